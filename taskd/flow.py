@@ -1,0 +1,134 @@
+"""Replies on their way to a reader that may be slow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+__all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
+
+MAX_UNSENT = 1024 * 1024
+"""Bytes of replies that a client may leave unread before the server stops reading from it."""
+
+STALL_GRACE = 60.0
+"""Seconds without progress after which such a client is given up: longer than
+a laptop's wireless takes to come back, short enough to free what it holds."""
+
+SLICE = 65536
+"""Bytes given to the transport at once; the transport asks for more when it has sent about as much."""
+
+
+@implementer(IPushProducer)
+class ReplySender:
+    """Holds what the peer has not read yet, and knows when it is too much.
+
+    `write` passes bytes on; it is called only while `transport` keeps up.
+    `on_change` is called when `full` may have changed, or when everything is
+    sent. `on_stalled` is called when the reader, full or about to be closed,
+    has taken nothing for `grace` seconds.
+
+    Registers itself as the transport's producer: nobody else may.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        transport: IConsumer,
+        write: Callable[[bytes], None],
+        on_change: Callable[[], None],
+        on_stalled: Callable[[], None],
+        *,
+        limit: int = MAX_UNSENT,
+        grace: float = STALL_GRACE,
+    ) -> None:
+        self._clock = clock
+        self._transport = transport
+        self._write = write
+        self._on_change = on_change
+        self._on_stalled = on_stalled
+        self._limit = limit
+        self._grace = grace
+        self._unsent: deque[bytes] = deque()
+        self._size = 0
+        self._ending = False
+        self._timer: IDelayedCall | None = None
+        self.congested = False
+        transport.registerProducer(self, True)
+
+    @property
+    def full(self) -> bool:
+        """Whether more is unsent than the peer may leave unread."""
+        return self._size > self._limit
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything is in the transport's hands."""
+        return not self._unsent
+
+    def send(self, data: bytes) -> None:
+        """Send these bytes, now or when the peer has read what was before them."""
+        if not self.congested and len(data) <= SLICE:
+            self._write(data)
+            return
+        self._unsent.append(data)
+        self._size += len(data)
+        if not self.congested:
+            self._send_more()
+        self._watch()
+
+    def end(self) -> None:
+        """Nothing more will be sent: from now on a stalled reader is not waited for."""
+        self._ending = True
+        self._watch()
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._unsent.clear()
+        self._size = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_more(self) -> None:
+        while self._unsent and not self.congested:
+            data = self._unsent.popleft()
+            if len(data) > SLICE:
+                self._unsent.appendleft(data[SLICE:])
+                data = data[:SLICE]
+            self._size -= len(data)
+            self._write(data)
+
+    def _watch(self) -> None:
+        """Have the timer run while, and only while, there is something to wait for."""
+        waiting = self.full or (self._ending and self.congested)
+        if waiting and self._timer is None:
+            self._timer = self._clock.callLater(self._grace, self._stalled)
+        elif not waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stalled(self) -> None:
+        self._timer = None
+        self._on_stalled()
+
+    # --- IPushProducer, called by the transport ---
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.congested = True
+
+    def resumeProducing(self) -> None:
+        """The transport has sent what it held."""
+        self.congested = False
+        if self._timer is not None:
+            self._timer.reset(self._grace)
+        self._send_more()
+        self._watch()
+        self._on_change()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self.close()

@@ -1,0 +1,87 @@
+"""What passes between the parts of taskd: frozen, and in wire terms.
+
+Arguments, results and ids stay the JSON text that they came in as
+(`msgspec.Raw`): what is only passed on is never decoded or encoded again.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from taskd.errors import TaskdError, exception_for
+
+__all__ = ["Call", "Dialect", "Failure", "Options", "Outcome", "Progress", "Result"]
+
+
+class Dialect(Enum):
+    """The two forms of a request (docs/protocol.md), told apart by each message."""
+
+    BARE = "bare"
+    JSON_RPC = "JSON-RPC 2.0"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a call is to be run. An unknown option is an error, never ignored."""
+
+    progress: bool = False
+
+
+NO_OPTIONS = Options()
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One request to run a function.
+
+    `args` is the JSON text of an object or an array, or None for none; `id`
+    the JSON text of the id, or None for a notification or a bare request.
+    """
+
+    dialect: Dialect
+    function: str
+    args: Raw | None = None
+    id: Raw | None = None
+    options: Options = NO_OPTIONS
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether the caller wants no reply."""
+        return self.id is None and self.dialect is Dialect.JSON_RPC
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """The function returned: `value` is the JSON text of what."""
+
+    value: Raw
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The request failed: the error object of docs/protocol.md."""
+
+    code: int
+    message: str
+    data: Any = None
+
+    @classmethod
+    def of(cls, error: TaskdError) -> Failure:
+        """The failure that `error` is on the wire."""
+        return cls(error.code, error.message, error.data or None)
+
+    def exception(self) -> TaskdError:
+        """The exception that this failure is in a client."""
+        return exception_for(self.code, self.message, self.data)
+
+
+Outcome: TypeAlias = Result | Failure
+"""How a request ended."""
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a running task is: `done` of `total`, in units of its own."""
+
+    done: float
+    total: float | None = None
+    message: str | None = None

@@ -1,0 +1,245 @@
+"""The fork server: imports the app once, and forks a worker whenever it is asked.
+
+``python -P -m taskd.pool.forkserver``, started by the daemon with a unix
+socket as descriptor 3. It reads a `Config`, imports the app, answers `Loaded`
+or `LoadFailed`, and then serves `Fork` and `Kill` until the socket closes;
+then it kills every worker that is left, with all the processes of its group.
+
+It imports no Twisted, has one thread, and freezes what it has imported, so
+that its workers share that memory for as long as they live.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections import deque
+from contextlib import suppress
+from typing import NoReturn
+
+from setproctitle import setproctitle
+
+from taskd.pool.channel import (
+    MAX_LINE,
+    Config,
+    Exited,
+    Fork,
+    Forked,
+    FromForkServer,
+    Kill,
+    Loaded,
+    LoadFailed,
+    decode_config,
+    decode_to_fork_server,
+    encode,
+)
+from taskd.pool.loading import AppError, load_apps
+from taskd.pool.worker import RECEIVE_SIZE, Worker
+from taskd.task import Registry, registry
+from taskd.wire.framing import LineSplitter
+
+__all__ = ["CONTROL", "ForkServer", "main"]
+
+CONTROL = 3
+"""The descriptor of the control socket."""
+
+MAX_DESCRIPTORS = 64
+"""Descriptors taken in with one read: far more than one read's bytes carry."""
+
+OOM_SCORE = 500
+"""Of 1000: when memory runs out, the kernel takes a worker and not the daemon."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Have the kernel send `signal_number` when the parent ends (0: not any more). Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+class ForkServer:
+    """Serves one daemon over `control`, a connected unix stream socket."""
+
+    def __init__(self, control: socket.socket, registry: Registry) -> None:
+        self._control = control
+        self._closed = False
+        self._registry = registry
+        self._pid = os.getpid()
+        self._splitter = LineSplitter(MAX_LINE)
+        self._descriptors: deque[int] = deque()
+        self._numbers: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
+        # Read end, write end: a child's death wakes the loop through it.
+        self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def load(self) -> Config | None:
+        """Read the configuration and import the app; None where there is nothing to serve."""
+        lines: list[bytes] = []
+        while not lines:
+            lines = self._receive()
+            if not lines and self._closed:
+                return None
+        config = decode_config(lines[0])
+        setproctitle(f"{config.name}: fork server")
+        try:
+            load_apps(config.apps, config.directory, self._registry)
+        except AppError as error:
+            self._send(LoadFailed(str(error)))
+            return None
+        if any(task.is_async for task in self._registry):
+            import asyncio  # noqa: F401  # here once rather than in every worker
+        return config
+
+    def serve(self, config: Config) -> None:
+        """Fork and kill as told, until the daemon closes the socket."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        gc.collect()
+        gc.freeze()
+        self._send(Loaded([task.describe() for task in self._registry]))
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while not self._closed:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._wake:
+                    with suppress(BlockingIOError):
+                        os.read(self._wake, RECEIVE_SIZE)
+                    self._reap()
+                else:
+                    for line in self._receive():
+                        self._obey(decode_to_fork_server(line), config)
+
+    def kill_all(self) -> None:
+        """End every worker, with its process group."""
+        for pid in self._numbers:
+            _signal_group(pid, signal.SIGKILL)
+
+    def _obey(self, order: Fork | Kill, config: Config) -> None:
+        if isinstance(order, Fork):
+            self._fork(order.number, config)
+        elif order.number in self._pids:
+            _signal_group(self._pids[order.number], order.signal)
+
+    def _fork(self, number: int, config: Config) -> None:
+        channel, output = self._descriptors.popleft(), self._descriptors.popleft()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send(Forked(number, None, str(error)))
+        else:
+            if pid == 0:
+                self._become_worker(channel, output, config)
+            with suppress(OSError):
+                os.setpgid(pid, pid)
+            self._numbers[pid] = number
+            self._pids[number] = pid
+            self._send(Forked(number, pid))
+        os.close(channel)
+        os.close(output)
+
+    def _become_worker(self, channel: int, output: int, config: Config) -> NoReturn:
+        status = 1
+        try:
+            self._leave_parent(output)
+            Worker(socket.socket(fileno=channel), self._registry, config).run()
+            status = 0
+        except BaseException:  # the process ends here, whatever it was
+            traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+            os._exit(status)
+
+    def _leave_parent(self, output: int) -> None:
+        """Drop everything of the fork server that a worker must not have."""
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != self._pid:
+            os._exit(1)  # it ended before the kernel was told
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self._control.close()
+        os.close(self._wake)
+        os.close(self._wake_write)
+        for stray in self._descriptors:
+            os.close(stray)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        random.seed()
+        if (numpy_random := sys.modules.get("numpy.random")) is not None:
+            numpy_random.seed()  # its global generator is not reseeded at a fork
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write(str(OOM_SCORE))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._numbers.pop(pid, None)
+            if number is not None:  # else: a process that the app started at its import
+                del self._pids[number]
+                self._send(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+
+    def _receive(self) -> list[bytes]:
+        data, descriptors, _, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        self._descriptors.extend(descriptors)
+        self._closed = not data
+        return self._splitter.receive(data)
+
+    def _send(self, message: FromForkServer) -> None:
+        self._control.sendall(encode(message))
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def main() -> int:
+    """Run the fork server; the exit status is 1 where the app could not be loaded."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
+    with suppress(PermissionError):
+        os.setsid()
+    parent = os.getppid()
+    die_with_parent(signal.SIGKILL)  # while the app is imported nobody watches the socket
+    if os.getppid() != parent:
+        return 1
+    control = socket.socket(fileno=CONTROL)
+    control.set_inheritable(False)
+    server = ForkServer(control, registry)
+    try:
+        config = server.load()
+        if config is None:
+            return 1
+        # From here the closed socket tells, so that whole groups can be killed.
+        die_with_parent(0)
+        server.serve(config)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # The daemon is gone.
+    finally:
+        server.kill_all()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The daemon's side of one fork server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any, Protocol
+
+import msgspec
+from twisted.internet import interfaces
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskd.lines import LinearLineReceiver
+from taskd.pool.channel import (
+    MAX_LINE,
+    Config,
+    Exited,
+    Fork,
+    Forked,
+    Kill,
+    Loaded,
+    LoadFailed,
+    decode_from_fork_server,
+    encode,
+)
+from taskd.task import FunctionInfo
+
+__all__ = ["ForkServerLink", "ForkServerObserver", "adopt"]
+
+_CONTROL = 3
+"""The descriptor at which the fork server finds its control socket (`forkserver.CONTROL`)."""
+
+KILL_AFTER = 5.0
+"""Seconds that a process has to exit in once it was told to."""
+
+
+class ForkServerObserver(Protocol):
+    """Who hears what a fork server does."""
+
+    def app_loaded(self, functions: list[FunctionInfo]) -> None:
+        """The app is imported; workers can be forked."""
+
+    def app_failed(self, reason: str) -> None:
+        """The app cannot be imported; the fork server ends."""
+
+    def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
+        """Worker `number` has begun; or, where `pid` is None, could not."""
+
+    def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
+        """Worker `number` has ended, and been waited for."""
+
+    def fork_server_ended(self, how: str) -> None:
+        """The process is gone, and with it, soon, every worker that it forked."""
+
+
+def adopt(reactor: Any, end: socket.socket, protocol: LinearLineReceiver) -> None:
+    """Connect `protocol` to a socket of ours, which the reactor takes over."""
+    end.setblocking(False)
+    reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: protocol))
+    end.close()
+
+
+class ForkServerLink(ProcessProtocol):
+    """One fork server process, from its start to its end.
+
+    Starting it makes the process and sends it its configuration; `observer`
+    hears the rest. Its stderr and stdout, where an app prints at its import,
+    go to the log.
+    """
+
+    log = Logger(namespace="taskd.forkserver")
+
+    def __init__(self, reactor: Any, config: Config, observer: ForkServerObserver) -> None:
+        self._reactor = reactor
+        self._observer = observer
+        self._process: interfaces.IProcessTransport | None = None
+        self._kill: interfaces.IDelayedCall | None = None
+        self._control = _Control(self)
+        ours, theirs = socket.socketpair()
+        adopt(reactor, ours, self._control)
+        self._control.transport.write(encode(config))
+        with theirs, open(os.devnull, "rb") as nothing:
+            self._process = reactor.spawnProcess(
+                self,
+                sys.executable,
+                # -P: our own imports must not find the app's files first.
+                [sys.executable, "-P", "-m", "taskd.pool.forkserver"],
+                env=None,
+                path=config.directory,
+                childFDs={0: nothing.fileno(), 1: "r", 2: "r", _CONTROL: theirs.fileno()},
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None once it has ended."""
+        return self._process.pid if self._process is not None else None
+
+    def fork(self, number: int, channel: int, output: int) -> None:
+        """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`."""
+        transport = self._control.transport
+        transport.sendFileDescriptor(channel)  # type: ignore[attr-defined]  # IUNIXTransport
+        transport.sendFileDescriptor(output)  # type: ignore[attr-defined]
+        transport.write(encode(Fork(number)))
+
+    def kill(self, number: int, signal_number: int) -> None:
+        """Send a signal to the process group of a worker; nothing where it has ended."""
+        self._control.transport.write(encode(Kill(number, signal_number)))
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Let it end: it kills the workers that are left. `fork_server_ended` follows.
+
+        `at_once` ends one that is still importing the app, and hears nothing.
+        """
+        self._control.transport.loseConnection()
+        delay = 0 if at_once else KILL_AFTER
+        self._kill = self._reactor.callLater(delay, self._kill_process)
+
+    def _kill_process(self) -> None:
+        if self._process is not None:
+            self._process.signalProcess("KILL")
+
+    def obeyed(self, lines: list[bytes]) -> None:
+        """Pass on what the fork server says."""
+        for line in lines:
+            try:
+                message = decode_from_fork_server(line)
+            except msgspec.DecodeError:
+                self.log.critical("the fork server said what it cannot say: {line!r}", line=line[:200])
+                self._control.transport.abortConnection()
+                return
+            match message:
+                case Loaded(functions):
+                    self._observer.app_loaded(functions)
+                case LoadFailed(reason):
+                    self._observer.app_failed(reason)
+                case Forked(number, pid, reason):
+                    self._observer.worker_forked(number, pid, reason)
+                case Exited(number, code, peak_kib):
+                    self._observer.worker_exited(number, code, peak_kib)
+
+    def outReceived(self, data: bytes) -> None:
+        """What the app prints while it is imported."""
+        for line in data.decode("utf-8", "backslashreplace").splitlines():
+            self.log.info("{line}", line=line)
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        """It has ended, for whatever reason."""
+        self._process = None
+        if self._kill is not None and self._kill.active():
+            self._kill.cancel()
+        # What it said last may still be in the socket: read it to the end first.
+        self._control.closed.addCallback(lambda _: self._observer.fork_server_ended(_how(reason)))
+
+
+class _Control(LinearLineReceiver):
+    """The control socket's protocol."""
+
+    MAX_LENGTH = MAX_LINE
+
+    def __init__(self, link: ForkServerLink) -> None:
+        self._link = link
+        self.closed: Deferred[None] = Deferred()
+
+    def lines_received(self, lines: list[bytes]) -> None:
+        self._link.obeyed(lines)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.closed.callback(None)
+
+
+def _how(reason: Failure) -> str:
+    signal_number = getattr(reason.value, "signal", None)
+    if signal_number is not None:
+        return f"signal {signal_number}"
+    return f"exit status {getattr(reason.value, 'exitCode', os.EX_OK)}"

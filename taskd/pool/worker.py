@@ -1,0 +1,245 @@
+"""What runs in a worker process: one task at a time, in a plain blocking loop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import math
+import os
+import socket
+import sys
+import termios
+import threading
+import time
+import traceback
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from setproctitle import setproctitle
+
+from taskd.errors import InvalidParams, TaskFailed, TooLarge
+from taskd.pool.channel import (
+    MAX_LINE,
+    NULL,
+    Config,
+    Done,
+    Failed,
+    FromWorker,
+    Ready,
+    Reported,
+    Run,
+    decode_run,
+    encode,
+)
+from taskd.task import Registry, Task, report_progress_to
+from taskd.wire.framing import LineSplitter
+
+__all__ = ["ProgressReporter", "Worker"]
+
+RECEIVE_SIZE = 65536
+"""Bytes asked for at once: more than nearly every task's arguments."""
+
+PROGRESS_INTERVAL = 0.05
+"""Seconds between two reports of a task: 20 a second look smooth to a person."""
+
+MAX_TEXT = 16_384
+"""Characters kept of an exception's message and of a traceback: more than
+anybody reads, and far below the longest message."""
+
+_NOT_THE_TASKS = (__file__, os.path.dirname(asyncio.__file__))
+"""Where the frames above a task's own are: they are left out of its traceback."""
+
+_OUTPUT = 1
+"""The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
+
+
+class ProgressReporter:
+    """Sends the progress of the running task, at most every `PROGRESS_INTERVAL`.
+
+    A report that comes too soon is kept, and the next one replaces it. A
+    thread, started when first needed, sends what is kept when its time has
+    come, since the task itself may not report again for minutes.
+    """
+
+    def __init__(self, send: Callable[[Reported], None]) -> None:
+        self._send = send
+        self._changed = threading.Condition()
+        self._job: int | None = None
+        self._kept: Reported | None = None
+        self._next_at = 0.0
+        self._thread: threading.Thread | None = None
+
+    def begin(self, job: int) -> None:
+        """The reports are of `job` from now on."""
+        self._job = job
+        self._next_at = 0.0
+
+    def end(self) -> None:
+        """The job is over: what is kept goes out now, and nothing after it."""
+        with self._changed:
+            if self._kept is not None:
+                self._send(self._kept)
+            self._kept = self._job = None
+
+    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
+        for value in (done, total):
+            if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+                raise ValueError(f"progress is told in finite numbers, not {value!r}")
+        if message is not None and not isinstance(message, str):
+            raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
+        with self._changed:
+            if self._job is None:
+                return
+            report = Reported(self._job, done, total, message and message[:MAX_TEXT])
+            now = time.monotonic()
+            if now >= self._next_at:
+                self._kept = None
+                self._next_at = now + PROGRESS_INTERVAL
+                self._send(report)
+                return
+            self._kept = report
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_kept, name="progress", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _send_kept(self) -> None:
+        with self._changed:
+            while True:
+                if self._kept is None:
+                    self._changed.wait()
+                elif (left := self._next_at - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                else:
+                    self._next_at = time.monotonic() + PROGRESS_INTERVAL
+                    self._send(self._kept)
+                    self._kept = None
+
+
+class Worker:
+    """Runs what comes over `channel` until the daemon closes it."""
+
+    def __init__(self, channel: socket.socket, registry: Registry, config: Config) -> None:
+        self._channel = channel
+        self._registry = registry
+        self._config = config
+        self._sending = threading.Lock()
+        self._progress = ProgressReporter(self._send)
+        self._event_loop: asyncio.Runner | None = None
+        self._in_pipe = array("i", [0])
+
+    def run(self) -> None:
+        """Serve until there is no more to do. What a hook raises goes through."""
+        for hook in self._registry.start_hooks:
+            hook()
+        report_progress_to(self._progress.report)
+        self._show("idle")
+        splitter = LineSplitter(MAX_LINE)
+        try:
+            self._send(Ready())
+            while data := self._channel.recv(RECEIVE_SIZE):
+                for line in splitter.receive(data):
+                    self._serve(decode_run(line))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The daemon is gone, and nobody waits for us any more.
+        self._show("stopping")
+        if self._event_loop is not None:
+            self._event_loop.close()
+        for hook in self._registry.stop_hooks:
+            hook()
+
+    def _serve(self, run: Run) -> None:
+        self._show(f"{run.function} #{run.job}")
+        if run.progress:
+            self._progress.begin(run.job)
+        started = time.perf_counter()
+        outcome = self._outcome(run, started)
+        if run.progress:
+            self._progress.end()
+        self._send(outcome)
+        self._show("idle")
+
+    def _outcome(self, run: Run, started: float) -> Done | Failed:
+        task = self._registry[run.function]
+        try:
+            args, kwargs = task.parameters.bind(run.args)
+        except InvalidParams as error:
+            data = Raw(msgspec.json.encode(error.data)) if error.data else NULL
+            return Failed(run.job, 0.0, False, error.code, f"{run.function}: {error.message}", data, None)
+        try:
+            result = self._call(task, args, kwargs)
+        except BaseException as error:  # SystemExit too: a task ends, not its worker.
+            seconds = time.perf_counter() - started
+            return self._failed(run.job, seconds, error)
+        seconds = time.perf_counter() - started
+        try:
+            value = msgspec.json.encode(result)
+        except Exception as error:
+            message = f"the result is not JSON ({type(result).__name__}): {error}"
+            data = Raw(msgspec.json.encode({"type": type(result).__name__, "message": str(error)}))
+            return Failed(run.job, seconds, self._wrote(), TaskFailed.code, message, data, None)
+        if len(value) >= self._config.max_result:
+            limit = self._config.max_result
+            message = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
+            data = Raw(b'{"limit":%d}' % limit)
+            return Failed(run.job, seconds, self._wrote(), TooLarge.code, message, data, None)
+        return Done(run.job, seconds, self._wrote(), Raw(value))
+
+    def _call(self, task: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if not task.is_async:
+            return task.function(*args, **kwargs)
+        if self._event_loop is None:
+            self._event_loop = asyncio.Runner()
+        return self._event_loop.run(task.function(*args, **kwargs))
+
+    def _failed(self, job: int, seconds: float, error: BaseException) -> Failed:
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            text = str(error)[:MAX_TEXT]
+        except Exception as broken:
+            text = f"(its text cannot be had: {broken!r})"
+        frame = error.__traceback__
+        while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_NOT_THE_TASKS):
+            frame = frame.tb_next
+        trace = "".join(traceback.format_exception(kind, error, frame))[-MAX_TEXT:]
+        data = {"type": name, "message": text}
+        if self._config.tracebacks:
+            data["traceback"] = trace
+        message = f"{name}: {text}" if text else name
+        return Failed(
+            job, seconds, self._wrote(), TaskFailed.code, _encodable(message), Raw(_encode(data)), _encodable(trace)
+        )
+
+    def _wrote(self) -> bool:
+        """Whether the daemon has output of this task still to read."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # The task closed or replaced it, or the pipe is gone: its own affair.
+        try:
+            fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
+        except OSError:
+            return False
+        return self._in_pipe[0] > 0
+
+    def _send(self, message: FromWorker) -> None:
+        with self._sending:
+            self._channel.sendall(encode(message))
+
+    def _show(self, doing: str) -> None:
+        setproctitle(f"{self._config.name}: {doing}")
+
+
+def _encodable(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _encode(data: dict[str, str]) -> bytes:
+    return msgspec.json.encode({key: _encodable(value) for key, value in data.items()})

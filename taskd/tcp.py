@@ -1,0 +1,187 @@
+"""The task server's port: Text over TCP, unix sockets and TLS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskd.flow import MAX_UNSENT, STALL_GRACE, ReplySender
+from taskd.lines import LinearLineReceiver
+from taskd.messages import Outcome, Progress
+from taskd.server import TaskServer
+from taskd.wire.framing import MAX_MESSAGE
+from taskd.wire.session import MAX_OUTSTANDING, Request, Session, too_large
+
+__all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
+
+
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """What one connection may ask of the server.
+
+    `max_message` is in bytes with the LF, `max_outstanding` in requests,
+    `max_unsent` in bytes of replies, `stall_grace` in seconds.
+    """
+
+    max_message: int = MAX_MESSAGE
+    max_outstanding: int = MAX_OUTSTANDING
+    max_unsent: int = MAX_UNSENT
+    stall_grace: float = STALL_GRACE
+
+
+@implementer(IHalfCloseableProtocol)
+class TaskProtocol(LinearLineReceiver):
+    """One connection: lines in, replies out; the rules are `Session`'s.
+
+    Is the `taskd.server.Caller` of its requests. Tasks go on when their
+    connection is lost; their outcomes are then dropped.
+    """
+
+    log = Logger(namespace="taskd.tcp")
+    factory: TaskFactory
+
+    def connectionMade(self) -> None:
+        """Begin to read."""
+        factory = self.factory
+        limits = factory.limits
+        self.MAX_LENGTH = limits.max_message
+        super().connectionMade()
+        self._session = Session(limits.max_outstanding)
+        self._reading = True
+        self._closed = False
+        self._sender = ReplySender(
+            factory.clock,
+            self.transport,
+            self.transport.write,
+            self._sender_changed,
+            self._stalled,
+            limit=limits.max_unsent,
+            grace=limits.stall_grace,
+        )
+        factory.connections.add(self)
+        self.gone: Deferred[None] = Deferred()
+
+    # --- what comes in ---
+
+    def lines_received(self, lines: list[bytes]) -> None:
+        """Take in the messages of one read."""
+        self._session.receive(lines)
+        self.flush()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Answer what came before, then say so, then close."""
+        self._session.refuse_rest(too_large(self.MAX_LENGTH))
+        self.flush()
+
+    def readConnectionLost(self) -> None:
+        """The client has shut down its sending side: it still gets what it is owed."""
+        self._session.end(self.unfinished)
+        self._reading = False
+        self.flush()
+
+    def writeConnectionLost(self) -> None:
+        """Our sending side is shut down; that happens only when the connection ends."""
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """The connection is gone; what still runs for it runs on."""
+        self._closed = True
+        self._sender.close()
+        self.factory.connections.discard(self)
+        self.gone.callback(None)
+
+    # --- `taskd.server.Caller` ---
+
+    def answered(self, request: Request, outcome: Outcome) -> None:
+        """A request has ended."""
+        self._session.answer(request, outcome)
+
+    def reported(self, request: Request, progress: Progress) -> None:
+        """A request is so far."""
+        self._session.report(request, progress, congested=self._sender.congested)
+
+    def flush(self) -> None:
+        """Start what may be started, send what can be sent, and read or not accordingly."""
+        if self._closed:
+            return
+        session = self._session
+        while requests := session.requests():
+            self.factory.server.submit(requests, self)
+        self._send(session.take())
+
+    # --- inside ---
+
+    def _send(self, messages: list[bytes]) -> None:
+        if messages:
+            messages.append(b"")
+            self._sender.send(b"\n".join(messages))
+        session = self._session
+        if session.finished and self._sender.empty:
+            self.transport.loseConnection()
+            self._sender.end()
+        elif self._reading is not (session.wants_data and not self._sender.full):
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Read from the client, or let it wait."""
+        if self._session.closing:
+            return  # there is nothing more to be read
+        self._reading = not self._reading
+        if self._reading:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def _sender_changed(self) -> None:
+        if not self._closed:
+            self._send(self._session.take(resumed=True))
+
+    def _stalled(self) -> None:
+        self.log.warn(
+            "{peer} has not read its replies for {grace} s: disconnected",
+            peer=self.transport.getPeer(),
+            grace=self.factory.limits.stall_grace,
+        )
+        self.transport.abortConnection()
+
+    def finish(self) -> None:
+        """The server ends: take nothing more, send what is owed, and close."""
+        if not self._closed:
+            self._session.end()
+            self.flush()
+
+
+class TaskFactory(ServerFactory):
+    """Makes a `TaskProtocol` for each connection to `server`."""
+
+    protocol = TaskProtocol
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, server: TaskServer, limits: TcpLimits = TcpLimits()) -> None:  # noqa: B008
+        self.clock = clock
+        self.server = server
+        self.limits = limits
+        self.connections: set[TaskProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:
+        """A protocol for one connection."""
+        protocol = TaskProtocol()
+        protocol.factory = self
+        return protocol
+
+    def finish(self) -> Deferred[None]:
+        """Close every connection behind what it is owed; fires when all are closed."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.finish()
+        return DeferredList([connection.gone for connection in connections]).addCallback(lambda _: None)
+
+    def abort(self) -> None:
+        """Drop every connection that is left."""
+        for connection in list(self.connections):
+            connection.transport.abortConnection()

@@ -1,0 +1,328 @@
+"""A line and what it says: requests in either dialect, and their replies.
+
+`parse` never raises: what is no request becomes an `Invalid`, which carries
+the error to answer with.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from taskd.errors import InvalidRequest, ParseError, TaskdError
+from taskd.messages import NO_OPTIONS, Call, Dialect, Failure, Options, Outcome, Progress, Result
+
+__all__ = [
+    "Batch",
+    "Invalid",
+    "ParsedReply",
+    "batch_reply",
+    "call_line",
+    "parse",
+    "parse_bare_reply",
+    "parse_reply",
+    "progress_line",
+    "reply_line",
+]
+
+
+class Invalid(msgspec.Struct, frozen=True):
+    """A message, or an element of a batch, that is no request; `id` is its id where it has one."""
+
+    error: TaskdError
+    id: Raw | None = None
+    dialect: Dialect = Dialect.JSON_RPC
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """A JSON-RPC batch: the replies go out together, as one array."""
+
+    items: tuple[Call | Invalid, ...]
+
+
+Parsed: TypeAlias = Call | Batch | Invalid
+
+
+# --- requests ----------------------------------------------------------------
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """Both dialects in one, so that a message is read once. What is inside
+    the arguments is checked to be JSON, but not decoded."""
+
+    function: str | UnsetType = UNSET
+    args: Raw | UnsetType = UNSET
+    options: Options = NO_OPTIONS
+    jsonrpc: str | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+
+
+_MEMBERS = {
+    Dialect.BARE: ("function", "args", "options"),
+    Dialect.JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
+}
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_elements = msgspec.json.Decoder(list[Raw])
+_members = msgspec.json.Decoder(dict[str, Raw])
+_options = msgspec.json.Decoder(Options)
+_string = msgspec.json.Decoder(str)
+_AT_BYTE = re.compile(r"\(byte (\d+)\)$")
+_CONTAINERS = b"{["
+_ID_STARTS = b'"-0123456789n'
+
+
+def parse(line: bytes) -> Parsed:
+    """Read one message, of which neither framing nor encoding is assured."""
+    if not line.isascii():
+        # msgspec does not look inside strings that it only passes on.
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return Invalid(ParseError(f"not UTF-8: {error.reason} at byte {error.start}", at=error.start))
+    try:
+        envelope = _envelope.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        # UnicodeDecodeError: a surrogate without its other half.
+        return _parse_slowly(line)
+    return _request(envelope) or _refuse_object(_members.decode(line))
+
+
+def _request(envelope: _Envelope) -> Call | None:
+    """The call of a well-formed request, None for anything else."""
+    if (
+        type(envelope.function) is str
+        and envelope.jsonrpc is UNSET
+        and envelope.method is UNSET
+        and envelope.params is UNSET
+        and envelope.id is UNSET
+    ):
+        dialect, function, args, request_id = Dialect.BARE, envelope.function, envelope.args, None
+    elif (
+        type(envelope.method) is str
+        and envelope.jsonrpc == "2.0"
+        and envelope.function is UNSET
+        and envelope.args is UNSET
+    ):
+        request_id = None if envelope.id is UNSET else envelope.id
+        if request_id is not None and memoryview(request_id)[0] not in _ID_STARTS:
+            return None
+        dialect, function, args = Dialect.JSON_RPC, envelope.method, envelope.params
+    else:
+        return None
+    if args is UNSET:
+        return Call(dialect, function, None, request_id, envelope.options)
+    if memoryview(args)[0] not in _CONTAINERS:
+        return None
+    return Call(dialect, function, args, request_id, envelope.options)
+
+
+def _parse_slowly(line: bytes) -> Parsed:
+    """A batch, or a message with a mistake in it: find out which."""
+    try:
+        msgspec.json.decode(line)
+        if line.lstrip()[:1] == b"[":
+            return _batch(_elements.decode(line))
+        return _refuse_object(_members.decode(line))
+    except msgspec.ValidationError:
+        return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
+    except RecursionError:
+        return Invalid(ParseError("nested too deeply"))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        match = _AT_BYTE.search(str(error))
+        return Invalid(ParseError(f"not JSON: {_cause(error)}", **({"at": int(match[1])} if match else {})))
+
+
+def _cause(error: Exception) -> str:
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _batch(elements: list[Raw]) -> Batch | Invalid:
+    if not elements:
+        return Invalid(InvalidRequest("a batch holds at least one request"))
+    return Batch(tuple(_element(bytes(element)) for element in elements))
+
+
+def _element(element: bytes) -> Call | Invalid:
+    parsed = parse(element)
+    if isinstance(parsed, Batch):
+        return Invalid(InvalidRequest("a batch within a batch"))
+    if parsed.dialect is Dialect.BARE:
+        return Invalid(InvalidRequest("a batch holds JSON-RPC 2.0 requests only", member="function"))
+    return parsed
+
+
+def _refuse_object(members: dict[str, Raw]) -> Invalid:
+    """Say what is wrong with an object that is no request."""
+    bare = "function" in members and "jsonrpc" not in members and "method" not in members
+    dialect = Dialect.BARE if bare else Dialect.JSON_RPC
+    request_id = members.get("id")
+    if bare or (request_id is not None and memoryview(request_id)[0] not in _ID_STARTS):
+        request_id = None
+    return Invalid(_mistake(members, dialect), request_id, dialect)
+
+
+def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
+    name_member, args_member = ("function", "args") if dialect is Dialect.BARE else ("method", "params")
+    if dialect is Dialect.JSON_RPC and "jsonrpc" not in members and "method" not in members:
+        return InvalidRequest('a request has "function", or "jsonrpc": "2.0" and "method"', member="function")
+    if dialect is Dialect.JSON_RPC and bytes(members.get("jsonrpc", b"")) != b'"2.0"':
+        return InvalidRequest('member "jsonrpc" must be "2.0"', member="jsonrpc")
+    if name_member not in members:
+        return InvalidRequest(f'member "{name_member}" is missing', member=name_member)
+    for member in members:
+        if member not in _MEMBERS[dialect]:
+            allowed = ", ".join(_MEMBERS[dialect])
+            return InvalidRequest(f'unknown member "{member}"; a request has: {allowed}', member=member)
+    try:
+        _string.decode(members[name_member])
+    except msgspec.ValidationError:
+        return InvalidRequest(f'member "{name_member}" must be a string', member=name_member)
+    if "id" in members and memoryview(members["id"])[0] not in _ID_STARTS:
+        return InvalidRequest('member "id" must be a string, a number or null', member="id")
+    if args_member in members and memoryview(members[args_member])[0] not in _CONTAINERS:
+        return InvalidRequest(f'member "{args_member}" must be an object or an array', member=args_member)
+    return _mistake_in_options(members.get("options"))
+
+
+def _mistake_in_options(options: Raw | None) -> InvalidRequest:
+    try:
+        known = ", ".join(field.name for field in msgspec.structs.fields(Options))
+        given = _members.decode(options if options is not None else b"")
+        for option in given:
+            if option not in Options.__struct_fields__:
+                return InvalidRequest(f'unknown option "{option}"; the options are: {known}', member=f"options.{option}")
+        _options.decode(options if options is not None else b"")
+    except msgspec.ValidationError as error:
+        return InvalidRequest(f'member "options": {error}', member="options")
+    except msgspec.DecodeError:
+        pass
+    return InvalidRequest("a request has each member once")
+
+
+def call_line(call: Call) -> bytes:
+    """The request that `parse` reads as `call`, without its LF."""
+    named = msgspec.json.encode(call.function)
+    options = b"" if call.options == NO_OPTIONS else b',"options":%b' % msgspec.json.encode(call.options)
+    if call.dialect is Dialect.BARE:
+        args = b"" if call.args is None else b',"args":%b' % bytes(call.args)
+        return b'{"function":%b%b%b}' % (named, args, options)
+    request_id = b"" if call.id is None else b'"id":%b,' % bytes(call.id)
+    params = b"" if call.args is None else b',"params":%b' % bytes(call.args)
+    return b'{"jsonrpc":"2.0",%b"method":%b%b%b}' % (request_id, named, params, options)
+
+
+# --- replies -----------------------------------------------------------------
+
+
+def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> bytes:
+    """The reply to one request, without its LF. An unknown id is null, as JSON-RPC has it."""
+    if dialect is Dialect.BARE:
+        if type(outcome) is Result:
+            return bytes(outcome.value)
+        return b'{"error":%b}' % msgspec.json.encode(outcome)
+    shown_id = b"null" if request_id is None else request_id
+    if type(outcome) is Result:
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (shown_id, outcome.value)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (shown_id, msgspec.json.encode(outcome))
+
+
+def batch_reply(replies: list[bytes]) -> bytes:
+    """One array of the replies to a batch."""
+    return b"[%b]" % b",".join(replies)
+
+
+class _ProgressParams(msgspec.Struct, omit_defaults=True):
+    id: Raw
+    done: float | int
+    total: float | int | None = None
+    message: str | None = None
+
+
+_NULL = Raw(b"null")
+
+
+def progress_line(request_id: Raw | None, progress: Progress) -> bytes:
+    """A ``taskd.progress`` notification for the request of that id."""
+    params = _ProgressParams(request_id or _NULL, progress.done, progress.total, progress.message)
+    return b'{"jsonrpc":"2.0","method":"taskd.progress","params":%b}' % msgspec.json.encode(params)
+
+
+class ParsedReply(msgspec.Struct, frozen=True):
+    """What came back: `body` is how request `id` ended, or how far it is.
+
+    `id` is None where the reply names none (null): progress of a bare
+    request, or an error about a message that the server could not read.
+    """
+
+    id: Raw | None
+    body: Outcome | Progress
+
+
+class _Reply(msgspec.Struct):
+    jsonrpc: str
+    id: Raw = _NULL
+    result: Raw | UnsetType = UNSET
+    error: Failure | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: _ProgressParams | UnsetType = UNSET
+
+
+_reply = msgspec.json.Decoder(_Reply)
+
+
+def parse_reply(line: bytes) -> ParsedReply:
+    """Read a JSON-RPC reply or progress notification.
+
+    Raises `ParseError` for anything else; the peer is then no taskd.
+    """
+    try:
+        reply = _reply.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ParseError(f"no JSON-RPC reply: {error}") from None
+    if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
+        params = reply.params
+        return ParsedReply(_known(params.id), Progress(params.done, params.total, params.message))
+    if isinstance(reply.result, Raw):
+        return ParsedReply(_known(reply.id), Result(reply.result))
+    if isinstance(reply.error, Failure):
+        return ParsedReply(_known(reply.id), reply.error)
+    raise ParseError("no JSON-RPC reply: it has neither result nor error")
+
+
+def _known(request_id: Raw) -> Raw | None:
+    return None if bytes(request_id) == b"null" else request_id
+
+
+class _BareError(msgspec.Struct, forbid_unknown_fields=True):
+    error: Failure
+    jsonrpc: str = "2.0"
+    id: Any = None
+
+
+_bare_error = msgspec.json.Decoder(_BareError)
+
+
+def parse_bare_reply(line: bytes) -> Outcome | Progress:
+    """Read the reply to a bare request: any JSON is a result but ``{"error": …}``.
+
+    Raises `ParseError` where it is not JSON.
+    """
+    if line.startswith(b"{"):
+        if line.startswith(b'{"jsonrpc":"2.0","method":"taskd.progress"'):
+            return parse_reply(line).body
+        try:
+            return _bare_error.decode(line).error
+        except msgspec.ValidationError:
+            pass  # an object, and no error: a result
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise ParseError(f"the reply is not JSON: {error}") from None
+    try:
+        return Result(msgspec.json.decode(line, type=Raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ParseError(f"the reply is not JSON: {error}") from None

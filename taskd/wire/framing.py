@@ -1,0 +1,83 @@
+"""Text framing: a message is what stands before an LF.
+
+CRs before the LF are dropped and blank lines ignored. Reading is linear in
+the bytes received, however they are cut: only new bytes are searched for the
+LF, and the buffer grows in place.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_MESSAGE", "LineSplitter", "LineTooLong"]
+
+MAX_MESSAGE = 10 * 1024 * 1024
+"""Bytes of the longest message with its LF: the default of Workerman, whose clients rely on it."""
+
+
+class LineTooLong(Exception):
+    """A message is over the limit; nothing after it can be told apart.
+
+    `lines` are the whole messages that stood before it in the same bytes.
+    """
+
+    def __init__(self, limit: int, lines: list[bytes]) -> None:
+        super().__init__(f"a message is longer than {limit} bytes")
+        self.limit = limit
+        self.lines = lines
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines of at most `limit` bytes, LF included.
+
+    The limit is on each message, not on what happens to be buffered.
+    """
+
+    __slots__ = ("_buffer", "_limit")
+
+    def __init__(self, limit: int = MAX_MESSAGE) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes have come of a message whose LF has not."""
+        return len(self._buffer)
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The messages that `data` completes, without their line ends.
+
+        Raises `LineTooLong` once a message is over the limit, be it finished
+        or not; from then on the splitter must not be used.
+        """
+        buffer = self._buffer
+        if buffer:
+            end = data.find(b"\n")
+            if end < 0:
+                buffer += data
+                if len(buffer) >= self._limit:
+                    raise LineTooLong(self._limit, [])
+                return []
+            buffer += data[:end]
+            first = bytes(buffer)
+            self._buffer = bytearray()
+            pieces = data[end + 1 :].split(b"\n")
+            pieces.insert(0, first)
+        else:
+            pieces = data.split(b"\n")
+        rest = pieces.pop()
+        # Most reads are far below the limit, and then no piece can be over it.
+        if (pieces and len(pieces[0]) >= self._limit) or len(data) >= self._limit:
+            self._check(pieces)
+        if len(rest) >= self._limit:
+            raise LineTooLong(self._limit, self._clean(pieces))
+        if rest:
+            self._buffer += rest
+        return self._clean(pieces)
+
+    def _check(self, pieces: list[bytes]) -> None:
+        for index, piece in enumerate(pieces):
+            if len(piece) >= self._limit:
+                raise LineTooLong(self._limit, self._clean(pieces[:index]))
+
+    @staticmethod
+    def _clean(pieces: list[bytes]) -> list[bytes]:
+        return [line for line in [piece.rstrip(b"\r") for piece in pieces] if line]
