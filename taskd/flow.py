@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -28,7 +29,8 @@ class ReplySender:
     `write` passes bytes on; it is called only while `transport` keeps up.
     `on_change` is called when `full` may have changed, or when everything is
     sent. `on_stalled` is called when the reader, full or about to be closed,
-    has taken nothing for `grace` seconds.
+    has taken nothing for `grace` seconds. Bytes are cut into slices of `SLICE`
+    unless `whole`, where each `send` is one message that must not be cut.
 
     Registers itself as the transport's producer: nobody else may.
     """
@@ -43,6 +45,7 @@ class ReplySender:
         *,
         limit: int = MAX_UNSENT,
         grace: float = STALL_GRACE,
+        whole: bool = False,
     ) -> None:
         self._clock = clock
         self._transport = transport
@@ -51,6 +54,7 @@ class ReplySender:
         self._on_stalled = on_stalled
         self._limit = limit
         self._grace = grace
+        self._slice = sys.maxsize if whole else SLICE
         self._unsent: deque[bytes] = deque()
         self._size = 0
         self._ending = False
@@ -70,7 +74,7 @@ class ReplySender:
 
     def send(self, data: bytes) -> None:
         """Send these bytes, now or when the peer has read what was before them."""
-        if not self.congested and len(data) <= SLICE:
+        if not self.congested and len(data) <= self._slice:
             self._write(data)
             return
         self._unsent.append(data)
@@ -95,9 +99,9 @@ class ReplySender:
     def _send_more(self) -> None:
         while self._unsent and not self.congested:
             data = self._unsent.popleft()
-            if len(data) > SLICE:
-                self._unsent.appendleft(data[SLICE:])
-                data = data[:SLICE]
+            if len(data) > self._slice:
+                self._unsent.appendleft(data[self._slice :])
+                data = data[: self._slice]
             self._size -= len(data)
             self._write(data)
 

@@ -233,7 +233,8 @@ class Pool:
     def app_failed(self, reason: str) -> None:
         """The app cannot be imported; `fork_server_ended` follows."""
         self._load_error = reason
-        self.log.error("{reason}", reason=reason)
+        if self._has_loaded:  # else it ends the start, which says so
+            self.log.error("{reason}", reason=reason)
 
     def fork_server_ended(self, how: str) -> None:
         """Start another one, unless the first could not even load the app."""

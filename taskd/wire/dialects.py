@@ -206,7 +206,13 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
 
 
 def call_line(call: Call) -> bytes:
-    """The request that `parse` reads as `call`, without its LF."""
+    """The request that `parse` reads as `call`, as one line without its LF."""
+    line = _call_text(call)
+    # A websocket message may hold line ends, between the tokens of its JSON.
+    return line.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in line or b"\r" in line else line
+
+
+def _call_text(call: Call) -> bytes:
     named = msgspec.json.encode(call.function)
     options = b"" if call.options == NO_OPTIONS else b',"options":%b' % msgspec.json.encode(call.options)
     if call.dialect is Dialect.BARE:

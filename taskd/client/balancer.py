@@ -1,0 +1,69 @@
+"""Which of several task servers gets the next call. Pure: time is an argument, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+__all__ = ["Balancer", "Server"]
+
+FIRST_PENALTY = 1.0
+"""Seconds that a server is left alone after it failed once; doubled each time."""
+
+MAX_PENALTY = 30.0
+"""Seconds: the longest. A server that comes back is then used again within half a minute."""
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """One task server: how many calls it has under way, and how it did lately."""
+
+    name: str
+    under_way: int = 0
+    failures: int = 0
+    left_alone_until: float = float("-inf")
+
+
+class Balancer:
+    """Chooses the least busy server, and leaves those alone that fail."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.servers = [Server(name) for name in names]
+
+    def choose(self, now: float, tried: Collection[Server] = ()) -> Server | None:
+        """The least busy server that is not left alone, and was not `tried`.
+
+        Where all that are left failed lately, the one whose time ends first:
+        it may be back, and trying costs less than not answering.
+        """
+        candidates = [server for server in self.servers if server not in tried]
+        if not candidates:
+            return None
+        available = [server for server in candidates if server.left_alone_until <= now]
+        if available:
+            return min(available, key=lambda server: server.under_way)
+        return min(candidates, key=lambda server: server.left_alone_until)
+
+    def started(self, server: Server) -> None:
+        """A call goes to `server`."""
+        server.under_way += 1
+
+    def answered(self, server: Server) -> None:
+        """`server` answered a call."""
+        server.under_way -= 1
+        server.failures = 0
+        server.left_alone_until = float("-inf")
+
+    def abandoned(self, server: Server) -> None:
+        """Nobody waits any more for a call that `server` has; that says nothing about it."""
+        server.under_way -= 1
+
+    def failed(self, server: Server, now: float) -> None:
+        """`server` could not be reached, or broke off: leave it alone for a growing while.
+
+        Calls that fail together (all of one server that went away) count once.
+        """
+        server.under_way -= 1
+        if server.left_alone_until <= now:
+            server.left_alone_until = now + min(FIRST_PENALTY * 2.0**server.failures, MAX_PENALTY)
+            server.failures = min(server.failures + 1, 16)

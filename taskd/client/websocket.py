@@ -1,0 +1,140 @@
+"""A way to a task server through a gateway's websocket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    connectWS,
+)
+from autobahn.websocket.types import ConnectionResponse
+from msgspec import Raw, structs
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConnector
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.client.links import MAX_REPLY, OnProgress, explain
+from taskd.endpoints import CONNECT_TIMEOUT
+from taskd.errors import ParseError, Unreachable
+from taskd.messages import Call, Dialect, Outcome, Progress
+from taskd.wire.dialects import call_line, parse_reply
+
+__all__ = ["WebSocketLink"]
+
+PING_INTERVAL = 20
+"""Seconds between pings, and to answer one: as the gateway does it."""
+
+
+class _Protocol(WebSocketClientProtocol):  # type: ignore[misc]  # Autobahn has no types
+    """Autobahn's side: hands everything to the link."""
+
+    def onOpen(self) -> None:
+        self.factory.link.opened(self)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
+        if not isBinary:
+            self.factory.link.received(payload)
+
+    def onConnect(self, response: ConnectionResponse) -> None:
+        pass
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
+        self.factory.link.lost(f"{reason or 'it closed the connection'} (code {code})")
+
+
+class _Factory(WebSocketClientFactory):  # type: ignore[misc]
+    """Makes the one connection of a link."""
+
+    noisy = False
+    protocol = _Protocol
+
+    def __init__(self, url: str, link: WebSocketLink, reactor: Any) -> None:
+        super().__init__(url, reactor=reactor)
+        self.link = link
+        self.setProtocolOptions(
+            autoPingInterval=PING_INTERVAL,
+            autoPingTimeout=PING_INTERVAL,
+            openHandshakeTimeout=CONNECT_TIMEOUT,
+            maxFramePayloadSize=MAX_REPLY,
+            maxMessagePayloadSize=MAX_REPLY,
+        )
+
+    def clientConnectionFailed(self, connector: IConnector, reason: TwistedFailure) -> None:  # noqa: ARG002
+        self.link.lost(explain(reason))
+
+
+class WebSocketLink:
+    """Keeps one websocket, and tells the calls on it apart by ids of its own.
+
+    `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
+    where it is not. Is a `taskd.client.links.Link`.
+    """
+
+    def __init__(self, reactor: Any, url: str) -> None:
+        self._reactor = reactor
+        self._url = url
+        try:
+            self._factory = _Factory(url, self, reactor)
+        except Exception as error:
+            raise ValueError(f"{url!r} is no websocket address ({error}); write ws://HOST:PORT or wss://…") from error
+        self._protocol: _Protocol | None = None
+        self._connector: Any = None
+        self._waiting: dict[int, tuple[Call, OnProgress | None, Deferred[Outcome]]] = {}
+        self._last_number = 0
+
+    def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
+        """Send over the websocket, which is opened where there is none. As `Link.call`."""
+        self._last_number += 1
+        number = self._last_number
+        numbered = structs.replace(call, dialect=Dialect.JSON_RPC, id=Raw(b"%d" % number))
+        done: Deferred[Outcome] = Deferred(lambda _: self._waiting.pop(number, None))
+        self._waiting[number] = (numbered, on_progress, done)
+        if self._protocol is not None:
+            self._protocol.sendMessage(call_line(numbered))
+        elif self._connector is None:
+            context = ssl.optionsForClientTLS(self._factory.host) if self._factory.isSecure else None
+            self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
+        return done
+
+    def opened(self, protocol: _Protocol) -> None:
+        """The websocket is there: send what waited for it."""
+        self._protocol = protocol
+        for call, _, _ in self._waiting.values():
+            protocol.sendMessage(call_line(call))
+
+    def received(self, payload: bytes) -> None:
+        """A message from the gateway."""
+        try:
+            reply = parse_reply(payload)
+        except ParseError:
+            return
+        number = int(bytes(reply.id)) if reply.id is not None and bytes(reply.id).isdigit() else -1
+        entry = self._waiting.get(number)
+        if entry is None:
+            return
+        _, on_progress, done = entry
+        if isinstance(reply.body, Progress):
+            if on_progress is not None:
+                on_progress(reply.body)
+            return
+        del self._waiting[number]
+        done.callback(reply.body)
+
+    def lost(self, why: str) -> None:
+        """The websocket could not be opened, or is lost: so are its calls."""
+        sent = self._protocol is not None
+        self._protocol = self._connector = None
+        waiting, self._waiting = self._waiting, {}
+        what = "was lost before it answered; tasks may have run" if sent else "cannot be reached"
+        for _, _, done in waiting.values():
+            done.errback(Unreachable(f"the gateway {self._url} {what}: {why}", server=self._url, sent=sent))
+
+    def close(self) -> None:
+        """Close the websocket."""
+        if self._protocol is not None:
+            self._protocol.sendClose()
+        elif self._connector is not None:
+            self._connector.disconnect()

@@ -1,0 +1,305 @@
+"""The gateway: a websocket message in, a call to a task server, the outcome out."""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.client.balanced import BalancedLink
+from taskd.client.links import PerCallLink, PooledLink, keep_alive
+from taskd.errors import InternalError, ShuttingDown
+from taskd.flow import ReplySender
+from taskd.messages import Failure, Outcome, Progress
+from taskd.wire.framing import MAX_MESSAGE
+from taskd.wire.session import Request, Session, task_complete
+
+__all__ = ["Gateway", "GatewayConfig", "is_allowed_origin"]
+
+MAX_IN_FLIGHT = 100
+"""Messages of one websocket under way at once: more than a page ever has, and
+few enough that one user cannot take all of a pool's queue."""
+
+PING_INTERVAL = 20
+"""Seconds between two pings, and to answer one: less than the idle time after
+which proxies and home routers drop a connection."""
+
+UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where a gateway sends its calls, and what it lets in.
+
+    `task_servers` are client endpoint strings; `max_message` is in bytes.
+    """
+
+    task_servers: Sequence[str]
+    link: Literal["per-message", "pooled"] = "per-message"
+    allow_origins: Sequence[str] = ()
+    max_message: int = MAX_MESSAGE
+    max_in_flight: int = MAX_IN_FLIGHT
+
+    def start(self, reactor: Any) -> Gateway:
+        """Make a gateway. Raises `ValueError` for a task server that is no endpoint."""
+        return Gateway(reactor, self)
+
+
+def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
+    """Whether a page from `origin` may connect to us, whom it called `host` (the Host header).
+
+    No origin means no browser, and no user whose rights a foreign page could
+    borrow. Otherwise it must be our own, or a page of this machine, or match
+    one of `allowed` (``*`` matches any text).
+    """
+    if origin is None:
+        return True
+    if any(fnmatch.fnmatchcase(origin, pattern) for pattern in allowed):
+        return True
+    page = urlsplit(origin)
+    try:
+        if page.hostname is None or page.scheme not in _DEFAULT_PORTS:
+            return False
+        if _is_loopback(page.hostname):
+            return True
+        # A proxy before us may speak TLS where we do not: the scheme says
+        # only which port is meant by none.
+        ours = urlsplit(f"//{host}")
+        default = _DEFAULT_PORTS[page.scheme]
+        return page.hostname == ours.hostname and (page.port or default) == (ours.port or default)
+    except ValueError:
+        return False  # a port that is no number
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class GatewayProtocol(WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn has no types
+    """One websocket. The rules of replies are `Session`'s, as on TCP."""
+
+    factory: GatewayFactory
+    _session: Session | None = None
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """Let the page in, or not."""
+        gateway = self.factory.gateway
+        if gateway.stopping:
+            raise ConnectionDeny(503, "shutting down")
+        host = request.headers.get("host", "")
+        if not is_allowed_origin(request.origin or None, host, gateway.config.allow_origins):
+            gateway.log.warn("refused a websocket from a page of {origin!r}", origin=request.origin)
+            raise ConnectionDeny(403, f"pages of {request.origin} are not allowed here: see --allow-origin")
+
+    def onOpen(self) -> None:
+        """The websocket is there: begin."""
+        gateway = self.factory.gateway
+        keep_alive(self.transport)
+        self._session = Session(gateway.config.max_in_flight, task_complete)
+        self._waiting: set[Deferred[Outcome]] = set()
+        self._reading = True
+        self._starting = False
+        self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
+        self._sender = ReplySender(
+            gateway.reactor, self.transport, self._write, self._sender_changed, self._stalled, whole=True
+        )
+        gateway.opened(self)
+
+    # --- what comes in ---
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
+        """One message, or a batch of them."""
+        if self._session is None or self._session.closing:
+            return
+        if isBinary:
+            self._session.end()
+            self.sendClose(UNSUPPORTED_DATA, "messages are text")
+            return
+        self._session.receive([payload])
+        self._start()
+
+    def _start(self) -> None:
+        """Start what may be started, and send what can be sent."""
+        if self._session is None or self._starting:
+            return
+        # Outcomes that are there at once come back here: they are not to
+        # nest, or a long backlog would exhaust the stack.
+        self._starting = True
+        try:
+            while requests := self._session.requests():
+                for request in requests:
+                    self._call(request)
+        finally:
+            self._starting = False
+        self._send()
+
+    def _call(self, request: Request) -> None:
+        assert self._session is not None
+        gateway = self.factory.gateway
+        if gateway.stopping:
+            self._session.answer(request, Failure.of(ShuttingDown("the gateway is shutting down")))
+            return
+        wants_progress = request.call.options.progress and not request.call.is_notification
+        done = gateway.link.call(request.call, (lambda progress: self._report(request, progress)) if wants_progress else None)
+        self._waiting.add(done)
+        done.addErrback(self._cancelled)
+        done.addCallback(self._ended, request, done)
+
+    def _cancelled(self, reason: TwistedFailure) -> Outcome:
+        """The wait was ended by us, or there is a bug in it."""
+        if reason.check(CancelledError):
+            return Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
+        self.factory.gateway.log.failure("a bug in taskd", reason)
+        return Failure.of(InternalError("a bug in taskd; see the gateway's log"))
+
+    def _ended(self, outcome: Outcome, request: Request, done: Deferred[Outcome]) -> None:
+        self._waiting.discard(done)
+        if self._session is not None:
+            self._session.answer(request, outcome)
+            self._start()
+            self.factory.gateway.one_ended()
+
+    def _report(self, request: Request, progress: Progress) -> None:
+        if self._session is not None:
+            self._session.report(request, progress, congested=self._sender.congested)
+            self._send()
+
+    # --- what goes out ---
+
+    def _send(self, *, resumed: bool = False) -> None:
+        session = self._session
+        if session is None:
+            return
+        for message in session.take(resumed=resumed):
+            self._sender.send(message)
+        wants_data = session.wants_data and not self._sender.full
+        if wants_data is not self._reading and not session.closing:
+            self._reading = wants_data
+            if wants_data:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _write(self, message: bytes) -> None:
+        self.sendMessage(message)
+
+    def _sender_changed(self) -> None:
+        self._send(resumed=True)
+
+    def _stalled(self) -> None:
+        self.factory.gateway.log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
+        self.dropConnection(abort=True)
+
+    def onAutoPingTimeout(self) -> None:
+        """The peer has not answered a ping, unless its answer is among what we have not read."""
+        if self._session is None or self._reading:
+            super().onAutoPingTimeout()
+        else:
+            self.autoPingTimeoutCall = None
+
+    @property
+    def under_way(self) -> int:
+        """How many calls of this websocket have not ended."""
+        return self._session.outstanding if self._session is not None else 0
+
+    def give_up(self) -> None:
+        """End the wait of every call; each is answered."""
+        for done in list(self._waiting):
+            done.cancel()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: ARG002, FBT001, N803
+        """The websocket is gone: so are the connections of its calls."""
+        if self._session is None:
+            return
+        self._session = None
+        self._sender.close()
+        self.give_up()
+        self.factory.gateway.closed(self)
+
+
+class GatewayFactory(WebSocketServerFactory):  # type: ignore[misc]
+    """Makes a `GatewayProtocol` for each websocket of `gateway`."""
+
+    noisy = False
+    protocol = GatewayProtocol
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(reactor=gateway.reactor)
+        self.gateway = gateway
+        limit = gateway.config.max_message
+        self.setProtocolOptions(
+            # Autobahn's default lets every origin in; so does this, because
+            # `onConnect` checks it, and says what would be right.
+            allowedOrigins=["*"],
+            maxFramePayloadSize=limit,
+            maxMessagePayloadSize=limit,
+            autoPingInterval=PING_INTERVAL,
+            autoPingTimeout=PING_INTERVAL,
+        )
+
+
+class Gateway:
+    """All websockets, and the link to the task servers that they share."""
+
+    log = Logger(namespace="taskd.gateway")
+
+    def __init__(self, reactor: Any, config: GatewayConfig) -> None:
+        self.reactor = reactor
+        self.config = config
+        kind = {"per-message": PerCallLink, "pooled": PooledLink}[config.link]
+        self.link = BalancedLink(reactor, config.task_servers, lambda server: kind(reactor, server))
+        self.factory = GatewayFactory(self)
+        self._open: set[GatewayProtocol] = set()
+        self._drained: Deferred[None] | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more messages are taken."""
+        return self._drained is not None
+
+    def opened(self, protocol: GatewayProtocol) -> None:
+        """A websocket has been opened."""
+        self._open.add(protocol)
+
+    def closed(self, protocol: GatewayProtocol) -> None:
+        """A websocket has been closed."""
+        self._open.discard(protocol)
+        self.one_ended()
+
+    def one_ended(self) -> None:
+        """A call may have been the last one that `drain` waits for."""
+        drained = self._drained
+        if drained is not None and not drained.called and not any(one.under_way for one in self._open):
+            drained.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Take no more messages; fires when those under way are answered. To be called once."""
+        self._drained = Deferred()
+        drained = self._drained
+        self.one_ended()
+        return drained
+
+    def give_up(self) -> None:
+        """Answer every message that is still under way: the gateway is shutting down."""
+        for protocol in list(self._open):
+            protocol.give_up()
+
+    def close(self) -> None:
+        """Close every websocket, behind what is being sent on it."""
+        for protocol in list(self._open):
+            protocol.sendClose(GOING_AWAY, "shutting down")
+        self.link.close()

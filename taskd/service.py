@@ -1,0 +1,334 @@
+"""``twistd taskd``: its options, and the service that they make."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from setproctitle import setproctitle
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+
+from taskd.endpoints import client_description, server_endpoint
+from taskd.errors import StartError
+from taskd.flow import MAX_UNSENT
+from taskd.gateway import Gateway, GatewayConfig
+from taskd.pool.channel import Config
+from taskd.pool.pool import PoolConfig
+from taskd.scheduler import MAX_QUEUE
+from taskd.server import TaskServer
+from taskd.tcp import TaskFactory, TcpLimits
+from taskd.web import Root
+from taskd.wire.framing import MAX_MESSAGE
+from taskd.wire.session import MAX_OUTSTANDING
+
+__all__ = ["Options", "ServiceConfig", "TaskdService", "makeService"]
+
+WORKERS_PER_CPU = 10
+"""Heavy work mostly waits (for mail servers, databases, disks): the page that
+taskd comes from advises ten processes for each CPU."""
+
+FLUSH_TIMEOUT = 5.0
+"""Seconds that clients have, at the end, to take the replies that they are owed."""
+
+NONE = "none"
+
+_Result = TypeVar("_Result")
+
+
+def default_workers() -> int:
+    """Ten for each CPU that this process may use."""
+    return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
+
+
+# --- options -----------------------------------------------------------------
+
+
+def _number(option: str, kind: type[int] | type[float], minimum: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = -1
+        if not value >= minimum:
+            raise usage.UsageError(f"{option} is a number of at least {minimum:g}, not {text!r}")
+        return value
+
+    return convert
+
+
+class Options(usage.Options):
+    """The command line of ``twistd taskd``."""
+
+    longdesc = (
+        "Runs the functions of an app module in a pool of processes. They are called over TCP "
+        "(one JSON message, one line) and over websockets, and results are pushed back when they are there."
+    )
+    optParameters = [
+        ["workers", None, default_workers(), "Processes; default: ten for each CPU.", _number("--workers", int, 1)],
+        ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
+        ["link", None, "per-message", "How the gateway connects to task servers: per-message, or pooled."],
+        ["stop-timeout", None, 30.0, "Seconds that running tasks have to end in at a stop.", _number("--stop-timeout", float, 0)],
+        ["max-message", None, MAX_MESSAGE, "Bytes of the longest message, and of the longest result.", _number("--max-message", int, 64)],
+        ["max-queue", None, MAX_QUEUE, "Tasks that may wait; past it callers are told 'busy'.", _number("--max-queue", int, 0)],
+        ["max-outstanding", None, MAX_OUTSTANDING, "Requests of one connection under way at once.", _number("--max-outstanding", int, 1)],
+        ["max-unsent", None, MAX_UNSENT, "Bytes of replies that a client may leave unread.", _number("--max-unsent", int, 1)],
+    ]
+    optFlags = [["tracebacks", None, "Send callers the traceback of a task that failed."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
+            self[name] = []
+
+    def opt_app(self, app: str) -> None:
+        """A module, or the path of a file, whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
+        self["app"].append(app)
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where the task server listens, a Twisted endpoint string; repeatable. 'none' for nowhere. Default: tcp:12345:interface=127.0.0.1."""
+        self["listen"].append(endpoint)
+
+    def opt_websocket(self, endpoint: str) -> None:
+        """Where the websocket gateway listens; repeatable. 'none' for nowhere. Default: tcp:8080:interface=127.0.0.1."""
+        self["websocket"].append(endpoint)
+
+    def opt_task_server(self, endpoint: str) -> None:
+        """Where the gateway's calls go, a client endpoint string; repeatable. Default: the first --listen."""
+        self["task-server"].append(endpoint)
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Pages that may open websockets, such as https://example.com or https://*.example.com; repeatable. Own and loopback pages always may."""
+        self["allow-origin"].append(origin)
+
+    def postOptions(self) -> None:
+        """Fill in the defaults, and refuse what cannot work together."""
+        self["app"] = self["app"] or ["taskd.apps.mail"]
+        self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
+        self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
+        if self["link"] not in ("per-message", "pooled"):
+            raise usage.UsageError(f"--link is per-message or pooled, not {self['link']!r}")
+        if not self["listen"] and not self["websocket"]:
+            raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
+        if self["websocket"] and not self["listen"] and not self["task-server"]:
+            raise usage.UsageError("--listen none: say with --task-server where the gateway's calls are to go")
+
+
+def _endpoints(option: str, given: list[str]) -> list[str]:
+    if NONE not in given:
+        return given
+    if len(given) > 1:
+        raise usage.UsageError(f"{option} none cannot be given along with another {option}")
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What a service is made of; no `listen` means no task server, no `websocket` no gateway."""
+
+    pool: PoolConfig
+    listen: Sequence[str]
+    websocket: Sequence[str]
+    gateway: GatewayConfig
+    limits: TcpLimits
+    max_queue: int
+    stop_timeout: float
+
+    @classmethod
+    def of(cls, options: Options, directory: str) -> ServiceConfig:
+        """The configuration that the options describe; relative paths begin in `directory`."""
+        # twistd may change to another directory before the app is imported.
+        apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
+        config = Config(apps, directory, options["name"], options["max-message"], bool(options["tracebacks"]))
+        return cls(
+            pool=PoolConfig(options["workers"], config),
+            listen=options["listen"],
+            websocket=options["websocket"],
+            gateway=GatewayConfig(
+                options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+            ),
+            limits=TcpLimits(options["max-message"], options["max-outstanding"], options["max-unsent"]),
+            max_queue=options["max-queue"],
+            stop_timeout=options["stop-timeout"],
+        )
+
+
+def makeService(options: Options) -> IService:
+    """The service for ``twistd``."""
+    from twisted.internet import reactor  # the plugin's entry: everything below is handed it
+
+    return TaskdService(reactor, ServiceConfig.of(options, os.getcwd()))
+
+
+# --- the service -------------------------------------------------------------
+
+
+class TaskdService(Service):
+    """A task server, or a gateway, or both.
+
+    Listens before privileges are shed, imports the app and starts the pool
+    after. Raises `StartError` where that cannot be done.
+    """
+
+    log = Logger(namespace="taskd")
+
+    def __init__(self, reactor: Any, config: ServiceConfig) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._ports: list[IListeningPort] = []
+        self._server: TaskServer | None = None
+        self._tcp: TaskFactory | None = None
+        self._gateway: Gateway | None = None
+        self._stopping = False
+
+    def privilegedStartService(self) -> None:
+        """Bind every port."""
+        super().privilegedStartService()
+        config = self._config
+        if config.listen:
+            self._server = TaskServer(self._reactor, config.pool, config.max_queue)
+            self._tcp = TaskFactory(self._reactor, self._server, config.limits)
+            for description in config.listen:
+                self._listen(description, self._tcp)
+        if config.websocket:
+            self._gateway = self._make_gateway()
+            for description in config.websocket:
+                site = Site(Root(self._gateway), reactor=self._reactor)
+                site.noisy = False
+                self._listen(description, site)
+
+    def _make_gateway(self) -> Gateway:
+        config = self._config.gateway
+        if not config.task_servers:
+            server = client_description(self._ports[0].getHost())
+            if server is None or self._config.listen[0].lower().startswith("ssl:"):
+                raise StartError(
+                    f"taskd: the gateway cannot tell how to reach --listen {self._config.listen[0]}; "
+                    "say it with --task-server (for ssl: it is tls:HOST:PORT, with the name in the certificate)"
+                )
+            config = GatewayConfig([server], config.link, config.allow_origins, config.max_message)
+        try:
+            return config.start(self._reactor)
+        except ValueError as error:
+            raise StartError(f"taskd: --task-server {error}") from error
+
+    def _listen(self, description: str, factory: IProtocolFactory) -> None:
+        try:
+            port = wait(self._reactor, server_endpoint(self._reactor, description).listen(factory))
+        except ValueError as error:
+            raise StartError(f"taskd: {error}") from error
+        except CannotListenError as error:
+            why = getattr(error.socketError, "strerror", None) or error.socketError
+            raise StartError(f"taskd: cannot listen on {description}: {why}") from error
+        except OSError as error:
+            raise StartError(f"taskd: cannot listen on {description}: {error}") from error
+        self._ports.append(port)
+        self.log.info("listening on {description} ({host})", description=description, host=port.getHost())
+
+    def startService(self) -> None:
+        """Import the app and start the pool.
+
+        Before the reactor runs, as under twistd, that is waited for, so that
+        an app which cannot be imported ends the start and not the server.
+        """
+        super().startService()
+        if self._server is None:
+            return
+        setproctitle(f"{self._config.pool.config.name}: daemon")
+        started = self._server.start()
+        if not self._reactor.running:
+            wait(self._reactor, started)
+        else:
+            started.addErrback(self._cannot_start)
+
+    def _cannot_start(self, failure: Failure) -> None:
+        self.log.critical("{error}", error=str(failure.value))
+        self._reactor.stop()
+
+    async def _stop(self) -> None:
+        """Take nothing more, wait for what runs, then end every process."""
+        parts = [part for part in (self._gateway, self._server) if part is not None]
+        await DeferredList([_closed(port) for port in self._ports])
+        deadline = self._reactor.callLater(self._config.stop_timeout, self._give_up)
+        await DeferredList([part.drain() for part in parts])
+        if deadline.active():
+            deadline.cancel()
+        if self._gateway is not None:
+            self._gateway.close()
+        if self._tcp is not None:
+            late = self._reactor.callLater(FLUSH_TIMEOUT, self._tcp.abort)
+            await self._tcp.finish()
+            if late.active():
+                late.cancel()
+        if self._server is not None:
+            await self._server.stop()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order. A second Ctrl-C, or SIGTERM, ends at once."""
+        super().stopService()
+        if self._server is not None or self._gateway is not None:
+            self._catch_second_signal()
+        return Deferred.fromCoroutine(self._stop())
+
+    def _catch_second_signal(self) -> None:
+        def end(number: int, frame: object) -> None:  # noqa: ARG001
+            self._reactor.callFromThread(self._end_now)
+
+        if self._reactor.running:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, end)
+
+    def _give_up(self) -> None:
+        self.log.warn("tasks still run after {seconds} s: they are ended", seconds=self._config.stop_timeout)
+        self._end_tasks()
+
+    def _end_tasks(self) -> None:
+        if self._server is not None:
+            self._server.give_up()
+        if self._gateway is not None:
+            self._gateway.give_up()
+
+    def _end_now(self) -> None:
+        self.log.warn("told again to stop: ending at once")
+        self._end_tasks()
+        if self._tcp is not None:
+            self._tcp.abort()
+        if self._server is not None:
+            self._server.end_now()
+
+
+def _closed(port: IListeningPort) -> Deferred[None]:
+    closed = port.stopListening()
+    if closed is None:
+        closed = Deferred()
+        closed.callback(None)
+    return closed
+
+
+def wait(reactor: Any, deferred: Deferred[_Result]) -> _Result:
+    """The result of `deferred`, for which the reactor is turned by hand where it does not run yet.
+
+    twistd starts services before it runs the reactor, and only then can a
+    start still fail with an exit status. Raises what `deferred` fails with.
+    """
+    results: list[_Result] = []
+    failures: list[Failure] = []
+    deferred.addCallbacks(results.append, failures.append)
+    try:
+        while not results and not failures:
+            reactor.iterate(0.1)
+    except KeyboardInterrupt:
+        raise StartError("taskd: interrupted at the start") from None
+    if failures:
+        failures[0].raiseException()
+    return results[0]
