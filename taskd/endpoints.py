@@ -36,7 +36,13 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-__all__ = ["CONNECT_TIMEOUT", "CertificateRefused", "client_description", "client_endpoint", "server_endpoint"]
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "CertificateRefused",
+    "client_description",
+    "client_endpoint",
+    "server_endpoint",
+]
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect in: a person is waiting, and a server that is there answers in milliseconds."""
@@ -51,9 +57,7 @@ SERVER_FORMS = (
     "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
 )
-CLIENT_FORMS = (
-    "tcp:HOST:PORT, unix:PATH, or tls:HOST:PORT[:trustRoots=FILE-OR-DIRECTORY][:certificate=FILE:privateKey=FILE]"
-)
+CLIENT_FORMS = "tcp:HOST:PORT, unix:PATH, or tls:HOST:PORT[:trustRoots=FILE-OR-DIRECTORY][:certificate=FILE:privateKey=FILE]"
 
 
 def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -68,11 +72,15 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
     except Exception as error:
-        raise ValueError(f"{description!r} is no server endpoint ({_said(error)}); write {SERVER_FORMS}") from error
+        raise ValueError(
+            f"{description!r} is no server endpoint ({_said(error)}); write {SERVER_FORMS}"
+        ) from error
     return endpoint
 
 
-def client_endpoint(reactor: Any, description: str, timeout: float = CONNECT_TIMEOUT) -> IStreamClientEndpoint:
+def client_endpoint(
+    reactor: Any, description: str, timeout: float = CONNECT_TIMEOUT
+) -> IStreamClientEndpoint:
     """The endpoint that a client's endpoint string describes; `timeout` is in seconds.
 
     Raises `ValueError`, with the forms that are right, for a string that is none.
@@ -84,7 +92,9 @@ def client_endpoint(reactor: Any, description: str, timeout: float = CONNECT_TIM
         more = f":timeout={round(timeout)}" if kind in ("tcp", "unix") and "timeout" not in named else ""
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description + more)
     except Exception as error:
-        raise ValueError(f"{description!r} is no client endpoint ({_said(error)}); write {CLIENT_FORMS}") from error
+        raise ValueError(
+            f"{description!r} is no client endpoint ({_said(error)}); write {CLIENT_FORMS}"
+        ) from error
     return endpoint
 
 
@@ -229,16 +239,22 @@ class _VerifyingClient:
         host, is_address = self._host, self._is_address
         identity = IPAddress_ID(host) if is_address else DNS_ID(host)
 
-        def verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:  # noqa: ARG001
+        def verify(
+            connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
+        ) -> bool:  # noqa: ARG001
             whose = f"the certificate of {host} was refused"
             if not ok:
-                raise CertificateRefused(f"{whose}: {_REASONS.get(error, f'OpenSSL verification error {error}')}")
+                raise CertificateRefused(
+                    f"{whose}: {_REASONS.get(error, f'OpenSSL verification error {error}')}"
+                )
             if depth == 0:
                 patterns = extract_patterns(certificate)
                 try:
                     verify_service_identity(patterns, [identity], [])
                 except VerificationError:
-                    raise CertificateRefused(f"{whose}: it is for {_names(patterns)}, not for {host} (wrong name)") from None
+                    raise CertificateRefused(
+                        f"{whose}: it is for {_names(patterns)}, not for {host} (wrong name)"
+                    ) from None
             return True
 
         return verify

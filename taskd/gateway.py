@@ -154,7 +154,9 @@ class GatewayProtocol(WebSocketServerProtocol):  # type: ignore[misc]  # Autobah
             self._session.answer(request, Failure.of(ShuttingDown("the gateway is shutting down")))
             return
         wants_progress = request.call.options.progress and not request.call.is_notification
-        done = gateway.link.call(request.call, (lambda progress: self._report(request, progress)) if wants_progress else None)
+        done = gateway.link.call(
+            request.call, (lambda progress: self._report(request, progress)) if wants_progress else None
+        )
         self._waiting.add(done)
         done.addErrback(self._cancelled)
         done.addCallback(self._ended, request, done)

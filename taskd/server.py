@@ -112,7 +112,11 @@ class TaskServer:
         self._last_job = 0
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
-        own: dict[str, Callable[..., Any]] = {"ping": self.ping, "status": self.status, "functions": self.functions}
+        own: dict[str, Callable[..., Any]] = {
+            "ping": self.ping,
+            "status": self.status,
+            "functions": self.functions,
+        }
         self._own = {RESERVED + name: Task(RESERVED + name, method) for name, method in own.items()}
 
     def start(self) -> Deferred[None]:
@@ -151,7 +155,9 @@ class TaskServer:
             for number, worker in sorted(self._scheduler.workers.items())
         ]
         functions = [
-            FunctionStatus(name, seen.done, seen.failed, seen.lost, round(seen.mean, 6), round(seen.longest, 6))
+            FunctionStatus(
+                name, seen.done, seen.failed, seen.lost, round(seen.mean, 6), round(seen.longest, 6)
+            )
             for name, seen in sorted(self._scheduler.functions.items())
         ]
         return ServerStatus(
@@ -205,7 +211,11 @@ class TaskServer:
 
     def _internal_error(self, call: Call) -> Failure:
         reference = uuid.uuid4().hex[:12]
-        self.log.failure("a bug in taskd [{reference}], in a call of {function!r}", reference=reference, function=call.function)
+        self.log.failure(
+            "a bug in taskd [{reference}], in a call of {function!r}",
+            reference=reference,
+            function=call.function,
+        )
         return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
 
     def _assign(self) -> None:
@@ -244,7 +254,11 @@ class TaskServer:
         for message in messages:
             running = self._scheduler.workers[number].job
             if running is None or running.number != message.job:
-                self.log.critical("worker {number} spoke of a job that it does not have: {job}", number=number, job=message.job)
+                self.log.critical(
+                    "worker {number} spoke of a job that it does not have: {job}",
+                    number=number,
+                    job=message.job,
+                )
                 continue
             callers.append(running.caller)
             if type(message) is Reported:

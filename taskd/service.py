@@ -75,14 +75,50 @@ class Options(usage.Options):
         "(one JSON message, one line) and over websockets, and results are pushed back when they are there."
     )
     optParameters = [
-        ["workers", None, default_workers(), "Processes; default: ten for each CPU.", _number("--workers", int, 1)],
+        [
+            "workers",
+            None,
+            default_workers(),
+            "Processes; default: ten for each CPU.",
+            _number("--workers", int, 1),
+        ],
         ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
         ["link", None, "per-message", "How the gateway connects to task servers: per-message, or pooled."],
-        ["stop-timeout", None, 30.0, "Seconds that running tasks have to end in at a stop.", _number("--stop-timeout", float, 0)],
-        ["max-message", None, MAX_MESSAGE, "Bytes of the longest message, and of the longest result.", _number("--max-message", int, 64)],
-        ["max-queue", None, MAX_QUEUE, "Tasks that may wait; past it callers are told 'busy'.", _number("--max-queue", int, 0)],
-        ["max-outstanding", None, MAX_OUTSTANDING, "Requests of one connection under way at once.", _number("--max-outstanding", int, 1)],
-        ["max-unsent", None, MAX_UNSENT, "Bytes of replies that a client may leave unread.", _number("--max-unsent", int, 1)],
+        [
+            "stop-timeout",
+            None,
+            30.0,
+            "Seconds that running tasks have to end in at a stop.",
+            _number("--stop-timeout", float, 0),
+        ],
+        [
+            "max-message",
+            None,
+            MAX_MESSAGE,
+            "Bytes of the longest message, and of the longest result.",
+            _number("--max-message", int, 64),
+        ],
+        [
+            "max-queue",
+            None,
+            MAX_QUEUE,
+            "Tasks that may wait; past it callers are told 'busy'.",
+            _number("--max-queue", int, 0),
+        ],
+        [
+            "max-outstanding",
+            None,
+            MAX_OUTSTANDING,
+            "Requests of one connection under way at once.",
+            _number("--max-outstanding", int, 1),
+        ],
+        [
+            "max-unsent",
+            None,
+            MAX_UNSENT,
+            "Bytes of replies that a client may leave unread.",
+            _number("--max-unsent", int, 1),
+        ],
     ]
     optFlags = [["tracebacks", None, "Send callers the traceback of a task that failed."]]
 
@@ -121,7 +157,9 @@ class Options(usage.Options):
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["websocket"] and not self["listen"] and not self["task-server"]:
-            raise usage.UsageError("--listen none: say with --task-server where the gateway's calls are to go")
+            raise usage.UsageError(
+                "--listen none: say with --task-server where the gateway's calls are to go"
+            )
 
 
 def _endpoints(option: str, given: list[str]) -> list[str]:
@@ -148,7 +186,9 @@ class ServiceConfig:
     def of(cls, options: Options, directory: str) -> ServiceConfig:
         """The configuration that the options describe; relative paths begin in `directory`."""
         # twistd may change to another directory before the app is imported.
-        apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
+        apps = [
+            str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]
+        ]
         config = Config(apps, directory, options["name"], options["max-message"], bool(options["tracebacks"]))
         return cls(
             pool=PoolConfig(options["workers"], config),

@@ -271,7 +271,9 @@ class Registry:
             raise TypeError(f"{function!r} is a generator; a task returns its result")
         added = Task(name if name is not None else function.__name__, function)
         if not added.name or added.name.startswith(RESERVED):
-            raise ValueError(f"a task cannot be named {added.name!r}: names in {RESERVED} are the server's own")
+            raise ValueError(
+                f"a task cannot be named {added.name!r}: names in {RESERVED} are the server's own"
+            )
         known = self._tasks.get(added.name)
         if known is not None and known.where != added.where:
             raise ValueError(f"two tasks are named {added.name!r}: {known.where} and {added.where}")

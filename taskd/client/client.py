@@ -33,7 +33,9 @@ class TaskClient:
     websocket is always kept. Raises `ValueError` for an address that is none.
     """
 
-    def __init__(self, reactor: Any, server: str, *, link: Literal["per-call", "pooled"] = "per-call") -> None:
+    def __init__(
+        self, reactor: Any, server: str, *, link: Literal["per-call", "pooled"] = "per-call"
+    ) -> None:
         self._reactor = reactor
         self._link: Link
         if server.startswith(("ws://", "wss://")):
@@ -98,7 +100,9 @@ class TaskClient:
 
 
 def _raise_wait_timeout(function: str, seconds: float) -> Outcome:
-    raise WaitTimeout(f"{function} has not answered within {seconds:g} s; it may still be running", seconds=seconds)
+    raise WaitTimeout(
+        f"{function} has not answered within {seconds:g} s; it may still be running", seconds=seconds
+    )
 
 
 def _result(outcome: Outcome) -> Any:

@@ -156,7 +156,9 @@ class _Exchange(_Connection):
             try:
                 body = self._body(line)
             except ParseError as error:
-                self._fail(Unreachable(f"{self._server} is no task server: {error}", server=self._server, sent=True))
+                self._fail(
+                    Unreachable(f"{self._server} is no task server: {error}", server=self._server, sent=True)
+                )
                 return
             if not isinstance(body, Progress):
                 self._finish(body)
@@ -321,4 +323,3 @@ class PooledLink:
                 connection.transport.abortConnection()
             elif connection.connecting is not None:
                 connection.connecting.cancel()
-

@@ -79,7 +79,9 @@ class WebSocketLink:
         try:
             self._factory = _Factory(url, self, reactor)
         except Exception as error:
-            raise ValueError(f"{url!r} is no websocket address ({error}); write ws://HOST:PORT or wss://…") from error
+            raise ValueError(
+                f"{url!r} is no websocket address ({error}); write ws://HOST:PORT or wss://…"
+            ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
         self._waiting: dict[int, tuple[Call, OnProgress | None, Deferred[Outcome]]] = {}

@@ -312,7 +312,9 @@ class Pool:
             try:
                 message = decode_from_worker(line)
             except msgspec.DecodeError:
-                self.log.critical("worker {number} sent what no worker sends: {line!r}", number=number, line=line[:200])
+                self.log.critical(
+                    "worker {number} sent what no worker sends: {line!r}", number=number, line=line[:200]
+                )
                 self.kill(number)
                 break
             if isinstance(message, Ready):

@@ -198,7 +198,9 @@ class Worker:
 
     def _failed(self, job: int, seconds: float, error: BaseException) -> Failed:
         kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = (
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        )
         try:
             text = str(error)[:MAX_TEXT]
         except Exception as broken:
@@ -212,7 +214,13 @@ class Worker:
             data["traceback"] = trace
         message = f"{name}: {text}" if text else name
         return Failed(
-            job, seconds, self._wrote(), TaskFailed.code, _encodable(message), Raw(_encode(data)), _encodable(trace)
+            job,
+            seconds,
+            self._wrote(),
+            TaskFailed.code,
+            _encodable(message),
+            Raw(_encode(data)),
+            _encodable(trace),
         )
 
     def _wrote(self) -> bool:

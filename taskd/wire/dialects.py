@@ -196,7 +196,9 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
         given = _members.decode(options if options is not None else b"")
         for option in given:
             if option not in Options.__struct_fields__:
-                return InvalidRequest(f'unknown option "{option}"; the options are: {known}', member=f"options.{option}")
+                return InvalidRequest(
+                    f'unknown option "{option}"; the options are: {known}', member=f"options.{option}"
+                )
         _options.decode(options if options is not None else b"")
     except msgspec.ValidationError as error:
         return InvalidRequest(f'member "options": {error}', member="options")

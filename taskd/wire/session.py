@@ -75,7 +75,7 @@ class Session:
     __slots__ = (
         "_backlog",
         "_bare_reply",
-                "_in_order",
+        "_in_order",
         "_late_progress",
         "_max_outstanding",
         "_outbox",
@@ -83,7 +83,9 @@ class Session:
         "outstanding",
     )
 
-    def __init__(self, max_outstanding: int = MAX_OUTSTANDING, bare_reply: BareReply = result_or_error) -> None:
+    def __init__(
+        self, max_outstanding: int = MAX_OUTSTANDING, bare_reply: BareReply = result_or_error
+    ) -> None:
         self._max_outstanding = max_outstanding
         self._bare_reply = bare_reply
         self._backlog: deque[bytes | TaskdError] = deque()
@@ -107,7 +109,9 @@ class Session:
     def end(self, unfinished: int = 0) -> None:
         """No more will come. `unfinished` is how many bytes of a message had come."""
         if unfinished and not self.closing:
-            error = ParseError(f"the connection ended inside a message, {unfinished} bytes into it; its LF is missing")
+            error = ParseError(
+                f"the connection ended inside a message, {unfinished} bytes into it; its LF is missing"
+            )
             self._backlog.append(error)
         self.closing = True
 
