@@ -1,0 +1,50 @@
+# Each target works in a fresh clone: it makes the venv and installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8080
+TASK_PORT ?= 12345
+
+BIN = $(VENV)/bin
+CODE = taskd twisted tests examples docs/conf.py setup.py
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
+
+test: $(VENV)/.test
+	@$(BIN)/python tests/run.py
+
+check: $(VENV)/.check
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "taskd needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another with: make PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	|| { echo "Python's venv module is missing (on Debian: apt install python3-venv)."; exit 1; }
+
+# One rule for each set of extras; a stamp says that it is installed.
+$(VENV)/.demo: pyproject.toml setup.py | $(VENV)/bin/python
+	@echo "installing taskd into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml setup.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.check: pyproject.toml setup.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check,docs]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*
