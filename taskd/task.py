@@ -97,7 +97,7 @@ class Parameters:
     @staticmethod
     def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
         annotation = parameter.annotation
-        kind = Any if annotation is parameter.empty else annotation
+        kind = Any if annotation in (parameter.empty, object) else annotation
         if isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
             raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {kind!r}")
         return msgspec.json.Decoder(kind)
