@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -115,7 +115,7 @@ def call(function: str, arguments: tuple[str, ...], server: str, via: str | None
         args = _arguments(arguments, await _annotations(client, function) if arguments else {})
         bar = _bar(transient=True)
         shown = bar.add_task(function, total=None)
-        with bar if _err.is_terminal else suppress():
+        with bar if _err.is_terminal else nullcontext():
             result = await client.request(
                 function,
                 args,
@@ -231,8 +231,8 @@ def _create(path: str) -> TextIO:
     return open(path, "w", encoding="utf-8", newline="")
 
 
-def _results(path: str | None) -> Any:
-    return _create(path) if path is not None else suppress()
+def _results(path: str | None) -> AbstractContextManager[TextIO | None]:
+    return _create(path) if path is not None else nullcontext()
 
 
 class _Mapping:
@@ -256,7 +256,7 @@ class _Mapping:
         """Call for every row, `concurrency` at a time."""
         bar = _bar()
         shown = bar.add_task(self._function, total=total)
-        with bar if _err.is_terminal else suppress():
+        with bar if _err.is_terminal else nullcontext():
             workers = [
                 Deferred.fromCoroutine(self._work(rows, lambda: bar.update(shown, advance=1)))
                 for _ in range(concurrency)
@@ -264,7 +264,7 @@ class _Mapping:
             outcomes = await DeferredList(workers, consumeErrors=True)
         self._failed.close()
         for succeeded, failure in outcomes:
-            if not succeeded:
+            if not succeeded and failure is not None:
                 failure.raiseException()
 
     async def _work(self, rows: Iterator[Row], advance: Callable[[], None]) -> None:

@@ -57,7 +57,10 @@ SERVER_FORMS = (
     "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
 )
-CLIENT_FORMS = "tcp:HOST:PORT, unix:PATH, or tls:HOST:PORT[:trustRoots=FILE-OR-DIRECTORY][:certificate=FILE:privateKey=FILE]"
+CLIENT_FORMS = (
+    "tcp:HOST:PORT, unix:PATH, or "
+    "tls:HOST:PORT[:trustRoots=FILE-OR-DIRECTORY][:certificate=FILE:privateKey=FILE]"
+)
 
 
 def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -239,9 +242,7 @@ class _VerifyingClient:
         host, is_address = self._host, self._is_address
         identity = IPAddress_ID(host) if is_address else DNS_ID(host)
 
-        def verify(
-            connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
-        ) -> bool:  # noqa: ARG001
+        def verify(_: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
             whose = f"the certificate of {host} was refused"
             if not ok:
                 raise CertificateRefused(

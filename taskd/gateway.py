@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,14 +16,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.balanced import BalancedLink
-from taskd.client.links import PerCallLink, PooledLink, keep_alive
+from taskd.client.links import Link, PerCallLink, PooledLink, keep_alive
 from taskd.errors import InternalError, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import Request, Session, task_complete
 
-__all__ = ["Gateway", "GatewayConfig", "is_allowed_origin"]
+__all__ = ["Gateway", "GatewayConfig", "is_allowed_origin", "link_kind"]
 
 MAX_IN_FLIGHT = 100
 """Messages of one websocket under way at once: more than a page ever has, and
@@ -54,6 +54,15 @@ class GatewayConfig:
     def start(self, reactor: Any) -> Gateway:
         """Make a gateway. Raises `ValueError` for a task server that is no endpoint."""
         return Gateway(reactor, self)
+
+
+def link_kind(text: str) -> Literal["per-message", "pooled"]:
+    """The kind of link that is named so. Raises `ValueError`."""
+    if text == "per-message":
+        return "per-message"
+    if text == "pooled":
+        return "pooled"
+    raise ValueError(f"a gateway's link is per-message or pooled, not {text!r}")
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
@@ -89,10 +98,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class GatewayProtocol(WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn has no types
+class GatewayProtocol(WebSocketServerProtocol):
     """One websocket. The rules of replies are `Session`'s, as on TCP."""
 
     factory: GatewayFactory
+    transport: Any
     _session: Session | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
@@ -223,7 +233,7 @@ class GatewayProtocol(WebSocketServerProtocol):  # type: ignore[misc]  # Autobah
         for done in list(self._waiting):
             done.cancel()
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: ARG002, FBT001, N803
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
         """The websocket is gone: so are the connections of its calls."""
         if self._session is None:
             return
@@ -233,11 +243,11 @@ class GatewayProtocol(WebSocketServerProtocol):  # type: ignore[misc]  # Autobah
         self.factory.gateway.closed(self)
 
 
-class GatewayFactory(WebSocketServerFactory):  # type: ignore[misc]
+class GatewayFactory(WebSocketServerFactory):
     """Makes a `GatewayProtocol` for each websocket of `gateway`."""
 
     noisy = False
-    protocol = GatewayProtocol
+    protocol = GatewayProtocol  # type: ignore[assignment]  # Twisted types it by the instance
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(reactor=gateway.reactor)
@@ -262,7 +272,7 @@ class Gateway:
     def __init__(self, reactor: Any, config: GatewayConfig) -> None:
         self.reactor = reactor
         self.config = config
-        kind = {"per-message": PerCallLink, "pooled": PooledLink}[config.link]
+        kind: Callable[[Any, str], Link] = PerCallLink if config.link == "per-message" else PooledLink
         self.link = BalancedLink(reactor, config.task_servers, lambda server: kind(reactor, server))
         self.factory = GatewayFactory(self)
         self._open: set[GatewayProtocol] = set()

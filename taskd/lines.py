@@ -6,7 +6,8 @@ The original searches its whole buffer anew for each piece of a long line
 
 from __future__ import annotations
 
-from twisted.internet import interfaces
+from typing import Any
+
 from twisted.protocols.basic import LineReceiver
 
 from taskd.wire.framing import MAX_MESSAGE, LineSplitter, LineTooLong
@@ -25,7 +26,7 @@ class LinearLineReceiver(LineReceiver):
 
     delimiter = b"\n"
     MAX_LENGTH = MAX_MESSAGE
-    transport: interfaces.ITCPTransport
+    transport: Any  # of TCP, unix or TLS: no interface of Twisted has all that they share
     _splitter: LineSplitter | None = None
 
     def connectionMade(self) -> None:

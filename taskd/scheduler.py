@@ -163,7 +163,10 @@ class Scheduler(Generic[Job]):
         return pairs
 
     def drop_waiting(self, unless: Container[str] = ()) -> list[Job]:
-        """Take the waiting jobs out of the queue: they will not be run. Those of the functions `unless` stay."""
+        """Take the waiting jobs out of the queue; they will not be run.
+
+        Those of the functions in `unless` stay.
+        """
         dropped = [job for job in self._waiting if job.function not in unless]
         self._waiting = deque(job for job in self._waiting if job.function in unless)
         for job in dropped:
@@ -183,7 +186,7 @@ class Scheduler(Generic[Job]):
         self._step_worker(number, WorkerState.IDLE, now)
         self._idle.append(number)
 
-    def finished(self, number: int, seconds: float, failed: bool, now: float) -> Job:
+    def finished(self, number: int, seconds: float, now: float, *, failed: bool) -> Job:
         """The worker's job has ended after `seconds`; the worker is idle again."""
         worker = self._view(number)
         job = worker.job

@@ -261,11 +261,12 @@ class TaskServer:
                 )
                 continue
             callers.append(running.caller)
-            if type(message) is Reported:
+            if isinstance(message, Reported):
                 progress = Progress(message.done, message.total, message.message)
                 running.caller.reported(running.request, progress)
             else:
-                self._scheduler.finished(number, message.seconds, type(message) is Failed, now)
+                failed = isinstance(message, Failed)
+                self._scheduler.finished(number, message.seconds, now, failed=failed)
                 self._end(running, self._outcome(running, message))
         self._assign()
         for caller in callers if len(callers) < 2 else {id(caller): caller for caller in callers}.values():
@@ -283,9 +284,8 @@ class TaskServer:
         self._check_drained()
 
     def _outcome(self, job: Job, message: Done | Failed) -> Outcome:
-        if type(message) is Done:
+        if isinstance(message, Done):
             return Result(message.value)
-        assert isinstance(message, Failed)
         if message.traceback is not None:
             self.task_log.warn(
                 "{function} #{job} failed after {seconds:.3f} s\n{traceback}",

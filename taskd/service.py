@@ -22,7 +22,7 @@ from twisted.web.server import Site
 from taskd.endpoints import client_description, server_endpoint
 from taskd.errors import StartError
 from taskd.flow import MAX_UNSENT
-from taskd.gateway import Gateway, GatewayConfig
+from taskd.gateway import Gateway, GatewayConfig, link_kind
 from taskd.pool.channel import Config
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler import MAX_QUEUE
@@ -68,7 +68,7 @@ def _number(option: str, kind: type[int] | type[float], minimum: float) -> Calla
 
 
 class Options(usage.Options):
-    """The command line of ``twistd taskd``."""
+    """The command line of ``twistd taskd``; endpoints are Twisted endpoint strings."""
 
     longdesc = (
         "Runs the functions of an app module in a pool of processes. They are called over TCP "
@@ -128,15 +128,15 @@ class Options(usage.Options):
             self[name] = []
 
     def opt_app(self, app: str) -> None:
-        """A module, or the path of a file, whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
+        """A module, or a file, whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
         self["app"].append(app)
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where the task server listens, a Twisted endpoint string; repeatable. 'none' for nowhere. Default: tcp:12345:interface=127.0.0.1."""
+        """Where the task server listens, or none; repeatable. Default: tcp:12345:interface=127.0.0.1."""
         self["listen"].append(endpoint)
 
     def opt_websocket(self, endpoint: str) -> None:
-        """Where the websocket gateway listens; repeatable. 'none' for nowhere. Default: tcp:8080:interface=127.0.0.1."""
+        """Where the gateway listens, or none; repeatable. Default: tcp:8080:interface=127.0.0.1."""
         self["websocket"].append(endpoint)
 
     def opt_task_server(self, endpoint: str) -> None:
@@ -144,7 +144,7 @@ class Options(usage.Options):
         self["task-server"].append(endpoint)
 
     def opt_allow_origin(self, origin: str) -> None:
-        """Pages that may open websockets, such as https://example.com or https://*.example.com; repeatable. Own and loopback pages always may."""
+        """Pages that may connect, as https://*.example.com; repeatable. Own and loopback ones always may."""
         self["allow-origin"].append(origin)
 
     def postOptions(self) -> None:
@@ -152,8 +152,10 @@ class Options(usage.Options):
         self["app"] = self["app"] or ["taskd.apps.mail"]
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
-        if self["link"] not in ("per-message", "pooled"):
-            raise usage.UsageError(f"--link is per-message or pooled, not {self['link']!r}")
+        try:
+            self["link"] = link_kind(self["link"])
+        except ValueError as error:
+            raise usage.UsageError(f"--link: {error}") from None
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["websocket"] and not self["listen"] and not self["task-server"]:
@@ -254,7 +256,7 @@ class TaskdService(Service):
             if server is None or self._config.listen[0].lower().startswith("ssl:"):
                 raise StartError(
                     f"taskd: the gateway cannot tell how to reach --listen {self._config.listen[0]}; "
-                    "say it with --task-server (for ssl: it is tls:HOST:PORT, with the name in the certificate)"
+                    "say it with --task-server (tls:HOST:PORT, with the name in the certificate)"
                 )
             config = GatewayConfig([server], config.link, config.allow_origins, config.max_message)
         try:

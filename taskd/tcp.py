@@ -159,16 +159,15 @@ class TaskProtocol(LinearLineReceiver):
 class TaskFactory(ServerFactory):
     """Makes a `TaskProtocol` for each connection to `server`."""
 
-    protocol = TaskProtocol
     noisy = False
 
-    def __init__(self, clock: IReactorTime, server: TaskServer, limits: TcpLimits = TcpLimits()) -> None:  # noqa: B008
+    def __init__(self, clock: IReactorTime, server: TaskServer, limits: TcpLimits = TcpLimits()) -> None:
         self.clock = clock
         self.server = server
         self.limits = limits
         self.connections: set[TaskProtocol] = set()
 
-    def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:  # type: ignore[override]
         """A protocol for one connection."""
         protocol = TaskProtocol()
         protocol.factory = self

@@ -106,6 +106,7 @@ class Sending(ProcessProtocol):
         self.ended: Deferred[int] = Deferred()
 
     def processEnded(self, reason: Any) -> None:
+        """Tell how it ended."""
         self.ended.callback(reason.value.exitCode if reason.value.exitCode is not None else 1)
 
 
@@ -128,7 +129,7 @@ async def wait_until_ready(reactor: Any, server: Server, url: str) -> TaskClient
 
 
 async def measure(reactor: Any, client: TaskClient, meanwhile: Deferred[int]) -> list[float]:
-    """Seconds that small requests take, one after the other, from the first mail until `meanwhile` has fired."""
+    """Seconds that small requests take, one after the other, from the first mail until `meanwhile` fires."""
     while not meanwhile.called:
         state = await client.request("taskd.status")
         if any(function["name"] == "send_mail" for function in state["functions"]):
@@ -158,11 +159,11 @@ async def run(reactor: Any, server: Server, url: str) -> int:
     seconds = time.monotonic() - began
     state = await client.request("taskd.status")
     client.close()
-    mail = next((each for each in state["functions"] if each["name"] == "send_mail"), {"done": 0, "failed": 0})
+    mail = next(function for function in state["functions"] if function["name"] == "send_mail")
     percentiles = statistics.quantiles(times, n=100)
     print(
         f"\nsent                {mail['done']} mails with {len(state['workers'])} processes\n"
-        f"failed              {mail['failed'] + mail.get('lost', 0)}\n"
+        f"failed              {mail['failed'] + mail['lost']}\n"
         f"seconds             {seconds:.1f}\n"
         f"small requests      {len(times)} meanwhile: median {percentiles[49] * 1000:.1f} ms, "
         f"99th percentile {percentiles[98] * 1000:.1f} ms\n"

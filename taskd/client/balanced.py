@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.client.balancer import Balancer
+from taskd.client.balancer import Balancer, Server
 from taskd.client.links import Link, OnProgress
 from taskd.errors import Unreachable
 from taskd.messages import Call, Failure, Outcome
@@ -36,8 +36,8 @@ class BalancedLink:
         return Deferred.fromCoroutine(self._call(call, on_progress))
 
     async def _call(self, call: Call, on_progress: OnProgress | None) -> Outcome:
-        tried = []
-        errors = []
+        tried: list[Server] = []
+        errors: list[str] = []
         balancer = self._balancer
         while (server := balancer.choose(self._clock.seconds(), tried)) is not None:
             balancer.started(server)

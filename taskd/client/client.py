@@ -21,7 +21,9 @@ _LINKS: dict[str, Callable[[Any, str], Link]] = {"per-call": PerCallLink, "poole
 
 
 class TaskClient:
-    """Calls functions of a task server::
+    """Calls functions of a task server.
+
+    ::
 
         client = TaskClient(reactor, "tcp:127.0.0.1:12345")
         result = await client.call("send_mail", from_="a@x", to="b@y", contents="hi")

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from taskd.endpoints import client_endpoint
 from taskd.errors import ParseError, Unreachable
 from taskd.lines import LinearLineReceiver
-from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
+from taskd.messages import Call, Dialect, Outcome, Progress, Result
 from taskd.wire.dialects import ParsedReply, call_line, parse_bare_reply, parse_reply
 
 __all__ = ["Link", "OnProgress", "PerCallLink", "PooledLink", "explain"]
@@ -76,9 +76,7 @@ def explain(reason: TwistedFailure) -> str:
 
 def keep_alive(transport: Any) -> None:
     """Have the kernel notice a peer that has vanished; nothing on transports without TCP."""
-    if not interfaces.ITCPTransport.providedBy(transport):
-        return
-    handle = transport.getHandle()
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if isinstance(handle, socket.socket) and handle.family != socket.AF_UNIX:
         transport.setTcpKeepAlive(True)
         if hasattr(socket, "TCP_KEEPIDLE"):
@@ -117,7 +115,7 @@ class _Connection(LinearLineReceiver):
         self.transport.write(call_line(call) + b"\n")
 
 
-def _for(connection: _Connection) -> Factory:
+def _for(connection: _Connection) -> Factory[_Connection]:
     """A factory for this one connection, which does not log its coming and going."""
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
@@ -243,6 +241,10 @@ class _Kept(_Connection):
         if self.is_open:
             self.send_call(_numbered(waiter.call, number))
 
+    def forget_call(self, number: int) -> None:
+        """Nobody waits for this call any more."""
+        self.waiters.pop(number, None)
+
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:
             try:
@@ -297,7 +299,7 @@ class PooledLink:
         self._last_number += 1
         number = self._last_number
         connection = self._least_busy()
-        waiter = _Waiter(call, on_progress, lambda _: connection.waiters.pop(number, None))
+        waiter = _Waiter(call, on_progress, lambda _: connection.forget_call(number))
         connection.start(number, waiter)
         return waiter.done
 
@@ -312,7 +314,7 @@ class PooledLink:
         return kept
 
     def forget(self, connection: _Kept) -> None:
-        """This connection is gone."""
+        """Use this connection no more: it is gone."""
         if connection in self._connections:
             self._connections.remove(connection)
 

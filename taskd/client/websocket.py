@@ -28,7 +28,7 @@ PING_INTERVAL = 20
 """Seconds between pings, and to answer one: as the gateway does it."""
 
 
-class _Protocol(WebSocketClientProtocol):  # type: ignore[misc]  # Autobahn has no types
+class _Protocol(WebSocketClientProtocol):
     """Autobahn's side: hands everything to the link."""
 
     def onOpen(self) -> None:
@@ -45,7 +45,7 @@ class _Protocol(WebSocketClientProtocol):  # type: ignore[misc]  # Autobahn has 
         self.factory.link.lost(f"{reason or 'it closed the connection'} (code {code})")
 
 
-class _Factory(WebSocketClientFactory):  # type: ignore[misc]
+class _Factory(WebSocketClientFactory):
     """Makes the one connection of a link."""
 
     noisy = False
@@ -62,7 +62,7 @@ class _Factory(WebSocketClientFactory):  # type: ignore[misc]
             maxMessagePayloadSize=MAX_REPLY,
         )
 
-    def clientConnectionFailed(self, connector: IConnector, reason: TwistedFailure) -> None:  # noqa: ARG002
+    def clientConnectionFailed(self, connector: IConnector, reason: TwistedFailure) -> None:
         self.link.lost(explain(reason))
 
 
@@ -92,7 +92,7 @@ class WebSocketLink:
         self._last_number += 1
         number = self._last_number
         numbered = structs.replace(call, dialect=Dialect.JSON_RPC, id=Raw(b"%d" % number))
-        done: Deferred[Outcome] = Deferred(lambda _: self._waiting.pop(number, None))
+        done: Deferred[Outcome] = Deferred(lambda _: self._forget(number))
         self._waiting[number] = (numbered, on_progress, done)
         if self._protocol is not None:
             self._protocol.sendMessage(call_line(numbered))
@@ -100,6 +100,9 @@ class WebSocketLink:
             context = ssl.optionsForClientTLS(self._factory.host) if self._factory.isSecure else None
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
         return done
+
+    def _forget(self, number: int) -> None:
+        self._waiting.pop(number, None)
 
     def opened(self, protocol: _Protocol) -> None:
         """The websocket is there: send what waited for it."""

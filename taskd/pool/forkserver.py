@@ -101,7 +101,7 @@ class ForkServer:
     def serve(self, config: Config) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.collect()
         gc.freeze()
         self._send(Loaded([task.describe() for task in self._registry]))

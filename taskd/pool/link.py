@@ -102,8 +102,8 @@ class ForkServerLink(ProcessProtocol):
     def fork(self, number: int, channel: int, output: int) -> None:
         """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`."""
         transport = self._control.transport
-        transport.sendFileDescriptor(channel)  # type: ignore[attr-defined]  # IUNIXTransport
-        transport.sendFileDescriptor(output)  # type: ignore[attr-defined]
+        transport.sendFileDescriptor(channel)
+        transport.sendFileDescriptor(output)
         transport.write(encode(Fork(number)))
 
     def kill(self, number: int, signal_number: int) -> None:

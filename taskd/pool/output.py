@@ -35,9 +35,10 @@ class OutputReader(FileDescriptor):
         """The pipe's read end, -1 once it is closed."""
         return self._descriptor
 
-    def doRead(self) -> Failure | Exception | None:
+    def doRead(self) -> Exception | None:
         """Called by the reactor when there is output."""
-        return fdesc.readFromFD(self._descriptor, self._received)
+        reason: Exception | None = fdesc.readFromFD(self._descriptor, self._received)
+        return reason
 
     def finish_job(self) -> None:
         """A job has ended: what it wrote is read and delivered now, a last line without LF too."""

@@ -288,8 +288,8 @@ class Pool:
         """The process is gone; what it sent may still be in the socket."""
         self._note_exit(self._workers[number], LostWorker(code, True, peak_kib))
 
-    def _note_exit(self, worker: _Worker, exit: LostWorker) -> None:
-        worker.exit = exit
+    def _note_exit(self, worker: _Worker, ending: LostWorker) -> None:
+        worker.exit = ending
         self._close_descriptors(worker)
         if worker.closed is None:
             # Should a child of the task hold the other end open, there would
@@ -344,7 +344,8 @@ class Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """Nothing more will come from this worker: tell, and replace it."""
-        assert worker.exit is not None and worker.closed is not None
+        assert worker.exit is not None
+        assert worker.closed is not None
         worker.output.close()
         if worker.kill is not None and worker.kill.active():
             worker.kill.cancel()
@@ -406,7 +407,7 @@ class _Channel(LinearLineReceiver):
     def shut_down_reading(self) -> None:
         """Have the socket end behind what the peer has sent."""
         with suppress(OSError):
-            self.transport.socket.shutdown(socket.SHUT_RD)  # type: ignore[attr-defined]
+            self.transport.socket.shutdown(socket.SHUT_RD)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._pool.channel_closed(self._number, reason)

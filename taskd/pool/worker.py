@@ -14,6 +14,7 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -226,10 +227,9 @@ class Worker:
     def _wrote(self) -> bool:
         """Whether the daemon has output of this task still to read."""
         for stream in (sys.stdout, sys.stderr):
-            try:
+            # The task may have closed or replaced it, or the pipe is gone.
+            with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-            except (OSError, ValueError, AttributeError):
-                pass  # The task closed or replaced it, or the pipe is gone: its own affair.
         try:
             fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
         except OSError:

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 
 from taskd import __version__
 from taskd.errors import StartError
-from taskd.gateway import Gateway, GatewayConfig
+from taskd.gateway import Gateway, GatewayConfig, link_kind
 
 __all__ = ["Root", "config_from_environment"]
 
@@ -22,7 +22,7 @@ _PAGE = f"""<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>taskd</title>
-<style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}</style>
+<style>body {{ font: 1rem/1.5 sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}</style>
 <h1>taskd {__version__}</h1>
 <p>This is the gateway of a task server. It speaks websocket, on any path of this address:
 send it a request, and the result is pushed back when the work is done.</p>
@@ -80,9 +80,7 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
     ``pooled``), ``TASKD_ALLOW_ORIGIN`` (origins, separated by spaces). Raises
     `ValueError` for a link that is neither.
     """
-    link = environ.get("TASKD_LINK", "per-message")
-    if link != "per-message" and link != "pooled":
-        raise ValueError(f"TASKD_LINK is per-message or pooled, not {link!r}")
+    link = link_kind(environ.get("TASKD_LINK", "per-message"))
     return GatewayConfig(
         task_servers=environ.get("TASKD_TASK_SERVER", "").split() or ["tcp:127.0.0.1:12345"],
         link=link,

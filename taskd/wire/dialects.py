@@ -50,8 +50,10 @@ Parsed: TypeAlias = Call | Batch | Invalid
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    """Both dialects in one, so that a message is read once. What is inside
-    the arguments is checked to be JSON, but not decoded."""
+    """Both dialects in one, so that a message is read once.
+
+    What is inside the arguments is checked to be JSON, but not decoded.
+    """
 
     function: str | UnsetType = UNSET
     args: Raw | UnsetType = UNSET

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from msgspec import Raw
-
 from taskd.errors import ParseError, StateError, TaskdError, TooLarge
 from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
 from taskd.wire.dialects import Batch, Invalid, batch_reply, parse, progress_line, reply_line
