@@ -5,7 +5,7 @@ PORT ?= 8080
 TASK_PORT ?= 12345
 
 BIN = $(VENV)/bin
-CODE = taskd twisted tests examples docs/conf.py setup.py
+CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
 .PHONY: demo test check format clean
 

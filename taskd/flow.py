@@ -28,8 +28,8 @@ class ReplySender:
 
     `write` passes bytes on; it is called only while `transport` keeps up.
     `on_change` is called when `full` may have changed, or when everything is
-    sent. `on_stalled` is called when the reader, full or about to be closed,
-    has taken nothing for `grace` seconds. Bytes are cut into slices of `SLICE`
+    sent. `on_stalled` is called when a reader for whom it is too much, or
+    whose connection is about to be closed, has taken nothing for `grace` seconds. Bytes are cut into slices of `SLICE`
     unless `whole`, where each `send` is one message that must not be cut.
 
     Registers itself as the transport's producer: nobody else may.
@@ -57,7 +57,6 @@ class ReplySender:
         self._slice = sys.maxsize if whole else SLICE
         self._unsent: deque[bytes] = deque()
         self._size = 0
-        self._ending = False
         self._timer: IDelayedCall | None = None
         self.congested = False
         transport.registerProducer(self, True)
@@ -84,9 +83,13 @@ class ReplySender:
         self._watch()
 
     def end(self) -> None:
-        """Nothing more will be sent: from now on a stalled reader is not waited for."""
-        self._ending = True
-        self._watch()
+        """Everything is in the transport's hands, and it is about to close.
+
+        Where the reader does not take that within `grace` either, it is stalled.
+        """
+        self._transport.unregisterProducer()
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._grace, self._stalled)
 
     def close(self) -> None:
         """The connection is gone."""
@@ -106,11 +109,10 @@ class ReplySender:
             self._write(data)
 
     def _watch(self) -> None:
-        """Have the timer run while, and only while, there is something to wait for."""
-        waiting = self.full or (self._ending and self.congested)
-        if waiting and self._timer is None:
+        """Have the timer run while, and only while, too much is unsent."""
+        if self.full and self._timer is None:
             self._timer = self._clock.callLater(self._grace, self._stalled)
-        elif not waiting and self._timer is not None:
+        elif not self.full and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 

@@ -122,8 +122,8 @@ class TaskProtocol(LinearLineReceiver):
             self._sender.send(b"\n".join(messages))
         session = self._session
         if session.finished and self._sender.empty:
-            self.transport.loseConnection()
             self._sender.end()
+            self.transport.loseConnection()
         elif self._reading is not (session.wants_data and not self._sender.full):
             self._regulate()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import random
 import select
 import signal
 import socket
@@ -53,16 +52,20 @@ CONTROL = 3
 MAX_DESCRIPTORS = 64
 """Descriptors taken in with one read: far more than one read's bytes carry."""
 
-OOM_SCORE = 500
+OOM_SCORE = b"500"
 """Of 1000: when memory runs out, the kernel takes a worker and not the daemon."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+# Looked up once: what a worker need not do itself is memory that it shares.
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
 def die_with_parent(signal_number: int) -> None:
     """Have the kernel send `signal_number` when the parent ends (0: not any more). Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 class ForkServer:
@@ -75,10 +78,11 @@ class ForkServer:
         self._pid = os.getpid()
         self._splitter = LineSplitter(MAX_LINE)
         self._descriptors: deque[int] = deque()
-        self._numbers: dict[int, int] = {}
         self._pids: dict[int, int] = {}
-        # Read end, write end: a child's death wakes the loop through it.
-        self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        # By the descriptor of its process (pidfd_open(2)), which can be polled
+        # for its end: no signal handler, which every worker would have to undo.
+        self._numbers: dict[int, int] = {}
 
     def load(self) -> Config | None:
         """Read the configuration and import the app; None where there is nothing to serve."""
@@ -100,57 +104,66 @@ class ForkServer:
 
     def serve(self, config: Config) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Made here, as is whatever else each worker would make alike: it shares it.
+        worker = Worker(self._registry, config)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         gc.collect()
         gc.freeze()
         self._send(Loaded([task.describe() for task in self._registry]))
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
+        control = self._control.fileno()
+        self._poll.register(control, select.POLLIN)
         while not self._closed:
-            for descriptor, _ in poll.poll():
-                if descriptor == self._wake:
-                    with suppress(BlockingIOError):
-                        os.read(self._wake, RECEIVE_SIZE)
-                    self._reap()
+            for descriptor, _ in self._poll.poll():
+                if descriptor == control:
+                    self._obey([decode_to_fork_server(line) for line in self._receive()], worker)
                 else:
-                    for line in self._receive():
-                        self._obey(decode_to_fork_server(line), config)
+                    self._reap(descriptor)
 
     def kill_all(self) -> None:
         """End every worker, with its process group."""
-        for pid in self._numbers:
+        for pid in self._pids.values():
             _signal_group(pid, signal.SIGKILL)
 
-    def _obey(self, order: Fork | Kill, config: Config) -> None:
-        if isinstance(order, Fork):
-            self._fork(order.number, config)
-        elif order.number in self._pids:
-            _signal_group(self._pids[order.number], order.signal)
+    def _obey(self, orders: list[Fork | Kill], worker: Worker) -> None:
+        for born in self._fork([order.number for order in orders if isinstance(order, Fork)], worker):
+            if born.pid is not None:
+                with suppress(OSError):
+                    os.setpgid(born.pid, born.pid)
+                descriptor = os.pidfd_open(born.pid)
+                self._numbers[descriptor] = born.number
+                self._pids[born.number] = born.pid
+                self._poll.register(descriptor, select.POLLIN)
+            self._send(born)
+        for order in orders:
+            if isinstance(order, Kill) and order.number in self._pids:
+                _signal_group(self._pids[order.number], order.signal)
 
-    def _fork(self, number: int, config: Config) -> None:
-        channel, output = self._descriptors.popleft(), self._descriptors.popleft()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._send(Forked(number, None, str(error)))
-        else:
-            if pid == 0:
-                self._become_worker(channel, output, config)
-            with suppress(OSError):
-                os.setpgid(pid, pid)
-            self._numbers[pid] = number
-            self._pids[number] = pid
-            self._send(Forked(number, pid))
-        os.close(channel)
-        os.close(output)
+    def _fork(self, numbers: list[int], worker: Worker) -> list[Forked]:
+        """Fork a worker for each number, one right after the other.
 
-    def _become_worker(self, channel: int, output: int, config: Config) -> NoReturn:
+        What we write to between two forks the workers do not share.
+        """
+        born = []
+        for number in numbers:
+            channel, output = self._descriptors.popleft(), self._descriptors.popleft()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                born.append(Forked(number, None, str(error)))
+            else:
+                if pid == 0:
+                    self._become_worker(worker, channel, output)
+                born.append(Forked(number, pid))
+            os.close(channel)
+            os.close(output)
+        return born
+
+    def _become_worker(self, worker: Worker, channel: int, output: int) -> NoReturn:
         status = 1
         try:
             self._leave_parent(output)
-            Worker(socket.socket(fileno=channel), self._registry, config).run()
+            worker.run(socket.socket(fileno=channel))
             status = 0
         except BaseException:  # the process ends here, whatever it was
             traceback.print_exc()
@@ -166,37 +179,30 @@ class ForkServer:
         if os.getppid() != self._pid:
             os._exit(1)  # it ended before the kernel was told
         os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
         self._control.close()
-        os.close(self._wake)
-        os.close(self._wake_write)
-        for stray in self._descriptors:
-            os.close(stray)
+        for descriptor in (*self._numbers, *self._descriptors):
+            os.close(descriptor)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        random.seed()
+        # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
         if (numpy_random := sys.modules.get("numpy.random")) is not None:
-            numpy_random.seed()  # its global generator is not reseeded at a fork
-        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-            score.write(str(OOM_SCORE))
+            numpy_random.seed()
+        with suppress(OSError):
+            score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(score, OOM_SCORE)
+            os.close(score)
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            number = self._numbers.pop(pid, None)
-            if number is not None:  # else: a process that the app started at its import
-                del self._pids[number]
-                self._send(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+    def _reap(self, descriptor: int) -> None:
+        number = self._numbers.pop(descriptor)
+        pid = self._pids.pop(number)
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
+        # What the worker's tasks left running ends with it. Its own id is not
+        # given to anybody else before it is waited for.
+        _signal_group(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        self._send(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss))
 
     def _receive(self) -> list[bytes]:
         data, descriptors, _, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
@@ -220,6 +226,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
     with suppress(PermissionError):
         os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # out of the terminal's reach by now
     parent = os.getppid()
     die_with_parent(signal.SIGKILL)  # while the app is imported nobody watches the socket
     if os.getppid() != parent:

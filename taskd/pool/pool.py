@@ -263,10 +263,15 @@ class Pool:
         slot.retry = None
         if self._fork_server is None or not self._can_fork or self._stopping:
             return  # `app_loaded` fills the slots that are empty
+        try:
+            ours, theirs = socket.socketpair()
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:  # too many open files, say: there may be fewer in a while
+            self.log.error("a worker cannot be started: {error}", error=error)
+            self._replace(slot, young=True)
+            return
         self._last_number += 1
         number = self._last_number
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
         channel = _Channel(self, number)
         output = OutputReader(self._reactor, read_end, lambda line: self._log_output(number, line))
         worker = _Worker(number, slot, channel, output, (theirs.detach(), write_end))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import math
 import os
@@ -15,7 +14,7 @@ import traceback
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
@@ -38,6 +37,9 @@ from taskd.pool.channel import (
 from taskd.task import Registry, Task, report_progress_to
 from taskd.wire.framing import LineSplitter
 
+if TYPE_CHECKING:
+    from asyncio import Runner
+
 __all__ = ["ProgressReporter", "Worker"]
 
 RECEIVE_SIZE = 65536
@@ -50,7 +52,7 @@ MAX_TEXT = 16_384
 """Characters kept of an exception's message and of a traceback: more than
 anybody reads, and far below the longest message."""
 
-_NOT_THE_TASKS = (__file__, os.path.dirname(asyncio.__file__))
+_NOT_THE_TASKS = (__file__, os.path.join(os.path.dirname(os.__file__), "asyncio"))
 """Where the frames above a task's own are: they are left out of its traceback."""
 
 _OUTPUT = 1
@@ -122,19 +124,24 @@ class ProgressReporter:
 
 
 class Worker:
-    """Runs what comes over `channel` until the daemon closes it."""
+    """Runs what comes over a channel until the daemon closes it.
 
-    def __init__(self, channel: socket.socket, registry: Registry, config: Config) -> None:
-        self._channel = channel
+    Made once, by the fork server, which is why it begins with nothing open.
+    """
+
+    _channel: socket.socket
+
+    def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
         self._config = config
         self._sending = threading.Lock()
         self._progress = ProgressReporter(self._send)
-        self._event_loop: asyncio.Runner | None = None
+        self._event_loop: Runner | None = None
         self._in_pipe = array("i", [0])
 
-    def run(self) -> None:
+    def run(self, channel: socket.socket) -> None:
         """Serve until there is no more to do. What a hook raises goes through."""
+        self._channel = channel
         for hook in self._registry.start_hooks:
             hook()
         report_progress_to(self._progress.report)
@@ -142,7 +149,7 @@ class Worker:
         splitter = LineSplitter(MAX_LINE)
         try:
             self._send(Ready())
-            while data := self._channel.recv(RECEIVE_SIZE):
+            while data := channel.recv(RECEIVE_SIZE):
                 for line in splitter.receive(data):
                     self._serve(decode_run(line))
         except (BrokenPipeError, ConnectionResetError):
@@ -194,7 +201,9 @@ class Worker:
         if not task.is_async:
             return task.function(*args, **kwargs)
         if self._event_loop is None:
-            self._event_loop = asyncio.Runner()
+            from asyncio import Runner  # a third of a worker's memory, where no task needs it
+
+            self._event_loop = Runner()
         return self._event_loop.run(task.function(*args, **kwargs))
 
     def _failed(self, job: int, seconds: float, error: BaseException) -> Failed:

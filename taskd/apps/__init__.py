@@ -1,0 +1,1 @@
+"""Apps that come with taskd: ready to be named with ``--app``."""
