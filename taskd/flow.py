@@ -28,9 +28,10 @@ class ReplySender:
 
     `write` passes bytes on; it is called only while `transport` keeps up.
     `on_change` is called when `full` may have changed, or when everything is
-    sent. `on_stalled` is called when a reader for whom it is too much, or
-    whose connection is about to be closed, has taken nothing for `grace` seconds. Bytes are cut into slices of `SLICE`
-    unless `whole`, where each `send` is one message that must not be cut.
+    sent. `on_stalled` is called when a reader for whom it is too much, or whose
+    connection is about to be closed, has taken nothing for `grace` seconds.
+    Bytes are cut into slices of `SLICE`, unless `whole`: then each `send` is
+    one message that must not be cut.
 
     Registers itself as the transport's producer: nobody else may.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -49,7 +50,7 @@ class MemoryTaskClient:
         args: Mapping[str, Any] | Sequence[Any] = (),
         *,
         on_progress: OnProgress | None = None,
-        timeout: float | None = None,  # noqa: ARG002  # the interface of TaskClient
+        timeout: float | None = None,
     ) -> Deferred[Any]:
         """Call `function`, as `TaskClient.request` does."""
         return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
@@ -71,7 +72,9 @@ class MemoryTaskClient:
         try:
             result = task.function(*positional, **named)
             if task.is_async:
-                result = asyncio.run(result)
+                # In a thread, since the reactor of the caller may be an asyncio loop.
+                with ThreadPoolExecutor(1) as thread:
+                    result = thread.submit(asyncio.run, result).result()
             return msgspec.json.decode(msgspec.json.encode(result))
         except Exception as error:
             name = type(error).__qualname__

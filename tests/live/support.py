@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
 APPS = Path(__file__).parent / "apps"
+TWISTD = [str(BIN / "twistd")]
+if "COVERAGE_PROCESS_CONFIG" in os.environ:
+    TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
+
 TIMEOUT = 30.0
 """Seconds after which a test that still waits has failed."""
+
+MARK = "TASKD_TEST"
+"""In the environment of every process that a `Daemon` starts: its name."""
 
 
 class Daemon:
@@ -33,9 +44,9 @@ class Daemon:
         if web:
             command = ["web", *options]
         self.process = subprocess.Popen(
-            [str(BIN / "twistd"), "--nodaemon", "--pidfile=", *command],
+            [*TWISTD, "--nodaemon", "--pidfile=", *command],
             cwd=directory,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, MARK: self.name, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,6 +122,65 @@ class Daemon:
                 found.append(int(path.parent.name))
         return sorted(found)
 
+    def family(self) -> list[int]:
+        """All its processes, whatever their titles: also a fork server that still imports, and what tasks started."""
+        mark = f"{MARK}={self.name}\0".encode()
+        found = set(self.processes())
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in path.read_bytes():
+                    found.add(int(path.parent.name))
+            except OSError:
+                continue
+        return sorted(found)
+
+    def wait_until_family_gone(self) -> None:
+        """Return once nothing of its `family` is left; fails after `TIMEOUT`."""
+        for pid in self.family():
+            wait_for_exit(pid)
+        assert self.family() == []
+
+    @property
+    def fork_server(self) -> int:
+        """The id of its one fork server."""
+        found = [pid for pid in self.processes("fork server") if parent_of(pid) == self.process.pid]
+        assert len(found) == 1, found
+        return found[0]
+
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its workers: the children of the fork server, be they ready or not."""
+        fork_server = self.fork_server
+        return [pid for pid in self.processes() if parent_of(pid) == fork_server]
+
+    def titles(self) -> list[str]:
+        """What its workers' titles say behind the name."""
+        return sorted(title_of(pid).removeprefix(f"{self.name}: ") for pid in self.workers)
+
+    def wait_for_end(self) -> int:
+        """Wait until the daemon has ended of itself and its output is read; the exit status (minus the signal)."""
+        status = self.process.wait(TIMEOUT)
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._ended, TIMEOUT), "its output is still held open"
+        return status
+
+    def wait_for_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's."""
+        connection = self.connect()
+        ending = time.monotonic() + TIMEOUT
+        while not holds(status := connection.ask({"function": "taskd.status"})):
+            assert time.monotonic() < ending, status
+        connection.close()
+        return status
+
+    def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many workers are idle; what `taskd.status` says of each worker."""
+
+        def all_idle(status: dict[str, Any]) -> bool:
+            return [worker["state"] for worker in status["workers"]] == ["idle"] * count
+
+        return self.wait_for_status(all_idle)["workers"]
+
     def wait_until_gone(self) -> None:
         """Return once none of its processes is left; fails after `TIMEOUT`."""
         # The exit of a process that is not our child is seen through a pidfd.
@@ -172,3 +242,131 @@ class Connection:
         """Close it."""
         self._file.close()
         self.socket.close()
+
+
+def connect_unix(path: Path | str) -> Connection:
+    """A raw connection to a task server that listens on a unix socket."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(TIMEOUT)
+    sock.connect(str(path))
+    return Connection(sock)
+
+
+class Gate:
+    """A FIFO at which a task (`wait_for` in apps/plain.py) stands until the test lets it go on."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._end: int | None = None
+
+    def call(self, function: str = "wait_for") -> dict[str, Any]:
+        """The bare request that has a task stand here."""
+        return {"function": function, "args": {"path": self.path}}
+
+    def rpc(self, id: Any, function: str = "wait_for") -> dict[str, Any]:
+        """The JSON-RPC request that has a task stand here."""
+        return {"jsonrpc": "2.0", "id": id, "method": function, "params": {"path": self.path}}
+
+    def wait_until_entered(self) -> Gate:
+        """Return once a task stands here; fails after `TIMEOUT`."""
+        opened: list[int] = []
+        opening = threading.Thread(target=lambda: opened.append(os.open(self.path, os.O_WRONLY)), daemon=True)
+        opening.start()
+        opening.join(TIMEOUT)
+        if not opened:
+            # A reader, so that the thread does not wait for ever.
+            os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))
+        assert opened, f"no task has come to {self.path}"
+        self._end = opened[0]
+        return self
+
+    def release(self, text: str = "") -> None:
+        """Let the task go on; `wait_for` returns `text`. To be called once."""
+        if self._end is None:
+            self.wait_until_entered()
+        assert self._end is not None
+        end, self._end = self._end, None
+        try:
+            if text:
+                os.write(end, text.encode())
+        finally:
+            os.close(end)
+
+    def tear_down(self) -> None:
+        """Let go whoever stands here, and have whoever comes later fail."""
+        with suppress(OSError):  # ENXIO: nobody stands here
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+        os.unlink(self.path)
+        if self._end is not None:
+            os.close(self._end)
+
+
+class Drop:
+    """A FIFO that a task writes into: a side effect for which the test can wait."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def receive(self) -> str:
+        """What a task wrote, once it has written and closed."""
+        text = b""
+        while True:
+            ready, _, _ = select.select([self._end], [], [], TIMEOUT)
+            assert ready, f"nothing was written to {self.path}"
+            more = os.read(self._end, 65536)
+            if not more:
+                return text.decode()
+            text += more
+
+    def tear_down(self) -> None:
+        """Close it."""
+        os.close(self._end)
+
+
+def run_twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run twistd until it ends, or has become a daemon; what it printed is in `stdout`, its errors too."""
+    return subprocess.run(
+        [str(BIN / "twistd"), *arguments],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def wait_for_exit(pid: int) -> None:
+    """Return once a process has ended, whosever child it is; fails after `TIMEOUT`."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ready, _, _ = select.select([descriptor], [], [], TIMEOUT)
+    os.close(descriptor)
+    assert ready, f"process {pid} ({title_of(pid)}) is still there"
+
+
+def title_of(pid: int) -> str:
+    """A process's title, "" for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().rstrip()
+    except OSError:
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    """The id of a process's parent, 0 for one that has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has resident."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
