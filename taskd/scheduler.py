@@ -183,6 +183,8 @@ class Scheduler(Generic[Job]):
 
     def worker_ready(self, number: int, now: float) -> None:
         """A worker can take its first job."""
+        if self._view(number).state is not WorkerState.STARTING:
+            raise StateError(f"worker {number} is ready for the second time")
         self._step_worker(number, WorkerState.IDLE, now)
         self._idle.append(number)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar, overload
 
@@ -68,6 +68,21 @@ _ARRAY_STARTS, _NULL_STARTS = b"[n"
 _EXPECTED = re.compile(r"Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*?)`)?(?: - at `\$(?P<path>.*)`)?$")
 
 
+def _custom_type(info: Any, seen: frozenset[int] = frozenset()) -> type | None:
+    """The first type in an annotation that msgspec does not know; None where it knows all."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        return info.cls
+    if id(info) in seen:
+        return None  # a structure that holds itself
+    if isinstance(info, tuple):
+        parts: Iterable[Any] = info
+    elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+        parts = (getattr(info, name) for name in info.__struct_fields__)
+    else:
+        return None
+    return next((found for part in parts if (found := _custom_type(part, seen | {id(info)}))), None)
+
+
 class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
@@ -98,8 +113,8 @@ class Parameters:
     def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
         annotation = parameter.annotation
         kind = Any if annotation in (parameter.empty, object) else annotation
-        if isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
-            raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {kind!r}")
+        if (custom := _custom_type(msgspec.inspect.type_info(kind))) is not None:
+            raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
         return msgspec.json.Decoder(kind)
 
     def bind(self, args: msgspec.Raw | None) -> tuple[list[Any], dict[str, Any]]:
@@ -145,7 +160,7 @@ class Parameters:
             parameter = self._named.get(name)
             if parameter is not None:
                 named[parameter.name] = self._convert(name, self._decoders[parameter.name], raw)
-            elif self._more_named is not None:
+            elif self._more_named is not None and name not in self._decoders:
                 named[name] = self._convert(name, self._more_named, raw)
             else:
                 known = ", ".join(self._named) or "none"
@@ -179,8 +194,9 @@ class Parameters:
                 data["argument"] = name + (found.pop("path") or "")
                 data |= {key: value for key, value in found.items() if value}
             raise InvalidParams(f"argument {name!r}: {error}", **data) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidParams(f"argument {name!r} cannot be read: {error}", argument=name) from None
+        except Exception as error:  # a type of the app may check more, and raise what it likes
+            why = f"{type(error).__name__}: {error}"
+            raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from None
 
 
 # --- the registry ------------------------------------------------------------
@@ -269,6 +285,8 @@ class Registry:
             raise TypeError(f"a task is a function, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function!r} is a generator; a task returns its result")
+        if name is None and not hasattr(function, "__name__"):
+            raise TypeError(f"{function!r} has no name of its own: give it one with name=")
         added = Task(name if name is not None else function.__name__, function)
         if not added.name or added.name.startswith(RESERVED):
             raise ValueError(

@@ -26,7 +26,7 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
     sys.path.insert(0, directory)
     for app in apps:
         try:
-            importlib.import_module(_module_name(app, directory))
+            _import(app, directory)
         except AppError:
             raise
         except BaseException as error:  # an app that calls sys.exit() must not end in silence
@@ -40,16 +40,21 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
         raise AppError(str(error)) from error
 
 
-def _module_name(app: str, directory: str) -> str:
+def _import(app: str, directory: str) -> None:
     if not app.endswith(".py") and "/" not in app:
-        return app
+        importlib.import_module(app)
+        return
     path = Path(directory, app)
     if not path.is_file():
         raise AppError(f"--app {app}: there is no such file ({path})")
     if not path.stem.isidentifier():
         raise AppError(f"--app {app}: {path.stem!r} cannot be a module's name")
     sys.path.insert(0, str(path.parent))
-    return path.stem
+    module = importlib.import_module(path.stem)
+    if module.__file__ is None or not path.samefile(module.__file__):
+        raise AppError(
+            f"--app {app}: a module {path.stem!r} is there already ({module}); give the file another name"
+        )
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:

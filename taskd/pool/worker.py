@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import numbers
 import os
 import socket
 import sys
@@ -89,15 +90,15 @@ class ProgressReporter:
 
     def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
-        for value in (done, total):
-            if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
-                raise ValueError(f"progress is told in finite numbers, not {value!r}")
         if message is not None and not isinstance(message, str):
             raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
+        done = _number(done)
+        total = None if total is None else _number(total)
+        message = None if message is None else _encodable(message[:MAX_TEXT])
         with self._changed:
             if self._job is None:
                 return
-            report = Reported(self._job, done, total, message and message[:MAX_TEXT])
+            report = Reported(self._job, done, total, message)
             now = time.monotonic()
             if now >= self._next_at:
                 self._kept = None
@@ -251,6 +252,21 @@ class Worker:
 
     def _show(self, doing: str) -> None:
         setproctitle(f"{self._config.name}: {doing}")
+
+
+def _number(value: Any) -> int | float:
+    """A number of any library as one that JSON has. Raises `TypeError` or `ValueError` for what is none."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"progress is told in numbers, not in {type(value).__name__}")
+    if isinstance(value, numbers.Integral) and -(2**53) < int(value) < 2**53:
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"progress is told in finite numbers, not in {number}")
+    return number
 
 
 def _encodable(text: str) -> str:

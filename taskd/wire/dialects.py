@@ -70,29 +70,40 @@ _MEMBERS = {
 }
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_raw = msgspec.json.Decoder(Raw)
 _elements = msgspec.json.Decoder(list[Raw])
 _members = msgspec.json.Decoder(dict[str, Raw])
 _options = msgspec.json.Decoder(Options)
 _string = msgspec.json.Decoder(str)
+MAX_SHOWN = 100
+"""Characters of a caller's own text that an error quotes: enough to know it again."""
+
 _AT_BYTE = re.compile(r"\(byte (\d+)\)$")
-_CONTAINERS = b"{["
+_CONTAINERS = _OBJECT_STARTS, _ARRAY_STARTS = b"{["
 _ID_STARTS = b'"-0123456789n'
 
 
 def parse(line: bytes) -> Parsed:
     """Read one message, of which neither framing nor encoding is assured."""
-    if not line.isascii():
-        # msgspec does not look inside strings that it only passes on.
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            return Invalid(ParseError(f"not UTF-8: {error.reason} at byte {error.start}", at=error.start))
+    try:
+        _check_utf8(line)
+    except ParseError as error:
+        return Invalid(error)
     try:
         envelope = _envelope.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         # UnicodeDecodeError: a surrogate without its other half.
         return _parse_slowly(line)
     return _request(envelope) or _refuse_object(_members.decode(line))
+
+
+def _check_utf8(line: bytes) -> None:
+    """Raise `ParseError` where it is not: msgspec does not look inside strings that it only passes on."""
+    if not line.isascii():
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ParseError(f"not UTF-8: {error.reason} at byte {error.start}", at=error.start) from None
 
 
 def _request(envelope: _Envelope) -> Call | None:
@@ -127,21 +138,23 @@ def _request(envelope: _Envelope) -> Call | None:
 def _parse_slowly(line: bytes) -> Parsed:
     """A batch, or a message with a mistake in it: find out which."""
     try:
-        msgspec.json.decode(line)
-        if line.lstrip()[:1] == b"[":
-            return _batch(_elements.decode(line))
-        return _refuse_object(_members.decode(line))
-    except msgspec.ValidationError:
+        whole = _raw.decode(line)  # only checked to be JSON: numbers may be of any size
+        first = memoryview(whole)[0]
+        if first == _ARRAY_STARTS:
+            return _batch(_elements.decode(whole))
+        if first == _OBJECT_STARTS:
+            return _refuse_object(_members.decode(whole))
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
     except RecursionError:
         return Invalid(ParseError("nested too deeply"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        match = _AT_BYTE.search(str(error))
-        return Invalid(ParseError(f"not JSON: {_cause(error)}", **({"at": int(match[1])} if match else {})))
-
-
-def _cause(error: Exception) -> str:
-    return str(error).removeprefix("JSON is malformed: ")
+        cause = str(error).removeprefix("JSON is malformed: ")
+        match = _AT_BYTE.search(cause)
+        if match is None:
+            return Invalid(ParseError(f"not JSON: {cause}"))
+        # Of what follows the JSON, msgspec names the second byte.
+        at = int(match[1]) - cause.startswith("trailing characters")
+        return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
 
 
 def _batch(elements: list[Raw]) -> Batch | Invalid:
@@ -180,7 +193,8 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
     for member in members:
         if member not in _MEMBERS[dialect]:
             allowed = ", ".join(_MEMBERS[dialect])
-            return InvalidRequest(f'unknown member "{member}"; a request has: {allowed}', member=member)
+            shown = _shown(member)
+            return InvalidRequest(f'unknown member "{shown}"; a request has: {allowed}', member=shown)
     try:
         _string.decode(members[name_member])
     except msgspec.ValidationError:
@@ -192,14 +206,20 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
     return _mistake_in_options(members.get("options"))
 
 
+def _shown(name: str) -> str:
+    """A name as it is quoted back: it may be as long as a message, the answer must not."""
+    return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+
+
 def _mistake_in_options(options: Raw | None) -> InvalidRequest:
     try:
         known = ", ".join(field.name for field in msgspec.structs.fields(Options))
         given = _members.decode(options if options is not None else b"")
         for option in given:
             if option not in Options.__struct_fields__:
+                shown = _shown(option)
                 return InvalidRequest(
-                    f'unknown option "{option}"; the options are: {known}', member=f"options.{option}"
+                    f'unknown option "{shown}"; the options are: {known}', member=f"options.{shown}"
                 )
         _options.decode(options if options is not None else b"")
     except msgspec.ValidationError as error:
@@ -291,6 +311,7 @@ def parse_reply(line: bytes) -> ParsedReply:
 
     Raises `ParseError` for anything else; the peer is then no taskd.
     """
+    _check_utf8(line)
     try:
         reply = _reply.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -323,6 +344,7 @@ def parse_bare_reply(line: bytes) -> Outcome | Progress:
 
     Raises `ParseError` where it is not JSON.
     """
+    _check_utf8(line)
     if line.startswith(b"{"):
         if line.startswith(b'{"jsonrpc":"2.0","method":"taskd.progress"'):
             return parse_reply(line).body
