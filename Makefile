@@ -7,7 +7,7 @@ TASK_PORT ?= 12345
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format lowest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
@@ -46,5 +46,11 @@ $(VENV)/.check: pyproject.toml setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check,docs]'
 	@touch $@
 
+# The tests with the oldest versions of the dependencies that we promise to work with.
+lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[test]'
+	$(VENV)-lowest/bin/python tests/run.py tests/live
+
 clean:
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*
+	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*

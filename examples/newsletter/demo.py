@@ -154,8 +154,13 @@ async def run(reactor: Any, server: Server, url: str) -> int:
         sending, command[0], command, env=None, path=str(HERE), childFDs={0: 0, 1: 1, 2: 2}
     )
     reactor.addSystemEventTrigger("before", "shutdown", lambda: process.pid and process.signalProcess("KILL"))
-    times = await measure(reactor, client, sending.ended)
+    try:
+        times = await measure(reactor, client, sending.ended)
+    except TaskdError as error:
+        raise SystemExit(f"\nThe demo was cut short: {error}") from None
     status = await sending.ended
+    if len(times) < 2:
+        raise SystemExit("\nThe demo was cut short: nothing was measured.")
     seconds = time.monotonic() - began
     state = await client.request("taskd.status")
     client.close()
@@ -202,4 +207,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
