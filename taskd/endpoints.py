@@ -8,6 +8,7 @@ certificates, and a client that refuses a server's certificate says why.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ __all__ = [
     "CertificateRefused",
     "client_description",
     "client_endpoint",
+    "keep_alive",
     "server_endpoint",
 ]
 
@@ -50,6 +52,12 @@ CONNECT_TIMEOUT = 5.0
 BACKLOG = 1024
 """Connections that wait to be accepted: past it the kernel drops them, and
 their clients try again only after a whole second."""
+
+KEEPALIVE = 20
+"""Seconds after which the kernel asks a silent peer whether it is there, and between its questions."""
+
+KEEPALIVE_TRIES = 3
+"""Unanswered questions after which the peer is gone."""
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -139,6 +147,18 @@ def _unquoted(text: str) -> str:
 def _said(error: Exception) -> str:
     """What an error says, without the name of the function of ours that it names."""
     return re.sub(r"^_\w+\(\) ", "", str(error)) or type(error).__name__
+
+
+def keep_alive(handle: Any) -> None:
+    """Have the kernel notice a peer that has vanished; nothing for a socket that is not TCP.
+
+    What is set on a listening socket holds for all that it accepts.
+    """
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
 
 
 # --- servers -----------------------------------------------------------------

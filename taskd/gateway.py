@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.balanced import BalancedLink
-from taskd.client.links import Link, PerCallLink, PooledLink, keep_alive
+from taskd.client.links import ENVELOPE, Link
+from taskd.client.per_call import PerCallLink
+from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
@@ -118,7 +120,6 @@ class GatewayProtocol(WebSocketServerProtocol):
     def onOpen(self) -> None:
         """The websocket is there: begin."""
         gateway = self.factory.gateway
-        keep_alive(self.transport)
         self._session = Session(gateway.config.max_in_flight, task_complete)
         self._waiting: set[Deferred[Outcome]] = set()
         self._reading = True
@@ -127,6 +128,7 @@ class GatewayProtocol(WebSocketServerProtocol):
         self._sender = ReplySender(
             gateway.reactor, self.transport, self._write, self._sender_changed, self._stalled, whole=True
         )
+        self.gone: Deferred[None] = Deferred()
         gateway.opened(self)
 
     # --- what comes in ---
@@ -137,7 +139,7 @@ class GatewayProtocol(WebSocketServerProtocol):
             return
         if isBinary:
             self._session.end()
-            self.sendClose(UNSUPPORTED_DATA, "messages are text")
+            self.close(UNSUPPORTED_DATA, b"messages are text")
             return
         self._session.receive([payload])
         self._start()
@@ -228,6 +230,10 @@ class GatewayProtocol(WebSocketServerProtocol):
         """How many calls of this websocket have not ended."""
         return self._session.outstanding if self._session is not None else 0
 
+    def close(self, code: int, reason: bytes) -> None:
+        """Close with one of the codes that Autobahn's `sendClose` keeps for itself."""
+        self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
+
     def give_up(self) -> None:
         """End the wait of every call; each is answered."""
         for done in list(self._waiting):
@@ -241,6 +247,7 @@ class GatewayProtocol(WebSocketServerProtocol):
         self._sender.close()
         self.give_up()
         self.factory.gateway.closed(self)
+        self.gone.callback(None)
 
 
 class GatewayFactory(WebSocketServerFactory):
@@ -252,7 +259,7 @@ class GatewayFactory(WebSocketServerFactory):
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(reactor=gateway.reactor)
         self.gateway = gateway
-        limit = gateway.config.max_message
+        limit = gateway.config.max_message - 1  # to the task server it goes with an LF
         self.setProtocolOptions(
             # Autobahn's default lets every origin in; so does this, because
             # `onConnect` checks it, and says what would be right.
@@ -261,6 +268,8 @@ class GatewayFactory(WebSocketServerFactory):
             maxMessagePayloadSize=limit,
             autoPingInterval=PING_INTERVAL,
             autoPingTimeout=PING_INTERVAL,
+            # Close with a code that says why, and not by hanging up.
+            failByDrop=False,
         )
 
 
@@ -272,11 +281,17 @@ class Gateway:
     def __init__(self, reactor: Any, config: GatewayConfig) -> None:
         self.reactor = reactor
         self.config = config
-        kind: Callable[[Any, str], Link] = PerCallLink if config.link == "per-message" else PooledLink
-        self.link = BalancedLink(reactor, config.task_servers, lambda server: kind(reactor, server))
+        self.link = BalancedLink(reactor, config.task_servers, self._link_to)
         self.factory = GatewayFactory(self)
         self._open: set[GatewayProtocol] = set()
         self._drained: Deferred[None] | None = None
+
+    def _link_to(self, server: str) -> Link:
+        max_message = self.config.max_message
+        max_reply = max_message + ENVELOPE
+        if self.config.link == "per-message":
+            return PerCallLink(self.reactor, server, max_reply)
+        return PooledLink(self.reactor, server, max_reply, alone=max_message // 10)
 
     @property
     def stopping(self) -> bool:
@@ -310,8 +325,13 @@ class Gateway:
         for protocol in list(self._open):
             protocol.give_up()
 
-    def close(self) -> None:
-        """Close every websocket, behind what is being sent on it."""
-        for protocol in list(self._open):
-            protocol.sendClose(GOING_AWAY, "shutting down")
+    def close(self) -> Deferred[None]:
+        """Close every websocket, behind what is being sent on it; fires when all are closed.
+
+        One that does not answer is dropped after Autobahn's `closeHandshakeTimeout`.
+        """
         self.link.close()
+        protocols = list(self._open)
+        for protocol in protocols:
+            protocol.close(GOING_AWAY, b"shutting down")
+        return DeferredList([protocol.gone for protocol in protocols]).addCallback(lambda _: None)

@@ -47,6 +47,11 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     options: Options = NO_OPTIONS
 
     @property
+    def size(self) -> int:
+        """About how many bytes the call is: its name and its arguments."""
+        return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
+
+    @property
     def is_notification(self) -> bool:
         """Whether the caller wants no reply."""
         return self.id is None and self.dialect is Dialect.JSON_RPC

@@ -72,6 +72,10 @@ class SchedulableJob(Protocol):
     def function(self) -> str:
         """The name of the function that it runs."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is not to be started now: its caller does not take what it has been sent."""
+
 
 Job = TypeVar("Job", bound=SchedulableJob)
 
@@ -114,18 +118,19 @@ class Scheduler(Generic[Job]):
     workers: dict[int, WorkerView[Job]] = field(default_factory=dict)
     functions: dict[str, FunctionStats] = field(default_factory=dict)
     _waiting: deque[Job] = field(default_factory=deque)
+    _held: deque[Job] = field(default_factory=deque)
     _idle: list[int] = field(default_factory=list)
     running: int = 0
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a worker."""
-        return len(self._waiting)
+        """How many jobs wait for a worker, or for their caller."""
+        return len(self._waiting) + len(self._held)
 
     @property
     def is_empty(self) -> bool:
         """Whether no job waits and none runs."""
-        return not self._waiting and not self.running
+        return not self.waiting and not self.running
 
     def submit(self, job: Job) -> None:
         """Let a job wait. Raises `Busy` where the queue is full.
@@ -133,7 +138,7 @@ class Scheduler(Generic[Job]):
         The queue holds what idle workers cannot take at once: as long as one
         is idle it is not full.
         """
-        if len(self._waiting) >= self.max_queue + len(self._idle):
+        if self.waiting >= self.max_queue + len(self._idle):
             raise Busy(
                 f"the queue is full: {self.max_queue} tasks are waiting", retry_after=self._estimated_wait()
             )
@@ -145,14 +150,20 @@ class Scheduler(Generic[Job]):
         if not finished or not self.workers:
             return RETRY_AFTER
         mean = sum(stats.seconds for stats in self.functions.values()) / finished
-        estimate = mean * len(self._waiting) / len(self.workers) / 10
+        estimate = mean * self.waiting / len(self.workers) / 10
         return round(min(max(estimate, 0.1), MAX_RETRY_AFTER), 1)
 
     def assign(self, now: float) -> list[tuple[int, Job]]:
-        """Bind waiting jobs to idle workers; the pairs are to be sent."""
+        """Bind waiting jobs to idle workers; the pairs are to be sent.
+
+        One that is held is put aside, until `release`.
+        """
         pairs: list[tuple[int, Job]] = []
         while self._waiting and self._idle:
             job = self._waiting.popleft()
+            if job.is_held:
+                self._held.append(job)
+                continue
             number = self._idle.pop()
             worker = self.workers[number]
             self._step_worker(number, WorkerState.BUSY, now)
@@ -162,11 +173,25 @@ class Scheduler(Generic[Job]):
             pairs.append((number, job))
         return pairs
 
+    def release(self) -> None:
+        """Let the jobs that were held wait again, ahead of the others, as they came."""
+        self._waiting.extendleft(reversed(self._held))
+        self._held.clear()
+
+    def drop_held(self) -> list[Job]:
+        """Take the jobs that are held out of the queue; they will not be run."""
+        dropped = list(self._held)
+        self._held.clear()
+        for job in dropped:
+            self._step_job(job, JobState.DONE)
+        return dropped
+
     def drop_waiting(self, unless: Container[str] = ()) -> list[Job]:
         """Take the waiting jobs out of the queue; they will not be run.
 
         Those of the functions in `unless` stay.
         """
+        self.release()
         dropped = [job for job in self._waiting if job.function not in unless]
         self._waiting = deque(job for job in self._waiting if job.function in unless)
         for job in dropped:

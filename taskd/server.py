@@ -28,6 +28,10 @@ __all__ = ["Caller", "FunctionStatus", "ServerStatus", "TaskServer", "WorkerStat
 class Caller(Protocol):
     """Who gets the outcomes: one connection."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it leaves too much unread; `TaskServer.resume` follows the end of that."""
+
     def answered(self, request: Request, outcome: Outcome) -> None:
         """The request has ended. `flush` follows."""
 
@@ -53,6 +57,11 @@ class Job:
     def function(self) -> str:
         """The name of the function that it runs."""
         return self.request.call.function
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its outcome would only pile up."""
+        return self.caller.is_full
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -189,6 +198,11 @@ class TaskServer:
                 caller.answered(request, self._internal_error(request.call))
         self._assign()
 
+    def resume(self) -> None:
+        """A caller that was full takes outcomes again, or is gone."""
+        self._scheduler.release()
+        self._assign()
+
     def _accept(self, request: Request, caller: Caller) -> None:
         call = request.call
         if call.function in self._own:
@@ -232,11 +246,7 @@ class TaskServer:
         """The app is imported: calls of what it does not have are refused."""
         self._functions = {function.name: function for function in functions}
         self.log.info("functions: {names}", names=", ".join(sorted(self._functions)))
-        unknown = self._scheduler.drop_waiting(unless=self._functions)
-        for job in unknown:
-            self._end(job, Failure.of(MethodNotFound(f"no such function: {job.function}")))
-        for caller in {id(job.caller): job.caller for job in unknown}.values():
-            caller.flush()
+        self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
 
     def worker_started(self, number: int) -> None:
         """A worker is being started."""
@@ -269,8 +279,7 @@ class TaskServer:
                 self._scheduler.finished(number, message.seconds, now, failed=failed)
                 self._end(running, self._outcome(running, message))
         self._assign()
-        for caller in callers if len(callers) < 2 else {id(caller): caller for caller in callers}.values():
-            caller.flush()
+        _flush(callers)
         self._check_drained()
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
@@ -300,6 +309,12 @@ class TaskServer:
     def _end(job: Job, outcome: Outcome) -> None:
         job.caller.answered(job.request, outcome)
 
+    def _refuse(self, jobs: list[Job], error: TaskdError) -> None:
+        """Answer jobs that will not be run."""
+        for job in jobs:
+            self._end(job, Failure.of(error))
+        _flush([job.caller for job in jobs])
+
     # --- the end ---
 
     def drain(self) -> Deferred[None]:
@@ -314,18 +329,22 @@ class TaskServer:
 
     def give_up(self) -> None:
         """Answer every task that still waits or runs: the server is shutting down."""
-        jobs = self._scheduler.drop_waiting()
-        for job in jobs:
-            self._end(job, Failure.of(ShuttingDown("the server shut down before the task was started")))
-        for caller in {id(job.caller): job.caller for job in jobs}.values():
-            caller.flush()
+        self._refuse(
+            self._scheduler.drop_waiting(), ShuttingDown("the server shut down before the task was started")
+        )
         if self._pool is not None:
             for number, worker in self._scheduler.workers.items():
                 if worker.job is not None:
                     self._pool.kill(number)
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._drained.called and self._scheduler.is_empty:
+        if self._drained is None:
+            return
+        # A caller that reads nothing is not to hold up the end.
+        self._refuse(
+            self._scheduler.drop_held(), ShuttingDown("the server shut down before the task was started")
+        )
+        if not self._drained.called and self._scheduler.is_empty:
             self._drained.callback(None)
 
     def stop(self) -> Deferred[None]:
@@ -340,6 +359,12 @@ class TaskServer:
         """Kill every worker at once; for use during `stop`."""
         if self._pool is not None:
             self._pool.end_now()
+
+
+def _flush(callers: list[Caller]) -> None:
+    """Have each of the callers send what it got, once."""
+    for caller in callers if len(callers) < 2 else {id(caller): caller for caller in callers}.values():
+        caller.flush()
 
 
 def _worker_lost(job: Job, lost: LostWorker, now: float) -> Failure:

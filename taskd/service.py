@@ -19,7 +19,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from taskd.endpoints import client_description, server_endpoint
+from taskd.endpoints import client_description, keep_alive, server_endpoint
 from taskd.errors import StartError
 from taskd.flow import MAX_UNSENT
 from taskd.gateway import Gateway, GatewayConfig, link_kind
@@ -274,6 +274,7 @@ class TaskdService(Service):
             raise StartError(f"taskd: cannot listen on {description}: {why}") from error
         except OSError as error:
             raise StartError(f"taskd: cannot listen on {description}: {error}") from error
+        keep_alive(getattr(port, "socket", None))
         self._ports.append(port)
         self.log.info("listening on {description} ({host})", description=description, host=port.getHost())
 
@@ -306,7 +307,7 @@ class TaskdService(Service):
         if deadline.active():
             deadline.cancel()
         if self._gateway is not None:
-            self._gateway.close()
+            await self._gateway.close()
         if self._tcp is not None:
             late = self._reactor.callLater(FLUSH_TIMEOUT, self._tcp.abort)
             await self._tcp.finish()

@@ -55,6 +55,7 @@ class TaskProtocol(LinearLineReceiver):
         self._session = Session(limits.max_outstanding)
         self._reading = True
         self._closed = False
+        self._was_full = False
         self._sender = ReplySender(
             factory.clock,
             self.transport,
@@ -92,10 +93,16 @@ class TaskProtocol(LinearLineReceiver):
         """The connection is gone; what still runs for it runs on."""
         self._closed = True
         self._sender.close()
+        self._check_full()
         self.factory.connections.discard(self)
         self.gone.callback(None)
 
     # --- `taskd.server.Caller` ---
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client leaves too much unread."""
+        return self._sender.full
 
     def answered(self, request: Request, outcome: Outcome) -> None:
         """A request has ended."""
@@ -120,12 +127,18 @@ class TaskProtocol(LinearLineReceiver):
         if messages:
             messages.append(b"")
             self._sender.send(b"\n".join(messages))
+        self._check_full()
         session = self._session
         if session.finished and self._sender.empty:
             self._sender.end()
             self.transport.loseConnection()
         elif self._reading is not (session.wants_data and not self._sender.full):
             self._regulate()
+
+    def _check_full(self) -> None:
+        was_full, self._was_full = self._was_full, self._sender.full
+        if was_full and not self._was_full:
+            self.factory.server.resume()
 
     def _regulate(self) -> None:
         """Read from the client, or let it wait."""

@@ -9,7 +9,9 @@ import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 
-from taskd.client.links import Link, OnProgress, PerCallLink, PooledLink
+from taskd.client.links import Link, OnProgress
+from taskd.client.per_call import PerCallLink
+from taskd.client.pooled import PooledLink
 from taskd.client.websocket import WebSocketLink
 from taskd.errors import WaitTimeout
 from taskd.messages import Call, Dialect, Options, Outcome, Result

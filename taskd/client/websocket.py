@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from autobahn.twisted.websocket import (
@@ -10,17 +11,16 @@ from autobahn.twisted.websocket import (
     connectWS,
 )
 from autobahn.websocket.types import ConnectionResponse
-from msgspec import Raw, structs
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.links import MAX_REPLY, OnProgress, explain
+from taskd.client.waiters import Waiters
 from taskd.endpoints import CONNECT_TIMEOUT
 from taskd.errors import ParseError, Unreachable
-from taskd.messages import Call, Dialect, Outcome, Progress
-from taskd.wire.dialects import call_line, parse_reply
+from taskd.messages import Call, Outcome
 
 __all__ = ["WebSocketLink"]
 
@@ -60,6 +60,7 @@ class _Factory(WebSocketClientFactory):
             openHandshakeTimeout=CONNECT_TIMEOUT,
             maxFramePayloadSize=MAX_REPLY,
             maxMessagePayloadSize=MAX_REPLY,
+            failByDrop=False,
         )
 
     def clientConnectionFailed(self, connector: IConnector, reason: TwistedFailure) -> None:
@@ -84,58 +85,36 @@ class WebSocketLink:
             ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
-        self._waiting: dict[int, tuple[Call, OnProgress | None, Deferred[Outcome]]] = {}
-        self._last_number = 0
+        self._waiters = Waiters()
 
     def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
         """Send over the websocket, which is opened where there is none. As `Link.call`."""
-        self._last_number += 1
-        number = self._last_number
-        numbered = structs.replace(call, dialect=Dialect.JSON_RPC, id=Raw(b"%d" % number))
-        done: Deferred[Outcome] = Deferred(lambda _: self._forget(number))
-        self._waiting[number] = (numbered, on_progress, done)
+        line, done = self._waiters.add(call, on_progress)
         if self._protocol is not None:
-            self._protocol.sendMessage(call_line(numbered))
+            self._protocol.sendMessage(line)
         elif self._connector is None:
             context = ssl.optionsForClientTLS(self._factory.host) if self._factory.isSecure else None
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
         return done
 
-    def _forget(self, number: int) -> None:
-        self._waiting.pop(number, None)
-
     def opened(self, protocol: _Protocol) -> None:
         """The websocket is there: send what waited for it."""
         self._protocol = protocol
-        for call, _, _ in self._waiting.values():
-            protocol.sendMessage(call_line(call))
+        for line in self._waiters.lines():
+            protocol.sendMessage(line)
 
     def received(self, payload: bytes) -> None:
         """A message from the gateway."""
-        try:
-            reply = parse_reply(payload)
-        except ParseError:
-            return
-        number = int(bytes(reply.id)) if reply.id is not None and bytes(reply.id).isdigit() else -1
-        entry = self._waiting.get(number)
-        if entry is None:
-            return
-        _, on_progress, done = entry
-        if isinstance(reply.body, Progress):
-            if on_progress is not None:
-                on_progress(reply.body)
-            return
-        del self._waiting[number]
-        done.callback(reply.body)
+        with suppress(ParseError):  # a text for people is none of ours
+            self._waiters.received(payload)
 
     def lost(self, why: str) -> None:
         """The websocket could not be opened, or is lost: so are its calls."""
         sent = self._protocol is not None
         self._protocol = self._connector = None
-        waiting, self._waiting = self._waiting, {}
         what = "was lost before it answered; tasks may have run" if sent else "cannot be reached"
-        for _, _, done in waiting.values():
-            done.errback(Unreachable(f"the gateway {self._url} {what}: {why}", server=self._url, sent=sent))
+        error = Unreachable(f"the gateway {self._url} {what}: {why}", server=self._url, sent=sent)
+        self._waiters.fail(error)
 
     def close(self) -> None:
         """Close the websocket."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_twisted
 
-from tests.live.support import APPS, Daemon
+from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
 
 
 @pytest.fixture
@@ -32,3 +38,137 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 def daemon(start: Callable[..., Daemon]) -> Daemon:
     """A server with four workers and the functions of `apps/plain.py`, ready."""
     return start("--workers", "4").wait_until_ready()
+
+
+@pytest.fixture
+def pool_name(tmp_path: Path) -> Iterator[str]:
+    """A name for a server that the test runs by itself; what it left running is ended."""
+    name = f"test-{os.getpid()}-{tmp_path.name}"
+    yield name
+    for pid in processes_marked(name):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path, start: Callable[..., Daemon]) -> Iterator[Callable[[], Gate]]:
+    """Make gates at which tasks stand; before the servers are stopped all are let go."""
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate(tmp_path / f"gate-{len(gates)}"))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.tear_down()
+
+
+@pytest.fixture
+def gate(make_gate: Callable[[], Gate]) -> Gate:
+    """One gate."""
+    return make_gate()
+
+
+@pytest.fixture
+def drop(tmp_path: Path) -> Iterator[Drop]:
+    """A FIFO that tasks write into."""
+    drop = Drop(tmp_path / "drop")
+    yield drop
+    drop.tear_down()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server as `daemon`, for all tests that leave it as it was."""
+    directory = tmp_path_factory.mktemp("shared")
+    daemon = Daemon("--app", str(APPS / "plain.py"), "--workers", "4", directory=directory)
+    try:
+        yield daemon.wait_until_ready()
+        assert "Unhandled" not in daemon.log
+        assert "a bug in taskd" not in daemon.log
+    finally:
+        daemon.stop()
+        daemon.wait_until_gone()
+
+
+# What imports the reactor is imported late: pytest-twisted installs its own
+# after this file is loaded.
+
+
+@pytest.fixture
+def clean_start(start: Callable[..., Daemon]) -> Iterator[Callable[..., Daemon]]:
+    """As `start`; at the end the servers must not have logged any bug of theirs."""
+    from twisted.internet.threads import deferToThread
+
+    started: list[Daemon] = []
+
+    def start_one(*options: str, **more: object) -> Daemon:
+        started.append(start(*options, **more))
+        return started[-1]
+
+    yield start_one
+    for daemon in started:
+        # In a thread, so that clients in this process say goodbye meanwhile.
+        pytest_twisted.blockon(deferToThread(daemon.stop))
+        assert "Unhandled" not in daemon.log, daemon.log
+        assert "a bug in taskd" not in daemon.log, daemon.log
+
+
+@pytest.fixture
+def websocket() -> Iterator[Callable[..., Any]]:
+    """Open websockets (`open_websocket`); each is dropped at the end."""
+    from tests.live.peers import open_websocket, within
+
+    opened: list[Any] = []
+
+    async def open_one(url: str, **more: Any) -> Any:
+        opened.append(await open_websocket(url, **more))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.go()
+        pytest_twisted.blockon(within(one.closed))
+
+
+@pytest.fixture
+def fake() -> Iterator[Callable[..., Any]]:
+    """Start fake task servers, each with what it is to do with a message."""
+    from tests.live.peers import FakeTaskServer
+
+    servers: list[FakeTaskServer] = []
+
+    def start_one(*behaviour: Callable[..., None]) -> FakeTaskServer:
+        servers.append(FakeTaskServer(*behaviour))
+        return servers[-1]
+
+    yield start_one
+    for server in servers:
+        pytest_twisted.blockon(server.close())
+
+
+@pytest.fixture
+def make_client() -> Iterator[Callable[..., Any]]:
+    """Make clients of the server with an address; each is closed at the end."""
+    from twisted.internet import reactor
+
+    from taskd.client import TaskClient
+
+    clients: list[TaskClient] = []
+
+    def make(server: str, **more: Any) -> TaskClient:
+        clients.append(TaskClient(reactor, server, **more))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The client endpoint string of a port of this machine at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"tcp:127.0.0.1:{bound.getsockname()[1]}"

@@ -124,15 +124,7 @@ class Daemon:
 
     def family(self) -> list[int]:
         """All its processes, whatever their titles: also a fork server that still imports, and what tasks started."""
-        mark = f"{MARK}={self.name}\0".encode()
-        found = set(self.processes())
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if mark in path.read_bytes():
-                    found.add(int(path.parent.name))
-            except OSError:
-                continue
-        return sorted(found)
+        return processes_marked(self.name)
 
     def wait_until_family_gone(self) -> None:
         """Return once nothing of its `family` is left; fails after `TIMEOUT`."""
@@ -174,10 +166,15 @@ class Daemon:
         return status
 
     def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
-        """Wait until so many workers are idle; what `taskd.status` says of each worker."""
+        """Wait until so many workers are idle, and no others are there; what `taskd.status` says of each."""
 
         def all_idle(status: dict[str, Any]) -> bool:
-            return [worker["state"] for worker in status["workers"]] == ["idle"] * count
+            if [worker["state"] for worker in status["workers"]] != ["idle"] * count:
+                return False
+            # One that was killed just now may still be taken for idle.
+            parents = [pid for pid in self.processes("fork server") if parent_of(pid) == self.process.pid]
+            there = [pid for pid in self.processes() if parent_of(pid) in parents]
+            return sorted(worker["pid"] or 0 for worker in status["workers"]) == there
 
         return self.wait_for_status(all_idle)["workers"]
 
@@ -326,11 +323,15 @@ class Drop:
         os.close(self._end)
 
 
-def run_twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run twistd until it ends, or has become a daemon; what it printed is in `stdout`, its errors too."""
+def run_twistd(directory: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run twistd until it ends, or has become a daemon; `stdout` has what it printed, errors too.
+
+    `name` is that of the pool, and marks its processes.
+    """
     return subprocess.run(
-        [str(BIN / "twistd"), *arguments],
+        [str(BIN / "twistd"), *arguments, "--name", name],
         cwd=directory,
+        env={**os.environ, MARK: name},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -338,6 +339,20 @@ def run_twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
         timeout=TIMEOUT,
         check=False,
     )
+
+
+def processes_marked(name: str) -> list[int]:
+    """The ids of all processes that descend from the one that was started with this `MARK`."""
+    mark, title = f"{MARK}={name}\0".encode(), f"{name}: ".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            # A title covers the environment that the process was started with.
+            if (path / "cmdline").read_bytes().startswith(title) or mark in (path / "environ").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return sorted(found)
 
 
 def wait_for_exit(pid: int) -> None:

@@ -1,0 +1,110 @@
+"""Connections that are kept, each with many calls under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.client.links import MAX_REPLY, Connection, OnProgress, factory_for, lost
+from taskd.client.per_call import PerCallLink
+from taskd.client.waiters import Waiters
+from taskd.endpoints import client_endpoint
+from taskd.errors import ParseError
+from taskd.messages import Call, Outcome
+from taskd.wire.framing import MAX_MESSAGE
+
+__all__ = ["PooledLink"]
+
+MAX_IN_FLIGHT = 500
+"""Calls on one connection: half of what the server lets one have under way,
+so that it never stops reading from us."""
+
+ALONE = MAX_MESSAGE // 10
+"""Bytes of a call that gets a connection of its own: on a shared one, others would wait behind it."""
+
+
+class _Kept(Connection):
+    """A connection with many calls under way."""
+
+    def __init__(self, link: PooledLink) -> None:
+        self._link = link
+        self.waiters = Waiters()
+        self.connecting: Deferred[Any] | None = None
+
+    def opened(self) -> None:
+        for line in self.waiters.lines():
+            self.transport.write(line + b"\n")
+
+    def call(self, call: Call, on_progress: OnProgress | None) -> Deferred[Outcome]:
+        """Send a call, now or when the connection is there."""
+        line, done = self.waiters.add(call, on_progress)
+        if self.is_open:
+            self.transport.write(line + b"\n")
+        return done
+
+    def lines_received(self, lines: list[bytes]) -> None:
+        for line in lines:
+            try:
+                self.waiters.received(line)
+            except ParseError:
+                self.transport.abortConnection()
+                return
+
+    def failed(self, reason: TwistedFailure) -> None:
+        """The connection could not be made, or is lost: so are its calls."""
+        self._link.forget(self)
+        self.waiters.fail(lost(self._link.server, self.why(reason), sent=self.is_open))
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        self.failed(reason)
+
+
+class PooledLink:
+    """Keeps connections, each with up to `MAX_IN_FLIGHT` calls under way.
+
+    Calls are always sent as JSON-RPC, under ids of our own; one of more than
+    `alone` bytes gets a connection of its own, and goes as it is. `server` is
+    a client endpoint string; raises `ValueError` where it is none.
+    `max_reply` is in bytes. Is a `taskd.client.links.Link`.
+    """
+
+    def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY, alone: int = ALONE) -> None:
+        self.server = server
+        self._endpoint = client_endpoint(reactor, server)
+        self._per_call = PerCallLink(reactor, server, max_reply)
+        self._alone = alone
+        self._max_reply = max_reply
+        self._connections: list[_Kept] = []
+
+    def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
+        """Send over a kept connection, or a new one where all are full. As `Link.call`."""
+        if call.size > self._alone:
+            return self._per_call.call(call, on_progress)
+        return self._least_busy().call(call, on_progress)
+
+    def _least_busy(self) -> _Kept:
+        best = min(self._connections, key=lambda kept: len(kept.waiters), default=None)
+        if best is not None and len(best.waiters) < MAX_IN_FLIGHT:
+            return best
+        kept = _Kept(self)
+        kept.MAX_LENGTH = self._max_reply
+        self._connections.append(kept)
+        kept.connecting = self._endpoint.connect(factory_for(kept))
+        kept.connecting.addErrback(kept.failed)
+        return kept
+
+    def forget(self, connection: _Kept) -> None:
+        """Use this connection no more: it is gone."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def close(self) -> None:
+        """Drop every connection; what waits on them fails."""
+        self._per_call.close()
+        for connection in list(self._connections):
+            if connection.transport is not None:
+                connection.transport.abortConnection()
+            elif connection.connecting is not None:
+                connection.connecting.cancel()

@@ -1,0 +1,222 @@
+"""Peers in this process's reactor: websocket clients, and task servers that do as they are told."""
+
+from __future__ import annotations
+
+import json
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol, connectWS
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredQueue, maybeDeferred
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.threads import deferToThread
+from twisted.protocols.basic import LineReceiver
+
+SOON = 10.0
+"""Seconds after which something that takes milliseconds will not happen any more."""
+
+
+def within(deferred, seconds=SOON):
+    """The same, but it fails with `TimeoutError` where it has not fired after so many seconds."""
+    return deferred.addTimeout(seconds, reactor)
+
+
+def in_thread(function, *args):
+    """Wait in a thread for what blocks, so that the peers in this process go on."""
+    return deferToThread(function, *args)
+
+
+# --- websockets --------------------------------------------------------------
+
+
+class WebSocket(WebSocketClientProtocol):
+    """A client. `opened` fires with it; `closed` with the close code and the reason, if any."""
+
+    def __init__(self):
+        super().__init__()
+        self.opened = Deferred()
+        self.closed = Deferred()
+        self._received = DeferredQueue()
+        self._was_opened = False
+
+    def onOpen(self):
+        self._was_opened = True
+        self.opened.callback(self)
+
+    def onMessage(self, payload, isBinary):  # noqa: N803
+        assert not isBinary, "replies are text"
+        self._received.put(payload.decode("utf-8"))
+
+    def onClose(self, wasClean, code, reason):  # noqa: N803
+        if not self._was_opened:
+            self.opened.errback(ConnectionError(reason))
+        self._received.put(ConnectionError(f"the websocket was closed: {code} {reason}"))
+        self.closed.callback((code, reason))
+
+    def send(self, *messages):
+        """Send each: text and bytes as they are, anything else as JSON."""
+        for message in messages:
+            text = message if isinstance(message, str | bytes) else json.dumps(message)
+            self.sendMessage(text.encode() if isinstance(text, str) else text)
+        return self
+
+    def receive(self):
+        """A Deferred of the next message, as text. Fails where the websocket is closed instead."""
+        return within(self._received.get()).addCallback(_message)
+
+    async def receive_json(self):
+        """The next message, which is JSON."""
+        return json.loads(await self.receive())
+
+    async def ask(self, message):
+        """Send one message, and get one message, which is JSON."""
+        return await self.send(message).receive_json()
+
+    @property
+    def unread(self):
+        """How many messages have come that nobody has asked for."""
+        return len(self._received.pending)
+
+    def go(self):
+        """Vanish without a word."""
+        self.transport.abortConnection()
+
+
+def _message(received):
+    if isinstance(received, Exception):
+        raise received
+    return received
+
+
+def open_websocket(url, *, origin=None, context=None):
+    """A Deferred of a `WebSocket`. `context` is for ``wss://``."""
+    factory = WebSocketClientFactory(url, origin=origin, reactor=reactor)
+    factory.noisy = False
+    socket = WebSocket()
+    socket.factory = factory
+    factory.buildProtocol = lambda _: socket
+    factory.clientConnectionFailed = lambda _, reason: socket.opened.errback(reason)
+    connectWS(factory, context)
+    return within(socket.opened)
+
+
+def rpc(method, params=None, request_id=1, **options):
+    """A JSON-RPC request; without an id (None) a notification."""
+    message = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    if request_id is not None:
+        message["id"] = request_id
+    if options:
+        message["options"] = options
+    return message
+
+
+def bare(function, args=None, **options):
+    """A request as the Workerman page sends it."""
+    message = {"function": function}
+    if args is not None:
+        message["args"] = args
+    if options:
+        message["options"] = options
+    return message
+
+
+# --- fake task servers -------------------------------------------------------
+
+
+class FakeConnection(LineReceiver):
+    """A connection to a `FakeTaskServer`."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = 64 * 1024 * 1024
+
+    def connectionMade(self):
+        self.factory.connections.append(self)
+        self.factory.open_connections += 1
+        self.factory.most_open = max(self.factory.most_open, self.factory.open_connections)
+
+    def lineReceived(self, line):
+        message = Received(self, line)
+        self.factory.messages.append(message)
+        self.factory.behave(message)
+        self.factory._received.put(message)
+
+    def connectionLost(self, reason):
+        self.factory.open_connections -= 1
+        self.factory._lost.put(self)
+
+
+class Received:
+    """One message that a `FakeTaskServer` got."""
+
+    def __init__(self, connection, line):
+        self.connection = connection
+        self.line = line
+        self.content = json.loads(line)
+
+    @property
+    def is_bare(self):
+        return "function" in self.content
+
+    @property
+    def function(self):
+        return self.content["function"] if self.is_bare else self.content["method"]
+
+    def answer(self, result=None):
+        """Answer with a result."""
+        self._send(result if self.is_bare else self._rpc(result=result))
+
+    def fail(self, code, message, data=None):
+        """Answer with an error."""
+        error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+        self._send({"error": error} if self.is_bare else self._rpc(error=error))
+
+    def close(self):
+        """Close the connection instead of an answer."""
+        self.connection.transport.loseConnection()
+
+    def _rpc(self, **outcome):
+        return {"jsonrpc": "2.0", "id": self.content.get("id"), **outcome}
+
+    def _send(self, reply):
+        self.connection.sendLine(json.dumps(reply).encode())
+
+
+class FakeTaskServer(ServerFactory):
+    """Takes messages and does with each what `behave` does: by default nothing."""
+
+    protocol = FakeConnection
+    noisy = False
+
+    def __init__(self, behave=lambda message: None):
+        self.behave = behave
+        self.connections = []
+        self.messages = []
+        self.open_connections = self.most_open = 0
+        self._received = DeferredQueue()
+        self._lost = DeferredQueue()
+        self.port = reactor.listenTCP(0, self, backlog=1024, interface="127.0.0.1")
+        self.endpoint = f"tcp:127.0.0.1:{self.port.getHost().port}"
+
+    def received(self):
+        """A Deferred of the next message."""
+        return within(self._received.get())
+
+    def lost(self):
+        """A Deferred of the next connection that is lost."""
+        return within(self._lost.get())
+
+    def close(self):
+        """Stop listening, and drop every connection. A Deferred that fires when that is done."""
+        for connection in self.connections:
+            if connection.connected:
+                connection.transport.abortConnection()
+        return maybeDeferred(self.port.stopListening)
+
+
+# --- tasks that are held -----------------------------------------------------
+
+
+def entered(gate):
+    """A Deferred that fires once a task stands at `gate`, while this process's reactor goes on."""
+    return deferToThread(gate.wait_until_entered)

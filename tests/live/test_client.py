@@ -1,0 +1,535 @@
+"""`TaskClient`, over each of its links."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import CancelledError, gatherResults
+
+from taskd import errors
+from taskd.client import TaskClient
+from taskd.errors import (
+    Busy,
+    InvalidParams,
+    MethodNotFound,
+    ShuttingDown,
+    TaskdError,
+    TaskFailed,
+    TooLarge,
+    Unreachable,
+    WaitTimeout,
+    WorkerLost,
+)
+from tests.live.peers import entered, in_thread, within
+from tests.live.support import TIMEOUT
+
+CODES = {
+    "ParseError": -32700,
+    "InvalidRequest": -32600,
+    "MethodNotFound": -32601,
+    "InvalidParams": -32602,
+    "InternalError": -32603,
+    "TaskFailed": -32000,
+    "TimedOut": -32001,
+    "Cancelled": -32002,
+    "WorkerLost": -32003,
+    "Busy": -32004,
+    "ShuttingDown": -32005,
+    "TooLarge": -32006,
+    "Unreachable": -32007,
+}
+"""The table of errors in the protocol, and our own."""
+
+SHORT = 0.05
+"""Seconds for a wait that is meant to time out."""
+
+
+@pytest.fixture
+def start(clean_start):
+    return clean_start
+
+
+@pytest.fixture(params=["per-call", "pooled", "websocket"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def client_of(kind, make_client):
+    """Make a client of a daemon, over each kind of link."""
+
+    def make(daemon):
+        return make_client(daemon.ws) if kind == "websocket" else make_client(daemon.tcp, link=kind)
+
+    return make
+
+
+@pytest.fixture
+def client(client_of, shared):
+    return client_of(shared)
+
+
+@pytest.fixture(params=["per-call", "pooled"])
+def fake_client(request, fake, make_client):
+    """Start a fake task server, and make a client of it; both."""
+
+    def make(*behaviour):
+        server = fake(*behaviour)
+        return server, make_client(server.endpoint, link=request.param)
+
+    return make
+
+
+async def failure(deferred, kind=TaskdError):
+    """The exception that it fails with."""
+    with pytest.raises(kind) as caught:
+        await within(deferred)
+    assert type(caught.value) is kind or kind is TaskdError, caught.value
+    return caught.value
+
+
+def failure_of(deferred):
+    """A Deferred of the exception that it fails with."""
+    return deferred.addCallbacks(
+        lambda result: pytest.fail(f"a result: {result!r}"), lambda failed: failed.value
+    )
+
+
+# --- results -----------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_gives_the_result(client):
+    assert await client.call("hello", name="Ann") == "Hello, Ann!"
+    assert await client.call("add", a=2, b=40) == 42
+    assert await client.call("taskd.ping") == "pong"
+
+
+@pytest_twisted.ensureDeferred
+async def test_values_come_back_as_they_went(client):
+    for value in (
+        None,
+        False,
+        0,
+        -1,
+        2**53 + 1,
+        1.5,
+        "",
+        'ไทย \u2028\n"\\',
+        [],
+        {},
+        [{"a": [None, {"b": "c"}]}],
+    ):
+        assert await client.call("echo", value=value) == value
+    assert await client.request("echo", ["x" * 1_000_000]) == "x" * 1_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_is_a_python_keyword_is_written_with_an_underscore(client):
+    assert await client.call("from.keyword", from_="a@x", class_=7) == ["a@x", 7]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_takes_arguments_by_position_or_by_their_names_on_the_wire(client):
+    assert await client.request("from.keyword", ["a@x", 7]) == ["a@x", 7]
+    assert await client.request("from.keyword", ("a@x",)) == ["a@x", 0]
+    assert await client.request("from.keyword", {"from": "a@x", "class": 7}) == ["a@x", 7]
+    assert await client.request("hello") == "Hello, World!"
+    assert await client.request("hello", {}) == "Hello, World!"
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_at_once_each_get_their_own_result(client):
+    calls = [client.call("add", a=number, b=1000) for number in range(200)]
+    assert await within(gatherResults(calls)) == list(range(1000, 1200))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_quick_call_does_not_wait_for_a_slow_one(client, gate):
+    slow = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    assert await within(client.call("hello")) == "Hello, World!"
+    gate.release("done")
+    assert await within(slow) == "done"
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_thousand_calls_at_once_on_a_pooled_link_are_all_answered(shared, make_client):
+    client = make_client(shared.tcp, link="pooled")
+    calls = [client.call("echo", value=number) for number in range(2000)]
+    assert await within(gatherResults(calls), TIMEOUT) == list(range(2000))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pooled_link_keeps_few_connections_and_uses_them_again(fake, make_client):
+    server = fake(lambda message: message.answer(message.content["params"]["number"]))
+    client = make_client(server.endpoint, link="pooled")
+    for _ in range(3):
+        calls = [client.call("f", number=number) for number in range(2000)]
+        assert await within(gatherResults(calls), TIMEOUT) == list(range(2000))
+    assert len(server.connections) <= 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_per_call_link_opens_a_connection_for_each_call_and_closes_it(fake, make_client):
+    server = fake(lambda message: message.answer("done"))
+    client = make_client(server.endpoint)
+    for number in range(3):
+        assert await within(client.call("f")) == "done"
+        assert await server.lost() is server.connections[number]
+    assert len(server.connections) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_unix_sockets_work(start, tmp_path_factory, make_client):
+    path = tmp_path_factory.mktemp("u") / "s"
+    start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
+    for link in ("per-call", "pooled"):
+        client = make_client(f"unix:{path}", link=link)
+        assert await within(client.call("hello", name=link)) == f"Hello, {link}!"
+
+
+# --- progress ----------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_progress_is_told_before_the_result_and_the_last_always(client):
+    reports = []
+    assert await client.call("count", upto=5, on_progress=reports.append) == 5
+    assert [report.done for report in reports] == sorted({report.done for report in reports})
+    assert {report.total for report in reports} == {5}
+    assert (reports[-1].done, reports[-1].message) == (5, "step 5")
+
+
+@pytest_twisted.ensureDeferred
+async def test_progress_goes_to_the_call_that_it_is_of(client):
+    reports = {number: [] for number in range(3, 9)}
+    calls = [client.call("count", upto=upto, on_progress=told.append) for upto, told in reports.items()]
+    assert await within(gatherResults(calls)) == list(reports)
+    for upto, told in reports.items():
+        assert {report.total for report in told} == {upto}
+        assert told[-1].done == upto
+
+
+@pytest_twisted.ensureDeferred
+async def test_arguments_that_are_called_as_our_own_go_by_request(client):
+    error = await failure(client.request("hello", {"timeout": 1}), InvalidParams)
+    assert "timeout" in error.message
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_on_progress_that_raises_costs_neither_its_call_nor_another(client, gate):
+    held = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    assert await within(client.call("count", upto=3, on_progress=lambda _: 1 / 0)) == 3
+    gate.release("unharmed")
+    assert await within(held) == "unharmed"
+
+
+# --- errors ------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_function_that_raises_is_a_failed_task(client):
+    error = await failure(client.call("boom", message="no paper"), TaskFailed)
+    assert error.code == -32000
+    assert error.data["type"] == "ValueError"
+    assert error.data["message"] == "no paper"
+    assert "no paper" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_function_that_is_not_there_is_not_found(client):
+    error = await failure(client.call("no_such_function"), MethodNotFound)
+    assert "no_such_function" in error.message
+
+
+@pytest_twisted.ensureDeferred
+async def test_arguments_that_do_not_fit_are_named(client):
+    error = await failure(client.call("add", a="three"), InvalidParams)
+    assert error.data["argument"] == "a"
+    assert error.data["expected"] == "int"
+    error = await failure(client.call("add", a=1, c=2), InvalidParams)
+    assert error.data["argument"] == "c"
+    await failure(client.call("add"), InvalidParams)
+    await failure(client.request("add", [1, 2, 3]), InvalidParams)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_dies_is_lost_with_its_status_or_signal(daemon, client_of):
+    client = client_of(daemon)
+    error = await failure(client.call("vanish", status=9), WorkerLost)
+    assert error.data["status"] == 9
+    error = await failure(client.call("die", number=signal.SIGSEGV), WorkerLost)
+    assert error.data["signal"] == "SIGSEGV"
+    assert await within(client.call("hello")) == "Hello, World!"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_result_over_the_limit_is_too_large(start, client_of):
+    client = client_of(start("--workers", "1", "--max-message", "5000"))
+    error = await failure(client.call("big", size=6000), TooLarge)
+    assert error.data["limit"] == 5000
+    assert await within(client.call("big", size=4000)) == "x" * 4000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_full_queue_is_busy_and_says_when_to_come_back(start, client_of, gate):
+    daemon = start("--workers", "1", "--max-queue", "0").wait_until_ready()
+    await in_thread(daemon.wait_for_workers, 1)
+    client = client_of(daemon)
+    held = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    error = await failure(client.call("hello"), Busy)
+    assert error.data["retry_after"] > 0
+    gate.release("done")
+    assert await within(held) == "done"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_stops_takes_no_more_calls(start, client_of, gate):
+    daemon = start("--workers", "1").wait_until_ready()
+    client = client_of(daemon)
+    held = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    daemon.process.send_signal(signal.SIGTERM)
+    await in_thread(daemon.wait_for_log, r"Port \d+ Closed", 2)
+    error = await failure(client.call("hello"))
+    # A connection of its own finds nobody there; one that is open is told why.
+    assert type(error) in (ShuttingDown, Unreachable), error
+    gate.release("done all the same")
+    assert await within(held) == "done all the same"
+
+
+@pytest.mark.parametrize("name", CODES)
+@pytest_twisted.ensureDeferred
+async def test_every_code_has_its_exception(fake_client, name):
+    _, client = fake_client(lambda message: message.fail(CODES[name], "so it is", {"more": [1]}))
+    error = await failure(client.call("f"), getattr(errors, name))
+    assert isinstance(error, TaskdError)
+    assert (error.code, error.message, str(error), error.data) == (
+        CODES[name],
+        "so it is",
+        "so it is",
+        {"more": [1]},
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_code_that_is_not_in_the_table_is_kept(fake_client):
+    _, client = fake_client(lambda message: message.fail(-1, "foreign", "a text"))
+    error = await failure(client.call("f"))
+    assert (type(error), error.code, error.message) == (TaskdError, -1, "foreign")
+    assert TaskdError.code == -32603, "the class is as it was"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_written_as_json_is_refused_at_once(client):
+    with pytest.raises(TypeError):
+        client.call("echo", value=object())
+    assert await within(client.call("hello")) == "Hello, World!"
+
+
+@pytest.mark.parametrize(
+    ("server", "more"),
+    [
+        ("", {}),
+        ("nonsense", {}),
+        ("tcp:", {}),
+        ("tcp:localhost", {}),
+        ("tcp:localhost:port", {}),
+        ("tls:localhost", {}),
+        ("tls:localhost:1:trustRoots=/no/such/file", {}),
+        ("http://localhost:8080", {}),
+        ("ws:/localhost", {}),
+        ("ws://", {}),
+        ("ws://localhost:port", {}),
+        ("tcp:localhost:1", {"link": "sometimes"}),
+    ],
+)
+def test_an_address_that_is_none_is_a_value_error_at_once(server, more):
+    from twisted.internet import reactor
+
+    with pytest.raises(ValueError, match=r"."):
+        TaskClient(reactor, server, **more)
+
+
+# --- servers that are away ---------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nobody_listens_a_call_is_unreachable_and_was_not_sent(refusing, kind, make_client):
+    if kind == "websocket":
+        address = "ws://127.0.0.1:" + refusing.rpartition(":")[2]
+        client = make_client(address)
+    else:
+        address = refusing
+        client = make_client(address, link=kind)
+    for _ in range(2):
+        error = await failure(client.call("hello"), Unreachable)
+        assert error.data == {"server": address, "sent": False}
+        assert address in error.message
+    failed = [failure_of(client.call("hello")) for _ in range(20)]
+    assert {type(error) for error in await within(gatherResults(failed))} == {Unreachable}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_socket_that_is_not_there_is_unreachable(tmp_path, make_client):
+    error = await failure(make_client(f"unix:{tmp_path}/none").call("hello"), Unreachable)
+    assert error.data["sent"] is False
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_breaks_off_is_unreachable_and_the_call_was_sent(fake_client):
+    server, client = fake_client(lambda message: message.close())
+    error = await failure(client.call("hello"), Unreachable)
+    assert error.data == {"server": server.endpoint, "sent": True}
+    assert len(server.messages) == 1, "it is not sent again"
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_a_server_broke_off_the_next_call_connects_anew(fake_client):
+    server, client = fake_client(lambda message: message.close())
+    await failure(client.call("hello"), Unreachable)
+    server.behave = lambda message: message.answer("back")
+    assert await within(client.call("hello")) == "back"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(start, client_of, gate):
+    daemon = start("--workers", "1").wait_until_ready()
+    client = client_of(daemon)
+    call = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    failed = failure_of(call)
+    await in_thread(daemon.stop, signal.SIGKILL)
+    error = await within(failed)
+    assert type(error) is Unreachable
+    assert error.data["sent"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_talks_nonsense_is_unreachable(fake_client):
+    server, client = fake_client(lambda message: message.connection.sendLine(b"220 mail.example ESMTP"))
+    error = await failure(client.call("hello"), Unreachable)
+    assert error.data["server"] == server.endpoint
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reply_that_comes_in_pieces_or_with_blank_lines_is_read(fake_client):
+    def in_pieces(message):
+        text = b'\r\n\n{"jsonrpc":"2.0","id":%d,"result":"whole"}\r\n' % message.content["id"]
+        for number in range(len(text)):
+            message.connection.transport.write(text[number : number + 1])
+
+    _, client = fake_client(in_pieces)
+    assert await within(client.call("f")) == "whole"
+
+
+# --- the end of a wait -------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_wait_that_is_over_its_timeout_ends(client, gate):
+    error = await failure(client.call("wait_for", path=gate.path, timeout=SHORT), WaitTimeout)
+    assert isinstance(error, TimeoutError)
+    assert error.data == {"seconds": SHORT}
+    assert "wait_for" in error.message
+    await entered(gate)
+    gate.release()
+    assert await within(client.call("hello")) == "Hello, World!"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_timeout_that_is_not_reached_changes_nothing(client):
+    assert await client.call("hello", timeout=TIMEOUT) == "Hello, World!"
+    await failure(client.call("boom", timeout=TIMEOUT), TaskFailed)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_ends_the_wait_and_costs_no_other_call(client, gate):
+    held = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    other = client.call("add", a=1)
+    held.cancel()
+    with pytest.raises(CancelledError):
+        await within(held)
+    assert await within(other) == 2
+    gate.release()
+    assert await within(client.call("hello")) == "Hello, World!"
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_or_timing_out_closes_a_connection_that_was_the_calls_own(fake, make_client):
+    server = fake()
+    client = make_client(server.endpoint)
+    call = client.call("held")
+    message = await server.received()
+    call.cancel()
+    with pytest.raises(CancelledError):
+        await within(call)
+    assert await server.lost() is message.connection
+    await failure(client.call("held", timeout=SHORT), WaitTimeout)
+    message = await server.received()
+    assert await server.lost() is message.connection
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_leaves_a_pooled_connection_open(fake, make_client):
+    server = fake()
+    client = make_client(server.endpoint, link="pooled")
+    call, other = client.call("held"), client.call("held")
+    first, second = await server.received(), await server.received()
+    call.cancel()
+    with pytest.raises(CancelledError):
+        await within(call)
+    first.answer("too late")
+    second.answer("in time")
+    assert await within(other) == "in time"
+    assert len(server.connections) == server.open_connections == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_that_is_cancelled_before_it_is_connected_is_not_sent(fake_client):
+    server, client = fake_client(lambda message: message.answer("done"))
+    call = client.call("cancelled")
+    call.cancel()
+    with pytest.raises(CancelledError):
+        await within(call)
+    assert await within(client.call("other")) == "done"
+    assert [message.function for message in server.messages] == ["other"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_closing_the_client_fails_what_waits(client, gate):
+    held = client.call("wait_for", path=gate.path)
+    await entered(gate)
+    failed = failure_of(held)
+    client.close()
+    assert isinstance(await within(failed), (TaskdError, CancelledError))
+    gate.release()
+
+
+@pytest_twisted.ensureDeferred
+async def test_closing_the_client_fails_what_is_not_even_connected(client):
+    failed = [failure_of(client.call("hello")) for _ in range(3)]
+    client.close()
+    for error in await within(gatherResults(failed)):
+        assert isinstance(error, (TaskdError, CancelledError))
+
+
+@pytest_twisted.ensureDeferred
+async def test_closing_the_client_closes_its_connections(fake_client):
+    server, client = fake_client()
+    failed = [failure_of(client.call("held")) for _ in range(3)]
+    for _ in range(3):
+        await server.received()
+    open_connections = server.open_connections
+    client.close()
+    await within(gatherResults(failed))
+    for _ in range(open_connections):
+        await server.lost()
+    assert server.open_connections == 0
+    client.close()  # once more does no harm

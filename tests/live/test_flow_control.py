@@ -1,0 +1,300 @@
+"""Back-pressure: nobody fills the server's memory, nobody holds up anybody else, and nothing is lost."""
+
+import json
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tests.live.support import TIMEOUT, Connection, Daemon, Gate, resident_bytes
+
+Start = Callable[..., Daemon]
+MakeGate = Callable[[], Gate]
+
+QUIET = 0.3
+"""Seconds in which a server that reads would have read: there is no event for what does not happen."""
+
+MIB = 1024 * 1024
+IN_THE_KERNEL = 25 * MIB
+"""More than the buffers of one connection's two sockets hold."""
+
+PADDING = "x" * 10_000
+"""Makes requests and replies large, so that buffers fill with few of them."""
+
+
+def bare(function: str, *args: Any) -> dict[str, Any]:
+    return {"function": function, **({"args": args} if args else {})}
+
+
+def rpc(id: Any, method: str, *params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+
+
+def lines(*messages: Any) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in messages)
+
+
+def send_until_blocked(client: Connection, data: bytes) -> int:
+    """Send as much as the server takes in; how many bytes that was."""
+    client.socket.setblocking(False)
+    sent = 0
+    with memoryview(data) as view:
+        while sent < len(data) and select.select([], [client.socket], [], QUIET)[1]:
+            try:
+                sent += client.socket.send(view[sent : sent + 65536])
+            except BlockingIOError:
+                continue
+    client.socket.settimeout(TIMEOUT)
+    return sent
+
+
+def numbers_of(replies: list[str]) -> list[int]:
+    """The numbers that padded texts begin with."""
+    return [int(reply.partition(" ")[0]) for reply in replies]
+
+
+def send_rest(client: Connection, data: bytes) -> threading.Thread:
+    """Send in the background while the test reads, then shut down the sending side."""
+
+    def send() -> None:
+        client.socket.sendall(data)
+        client.end_sending()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+def is_writable(client: Connection) -> bool:
+    return bool(select.select([], [client.socket], [], 0)[1])
+
+
+# --- a client that does not read ---------------------------------------------
+
+
+def test_a_client_that_never_reads_is_not_read_from_either_and_harms_nobody(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-unsent", "100000").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    deaf, other = daemon.connect(), daemon.connect()
+    count = 3000
+    data = lines(*(bare("echo", f"{number} {PADDING}") for number in range(count)))
+    sent = send_until_blocked(deaf, data)
+    assert sent < IN_THE_KERNEL < len(data)
+    # Others are served; and their round trips show that the server went on, and still does not read.
+    assert [other.ask(bare("echo", number)) for number in range(200)] == list(range(200))
+    assert not is_writable(deaf)
+    assert resident_bytes(daemon.process.pid) - before < 30 * MIB
+    # Once it reads, it gets everything, in order.
+    sending = send_rest(deaf, data[sent:])
+    replies = deaf.receive_all()
+    assert numbers_of(replies) == list(range(count))
+    sending.join(TIMEOUT)
+
+
+def test_json_rpc_replies_are_held_back_in_the_same_way(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-unsent", "100000").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    deaf, other = daemon.connect(), daemon.connect()
+    count = 3000
+    data = lines(*(rpc(number, "echo", PADDING) for number in range(count)))
+    sent = send_until_blocked(deaf, data)
+    assert sent < IN_THE_KERNEL < len(data)
+    assert [other.ask(bare("echo", number)) for number in range(200)] == list(range(200))
+    assert not is_writable(deaf)
+    assert resident_bytes(daemon.process.pid) - before < 30 * MIB
+    sending = send_rest(deaf, data[sent:])
+    assert sorted(reply["id"] for reply in deaf.receive_all()) == list(range(count))
+    sending.join(TIMEOUT)
+
+
+def test_errors_alone_are_held_back_too(start: Start) -> None:
+    """No task runs here, and so nothing but the replies themselves can hold the client back."""
+    daemon = start("--workers", "1", "--max-unsent", "100000").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    deaf, other = daemon.connect(), daemon.connect()
+    count = 30_000
+    data = lines(*(rpc(number, "x" * 1000) for number in range(count)))
+    sent = send_until_blocked(deaf, data)
+    assert sent < IN_THE_KERNEL < len(data)
+    assert other.ask(bare("hello")) == "Hello, World!"
+    assert not is_writable(deaf)
+    assert resident_bytes(daemon.process.pid) - before < 30 * MIB
+    sending = send_rest(deaf, data[sent:])
+    assert [reply["id"] for reply in deaf.receive_all()] == list(range(count))
+    sending.join(TIMEOUT)
+
+
+def test_big_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
+    """Small requests, big results: all the requests come with one read, 200 MB of results must not."""
+    daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    deaf, other = daemon.connect(), daemon.connect()
+    count, size = 200, 1_000_000
+    deaf.send(*(bare("big", size) for _ in range(count)))
+    # Once nothing runs, what there is of it is all there will be until somebody reads.
+    status = daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
+    (big,) = status["functions"]
+    assert other.ask(bare("hello")) == "Hello, World!"
+    assert resident_bytes(daemon.process.pid) - before < 60 * MIB
+    assert big["done"] * size < IN_THE_KERNEL + 10 * MIB
+    deaf.end_sending()
+    assert [len(reply) for reply in deaf.receive_all()] == [size] * count
+
+
+def test_big_json_rpc_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    deaf = daemon.connect()
+    count, size = 200, 1_000_000
+    deaf.send(*(rpc(number, "big", size) for number in range(count))).end_sending()
+    daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
+    assert resident_bytes(daemon.process.pid) - before < 60 * MIB
+    assert sorted(reply["id"] for reply in deaf.receive_all()) == list(range(count))
+
+
+def test_one_result_far_over_max_unsent_gets_through(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-unsent", "1").wait_until_ready()
+    client = daemon.connect()
+    size = 9 * MIB
+    client.send(bare("big", size), bare("hello"), bare("big", size)).end_sending()
+    assert [len(reply) for reply in client.receive_all()] == [size, len("Hello, World!"), size]
+
+
+def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) -> None:
+    daemon = start("--workers", "1", "--max-unsent", "1000").wait_until_ready()
+    client = daemon.connect()
+    client.send(rpc("big", "big", 9 * MIB))  # the kernel's buffers are full from here
+    client.send(rpc("count", "count", 300, 0.001) | {"options": {"progress": True}})
+    daemon.wait_for_status(
+        lambda status: {"count": 1, "big": 1} == {each["name"]: each["done"] for each in status["functions"]}
+    )
+    client.end_sending()
+    first, *reports, last = client.receive_all()
+    assert len(first["result"]) == 9 * MIB
+    assert last == {"jsonrpc": "2.0", "id": "count", "result": 300}
+    assert reports[-1]["params"]["done"] == 300
+    done = [report["params"]["done"] for report in reports]
+    assert done == sorted(set(done))
+
+
+def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-unsent", "100000", "--max-outstanding", "10").wait_until_ready()
+    other = daemon.connect()
+    data = lines(*[bare("echo", PADDING)] * 3000)
+    for _ in range(3):
+        deaf = daemon.connect()
+        assert send_until_blocked(deaf, data) < IN_THE_KERNEL
+        deaf.close()
+        assert other.ask(bare("hello")) == "Hello, World!"
+    daemon.wait_for_status(lambda status: status["waiting"] == status["running"] == 0)
+    assert "Traceback" not in daemon.log
+
+
+# --- more than may be outstanding --------------------------------------------
+
+
+def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(start: Start, make_gate: MakeGate) -> None:
+    daemon = start("--workers", "2", "--max-outstanding", "5").wait_until_ready()
+    before = resident_bytes(daemon.process.pid)
+    gates = [make_gate(), make_gate()]
+    client, second, other = daemon.connect(), daemon.connect(), daemon.connect()
+    client.send(gates[0].call())
+    gates[0].wait_until_entered()
+    second.send(gates[1].call())
+    gates[1].wait_until_entered()
+    count = 3000
+    data = lines(*(bare("echo", f"{number} {PADDING}") for number in range(count)))
+    sent = send_until_blocked(client, data)
+    assert sent < IN_THE_KERNEL < len(data)
+    status = other.ask(bare("taskd.status"))
+    assert (status["running"], status["waiting"]) == (2, 4)  # five of the one client, one of the other
+    assert not is_writable(client)
+    assert resident_bytes(daemon.process.pid) - before < 30 * MIB
+    for gate in gates:
+        gate.release("released")
+    sending = send_rest(client, data[sent:])
+    first, *replies = client.receive_all()
+    assert first == "released"
+    assert numbers_of(replies) == list(range(count))
+    sending.join(TIMEOUT)
+    assert second.receive() == "released"
+
+
+def test_max_outstanding_is_for_each_connection(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2", "--max-outstanding", "1").wait_until_ready()
+    first = daemon.connect().send(gate.call(), bare("hello"))
+    gate.wait_until_entered()
+    second = daemon.connect()
+    assert second.ask(bare("hello")) == "Hello, World!"
+    gate.release("done")
+    assert [first.receive(), first.receive()] == ["done", "Hello, World!"]
+
+
+def test_notifications_count_as_outstanding(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1", "--max-outstanding", "3").wait_until_ready()
+    client = daemon.connect().send(gate.rpc("held"))
+    gate.wait_until_entered()
+    client.send(*[{"jsonrpc": "2.0", "method": "hello"}] * 100, rpc("last", "hello"))
+    other = daemon.connect()
+    for _ in range(20):
+        assert other.ask(bare("taskd.status"))["waiting"] <= 2
+    gate.release()
+    assert client.receive()["id"] == "held"
+    assert client.receive()["id"] == "last"
+
+
+def test_with_one_outstanding_at_a_time_everything_is_answered_in_order(start: Start) -> None:
+    client = start("--workers", "4", "--max-outstanding", "1").wait_until_ready().connect()
+    client.send(*(rpc(number, "echo", number) for number in range(1000))).end_sending()
+    assert [reply["result"] for reply in client.receive_all()] == list(range(1000))
+
+
+def test_a_greedy_client_does_not_starve_a_modest_one(start: Start) -> None:
+    """It may fill no more of the queue than it may have outstanding."""
+    daemon = start("--workers", "1", "--max-outstanding", "10").wait_until_ready()
+    greedy, modest = daemon.connect(), daemon.connect()
+    greedy.send(*(rpc(number, "nap", 0.001) for number in range(400)))
+    greedy.receive()
+    answered = 1
+    modest.send(bare("hello"))
+    assert modest.receive() == "Hello, World!"
+    status = modest.ask(bare("taskd.status"))
+    assert status["waiting"] <= 10
+    greedy.end_sending()
+    assert len(greedy.receive_all()) + answered == 400
+
+
+# --- long messages in small pieces -------------------------------------------
+
+
+def test_ten_mebibytes_in_segments_of_one_kibibyte_arrive_whole_and_soon(start: Start) -> None:
+    client = start("--workers", "1").wait_until_ready().connect()
+    client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    head, tail = b'{"function": "echo", "args": ["', b'"]}\n'
+    text = b"x" * (10 * MIB - len(head) - len(tail))
+    message = head + text + tail
+    assert len(message) == 10 * MIB
+    with memoryview(message) as view:
+        for start_ in range(0, len(message), 1024):
+            client.socket.sendall(view[start_ : start_ + 1024])
+    assert client.receive() == text.decode()
+
+
+def test_a_hundred_kilobytes_byte_by_byte_arrive_whole(start: Start) -> None:
+    client = start("--workers", "1").wait_until_ready().connect()
+    client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    message = lines(bare("echo", "x" * 100_000))
+    for position in range(len(message)):
+        client.socket.sendall(message[position : position + 1])
+    assert client.receive() == "x" * 100_000
+
+
+def test_other_clients_are_served_between_the_pieces_of_a_long_message(start: Start) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    slow, other = daemon.connect(), daemon.connect()
+    message = lines(bare("echo", "x" * 5 * MIB))
+    for position in range(0, len(message), 256 * 1024):
+        slow.socket.sendall(message[position : position + 256 * 1024])
+        assert other.ask(bare("hello")) == "Hello, World!"
+    assert slow.receive() == "x" * 5 * MIB

@@ -1,0 +1,237 @@
+"""taskd as it is installed: from its wheel, for development, and gone again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.live import support
+from tests.live.support import TIMEOUT
+
+ROOT = Path(__file__).parents[2]
+
+INSTALL_TIMEOUT = 300.0
+"""Seconds for pip, which may have to download."""
+
+HELLO = '''
+from taskd import task
+
+
+@task
+def hello(name: str = "World") -> str:
+    """Say hello."""
+    return f"Hello, {name}!"
+'''
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
+
+
+def run(*command, cwd, timeout=TIMEOUT, check=True):
+    """What a command prints. Nothing of this source tree is on its path."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if check:
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+class Venv:
+    """A virtual environment of its own, which our own pip fills."""
+
+    def __init__(self, directory, python=sys.executable):
+        self.directory = directory
+        run(python, "-m", "venv", "--without-pip", directory / "venv", cwd=directory, timeout=INSTALL_TIMEOUT)
+        self.bin = directory / "venv" / "bin"
+
+    def pip(self, *arguments):
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            self.bin / "python",
+            "--disable-pip-version-check",
+            "-q",
+        ]
+        return run(*pip, *arguments, cwd=self.directory, timeout=INSTALL_TIMEOUT)
+
+    def install(self, *what):
+        self.pip("install", "--no-compile", *what)
+        return self
+
+    def run(self, command, *arguments, check=True):
+        return run(self.bin / command, *arguments, cwd=self.directory, check=check)
+
+    @property
+    def commands_of_twistd(self):
+        """The names that `twistd --help` lists."""
+        lines = self.run("twistd", "--help").partition("Commands:")[2].splitlines()
+        return {line.split()[0] for line in lines if line.strip()}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the source tree, so that what is built in it disturbs nobody."""
+    copy = tmp_path_factory.mktemp("source") / "taskd"
+    copy.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    for name in ("taskd", "twisted"):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache")
+        )
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
+    run(*pip, "-w", directory, source, cwd=directory, timeout=INSTALL_TIMEOUT)
+    (built,) = directory.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def venv(wheel, tmp_path_factory):
+    """An environment with the wheel and what it needs, and nothing else."""
+    return Venv(tmp_path_factory.mktemp("fresh")).install(wheel)
+
+
+# --- the wheel ---------------------------------------------------------------
+
+
+def test_the_wheel_carries_the_plugin_and_makes_no_package_of_twisted(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "twisted/plugins/taskd_plugin.py" in names
+    assert "taskd/py.typed" in names
+    assert "twisted/__init__.py" not in names
+    assert "twisted/plugins/__init__.py" not in names
+    assert {name for name in names if name.startswith("twisted/")} == {"twisted/plugins/taskd_plugin.py"}
+
+
+def test_the_wheel_carries_every_module_and_nothing_of_the_tests(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "taskd").rglob("*.py")}
+    assert modules <= names
+    assert {name.split("/")[0] for name in names} == {
+        "taskd",
+        "twisted",
+        wheel.name.split("-py3")[0] + ".dist-info",
+    }
+
+
+def test_the_wheel_says_what_it_is(wheel):
+    from taskd import __version__
+
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
+    metadata = zipfile.ZipFile(wheel).read(name).decode()
+    assert "\nName: taskd\n" in metadata
+    assert f"\nVersion: {__version__}\n" in metadata
+    assert "\nRequires-Python: >=3.11\n" in metadata
+    for package in ("twisted", "autobahn", "service-identity"):
+        assert f"\nRequires-Dist: {package}" in metadata
+
+
+# --- installed ---------------------------------------------------------------
+
+
+def test_where_the_wheel_is_installed_twistd_and_the_command_are_there(venv):
+    from taskd import __version__
+
+    assert {"taskd", "web"} <= venv.commands_of_twistd
+    assert __version__ in venv.run("taskd", "--version")
+    assert str(venv.directory) in venv.run("python", "-c", "import taskd; print(taskd.__file__)")
+
+
+def test_where_the_wheel_is_installed_an_app_runs(venv, monkeypatch, start, tmp_path):
+    (tmp_path / "hello.py").write_text(HELLO)
+    monkeypatch.setattr(support, "TWISTD", [str(venv.bin / "twistd")])
+    daemon = start("--app", "hello", "--workers", "2", env={"PYTHONPATH": ""}).wait_until_ready()
+    assert daemon.connect().ask({"function": "hello", "args": {"name": "Ann"}}) == "Hello, Ann!"
+    assert venv.run("taskd", "call", "--server", daemon.tcp, "hello", "name=Ann") == '"Hello, Ann!"\n'
+    assert venv.run("taskd", "call", "--via", daemon.ws, "hello") == '"Hello, World!"\n'
+
+
+def test_without_an_app_it_has_send_mail(venv, monkeypatch, tmp_path):
+    monkeypatch.setattr(support, "TWISTD", [str(venv.bin / "twistd")])
+    daemon = support.Daemon("--workers", "1", directory=tmp_path, env={"PYTHONPATH": ""})
+    try:
+        mail = {"from": "a@example.org", "to": "b@example.org", "contents": "hi"}
+        reply = daemon.connect().ask({"function": "send_mail", "args": mail})
+        assert "error" not in reply, reply
+        assert len(list((tmp_path / "outbox" / "new").iterdir())) == 1
+    finally:
+        daemon.stop()
+        daemon.wait_until_gone()
+
+
+def test_uninstalled_it_leaves_twisted_whole_and_for_development_it_is_found(venv, source):
+    """One after the other, in the environment that is already there."""
+    assert "taskd" in venv.commands_of_twistd
+    venv.pip("uninstall", "-y", "taskd")
+    commands = venv.commands_of_twistd
+    assert "taskd" not in commands
+    assert "web" in commands
+    assert "No module named 'taskd'" in venv.run("python", "-c", "import taskd", check=False)
+    venv.run("python", "-c", "import twisted.plugins, twisted.internet.reactor, twisted.web.server")
+    plugins = venv.run("python", "-c", "import twisted.plugins; print(*twisted.plugins.__path__, sep='\\n')")
+    assert not [path for path in plugins.split() if list(Path(path).glob("taskd*"))]
+
+    venv.install("-e", source)
+    assert {"taskd", "web"} <= venv.commands_of_twistd
+    assert str(source) in venv.run("python", "-c", "import taskd; print(taskd.__file__)")
+    assert "--task-server" in venv.run("twistd", "taskd", "--help")
+
+    venv.pip("uninstall", "-y", "taskd")
+    commands = venv.commands_of_twistd
+    assert "taskd" not in commands
+    assert "web" in commands
+
+
+# --- other Pythons -----------------------------------------------------------
+
+
+def find_python(version):
+    """An interpreter of that version, on the path or pyenv's; None where there is none."""
+    candidates = [shutil.which(f"python{version}")]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates += sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)
+    for candidate in candidates:
+        if candidate is None:
+            continue
+        ended = subprocess.run([candidate, "-c", "import venv, ssl"], capture_output=True, check=False)
+        if ended.returncode == 0:
+            return candidate
+    return None
+
+
+@pytest.mark.parametrize("version", OTHER_PYTHONS)
+def test_it_runs_on_other_pythons(version, wheel, tmp_path):
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on the path, nor in pyenv")
+    venv = Venv(tmp_path, python).install(wheel)
+    assert version in venv.run("python", "--version")
+    assert {"taskd", "web"} <= venv.commands_of_twistd
+    imports = (
+        "import taskd.service, taskd.cli, taskd.apps.mail, taskd.client, taskd.web, taskd.pool.forkserver"
+    )
+    venv.run("python", "-W", "error::SyntaxWarning", "-c", imports)

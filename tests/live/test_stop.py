@@ -1,0 +1,438 @@
+"""How a server ends: in order, cut short, at once; and a start that comes to nothing."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.support import (
+    APPS,
+    TIMEOUT,
+    Connection,
+    Daemon,
+    Drop,
+    Gate,
+    connect_unix,
+    processes_marked,
+    run_twistd,
+    wait_for_exit,
+)
+
+Start = Callable[..., Daemon]
+MakeGate = Callable[[], Gate]
+Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "probes.py"))
+
+
+def bare(function: str, *args: Any) -> dict[str, Any]:
+    return {"function": function, **({"args": args} if args else {})}
+
+
+def rpc(id: Any, method: str, *params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+
+
+def code_of(reply: Any) -> int:
+    return reply["error"]["code"]
+
+
+def tell(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal, and wait until the server says that it is stopping."""
+    own = daemon.connect()
+    # A connection that was not accepted yet is reset when the port is closed.
+    assert own.ask(bare("taskd.ping")) == "pong"
+    daemon.process.send_signal(number)
+    daemon.wait_for_log(f"Received {number.name}")
+    while not own.ask(bare("taskd.status"))["stopping"]:
+        pass
+    own.close()
+
+
+def hold(daemon: Daemon, gate: Gate, request: Any = None) -> Connection:
+    """A connection whose task stands at the gate."""
+    client = daemon.connect().send(request or gate.call())
+    gate.wait_until_entered()
+    return client
+
+
+# --- in order ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_runs_is_finished_and_answered_and_then_nothing_is_left(
+    start: Start, gate: Gate, number: signal.Signals
+) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    client = hold(daemon, gate)
+    tell(daemon, number)
+    gate.release("finished")
+    assert client.receive() == "finished"
+    assert client.receive() is None
+    assert daemon.wait_for_end() == -number
+    assert daemon.family() == []
+    assert "Traceback" not in daemon.log
+    assert "Unhandled" not in daemon.log
+
+
+def test_what_waits_is_answered_too(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    client = hold(daemon, gate)
+    client.send(*(bare("echo", number) for number in range(100)))
+    daemon.wait_for_status(lambda status: status["waiting"] == 100)
+    tell(daemon)
+    gate.release("finished")
+    assert client.receive_all() == ["finished", *range(100)]
+    daemon.wait_for_end()
+
+
+def test_new_requests_are_refused_on_open_connections(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    other = daemon.connect()
+    assert other.ask(bare("hello")) == "Hello, World!"
+    client = hold(daemon, gate, gate.rpc("held"))
+    tell(daemon)
+    for connection in (other, client):
+        reply = connection.ask(rpc(1, "hello"))
+        assert (reply["id"], code_of(reply)) == (1, -32005)
+    assert code_of(other.ask(bare("hello"))) == -32005
+    assert other.ask(bare("taskd.ping")) == "pong"
+    gate.release("finished")
+    assert client.receive()["result"] == "finished"
+    assert [client.receive(), other.receive()] == [None, None]
+    daemon.wait_for_end()
+
+
+def test_a_refused_bare_request_keeps_its_place_behind_what_runs(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    client = hold(daemon, gate)
+    tell(daemon)
+    client.send(bare("hello"))
+    gate.release("finished")
+    first, *rest = client.receive_all()
+    assert first == "finished"
+    assert [code_of(reply) for reply in rest] in ([], [-32005])  # [] where it came after the end
+    daemon.wait_for_end()
+
+
+def test_new_connections_are_refused(start: Start, tmp_path: Path, gate: Gate) -> None:
+    path = tmp_path / "socket"
+    endpoints = ("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}")
+    daemon = start(*endpoints, "--workers", "1").wait_until_ready()
+    client = hold(daemon, gate)
+    tell(daemon)
+    with pytest.raises(ConnectionRefusedError):
+        daemon.connect()
+    with pytest.raises(FileNotFoundError):
+        connect_unix(path)
+    gate.release("finished")
+    assert client.receive() == "finished"
+
+
+def test_a_half_closed_client_still_gets_what_it_is_owed(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    client = hold(daemon, gate)
+    client.send(bare("echo", 1)).end_sending()
+    daemon.wait_for_status(lambda status: status["waiting"] == 1)
+    tell(daemon)
+    gate.release("finished")
+    assert client.receive_all() == ["finished", 1]
+
+
+def test_a_task_whose_client_is_gone_is_finished(start: Start, gate: Gate, drop: Drop) -> None:
+    daemon = start(*Apps, "--workers", "1").wait_until_ready()
+    request = {"function": "pass_on", "args": [gate.path, drop.path]}
+    hold(daemon, gate, request).close()
+    tell(daemon)
+    gate.release("finished")
+    assert drop.receive() == "finished"
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+def test_an_idle_server_ends_soon_and_closes_idle_connections(start: Start) -> None:
+    daemon = start("--workers", "4").wait_until_ready()
+    daemon.wait_for_workers(4)
+    clients = [daemon.connect() for _ in range(10)]
+    assert [client.ask(bare("taskd.ping")) for client in clients] == ["pong"] * 10
+    began = time.monotonic()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert [client.receive() for client in clients] == [None] * 10
+    assert daemon.wait_for_end() == -signal.SIGTERM
+    assert time.monotonic() - began < 3
+    assert daemon.family() == []
+
+
+def test_a_large_reply_is_flushed_before_the_end(start: Start, gate: Gate) -> None:
+    """It is far more than the kernel takes in at once."""
+    daemon = start("--workers", "2").wait_until_ready()
+    client = hold(daemon, gate)
+    size = 9 * 1024 * 1024
+    client.send(*[bare("big", size)] * 3)
+    daemon.wait_for_status(lambda status: status["waiting"] == 0 and status["running"] == 1)
+    tell(daemon)
+    gate.release("finished")
+    replies = client.receive_all()
+    assert replies[0] == "finished"
+    assert [len(reply) for reply in replies[1:]] == [size] * 3
+    daemon.wait_for_end()
+
+
+def test_a_worker_that_dies_during_the_stop_does_not_hold_it_up(start: Start, make_gate: MakeGate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    gates = [make_gate(), make_gate()]
+    clients = [hold(daemon, gate) for gate in gates]
+    tell(daemon)
+    (victim,) = [each["pid"] for each in status_of(clients)["workers"] if each["job"] == 1]
+    os.kill(victim, signal.SIGKILL)
+    assert code_of(clients[0].receive()) == -32003
+    gates[1].release("finished")
+    # Its own reply comes behind that of the status that was asked for on it.
+    assert clients[1].receive() == "finished"
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+def status_of(clients: list[Connection]) -> dict[str, Any]:
+    return clients[1].ask(rpc("status", "taskd.status"))["result"]
+
+
+def test_a_fork_server_that_dies_during_the_stop_does_not_hold_it_up(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    client = hold(daemon, gate)
+    tell(daemon)
+    os.kill(daemon.fork_server, signal.SIGKILL)
+    assert code_of(client.receive()) == -32003
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+def test_what_a_finished_task_left_running_ends_with_the_server(start: Start) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    sleeper = daemon.connect().ask(bare("spawn_sleeper"))
+    assert sleeper in daemon.family()
+    daemon.stop()
+    wait_for_exit(sleeper)
+    assert daemon.family() == []
+
+
+# --- cut short ---------------------------------------------------------------
+
+
+def test_stop_timeout_cuts_short_what_still_runs_and_answers_it(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1", "--stop-timeout", "0.3").wait_until_ready()
+    client = hold(daemon, gate)
+    client.send(bare("hello"))
+    daemon.wait_for_status(lambda status: status["waiting"] == 1)
+    began = time.monotonic()
+    daemon.process.send_signal(signal.SIGTERM)
+    replies = client.receive_all()
+    assert len(replies) == 2
+    assert code_of(replies[0]) in (-32003, -32005)
+    assert code_of(replies[1]) == -32005  # it was never started
+    daemon.wait_for_end()
+    assert 0.3 <= time.monotonic() - began < 4
+    assert daemon.family() == []
+    daemon.wait_for_log(r"still run after 0\.3 s")
+
+
+def test_a_task_that_ignores_sigterm_is_cut_short_all_the_same(start: Start, tmp_path: Path, drop: Drop) -> None:
+    (tmp_path / "stubborn.py").write_text(
+        "import signal, time\nfrom taskd import task\n"
+        "@task\ndef stay(target):\n"
+        "    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:\n"
+        "        signal.signal(number, signal.SIG_IGN)\n"
+        "    open(target, 'w').write('deaf')\n"
+        "    while True:\n        time.sleep(600)\n"
+    )
+    daemon = start("--app", "stubborn", "--workers", "1", "--stop-timeout", "0.2").wait_until_ready()
+    client = daemon.connect().send(bare("stay", drop.path))
+    assert drop.receive() == "deaf"
+    daemon.process.send_signal(signal.SIGTERM)
+    assert code_of(client.receive()) in (-32003, -32005)
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+def test_a_child_process_of_a_task_that_is_cut_short_ends_too(start: Start, gate: Gate) -> None:
+    daemon = start(*Apps, "--workers", "1", "--stop-timeout", "0.2").wait_until_ready()
+    client = hold(daemon, gate, gate.call("sleeper_and_stand"))
+    assert len(daemon.family()) == 4
+    daemon.process.send_signal(signal.SIGTERM)
+    assert code_of(client.receive()) in (-32003, -32005)
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_told_twice_it_ends_at_once(start: Start, make_gate: MakeGate, second: signal.Signals) -> None:
+    daemon = start("--workers", "3").wait_until_ready()
+    for gate in (make_gate(), make_gate()):
+        hold(daemon, gate)
+    tell(daemon, signal.SIGINT)
+    began = time.monotonic()
+    daemon.process.send_signal(second)
+    assert daemon.wait_for_end() < 0
+    assert time.monotonic() - began < 3
+    assert daemon.family() == []
+    assert "Unhandled" not in daemon.log
+
+
+def test_told_twice_without_a_pause_it_ends_all_the_same(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    hold(daemon, gate)
+    for _ in range(5):
+        daemon.process.send_signal(signal.SIGINT)
+    # Signals that come while one is pending are merged: tell it until it hears.
+    ending = time.monotonic() + TIMEOUT
+    while daemon.process.poll() is None and time.monotonic() < ending:
+        daemon.process.send_signal(signal.SIGINT)
+        os.sched_yield()
+    assert daemon.wait_for_end() != 0
+    assert daemon.family() == []
+
+
+def test_a_client_that_does_not_read_its_replies_holds_up_the_end_for_seconds_only(start: Start) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    client = daemon.connect().send(*[rpc(1, "big", 9_000_000)] * 4)
+    daemon.wait_for_status(lambda status: status["functions"] != [] and status["functions"][0]["done"] == 4)
+    began = time.monotonic()
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.wait_for_end()
+    assert time.monotonic() - began < 15
+    assert daemon.family() == []
+    client.close()
+
+
+def test_a_stop_while_the_app_is_imported_leaves_nothing(start: Start, tmp_path: Path, make_gate: MakeGate) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gate = make_gate()
+        (tmp_path / "slow.py").write_text(f"open({gate.path!r}).read()\n")
+        daemon = start("--app", "slow")
+        gate.wait_until_entered()
+        family = daemon.family()
+        assert len(family) == 2
+        daemon.process.send_signal(number)
+        assert daemon.wait_for_end() != 0
+        for pid in family:
+            wait_for_exit(pid)
+        assert daemon.family() == []
+
+
+def test_a_stop_while_workers_are_starting_leaves_nothing(start: Start, tmp_path: Path, gate: Gate) -> None:
+    (tmp_path / "slow.py").write_text(
+        "from taskd import on_worker_start, task\n"
+        f"@on_worker_start\ndef connect():\n    open({gate.path!r}).read()\n"
+        "@task\ndef one():\n    return 1\n"
+    )
+    daemon = start("--app", "slow", "--workers", "2", "--stop-timeout", "0.2").wait_until_ready()
+    client = daemon.connect().send(bare("one"))
+    gate.wait_until_entered()
+    daemon.process.send_signal(signal.SIGTERM)
+    assert code_of(client.receive()) == -32005
+    daemon.wait_for_end()
+    assert daemon.family() == []
+
+
+# --- a start that comes to nothing -------------------------------------------
+
+
+def last_words(output: str) -> list[str]:
+    """What was said beyond twistd's and Twisted's own lines about starting, without times."""
+    lines = [line.partition("] ")[2] or line for line in output.splitlines()]
+    noise = ("twistd ", "reactor class", "TaskFactory", "Site ", "listening on", "Main loop", "Server Shut")
+    return [line for line in lines if not line.startswith(noise)]
+
+
+def test_a_port_in_use_ends_the_start_with_one_sentence_that_names_the_endpoint(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        daemon = start("--listen", endpoint)
+        assert daemon.wait_for_end() == 1
+    (sentence,) = last_words(daemon.log)
+    assert endpoint in sentence
+    assert "in use" in sentence
+    assert daemon.family() == []
+
+
+def test_a_websocket_port_in_use_ends_the_start_too(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        daemon = start("--websocket", endpoint)
+        assert daemon.wait_for_end() == 1
+    (sentence,) = last_words(daemon.log)
+    assert endpoint in sentence
+    assert daemon.family() == []
+
+
+def test_a_unix_socket_that_is_served_already_ends_the_start_and_the_other_serves_on(
+    start: Start, tmp_path: Path
+) -> None:
+    endpoint = f"unix:{tmp_path}/socket"
+    first = start("--listen", endpoint, "--workers", "1").wait_until_ready()
+    second = start("--listen", endpoint, "--workers", "1")
+    assert second.wait_for_end() == 1
+    (sentence,) = last_words(second.log)
+    assert endpoint in sentence
+    assert connect_unix(tmp_path / "socket").ask(bare("hello")) == "Hello, World!"
+    assert first.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["nonsense", "tcp:nonsense", "tcp:1:interface=192.0.2.1", "unix:/there/is/no/such/directory", "tcp:70000"],
+)
+def test_an_endpoint_that_cannot_be_had_ends_the_start_and_is_named(start: Start, endpoint: str) -> None:
+    daemon = start("--listen", endpoint)
+    assert daemon.wait_for_end() == 1
+    (sentence,) = last_words(daemon.log)
+    assert endpoint in sentence
+    assert daemon.family() == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--workers", "0"), ("--workers", "many"), ("--workers", "1.5"), ("--stop-timeout", "-1"),
+        ("--stop-timeout", "nan"), ("--max-message", "1"), ("--max-queue", "-1"), ("--max-outstanding", "0"),
+        ("--nonsense",), ("--listen", "none", "--websocket", "none"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(start: Start, options: tuple[str, ...]) -> None:
+    daemon = start(*options)
+    assert daemon.wait_for_end() == 1
+    assert options[0].lstrip("-") in daemon.log
+    assert "Traceback" not in daemon.log
+    assert daemon.family() == []
+
+
+@pytest.mark.parametrize("daemonised", [False, True], ids=["nodaemon", "daemonised"])
+def test_the_pid_file_of_a_failed_start_is_removed(tmp_path: Path, pool_name: str, daemonised: bool) -> None:
+    mode = [] if daemonised else ["--nodaemon"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        options = [*mode, "--pidfile=own.pid", "taskd", *Apps, "--listen", endpoint, "--websocket", "none"]
+        ended = run_twistd(tmp_path, pool_name, *options)
+    assert ended.returncode == 1, ended.stdout
+    assert not (tmp_path / "own.pid").exists()
+    for pid in processes_marked(pool_name):
+        wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+    output = (tmp_path / "twistd.log").read_text() if daemonised else ended.stdout
+    assert endpoint in output
+    assert "cannot listen" in output
+
+
+def test_the_pid_file_is_there_while_the_server_runs_and_gone_after_it(tmp_path: Path, pool_name: str) -> None:
+    endpoints = ["--listen", f"unix:{tmp_path}/socket", "--websocket", "none"]
+    ended = run_twistd(tmp_path, pool_name, "--pidfile=own.pid", "taskd", *Apps, *endpoints, "--workers", "1")
+    assert ended.returncode == 0, ended.stdout
+    pid = int((tmp_path / "own.pid").read_text())
+    assert connect_unix(tmp_path / "socket").ask(bare("taskd.ping")) == "pong"
+    os.kill(pid, signal.SIGTERM)
+    wait_for_exit(pid)
+    assert not (tmp_path / "own.pid").exists()
+    assert processes_marked(pool_name) == []

@@ -1,0 +1,151 @@
+"""The page at the websocket's port, and the gateway as a resource of `twistd web`."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import subprocess
+
+import pytest
+import pytest_twisted
+
+from taskd import __version__
+from tests.live.peers import bare, rpc
+from tests.live.support import BIN, TIMEOUT
+
+KEY = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", **KEY}
+
+
+@pytest.fixture
+def web(clean_start):
+    """Start a `twistd web` that serves the gateway; its port number is `web_port`."""
+
+    def start_one(**environ):
+        daemon = clean_start(
+            "--port", "tcp:0:interface=127.0.0.1", "--class", "taskd.web.Root", web=True, env=environ
+        )  # fmt: skip
+        daemon.web_port = int(daemon.wait_for_log(r"Site starting on (\d+)")[1])
+        return daemon
+
+    return start_one
+
+
+@pytest.fixture(params=["twistd taskd", "twistd web"])
+def port(request):
+    """The port of a gateway, of either kind."""
+    if request.param == "twistd taskd":
+        return request.getfixturevalue("shared").port(2)
+    shared = request.getfixturevalue("shared")
+    return request.getfixturevalue("web")(TASKD_TASK_SERVER=shared.tcp).web_port
+
+
+def request(port, method, path, headers=None):
+    """The response to one HTTP request, and its body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    connection.request(method, path, headers=headers or {})
+    response = connection.getresponse()
+    body = response.read() if response.status != 101 else b""
+    connection.close()
+    return response, body.decode()
+
+
+# --- twistd web --------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_twistd_web_serves_the_gateway(web, shared, websocket):
+    port = web(TASKD_TASK_SERVER=shared.tcp).web_port
+    ws = await websocket(f"ws://127.0.0.1:{port}/")
+    assert await ws.send(bare("hello")).receive() == "task complete"
+    assert (await ws.ask(rpc("hello", {"name": "Ann"})))["result"] == "Hello, Ann!"
+
+
+@pytest_twisted.ensureDeferred
+async def test_its_task_servers_link_and_origins_come_from_the_environment(web, fake, refusing, websocket):
+    server = fake(lambda message: message.answer("done"))
+    port = web(
+        TASKD_TASK_SERVER=f"{refusing} {server.endpoint}",
+        TASKD_LINK="pooled",
+        TASKD_ALLOW_ORIGIN="https://one.example https://*.two.example",
+    ).web_port
+    for origin in ("https://one.example", "https://www.two.example"):
+        ws = await websocket(f"ws://127.0.0.1:{port}/", origin=origin)
+        for number in range(3):
+            assert (await ws.ask(rpc("hello", None, number)))["result"] == "done"
+    assert server.most_open == 1, "the link is pooled"
+    with pytest.raises(ConnectionError, match="403"):
+        await websocket(f"ws://127.0.0.1:{port}/", origin="https://three.example")
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [({"TASKD_LINK": "sometimes"}, "sometimes"), ({"TASKD_TASK_SERVER": "tcp:nowhere"}, "tcp:nowhere")],
+)
+def test_twistd_web_says_which_setting_is_wrong_and_does_not_start(tmp_path, monkeypatch, environ, said):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    command = [BIN / "twistd", "-n", "--pidfile=", "web", "--port", "tcp:0", "--class", "taskd.web.Root"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest_twisted.ensureDeferred
+async def test_twistd_web_stops_at_sigterm_with_a_websocket_open(web, shared, websocket):
+    daemon = web(TASKD_TASK_SERVER=shared.tcp)
+    ws = await websocket(f"ws://127.0.0.1:{daemon.web_port}/")
+    assert await ws.send(bare("hello")).receive() == "task complete"
+    assert daemon.stop() == -signal.SIGTERM
+
+
+# --- over HTTP, of either kind -----------------------------------------------
+
+
+def test_there_is_a_plain_page(port):
+    response, page = request(port, "GET", "/")
+    assert response.status == 200
+    assert response.getheader("content-type") == "text/html; charset=utf-8"
+    assert page.startswith("<!DOCTYPE html>")
+    assert f"taskd {__version__}" in page
+    head, body = request(port, "HEAD", "/")
+    assert (head.status, body) == (200, "")
+
+
+def test_the_page_is_nowhere_else(port):
+    response, _ = request(port, "GET", "/no/such/page")
+    assert response.status == 404
+
+
+def test_nothing_can_be_posted(port):
+    response, _ = request(port, "POST", "/")
+    assert response.status == 405
+    assert "GET" in response.getheader("allow")
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_path_takes_websockets(port, websocket):
+    for path in ("", "/", "/ws", "/a/b/c?d=e"):
+        ws = await websocket(f"ws://127.0.0.1:{port}{path}")
+        assert await ws.send(bare("hello")).receive() == "task complete"
+
+
+def test_the_upgrade_header_is_read_as_http_has_it(port):
+    assert request(port, "GET", "/", {**UPGRADE, "Upgrade": "WebSocket"})[0].status == 101
+    assert request(port, "GET", "/", {**UPGRADE, "Connection": "keep-alive, Upgrade"})[0].status == 101
+    assert request(port, "GET", "/", {"Upgrade": "h2c", "Connection": "Upgrade"})[0].status == 200
+
+
+def test_a_handshake_that_is_none_is_refused_and_costs_nothing(port):
+    for headers in (
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+        {**UPGRADE, "Sec-WebSocket-Key": "short"},
+        {**UPGRADE, "Sec-WebSocket-Version": "99"},
+    ):
+        response, _ = request(port, "GET", "/", headers)
+        assert 400 <= response.status < 500, headers
+    assert request(port, "POST", "/", UPGRADE)[0].status in (400, 405)
+    assert request(port, "GET", "/")[0].status == 200
