@@ -28,7 +28,17 @@ __all__ = [
     "WaitTimeout",
     "WorkerLost",
     "exception_for",
+    "quoted",
 ]
+
+
+MAX_QUOTED = 100
+"""Characters of a caller's own text that an error quotes: enough to know it again."""
+
+
+def quoted(text: str, limit: int = MAX_QUOTED) -> str:
+    """A caller's text as an error quotes it: it may be as long as a message, the answer must not."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 class TaskdError(Exception):

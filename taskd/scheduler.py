@@ -136,9 +136,10 @@ class Scheduler(Generic[Job]):
         """Let a job wait. Raises `Busy` where the queue is full.
 
         The queue holds what idle workers cannot take at once: as long as one
-        is idle it is not full.
+        is idle it is not full. Jobs that are held do not count: a caller that
+        reads nothing is not to make the server busy for the others.
         """
-        if self.waiting >= self.max_queue + len(self._idle):
+        if len(self._waiting) >= self.max_queue + len(self._idle):
             raise Busy(
                 f"the queue is full: {self.max_queue} tasks are waiting", retry_after=self._estimated_wait()
             )

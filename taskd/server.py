@@ -14,7 +14,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskd import __version__
-from taskd.errors import InternalError, InvalidParams, MethodNotFound, ShuttingDown, TaskdError, WorkerLost
+from taskd.errors import (
+    InternalError,
+    InvalidParams,
+    MethodNotFound,
+    ShuttingDown,
+    TaskdError,
+    WorkerLost,
+    quoted,
+)
 from taskd.messages import Call, Failure, Outcome, Progress, Result
 from taskd.pool.channel import NULL, Done, Failed, Reported, Run
 from taskd.pool.pool import LostWorker, Pool, PoolConfig, signal_name
@@ -212,7 +220,7 @@ class TaskServer:
             raise ShuttingDown("the server is shutting down")
         # Until the app is imported nobody knows its functions: let the call wait.
         if self._functions and call.function not in self._functions:
-            raise MethodNotFound(f"no such function: {call.function}")
+            raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_job += 1
         self._scheduler.submit(Job(self._last_job, request, caller, self._clock.seconds()))
 

@@ -14,6 +14,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.process import reapAllProcesses
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -370,6 +371,7 @@ def wait(reactor: Any, deferred: Deferred[_Result]) -> _Result:
     try:
         while not results and not failures:
             reactor.iterate(0.1)
+            reapAllProcesses()  # no handler of SIGCHLD does it yet
     except KeyboardInterrupt:
         raise StartError("taskd: interrupted at the start") from None
     if failures:

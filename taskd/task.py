@@ -23,7 +23,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from taskd.errors import InvalidParams
+from taskd.errors import InvalidParams, quoted
 
 __all__ = [
     "FunctionInfo",
@@ -64,23 +64,27 @@ def python_name(argument: str) -> str:
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+MAX_REASON = 500
+"""Characters of a reason why an argument does not fit: it may quote the argument."""
+
 _ARRAY_STARTS, _NULL_STARTS = b"[n"
 _EXPECTED = re.compile(r"Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*?)`)?(?: - at `\$(?P<path>.*)`)?$")
 
 
-def _custom_type(info: Any, seen: frozenset[int] = frozenset()) -> type | None:
+def _custom_type(info: Any, seen: set[int]) -> type | None:
     """The first type in an annotation that msgspec does not know; None where it knows all."""
     if isinstance(info, msgspec.inspect.CustomType):
         return info.cls
     if id(info) in seen:
-        return None  # a structure that holds itself
+        return None  # a structure that holds itself, or one that stands in many places
+    seen.add(id(info))
     if isinstance(info, tuple):
         parts: Iterable[Any] = info
     elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
         parts = (getattr(info, name) for name in info.__struct_fields__)
     else:
         return None
-    return next((found for part in parts if (found := _custom_type(part, seen | {id(info)}))), None)
+    return next((found for part in parts if (found := _custom_type(part, seen))), None)
 
 
 class Parameters:
@@ -113,7 +117,7 @@ class Parameters:
     def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
         annotation = parameter.annotation
         kind = Any if annotation in (parameter.empty, object) else annotation
-        if (custom := _custom_type(msgspec.inspect.type_info(kind))) is not None:
+        if (custom := _custom_type(msgspec.inspect.type_info(kind), set())) is not None:
             raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
         return msgspec.json.Decoder(kind)
 
@@ -164,7 +168,8 @@ class Parameters:
                 named[name] = self._convert(name, self._more_named, raw)
             else:
                 known = ", ".join(self._named) or "none"
-                raise InvalidParams(f"no parameter {name!r}; the parameters are: {known}", argument=name)
+                shown = quoted(name)
+                raise InvalidParams(f"no parameter {shown!r}; the parameters are: {known}", argument=shown)
         left_out: str | None = None
         for parameter in self._named.values():
             if parameter.name not in named:
@@ -188,14 +193,15 @@ class Parameters:
         try:
             return decoder.decode(raw)
         except msgspec.ValidationError as error:
+            name = quoted(name)
             data = {"argument": name}
             if match := _EXPECTED.match(str(error)):
                 found = match.groupdict()
                 data["argument"] = name + (found.pop("path") or "")
                 data |= {key: value for key, value in found.items() if value}
-            raise InvalidParams(f"argument {name!r}: {error}", **data) from None
+            raise InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data) from None
         except Exception as error:  # a type of the app may check more, and raise what it likes
-            why = f"{type(error).__name__}: {error}"
+            why = quoted(f"{type(error).__name__}: {error}", MAX_REASON)
             raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from None
 
 

@@ -163,7 +163,7 @@ class TaskProtocol(LinearLineReceiver):
         self.transport.abortConnection()
 
     def finish(self) -> None:
-        """The server ends: take nothing more, send what is owed, and close."""
+        """The server ends: close, once all that has come is answered and sent."""
         if not self._closed:
             self._session.end()
             self.flush()

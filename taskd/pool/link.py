@@ -29,7 +29,7 @@ from taskd.pool.channel import (
 )
 from taskd.task import FunctionInfo
 
-__all__ = ["ForkServerLink", "ForkServerObserver", "adopt"]
+__all__ = ["ForkServerLink", "ForkServerObserver"]
 
 _CONTROL = 3
 """The descriptor at which the fork server finds its control socket (`forkserver.CONTROL`)."""
@@ -57,13 +57,6 @@ class ForkServerObserver(Protocol):
         """The process is gone, and with it, soon, every worker that it forked."""
 
 
-def adopt(reactor: Any, end: socket.socket, protocol: LinearLineReceiver) -> None:
-    """Connect `protocol` to a socket of ours, which the reactor takes over."""
-    end.setblocking(False)
-    reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: protocol))
-    end.close()
-
-
 class ForkServerLink(ProcessProtocol):
     """One fork server process, from its start to its end.
 
@@ -81,7 +74,11 @@ class ForkServerLink(ProcessProtocol):
         self._kill: interfaces.IDelayedCall | None = None
         self._control = _Control(self)
         ours, theirs = socket.socketpair()
-        adopt(reactor, ours, self._control)
+        ours.setblocking(False)
+        with ours:  # the reactor makes itself a descriptor of its own
+            reactor.adoptStreamConnection(
+                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: self._control)
+            )
         self._control.transport.write(encode(config))
         with theirs, open(os.devnull, "rb") as nothing:
             self._process = reactor.spawnProcess(

@@ -51,7 +51,8 @@ def _import(app: str, directory: str) -> None:
         raise AppError(f"--app {app}: {path.stem!r} cannot be a module's name")
     sys.path.insert(0, str(path.parent))
     module = importlib.import_module(path.stem)
-    if module.__file__ is None or not path.samefile(module.__file__):
+    origin = getattr(module, "__file__", None)
+    if origin is None or not path.samefile(origin):
         raise AppError(
             f"--app {app}: a module {path.stem!r} is there already ({module}); give the file another name"
         )

@@ -10,21 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from taskd.errors import StartError
-from taskd.lines import LinearLineReceiver
 from taskd.pool.channel import (
-    MAX_LINE,
     Config,
     Done,
     Failed,
@@ -34,8 +29,9 @@ from taskd.pool.channel import (
     decode_from_worker,
     encode,
 )
-from taskd.pool.link import KILL_AFTER, ForkServerLink, adopt
+from taskd.pool.link import KILL_AFTER, ForkServerLink
 from taskd.pool.output import OutputReader
+from taskd.pool.socket import WorkerSocket
 from taskd.task import FunctionInfo
 
 __all__ = ["LostWorker", "Pool", "PoolConfig", "PoolObserver"]
@@ -59,9 +55,9 @@ class LostWorker:
     """
 
     code: int | None
-    read_all: bool
     peak_kib: int | None = None
     reason: str = ""
+    read_all: bool = True
 
     def describe(self) -> str:
         """How it ended, in words."""
@@ -126,7 +122,7 @@ class _Worker:
 
     number: int
     slot: _Slot
-    channel: _Channel
+    channel: WorkerSocket
     output: OutputReader
     descriptors: tuple[int, int]
     pid: int | None = None
@@ -134,7 +130,6 @@ class _Worker:
     job: str = ""
     gone: Deferred[None] = field(default_factory=Deferred)
     exit: LostWorker | None = None
-    closed: Failure | None = None
     kill: IDelayedCall | None = None
 
 
@@ -168,7 +163,7 @@ class Pool:
         """Give a worker a job."""
         worker = self._workers[number]
         worker.job = f"{run.function} #{run.job}"
-        worker.channel.transport.write(encode(run))
+        worker.channel.send(encode(run))
 
     def kill(self, number: int, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal to a worker's process group, and end what it started with it."""
@@ -195,7 +190,7 @@ class Pool:
             self._retry.cancel()
             self._retry = None
         for worker in self._workers.values():
-            worker.channel.transport.loseWriteConnection()
+            worker.channel.end_sending()
             self._kill_later(worker)
         everyone = DeferredList([worker.gone for worker in self._workers.values()])
         return everyone.addCallback(lambda _: self._stop_fork_server())
@@ -242,7 +237,7 @@ class Pool:
         self._can_fork = False
         for worker in list(self._workers.values()):
             if worker.exit is None:
-                self._note_exit(worker, LostWorker(None, True, reason=f"the fork server ended ({how})"))
+                self._note_exit(worker, LostWorker(None, reason=f"the fork server ended ({how})"))
         if self._stopping:
             if not self.loaded.called:
                 self.loaded.errback(StartError("taskd: stopped while the app was being imported"))
@@ -272,11 +267,15 @@ class Pool:
             return
         self._last_number += 1
         number = self._last_number
-        channel = _Channel(self, number)
+        channel = WorkerSocket(
+            self._reactor,
+            ours,
+            lambda lines: self._channel_said(number, lines),
+            lambda: self._channel_closed(number),
+        )
         output = OutputReader(self._reactor, read_end, lambda line: self._log_output(number, line))
         worker = _Worker(number, slot, channel, output, (theirs.detach(), write_end))
         slot.worker = self._workers[number] = worker
-        adopt(self._reactor, ours, channel)
         self._observer.worker_started(number)
         self._fork_server.fork(number, *worker.descriptors)
 
@@ -287,19 +286,19 @@ class Pool:
         worker.pid = pid
         if pid is None:
             self.log.error("a worker cannot be started: {reason}", reason=reason)
-            self._note_exit(worker, LostWorker(None, True, reason=f"fork: {reason}"))
+            self._note_exit(worker, LostWorker(None, reason=f"fork: {reason}"))
 
     def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
         """The process is gone; what it sent may still be in the socket."""
-        self._note_exit(self._workers[number], LostWorker(code, True, peak_kib))
+        self._note_exit(self._workers[number], LostWorker(code, peak_kib))
 
     def _note_exit(self, worker: _Worker, ending: LostWorker) -> None:
         worker.exit = ending
         self._close_descriptors(worker)
-        if worker.closed is None:
+        if worker.channel.connected:
             # Should a child of the task hold the other end open, there would
             # be no end of file: this makes one, behind what was already sent.
-            worker.channel.shut_down_reading()
+            worker.channel.end_receiving()
         else:
             self._bury(worker)
 
@@ -309,7 +308,7 @@ class Pool:
             os.close(descriptor)
         worker.descriptors = ()  # type: ignore[assignment]
 
-    def channel_said(self, number: int, lines: list[bytes]) -> None:
+    def _channel_said(self, number: int, lines: list[bytes]) -> None:
         """Hand on what a worker sent; one that sends nonsense is killed."""
         worker = self._workers[number]
         messages: list[Done | Failed | Reported] = []
@@ -335,10 +334,9 @@ class Pool:
         if messages:
             self._observer.worker_said(number, messages)
 
-    def channel_closed(self, number: int, reason: Failure) -> None:
+    def _channel_closed(self, number: int) -> None:
         """A worker's channel is closed: it has ended, or is about to."""
         worker = self._workers[number]
-        worker.closed = reason
         if worker.exit is not None:
             self._bury(worker)
         elif worker.kill is None:
@@ -350,14 +348,10 @@ class Pool:
     def _bury(self, worker: _Worker) -> None:
         """Nothing more will come from this worker: tell, and replace it."""
         assert worker.exit is not None
-        assert worker.closed is not None
         worker.output.close()
         if worker.kill is not None and worker.kill.active():
             worker.kill.cancel()
-        # A unix socket whose peer closed it with data unread is reset, not
-        # ended: that is how we know that the worker never read its job.
-        read_all = worker.closed.check(ConnectionDone) is not None
-        lost = LostWorker(worker.exit.code, read_all, worker.exit.peak_kib, worker.exit.reason)
+        lost = replace(worker.exit, read_all=worker.channel.read_all)
         del self._workers[worker.number]
         slot = worker.slot
         slot.worker = None
@@ -395,24 +389,3 @@ class Pool:
 def _backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
     return min(FIRST_DELAY * 2.0 ** min(failures, 16), MAX_DELAY)
-
-
-class _Channel(LinearLineReceiver):
-    """The socket to one worker."""
-
-    MAX_LENGTH = MAX_LINE
-
-    def __init__(self, pool: Pool, number: int) -> None:
-        self._pool = pool
-        self._number = number
-
-    def lines_received(self, lines: list[bytes]) -> None:
-        self._pool.channel_said(self._number, lines)
-
-    def shut_down_reading(self) -> None:
-        """Have the socket end behind what the peer has sent."""
-        with suppress(OSError):
-            self.transport.socket.shutdown(socket.SHUT_RD)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._pool.channel_closed(self._number, reason)

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 from setproctitle import setproctitle
 
-from taskd.errors import InvalidParams, TaskFailed, TooLarge
+from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.pool.channel import (
     MAX_LINE,
     NULL,
@@ -177,26 +177,24 @@ class Worker:
         try:
             args, kwargs = task.parameters.bind(run.args)
         except InvalidParams as error:
-            data = Raw(msgspec.json.encode(error.data)) if error.data else NULL
-            return Failed(run.job, 0.0, False, error.code, f"{run.function}: {error.message}", data, None)
+            return _refused(run.job, 0.0, error, f"{run.function}: {error.message}")
         try:
             result = self._call(task, args, kwargs)
         except BaseException as error:  # SystemExit too: a task ends, not its worker.
-            seconds = time.perf_counter() - started
-            return self._failed(run.job, seconds, error)
+            return self._raised(run.job, time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
+        wrote = self._wrote()
         try:
-            value = msgspec.json.encode(result)
+            value = _json(result)
         except Exception as error:
-            message = f"the result is not JSON ({type(result).__name__}): {error}"
-            data = Raw(msgspec.json.encode({"type": type(result).__name__, "message": str(error)}))
-            return Failed(run.job, seconds, self._wrote(), TaskFailed.code, message, data, None)
+            kind = type(result).__name__
+            bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
+            return _refused(run.job, seconds, bad, output=wrote)
         if len(value) >= self._config.max_result:
             limit = self._config.max_result
-            message = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
-            data = Raw(b'{"limit":%d}' % limit)
-            return Failed(run.job, seconds, self._wrote(), TooLarge.code, message, data, None)
-        return Done(run.job, seconds, self._wrote(), Raw(value))
+            size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
+            return _refused(run.job, seconds, TooLarge(size, limit=limit), output=wrote)
+        return Done(run.job, seconds, wrote, Raw(value))
 
     def _call(self, task: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if not task.is_async:
@@ -207,7 +205,7 @@ class Worker:
             self._event_loop = Runner()
         return self._event_loop.run(task.function(*args, **kwargs))
 
-    def _failed(self, job: int, seconds: float, error: BaseException) -> Failed:
+    def _raised(self, job: int, seconds: float, error: BaseException) -> Failed:
         kind = type(error)
         name = (
             kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -254,6 +252,29 @@ class Worker:
         setproctitle(f"{self._config.name}: {doing}")
 
 
+def _refused(
+    job: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
+) -> Failed:
+    """A failure that has no traceback which would help anybody."""
+    data = Raw(_encode(error.data)) if error.data else NULL
+    return Failed(job, seconds, output, error.code, _encodable(message or error.message), data, None)
+
+
+_only_one = msgspec.json.Decoder(tuple[Raw])
+
+
+def _json(result: Any) -> bytes:
+    """The JSON of a result, on one line. Raises where there is none.
+
+    A task may return a `msgspec.Raw`, which is encoded as it is.
+    """
+    value = msgspec.json.encode(result)
+    _only_one.decode(b"[%b]" % value)
+    if not value.isascii():
+        value.decode("utf-8")
+    return value.replace(b"\n", b" ") if b"\n" in value else value
+
+
 def _number(value: Any) -> int | float:
     """A number of any library as one that JSON has. Raises `TypeError` or `ValueError` for what is none."""
     if not isinstance(value, numbers.Real):
@@ -274,5 +295,7 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _encode(data: dict[str, str]) -> bytes:
-    return msgspec.json.encode({key: _encodable(value) for key, value in data.items()})
+def _encode(data: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(
+        {key: _encodable(value) if isinstance(value, str) else value for key, value in data.items()}
+    )

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from taskd.errors import InvalidRequest, ParseError, TaskdError
+from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
 from taskd.messages import NO_OPTIONS, Call, Dialect, Failure, Options, Outcome, Progress, Result
 
 __all__ = [
@@ -69,17 +69,23 @@ _MEMBERS = {
     Dialect.JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
 }
 
+MAX_BATCH = 1000
+"""Requests in one batch: its replies go out as one message, which must not grow without end."""
+
 _envelope = msgspec.json.Decoder(_Envelope)
-_raw = msgspec.json.Decoder(Raw)
-_elements = msgspec.json.Decoder(list[Raw])
+# An array of so many places: of a longer one no more than these are made.
+_Elements = msgspec.defstruct(
+    "_Elements",
+    [(f"element_{number}", Raw, Raw()) for number in range(MAX_BATCH)],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+_elements = msgspec.json.Decoder(_Elements)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _options = msgspec.json.Decoder(Options)
 _string = msgspec.json.Decoder(str)
-MAX_SHOWN = 100
-"""Characters of a caller's own text that an error quotes: enough to know it again."""
-
 _AT_BYTE = re.compile(r"\(byte (\d+)\)$")
-_CONTAINERS = _OBJECT_STARTS, _ARRAY_STARTS = b"{["
+_CONTAINERS = b"{["
 _ID_STARTS = b'"-0123456789n'
 
 
@@ -138,13 +144,16 @@ def _request(envelope: _Envelope) -> Call | None:
 def _parse_slowly(line: bytes) -> Parsed:
     """A batch, or a message with a mistake in it: find out which."""
     try:
-        whole = _raw.decode(line)  # only checked to be JSON: numbers may be of any size
-        first = memoryview(whole)[0]
-        if first == _ARRAY_STARTS:
-            return _batch(_elements.decode(whole))
-        if first == _OBJECT_STARTS:
-            return _refuse_object(_members.decode(whole))
+        # What is inside is only checked to be JSON: numbers may be of any size.
+        match line.lstrip()[:1]:
+            case b"[":
+                return _batch(line)
+            case b"{":
+                return _refuse_object(_members.decode(line))
+        msgspec.json.decode(line)
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
+    except msgspec.ValidationError:
+        return Invalid(InvalidRequest("a request is a JSON object, not a number"))
     except RecursionError:
         return Invalid(ParseError("nested too deeply"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -157,7 +166,12 @@ def _parse_slowly(line: bytes) -> Parsed:
         return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
 
 
-def _batch(elements: list[Raw]) -> Batch | Invalid:
+def _batch(array: bytes) -> Batch | Invalid:
+    try:
+        places = msgspec.structs.astuple(_elements.decode(array))
+    except msgspec.ValidationError:
+        return Invalid(InvalidRequest(f"a batch holds at most {MAX_BATCH} requests", limit=MAX_BATCH))
+    elements = [element for element in places if memoryview(element).nbytes]
     if not elements:
         return Invalid(InvalidRequest("a batch holds at least one request"))
     return Batch(tuple(_element(bytes(element)) for element in elements))
@@ -193,7 +207,7 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
     for member in members:
         if member not in _MEMBERS[dialect]:
             allowed = ", ".join(_MEMBERS[dialect])
-            shown = _shown(member)
+            shown = quoted(member)
             return InvalidRequest(f'unknown member "{shown}"; a request has: {allowed}', member=shown)
     try:
         _string.decode(members[name_member])
@@ -206,18 +220,13 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
     return _mistake_in_options(members.get("options"))
 
 
-def _shown(name: str) -> str:
-    """A name as it is quoted back: it may be as long as a message, the answer must not."""
-    return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
-
-
 def _mistake_in_options(options: Raw | None) -> InvalidRequest:
     try:
         known = ", ".join(field.name for field in msgspec.structs.fields(Options))
         given = _members.decode(options if options is not None else b"")
         for option in given:
             if option not in Options.__struct_fields__:
-                shown = _shown(option)
+                shown = quoted(option)
                 return InvalidRequest(
                     f'unknown option "{shown}"; the options are: {known}', member=f"options.{shown}"
                 )

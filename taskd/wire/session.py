@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
+from taskd.errors import ParseError, StateError, TaskdError, TooLarge
 from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
 from taskd.wire.dialects import Batch, Invalid, batch_reply, parse, progress_line, reply_line
 
@@ -26,9 +26,6 @@ __all__ = ["MAX_OUTSTANDING", "Request", "Session", "task_complete"]
 MAX_OUTSTANDING = 1000
 """Requests of one connection under way at once: enough to keep any pool busy,
 few enough that one client cannot fill the server's queue of 10 000 alone."""
-
-MAX_BATCH = 1000
-"""Requests in one batch: its replies go out as one message, which must not grow without end."""
 
 BareReply = Callable[[Outcome], bytes]
 
@@ -129,11 +126,9 @@ class Session:
                     self._in_order.append(request)
                 started.append(request)
             elif type(parsed) is Batch:
-                if len(parsed.items) > MAX_BATCH:
-                    self._refuse(Invalid(_too_many(len(parsed.items))))
-                else:
-                    started += self._start_batch(parsed)
-            elif type(parsed) is Invalid:
+                started += self._start_batch(parsed)
+            else:
+                assert isinstance(parsed, Invalid)
                 self._refuse(parsed)
         return started
 
@@ -209,12 +204,10 @@ class Session:
         in_order = self._in_order
         while in_order:
             first = in_order[0]
-            if type(first) is Request:
-                if first._ready is None:
-                    return
-                self._outbox.append(first._ready)
-            elif isinstance(first, bytes):
-                self._outbox.append(first)
+            ready = first._ready if isinstance(first, Request) else first
+            if ready is None:
+                return
+            self._outbox.append(ready)
             in_order.popleft()
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
@@ -242,10 +235,6 @@ class Session:
             and not self._in_order
             and not self._outbox
         )
-
-
-def _too_many(items: int) -> InvalidRequest:
-    return InvalidRequest(f"a batch holds at most {MAX_BATCH} requests, not {items}", limit=MAX_BATCH)
 
 
 def too_large(limit: int) -> TooLarge:
