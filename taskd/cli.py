@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater, react
 
@@ -67,6 +68,8 @@ def _run(main: Callable[[Any, TaskClient], Awaitable[None]], server: str, via: s
             _fail(f"{error.name}: {error.message}")
         except BrokenPipeError:
             raise SystemExit(1) from None  # whoever read our output has seen enough
+        except (OSError, ValueError) as error:  # a file of the user's
+            _fail(str(error), 2)
         finally:
             client.close()
 
@@ -165,7 +168,7 @@ def _json(value: Any) -> str:
 
 def _bar(*, transient: bool = False) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -217,14 +220,11 @@ def map_(
         with open(file, encoding="utf-8-sig", newline="") as counted:
             total = count_rows(file, counted)
         with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
-            mapping = _Mapping(reactor, client, function, FailedRows(failed, file, _create), results)
+            mapping = _Mapping(reactor, client, function, FailedRows(failed, _create), results)
             await mapping.run(read_rows(file, rows, annotations), total, concurrency)
         mapping.summarise()
 
-    try:
-        _run(run, server, via)
-    except (OSError, ValueError) as error:
-        _fail(f"{file}: {error}", 2)
+    _run(run, server, via)
 
 
 def _create(path: str) -> TextIO:
@@ -343,7 +343,7 @@ def functions(server: str, via: str | None, *, as_json: bool) -> None:
             return
         table = _table("function", "")
         for function in answer:
-            table.add_row(function["signature"], function["summary"])
+            table.add_row(Text(function["signature"]), Text(function["summary"]))
         _out.print(table)
 
     _run(run, server, via)
@@ -379,7 +379,7 @@ def _print_status(answer: dict[str, Any]) -> None:
             str(worker["pid"] or ""),
             worker["state"],
             _duration(worker["seconds"]),
-            worker["function"] or "",
+            Text(worker["function"] or ""),
             f"#{worker['job']}" if worker["job"] else "",
             str(worker["done"]),
         )
@@ -389,7 +389,7 @@ def _print_status(answer: dict[str, Any]) -> None:
         for function in answer["functions"]:
             times = (_duration(function["mean"]), _duration(function["longest"]))
             counts = (str(function[key]) for key in ("done", "failed", "lost"))
-            table.add_row(function["name"], *counts, *times)
+            table.add_row(Text(function["name"]), *counts, *times)
         _out.print(table)
 
 

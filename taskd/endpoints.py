@@ -81,6 +81,8 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         if kind == "ssl":
             return _ssl_server(reactor, *positional, **named)
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
+        if kind == "unix" and "mode" not in named:
+            more += ":mode=600"  # who may connect may run tasks
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
     except Exception as error:
         raise ValueError(
@@ -113,7 +115,9 @@ def client_description(address: IAddress) -> str | None:
     """The client endpoint string that reaches a server which listens at `address`; None for unknown kinds."""
     if isinstance(address, UNIXAddress):
         name = address.name.decode() if isinstance(address.name, bytes) else address.name
-        return f"unix:{quoteStringArgument(name)}" if name else None
+        if not name:
+            return None
+        return "unix:" + quoteStringArgument(name).replace("=", "\\=")
     if isinstance(address, IPv4Address | IPv6Address):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
         return f"tcp:{quoteStringArgument(host)}:{address.port}"
@@ -186,7 +190,15 @@ def _ssl_server(
         extraCertChain=[certificate.original for certificate in chain],
         trustRoot=_trust_root(clientCA) if clientCA is not None else None,
     )
+    _check_key(options)
     return SSL4ServerEndpoint(reactor, int(port), options, int(backlog), interface)
+
+
+def _check_key(options: ssl.CertificateOptions) -> None:
+    try:
+        options.getContext().check_privatekey()
+    except SSL.Error as error:
+        raise ValueError("the private key does not belong to the certificate") from error
 
 
 def _load_certificates(path: str) -> list[ssl.Certificate]:
@@ -248,6 +260,9 @@ class _VerifyingClient:
         self._host = host
         self._is_address = isIPAddress(host) or isIPv6Address(host)
         self._context = options.getContext()
+        # On the context, and not on each connection: only what this one
+        # raises is what pyOpenSSL raises from the handshake.
+        self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verifier())
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """A connection whose handshake fails with `CertificateRefused`, and not merely fails."""
@@ -255,7 +270,6 @@ class _VerifyingClient:
         connection.set_app_data(tlsProtocol)
         if not self._is_address:
             connection.set_tlsext_host_name(self._host.encode("idna"))
-        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verifier())
         return connection
 
     def _verifier(self) -> Callable[[SSL.Connection, crypto.X509, int, int, int], bool]:
@@ -311,6 +325,8 @@ def _tls_client(
         certificate=own.original if own is not None else None,
         extraCertChain=[link.original for link in chain] or None,
     )
+    if key is not None:
+        _check_key(options)
     tcp = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
     endpoint: IStreamClientEndpoint = wrapClientTLS(_VerifyingClient(host, options), tcp)
     return endpoint

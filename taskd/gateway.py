@@ -27,6 +27,8 @@ from taskd.wire.session import Request, Session, task_complete
 
 __all__ = ["Gateway", "GatewayConfig", "is_allowed_origin", "link_kind"]
 
+_log = Logger(namespace="taskd.gateway")
+
 MAX_IN_FLIGHT = 100
 """Messages of one websocket under way at once: more than a page ever has, and
 few enough that one user cannot take all of a pool's queue."""
@@ -114,7 +116,7 @@ class GatewayProtocol(WebSocketServerProtocol):
             raise ConnectionDeny(503, "shutting down")
         host = request.headers.get("host", "")
         if not is_allowed_origin(request.origin or None, host, gateway.config.allow_origins):
-            gateway.log.warn("refused a websocket from a page of {origin!r}", origin=request.origin)
+            _log.warn("refused a websocket from a page of {origin!r}", origin=request.origin)
             raise ConnectionDeny(403, f"pages of {request.origin} are not allowed here: see --allow-origin")
 
     def onOpen(self) -> None:
@@ -177,7 +179,7 @@ class GatewayProtocol(WebSocketServerProtocol):
         """The wait was ended by us, or there is a bug in it."""
         if reason.check(CancelledError):
             return Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
-        self.factory.gateway.log.failure("a bug in taskd", reason)
+        _log.failure("a bug in taskd", reason)
         return Failure.of(InternalError("a bug in taskd; see the gateway's log"))
 
     def _ended(self, outcome: Outcome, request: Request, done: Deferred[Outcome]) -> None:
@@ -215,7 +217,7 @@ class GatewayProtocol(WebSocketServerProtocol):
         self._send(resumed=True)
 
     def _stalled(self) -> None:
-        self.factory.gateway.log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
+        _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
         self.dropConnection(abort=True)
 
     def onAutoPingTimeout(self) -> None:
@@ -264,6 +266,7 @@ class GatewayFactory(WebSocketServerFactory):
             # Autobahn's default lets every origin in; so does this, because
             # `onConnect` checks it, and says what would be right.
             allowedOrigins=["*"],
+            allowNullOrigin=True,
             maxFramePayloadSize=limit,
             maxMessagePayloadSize=limit,
             autoPingInterval=PING_INTERVAL,
@@ -275,8 +278,6 @@ class GatewayFactory(WebSocketServerFactory):
 
 class Gateway:
     """All websockets, and the link to the task servers that they share."""
-
-    log = Logger(namespace="taskd.gateway")
 
     def __init__(self, reactor: Any, config: GatewayConfig) -> None:
         self.reactor = reactor

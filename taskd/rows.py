@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 
 from taskd.task import wire_name
+from taskd.wire.framing import MAX_MESSAGE
 
 __all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
 
@@ -19,16 +22,20 @@ ERROR_COLUMN = "taskd_error"
 """Where a failed row says why. Ignored when the file is read again, so that
 the file of failed rows can itself be mapped."""
 
-_NUMBERS = {"int", "float"}
+_NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the line that it begins on, its text as it was, and its arguments or what is wrong with it."""
+    """One row: the line that it begins on, and its arguments, or what is wrong with it.
+
+    `original` is the row as it was: for CSV the names of the columns and the
+    cells, for JSON lines the text.
+    """
 
     line: int
-    original: Any
+    original: tuple[list[str], list[str]] | str
     args: Mapping[str, Any] | None
     problem: str = ""
 
@@ -46,11 +53,11 @@ def convert_text(text: str, annotation: str) -> Any:
         return None
     if "bool" in kinds and text.lower() in _TRUTH:
         return _TRUTH[text.lower()]
-    if kinds & _NUMBERS:
-        try:
-            return int(text) if "int" in kinds else float(text)
-        except ValueError:
-            return text
+    for name, convert in _NUMBERS.items():
+        if name in kinds:
+            with suppress(ValueError):
+                number = convert(text)
+                return number if math.isfinite(number) else text  # JSON has no others
     return text
 
 
@@ -66,33 +73,35 @@ def read_rows(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterat
     the wire. A row that cannot be used comes with its problem; raises
     `ValueError` where the file as a whole cannot be.
     """
-    return _read_csv(file, annotations) if is_csv(path) else _read_json_lines(file)
+    return _read_csv(path, file, annotations) if is_csv(path) else _read_json_lines(file)
 
 
 def count_rows(path: str, file: TextIO) -> int:
     """How many rows there are; the file is read to its end."""
     if is_csv(path):
+        csv.field_size_limit(MAX_MESSAGE)
         return max(sum(1 for row in csv.reader(file) if row) - 1, 0)
     return sum(1 for line in file if line.strip())
 
 
-def _read_csv(file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+def _read_csv(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+    csv.field_size_limit(MAX_MESSAGE)
     reader = csv.reader(file, strict=True)
     try:
         header = next(reader, None)
     except csv.Error as error:
-        raise ValueError(f"line 1 is not CSV: {error}") from None
+        raise ValueError(f"{path}: line 1 is not CSV: {error}") from None
     if not header:
-        raise ValueError("the file is empty; the first line names the columns")
+        raise ValueError(f"{path} is empty; the first line names the columns")
     names = [wire_name(name.strip()) for name in header]
     if "" in names or len(set(names)) < len(names):
-        raise ValueError(f"the first line must name each column once: {', '.join(header)}")
+        raise ValueError(f"{path}: the first line must name each column once: {', '.join(header)}")
     begins = reader.line_num + 1
     while True:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield Row(begins, {}, None, f"not CSV: {error}")
+            yield Row(begins, (names, []), None, f"not CSV: {error}")
             begins = reader.line_num + 1
             continue
         if cells is None:
@@ -103,12 +112,12 @@ def _read_csv(file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _csv_row(line: int, names: list[str], cells: list[str], annotations: Mapping[str, str]) -> Row:
-    original = dict(zip(names, cells, strict=False))
+    original = (names, cells)
     if len(cells) != len(names):
         return Row(line, original, None, f"{len(cells)} values for {len(names)} columns")
     args = {
         name: convert_text(cell, annotations.get(name, "str"))
-        for name, cell in original.items()
+        for name, cell in zip(names, cells, strict=True)
         if name != ERROR_COLUMN
     }
     return Row(line, original, args)
@@ -133,37 +142,37 @@ class FailedRows:
     The file is made when the first row fails; `count` is how many have.
     """
 
-    def __init__(self, path: str, source: str, open_file: Callable[[str], TextIO]) -> None:
+    def __init__(self, path: str, open_file: Callable[[str], TextIO]) -> None:
         self.path = path
         self.count = 0
-        self._is_csv = is_csv(source)
         self._open_file = open_file
         self._file: TextIO | None = None
-        self._names: list[str] = []
 
     def add(self, row: Row, why: str) -> None:
         """Keep this row. Raises `OSError` where it cannot be written."""
         self.count += 1
+        why = f"line {row.line}: {why}"
+        is_first = self._file is None
         if self._file is None:
             self._file = self._open_file(self.path)
-            if self._is_csv:
-                self._names = [name for name in row.original if name != ERROR_COLUMN]
-                self._write_csv([*self._names, ERROR_COLUMN])
-        why = f"line {row.line}: {why}"
-        if self._is_csv:
-            self._write_csv([*(row.original.get(name, "") for name in self._names), why])
-        elif row.args is not None:
-            self._file.write(msgspec.json.encode({**row.args, ERROR_COLUMN: why}).decode() + "\n")
-        else:
-            self._file.write(row.original + "\n")
-
-    def _write_csv(self, cells: list[str]) -> None:
-        assert self._file is not None
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        self._file.write(line.getvalue())
+        if isinstance(row.original, str):
+            known = {} if row.args is None else {**row.args, ERROR_COLUMN: why}
+            self._file.write((msgspec.json.encode(known).decode() if known else row.original) + "\n")
+            return
+        names, cells = row.original
+        writer = csv.writer(self._file)
+        if is_first:
+            writer.writerow(_with_error(names, names, ERROR_COLUMN))
+        # With as many cells as there were: a row that had too few has them again.
+        writer.writerow(_with_error(names, cells, why))
 
     def close(self) -> None:
         """Finish the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+
+def _with_error(names: list[str], cells: list[str], error: str) -> list[str]:
+    """The cells, and behind them why the row failed; an older reason is left out."""
+    kept = [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]
+    return [*kept, error]

@@ -90,6 +90,16 @@ class FunctionStats:
     seconds: float = 0.0
     longest: float = 0.0
 
+    def add(self, seconds: float, *, failed: bool) -> None:
+        """Count one call that has run."""
+        self.seconds += seconds
+        if seconds > self.longest:
+            self.longest = seconds
+        if failed:
+            self.failed += 1
+        else:
+            self.done += 1
+
     @property
     def mean(self) -> float:
         """The mean run time, 0 where nothing has run yet."""
@@ -214,8 +224,11 @@ class Scheduler(Generic[Job]):
         self._step_worker(number, WorkerState.IDLE, now)
         self._idle.append(number)
 
-    def finished(self, number: int, seconds: float, now: float, *, failed: bool) -> Job:
-        """The worker's job has ended after `seconds`; the worker is idle again."""
+    def finished(self, number: int, seconds: float | None, now: float, *, failed: bool) -> Job:
+        """The worker's job has ended after `seconds`; the worker is idle again.
+
+        None for a job whose arguments did not fit: it says nothing of its function.
+        """
         worker = self._view(number)
         job = worker.job
         if job is None:
@@ -225,15 +238,9 @@ class Scheduler(Generic[Job]):
         worker.job = None
         worker.jobs_done += 1
         self.running -= 1
-        stats = self._stats(job)
-        stats.seconds += seconds
-        if seconds > stats.longest:
-            stats.longest = seconds
-        if failed:
-            stats.failed += 1
-        else:
-            stats.done += 1
         self._idle.append(number)
+        if seconds is not None:
+            self._stats(job).add(seconds, failed=failed)
         return job
 
     def worker_lost(self, number: int, now: float, *, started: bool = True) -> Job | None:

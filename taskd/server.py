@@ -32,6 +32,12 @@ from taskd.wire.session import Request
 
 __all__ = ["Caller", "FunctionStatus", "ServerStatus", "TaskServer", "WorkerStatus"]
 
+_log = Logger(namespace="taskd.server")
+_task_log = Logger(namespace="taskd.task")
+
+
+_FUNCTIONS = f"{RESERVED}functions"
+
 
 class Caller(Protocol):
     """Who gets the outcomes: one connection."""
@@ -116,9 +122,6 @@ class TaskServer:
     is under way; `stop` ends every process.
     """
 
-    log = Logger(namespace="taskd.server")
-    task_log = Logger(namespace="taskd.task")
-
     def __init__(self, reactor: Any, wanted: PoolConfig, max_queue: int = MAX_QUEUE) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = reactor
@@ -126,6 +129,8 @@ class TaskServer:
         self._scheduler: Scheduler[Job] = Scheduler(max_queue)
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
+        # Who asked for the functions before the app was imported.
+        self._want_functions: list[tuple[Request, Caller]] = []
         self._last_job = 0
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
@@ -214,6 +219,9 @@ class TaskServer:
     def _accept(self, request: Request, caller: Caller) -> None:
         call = request.call
         if call.function in self._own:
+            if not self._functions and call.function == _FUNCTIONS:
+                self._want_functions.append((request, caller))
+                return
             caller.answered(request, self._answer_itself(self._own[call.function], call))
             return
         if self.stopping:
@@ -233,7 +241,7 @@ class TaskServer:
 
     def _internal_error(self, call: Call) -> Failure:
         reference = uuid.uuid4().hex[:12]
-        self.log.failure(
+        _log.failure(
             "a bug in taskd [{reference}], in a call of {function!r}",
             reference=reference,
             function=call.function,
@@ -253,7 +261,11 @@ class TaskServer:
     def functions_loaded(self, functions: list[FunctionInfo]) -> None:
         """The app is imported: calls of what it does not have are refused."""
         self._functions = {function.name: function for function in functions}
-        self.log.info("functions: {names}", names=", ".join(sorted(self._functions)))
+        _log.info("functions: {names}", names=", ".join(sorted(self._functions)))
+        wanted, self._want_functions = self._want_functions, []
+        for request, caller in wanted:
+            self.submit([request], caller)
+            caller.flush()
         self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
 
     def worker_started(self, number: int) -> None:
@@ -272,7 +284,7 @@ class TaskServer:
         for message in messages:
             running = self._scheduler.workers[number].job
             if running is None or running.number != message.job:
-                self.log.critical(
+                _log.critical(
                     "worker {number} spoke of a job that it does not have: {job}",
                     number=number,
                     job=message.job,
@@ -284,7 +296,8 @@ class TaskServer:
                 running.caller.reported(running.request, progress)
             else:
                 failed = isinstance(message, Failed)
-                self._scheduler.finished(number, message.seconds, now, failed=failed)
+                ran = not (isinstance(message, Failed) and message.code == InvalidParams.code)
+                self._scheduler.finished(number, message.seconds if ran else None, now, failed=failed)
                 self._end(running, self._outcome(running, message))
         self._assign()
         _flush(callers)
@@ -304,7 +317,7 @@ class TaskServer:
         if isinstance(message, Done):
             return Result(message.value)
         if message.traceback is not None:
-            self.task_log.warn(
+            _task_log.warn(
                 "{function} #{job} failed after {seconds:.3f} s\n{traceback}",
                 function=job.function,
                 job=job.number,

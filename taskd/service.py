@@ -35,6 +35,8 @@ from taskd.wire.session import MAX_OUTSTANDING
 
 __all__ = ["Options", "ServiceConfig", "TaskdService", "makeService"]
 
+_log = Logger(namespace="taskd")
+
 WORKERS_PER_CPU = 10
 """Heavy work mostly waits (for mail servers, databases, disks): the page that
 taskd comes from advises ten processes for each CPU."""
@@ -223,8 +225,6 @@ class TaskdService(Service):
     after. Raises `StartError` where that cannot be done.
     """
 
-    log = Logger(namespace="taskd")
-
     def __init__(self, reactor: Any, config: ServiceConfig) -> None:
         self._reactor = reactor
         self._config = config
@@ -273,11 +273,11 @@ class TaskdService(Service):
         except CannotListenError as error:
             why = getattr(error.socketError, "strerror", None) or error.socketError
             raise StartError(f"taskd: cannot listen on {description}: {why}") from error
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise StartError(f"taskd: cannot listen on {description}: {error}") from error
         keep_alive(getattr(port, "socket", None))
         self._ports.append(port)
-        self.log.info("listening on {description} ({host})", description=description, host=port.getHost())
+        _log.info("listening on {description} ({host})", description=description, host=port.getHost())
 
     def startService(self) -> None:
         """Import the app and start the pool.
@@ -296,7 +296,7 @@ class TaskdService(Service):
             started.addErrback(self._cannot_start)
 
     def _cannot_start(self, failure: Failure) -> None:
-        self.log.critical("{error}", error=str(failure.value))
+        _log.critical("{error}", error=str(failure.value))
         self._reactor.stop()
 
     async def _stop(self) -> None:
@@ -333,7 +333,7 @@ class TaskdService(Service):
                 signal.signal(number, end)
 
     def _give_up(self) -> None:
-        self.log.warn("tasks still run after {seconds} s: they are ended", seconds=self._config.stop_timeout)
+        _log.warn("tasks still run after {seconds} s: they are ended", seconds=self._config.stop_timeout)
         self._end_tasks()
 
     def _end_tasks(self) -> None:
@@ -343,7 +343,7 @@ class TaskdService(Service):
             self._gateway.give_up()
 
     def _end_now(self) -> None:
-        self.log.warn("told again to stop: ending at once")
+        _log.warn("told again to stop: ending at once")
         self._end_tasks()
         if self._tcp is not None:
             self._tcp.abort()

@@ -20,6 +20,8 @@ from taskd.wire.session import MAX_OUTSTANDING, Request, Session, too_large
 
 __all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
 
+_log = Logger(namespace="taskd.tcp")
+
 
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
@@ -43,7 +45,6 @@ class TaskProtocol(LinearLineReceiver):
     connection is lost; their outcomes are then dropped.
     """
 
-    log = Logger(namespace="taskd.tcp")
     factory: TaskFactory
 
     def connectionMade(self) -> None:
@@ -155,7 +156,7 @@ class TaskProtocol(LinearLineReceiver):
             self._send(self._session.take(resumed=True))
 
     def _stalled(self) -> None:
-        self.log.warn(
+        _log.warn(
             "{peer} has not read its replies for {grace} s: disconnected",
             peer=self.transport.getPeer(),
             grace=self.factory.limits.stall_grace,

@@ -74,7 +74,11 @@ class Server:
             return None
         lines = LOG.read_text(errors="replace").splitlines()
         said = [line.partition("taskd: ")[2] for line in lines if "taskd: " in line]
-        return said[-1] if said else f"it ended with exit status {self._process.returncode}; see {LOG}"
+        if not said:
+            return f"it ended with exit status {self._process.returncode}; see {LOG}"
+        return said[-1] + (
+            "\nmake demo PORT=… TASK_PORT=… moves it." if "listen" in said[-1] else f"; see {LOG}"
+        )
 
     def stop(self) -> None:
         """Stop it, and make sure that all of it is gone."""
@@ -115,7 +119,7 @@ async def wait_until_ready(reactor: Any, server: Server, url: str) -> TaskClient
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         if (why := server.failed()) is not None:
-            raise SystemExit(f"The server did not start: {why}\nmake demo PORT=… TASK_PORT=… moves it.")
+            raise SystemExit(f"The server did not start: {why}")
         client = TaskClient(reactor, url)
         try:
             await client.call("hello", timeout=1.0)
@@ -148,7 +152,7 @@ async def run(reactor: Any, server: Server, url: str) -> int:
     client = await wait_until_ready(reactor, server, url)
     sending = Sending()
     command = [str(BIN / "taskd"), "map", "send_mail", str(HERE / "users.csv"), "--via", url]
-    print(f"{' '.join(['taskd', *command[1:]])}\n", flush=True)
+    print(f"taskd map send_mail {os.path.relpath(HERE / 'users.csv')} --via {url}\n", flush=True)
     began = time.monotonic()
     process = reactor.spawnProcess(
         sending, command[0], command, env=None, path=str(HERE), childFDs={0: 0, 1: 1, 2: 2}

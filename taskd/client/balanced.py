@@ -15,6 +15,8 @@ from taskd.messages import Call, Failure, Outcome
 
 __all__ = ["BalancedLink"]
 
+_log = Logger(namespace="taskd.client")
+
 
 class BalancedLink:
     """Sends each call to the least busy server that answers.
@@ -23,8 +25,6 @@ class BalancedLink:
     is never sent again: it may have been run. Its Deferred always fires with
     an outcome; that no server can be reached is one.
     """
-
-    log = Logger(namespace="taskd.client")
 
     def __init__(self, clock: IReactorTime, servers: Sequence[str], link: Callable[[str], Link]) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class BalancedLink:
                 outcome = await self._links[server.name].call(call, on_progress)
             except Unreachable as error:
                 balancer.failed(server, self._clock.seconds())
-                self.log.warn("{error}", error=error.message)
+                _log.warn("{error}", error=error.message)
                 if error.data.get("sent"):
                     return Failure.of(error)
                 tried.append(server)

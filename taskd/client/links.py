@@ -35,7 +35,7 @@ ENVELOPE = 64 * 1024
 MAX_REPLY = 256 * 1024 * 1024
 """Bytes of the longest reply: a client trusts the server that it chose, up to its own memory."""
 
-log = Logger(namespace="taskd.client")
+_log = Logger(namespace="taskd.client")
 
 
 class Link(Protocol):
@@ -59,7 +59,7 @@ def report(on_progress: OnProgress | None, progress: Progress) -> None:
     try:
         on_progress(progress)
     except Exception:
-        log.failure("an on_progress callback raised")
+        _log.failure("an on_progress callback raised")
 
 
 def explain(reason: TwistedFailure) -> str:

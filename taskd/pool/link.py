@@ -31,6 +31,8 @@ from taskd.task import FunctionInfo
 
 __all__ = ["ForkServerLink", "ForkServerObserver"]
 
+_log = Logger(namespace="taskd.forkserver")
+
 _CONTROL = 3
 """The descriptor at which the fork server finds its control socket (`forkserver.CONTROL`)."""
 
@@ -64,8 +66,6 @@ class ForkServerLink(ProcessProtocol):
     hears the rest. Its stderr and stdout, where an app prints at its import,
     go to the log.
     """
-
-    log = Logger(namespace="taskd.forkserver")
 
     def __init__(self, reactor: Any, config: Config, observer: ForkServerObserver) -> None:
         self._reactor = reactor
@@ -126,7 +126,7 @@ class ForkServerLink(ProcessProtocol):
             try:
                 message = decode_from_fork_server(line)
             except msgspec.DecodeError:
-                self.log.critical("the fork server said what it cannot say: {line!r}", line=line[:200])
+                _log.critical("the fork server said what it cannot say: {line!r}", line=line[:200])
                 self._control.transport.abortConnection()
                 return
             match message:
@@ -142,7 +142,7 @@ class ForkServerLink(ProcessProtocol):
     def outReceived(self, data: bytes) -> None:
         """What the app prints while it is imported."""
         for line in data.decode("utf-8", "backslashreplace").splitlines():
-            self.log.info("{line}", line=line)
+            _log.info("{line}", line=line)
 
     errReceived = outReceived
 

@@ -40,10 +40,13 @@ class OutputReader(FileDescriptor):
         reason: Exception | None = fdesc.readFromFD(self._descriptor, self._received)
         return reason
 
-    def finish_job(self) -> None:
-        """A job has ended: what it wrote is read and delivered now, a last line without LF too."""
-        while self.connected and self._read_once():
-            pass
+    def finish_job(self, *, more: bool) -> None:
+        """A job has ended: what it wrote is delivered now, a last line without LF too.
+
+        `more` tells whether there is anything still to be read.
+        """
+        while more and self.connected:
+            more = self._read_once()
         if self._rest:
             self._line(self._rest)
             self._rest = b""
@@ -84,6 +87,6 @@ class OutputReader(FileDescriptor):
     def close(self) -> None:
         """Read what is there, then close."""
         if self.connected:
-            self.finish_job()
+            self.finish_job(more=True)
             self.stopReading()
             self.connectionLost(Failure(main.CONNECTION_DONE))

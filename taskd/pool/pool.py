@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -35,6 +36,9 @@ from taskd.pool.socket import WorkerSocket
 from taskd.task import FunctionInfo
 
 __all__ = ["LostWorker", "Pool", "PoolConfig", "PoolObserver"]
+
+_log = Logger(namespace="taskd.pool")
+_task_log = Logger(namespace="taskd.task")
 
 FIRST_DELAY = 0.1
 """Seconds before a worker that died young is replaced; doubled each time."""
@@ -136,9 +140,6 @@ class _Worker:
 class Pool:
     """A running pool. Made by `PoolConfig.start`; ended by `stop`."""
 
-    log = Logger(namespace="taskd.pool")
-    task_log = Logger(namespace="taskd.task")
-
     def __init__(self, reactor: Any, wanted: PoolConfig, observer: PoolObserver) -> None:
         self._reactor = reactor
         self._wanted = wanted
@@ -229,13 +230,17 @@ class Pool:
         """The app cannot be imported; `fork_server_ended` follows."""
         self._load_error = reason
         if self._has_loaded:  # else it ends the start, which says so
-            self.log.error("{reason}", reason=reason)
+            _log.error("{reason}", reason=reason)
 
     def fork_server_ended(self, how: str) -> None:
         """Start another one, unless the first could not even load the app."""
         self._fork_server = None
         self._can_fork = False
         for worker in list(self._workers.values()):
+            if worker.pid is not None:
+                # The kernel ends the workers; what their tasks have started, nobody but us.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.pid, signal.SIGKILL)
             if worker.exit is None:
                 self._note_exit(worker, LostWorker(None, reason=f"the fork server ended ({how})"))
         if self._stopping:
@@ -249,7 +254,7 @@ class Pool:
             return
         delay = _backoff(self._failures)
         self._failures += 1
-        self.log.error("the fork server ended ({how}); another one starts in {delay} s", how=how, delay=delay)
+        _log.error("the fork server ended ({how}); another one starts in {delay} s", how=how, delay=delay)
         self._retry = self._reactor.callLater(delay, self._start_fork_server)
 
     # --- workers ---
@@ -262,7 +267,7 @@ class Pool:
             ours, theirs = socket.socketpair()
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:  # too many open files, say: there may be fewer in a while
-            self.log.error("a worker cannot be started: {error}", error=error)
+            _log.error("a worker cannot be started: {error}", error=error)
             self._replace(slot, young=True)
             return
         self._last_number += 1
@@ -285,7 +290,7 @@ class Pool:
         self._close_descriptors(worker)
         worker.pid = pid
         if pid is None:
-            self.log.error("a worker cannot be started: {reason}", reason=reason)
+            _log.error("a worker cannot be started: {reason}", reason=reason)
             self._note_exit(worker, LostWorker(None, reason=f"fork: {reason}"))
 
     def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
@@ -316,7 +321,7 @@ class Pool:
             try:
                 message = decode_from_worker(line)
             except msgspec.DecodeError:
-                self.log.critical(
+                _log.critical(
                     "worker {number} sent what no worker sends: {line!r}", number=number, line=line[:200]
                 )
                 self.kill(number)
@@ -327,8 +332,7 @@ class Pool:
                 self._observer.worker_ready(number)
                 continue
             if type(message) is not Reported:
-                if message.output:
-                    worker.output.finish_job()
+                worker.output.finish_job(more=message.output)
                 worker.job = ""
             messages.append(message)
         if messages:
@@ -358,7 +362,7 @@ class Pool:
         self._observer.worker_lost(worker.number, lost)
         if not self._stopping:
             if lost.code != 0 or worker.job:
-                self.log.warn(
+                _log.warn(
                     "worker {number} (process {pid}) ended: {how}",
                     number=worker.number,
                     pid=worker.pid,
@@ -377,7 +381,7 @@ class Pool:
 
     def _log_output(self, number: int, line: str) -> None:
         worker = self._workers[number]
-        self.task_log.info(
+        _task_log.info(
             "{name}[{pid}] {job}: {line}",
             name=self._wanted.config.name,
             pid=worker.pid,

@@ -35,6 +35,9 @@ socket.onopen = () =&gt; socket.send(JSON.stringify(
 """.encode()
 
 
+_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:"
+
+
 class Root(Resource):
     """A websocket upgrade on any path goes to `gateway`; anything else gets a plain page.
 
@@ -68,7 +71,10 @@ class Root(Resource):
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+        request.setHeader(
+            b"content-security-policy",
+            b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:",
+        )
         return _PAGE
 
 

@@ -81,6 +81,7 @@ _Elements = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 _elements = msgspec.json.Decoder(_Elements)
+_only_one = msgspec.json.Decoder(tuple[Raw])
 _members = msgspec.json.Decoder(dict[str, Raw])
 _options = msgspec.json.Decoder(Options)
 _string = msgspec.json.Decoder(str)
@@ -150,10 +151,10 @@ def _parse_slowly(line: bytes) -> Parsed:
                 return _batch(line)
             case b"{":
                 return _refuse_object(_members.decode(line))
-        msgspec.json.decode(line)
+        _only_one.decode(b"[%b]" % line)
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
     except msgspec.ValidationError:
-        return Invalid(InvalidRequest("a request is a JSON object, not a number"))
+        return Invalid(ParseError("not JSON: several values on one line"))
     except RecursionError:
         return Invalid(ParseError("nested too deeply"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -163,6 +164,8 @@ def _parse_slowly(line: bytes) -> Parsed:
             return Invalid(ParseError(f"not JSON: {cause}"))
         # Of what follows the JSON, msgspec names the second byte.
         at = int(match[1]) - cause.startswith("trailing characters")
+        if line.lstrip()[:1] not in (b"[", b"{"):
+            at -= 1  # it was read within brackets
         return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
 
 

@@ -14,10 +14,11 @@ outcomes go in by `Session.answer`, and messages to be sent come out of
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from taskd.errors import ParseError, StateError, TaskdError, TooLarge
+from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
 from taskd.wire.dialects import Batch, Invalid, batch_reply, parse, progress_line, reply_line
 
@@ -26,6 +27,8 @@ __all__ = ["MAX_OUTSTANDING", "Request", "Session", "task_complete"]
 MAX_OUTSTANDING = 1000
 """Requests of one connection under way at once: enough to keep any pool busy,
 few enough that one client cannot fill the server's queue of 10 000 alone."""
+
+_HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 BareReply = Callable[[Outcome], bytes]
 
@@ -129,8 +132,20 @@ class Session:
                 started += self._start_batch(parsed)
             else:
                 assert isinstance(parsed, Invalid)
-                self._refuse(parsed)
+                self._refuse(self._not_http(line, parsed))
         return started
+
+    def _not_http(self, line: bytes | TaskdError, invalid: Invalid) -> Invalid:
+        """Take nothing more from a web browser.
+
+        Any page may have its visitor's browser post to a port of this
+        machine: were the header lines merely errors, the body would be run.
+        """
+        if isinstance(line, bytes) and _HTTP_REQUEST.match(line):
+            self._backlog.clear()
+            self.closing = True
+            return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
+        return invalid
 
     def _start_batch(self, batch: Batch) -> list[Request]:
         calls = [item for item in batch.items if isinstance(item, Call)]

@@ -36,7 +36,9 @@ class Daemon:
     `tcp` and `ws` are the addresses for clients, where it listens there.
     """
 
-    def __init__(self, *options: str, directory: Path, env: dict[str, str] | None = None, web: bool = False) -> None:
+    def __init__(
+        self, *options: str, directory: Path, env: dict[str, str] | None = None, web: bool = False
+    ) -> None:
         ports = ["--listen", "tcp:0:interface=127.0.0.1"] if "--listen" not in options else []
         ports += ["--websocket", "tcp:0:interface=127.0.0.1"] if "--websocket" not in options else []
         self.name = f"test-{os.getpid()}-{id(self)}"
@@ -75,7 +77,7 @@ class Daemon:
             return "\n".join(self._lines)
 
     def wait_for_log(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """The `count`-th place in the log that matches, once it is there. Fails when the server ends without it."""
+        """The `count`-th place in the log that matches, once it is there; fails when the server ends without."""
 
         def found() -> re.Match[str] | None:
             matches = [match for line in self._lines if (match := re.search(pattern, line))]
@@ -123,7 +125,7 @@ class Daemon:
         return sorted(found)
 
     def family(self) -> list[int]:
-        """All its processes, whatever their titles: also a fork server that still imports, and what tasks started."""
+        """All its processes: also a fork server without a title yet, and what tasks have started."""
         return processes_marked(self.name)
 
     def wait_until_family_gone(self) -> None:
@@ -150,7 +152,7 @@ class Daemon:
         return sorted(title_of(pid).removeprefix(f"{self.name}: ") for pid in self.workers)
 
     def wait_for_end(self) -> int:
-        """Wait until the daemon has ended of itself and its output is read; the exit status (minus the signal)."""
+        """Wait until it has ended of itself and its output is read; the exit status (minus the signal)."""
         status = self.process.wait(TIMEOUT)
         with self._changed:
             assert self._changed.wait_for(lambda: self._ended, TIMEOUT), "its output is still held open"
@@ -261,9 +263,9 @@ class Gate:
         """The bare request that has a task stand here."""
         return {"function": function, "args": {"path": self.path}}
 
-    def rpc(self, id: Any, function: str = "wait_for") -> dict[str, Any]:
+    def rpc(self, request_id: Any, function: str = "wait_for") -> dict[str, Any]:
         """The JSON-RPC request that has a task stand here."""
-        return {"jsonrpc": "2.0", "id": id, "method": function, "params": {"path": self.path}}
+        return {"jsonrpc": "2.0", "id": request_id, "method": function, "params": {"path": self.path}}
 
     def wait_until_entered(self) -> Gate:
         """Return once a task stands here; fails after `TIMEOUT`."""

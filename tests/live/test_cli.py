@@ -388,6 +388,13 @@ def test_an_output_that_cannot_be_written_is_said_before_any_call(taskd, tmp_pat
     said(taskd("map", "hello", "rows.csv", "--output", "no/such/directory.jsonl"), USAGE)
 
 
+@pytest.mark.parametrize("option", ["--output", "--failed"])
+def test_a_file_is_never_overwritten_with_its_own_results(taskd, tmp_path, option):
+    (tmp_path / "rows.csv").write_text("a\n1\nx\n")
+    assert "rows.csv" in said(taskd("map", "add", "rows.csv", option, "./rows.csv"), USAGE)
+    assert (tmp_path / "rows.csv").read_text() == "a\n1\nx\n"
+
+
 def test_every_row_of_a_long_file_is_called_once(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "".join(f"{number}\n" for number in range(3000)))
     assert "3000 done, 0 failed" in said(taskd("map", "add", "rows.csv", "--output", "out.jsonl"), 0)

@@ -27,8 +27,8 @@ def bare(function: str, *args: Any) -> dict[str, Any]:
     return {"function": function, **({"args": args} if args else {})}
 
 
-def rpc(id: Any, method: str, *params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+def rpc(request_id: Any, method: str, *params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
 def lines(*messages: Any) -> bytes:
@@ -167,7 +167,7 @@ def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) ->
     client.send(rpc("big", "big", 9 * MIB))  # the kernel's buffers are full from here
     client.send(rpc("count", "count", 300, 0.001) | {"options": {"progress": True}})
     daemon.wait_for_status(
-        lambda status: {"count": 1, "big": 1} == {each["name"]: each["done"] for each in status["functions"]}
+        lambda status: {each["name"]: each["done"] for each in status["functions"]} == {"count": 1, "big": 1}
     )
     client.end_sending()
     first, *reports, last = client.receive_all()
@@ -194,7 +194,9 @@ def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(sta
 # --- more than may be outstanding --------------------------------------------
 
 
-def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(start: Start, make_gate: MakeGate) -> None:
+def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
+    start: Start, make_gate: MakeGate
+) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "5").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     gates = [make_gate(), make_gate()]

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def bare(function: str, *args: Any, **named: Any) -> dict[str, Any]:
     return {"function": function, **({"args": args or named} if args or named else {})}
 
 
-def rpc(id: Any, method: str, *params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+def rpc(request_id: Any, method: str, *params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
 def lost(reply: Any) -> dict[str, Any]:
@@ -141,7 +142,9 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(start: Start, gate: G
 # --- who dies, and who notices -----------------------------------------------
 
 
-def test_a_busy_worker_that_is_killed_costs_its_task_alone_and_is_replaced(start: Start, make_gate: MakeGate) -> None:
+def test_a_busy_worker_that_is_killed_costs_its_task_alone_and_is_replaced(
+    start: Start, make_gate: MakeGate
+) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     daemon.wait_for_workers(2)
     one, two = make_gate(), make_gate()
@@ -195,7 +198,9 @@ def test_a_worker_that_exits_under_its_task_tells_its_status(one: Daemon, status
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
+)
 def test_a_worker_that_ends_by_a_signal_tells_its_name(one: Daemon, number: signal.Signals) -> None:
     client = one.connect()
     assert lost(client.ask(bare("die", number)))["signal"] == number.name
@@ -231,11 +236,15 @@ def test_killing_workers_under_load_loses_at_most_one_request_each(start: Start)
     assert sorted(worker["pid"] for worker in daemon.wait_for_workers(4)) == daemon.workers
 
 
-def test_a_fork_server_that_is_killed_is_replaced_and_only_what_ran_is_lost(start: Start, make_gate: MakeGate) -> None:
+def test_a_fork_server_that_is_killed_is_replaced_and_only_what_ran_is_lost(
+    start: Start, make_gate: MakeGate
+) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     daemon.wait_for_workers(2)
     gates = [make_gate(), make_gate()]
-    client = daemon.connect().send(*(gate.rpc("ran") for gate in gates), *(rpc("waited", "echo", n) for n in range(5)))
+    client = daemon.connect().send(
+        *(gate.rpc("ran") for gate in gates), *(rpc("waited", "echo", n) for n in range(5))
+    )
     for gate in gates:
         gate.wait_until_entered()
     before = [daemon.fork_server, *daemon.workers]
@@ -383,7 +392,9 @@ def test_what_a_task_printed_before_its_worker_died_is_in_the_log(start: Start, 
 
 
 def test_what_the_app_prints_at_its_import_is_in_the_log(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "chatty.py").write_text("print('imported now')\nfrom taskd import task\n@task\ndef one(): return 1\n")
+    (tmp_path / "chatty.py").write_text(
+        "print('imported now')\nfrom taskd import task\n@task\ndef one(): return 1\n"
+    )
     start("--app", "chatty", "--workers", "1").wait_until_ready().wait_for_log("imported now")
 
 
@@ -442,7 +453,9 @@ def test_the_start_hooks_run_in_a_replacement_too(start: Start, tmp_path: Path) 
     assert first != second
 
 
-def test_a_start_hook_that_raises_is_logged_and_tried_again_after_a_growing_while(start: Start, tmp_path: Path) -> None:
+def test_a_start_hook_that_raises_is_logged_and_tried_again_after_a_growing_while(
+    start: Start, tmp_path: Path
+) -> None:
     (tmp_path / "broken").touch()
     (tmp_path / "shaky.py").write_text(
         "import time\nfrom pathlib import Path\nfrom taskd import on_worker_start, task\n"
@@ -460,12 +473,14 @@ def test_a_start_hook_that_raises_is_logged_and_tried_again_after_a_growing_whil
     assert client.receive() == 1
     daemon.wait_for_log(r"Traceback \(most recent call last\)", 4)
     times = [float(line) for line in (tmp_path / "times").read_text().split()]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps[1] > 1.3 * gaps[0]
     assert gaps[2] > 1.3 * gaps[1]
 
 
-def test_a_stop_hook_that_raises_is_logged_and_keeps_nothing_from_ending(start: Start, tmp_path: Path) -> None:
+def test_a_stop_hook_that_raises_is_logged_and_keeps_nothing_from_ending(
+    start: Start, tmp_path: Path
+) -> None:
     (tmp_path / "sour.py").write_text(
         "from taskd import on_worker_stop, task\n"
         "@on_worker_stop\ndef disconnect():\n    raise RuntimeError('already gone')\n"
@@ -499,7 +514,9 @@ BAD_APPS = {
 
 
 @pytest.mark.parametrize("name", BAD_APPS)
-def test_an_app_that_cannot_be_used_ends_the_start_with_the_reason(start: Start, tmp_path: Path, name: str) -> None:
+def test_an_app_that_cannot_be_used_ends_the_start_with_the_reason(
+    start: Start, tmp_path: Path, name: str
+) -> None:
     text, reason = BAD_APPS[name]
     (tmp_path / name).write_text(text)
     daemon = start("--app", name)
@@ -510,7 +527,9 @@ def test_an_app_that_cannot_be_used_ends_the_start_with_the_reason(start: Start,
     assert "twisted/" not in daemon.log  # no traceback through what is not the app's
 
 
-@pytest.mark.parametrize("app", ["there_is_none", "there_is_none.py", "nowhere/there_is_none.py", "os.nothing"])
+@pytest.mark.parametrize(
+    "app", ["there_is_none", "there_is_none.py", "nowhere/there_is_none.py", "os.nothing"]
+)
 def test_an_app_that_does_not_exist_ends_the_start_and_is_named(start: Start, app: str) -> None:
     daemon = start("--app", app)
     assert daemon.wait_for_end() == 1
@@ -519,7 +538,9 @@ def test_an_app_that_does_not_exist_ends_the_start_and_is_named(start: Start, ap
     assert daemon.family() == []
 
 
-def test_two_apps_with_one_task_name_end_the_start_and_both_places_are_named(start: Start, tmp_path: Path) -> None:
+def test_two_apps_with_one_task_name_end_the_start_and_both_places_are_named(
+    start: Start, tmp_path: Path
+) -> None:
     for name in ("first", "second"):
         (tmp_path / f"{name}.py").write_text("from taskd import task\n@task\ndef hello():\n    return 1\n")
     daemon = start("--app", "first", "--app", "second")
@@ -608,7 +629,9 @@ def test_when_the_daemon_is_killed_while_the_app_is_imported_nothing_survives(
     assert daemon.family() == []
 
 
-def test_a_worker_that_ignores_every_signal_does_not_survive_the_daemon(start: Start, tmp_path: Path, drop: Drop) -> None:
+def test_a_worker_that_ignores_every_signal_does_not_survive_the_daemon(
+    start: Start, tmp_path: Path, drop: Drop
+) -> None:
     (tmp_path / "stubborn.py").write_text(
         "import signal, time\nfrom taskd import task\n"
         "@task\ndef stay(target):\n"

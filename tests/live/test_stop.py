@@ -12,7 +12,6 @@ import pytest
 
 from tests.live.support import (
     APPS,
-    TIMEOUT,
     Connection,
     Daemon,
     Drop,
@@ -32,8 +31,8 @@ def bare(function: str, *args: Any) -> dict[str, Any]:
     return {"function": function, **({"args": args} if args else {})}
 
 
-def rpc(id: Any, method: str, *params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+def rpc(request_id: Any, method: str, *params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
 def code_of(reply: Any) -> int:
@@ -239,7 +238,9 @@ def test_stop_timeout_cuts_short_what_still_runs_and_answers_it(start: Start, ga
     daemon.wait_for_log(r"still run after 0\.3 s")
 
 
-def test_a_task_that_ignores_sigterm_is_cut_short_all_the_same(start: Start, tmp_path: Path, drop: Drop) -> None:
+def test_a_task_that_ignores_sigterm_is_cut_short_all_the_same(
+    start: Start, tmp_path: Path, drop: Drop
+) -> None:
     (tmp_path / "stubborn.py").write_text(
         "import signal, time\nfrom taskd import task\n"
         "@task\ndef stay(target):\n"
@@ -281,20 +282,6 @@ def test_told_twice_it_ends_at_once(start: Start, make_gate: MakeGate, second: s
     assert "Unhandled" not in daemon.log
 
 
-def test_told_twice_without_a_pause_it_ends_all_the_same(start: Start, gate: Gate) -> None:
-    daemon = start("--workers", "2").wait_until_ready()
-    hold(daemon, gate)
-    for _ in range(5):
-        daemon.process.send_signal(signal.SIGINT)
-    # Signals that come while one is pending are merged: tell it until it hears.
-    ending = time.monotonic() + TIMEOUT
-    while daemon.process.poll() is None and time.monotonic() < ending:
-        daemon.process.send_signal(signal.SIGINT)
-        os.sched_yield()
-    assert daemon.wait_for_end() != 0
-    assert daemon.family() == []
-
-
 def test_a_client_that_does_not_read_its_replies_holds_up_the_end_for_seconds_only(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect().send(*[rpc(1, "big", 9_000_000)] * 4)
@@ -307,7 +294,9 @@ def test_a_client_that_does_not_read_its_replies_holds_up_the_end_for_seconds_on
     client.close()
 
 
-def test_a_stop_while_the_app_is_imported_leaves_nothing(start: Start, tmp_path: Path, make_gate: MakeGate) -> None:
+def test_a_stop_while_the_app_is_imported_leaves_nothing(
+    start: Start, tmp_path: Path, make_gate: MakeGate
+) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gate = make_gate()
         (tmp_path / "slow.py").write_text(f"open({gate.path!r}).read()\n")
@@ -383,7 +372,13 @@ def test_a_unix_socket_that_is_served_already_ends_the_start_and_the_other_serve
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["nonsense", "tcp:nonsense", "tcp:1:interface=192.0.2.1", "unix:/there/is/no/such/directory", "tcp:70000"],
+    [
+        "nonsense",
+        "tcp:nonsense",
+        "tcp:1:interface=192.0.2.1",
+        "unix:/there/is/no/such/directory",
+        "tcp:70000",
+    ],
 )
 def test_an_endpoint_that_cannot_be_had_ends_the_start_and_is_named(start: Start, endpoint: str) -> None:
     daemon = start("--listen", endpoint)
@@ -402,7 +397,9 @@ def test_an_endpoint_that_cannot_be_had_ends_the_start_and_is_named(start: Start
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(start: Start, options: tuple[str, ...]) -> None:
+def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
+    start: Start, options: tuple[str, ...]
+) -> None:
     daemon = start(*options)
     assert daemon.wait_for_end() == 1
     assert options[0].lstrip("-") in daemon.log
@@ -426,7 +423,9 @@ def test_the_pid_file_of_a_failed_start_is_removed(tmp_path: Path, pool_name: st
     assert "cannot listen" in output
 
 
-def test_the_pid_file_is_there_while_the_server_runs_and_gone_after_it(tmp_path: Path, pool_name: str) -> None:
+def test_the_pid_file_is_there_while_the_server_runs_and_gone_after_it(
+    tmp_path: Path, pool_name: str
+) -> None:
     endpoints = ["--listen", f"unix:{tmp_path}/socket", "--websocket", "none"]
     ended = run_twistd(tmp_path, pool_name, "--pidfile=own.pid", "taskd", *Apps, *endpoints, "--workers", "1")
     assert ended.returncode == 0, ended.stdout

@@ -322,13 +322,14 @@ class SchedulerTests(SynchronousTestCase):
         scheduler.finished(2, 0.0, 0.0, failed=False)
         self.assertEqual(scheduler.assign(0.0), [(2, last)])
 
-    def test_a_held_job_counts_for_the_limit_of_the_queue_and_can_be_dropped(self):
+    def test_a_held_job_makes_the_server_busy_for_nobody_and_can_be_dropped(self):
         scheduler = self.scheduler(idle=[1], max_queue=0)
-        held = Job(1, caller=Caller(is_full=True))
+        held, other = Job(1, caller=Caller(is_full=True)), Job(2)
         scheduler.submit(held)
         scheduler.assign(0.0)
-        self.assertRaises(Busy, scheduler.submit, Job(2))
-        self.assertEqual(scheduler.drop_waiting(), [held])
+        scheduler.submit(other)
+        self.assertRaises(Busy, scheduler.submit, Job(3))
+        self.assertEqual(scheduler.drop_waiting(), [held, other])
         self.assertTrue(scheduler.is_empty)
 
     def test_only_the_held_jobs_can_be_dropped(self):

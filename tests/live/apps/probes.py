@@ -71,7 +71,9 @@ def describe(path: str) -> dict:
         "ignored": sorted(
             number.name for number in signal.Signals if int(status["SigIgn"], 16) >> (number - 1) & 1
         ),
-        "files": sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if is_open(fd)),
+        "files": sorted(
+            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if is_open(fd)
+        ),
         "twisted": any(name.partition(".")[0] == "twisted" for name in sys.modules),
     }
 
