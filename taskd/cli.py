@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater, react
 
 from taskd import __version__
@@ -39,6 +39,9 @@ DEFAULT_SERVER = "tcp:127.0.0.1:12345"
 
 DEFAULT_CONCURRENCY = 50
 """Calls of `taskd map` under way at once: half of what one websocket may have."""
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
 
 BAR_REFRESH = 10
 """Updates of the progress bar a second."""
@@ -60,9 +63,13 @@ def _run(main: Callable[[Any, TaskClient], Awaitable[None]], server: str, via: s
             client = TaskClient(reactor, via or server, link="pooled")
         except ValueError as error:
             _fail(str(error), 2)
+        stopping: list[bool] = []
+        reactor.addSystemEventTrigger("before", "shutdown", stopping.append, True)
         try:
             await main(reactor, client)
         except Unreachable as error:
+            if stopping:  # Ctrl-C: it is we who cut the connection
+                raise SystemExit(INTERRUPTED) from None
             _fail(error.message, os.EX_UNAVAILABLE)
         except TaskdError as error:
             _fail(f"{error.name}: {error.message}")
@@ -213,12 +220,18 @@ def map_(
     have not been answered.
     """
     source = Path(file)
+    for target in (failed, output):
+        if target is not None and Path(target).exists() and source.samefile(target):
+            _fail(f"{target} is the file with the rows: it would be overwritten", 2)
     failed = failed or f"{source.stem}.failed{source.suffix}"
 
     async def run(reactor: Any, client: TaskClient) -> None:
         annotations = await _annotations(client, function)
-        with open(file, encoding="utf-8-sig", newline="") as counted:
-            total = count_rows(file, counted)
+        try:
+            with open(file, encoding="utf-8-sig", newline="") as counted:
+                total = count_rows(file, counted)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
         with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
             mapping = _Mapping(reactor, client, function, FailedRows(failed, _create), results)
             await mapping.run(read_rows(file, rows, annotations), total, concurrency)
@@ -250,6 +263,7 @@ class _Mapping:
         self._interrupted = False
         self._started = time.monotonic()
         self._under_way: set[Deferred[Any]] = set()
+        self._pauses: set[Deferred[None]] = set()
         reactor.callWhenRunning(self._catch_interrupt)
 
     async def run(self, rows: Iterator[Row], total: int, concurrency: int) -> None:
@@ -285,8 +299,10 @@ class _Mapping:
             try:
                 result = await call
             except Busy as error:
-                await deferLater(self._reactor, float(error.data.get("retry_after", 1.0)))
-                continue
+                await self._pause(float(error.data.get("retry_after", 1.0)))
+                if not self._interrupted:
+                    continue
+                self._failed.add(row, "not sent: interrupted")
             except TaskdError as error:
                 self._failed.add(row, f"{error.name}: {error.message}")
             except Exception as error:  # the wait was cancelled
@@ -303,6 +319,17 @@ class _Mapping:
                 self._under_way.discard(call)
             return
 
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless interrupted."""
+        pause: Deferred[None] = deferLater(self._reactor, seconds)
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            pass
+        finally:
+            self._pauses.discard(pause)
+
     def _catch_interrupt(self) -> None:
         def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
             self._reactor.callFromThread(self._interrupt)
@@ -315,6 +342,8 @@ class _Mapping:
                 call.cancel()
         else:
             self._interrupted = True
+            for pause in list(self._pauses):
+                pause.cancel()
             _err.print("interrupted: waiting for what has been sent (once more to stop waiting)")
 
     def summarise(self) -> None:

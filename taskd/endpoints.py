@@ -117,7 +117,8 @@ def client_description(address: IAddress) -> str | None:
         name = address.name.decode() if isinstance(address.name, bytes) else address.name
         if not name:
             return None
-        return "unix:" + quoteStringArgument(name).replace("=", "\\=")
+        quoted: str = quoteStringArgument(name).replace("=", "\\=")
+        return f"unix:{quoted}"
     if isinstance(address, IPv4Address | IPv6Address):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
         return f"tcp:{quoteStringArgument(host)}:{address.port}"
@@ -231,7 +232,7 @@ class CertificateRefused(SSL.Error):
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(why)
+        super().__init__([("taskd", "", why)])  # in the form that Twisted takes OpenSSL's errors apart by
         self.why = why
 
     def __str__(self) -> str:

@@ -20,7 +20,8 @@ __all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "r
 
 ERROR_COLUMN = "taskd_error"
 """Where a failed row says why. Ignored when the file is read again, so that
-the file of failed rows can itself be mapped."""
+the file of failed rows can itself be mapped. The first column of CSV, so that
+a row with too few cells has its reason in the right place, and stays too short."""
 
 _NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -162,9 +163,8 @@ class FailedRows:
         names, cells = row.original
         writer = csv.writer(self._file)
         if is_first:
-            writer.writerow(_with_error(names, names, ERROR_COLUMN))
-        # With as many cells as there were: a row that had too few has them again.
-        writer.writerow(_with_error(names, cells, why))
+            writer.writerow([ERROR_COLUMN, *_without_error(names, names)])
+        writer.writerow([why, *_without_error(names, cells)])
 
     def close(self) -> None:
         """Finish the file, if there is one."""
@@ -172,7 +172,6 @@ class FailedRows:
             self._file.close()
 
 
-def _with_error(names: list[str], cells: list[str], error: str) -> list[str]:
-    """The cells, and behind them why the row failed; an older reason is left out."""
-    kept = [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]
-    return [*kept, error]
+def _without_error(names: list[str], cells: list[str]) -> list[str]:
+    """The cells, as many as there are, but for an older reason."""
+    return [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]

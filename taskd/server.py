@@ -357,6 +357,7 @@ class TaskServer:
             for number, worker in self._scheduler.workers.items():
                 if worker.job is not None:
                     self._pool.kill(number)
+        self._check_drained()
 
     def _check_drained(self) -> None:
         if self._drained is None:

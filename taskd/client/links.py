@@ -20,7 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
-from taskd.endpoints import keep_alive
+from taskd.endpoints import CertificateRefused, keep_alive
 from taskd.errors import Unreachable
 from taskd.lines import LinearLineReceiver
 from taskd.messages import Call, Outcome, Progress
@@ -65,6 +65,8 @@ def report(on_progress: OnProgress | None, progress: Progress) -> None:
 def explain(reason: TwistedFailure) -> str:
     """Why a connection could not be made or was lost, in words."""
     error = reason.value
+    if isinstance(error, CertificateRefused):
+        return error.why
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
         parts = [part[-1] for part in error.args[0] if part and part[-1]]
         return f"TLS: {', '.join(parts) or 'the connection was cut off'}"

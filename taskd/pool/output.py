@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import fdesc, main
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 __all__ = ["OutputReader"]
@@ -22,12 +23,14 @@ class OutputReader(FileDescriptor):
     Owns the read end, `descriptor`, and closes it at its end.
     """
 
-    def __init__(self, reactor: IReactorFDSet, descriptor: int, deliver: Callable[[str], None]) -> None:
+    def __init__(self, reactor: Any, descriptor: int, deliver: Callable[[str], None]) -> None:
         super().__init__(reactor)
         fdesc.setNonBlocking(descriptor)
         self._descriptor = descriptor
         self._deliver = deliver
         self._rest = b""
+        self._clock: IReactorTime = reactor
+        self._count = 0
         self.connected = 1
         self.startReading()
 
@@ -56,8 +59,6 @@ class OutputReader(FileDescriptor):
         if self.doRead() is not None:
             return False
         return self._count > before
-
-    _count = 0
 
     def _received(self, data: bytes) -> None:
         self._count += len(data)
@@ -89,4 +90,7 @@ class OutputReader(FileDescriptor):
         if self.connected:
             self.finish_job(more=True)
             self.stopReading()
-            self.connectionLost(Failure(main.CONNECTION_DONE))
+            # Not before this turn of the reactor is over: it may have an event
+            # for this descriptor at hand, and a new one of the same number
+            # would get it.
+            self._clock.callLater(0, self.connectionLost, Failure(main.CONNECTION_DONE))

@@ -77,7 +77,7 @@ class Daemon:
             return "\n".join(self._lines)
 
     def wait_for_log(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """The `count`-th place in the log that matches, once it is there; fails when the server ends without."""
+        """The `count`-th match in the log, once it is there; fails where the server ends without it."""
 
         def found() -> re.Match[str] | None:
             matches = [match for line in self._lines if (match := re.search(pattern, line))]
@@ -128,17 +128,21 @@ class Daemon:
         """All its processes: also a fork server without a title yet, and what tasks have started."""
         return processes_marked(self.name)
 
-    def wait_until_family_gone(self) -> None:
-        """Return once nothing of its `family` is left; fails after `TIMEOUT`."""
-        for pid in self.family():
-            wait_for_exit(pid)
-        assert self.family() == []
+    def wait_for_family(self, size: int) -> list[int]:
+        """Its `family`, once it has so many members: one that was started just now shows a little later."""
+        ending = time.monotonic() + TIMEOUT
+        while len(found := self.family()) != size:
+            assert time.monotonic() < ending, found
+        return found
 
     @property
     def fork_server(self) -> int:
-        """The id of its one fork server."""
-        found = [pid for pid in self.processes("fork server") if parent_of(pid) == self.process.pid]
-        assert len(found) == 1, found
+        """The id of its one fork server, once there is one."""
+        ending = time.monotonic() + TIMEOUT
+        found: list[int] = []
+        while len(found) != 1:
+            assert time.monotonic() < ending, found
+            found = [pid for pid in self.processes("fork server") if parent_of(pid) == self.process.pid]
         return found[0]
 
     @property

@@ -185,10 +185,12 @@ async def test_a_per_call_link_opens_a_connection_for_each_call_and_closes_it(fa
 @pytest_twisted.ensureDeferred
 async def test_unix_sockets_work(start, tmp_path_factory, make_client):
     path = tmp_path_factory.mktemp("u") / "s"
-    start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
+    daemon = start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
     for link in ("per-call", "pooled"):
         client = make_client(f"unix:{path}", link=link)
         assert await within(client.call("hello", name=link)) == f"Hello, {link}!"
+    client = make_client(f"ws://127.0.0.1:{daemon.port(1)}")
+    assert await within(client.call("hello", name="gateway")) == "Hello, gateway!"
 
 
 # --- progress ----------------------------------------------------------------

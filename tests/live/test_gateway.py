@@ -443,6 +443,12 @@ def test_an_origin_that_names_no_page_is_refused(guarded_port, origin):
     assert status in (400, 403), reply
 
 
+def test_who_names_two_origins_is_refused(guarded_port):
+    origins = ["Origin: http://localhost", "Origin: http://evil.example"]
+    for headers in (origins, origins[::-1]):
+        assert handshake(guarded_port, "Host: www.example.org:8080", *headers)[0] in (400, 403)
+
+
 def test_the_port_of_the_scheme_is_meant_where_none_is_named(guarded_port):
     assert handshake(guarded_port, "Host: www.example.org", "Origin: http://www.example.org")[0] == 101
     assert handshake(guarded_port, "Host: www.example.org:443", "Origin: https://www.example.org")[0] == 101

@@ -290,7 +290,7 @@ def test_what_a_lost_worker_had_started_ends_with_it_and_does_not_keep_it_from_b
     client = one.connect().send(gate.call("sleeper_and_stand"))
     gate.wait_until_entered()
     (worker,) = one.workers
-    (sleeper,) = [pid for pid in one.family() if parent_of(pid) == worker]
+    (sleeper,) = [pid for pid in one.wait_for_family(4) if parent_of(pid) == worker]
     os.kill(worker, signal.SIGKILL)
     assert lost(client.receive())["signal"] == "SIGKILL"
     assert client.ask(bare("hello")) == "Hello, World!"
@@ -594,8 +594,7 @@ def test_when_the_daemon_is_killed_nothing_survives(start: Start, make_gate: Mak
     daemon.connect().send(gates[0].call(), gates[1].call("sleeper_and_stand"), bare("nap", 600))
     for gate in gates:
         gate.wait_until_entered()
-    family = daemon.family()
-    assert len(family) == 7  # daemon, fork server, workers, and the child of a task
+    family = daemon.wait_for_family(7)  # daemon, fork server, workers, and the child of a task
     daemon.process.kill()
     for pid in family:
         wait_for_exit(pid)
@@ -621,8 +620,7 @@ def test_when_the_daemon_is_killed_while_the_app_is_imported_nothing_survives(
     (tmp_path / "slow.py").write_text(f"open({gate.path!r}).read()\n")
     daemon = start("--app", "slow")
     gate.wait_until_entered()
-    family = daemon.family()
-    assert len(family) == 2
+    family = daemon.wait_for_family(2)
     daemon.process.kill()
     for pid in family:
         wait_for_exit(pid)
@@ -643,8 +641,7 @@ def test_a_worker_that_ignores_every_signal_does_not_survive_the_daemon(
     daemon = start("--app", "stubborn", "--workers", "1").wait_until_ready()
     daemon.connect().send(bare("stay", drop.path))
     assert drop.receive() == "deaf"
-    family = daemon.family()
-    assert len(family) == 3
+    family = daemon.wait_for_family(3)
     daemon.process.kill()
     for pid in family:
         wait_for_exit(pid)

@@ -31,6 +31,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     assert "Unhandled" not in daemon.log
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server whose messages have at most 1000 bytes."""
+    directory = tmp_path_factory.mktemp("small")
+    daemon = Daemon(*Apps, "--workers", "2", "--max-message", "1000", directory=directory)
+    yield daemon.wait_until_ready()
+    daemon.stop()
+    daemon.wait_until_gone()
+    assert "a bug in taskd" not in daemon.log
+    assert "Unhandled" not in daemon.log
+
+
 @pytest.fixture
 def client(server: Daemon) -> Iterator[Connection]:
     connection = server.connect()
@@ -571,32 +583,31 @@ def padded(size: int) -> bytes:
     return head + b" " * (size - len(head) - len(tail) - 1) + tail
 
 
-def test_a_message_of_exactly_the_limit_is_taken(start: Start) -> None:
-    client = start("--workers", "1", "--max-message", "1000").wait_until_ready().connect()
+def test_a_message_of_exactly_the_limit_is_taken(small: Daemon) -> None:
+    client = small.connect()
     client.send(*[padded(1000)] * 5, padded(999)).end_sending()
     assert client.receive_all() == ["pong"] * 6
 
 
 def test_a_message_over_the_limit_is_refused_behind_all_earlier_replies_and_the_connection_closed(
-    start: Start, gate: Gate
+    small: Daemon, gate: Gate
 ) -> None:
-    daemon = start("--workers", "2", "--max-message", "1000").wait_until_ready()
-    client = daemon.connect()
+    client = small.connect()
     client.send(gate.call(), bare("boom"), padded(1001), bare("hello"))
     gate.wait_until_entered()
     # It is not refused ahead of its turn.
-    assert daemon.connect().ask(bare("hello")) == "Hello, World!"
+    assert small.connect().ask(bare("hello")) == "Hello, World!"
     gate.release("first")
     replies = client.receive_all()
     assert replies[0] == "first"
     assert error_of(replies[1])[0] == -32000
     assert error_of(replies[2]) == (-32006, {"limit": 1000})
     assert len(replies) == 3
-    assert daemon.connect().ask(bare("hello")) == "Hello, World!"
+    assert small.connect().ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_message_without_end_is_refused_as_soon_as_it_is_over_the_limit(start: Start) -> None:
-    client = start("--workers", "1", "--max-message", "1000").wait_until_ready().connect()
+def test_a_message_without_end_is_refused_as_soon_as_it_is_over_the_limit(small: Daemon) -> None:
+    client = small.connect()
     client.socket.sendall(b"x" * 1000)
     assert [error_of(reply) for reply in client.receive_all()] == [(-32006, {"limit": 1000})]
 
@@ -625,8 +636,8 @@ def test_a_client_that_goes_on_sending_far_over_the_limit_still_reads_the_error(
     assert not sending.is_alive()
 
 
-def test_a_result_of_exactly_the_limit_is_sent_and_one_over_it_is_an_error(start: Start) -> None:
-    client = start("--workers", "1", "--max-message", "1000").wait_until_ready().connect()
+def test_a_result_of_exactly_the_limit_is_sent_and_one_over_it_is_an_error(small: Daemon) -> None:
+    client = small.connect()
     assert client.ask(bare("big", 997)) == "x" * 997
     assert error_of(client.ask(bare("big", 998))) == (-32006, {"limit": 1000})
     assert error_of(client.ask(rpc(1, "big", [5_000_000]))) == (-32006, {"limit": 1000})
