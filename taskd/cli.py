@@ -299,7 +299,8 @@ class _Mapping:
             try:
                 result = await call
             except Busy as error:
-                await self._pause(float(error.data.get("retry_after", 1.0)))
+                if not self._interrupted:
+                    await self._pause(float(error.data.get("retry_after", 1.0)))
                 if not self._interrupted:
                     continue
                 self._failed.add(row, "not sent: interrupted")

@@ -557,9 +557,9 @@ def test_a_failed_start_is_told_by_twistd_as_a_daemon_too(tmp_path: Path, pool_n
     tcp = "tcp:0:interface=127.0.0.1"
     ended = run_twistd(tmp_path, pool_name, "taskd", "--app", name, "--listen", tcp, "--websocket", tcp)
     assert ended.returncode == 1, ended.stdout
-    assert not (tmp_path / "twistd.pid").exists()
     for pid in processes_marked(pool_name):
         wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+    assert not (tmp_path / "twistd.pid").exists()
     assert reason in (tmp_path / "twistd.log").read_text()
 
 

@@ -415,9 +415,9 @@ def test_the_pid_file_of_a_failed_start_is_removed(tmp_path: Path, pool_name: st
         options = [*mode, "--pidfile=own.pid", "taskd", *Apps, "--listen", endpoint, "--websocket", "none"]
         ended = run_twistd(tmp_path, pool_name, *options)
     assert ended.returncode == 1, ended.stdout
-    assert not (tmp_path / "own.pid").exists()
     for pid in processes_marked(pool_name):
         wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+    assert not (tmp_path / "own.pid").exists()
     output = (tmp_path / "twistd.log").read_text() if daemonised else ended.stdout
     assert endpoint in output
     assert "cannot listen" in output
