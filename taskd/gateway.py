@@ -80,8 +80,8 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> 
         return True
     if any(fnmatch.fnmatchcase(origin, pattern) for pattern in allowed):
         return True
-    page = urlsplit(origin)
     try:
+        page = urlsplit(origin)
         if page.hostname is None or page.scheme not in _DEFAULT_PORTS:
             return False
         if _is_loopback(page.hostname):
@@ -92,7 +92,7 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> 
         default = _DEFAULT_PORTS[page.scheme]
         return page.hostname == ours.hostname and (page.port or default) == (ours.port or default)
     except ValueError:
-        return False  # a port that is no number
+        return False  # no address, or a port that is no number
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
+from array import array
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorFDSet
@@ -84,10 +88,8 @@ class WorkerSocket(FileDescriptor):
             self._shut_down(socket.SHUT_RD)
 
     def _shut_down(self, how: int) -> None:
-        try:
+        with suppress(OSError):  # the other end may be closed already
             self._socket.shutdown(how)
-        except OSError:
-            return  # the other end is closed already
 
     def doRead(self) -> Exception | None:
         """Called by the reactor when there is something to read."""
@@ -128,7 +130,14 @@ class WorkerSocket(FileDescriptor):
         if not self.connected:
             return
         super().connectionLost(reason)
-        if self._backlog:
+        if self._backlog or self._unread():
             self.read_all = False
         self._socket.close()
         self._closed()
+
+    def _unread(self) -> int:
+        """How many bytes the worker has not read of what the kernel has (unix(7), SIOCOUTQ)."""
+        count = array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, count, True)
+        return count[0]

@@ -76,6 +76,7 @@ class Session:
     __slots__ = (
         "_backlog",
         "_bare_reply",
+        "_deaf",
         "_in_order",
         "_late_progress",
         "_max_outstanding",
@@ -93,19 +94,21 @@ class Session:
         self._in_order: deque[Request | bytes] = deque()
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request, bytes] = {}
+        self._deaf = False
         self.closing = False
         self.outstanding = 0
 
     # --- what comes in ---
 
     def receive(self, lines: Iterable[bytes]) -> None:
-        """Take in messages, in the order they came."""
-        self._backlog.extend(lines)
+        """Take in messages, in the order they came. What comes after `refuse_rest` is nobody's."""
+        if not self._deaf:
+            self._backlog.extend(lines)
 
     def refuse_rest(self, error: TaskdError) -> None:
         """The rest of the stream cannot be read: answer so, after all that came before."""
         self._backlog.append(error)
-        self.closing = True
+        self._deaf = self.closing = True
 
     def end(self, unfinished: int = 0) -> None:
         """No more will come. `unfinished` is how many bytes of a message had come."""
@@ -143,7 +146,7 @@ class Session:
         """
         if isinstance(line, bytes) and _HTTP_REQUEST.match(line):
             self._backlog.clear()
-            self.closing = True
+            self._deaf = self.closing = True
             return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
         return invalid
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,12 +224,23 @@ def find_python(version):
     return None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def other_venvs(wheel, tmp_path_factory):
+    """A future of an environment for each other Python; they are filled while other tests run."""
+
+    def fill(version, python):
+        return Venv(tmp_path_factory.mktemp(f"python{version}"), python).install(wheel)
+
+    with ThreadPoolExecutor() as pool:
+        pythons = {version: find_python(version) for version in OTHER_PYTHONS}
+        yield {version: pool.submit(fill, version, python) for version, python in pythons.items() if python}
+
+
 @pytest.mark.parametrize("version", OTHER_PYTHONS)
-def test_it_runs_on_other_pythons(version, wheel, tmp_path):
-    python = find_python(version)
-    if python is None:
+def test_it_runs_on_other_pythons(version, other_venvs):
+    if version not in other_venvs:
         pytest.skip(f"there is no Python {version} on the path, nor in pyenv")
-    venv = Venv(tmp_path, python).install(wheel)
+    venv = other_venvs[version].result(INSTALL_TIMEOUT)
     assert version in venv.run("python", "--version")
     assert {"taskd", "web"} <= venv.commands_of_twistd
     imports = (

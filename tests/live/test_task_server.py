@@ -915,3 +915,11 @@ def test_requests_that_come_before_the_app_is_imported_wait_for_it(
     replies = {reply["id"]: reply for reply in (client.receive(), client.receive())}
     assert replies[1] == result(1, 1)
     assert error_of(replies[2])[0] == -32601
+
+
+def test_what_a_web_page_has_its_browser_post_is_not_run(daemon: Daemon) -> None:
+    client = daemon.connect()
+    client.send(b"POST / HTTP/1.1\r", b"Host: 127.0.0.1\r", b"\r", bare("hello"), bare("hello"))
+    (reply,) = client.receive_all()
+    assert "HTTP" in reply["error"]["message"]
+    assert daemon.connect().ask(bare("taskd.status"))["functions"] == []

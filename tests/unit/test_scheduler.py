@@ -80,7 +80,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """A job is refused exactly where the queue is full."""
         self.last_job += 1
         job = Job(self.last_job, function, caller=self.callers[caller])
-        full = len(self.waiting) + len(self.held) >= self.scheduler.max_queue + len(self.idle)
+        full = len(self.waiting) >= self.scheduler.max_queue + len(self.idle)
         try:
             self.scheduler.submit(job)
         except Busy as error:

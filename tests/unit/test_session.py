@@ -644,3 +644,39 @@ class BatchTests(SynchronousTestCase):
         session.requests()
         [line] = session.take()
         self.assertLess(len(line), MAX_MESSAGE)
+
+
+class HttpTests(SynchronousTestCase):
+    """A web page can have its visitor's browser post to any port: nothing of that may run."""
+
+    POST = (
+        b"POST / HTTP/1.1",
+        b"Host: 127.0.0.1:12345",
+        b"Content-Type: text/plain",
+        b'{"function":"hello"}',
+    )
+
+    def test_nothing_of_a_http_request_is_run(self):
+        session = Session()
+        session.receive(self.POST)
+        self.assertEqual(session.requests(), [])
+        (line,) = session.take()
+        self.assertIn(b"HTTP", line)
+        self.assertTrue(session.finished)
+
+    def test_nothing_that_comes_after_it_is_run_either(self):
+        session = Session()
+        for line in self.POST:
+            session.receive([line])
+            self.assertEqual(session.requests(), [])
+        self.assertEqual(len(session.take()), 1)
+        self.assertTrue(session.finished)
+
+    def test_what_came_before_it_is_answered(self):
+        session = Session()
+        session.receive([b'{"function":"hello"}', *self.POST])
+        (request,) = session.requests()
+        self.assertFalse(session.finished)
+        session.answer(request, Result(Raw(b"1")))
+        self.assertEqual(session.take()[0], b"1")
+        self.assertTrue(session.finished)
