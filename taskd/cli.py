@@ -43,10 +43,14 @@ DEFAULT_CONCURRENCY = 50
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
+PIPE_WIDTH = 1000
+"""Columns of a table that nobody sees at once."""
+
 BAR_REFRESH = 10
 """Updates of the progress bar a second."""
 
-_out = Console(highlight=False)
+# Into a pipe, rows stay whole: whoever greps them wants all of a row.
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 _err = Console(stderr=True, highlight=False)
 
 

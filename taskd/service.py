@@ -302,9 +302,10 @@ class TaskdService(Service):
     async def _stop(self) -> None:
         """Take nothing more, wait for what runs, then end every process."""
         parts = [part for part in (self._gateway, self._server) if part is not None]
+        drained = DeferredList([part.drain() for part in parts])
         await DeferredList([_closed(port) for port in self._ports])
         deadline = self._reactor.callLater(self._config.stop_timeout, self._give_up)
-        await DeferredList([part.drain() for part in parts])
+        await drained
         if deadline.active():
             deadline.cancel()
         if self._gateway is not None:
