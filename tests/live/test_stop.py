@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import twisted
 from tests.live.support import (
     APPS,
     Connection,
@@ -401,7 +402,9 @@ def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
     start: Start, options: tuple[str, ...]
 ) -> None:
     daemon = start(*options)
-    assert daemon.wait_for_end() == 1
+    # twistd's own affair; before 26.10 it ended with 0 where options were wrong.
+    status = 1 if (twisted.version.major, twisted.version.minor) >= (26, 10) else 0
+    assert daemon.wait_for_end() == status
     assert options[0].lstrip("-") in daemon.log
     assert "Traceback" not in daemon.log
     assert daemon.family() == []
