@@ -17,6 +17,7 @@ from msgspec import Raw
 from taskd.task import FunctionInfo
 
 __all__ = [
+    "CONTROL",
     "MAX_LINE",
     "NULL",
     "Config",
@@ -41,6 +42,9 @@ __all__ = [
     "decode_to_fork_server",
     "encode",
 ]
+
+CONTROL = 3
+"""The descriptor at which the fork server finds its control socket."""
 
 MAX_LINE = 2**31
 """Bytes: both ends are ours, and what they pass on was limited where it came in."""

@@ -26,6 +26,7 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from taskd.pool.channel import (
+    CONTROL,
     MAX_LINE,
     Config,
     Exited,
@@ -44,10 +45,7 @@ from taskd.pool.worker import RECEIVE_SIZE, Worker
 from taskd.task import Registry, registry
 from taskd.wire.framing import LineSplitter
 
-__all__ = ["CONTROL", "ForkServer", "main"]
-
-CONTROL = 3
-"""The descriptor of the control socket."""
+__all__ = ["ForkServer", "main"]
 
 MAX_DESCRIPTORS = 64
 """Descriptors taken in with one read: far more than one read's bytes carry."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from taskd.lines import LinearLineReceiver
 from taskd.pool.channel import (
+    CONTROL,
     MAX_LINE,
     Config,
     Exited,
@@ -32,9 +33,6 @@ from taskd.task import FunctionInfo
 __all__ = ["ForkServerLink", "ForkServerObserver"]
 
 _log = Logger(namespace="taskd.forkserver")
-
-_CONTROL = 3
-"""The descriptor at which the fork server finds its control socket (`forkserver.CONTROL`)."""
 
 KILL_AFTER = 5.0
 """Seconds that a process has to exit in once it was told to."""
@@ -88,7 +86,7 @@ class ForkServerLink(ProcessProtocol):
                 [sys.executable, "-P", "-m", "taskd.pool.forkserver"],
                 env=None,
                 path=config.directory,
-                childFDs={0: nothing.fileno(), 1: "r", 2: "r", _CONTROL: theirs.fileno()},
+                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
             )
 
     @property

@@ -14,15 +14,13 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
+from taskd.pool.channel import MAX_LINE
 from taskd.wire.framing import LineSplitter
 
 __all__ = ["WorkerSocket"]
 
 RECEIVE_SIZE = 65536
 """Bytes read at once: many outcomes, or a good part of a long one."""
-
-MAX_LINE = 2**31
-"""Bytes: the worker is ours, and limits what it sends."""
 
 
 class WorkerSocket(FileDescriptor):
