@@ -247,6 +247,52 @@ class Connection:
         self.socket.close()
 
 
+def bare(function: str, *args: Any, options: dict[str, Any] | None = None, **named: Any) -> dict[str, Any]:
+    """A request as the Workerman page sends it."""
+    message: dict[str, Any] = {"function": function}
+    if args or named:
+        message["args"] = args or named
+    if options is not None:
+        message["options"] = options
+    return message
+
+
+def rpc(
+    request_id: Any, method: str, *args: Any, options: dict[str, Any] | None = None, **named: Any
+) -> dict[str, Any]:
+    """A JSON-RPC request; without an id (None) a notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if request_id is not None:
+        message["id"] = request_id
+    if args or named:
+        message["params"] = args or named
+    if options is not None:
+        message["options"] = options
+    return message
+
+
+def data_of(reply: Any, code: int) -> dict[str, Any]:
+    """The data of a reply that is an error with this code."""
+    assert isinstance(reply, dict), reply
+    assert reply.get("error", {}).get("code") == code, reply
+    return reply["error"].get("data") or {}
+
+
+def cancel(request_id: Any, which: Any) -> dict[str, Any]:
+    """The JSON-RPC request that cancels the request with the id `which` of the same connection."""
+    return rpc(request_id, "taskd.cancel", id=which)
+
+
+def cancel_job(request_id: Any, job: int) -> dict[str, Any]:
+    """The JSON-RPC request that cancels the task with this number."""
+    return rpc(request_id, "taskd.cancel", job=job)
+
+
+def lines_of(path: Path) -> list[str]:
+    """What tasks (`note` in apps/misbehaving.py) have written to a file so far; [] where there is none."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def connect_unix(path: Path | str) -> Connection:
     """A raw connection to a task server that listens on a unix socket."""
     sock = socket.socket(socket.AF_UNIX)
