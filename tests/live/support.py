@@ -162,14 +162,24 @@ class Daemon:
             assert self._changed.wait_for(lambda: self._ended, TIMEOUT), "its output is still held open"
         return status
 
-    def wait_for_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's."""
-        connection = self.connect()
+    def wait_for_status(
+        self, holds: Callable[[dict[str, Any]], bool], connection: Connection | None = None
+    ) -> dict[str, Any]:
+        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's.
+
+        On a connection of its own, or on one at which no other reply is due meanwhile.
+        """
+        asking = connection or self.connect()
         ending = time.monotonic() + TIMEOUT
-        while not holds(status := connection.ask({"function": "taskd.status"})):
+        while not holds(status := asking.ask(rpc("status", "taskd.status"))["result"]):
             assert time.monotonic() < ending, status
-        connection.close()
+        if connection is None:
+            asking.close()
         return status
+
+    def status(self) -> dict[str, Any]:
+        """What `taskd.status` answers now."""
+        return self.wait_for_status(lambda _: True)
 
     def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many workers are idle, and no others are there; what `taskd.status` says of each."""
@@ -387,6 +397,19 @@ def run_twistd(directory: Path, name: str, *arguments: str) -> subprocess.Comple
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command `taskd`, against the task server with this endpoint string."""
+    return subprocess.run(
+        [BIN / "taskd", *map(str, arguments)],
+        env={**os.environ, "TASKD_SERVER": server},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +10,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from tests.live.peers import in_thread
 from tests.live.support import (
     APPS,
-    BIN,
-    TIMEOUT,
     Connection,
     Daemon,
     Drop,
@@ -23,6 +19,7 @@ from tests.live.support import (
     bare,
     data_of,
     rpc,
+    run_taskd,
     title_of,
     wait_for_exit,
 )
@@ -62,7 +59,7 @@ def timed_out(reply: Any, seconds: float = LIMIT) -> dict[str, Any]:
 
 
 def counts(daemon: Daemon) -> dict[str, int]:
-    return daemon.wait_for_status(lambda status: True)["counts"]
+    return daemon.status()["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -406,13 +403,8 @@ async def test_a_client_gets_it_as_an_exception(one: Daemon, make_client: Any) -
     assert await client.request("add", [1, 2], options=Options(timeout=LIMIT)) == 3
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_command_has_a_limit_too(one: Daemon) -> None:
-    def call() -> subprocess.CompletedProcess[str]:
-        command = [BIN / "taskd", "call", "--server", one.tcp, "--timeout", "0.3", "sleep_on"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-
-    ended = await in_thread(call)
+def test_the_command_has_a_limit_too(one: Daemon) -> None:
+    ended = run_taskd(one.tcp, "call", "--timeout", LIMIT, "sleep_on")
     assert ended.returncode == 1
     assert ended.stderr.startswith("taskd: timed out")
     assert "Traceback" not in ended.stderr
