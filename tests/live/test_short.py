@@ -14,11 +14,9 @@ from tests.live.support import (
     Connection,
     Daemon,
     Gate,
-    bare,
     data_of,
     lines_of,
     rpc,
-    title_of,
 )
 
 Start = Callable[..., Daemon]
@@ -37,9 +35,9 @@ def results(client: Connection, count: int) -> dict[Any, Any]:
     return found
 
 
-def warm_up(daemon: Daemon, notes: Path) -> Connection:
-    """Run `note` until it is known to be short; a connection."""
-    client = daemon.connect()
+def warm_up(daemon: Daemon, notes: Path, client: Connection | None = None) -> Connection:
+    """Run `note` until it is known to be short; the connection."""
+    client = client or daemon.connect()
 
     def is_short(status: dict[str, Any]) -> bool:
         client.send(*(rpc(number, "note", str(notes), "warm") for number in range(200)))
@@ -72,29 +70,32 @@ def test_a_function_is_known_to_be_short_when_it_has_been_short_for_a_while(
 
 
 def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
-    short: tuple[Daemon, Connection, Path], make_gate: MakeGate
+    short: tuple[Daemon, Connection, Path], tmp_path: Path, make_gate: MakeGate
 ) -> None:
-    daemon, client, notes = short
-    rounds, each = 12, 40
+    daemon, client, _ = short
+    each = 40
     took = []
-    expected = []
-    for number in range(rounds):
-        gate = make_gate()
+    for number in range(12):
+        # One that was long may not pass for short any more.
+        warm_up(daemon, tmp_path / "warm", client)
+        before = daemon.status()["counts"]["called_back"]
+        gate, notes = make_gate(), tmp_path / f"notes {number}"
         # In one write: the long one is the first of what its worker is given.
-        client.send(
-            rpc("long", "note", str(notes), f"{number} long", gate.path),
-            *(rpc(place, "note", str(notes), f"{number} {place}") for place in range(each)),
-        )
         began = time.monotonic()
+        client.send(
+            rpc("long", "note", str(notes), "long", gate.path),
+            *(rpc(place, "note", str(notes), str(place)) for place in range(each)),
+        )
         assert results(client, each).keys() == set(range(each))
-        took.append(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if daemon.status()["counts"]["called_back"] > before:
+            took.append(seconds)
         gate.release()
         assert client.receive()["id"] == "long"
-        expected += [f"{number} long", *(f"{number} {place}" for place in range(each))]
-    assert sorted(lines_of(notes)) == sorted(expected)
+        assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
     # The quickest is what it takes; the others tell how busy the machine is.
+    assert took, "none was ever called back"
     assert min(took) < WITHIN, took
-    assert daemon.status()["counts"]["called_back"] > 0
 
 
 def test_where_there_is_no_other_worker_they_wait_and_are_run_once(
@@ -115,7 +116,7 @@ def test_where_there_is_no_other_worker_they_wait_and_are_run_once(
 def test_what_was_called_back_is_run_by_a_worker_that_is_free_later(
     short: tuple[Daemon, Connection, Path], make_gate: MakeGate
 ) -> None:
-    daemon, client, notes = short
+    _, client, notes = short
     busy, sudden = make_gate(), make_gate()
     client.send(busy.rpc("busy"))
     busy.wait_until_entered()
@@ -134,35 +135,12 @@ def test_many_that_are_suddenly_long_among_short_ones_are_each_run_once(start: S
     daemon = start(*Apps, "--workers", "4", "--max-outstanding", "10000").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)
-    (tmp_path / "slow").mkdir()
-    count = 2000
-    gates = {}
-    for number in range(0, count, 100):
-        gates[number] = Gate(tmp_path / "slow" / str(number))
-    try:
-        for number in range(count):
-            path = gates[number].path if number in gates else ""
-            client.send(rpc(number, "note", str(notes), str(number), path))
-        found: dict[Any, Any] = {}
-        opened = 0
-        while len(found) < count:
-            # Whoever stands somewhere is let go, one at a time, as soon as nothing else comes.
-            if not daemon_is_stuck(client):
-                reply = client.receive()
-                assert reply["id"] not in found
-                found[reply["id"]] = reply["result"]
-                continue
-            number = sorted(gates)[opened]
-            gates[number].release()
-            opened += 1
-    finally:
-        for gate in gates.values():
-            gate.tear_down()
+    count = 3000
+    for number in range(count):
+        seconds = 0.03 if number % 100 == 0 else 0.0
+        client.send(rpc(number, "note", str(notes), str(number), "", seconds))
+    assert results(client, count).keys() == set(range(count))
     assert sorted(lines_of(notes)) == sorted(map(str, range(count)))
-
-
-def daemon_is_stuck(client: Connection) -> bool:
-    raise NotImplementedError
 
 
 def test_no_short_task_waits_for_a_long_one_while_a_worker_is_idle(
@@ -214,12 +192,15 @@ def test_a_stopped_worker_is_called_back_from_in_vain_and_nothing_is_run_twice(
 ) -> None:
     """A worker that cannot answer keeps what it may have started; when it goes on, it does it once."""
     daemon, client, notes = short
-    first, second = daemon.workers
+    first, _ = daemon.workers
     os.kill(first, signal.SIGSTOP)
     client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(200)))
-    # The other one goes on, as the title of its process shows no more than that it is there.
-    assert title_of(second) != ""
-    daemon.wait_for_status(lambda status: status["counts"]["done"] > 0)
+    # The other one does what it can.
+    daemon.wait_for_status(
+        lambda status: (
+            status["waiting"] == 0 and [worker["state"] for worker in status["workers"]].count("busy") <= 1
+        )
+    )
     os.kill(first, signal.SIGCONT)
     assert results(client, 200).keys() == set(range(200))
     assert sorted(lines_of(notes)) == sorted(map(str, range(200)))

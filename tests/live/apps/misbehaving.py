@@ -274,13 +274,15 @@ def roomy(seconds: float) -> float:
 
 
 @task
-def note(file: str, text: str, path: str = "") -> str:
-    """Add a line to a file, and then stand at a FIFO where one is named."""
+def note(file: str, text: str, path: str = "", seconds: float = 0.0) -> str:
+    """Add a line to a file, and then stand at a FIFO where one is named, or sleep."""
     end = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(end, f"{text}\n".encode())
     os.close(end)
     if path:
         stand_at(path)
+    if seconds:
+        time.sleep(seconds)
     return text
 
 
