@@ -1,8 +1,8 @@
 """The fork server: imports the app once, and forks a worker whenever it is asked.
 
 ``python -P -m taskd.pool.forkserver``, started by the daemon with a unix
-socket as descriptor 3. It reads a `Config`, imports the app, answers `Loaded`
-or `LoadFailed`, and then serves `Fork` and `Kill` until the socket closes;
+socket as descriptor 3 and the board as 4. It reads a `Config`, imports the app, answers `Loaded`
+or `LoadFailed`, and then serves `Fork` and `Signal` until the socket closes;
 then it kills every worker that is left, with all the processes of its group.
 
 It imports no Twisted, has one thread, and freezes what it has imported, so
@@ -12,8 +12,11 @@ that its workers share that memory for as long as they live.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
+import mmap
 import os
+import resource
 import select
 import signal
 import socket
@@ -26,6 +29,7 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from taskd.pool.channel import (
+    BOARD,
     CONTROL,
     MAX_LINE,
     Config,
@@ -33,14 +37,15 @@ from taskd.pool.channel import (
     Fork,
     Forked,
     FromForkServer,
-    Kill,
     Loaded,
     LoadFailed,
+    Signal,
     decode_config,
     decode_to_fork_server,
     encode,
 )
 from taskd.pool.loading import AppError, load_apps
+from taskd.pool.oom import OomWatch
 from taskd.pool.worker import RECEIVE_SIZE, Worker
 from taskd.task import Registry, registry
 from taskd.wire.framing import LineSplitter
@@ -67,20 +72,24 @@ def die_with_parent(signal_number: int) -> None:
 
 
 class ForkServer:
-    """Serves one daemon over `control`, a connected unix stream socket."""
+    """Serves one daemon over `control`, a connected unix stream socket; `board` is shared with it."""
 
-    def __init__(self, control: socket.socket, registry: Registry) -> None:
+    def __init__(self, control: socket.socket, board: memoryview, registry: Registry) -> None:
         self._control = control
+        self._board = board
         self._closed = False
         self._registry = registry
         self._pid = os.getpid()
         self._splitter = LineSplitter(MAX_LINE)
         self._descriptors: deque[int] = deque()
         self._pids: dict[int, int] = {}
+        self._hard_memory: int | None = None
         self._poll = select.poll()
         # By the descriptor of its process (pidfd_open(2)), which can be polled
         # for its end: no signal handler, which every worker would have to undo.
         self._numbers: dict[int, int] = {}
+        self._killed: set[int] = set()
+        self._oom = OomWatch()
 
     def load(self) -> Config | None:
         """Read the configuration and import the app; None where there is nothing to serve."""
@@ -102,6 +111,7 @@ class ForkServer:
 
     def serve(self, config: Config) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
+        self._hard_memory = config.hard_memory
         # Made here, as is whatever else each worker would make alike: it shares it.
         worker = Worker(self._registry, config)
         for stream in (sys.stdout, sys.stderr):
@@ -123,8 +133,8 @@ class ForkServer:
         for pid in self._pids.values():
             _signal_group(pid, signal.SIGKILL)
 
-    def _obey(self, orders: list[Fork | Kill], worker: Worker) -> None:
-        for born in self._fork([order.number for order in orders if isinstance(order, Fork)], worker):
+    def _obey(self, orders: list[Fork | Signal], worker: Worker) -> None:
+        for born in self._fork([order for order in orders if isinstance(order, Fork)], worker):
             if born.pid is not None:
                 with suppress(OSError):
                     os.setpgid(born.pid, born.pid)
@@ -134,16 +144,27 @@ class ForkServer:
                 self._poll.register(descriptor, select.POLLIN)
             self._send(born)
         for order in orders:
-            if isinstance(order, Kill) and order.number in self._pids:
-                _signal_group(self._pids[order.number], order.signal)
+            if isinstance(order, Signal) and order.number in self._pids:
+                self._signal(order)
 
-    def _fork(self, numbers: list[int], worker: Worker) -> list[Forked]:
-        """Fork a worker for each number, one right after the other.
+    def _signal(self, order: Signal) -> None:
+        pid = self._pids[order.number]  # it cannot be another's: it was not waited for yet
+        if order.signal == signal.SIGKILL:
+            self._killed.add(order.number)
+        if order.group:
+            _signal_group(pid, order.signal)
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(pid, order.signal)
+
+    def _fork(self, orders: list[Fork], worker: Worker) -> list[Forked]:
+        """Fork a worker for each order, one right after the other.
 
         What we write to between two forks the workers do not share.
         """
         born = []
-        for number in numbers:
+        for order in orders:
+            number = order.number
             channel, output = self._descriptors.popleft(), self._descriptors.popleft()
             try:
                 pid = os.fork()
@@ -151,17 +172,21 @@ class ForkServer:
                 born.append(Forked(number, None, str(error)))
             else:
                 if pid == 0:
-                    self._become_worker(worker, channel, output)
+                    self._become_worker(worker, channel, output, order.place)
                 born.append(Forked(number, pid))
             os.close(channel)
             os.close(output)
         return born
 
-    def _become_worker(self, worker: Worker, channel: int, output: int) -> NoReturn:
+    def _become_worker(self, worker: Worker, channel: int, output: int, place: int) -> NoReturn:
         status = 1
         try:
             self._leave_parent(output)
-            worker.run(socket.socket(fileno=channel))
+            # The daemon's SIGTERM: say where the function was, then end of it.
+            faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
+            if self._hard_memory is not None:
+                resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
+            worker.run(socket.socket(fileno=channel), self._board, place)
             status = 0
         except BaseException:  # the process ends here, whatever it was
             traceback.print_exc()
@@ -200,7 +225,12 @@ class ForkServer:
         # given to anybody else before it is waited for.
         _signal_group(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-        self._send(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+        code = os.waitstatus_to_exitcode(status)
+        out_of_memory = None
+        if code == -signal.SIGKILL:
+            out_of_memory = number not in self._killed and self._oom.has_struck()
+        self._killed.discard(number)
+        self._send(Exited(number, code, usage.ru_maxrss, out_of_memory))
 
     def _receive(self) -> list[bytes]:
         data, descriptors, _, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
@@ -231,7 +261,11 @@ def main() -> int:
         return 1
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
-    server = ForkServer(control, registry)
+    board = memoryview(mmap.mmap(BOARD, 0)).cast("Q")
+    os.close(BOARD)
+    # What a crash leaves behind goes to stderr, which in a worker the daemon reads.
+    faulthandler.enable()
+    server = ForkServer(control, board, registry)
     try:
         config = server.load()
         if config is None:

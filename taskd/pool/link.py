@@ -16,15 +16,16 @@ from twisted.python.failure import Failure
 
 from taskd.lines import LinearLineReceiver
 from taskd.pool.channel import (
+    BOARD,
     CONTROL,
     MAX_LINE,
     Config,
     Exited,
     Fork,
     Forked,
-    Kill,
     Loaded,
     LoadFailed,
+    Signal,
     decode_from_fork_server,
     encode,
 )
@@ -50,8 +51,8 @@ class ForkServerObserver(Protocol):
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
         """Worker `number` has begun; or, where `pid` is None, could not."""
 
-    def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
-        """Worker `number` has ended, and been waited for."""
+    def worker_exited(self, exited: Exited) -> None:
+        """A worker has ended, and been waited for."""
 
     def fork_server_ended(self, how: str) -> None:
         """The process is gone, and with it, soon, every worker that it forked."""
@@ -60,12 +61,13 @@ class ForkServerObserver(Protocol):
 class ForkServerLink(ProcessProtocol):
     """One fork server process, from its start to its end.
 
-    Starting it makes the process and sends it its configuration; `observer`
+    Starting it makes the process and sends it its configuration; `board` is a
+    descriptor of the memory that its workers share with the daemon; `observer`
     hears the rest. Its stderr and stdout, where an app prints at its import,
     go to the log.
     """
 
-    def __init__(self, reactor: Any, config: Config, observer: ForkServerObserver) -> None:
+    def __init__(self, reactor: Any, config: Config, board: int, observer: ForkServerObserver) -> None:
         self._reactor = reactor
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
@@ -86,7 +88,7 @@ class ForkServerLink(ProcessProtocol):
                 [sys.executable, "-P", "-m", "taskd.pool.forkserver"],
                 env=None,
                 path=config.directory,
-                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
+                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno(), BOARD: board},
             )
 
     @property
@@ -94,16 +96,23 @@ class ForkServerLink(ProcessProtocol):
         """The process's id, None once it has ended."""
         return self._process.pid if self._process is not None else None
 
-    def fork(self, number: int, channel: int, output: int) -> None:
-        """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`."""
+    def fork(self, number: int, place: int, channel: int, output: int) -> None:
+        """Fork worker `number`, for a place on the board, with these descriptors.
+
+        They must stay open until it is `worker_forked`.
+        """
         transport = self._control.transport
         transport.sendFileDescriptor(channel)
         transport.sendFileDescriptor(output)
-        transport.write(encode(Fork(number)))
+        transport.write(encode(Fork(number, place)))
 
-    def kill(self, number: int, signal_number: int) -> None:
-        """Send a signal to the process group of a worker; nothing where it has ended."""
-        self._control.transport.write(encode(Kill(number, signal_number)))
+    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
+        """Send a signal to a worker, or to its whole process group; nothing where it has ended.
+
+        Through the fork server, since no id can come to belong to another
+        process before a parent has waited for it.
+        """
+        self._control.transport.write(encode(Signal(number, signal_number, group)))
 
     def close(self, *, at_once: bool = False) -> None:
         """Let it end: it kills the workers that are left. `fork_server_ended` follows.
@@ -134,8 +143,8 @@ class ForkServerLink(ProcessProtocol):
                     self._observer.app_failed(reason)
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
-                case Exited(number, code, peak_kib):
-                    self._observer.worker_exited(number, code, peak_kib)
+                case Exited():
+                    self._observer.worker_exited(message)
 
     def outReceived(self, data: bytes) -> None:
         """What the app prints while it is imported."""
