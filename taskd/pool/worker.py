@@ -20,6 +20,8 @@ from taskd.pool.calls import FunctionCaller
 from taskd.pool.channel import (
     MAX_LINE,
     POKE,
+    PROGRESS,
+    SHORT,
     CallBack,
     Config,
     Interrupt,
@@ -27,7 +29,6 @@ from taskd.pool.channel import (
     Reported,
     Returned,
     Run,
-    RunFlags,
     decode_to_worker,
     encode,
 )
@@ -47,8 +48,6 @@ HOLD_SECONDS = 0.001
 _OUTPUT = 1
 """The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
 
-_SHORT = int(RunFlags.SHORT)
-_PROGRESS = int(RunFlags.PROGRESS)
 _WAITING = "idle"
 
 
@@ -116,15 +115,15 @@ class Worker:
             self._obey(data)
 
     def _serve(self, run: Run) -> None:
-        is_short = run.flags & _SHORT
+        is_short = run.flags & SHORT
         if not is_short:
             self._show(f"{run.function} #{run.job}")
-        if run.flags & _PROGRESS:
+        if run.flags & PROGRESS:
             self._progress.begin(run.job)
         self._board.begin(self._place, run.job)
         started = time.perf_counter()
         outcome = self._caller.call(run, started)
-        if run.flags & _PROGRESS:
+        if run.flags & PROGRESS:
             self._progress.end()
         line = encode(outcome)
         if not self._unsent:
@@ -154,7 +153,7 @@ class Worker:
     def _look(self) -> None:
         """Read what has come while a function runs. Called by the interrupter."""
         running = self._interrupter.running
-        if running is not None and running.flags & _SHORT:
+        if running is not None and running.flags & SHORT:
             self._show(f"{running.function} #{running.job}")  # so short it is not
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
