@@ -26,7 +26,18 @@ from taskd.errors import (
 from taskd.job import Caller, Job
 from taskd.messages import NO_OPTIONS, Call, Failure, Outcome, Progress, Result
 from taskd.outcomes import cancelled_waiting, deadline_over, stopped, was_of, worker_lost
-from taskd.pool.channel import NULL, Done, Failed, Interrupt, Reported, Returned, Run, RunFlags, Stopped
+from taskd.pool.channel import (
+    NULL,
+    PROGRESS,
+    SHORT,
+    Done,
+    Failed,
+    Interrupt,
+    Reported,
+    Returned,
+    Run,
+    Stopped,
+)
 from taskd.pool.pool import LostWorker, Pool, PoolConfig, WorkerMessage
 from taskd.reloading import Reload
 from taskd.scheduler import FunctionStats, JobState, Scheduler
@@ -580,7 +591,7 @@ class TaskServer:
         for function in functions:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
-            stats.surprised()  # it is other code now
+            stats.forget()  # it is other code now
         self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
@@ -644,12 +655,10 @@ class TaskServer:
 def _run(job: Job) -> Run:
     """What the worker is told of a job."""
     call = job.call
-    flags = RunFlags.NONE
+    flags = SHORT if job.stats.is_short else 0
     if call.options is not NO_OPTIONS and call.options.progress:
-        flags |= RunFlags.PROGRESS
-    if job.stats.is_short:
-        flags |= RunFlags.SHORT
-    return Run(job.number, job.attempt, call.function, call.args or NULL, int(flags))
+        flags |= PROGRESS
+    return Run(job.number, job.attempt, call.function, call.args or NULL, flags)
 
 
 def _cancel_arguments(

@@ -132,7 +132,7 @@ class Options(usage.Options):
         [
             "workers",
             None,
-            str(default_workers()),
+            None,
             "Processes: a number, or MIN:MAX to have as many as are needed. Default: ten for each CPU.",
             _workers,
         ],
@@ -233,6 +233,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Fill in the defaults, and refuse what cannot work together."""
         self["app"] = self["app"] or ["taskd.apps.mail"]
+        self["workers"] = self["workers"] or (default_workers(), default_workers())
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
         try:

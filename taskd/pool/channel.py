@@ -14,7 +14,6 @@ of it, and need not be told.
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import TypeAlias
 
 import msgspec
@@ -28,6 +27,8 @@ __all__ = [
     "MAX_LINE",
     "NULL",
     "POKE",
+    "PROGRESS",
+    "SHORT",
     "CallBack",
     "Config",
     "Done",
@@ -44,7 +45,6 @@ __all__ = [
     "Reported",
     "Returned",
     "Run",
-    "RunFlags",
     "Signal",
     "Stopped",
     "ToForkServer",
@@ -74,20 +74,17 @@ MAX_LINE = 2**31
 NULL = Raw(b"null")
 
 
-class RunFlags(IntFlag):
-    """How a function is to be run."""
+PROGRESS = 1
+"""A flag of `Run`: somebody wants to hear how far it is."""
 
-    NONE = 0
-    PROGRESS = 1
-    """Somebody wants to hear how far it is."""
-    SHORT = 2
-    """It is known to be short: its process title is not worth setting."""
+SHORT = 2
+"""A flag of `Run`: the function is known to be short; its process title is not worth setting."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
     """Run a function. `attempt` counts how often the job has been given to a worker.
 
-    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `RunFlags`.
+    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
     """
 
     job: int

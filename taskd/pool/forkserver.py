@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import mmap
 import os
 import resource
 import select
@@ -28,6 +27,7 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
+from taskd.pool.board import Board
 from taskd.pool.channel import (
     BOARD,
     CONTROL,
@@ -74,7 +74,7 @@ def die_with_parent(signal_number: int) -> None:
 class ForkServer:
     """Serves one daemon over `control`, a connected unix stream socket; `board` is shared with it."""
 
-    def __init__(self, control: socket.socket, board: memoryview, registry: Registry) -> None:
+    def __init__(self, control: socket.socket, board: Board, registry: Registry) -> None:
         self._control = control
         self._board = board
         self._closed = False
@@ -261,7 +261,7 @@ def main() -> int:
         return 1
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
-    board = memoryview(mmap.mmap(BOARD, 0)).cast("Q")
+    board = Board(BOARD)
     os.close(BOARD)
     # What a crash leaves behind goes to stderr, which in a worker the daemon reads.
     faulthandler.enable()

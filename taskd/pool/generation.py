@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from typing import Any, Protocol
 
+from taskd.pool.board import Board
 from taskd.pool.channel import Config, Exited
 from taskd.pool.link import ForkServerLink
 from taskd.task import FunctionInfo
@@ -15,8 +15,6 @@ __all__ = ["Generation", "GenerationObserver"]
 SPARE_PLACES = 64
 """Places on the board beyond one for each worker that may be wanted: workers
 that leave keep theirs until they are gone."""
-
-_PLACE_SIZE = 8  # a job's number, as 64 bits
 
 
 class GenerationObserver(Protocol):
@@ -51,10 +49,9 @@ class Generation:
         self._closing = False
         self._observer = observer
         places = 2 * max_workers + SPARE_PLACES
-        descriptor = os.memfd_create("taskd-board")
+        descriptor = Board.create(places)
         try:
-            os.ftruncate(descriptor, places * _PLACE_SIZE)
-            self._board = memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+            self._board = Board(descriptor)
             self._free = list(range(places - 1, -1, -1))
             self._taken: dict[int, int] = {}
             self._link = ForkServerLink(reactor, config, descriptor, self)
@@ -74,7 +71,7 @@ class Generation:
     def fork(self, number: int, channel: int, output: int) -> None:
         """Fork a worker, as `ForkServerLink.fork`. It has a place until `forget`."""
         place = self._free.pop()
-        self._board[place] = 0
+        self._board.clear(place)
         self._taken[number] = place
         self._link.fork(number, place, channel, output)
 
@@ -84,7 +81,11 @@ class Generation:
 
     def begun(self, number: int) -> int:
         """The number of the job that a worker began last, 0 for none."""
-        return self._board[self._taken[number]]
+        return self._board.begun(self._taken[number])
+
+    def kept(self, number: int) -> bytes:
+        """The lines that a worker had kept to send them later, when it ended."""
+        return self._board.kept(self._taken[number])
 
     def signal(self, number: int, signal_number: int, *, group: bool) -> None:
         """Send a signal to a worker, or to its whole process group."""

@@ -314,7 +314,7 @@ class Pool:
         for worker in list(self._workers.values()):
             if worker.generation is generation:
                 self._lose_with_fork_server(worker, how)
-        reason = generation.load_error or f"the fork server ended ({how})"
+        reason = generation.load_error or f"the fork server ended while it imported the app ({how})"
         if self._stopping:
             if not self.loaded.called:
                 self.loaded.errback(StartError("taskd: stopped while the app was being imported"))
@@ -448,6 +448,7 @@ class Pool:
         if worker.kill is not None and worker.kill.active():
             worker.kill.cancel()
         generation = worker.generation
+        self._hand_on_kept(worker)
         lost = replace(
             worker.exit,
             begun=generation.begun(worker.number),
@@ -469,6 +470,19 @@ class Pool:
             generation.close()
         self._observer.worker_lost(worker.number, lost)
         worker.gone.callback(None)
+
+    def _hand_on_kept(self, worker: _Worker) -> None:
+        """Jobs may be over whose outcomes it had not sent yet."""
+        lines = worker.generation.kept(worker.number).split(b"\n")[:-1]
+        messages = [decode_from_worker(line) for line in lines]
+        unknown: list[WorkerMessage] = [
+            message
+            for message in messages
+            if isinstance(message, Done | Failed | Stopped)
+            and self._observer.job_name(worker.number, message.job)
+        ]
+        if unknown:
+            self._observer.worker_said(worker.number, unknown)
 
     def _rest_a_while(self) -> None:
         """Start no worker for a growing while: those of late died young, or could not be started."""

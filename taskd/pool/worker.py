@@ -15,10 +15,13 @@ from contextlib import suppress
 
 from setproctitle import setproctitle
 
+from taskd.pool.board import Board
 from taskd.pool.calls import FunctionCaller
 from taskd.pool.channel import (
     MAX_LINE,
     POKE,
+    PROGRESS,
+    SHORT,
     CallBack,
     Config,
     Interrupt,
@@ -26,7 +29,6 @@ from taskd.pool.channel import (
     Reported,
     Returned,
     Run,
-    RunFlags,
     decode_to_worker,
     encode,
 )
@@ -43,14 +45,9 @@ RECEIVE_SIZE = 65536
 HOLD_SECONDS = 0.001
 """Seconds that an outcome may wait for those of the next jobs, where more than one was given."""
 
-HOLD_BYTES = 65536
-"""Bytes of outcomes above which they are sent, whatever else is still to be run."""
-
 _OUTPUT = 1
 """The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
 
-_SHORT = int(RunFlags.SHORT)
-_PROGRESS = int(RunFlags.PROGRESS)
 _WAITING = "idle"
 
 
@@ -61,7 +58,7 @@ class Worker:
     """
 
     _channel: socket.socket
-    _board: memoryview
+    _board: Board
     _place: int
 
     def __init__(self, registry: Registry, config: Config) -> None:
@@ -71,7 +68,6 @@ class Worker:
         self._splitter = LineSplitter(MAX_LINE)
         self._queue: deque[Run] = deque()
         self._unsent: list[bytes] = []
-        self._unsent_size = 0
         self._unsent_since = 0.0
         self._shown = ""
         self._in_pipe = array("i", [0])
@@ -79,10 +75,10 @@ class Worker:
         self._caller = FunctionCaller(registry, config, self._interrupter, self._wrote)
         self._progress = ProgressReporter(self._send)
 
-    def run(self, channel: socket.socket, board: memoryview, place: int) -> None:
+    def run(self, channel: socket.socket, board: Board, place: int) -> None:
         """Serve until there is no more to do. What a hook raises goes through.
 
-        What the worker begins it writes at `place` of the board.
+        What the worker begins, and what it has not sent yet, is at `place` of the board.
         """
         self._channel = channel
         self._board = board
@@ -119,26 +115,27 @@ class Worker:
             self._obey(data)
 
     def _serve(self, run: Run) -> None:
-        is_short = run.flags & _SHORT
+        is_short = run.flags & SHORT
         if not is_short:
             self._show(f"{run.function} #{run.job}")
-        if run.flags & _PROGRESS:
+        if run.flags & PROGRESS:
             self._progress.begin(run.job)
-        self._board[self._place] = run.job
+        self._board.begin(self._place, run.job)
         started = time.perf_counter()
         outcome = self._caller.call(run, started)
-        if run.flags & _PROGRESS:
+        if run.flags & PROGRESS:
             self._progress.end()
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
         self._unsent.append(line)
-        self._unsent_size += len(line)
         if not self._queue:
             return  # and so they are sent
         if outcome.output:
             self._return_queue()  # what each of them writes must be told apart
-        elif started + outcome.seconds - self._unsent_since > HOLD_SECONDS or self._unsent_size > HOLD_BYTES:
+        elif started + outcome.seconds - self._unsent_since > HOLD_SECONDS or not self._board.keep(
+            self._place, line
+        ):
             self._flush()
 
     # --- what the daemon says ---
@@ -156,7 +153,7 @@ class Worker:
     def _look(self) -> None:
         """Read what has come while a function runs. Called by the interrupter."""
         running = self._interrupter.running
-        if running is not None and running.flags & _SHORT:
+        if running is not None and running.flags & SHORT:
             self._show(f"{running.function} #{running.job}")  # so short it is not
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
@@ -192,9 +189,9 @@ class Worker:
         if self._unsent:
             data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
             self._unsent.clear()
-            self._unsent_size = 0
             with self._sending:
                 self._channel.sendall(data)
+            self._board.sent(self._place)
 
     def _report(self, done: float, total: float | None, message: str | None) -> None:
         with self._interrupter.shield():

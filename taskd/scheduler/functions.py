@@ -12,9 +12,17 @@ SHORT = 0.0005
 """Seconds: a run that took less was short. "Well under a millisecond", so that
 a task which waits behind a few of them does not wait as long as a person could see."""
 
-KNOWN_AFTER = 32
-"""Short runs in a row after which a function is known to be short. One long
-run, and it has to be seen as often again."""
+KNOWN_SHORT = 32
+"""Points from which a function is known to be short: a short run is one point,
+up to twice as many as that."""
+
+LONG_RUN = 16
+"""Points that a run costs which was not short. It may have been, and have waited for
+a processor: one in sixteen may, before the function is taken for long."""
+
+SURPRISE = 32
+"""Points that a run costs for which others had to be called back: at the second
+in a row the function is not short any more."""
 
 WEIGHT = 0.125
 """What the last run counts for in the moving estimate: about the last ten matter."""
@@ -25,7 +33,8 @@ class FunctionStats:
     """What has been seen of one function. Times are run times, in seconds.
 
     `timeout` and `grace` are the function's own (None and `GRACE` where it has
-    none); `estimate` is what its next run will take, by the last ones.
+    none); `estimate` is what its next run will take, by the last ones, and at
+    most `SHORT`; `points` is how sure it is that it will be short.
     """
 
     name: str
@@ -39,7 +48,7 @@ class FunctionStats:
     seconds: float = 0.0
     longest: float = 0.0
     estimate: float = 0.0
-    short_runs: int = 0
+    points: int = 0
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
         """Count one call that has run to its end.
@@ -54,20 +63,28 @@ class FunctionStats:
             self.failed += 1
         else:
             self.done += 1
-        if seconds < SHORT and not printed:
-            self.short_runs += 1
+        if printed:
+            self.points = 0
+        elif seconds < SHORT:
+            if self.points < 2 * KNOWN_SHORT:
+                self.points += 1
         else:
-            self.short_runs = 0
+            self.points = max(self.points - LONG_RUN, 0)
+            seconds = SHORT  # for the estimate: how much longer is of no interest there
         self.estimate += (seconds - self.estimate) * WEIGHT
 
     def surprised(self) -> None:
-        """It is not short any more: a run has already taken longer, or was never seen to end."""
-        self.short_runs = 0
+        """Others had to be called back because a run took too long."""
+        self.points = max(self.points - SURPRISE, 0)
+
+    def forget(self) -> None:
+        """It is other code now, or has killed its process: it has to be seen anew."""
+        self.points = 0
 
     @property
     def is_short(self) -> bool:
         """Whether it is known to be short, and may be given to a worker along with others."""
-        return self.short_runs >= KNOWN_AFTER
+        return self.points >= KNOWN_SHORT
 
     @property
     def mean(self) -> float:

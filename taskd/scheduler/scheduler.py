@@ -42,10 +42,12 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
-CALL_BACK_AFTER = 0.01
-"""Seconds without a word after which the jobs that a worker has not begun are
-called back: twenty times what a batch should take, and with the way to
-another worker still below what a person notices."""
+CHECK_SECONDS = 0.005
+"""Seconds between two looks at a worker that has several jobs. One that runs the
+same job at two looks is late, and the jobs that it has not begun are called
+back: ten times what a batch should take, and with the way to another worker
+still below what a person notices. (One that waits for a processor before it
+has begun any is not late: another one would have to wait for it as well.)"""
 
 BATCHED_LIMIT = 1.0
 """Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
@@ -209,7 +211,6 @@ class Scheduler(Generic[Job]):
             return None
         worker = self.workers[self._idle.pop()]
         worker.step(WorkerState.BUSY, now)
-        worker.progressed = now
         if is_short:
             self._short[worker.number] = self._open = worker
         return worker
@@ -229,7 +230,8 @@ class Scheduler(Generic[Job]):
         if job.limit is not None:
             self._wake(now + job.limit)
         if len(worker.jobs) == 2:
-            self._wake(worker.progressed + CALL_BACK_AFTER)
+            worker.checked = now
+            self._wake(now + CHECK_SECONDS)
 
     def finished(
         self,
@@ -281,11 +283,10 @@ class Scheduler(Generic[Job]):
 
     def _ended(self, worker: WorkerView[Job], job: Job, now: float) -> Job | None:
         worker.done += 1
-        if worker.jobs:
-            worker.progressed = now
+        first = worker.first
+        if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
-            if worker.first is not None:
-                worker.first.started = now
+            first.started = now
         else:
             self._free(worker, now)
         if job.state is JobState.DONE:
@@ -366,7 +367,7 @@ class Scheduler(Generic[Job]):
         for job in lost:
             job.state = check_job(job.state, JobState.DONE)
             job.stats.lost += 1
-            job.stats.surprised()
+            job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
             if job.state is JobState.GIVEN and job.stop is None:
@@ -500,16 +501,9 @@ class Scheduler(Generic[Job]):
         for job in list(worker.jobs.values()):
             if job.stop is not None:
                 actions += self._climb(worker, job, now, begun)
-        first = worker.first
         if len(worker.jobs) > 1 and not worker.called_back:
-            due = worker.progressed + CALL_BACK_AFTER
-            if due <= now:
-                running = worker.jobs.get(begun(worker.number), first)
-                assert running is not None
-                running.stats.surprised()
-                actions += self._call_back(worker)
-            else:
-                self._wake(due)
+            actions += self._check_batch(worker, now, begun(worker.number))
+        first = worker.first
         if first is not None and first.limit is not None and first.stop is None:
             due = first.started + first.limit
             if due <= now:
@@ -517,6 +511,20 @@ class Scheduler(Generic[Job]):
             else:
                 self._wake(due)
         return actions
+
+    def _check_batch(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
+        """Call back what a worker has not begun, where it is late."""
+        if now < worker.checked + CHECK_SECONDS:
+            self._wake(worker.checked + CHECK_SECONDS)
+            return []
+        running = worker.jobs.get(begun)
+        if running is None or begun != worker.watched:
+            worker.watched = begun
+            worker.checked = now
+            self._wake(now + CHECK_SECONDS)
+            return []
+        running.stats.surprised()
+        return self._call_back(worker)
 
     def _climb(
         self, worker: WorkerView[Job], job: Job, now: float, begun: Callable[[int], int]

@@ -76,7 +76,8 @@ class WorkerView(Generic[Job]):
 
     `jobs` are those that it has been given and that have not ended, in the
     order in which it runs them; `load` is about how many seconds they take;
-    `progressed` is when it was given the first or ended one last.
+    `checked` is when it was last seen to be getting on with a batch of them,
+    and `watched` the job that it ran then.
     """
 
     number: int
@@ -85,7 +86,8 @@ class WorkerView(Generic[Job]):
     state: WorkerState = WorkerState.STARTING
     jobs: dict[int, Job] = field(default_factory=dict)
     load: float = 0.0
-    progressed: float = 0.0
+    checked: float = 0.0
+    watched: int = 0
     called_back: bool = False
     done: int = 0
 
