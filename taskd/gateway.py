@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -19,9 +19,10 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.links import ENVELOPE, Link
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
-from taskd.errors import InternalError, ShuttingDown
+from taskd.errors import Cancelled, InternalError, InvalidParams, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
+from taskd.wire.cancelling import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_job
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import Request, Session, task_complete
 
@@ -38,6 +39,9 @@ PING_INTERVAL = 20
 which proxies and home routers drop a connection."""
 
 UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
+
+
+_GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -123,7 +127,10 @@ class GatewayProtocol(WebSocketServerProtocol):
         """The websocket is there: begin."""
         gateway = self.factory.gateway
         self._session = Session(gateway.config.max_in_flight, task_complete)
-        self._waiting: set[Deferred[Outcome]] = set()
+        # What is under way at the task servers, the longest first, and who
+        # wants to know how it was cancelled.
+        self._calls: dict[Request, Deferred[Outcome]] = {}
+        self._cancelling: dict[Request, list[Request]] = {}
         self._reading = True
         self._starting = False
         self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
@@ -163,31 +170,94 @@ class GatewayProtocol(WebSocketServerProtocol):
 
     def _call(self, request: Request) -> None:
         assert self._session is not None
+        call = request.call
         gateway = self.factory.gateway
+        if call.function == CANCEL and not names_job(call.args):
+            self._cancel(request)
+            return
         if gateway.stopping:
             self._session.answer(request, Failure.of(ShuttingDown("the gateway is shutting down")))
             return
-        wants_progress = request.call.options.progress and not request.call.is_notification
-        done = gateway.link.call(
-            request.call, (lambda progress: self._report(request, progress)) if wants_progress else None
-        )
-        self._waiting.add(done)
-        done.addErrback(self._cancelled)
-        done.addCallback(self._ended, request, done)
+        wants_progress = call.options.progress and not call.is_notification
+        try:
+            done = gateway.link.call(
+                call, (lambda progress: self._report(request, progress)) if wants_progress else None
+            )
+        except Exception:
+            done = fail()
+        self._calls[request] = done
+        done.addCallbacks(self._ended, self._broke, callbackArgs=(request,), errbackArgs=(request,))
 
-    def _cancelled(self, reason: TwistedFailure) -> Outcome:
-        """The wait was ended by us, or there is a bug in it."""
+    def _ended(self, outcome: Outcome, request: Request) -> None:
+        if self._calls.pop(request, None) is None:
+            return  # the websocket is gone, or has been told that we stop
+        assert self._session is not None
+        self._answer(request, outcome)
+        self._start()
+        self.factory.gateway.one_ended()
+
+    def _broke(self, reason: TwistedFailure, request: Request) -> None:
         if reason.check(CancelledError):
-            return Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
-        _log.failure("a bug in taskd", reason)
-        return Failure.of(InternalError("a bug in taskd; see the gateway's log"))
+            # As the task server would have it: the call had not been sent there.
+            outcome = Failure.of(Cancelled("the task was cancelled before it was started", was="waiting"))
+        else:
+            _log.failure("a bug in taskd", reason)
+            outcome = Failure.of(InternalError("a bug in taskd; see the gateway's log"))
+        self._ended(outcome, request)
 
-    def _ended(self, outcome: Outcome, request: Request, done: Deferred[Outcome]) -> None:
-        self._waiting.discard(done)
-        if self._session is not None:
-            self._session.answer(request, outcome)
-            self._start()
-            self.factory.gateway.one_ended()
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        """Answer a request, and then whoever asked for it to be cancelled."""
+        assert self._session is not None
+        self._session.answer(request, outcome)
+        if self._cancelling:
+            answer = outcome if outcome is _GIVEN_UP else how_cancelled(outcome)
+            for asking in self._cancelling.pop(request, ()):
+                self._session.answer(asking, answer)
+
+    # --- what is not to go on ---
+
+    def _cancel(self, asking: Request) -> None:
+        """Have the task server cancel a request of this websocket; the answer comes when that has ended."""
+        assert self._session is not None
+        try:
+            request_id = id_to_cancel(asking.call.args)
+        except InvalidParams as error:
+            self._session.answer(asking, Failure.of(error))
+            return
+        request = self._named(request_id)
+        if request is None:
+            self._session.answer(asking, WAS_DONE)
+        elif request in self._cancelling:
+            self._cancelling[request].append(asking)
+        else:
+            self._cancelling[request] = [asking]
+            self.factory.gateway.link.ask_to_cancel(self._calls[request])
+
+    def _named(self, request_id: bytes) -> Request | None:
+        """The longest under way of those with that id."""
+        for request in self._calls:
+            if request.call.id is not None and bytes(request.call.id) == request_id:
+                return request
+        return None
+
+    def give_up(self) -> None:
+        """Answer every call that is under way; its task goes on."""
+        calls, self._calls = self._calls, {}
+        for request, done in calls.items():
+            self._answer(request, _GIVEN_UP)
+            self.factory.gateway.link.let_go(done)
+        self._start()
+        self.factory.gateway.one_ended()
+
+    def _leave(self) -> None:
+        """Nobody is there any more to be answered: cancel what is to be cancelled then."""
+        calls, self._calls = self._calls, {}
+        self._cancelling.clear()
+        for request, done in calls.items():
+            if request.call.options.on_disconnect == "cancel":
+                done.cancel()
+            else:
+                self.factory.gateway.link.let_go(done)
 
     def _report(self, request: Request, progress: Progress) -> None:
         if self._session is not None:
@@ -236,18 +306,13 @@ class GatewayProtocol(WebSocketServerProtocol):
         """Close with one of the codes that Autobahn's `sendClose` keeps for itself."""
         self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
 
-    def give_up(self) -> None:
-        """End the wait of every call; each is answered."""
-        for done in list(self._waiting):
-            done.cancel()
-
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
-        """The websocket is gone: so are the connections of its calls."""
+        """The websocket is gone: so are its requests, but not all of their tasks."""
         if self._session is None:
             return
         self._session = None
         self._sender.close()
-        self.give_up()
+        self._leave()
         self.factory.gateway.closed(self)
         self.gone.callback(None)
 

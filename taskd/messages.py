@@ -7,7 +7,7 @@ Arguments, results and ids stay the JSON text that they came in as
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -27,7 +27,11 @@ class Dialect(Enum):
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a call is to be run. An unknown option is an error, never ignored."""
 
+    timeout: float | None = None
+    deadline: float | None = None
+    priority: int = 5
     progress: bool = False
+    on_disconnect: Literal["finish", "cancel"] = "finish"
 
 
 NO_OPTIONS = Options()

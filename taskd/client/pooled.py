@@ -30,19 +30,14 @@ class _Kept(Connection):
 
     def __init__(self, link: PooledLink) -> None:
         self._link = link
-        self.waiters = Waiters()
+        self.waiters = Waiters(self._send_line, MAX_IN_FLIGHT)
         self.connecting: Deferred[Any] | None = None
 
     def opened(self) -> None:
-        for line in self.waiters.lines():
-            self.transport.write(line + b"\n")
+        self.waiters.opened()
 
-    def call(self, call: Call, on_progress: OnProgress | None) -> Deferred[Outcome]:
-        """Send a call, now or when the connection is there."""
-        line, done = self.waiters.add(call, on_progress)
-        if self.is_open:
-            self.transport.write(line + b"\n")
-        return done
+    def _send_line(self, line: bytes) -> None:
+        self.transport.write(line + b"\n")
 
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -82,18 +77,29 @@ class PooledLink:
         """Send over a kept connection, or a new one where all are full. As `Link.call`."""
         if call.size > self._alone:
             return self._per_call.call(call, on_progress)
-        return self._least_busy().call(call, on_progress)
+        return self._with_room().waiters.add(call, on_progress)
 
-    def _least_busy(self) -> _Kept:
-        best = min(self._connections, key=lambda kept: len(kept.waiters), default=None)
-        if best is not None and len(best.waiters) < MAX_IN_FLIGHT:
-            return best
+    def _with_room(self) -> _Kept:
+        """The first that is not full: few connections, with many calls each, are read and written at once."""
+        for kept in self._connections:
+            if len(kept.waiters) < MAX_IN_FLIGHT:
+                return kept
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply
         self._connections.append(kept)
         kept.connecting = self._endpoint.connect(factory_for(kept))
         kept.connecting.addErrback(kept.failed)
         return kept
+
+    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
+        """Ask on its connection. As `Link.ask_to_cancel`."""
+        kept = any(kept.waiters.ask_to_cancel(done) for kept in self._connections)
+        return kept or self._per_call.ask_to_cancel(done)
+
+    def let_go(self, done: Deferred[Outcome]) -> bool:
+        """Forget who waits. As `Link.let_go`."""
+        kept = any(kept.waiters.let_go(done) for kept in self._connections)
+        return kept or self._per_call.let_go(done)
 
     def forget(self, connection: _Kept) -> None:
         """Use this connection no more: it is gone."""

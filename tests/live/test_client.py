@@ -472,6 +472,7 @@ async def test_cancelling_or_timing_out_closes_a_connection_that_was_the_calls_o
     call.cancel()
     with pytest.raises(CancelledError):
         await within(call)
+    assert (await server.received()).function == "taskd.cancel"
     assert await server.lost() is message.connection
     await failure(client.call("held", timeout=SHORT), WaitTimeout)
     message = await server.received()
