@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.logger import Logger
@@ -19,9 +19,11 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.links import ENVELOPE, Link
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
+from taskd.client.turns import TurnEnd
 from taskd.errors import Cancelled, InternalError, InvalidParams, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
+from taskd.texts import TextServerProtocol
 from taskd.wire.cancelling import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_job
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import Request, Session, task_complete
@@ -106,11 +108,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class GatewayProtocol(WebSocketServerProtocol):
+class GatewayProtocol(TextServerProtocol):
     """One websocket. The rules of replies are `Session`'s, as on TCP."""
 
     factory: GatewayFactory
-    transport: Any
     _session: Session | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
@@ -133,28 +134,36 @@ class GatewayProtocol(WebSocketServerProtocol):
         self._cancelling: dict[Request, list[Request]] = {}
         self._reading = True
         self._starting = False
+        self._will_send = False
         self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
         self._sender = ReplySender(
-            gateway.reactor, self.transport, self._write, self._sender_changed, self._stalled, whole=True
+            gateway.reactor,
+            self.transport,
+            self.write_frames,
+            self._sender_changed,
+            self._stalled,
+            whole=True,
         )
         self.gone: Deferred[None] = Deferred()
         gateway.opened(self)
 
     # --- what comes in ---
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """One message, or a batch of them."""
-        if self._session is None or self._session.closing:
-            return
-        if isBinary:
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Messages, or batches of them."""
+        if self._session is not None and not self._session.closing:
+            self._session.receive(texts)
+            self._start()
+            self._send()
+
+    def binary_received(self) -> None:
+        """Nothing of ours."""
+        if self._session is not None and not self._session.closing:
             self._session.end()
             self.close(UNSUPPORTED_DATA, b"messages are text")
-            return
-        self._session.receive([payload])
-        self._start()
 
     def _start(self) -> None:
-        """Start what may be started, and send what can be sent."""
+        """Start what may be started."""
         if self._session is None or self._starting:
             return
         # Outcomes that are there at once come back here: they are not to
@@ -166,7 +175,6 @@ class GatewayProtocol(WebSocketServerProtocol):
                     self._call(request)
         finally:
             self._starting = False
-        self._send()
 
     def _call(self, request: Request) -> None:
         assert self._session is not None
@@ -194,6 +202,7 @@ class GatewayProtocol(WebSocketServerProtocol):
         assert self._session is not None
         self._answer(request, outcome)
         self._start()
+        self._send_soon()
         self.factory.gateway.one_ended()
 
     def _broke(self, reason: TwistedFailure, request: Request) -> None:
@@ -247,6 +256,7 @@ class GatewayProtocol(WebSocketServerProtocol):
             self._answer(request, _GIVEN_UP)
             self.factory.gateway.link.let_go(done)
         self._start()
+        self._send()
         self.factory.gateway.one_ended()
 
     def _leave(self) -> None:
@@ -262,16 +272,24 @@ class GatewayProtocol(WebSocketServerProtocol):
     def _report(self, request: Request, progress: Progress) -> None:
         if self._session is not None:
             self._session.report(request, progress, congested=self._sender.congested)
-            self._send()
+            self._send_soon()
 
     # --- what goes out ---
 
+    def _send_soon(self) -> None:
+        """Send at the end of this turn, along with what is still to come in it."""
+        if not self._will_send:
+            self._will_send = True
+            self.factory.gateway.turn_end.call(self._send)
+
     def _send(self, *, resumed: bool = False) -> None:
+        self._will_send = False
         session = self._session
         if session is None:
             return
-        for message in session.take(resumed=resumed):
-            self._sender.send(message)
+        if messages := session.take(resumed=resumed):
+            for frames in self.frames(messages):
+                self._sender.send(frames)
         wants_data = session.wants_data and not self._sender.full
         if wants_data is not self._reading and not session.closing:
             self._reading = wants_data
@@ -279,9 +297,6 @@ class GatewayProtocol(WebSocketServerProtocol):
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
-
-    def _write(self, message: bytes) -> None:
-        self.sendMessage(message)
 
     def _sender_changed(self) -> None:
         self._send(resumed=True)
@@ -303,7 +318,8 @@ class GatewayProtocol(WebSocketServerProtocol):
         return self._session.outstanding if self._session is not None else 0
 
     def close(self, code: int, reason: bytes) -> None:
-        """Close with one of the codes that Autobahn's `sendClose` keeps for itself."""
+        """Close behind what has been answered, with a code that Autobahn's `sendClose` keeps for itself."""
+        self._send()
         self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
@@ -349,6 +365,7 @@ class Gateway:
         self.config = config
         self.link = BalancedLink(reactor, config.task_servers, self._link_to)
         self.factory = GatewayFactory(self)
+        self.turn_end = TurnEnd(reactor)
         self._open: set[GatewayProtocol] = set()
         self._drained: Deferred[None] | None = None
 

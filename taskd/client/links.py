@@ -123,6 +123,14 @@ class Connection(LinearLineReceiver):
         """Send what waits to be sent."""
         raise NotImplementedError
 
+    def failed(self, reason: TwistedFailure) -> None:
+        """The connection could not be made, or is lost."""
+        raise NotImplementedError
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        """It is lost."""
+        self.failed(reason)
+
     def lineLengthExceeded(self, line: bytes) -> None:
         """A reply is over the limit: nothing after it can be told apart."""
         self.too_long = True

@@ -8,8 +8,8 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.links import MAX_REPLY, Connection, OnProgress, factory_for, lost, report
-from taskd.endpoints import client_endpoint
+from taskd.client.connecting import Connecting, connector
+from taskd.client.links import MAX_REPLY, Connection, OnProgress, lost, report
 from taskd.errors import ParseError, Unreachable
 from taskd.messages import Call, Dialect, Outcome, Progress, Result
 from taskd.wire.cancelling import cancel_line
@@ -32,8 +32,9 @@ class _Exchange(Connection):
         self._wants_reply = not call.is_notification
         # A bare call has no id to be cancelled by, and null names no request.
         self._id = None if call.id is None or bytes(call.id) == b"null" else call.id
-        self.connecting: Deferred[Any] | None = None
-        self.done: Deferred[Outcome] = Deferred(self._cancelled)
+        self.connecting: Connecting | None = None
+        # By way of the link, which forgets us: we are not to refer to ourselves.
+        self.done: Deferred[Outcome] = Deferred(link.cancelled)
 
     def opened(self) -> None:
         if self._waiting:
@@ -46,7 +47,7 @@ class _Exchange(Connection):
 
     # --- when it is not to go on ---
 
-    def _cancelled(self, done: Deferred[Outcome]) -> None:
+    def cancelled(self) -> None:
         """Nobody waits any more, and the task is not to be run."""
         if self.is_open and self._id is not None and self._waiting:
             self._over()
@@ -118,9 +119,6 @@ class _Exchange(Connection):
             self._over()
             self.done.errback(lost(self._link.server, self.why(reason), sent=self.is_open))
 
-    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        self.failed(reason)
-
 
 class PerCallLink:
     """Opens a connection for each call, and closes it when the result is there.
@@ -131,7 +129,7 @@ class PerCallLink:
 
     def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY) -> None:
         self.server = server
-        self._endpoint = client_endpoint(reactor, server)
+        self._connector = connector(reactor, server)
         self._max_reply = max_reply
         self._exchanges: dict[Deferred[Outcome], _Exchange] = {}
 
@@ -140,8 +138,7 @@ class PerCallLink:
         exchange = _Exchange(self, call, on_progress)
         exchange.MAX_LENGTH = self._max_reply
         self._exchanges[exchange.done] = exchange
-        exchange.connecting = self._endpoint.connect(factory_for(exchange))
-        exchange.connecting.addErrback(exchange.failed)
+        exchange.connecting = self._connector.connect(exchange)
         return exchange.done
 
     def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
@@ -157,6 +154,12 @@ class PerCallLink:
         if exchange is not None:
             exchange.let_go()
         return exchange is not None
+
+    def cancelled(self, done: Deferred[Outcome]) -> None:
+        """Nobody waits any more for this one."""
+        exchange = self._exchanges.get(done)
+        if exchange is not None:
+            exchange.cancelled()
 
     def forget(self, exchange: _Exchange) -> None:
         """Know nothing more of this one: it is over."""
