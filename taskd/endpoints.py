@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ from zope.interface import implementer
 __all__ = [
     "CONNECT_TIMEOUT",
     "CertificateRefused",
+    "PlainAddress",
     "client_description",
     "client_endpoint",
     "keep_alive",
+    "plain_address",
     "server_endpoint",
 ]
 
@@ -109,6 +112,33 @@ def client_endpoint(
             f"{description!r} is no client endpoint ({_said(error)}); write {CLIENT_FORMS}"
         ) from error
     return endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAddress:
+    """What a socket connects to: its family, and its name as `socket.connect` takes it."""
+
+    family: int
+    name: Any
+    is_remote: bool
+
+
+def plain_address(description: str) -> PlainAddress | None:
+    """The address that a client's endpoint string is, where it is no more than one.
+
+    None where there is a name to be looked up, TLS, or an option; or where it
+    is no endpoint.
+    """
+    kind, positional, named = _parse(description)
+    match (kind, positional) if not named else None:
+        case "tcp", [host, port] if port.isdecimal() and 0 < int(port) < 65536:
+            if isIPAddress(host):
+                return PlainAddress(socket.AF_INET, (host, int(port)), not host.startswith("127."))
+            if isIPv6Address(host) and "%" not in host:
+                return PlainAddress(socket.AF_INET6, (host, int(port), 0, 0), host != "::1")
+        case "unix", [path] if path:
+            return PlainAddress(socket.AF_UNIX, path, is_remote=False)
+    return None
 
 
 def client_description(address: IAddress) -> str | None:
