@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -46,6 +46,9 @@ class TaskProtocol(LinearLineReceiver):
     """
 
     factory: TaskFactory
+    _reading = True
+    _closed = False
+    _was_full = False
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -54,9 +57,6 @@ class TaskProtocol(LinearLineReceiver):
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
         self._session = Session(limits.max_outstanding)
-        self._reading = True
-        self._closed = False
-        self._was_full = False
         self._sender = ReplySender(
             factory.clock,
             self.transport,
@@ -67,7 +67,6 @@ class TaskProtocol(LinearLineReceiver):
             grace=limits.stall_grace,
         )
         factory.connections.add(self)
-        self.gone: Deferred[None] = Deferred()
 
     # --- what comes in ---
 
@@ -95,8 +94,7 @@ class TaskProtocol(LinearLineReceiver):
         self._closed = True
         self._sender.close()
         self._check_full()
-        self.factory.connections.discard(self)
-        self.gone.callback(None)
+        self.factory.connection_lost(self)
 
     # --- `taskd.server.Caller` ---
 
@@ -180,6 +178,7 @@ class TaskFactory(ServerFactory):
         self.server = server
         self.limits = limits
         self.connections: set[TaskProtocol] = set()
+        self._finished: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:  # type: ignore[override]
         """A protocol for one connection."""
@@ -188,11 +187,21 @@ class TaskFactory(ServerFactory):
         return protocol
 
     def finish(self) -> Deferred[None]:
-        """Close every connection behind what it is owed; fires when all are closed."""
-        connections = list(self.connections)
-        for connection in connections:
+        """Close every connection behind what it is owed; fires when all are closed. To be called once."""
+        self._finished = Deferred()
+        for connection in list(self.connections):
             connection.finish()
-        return DeferredList([connection.gone for connection in connections]).addCallback(lambda _: None)
+        self._check_finished()
+        return self._finished
+
+    def connection_lost(self, connection: TaskProtocol) -> None:
+        """One connection is gone."""
+        self.connections.discard(connection)
+        self._check_finished()
+
+    def _check_finished(self) -> None:
+        if self._finished is not None and not self.connections and not self._finished.called:
+            self._finished.callback(None)
 
     def abort(self) -> None:
         """Drop every connection that is left."""
