@@ -180,8 +180,8 @@ class ServerConnection:
         return self._unsent is None
 
     def write(self, data: bytes) -> None:
-        """Send at once what the kernel takes, and the rest when it does."""
-        if not self.connected:
+        """Send at once what the kernel takes, and the rest when it does; nothing after `loseConnection`."""
+        if self.disconnecting or not self.connected:
             return
         if self._unsent is None:
             try:
@@ -207,9 +207,10 @@ class ServerConnection:
         if self.disconnecting or not self.connected:
             return
         self.disconnecting = True
+        if self._in_protocol and self._unsent is None:
+            return  # whoever called the protocol closes when it returns
         self._reactor.removeReader(self)
-        if not (self._in_protocol and self._unsent is None):
-            self._reactor.addWriter(self)
+        self._reactor.addWriter(self)
 
     def abortConnection(self) -> None:
         """Reset the connection, whatever is unsent."""

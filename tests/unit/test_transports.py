@@ -435,6 +435,15 @@ class ClosingTests(ConnectionTestCase):
         self.make_room()
         self.assertEqual((self.socket.sent, self.protocol.lost), (b"last", [ConnectionDone]))
 
+    def test_nothing_is_sent_that_was_written_after_the_close(self):
+        def close():
+            self.connection.loseConnection()
+            self.connection.write(b"late")
+
+        self.protocol.on_data = close
+        self.receive(b"one")
+        self.assertEqual((self.socket.sent, self.protocol.lost), (b"", [ConnectionDone]))
+
     def test_a_closing_connection_is_not_read_again(self):
         self.connection.stopProducing()
         self.connection.resumeProducing()
