@@ -31,6 +31,7 @@ from taskd.pool.pool import PoolConfig
 from taskd.scheduler.scheduler import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.server import ServerConfig, TaskServer
 from taskd.tcp import TaskFactory, TcpLimits
+from taskd.transports import ServerConnection
 from taskd.web import Root
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import MAX_OUTSTANDING
@@ -342,7 +343,7 @@ class TaskdService(Service):
             self._server = TaskServer(self._reactor, config.server)
             self._tcp = TaskFactory(self._reactor, self._server, config.limits)
             for description in config.listen:
-                self._listen(description, self._tcp)
+                self._listen(description, self._tcp, ServerConnection)
         if config.websocket:
             self._gateway = self._make_gateway()
             for description in config.websocket:
@@ -365,9 +366,12 @@ class TaskdService(Service):
         except ValueError as error:
             raise StartError(f"taskd: --task-server {error}") from error
 
-    def _listen(self, description: str, factory: IProtocolFactory) -> None:
+    def _listen(
+        self, description: str, factory: IProtocolFactory, transport: Callable[..., Any] | None = None
+    ) -> None:
         try:
-            port = wait(self._reactor, server_endpoint(self._reactor, description).listen(factory))
+            endpoint = server_endpoint(self._reactor, description, transport)
+            port = wait(self._reactor, endpoint.listen(factory))
         except ValueError as error:
             raise StartError(f"taskd: {error}") from error
         except CannotListenError as error:
