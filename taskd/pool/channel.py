@@ -3,8 +3,8 @@
 Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
 that it is small and quick to read. `Run` goes to a worker, `FromWorker` comes
 back; `Config` and `Fork` and `Kill` go to the fork server, `FromForkServer`
-comes back. With each `Fork` go two descriptors (SCM_RIGHTS): the worker's end
-of its channel, and the one that becomes its stdout and stderr.
+comes back. With each number of a `Fork` go two descriptors (SCM_RIGHTS): the
+worker's end of its channel, and the one that becomes its stdout and stderr.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
-    """Fork worker `number`."""
+    """Fork workers of these numbers, one right after the other."""
 
-    number: int
+    numbers: list[int]
 
 
 class Kill(msgspec.Struct, frozen=True, array_like=True, tag="kill"):

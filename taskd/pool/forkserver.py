@@ -124,7 +124,14 @@ class ForkServer:
             _signal_group(pid, signal.SIGKILL)
 
     def _obey(self, orders: list[Fork | Kill], worker: Worker) -> None:
-        for born in self._fork([order.number for order in orders if isinstance(order, Fork)], worker):
+        for order in orders:
+            if isinstance(order, Fork):
+                self._note_born(self._fork(order.numbers, worker))
+            elif order.number in self._pids:
+                _signal_group(self._pids[order.number], order.signal)
+
+    def _note_born(self, workers: list[Forked]) -> None:
+        for born in workers:
             if born.pid is not None:
                 with suppress(OSError):
                     os.setpgid(born.pid, born.pid)
@@ -133,34 +140,38 @@ class ForkServer:
                 self._pids[born.number] = born.pid
                 self._poll.register(descriptor, select.POLLIN)
             self._send(born)
-        for order in orders:
-            if isinstance(order, Kill) and order.number in self._pids:
-                _signal_group(self._pids[order.number], order.signal)
 
     def _fork(self, numbers: list[int], worker: Worker) -> list[Forked]:
         """Fork a worker for each number, one right after the other.
 
         What we write to between two forks the workers do not share.
         """
-        born = []
-        for number in numbers:
-            channel, output = self._descriptors.popleft(), self._descriptors.popleft()
+        given = [self._descriptors.popleft() for _ in range(2 * len(numbers))]
+        outcomes: list[int | OSError] = []
+        for index in range(0, len(given), 2):
             try:
                 pid = os.fork()
             except OSError as error:
-                born.append(Forked(number, None, str(error)))
+                outcomes.append(error)
             else:
                 if pid == 0:
-                    self._become_worker(worker, channel, output)
-                born.append(Forked(number, pid))
-            os.close(channel)
-            os.close(output)
-        return born
+                    self._become_worker(worker, given, index)
+                outcomes.append(pid)
+        for descriptor in given:
+            os.close(descriptor)
+        return [
+            Forked(number, None, str(outcome)) if isinstance(outcome, OSError) else Forked(number, outcome)
+            for number, outcome in zip(numbers, outcomes, strict=True)
+        ]
 
-    def _become_worker(self, worker: Worker, channel: int, output: int) -> NoReturn:
+    def _become_worker(self, worker: Worker, given: list[int], index: int) -> NoReturn:
+        """Run a worker with the two of `given` that begin at `index`; the others are its siblings'."""
         status = 1
         try:
-            self._leave_parent(output)
+            self._leave_parent(given[index + 1])
+            channel = given.pop(index)
+            for descriptor in given:
+                os.close(descriptor)
             worker.run(socket.socket(fileno=channel))
             status = 0
         except BaseException:  # the process ends here, whatever it was
@@ -182,7 +193,6 @@ class ForkServer:
             os.close(descriptor)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.close(output)
         # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
         if (numpy_random := sys.modules.get("numpy.random")) is not None:
             numpy_random.seed()

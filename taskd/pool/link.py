@@ -34,6 +34,10 @@ __all__ = ["ForkServerLink", "ForkServerObserver"]
 
 _log = Logger(namespace="taskd.forkserver")
 
+MAX_FORKS = 64
+"""Workers forked in one go: each has two descriptors open in the fork server
+meanwhile, which may have no more than the usual 1024."""
+
 KILL_AFTER = 5.0
 """Seconds that a process has to exit in once it was told to."""
 
@@ -70,6 +74,7 @@ class ForkServerLink(ProcessProtocol):
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
         self._kill: interfaces.IDelayedCall | None = None
+        self._to_fork: list[tuple[int, int, int]] = []
         self._control = _Control(self)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -95,14 +100,28 @@ class ForkServerLink(ProcessProtocol):
         return self._process.pid if self._process is not None else None
 
     def fork(self, number: int, channel: int, output: int) -> None:
-        """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`."""
+        """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`.
+
+        What one turn of the reactor asks for is forked in one go: what the
+        fork server writes to between two forks its workers do not share.
+        """
+        if not self._to_fork:
+            self._reactor.callLater(0, self._send_forks)
+        self._to_fork.append((number, channel, output))
+
+    def _send_forks(self) -> None:
         transport = self._control.transport
-        transport.sendFileDescriptor(channel)
-        transport.sendFileDescriptor(output)
-        transport.write(encode(Fork(number)))
+        while self._to_fork:
+            wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
+            for _, channel, output in wanted:
+                transport.sendFileDescriptor(channel)
+                transport.sendFileDescriptor(output)
+            # Each descriptor goes with a byte of what is written: of these there are enough.
+            transport.write(encode(Fork([number for number, _, _ in wanted])))
 
     def kill(self, number: int, signal_number: int) -> None:
         """Send a signal to the process group of a worker; nothing where it has ended."""
+        self._send_forks()  # it may be one of these
         self._control.transport.write(encode(Kill(number, signal_number)))
 
     def close(self, *, at_once: bool = False) -> None:
@@ -147,6 +166,7 @@ class ForkServerLink(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """It has ended, for whatever reason."""
         self._process = None
+        self._to_fork = []  # their descriptors will be closed
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         # What it said last may still be in the socket: read it to the end first.
