@@ -23,8 +23,6 @@ from collections import deque
 from contextlib import suppress
 from typing import NoReturn
 
-from setproctitle import setproctitle
-
 from taskd.pool.channel import (
     CONTROL,
     MAX_LINE,
@@ -41,6 +39,7 @@ from taskd.pool.channel import (
     encode,
 )
 from taskd.pool.loading import AppError, load_apps
+from taskd.pool.title import set_title
 from taskd.pool.worker import RECEIVE_SIZE, Worker
 from taskd.task import Registry, registry
 from taskd.wire.framing import LineSplitter
@@ -90,7 +89,7 @@ class ForkServer:
             if not lines and self._closed:
                 return None
         config = decode_config(lines[0])
-        setproctitle(f"{config.name}: fork server")
+        set_title(f"{config.name}: fork server")
         try:
             load_apps(config.apps, config.directory, self._registry)
         except AppError as error:

@@ -9,9 +9,9 @@ import os
 import socket
 import sys
 import termios
-import threading
 import time
 import traceback
+from _thread import allocate_lock
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
-from setproctitle import setproctitle
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.pool.channel import (
@@ -35,10 +34,12 @@ from taskd.pool.channel import (
     decode_run,
     encode,
 )
+from taskd.pool.title import set_title
 from taskd.task import Registry, Task, report_progress_to
 from taskd.wire.framing import LineSplitter
 
 if TYPE_CHECKING:
+    import threading
     from asyncio import Runner
 
 __all__ = ["ProgressReporter", "Worker"]
@@ -70,11 +71,11 @@ class ProgressReporter:
 
     def __init__(self, send: Callable[[Reported], None]) -> None:
         self._send = send
-        self._changed = threading.Condition()
+        self._lock = allocate_lock()
+        self._changed: threading.Condition | None = None
         self._job: int | None = None
         self._kept: Reported | None = None
         self._next_at = 0.0
-        self._thread: threading.Thread | None = None
 
     def begin(self, job: int) -> None:
         """The reports are of `job` from now on."""
@@ -83,7 +84,7 @@ class ProgressReporter:
 
     def end(self) -> None:
         """The job is over: what is kept goes out now, and nothing after it."""
-        with self._changed:
+        with self._lock:
             if self._kept is not None:
                 self._send(self._kept)
             self._kept = self._job = None
@@ -95,7 +96,7 @@ class ProgressReporter:
         done = _number(done)
         total = None if total is None else _number(total)
         message = None if message is None else _encodable(message[:MAX_TEXT])
-        with self._changed:
+        with self._lock:
             if self._job is None:
                 return
             report = Reported(self._job, done, total, message)
@@ -106,18 +107,24 @@ class ProgressReporter:
                 self._send(report)
                 return
             self._kept = report
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._send_kept, name="progress", daemon=True)
-                self._thread.start()
+            if self._changed is None:
+                # Here, and not in the fork server: what it does in every
+                # process that is forked costs each worker 0.4 MiB.
+                import threading
+
+                self._changed = threading.Condition(self._lock)
+                threading.Thread(
+                    target=self._send_kept, args=(self._changed,), name="progress", daemon=True
+                ).start()
             self._changed.notify()
 
-    def _send_kept(self) -> None:
-        with self._changed:
+    def _send_kept(self, changed: threading.Condition) -> None:
+        with changed:
             while True:
                 if self._kept is None:
-                    self._changed.wait()
+                    changed.wait()
                 elif (left := self._next_at - time.monotonic()) > 0:
-                    self._changed.wait(left)
+                    changed.wait(left)
                 else:
                     self._next_at = time.monotonic() + PROGRESS_INTERVAL
                     self._send(self._kept)
@@ -135,7 +142,7 @@ class Worker:
     def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
         self._config = config
-        self._sending = threading.Lock()
+        self._sending = allocate_lock()
         self._progress = ProgressReporter(self._send)
         self._event_loop: Runner | None = None
         self._in_pipe = array("i", [0])
@@ -249,7 +256,7 @@ class Worker:
             self._channel.sendall(encode(message))
 
     def _show(self, doing: str) -> None:
-        setproctitle(f"{self._config.name}: {doing}")
+        set_title(f"{self._config.name}: {doing}")
 
 
 def _refused(
