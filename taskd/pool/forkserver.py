@@ -39,8 +39,8 @@ from taskd.pool.channel import (
     encode,
 )
 from taskd.pool.loading import AppError, load_apps
-from taskd.pool.title import set_title
-from taskd.pool.worker import RECEIVE_SIZE, Worker
+from taskd.pool.title import setproctitle
+from taskd.pool.worker import RECEIVE_SIZE, Worker, rehearse
 from taskd.task import Registry, registry
 from taskd.wire.framing import LineSplitter
 
@@ -89,7 +89,7 @@ class ForkServer:
             if not lines and self._closed:
                 return None
         config = decode_config(lines[0])
-        set_title(f"{config.name}: fork server")
+        setproctitle(f"{config.name}: fork server")
         try:
             load_apps(config.apps, config.directory, self._registry)
         except AppError as error:
@@ -101,6 +101,8 @@ class ForkServer:
 
     def serve(self, config: Config) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
+        rehearse(config)
+        setproctitle(f"{config.name}: fork server")
         # Made here, as is whatever else each worker would make alike: it shares it.
         worker = Worker(self._registry, config)
         for stream in (sys.stdout, sys.stderr):

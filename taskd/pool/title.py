@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
-__all__ = ["set_title"]
+__all__ = ["setproctitle"]
 
 
 def _from_extension() -> Callable[[str], None] | None:
@@ -27,10 +27,10 @@ def _from_extension() -> Callable[[str], None] | None:
 
 
 def _from_package() -> Callable[[str], None]:
-    from setproctitle import setproctitle  # where it is built otherwise than we know it
+    import setproctitle as package  # where it is built otherwise than we know it
 
-    return setproctitle
+    return package.setproctitle
 
 
-set_title: Callable[[str], None] = _from_extension() or _from_package()
+setproctitle: Callable[[str], None] = _from_extension() or _from_package()
 """Show this as the title of this process."""

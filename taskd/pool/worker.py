@@ -34,7 +34,7 @@ from taskd.pool.channel import (
     decode_run,
     encode,
 )
-from taskd.pool.title import set_title
+from taskd.pool.title import setproctitle
 from taskd.task import Registry, Task, report_progress_to
 from taskd.wire.framing import LineSplitter
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import threading
     from asyncio import Runner
 
-__all__ = ["ProgressReporter", "Worker"]
+__all__ = ["ProgressReporter", "Worker", "rehearse"]
 
 RECEIVE_SIZE = 65536
 """Bytes asked for at once: more than nearly every task's arguments."""
@@ -53,6 +53,9 @@ PROGRESS_INTERVAL = 0.05
 MAX_TEXT = 16_384
 """Characters kept of an exception's message and of a traceback: more than
 anybody reads, and far below the longest message."""
+
+REHEARSALS = 20
+"""Python specialises a function's code at its eighth call; what these send fits into a socket's buffers."""
 
 _NOT_THE_TASKS = (__file__, os.path.join(os.path.dirname(os.__file__), "asyncio"))
 """Where the frames above a task's own are: they are left out of its traceback."""
@@ -256,7 +259,29 @@ class Worker:
             self._channel.sendall(encode(message))
 
     def _show(self, doing: str) -> None:
-        set_title(f"{self._config.name}: {doing}")
+        setproctitle(f"{self._config.name}: {doing}")
+
+
+def rehearse(config: Config) -> None:
+    """Have a worker, here in the fork server, run a function that does nothing.
+
+    What Python notes at the first runs of a piece of code (specialised
+    instructions, found attributes) is then noted in memory that all workers
+    share, and not by each of them in its own copy.
+    """
+    own = Registry()
+    own.add(_nothing)
+    own.compile()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for job in range(REHEARSALS):
+            ours.sendall(encode(Run(job, _nothing.__name__, Raw(b"[null]"), progress=False)))
+        ours.shutdown(socket.SHUT_WR)
+        Worker(own, config).run(theirs)
+
+
+def _nothing(value: object) -> object:
+    return value
 
 
 def _refused(
