@@ -19,9 +19,12 @@ import signal
 import socket
 import sys
 import traceback
+from _socket import SocketType
 from collections import deque
 from contextlib import suppress
-from typing import NoReturn
+from os import O_WRONLY, _exit, close, dup2, getppid, setpgid, write
+from os import open as open_file
+from typing import Any, NoReturn
 
 from taskd.pool.channel import (
     CONTROL,
@@ -52,6 +55,8 @@ MAX_DESCRIPTORS = 64
 OOM_SCORE = b"500"
 """Of 1000: when memory runs out, the kernel takes a worker and not the daemon."""
 
+_SIGKILL = int(signal.SIGKILL)
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -76,6 +81,7 @@ class ForkServer:
         self._splitter = LineSplitter(MAX_LINE)
         self._descriptors: deque[int] = deque()
         self._pids: dict[int, int] = {}
+        self._numpy_random: Any = None
         self._poll = select.poll()
         # By the descriptor of its process (pidfd_open(2)), which can be polled
         # for its end: no signal handler, which every worker would have to undo.
@@ -107,6 +113,7 @@ class ForkServer:
         worker = Worker(self._registry, config)
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        self._numpy_random = sys.modules.get("numpy.random")
         gc.collect()
         gc.freeze()
         self._send(Loaded([task.describe() for task in self._registry]))
@@ -169,11 +176,8 @@ class ForkServer:
         """Run a worker with the two of `given` that begin at `index`; the others are its siblings'."""
         status = 1
         try:
-            self._leave_parent(given[index + 1])
-            channel = given.pop(index)
-            for descriptor in given:
-                os.close(descriptor)
-            worker.run(socket.socket(fileno=channel))
+            self._leave_parent(given, index)
+            worker.run(SocketType(fileno=given[index]))
             status = 0
         except BaseException:  # the process ends here, whatever it was
             traceback.print_exc()
@@ -181,26 +185,40 @@ class ForkServer:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
-            os._exit(status)
+            _exit(status)
 
-    def _leave_parent(self, output: int) -> None:
-        """Drop everything of the fork server that a worker must not have."""
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() != self._pid:
-            os._exit(1)  # it ended before the kernel was told
-        os.setpgid(0, 0)
-        self._control.close()
-        for descriptor in (*self._numbers, *self._descriptors):
-            os.close(descriptor)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+    def _leave_parent(self, given: list[int], index: int) -> None:
+        """Drop everything of the fork server that a worker must not have.
+
+        Plain calls of plain functions, since each worker has to itself the
+        pages of whatever is touched here, if only to count a reference.
+        """
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+        if getppid() != self._pid:
+            _exit(1)  # it ended before the kernel was told
+        setpgid(0, 0)
+        output = given[index + 1]
+        dup2(output, 1)
+        dup2(output, 2)
+        close(CONTROL)
+        for descriptor in self._numbers:
+            close(descriptor)
+        for descriptor in self._descriptors:
+            close(descriptor)
+        channel = given[index]
+        for descriptor in given:
+            if descriptor != channel:
+                close(descriptor)
         # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
-        if (numpy_random := sys.modules.get("numpy.random")) is not None:
-            numpy_random.seed()
-        with suppress(OSError):
-            score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-            os.write(score, OOM_SCORE)
-            os.close(score)
+        if self._numpy_random is not None:
+            self._numpy_random.seed()
+        try:
+            score = open_file("/proc/self/oom_score_adj", O_WRONLY)
+            write(score, OOM_SCORE)
+            close(score)
+        except OSError:
+            pass
 
     def _reap(self, descriptor: int) -> None:
         number = self._numbers.pop(descriptor)

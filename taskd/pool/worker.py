@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 import traceback
+from _socket import SocketType
 from _thread import allocate_lock
 from array import array
 from collections.abc import Callable
@@ -140,7 +141,7 @@ class Worker:
     Made once, by the fork server, which is why it begins with nothing open.
     """
 
-    _channel: socket.socket
+    _channel: SocketType
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
@@ -150,7 +151,7 @@ class Worker:
         self._event_loop: Runner | None = None
         self._in_pipe = array("i", [0])
 
-    def run(self, channel: socket.socket) -> None:
+    def run(self, channel: SocketType) -> None:
         """Serve until there is no more to do. What a hook raises goes through."""
         self._channel = channel
         for hook in self._registry.start_hooks:
