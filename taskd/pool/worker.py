@@ -15,7 +15,6 @@ from _socket import SocketType
 from _thread import allocate_lock
 from array import array
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -135,6 +134,9 @@ class ProgressReporter:
                     self._kept = None
 
 
+_READY = encode(Ready())
+
+
 class Worker:
     """Runs what comes over a channel until the daemon closes it.
 
@@ -150,17 +152,20 @@ class Worker:
         self._progress = ProgressReporter(self._send)
         self._event_loop: Runner | None = None
         self._in_pipe = array("i", [0])
+        # Whatever each worker would make alike is made here: it shares it.
+        self._splitter = LineSplitter(MAX_LINE)
+        self._idle = f"{config.name}: idle"
+        report_progress_to(self._progress.report)
 
     def run(self, channel: SocketType) -> None:
         """Serve until there is no more to do. What a hook raises goes through."""
         self._channel = channel
         for hook in self._registry.start_hooks:
             hook()
-        report_progress_to(self._progress.report)
-        self._show("idle")
-        splitter = LineSplitter(MAX_LINE)
+        splitter = self._splitter
         try:
-            self._send(Ready())
+            setproctitle(self._idle)
+            channel.sendall(_READY)
             while data := channel.recv(RECEIVE_SIZE):
                 for line in splitter.receive(data):
                     self._serve(decode_run(line))
@@ -181,7 +186,7 @@ class Worker:
         if run.progress:
             self._progress.end()
         self._send(outcome)
-        self._show("idle")
+        setproctitle(self._idle)
 
     def _outcome(self, run: Run, started: float) -> Done | Failed:
         task = self._registry[run.function]
@@ -246,9 +251,10 @@ class Worker:
     def _wrote(self) -> bool:
         """Whether the daemon has output of this task still to read."""
         for stream in (sys.stdout, sys.stderr):
-            # The task may have closed or replaced it, or the pipe is gone.
-            with suppress(OSError, ValueError, AttributeError):
+            try:  # noqa: SIM105  # suppress() touches more of what workers share
                 stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # The task may have closed or replaced it, or the pipe is gone.
         try:
             fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
         except OSError:
