@@ -22,6 +22,7 @@ import traceback
 from _socket import SocketType
 from collections import deque
 from contextlib import suppress
+from gc import enable as gc_enable
 from os import O_WRONLY, _exit, close, dup2, getppid, setpgid, write
 from os import open as open_file
 from typing import Any, NoReturn
@@ -114,7 +115,8 @@ class ForkServer:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._numpy_random = sys.modules.get("numpy.random")
-        gc.collect()
+        # No collection before it (gc's documentation says why): it would make
+        # holes in what is shared, and the workers would fill them.
         gc.freeze()
         self._send(Loaded([task.describe() for task in self._registry]))
         control = self._control.fileno()
@@ -210,6 +212,7 @@ class ForkServer:
         for descriptor in given:
             if descriptor != channel:
                 close(descriptor)
+        gc_enable()
         # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
         if self._numpy_random is not None:
             self._numpy_random.seed()
@@ -250,6 +253,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 def main() -> int:
     """Run the fork server; the exit status is 1 where the app could not be loaded."""
+    gc.disable()  # the workers enable it: until they are forked there is little garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
     with suppress(PermissionError):
         os.setsid()
