@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +27,8 @@ from taskd.errors import StartError
 from taskd.flow import MAX_UNSENT
 from taskd.pool.channel import Config
 from taskd.pool.pool import PoolConfig
-from taskd.scheduler import MAX_QUEUE
-from taskd.server import TaskServer
+from taskd.scheduler.scheduler import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
+from taskd.server import ServerConfig, TaskServer
 from taskd.tcp import TaskFactory, TcpLimits
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import MAX_OUTSTANDING
@@ -61,6 +63,55 @@ def default_workers() -> int:
 # --- options -----------------------------------------------------------------
 
 
+def worker_bounds(text: str) -> tuple[int, int]:
+    """The least and the most workers that ``MIN:MAX``, or one number, stands for. Raises `ValueError`."""
+    least, colon, most = str(text).partition(":")
+    bounds = (int(least), int(most)) if colon else (int(least), int(least))
+    if not 0 <= bounds[0] <= bounds[1] or bounds[1] < 1:
+        raise ValueError(text)
+    return bounds
+
+
+def _workers(text: str) -> tuple[int, int]:
+    try:
+        return worker_bounds(text)
+    except ValueError:
+        raise usage.UsageError(
+            f"--workers is a number of at least 1, or MIN:MAX with 0 <= MIN <= MAX, not {text!r}"
+        ) from None
+
+
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+def memory_size(text: str) -> int:
+    """The bytes that ``500M`` stands for (K, M and G are powers of 1024). Raises `ValueError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise ValueError(text)
+    return int(float(match[1]) * _SIZES[match[2].upper()])
+
+
+def _size(option: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            return memory_size(text)
+        except ValueError:
+            raise usage.UsageError(f"{option} is an amount of memory, as 500M or 2G, not {text!r}") from None
+
+    return convert
+
+
+def _above_zero(option: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        value = _number(option, float, 0)(text)
+        if not 0 < value < inf:
+            raise usage.UsageError(f"{option} is a number of seconds above 0, not {text!r}")
+        return value
+
+    return convert
+
+
 def _number(option: str, kind: type[int] | type[float], minimum: float) -> Callable[[str], float]:
     def convert(text: str) -> float:
         try:
@@ -85,9 +136,38 @@ class Options(usage.Options):
         [
             "workers",
             None,
-            default_workers(),
-            "Processes; default: ten for each CPU.",
-            _number("--workers", int, 1),
+            None,
+            "Processes: a number, or MIN:MAX to have as many as are needed. Default: ten for each CPU.",
+            _workers,
+        ],
+        [
+            "idle",
+            None,
+            IDLE_SECONDS,
+            "Seconds after which a process above MIN that has nothing to do ends.",
+            _above_zero("--idle"),
+        ],
+        [
+            "timeout",
+            None,
+            None,
+            "Seconds that a task may run for, where its function says nothing else.",
+            _above_zero("--timeout"),
+        ],
+        ["max-tasks", None, None, "Tasks after which a process is replaced.", _number("--max-tasks", int, 1)],
+        [
+            "max-memory",
+            None,
+            None,
+            "Memory, as 500M, above which a process is replaced after its task.",
+            _size("--max-memory"),
+        ],
+        [
+            "hard-memory",
+            None,
+            None,
+            "Memory, as 2G, that a process cannot have more of: its task fails.",
+            _size("--hard-memory"),
         ],
         ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
         ["link", None, PER_MESSAGE, "How the gateway connects to task servers: per-message, or pooled."],
@@ -157,6 +237,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Fill in the defaults, and refuse what cannot work together."""
         self["app"] = self["app"] or ["taskd.apps.mail"]
+        self["workers"] = self["workers"] or (default_workers(), default_workers())
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
         self["link"] = _link(self["link"])
@@ -194,12 +275,11 @@ class ServiceConfig:
     `gateway` is None where there is none.
     """
 
-    pool: PoolConfig
+    server: ServerConfig
     listen: Sequence[str]
     websocket: Sequence[str]
     gateway: GatewayConfig | None
     limits: TcpLimits
-    max_queue: int
     stop_timeout: float
 
     @classmethod
@@ -209,14 +289,34 @@ class ServiceConfig:
         apps = [
             str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]
         ]
-        config = Config(apps, directory, options["name"], options["max-message"], bool(options["tracebacks"]))
+        config = Config(
+            apps,
+            directory,
+            options["name"],
+            options["max-message"],
+            bool(options["tracebacks"]),
+            options["hard-memory"],
+        )
+        least, most = options["workers"]
+        max_memory = options["max-memory"]
         return cls(
-            pool=PoolConfig(options["workers"], config),
+            server=ServerConfig(
+                PoolConfig(most, config),
+                SchedulerConfig(
+                    min_workers=least,
+                    max_workers=most,
+                    max_queue=options["max-queue"],
+                    idle_seconds=options["idle"],
+                    max_tasks=options["max-tasks"],
+                    processors=len(os.sched_getaffinity(0)),
+                ),
+                timeout=options["timeout"],
+                max_memory=None if max_memory is None else max_memory // 1024,
+            ),
             listen=options["listen"],
             websocket=options["websocket"],
             gateway=_gateway_config(options) if options["websocket"] else None,
             limits=TcpLimits(options["max-message"], options["max-outstanding"], options["max-unsent"]),
-            max_queue=options["max-queue"],
             stop_timeout=options["stop-timeout"],
         )
 
@@ -253,14 +353,14 @@ class TaskdService(Service):
         self._server: TaskServer | None = None
         self._tcp: TaskFactory | None = None
         self._gateway: Gateway | None = None
-        self._stopping = False
+        self._had_terminal = _has_terminal()
 
     def privilegedStartService(self) -> None:
         """Bind every port."""
         super().privilegedStartService()
         config = self._config
         if config.listen:
-            self._server = TaskServer(self._reactor, config.pool, config.max_queue)
+            self._server = TaskServer(self._reactor, config.server)
             self._tcp = TaskFactory(self._reactor, self._server, config.limits)
             for description in config.listen:
                 self._listen(description, self._tcp)
@@ -306,8 +406,9 @@ class TaskdService(Service):
         super().startService()
         if self._server is None:
             return
-        setproctitle(f"{self._config.pool.config.name}: daemon")
+        setproctitle(f"{self._config.server.pool.config.name}: daemon")
         started = self._server.start()
+        signal.signal(signal.SIGHUP, self._hung_up)
         if not self._reactor.running:
             wait(self._reactor, started)
             # What is here now stays: no collection needs to look at it again.
@@ -318,6 +419,17 @@ class TaskdService(Service):
     def _cannot_start(self, failure: Failure) -> None:
         _log.critical("{error}", error=str(failure.value))
         self._reactor.stop()
+
+    def _hung_up(self, number: int, frame: object) -> None:
+        """SIGHUP: reload; or stop, where it says that our terminal is gone."""
+        self._reactor.callFromThread(self._reload_or_stop)
+
+    def _reload_or_stop(self) -> None:
+        if self._had_terminal and not _has_terminal():
+            _log.warn("the terminal is gone: stopping")
+            self._reactor.stop()
+        elif self._server is not None:
+            self._server.reload()
 
     async def _stop(self) -> None:
         """Take nothing more, wait for what runs, then end every process."""
@@ -380,6 +492,15 @@ def _site(reactor: Any, gateway: Gateway) -> IProtocolFactory:
     site = Site(Root(gateway), reactor=reactor)
     site.noisy = False
     return site
+
+
+def _has_terminal() -> bool:
+    """Whether this process can be reached from a terminal (tty(4): the device cannot be opened without)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _closed(port: IListeningPort) -> Deferred[None]:

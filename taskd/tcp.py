@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory
@@ -12,11 +13,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.flow import MAX_UNSENT, STALL_GRACE, ReplySender
+from taskd.job import Job
 from taskd.lines import LinearLineReceiver
 from taskd.messages import Outcome, Progress
 from taskd.server import TaskServer
 from taskd.wire.framing import MAX_MESSAGE
-from taskd.wire.session import MAX_OUTSTANDING, Request, Session, too_large
+from taskd.wire.session import MAX_OUTSTANDING, Session, too_large
 
 __all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
 
@@ -41,8 +43,9 @@ class TcpLimits:
 class TaskProtocol(LinearLineReceiver):
     """One connection: lines in, replies out; the rules are `Session`'s.
 
-    Is the `taskd.server.Caller` of its requests. Tasks go on when their
-    connection is lost; their outcomes are then dropped.
+    Is the `taskd.job.Caller` of its requests. Tasks go on when their
+    connection is lost, unless they asked to be cancelled; their outcomes are
+    then dropped.
     """
 
     factory: TaskFactory
@@ -53,7 +56,7 @@ class TaskProtocol(LinearLineReceiver):
         limits = factory.limits
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
-        self._session = Session(limits.max_outstanding)
+        self._session: Session[Job] = Session(limits.max_outstanding, make_request=Job)
         self._reading = True
         self._closed = False
         self._was_full = False
@@ -67,6 +70,7 @@ class TaskProtocol(LinearLineReceiver):
             grace=limits.stall_grace,
         )
         factory.connections.add(self)
+        factory.server.connections += 1
         self.gone: Deferred[None] = Deferred()
 
     # --- what comes in ---
@@ -86,30 +90,38 @@ class TaskProtocol(LinearLineReceiver):
         self._session.end(self.unfinished)
         self._reading = False
         self.flush()
+        # It may be gone altogether: that cannot be told apart before it is written to.
+        self.factory.server.abandoned(list(self._session.under_way))
 
     def writeConnectionLost(self) -> None:
         """Our sending side is shut down; that happens only when the connection ends."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """The connection is gone; what still runs for it runs on."""
+        """The connection is gone; what still runs for it runs on, unless it is to be cancelled."""
         self._closed = True
         self._sender.close()
         self._check_full()
         self.factory.connections.discard(self)
+        self.factory.server.connections -= 1
+        self.factory.server.abandoned(list(self._session.under_way))
         self.gone.callback(None)
 
-    # --- `taskd.server.Caller` ---
+    # --- `taskd.job.Caller` ---
 
     @property
     def is_full(self) -> bool:
         """Whether the client leaves too much unread."""
         return self._sender.full
 
-    def answered(self, request: Request, outcome: Outcome) -> None:
+    def find(self, request_id: Raw) -> Job | None:
+        """The request under way that has this id."""
+        return self._session.find(request_id)
+
+    def answered(self, request: Job, outcome: Outcome) -> None:
         """A request has ended."""
         self._session.answer(request, outcome)
 
-    def reported(self, request: Request, progress: Progress) -> None:
+    def reported(self, request: Job, progress: Progress) -> None:
         """A request is so far."""
         self._session.report(request, progress, congested=self._sender.congested)
 

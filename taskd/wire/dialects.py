@@ -235,7 +235,9 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
                 )
         _options.decode(options if options is not None else b"")
     except msgspec.ValidationError as error:
-        return InvalidRequest(f'member "options": {error}', member="options")
+        problem, _, path = str(error).partition(" - at `$")
+        member = f"options{path.rstrip('`')}"
+        return InvalidRequest(f'member "{member}": {problem}', member=member)
     except msgspec.DecodeError:
         pass
     return InvalidRequest("a request has each member once")
