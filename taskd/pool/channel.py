@@ -3,8 +3,8 @@
 Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
 that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
 comes back; `Config` and `ToForkServer` go to the fork server, `FromForkServer`
-comes back. With each `Fork` go two descriptors (SCM_RIGHTS): the worker's end
-of its channel, and the one that becomes its stdout and stderr.
+comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
+worker's end of its channel, and the one that becomes its stdout and stderr.
 
 Beside these there is the board: memory that the daemon and all workers of a
 fork server share, with one number for each worker, in which it writes the job
@@ -186,10 +186,9 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
-    """Fork worker `number`, which writes what it begins at `place` of the board."""
+    """Fork workers one right after the other: the number of each, and its place on the board."""
 
-    number: int
-    place: int
+    workers: list[tuple[int, int]]
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
