@@ -84,7 +84,7 @@ def short_beside_long(field: Field) -> list[Result]:
         "tail",
         "Short tasks while 40 of 100 workers sleep: 99th percentile of the latency",
         "Open loop: requests come at a fixed rate over 50 connections, whether replies do or not, and "
-        "latency counts from when each was due. The rate is a tenth of what taskd does in the scenario named.",
+        "latency counts from when each was due. The rate is a tenth of what taskd does where named.",
     )
     contestants: dict[str, tuple[Series, Callable[[], float]]] = {}
     for load, name in ((SINGLE, "1 in flight"), (PIPELINED, "16 in flight")):

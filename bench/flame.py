@@ -2,7 +2,7 @@
 
     python -m bench.flame [SCENARIO] [--seconds 8] [--output profile.svg]
 
-py-spy records the daemon twice, for the graph and for the table; native frames (C) are in it where py-spy can see
+py-spy records the daemon twice, for the graph and for the table; C's frames are in it where py-spy can see
 them here.
 """
 

@@ -129,8 +129,8 @@ def queues(field: Field) -> list[Result]:
         "queues",
         "Beside Python's task queues, results awaited",
         f"Tasks that return their argument, {settings.in_flight} under way; each peer through its own client "
-        "in one process, at the best of the settings tried. Celery, Dramatiq, Huey and RQ keep tasks and results "
-        "in Redis, which outlives their processes: ampoule and taskd keep them in memory, and so do less.",
+        "in one process, at the best of the settings tried. Celery, Dramatiq, Huey and RQ keep tasks and "
+        "results in Redis, which outlives their processes: ampoule and taskd keep them in memory, and so do less.",
         [ours, own],
     )
     tried: list[str] = []

@@ -16,8 +16,8 @@ HEAD = """\
 
 Figures of taskd beside its peers, all measured in one run on one machine by `make bench`. Every contestant is
 started as its users would start it, in an environment of its own, and is given the same tasks. They run in
-turn, round after round, and every reply is checked. A figure is the median of the rounds, and the lowest and the
-highest stand beside it.
+turn, round after round, and every reply is checked. A figure is the median of the rounds, and the lowest and
+the highest stand beside it.
 
 Compare a contestant with its peers in the same table. Absolute figures are those of this machine, whose
 processors the load generator, the server and whatever else runs there share. Targets were set before anything
@@ -28,8 +28,8 @@ TAIL = """\
 ## Measuring it yourself
 
 `make bench` needs a C compiler, for the load generator alone; Redis, which it installs from Debian where it
-may; and, for Workerman, `php` and the variables `WORKERMAN_DIR` and `WORKERMAN_COROUTINE_DIR` with checkouts of
-walkor/workerman and workerman-php/coroutine. What is not there is left out, and the page says so.
+may; and, for Workerman, `php` and the variables `WORKERMAN_DIR` and `WORKERMAN_COROUTINE_DIR` with checkouts
+of walkor/workerman and workerman-php/coroutine. What is not there is left out, and the page says so.
 
 `make bench ARGS=--quick` takes less than three minutes, and `ARGS='--only pipelined'` runs one scenario; both
 leave this page alone and write one into `build/bench`. `make profile` records where the dispatcher's time

@@ -102,9 +102,8 @@ def print_result(result: Result) -> None:
     """What came out, as soon as it is there."""
     print(f"\n{result.title}")
     for series in result.series:
-        print(
-            f"  {series.name:34} {figure(series.median, series.unit):>12}  ({spread(series)}) {series.setting}"
-        )
+        middle = figure(series.median, series.unit)
+        print(f"  {series.name:34} {middle:>12}  ({spread(series)}) {series.setting}")
     for line in (*(sentence(target) for target in result.targets), *result.notes):
         print(f"  {line}")
     sys.stdout.flush()

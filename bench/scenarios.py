@@ -209,12 +209,12 @@ def latency(field: Field) -> list[Result]:
             "latency",
             "One connection, one request in flight: median latency",
             "Held against two ping-pongs between two processes over socketpairs: a process sends a line to a "
-            "second one, which sends it to a third, and it comes back the same way. A client, a dispatcher and a "
-            "worker cannot do with less.",
+            "second one, which sends it to a third, and it comes back the same way. A client, a dispatcher and "
+            "a worker cannot do with less.",
             [series for series, _ in contestants.values()],
             [Target("1.5 times two ping-pongs in C", 1.5, round(actual, 2), "times", at_most=True)],
             [
-                f"Against two ping-pongs in Python it is {ours.median / (in_python.median or 1):.2f} times as long.",
+                f"It is {ours.median / (in_python.median or 1):.2f} times two ping-pongs in Python.",
                 *(f"99th percentile of {name}: {median(tail):.0f} µs." for name, tail in tails.items()),
             ],
         )

@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 
 class Meter:
-    """Counts the replies within `seconds` after a warm-up; `start` it when as many tasks are under way as may."""
+    """Counts the replies within `seconds` after a warm-up; `start` it when enough tasks are under way."""
 
     def __init__(self, warm_up: float, seconds: float) -> None:
         self._warm_up = warm_up
