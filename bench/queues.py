@@ -130,7 +130,7 @@ def queues(field: Field) -> list[Result]:
         "Beside Python's task queues, results awaited",
         f"Tasks that return their argument, {settings.in_flight} under way; each peer through its own client "
         "in one process, at the best of the settings tried. Celery, Dramatiq, Huey and RQ keep tasks and "
-        "results in Redis, which outlives their processes: ampoule and taskd keep them in memory, and so do less.",
+        "results in Redis, which outlives their processes; ampoule and taskd keep them in memory.",
         [ours, own],
     )
     tried: list[str] = []
@@ -138,9 +138,9 @@ def queues(field: Field) -> list[Result]:
         try:
             environment(name)
             choices = choices if settings.many_processes else choices[:-1]
-            rates = {setting: _try(name, setting, field) for setting in choices}
+            rates = {setting: _try(name, setting, field) for setting in choices} if len(choices) > 1 else {}
             tried += [f"{name}, {setting.text}: {rate:.0f}" for setting, rate in rates.items()]
-            setting = max(rates, key=rates.__getitem__)
+            setting = max(rates, key=rates.__getitem__, default=choices[0])
             peer = Series(f"{name} {version(name)}", RATE, setting.text)
             with running(name, setting, settings, settings.seconds) as measure:
                 contestants = {name: (peer, measure), "taskd": (ours, lambda: load.run(port).per_second)}

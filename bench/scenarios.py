@@ -209,8 +209,8 @@ def latency(field: Field) -> list[Result]:
             "latency",
             "One connection, one request in flight: median latency",
             "Held against two ping-pongs between two processes over socketpairs: a process sends a line to a "
-            "second one, which sends it to a third, and it comes back the same way. A client, a dispatcher and "
-            "a worker cannot do with less.",
+            "second one, that one to a third, and it comes back the same way. A client, a dispatcher and a "
+            "worker cannot do with less.",
             [series for series, _ in contestants.values()],
             [Target("1.5 times two ping-pongs in C", 1.5, round(actual, 2), "times", at_most=True)],
             [

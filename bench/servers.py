@@ -92,14 +92,20 @@ def wait_for_answer(port: int, server: Server, patience: float = 60.0) -> None:
 class Taskd(Server):
     """`twistd taskd` with bench/tasks.py: a task server, and a gateway unless `websocket` is False."""
 
-    def __init__(self, *options: str, workers: int = 100, websocket: bool = True) -> None:
+    def __init__(
+        self,
+        *options: str,
+        workers: int = 100,
+        websocket: bool = True,
+        launcher: tuple[str, ...] = (str(TWISTD),),
+    ) -> None:
         self.workers = workers
         self.port = free_port()
         self.websocket = free_port() if websocket else 0
         where = f"tcp:{self.websocket}:interface=127.0.0.1" if websocket else "none"
         super().__init__(
             [
-                str(TWISTD), "-n", "--pidfile=", "taskd", "--app", str(BENCH / "tasks.py"),
+                *launcher, "-n", "--pidfile=", "taskd", "--app", str(BENCH / "tasks.py"),
                 "--workers", str(workers), "--listen", f"tcp:{self.port}:interface=127.0.0.1",
                 "--websocket", where, *options,
             ]
