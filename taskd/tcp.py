@@ -51,7 +51,8 @@ class TaskProtocol(LinearLineReceiver):
     factory: TaskFactory
     _reading = True
     _closed = False
-    _was_full = False
+    is_full = False
+    """Whether the client leaves too much unread."""
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -106,11 +107,6 @@ class TaskProtocol(LinearLineReceiver):
 
     # --- `taskd.job.Caller` ---
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the client leaves too much unread."""
-        return self._sender.full
-
     def find(self, request_id: Raw) -> Job | None:
         """The request under way that has this id."""
         return self._session.find(request_id)
@@ -147,8 +143,8 @@ class TaskProtocol(LinearLineReceiver):
             self._regulate()
 
     def _check_full(self) -> None:
-        was_full, self._was_full = self._was_full, self._sender.full
-        if was_full and not self._was_full:
+        was_full, self.is_full = self.is_full, self._sender.full
+        if was_full and not self.is_full:
             self.factory.server.resume()
 
     def _regulate(self) -> None:

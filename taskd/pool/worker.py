@@ -20,7 +20,6 @@ from msgspec import Raw
 from taskd.pool.board import Board
 from taskd.pool.calls import FunctionCaller
 from taskd.pool.channel import (
-    MAX_LINE,
     POKE,
     PROGRESS,
     SHORT,
@@ -31,6 +30,7 @@ from taskd.pool.channel import (
     Reported,
     Returned,
     Run,
+    WholeLines,
     decode_to_worker,
     encode,
 )
@@ -38,7 +38,6 @@ from taskd.pool.interrupter import Interrupter
 from taskd.pool.progress import ProgressReporter
 from taskd.pool.title import setproctitle
 from taskd.task import Registry, report_progress_to
-from taskd.wire.framing import LineSplitter
 
 __all__ = ["RECEIVE_SIZE", "Worker", "rehearse"]
 
@@ -73,7 +72,7 @@ class Worker:
         self._registry = registry
         self._config = config
         self._sending = allocate_lock()
-        self._splitter = LineSplitter(MAX_LINE)
+        self._lines = WholeLines()
         self._queue: deque[Run] = deque()
         self._unsent: list[bytes] = []
         self._unsent_since = 0.0
@@ -153,8 +152,7 @@ class Worker:
     # --- what the daemon says ---
 
     def _obey(self, data: bytes) -> None:
-        for line in self._splitter.receive(data):
-            message = decode_to_worker(line)
+        for message in decode_to_worker(self._lines.receive(data)):
             if type(message) is Run:
                 self._queue.append(message)
             elif type(message) is Interrupt:
