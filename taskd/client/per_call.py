@@ -31,7 +31,7 @@ class _Exchange(Connection):
         self._waiting = True
         self._wants_reply = not call.is_notification
         # A bare call has no id to be cancelled by, and null names no request.
-        self._id = None if call.id is None or bytes(call.id) == b"null" else call.id
+        self._id = None if call.id is None or bytes(call.id) == b"null" else bytes(call.id)
         self.connecting: Connecting | None = None
         # By way of the link, which forgets us: we are not to refer to ourselves.
         self.done: Deferred[Outcome] = Deferred(link.cancelled)

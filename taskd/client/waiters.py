@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from msgspec import Raw, structs
 from twisted.internet.defer import Deferred
 
 from taskd.client.links import OnProgress, report
 from taskd.errors import Unreachable
-from taskd.messages import Call, Dialect, Outcome, Progress
+from taskd.messages import Call, Outcome, Progress
 from taskd.wire.cancelling import cancel_line
-from taskd.wire.dialects import call_line, parse_reply
+from taskd.wire.dialects import json_rpc_line, parse_reply
 
 __all__ = ["Waiters"]
 
@@ -21,17 +20,17 @@ class _Waiting(Deferred[Outcome]):
     """One call: fires with how it ended."""
 
     def __init__(
-        self, number: int, on_progress: OnProgress | None, cancel: Callable[[Deferred[Outcome]], None]
+        self, request_id: bytes, on_progress: OnProgress | None, cancel: Callable[[Deferred[Outcome]], None]
     ) -> None:
         super().__init__(cancel)
-        self.number = number
+        self.request_id = request_id
         self.on_progress = on_progress
 
 
 class Waiters:
     """Who waits for a reply on one connection.
 
-    Every call is sent as JSON-RPC under a number. A notification is sent as a
+    Every call is sent as JSON-RPC under a number, by whose text it is known. A notification is sent as a
     request too, so that a full queue shows. At most `window` calls are sent
     and not answered, the others wait here. `send` gets lines without their LF;
     it is called only between `opened` and `fail`.
@@ -43,8 +42,8 @@ class Waiters:
         self._numbers = count(1)
         # None: nobody waits for this one any more. It has its place until it
         # is answered, so that no more are sent than the server takes.
-        self._waiting: dict[int, _Waiting | None] = {}
-        self._unsent: dict[int, bytes] = {}  # of those that wait, in order
+        self._waiting: dict[bytes, _Waiting | None] = {}
+        self._unsent: dict[bytes, bytes] = {}  # of those that wait, in order
         self._is_open = False
 
     def __len__(self) -> int:
@@ -52,14 +51,14 @@ class Waiters:
 
     def add(self, call: Call, on_progress: OnProgress | None) -> Deferred[Outcome]:
         """Send a call, now or when the connection is there; fires with its outcome."""
-        number = next(self._numbers)
-        line = call_line(structs.replace(call, dialect=Dialect.JSON_RPC, id=Raw(b"%d" % number)))
-        done = _Waiting(number, on_progress, self._cancelled)
-        self._waiting[number] = done
+        request_id = b"%d" % next(self._numbers)
+        line = json_rpc_line(call, request_id)
+        done = _Waiting(request_id, on_progress, self._cancelled)
+        self._waiting[request_id] = done
         if self._is_open and len(self._waiting) <= self._window:
             self._send(line)
         else:
-            self._unsent[number] = line
+            self._unsent[request_id] = line
         return done
 
     def opened(self) -> None:
@@ -75,13 +74,13 @@ class Waiters:
     def received(self, line: bytes) -> None:
         """A reply, or progress. Raises `ParseError` for what is neither."""
         reply = parse_reply(line)
-        number = int(bytes(reply.id)) if reply.id is not None and bytes(reply.id).isdigit() else 0
+        request_id = b"" if reply.id is None else bytes(reply.id)
         if isinstance(reply.body, Progress):
-            waiting = self._waiting.get(number)
+            waiting = self._waiting.get(request_id)
             if waiting is not None:
                 report(waiting.on_progress, reply.body)
         else:
-            waiting = self._waiting.pop(number, None)
+            waiting = self._waiting.pop(request_id, None)
             if self._unsent:
                 self._send_more()
             if waiting is not None:
@@ -92,21 +91,21 @@ class Waiters:
         if not self._has(done):
             return  # it fails along with others, and one of those has cancelled it
         assert isinstance(done, _Waiting)
-        if self._unsent.pop(done.number, None) is not None:
-            del self._waiting[done.number]
+        if self._unsent.pop(done.request_id, None) is not None:
+            del self._waiting[done.request_id]
         else:
-            self._waiting[done.number] = None
+            self._waiting[done.request_id] = None
             self._ask_to_cancel(done)
 
     def _ask_to_cancel(self, done: _Waiting) -> None:
-        self._send(cancel_line(Raw(b"%d" % done.number)))
+        self._send(cancel_line(done.request_id))
 
     def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
         """As `Link.ask_to_cancel`."""
         if not self._has(done):
             return False
         assert isinstance(done, _Waiting)
-        if done.number in self._unsent:
+        if done.request_id in self._unsent:
             done.cancel()
         else:
             self._ask_to_cancel(done)
@@ -117,7 +116,7 @@ class Waiters:
         return self._has(done)
 
     def _has(self, done: Deferred[Outcome]) -> bool:
-        return isinstance(done, _Waiting) and self._waiting.get(done.number) is done
+        return isinstance(done, _Waiting) and self._waiting.get(done.request_id) is done
 
     def fail(self, error: Unreachable) -> None:
         """The connection is lost, and with it every call."""

@@ -20,9 +20,9 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _ID_STARTS = b'"-0123456789'
 
 
-def cancel_line(request_id: Raw) -> bytes:
+def cancel_line(request_id: bytes) -> bytes:
     """The notification, without its LF, that asks for a request of its connection to be cancelled."""
-    return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % bytes(request_id)
+    return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % request_id
 
 
 def _named(args: Raw | None) -> dict[str, Raw]:

@@ -21,6 +21,7 @@ __all__ = [
     "ParsedReply",
     "batch_reply",
     "call_line",
+    "json_rpc_line",
     "parse",
     "parse_bare_reply",
     "parse_reply",
@@ -80,6 +81,7 @@ _MEMBERS = {
 MAX_BATCH = 1000
 """Requests in one batch: its replies go out as one message, which must not grow without end."""
 
+_encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
 _bare_envelope = msgspec.json.Decoder(_BareEnvelope)
 # An array of so many places: of a longer one no more than these are made.
@@ -262,20 +264,38 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
 
 def call_line(call: Call) -> bytes:
     """The request that `parse` reads as `call`, as one line without its LF."""
-    line = _call_text(call)
+    return _one_line(_call_text(call))
+
+
+def _one_line(text: bytes) -> bytes:
     # A websocket message may hold line ends, between the tokens of its JSON.
-    return line.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in line or b"\r" in line else line
+    return text.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in text or b"\r" in text else text
 
 
 def _call_text(call: Call) -> bytes:
-    named = msgspec.json.encode(call.function)
-    options = b"" if call.options == NO_OPTIONS else b',"options":%b' % msgspec.json.encode(call.options)
+    named = _encode(call.function)
+    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
     if call.dialect is Dialect.BARE:
-        args = b"" if call.args is None else b',"args":%b' % bytes(call.args)
+        args = b"" if call.args is None else b',"args":%b' % call.args
         return b'{"function":%b%b%b}' % (named, args, options)
-    request_id = b"" if call.id is None else b'"id":%b,' % bytes(call.id)
-    params = b"" if call.args is None else b',"params":%b' % bytes(call.args)
-    return b'{"jsonrpc":"2.0",%b"method":%b%b%b}' % (request_id, named, params, options)
+    request_id = b"" if call.id is None else b'"id":%b,' % call.id
+    return _json_rpc_text(request_id, named, call.args, options)
+
+
+def _json_rpc_text(request_id: bytes, named: bytes, args: Raw | None, options: bytes) -> bytes:
+    if args is None:
+        return b'{"jsonrpc":"2.0",%b"method":%b%b}' % (request_id, named, options)
+    return b'{"jsonrpc":"2.0",%b"method":%b,"params":%b%b}' % (request_id, named, args, options)
+
+
+def _options_member(options: Options) -> bytes:
+    return b"" if options == NO_OPTIONS else b',"options":%b' % _encode(options)
+
+
+def json_rpc_line(call: Call, request_id: bytes) -> bytes:
+    """The same call, of whatever dialect, as a JSON-RPC request with this id, as `call_line`."""
+    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
+    return _one_line(_json_rpc_text(b'"id":%b,' % request_id, _encode(call.function), call.args, options))
 
 
 # --- replies -----------------------------------------------------------------

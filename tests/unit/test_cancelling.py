@@ -14,7 +14,7 @@ from taskd.wire.dialects import parse
 class CancelTests(SynchronousTestCase):
     def test_the_line_names_the_id_exactly_as_it_was_written(self):
         for request_id in (b"7", b"-1.50", b'"\\u0061"', '"ไทย"'.encode()):
-            call = parse(cancel_line(Raw(request_id)))
+            call = parse(cancel_line(request_id))
             assert isinstance(call, Call)
             self.assertEqual((call.dialect, call.function), (Dialect.JSON_RPC, "taskd.cancel"))
             self.assertTrue(call.is_notification)
