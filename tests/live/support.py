@@ -26,6 +26,9 @@ if "COVERAGE_PROCESS_CONFIG" in os.environ:
 TIMEOUT = 30.0
 """Seconds after which a test that still waits has failed."""
 
+SOON = 10.0
+"""Seconds after which something that takes milliseconds will not happen any more."""
+
 MARK = "TASKD_TEST"
 """In the environment of every process that a `Daemon` starts: its name."""
 
@@ -109,8 +112,23 @@ class Daemon:
         return f"ws://127.0.0.1:{self.port(2)}"
 
     def connect(self) -> Connection:
-        """A raw connection to the task server."""
-        return Connection(socket.create_connection(("127.0.0.1", self.port(1)), TIMEOUT))
+        """A raw connection to the task server, which sends at once what it is given."""
+        sock = socket.create_connection(("127.0.0.1", self.port(1)), TIMEOUT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Connection(sock)
+
+    def must_serve(self) -> None:
+        """A task must be run; where none is, who is stuck is killed, so that the next test has a server."""
+        connection = self.connect()
+        connection.socket.settimeout(SOON)
+        try:
+            assert connection.ask(bare("hello")) == "Hello, World!"
+        except TimeoutError:
+            for pid in self.workers:
+                os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            connection.close()
 
     def processes(self, kind: str = "") -> list[int]:
         """The ids of its processes whose title goes on with `kind`, as the operating system has them."""

@@ -224,3 +224,16 @@ def test_progress_of_short_tasks_is_each_ones_own(start: Start) -> None:
             found.append(reply["id"])
     assert sorted(reported) == list(range(0, count, 3))
     assert sorted(found) == list(range(count))
+
+
+def test_a_reply_does_not_wait_until_the_client_has_acknowledged_the_one_before(start: Start) -> None:
+    """Small replies a moment apart: the kernel would hold back the second one for 40 ms."""
+    daemon = start("--workers", "1").wait_until_ready()
+    client = daemon.connect()
+    took = []
+    for _ in range(50):
+        began = time.monotonic()
+        client.send(rpc("ping", "taskd.ping"), rpc("nap", "nap", 0.001))
+        assert [client.receive()["id"], client.receive()["id"]] == ["ping", "nap"]
+        took.append(time.monotonic() - began)
+    assert sorted(took)[len(took) // 2] < WITHIN
