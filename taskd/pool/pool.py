@@ -424,9 +424,7 @@ class Pool:
                 self._died_young = self._failures = 0
                 self._observer.worker_ready(number)
             else:
-                if isinstance(message, Done | Failed | Stopped) and (
-                    message.output or worker.output.has_rest
-                ):
+                if isinstance(message, Done | Failed | Stopped):
                     worker.output.finish_job(more=message.output)
                 messages.append(message)
         if messages:
