@@ -221,7 +221,13 @@ class Chaos:
                 await actions.pop(0)()
                 continue
             await self.rng.choices(
-                [self._reload, self._reload_broken, self._reload_twice, self._reload_and_lose, self._lose_code],
+                [
+                    self._reload,
+                    self._reload_broken,
+                    self._reload_twice,
+                    self._reload_and_lose,
+                    self._lose_code,
+                ],
                 [50, 25, 12, 8, 5],
             )[0]()
             await asyncio.sleep(self.rng.uniform(0.5, 6.0))

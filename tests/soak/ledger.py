@@ -236,4 +236,3 @@ class Ledger:
                 self.violate(f"{asked.what} {number} was run, and the answer {asked.outcome} denies it")
         if missing > self.may_be_lost + self.jobs_cancelled:
             self.violate(f"{missing} notifications were not run")
-

@@ -94,7 +94,9 @@ MALFORMED: list[tuple[bytes, int]] = [
 ]
 """Messages without an id that can be told, each with the code that it is answered with."""
 
-MALFORMED_TEXTS = [(message, code) for message, code in MALFORMED if b"\xff" not in message and b"\xc3" not in message]
+MALFORMED_TEXTS = [
+    (message, code) for message, code in MALFORMED if b"\xff" not in message and b"\xc3" not in message
+]
 """Those of them that are UTF-8: a websocket is closed for others."""
 
 
@@ -229,7 +231,9 @@ class Mix:
         drawn = self.rng.random()
         number = self.number()
         if drawn < 0.5:
-            return Order(Asked("boom", number, NOTHING, frozenset({TaskFailed.code})), "boom", '["b\\u00fcm"]')
+            return Order(
+                Asked("boom", number, NOTHING, frozenset({TaskFailed.code})), "boom", '["b\\u00fcm"]'
+            )
         if drawn < 0.8:
             asked = Asked("typed, wrongly", number, NOTHING, frozenset({InvalidParams.code}))
             return Order(asked, "typed", self.rng.choice(['["1",[]]', '{"count":1}', "[1,[1]]", "[1,[],1]"]))
@@ -284,7 +288,9 @@ class Mix:
         elif drawn == 8:
             order = Order(Asked("hog", number, 64), "hog", "[64]")
         elif drawn == 9:
-            order = Order(Asked("glutton", number, NOTHING, frozenset({TaskFailed.code})), "glutton", "[4000]")
+            order = Order(
+                Asked("glutton", number, NOTHING, frozenset({TaskFailed.code})), "glutton", "[4000]"
+            )
         else:
             order = Order(Asked("litter", number, None), "litter")
         if order.options and self.rng.random() < 0.2:

@@ -360,7 +360,8 @@ class Soak:
             )
         names = {0: "results"}
         self.figures["outcomes"] = ", ".join(
-            f"{names.get(code, code)} {count:,}" for code, count in sorted(ledger.outcomes.items(), reverse=True)
+            f"{names.get(code, code)} {count:,}"
+            for code, count in sorted(ledger.outcomes.items(), reverse=True)
         )
         self.figures["asked"] = ", ".join(f"{what} {count:,}" for what, count in ledger.sent.most_common())
         self.figures["happened"] = ", ".join(
@@ -374,7 +375,9 @@ class Soak:
             f"{ledger.progress:,} reports of progress, {len(ledger.marks):,} marks, "
             f"reloads took {chaos.worst_reload:.1f} s at most; gateway's link: {self.link}"
         )
-        self.figures["log"] = ", ".join(f"{level or 'other'} {n:,}" for level, n in self.server.levels.items())
+        self.figures["log"] = ", ".join(
+            f"{level or 'other'} {n:,}" for level, n in self.server.levels.items()
+        )
         return "\n".join(f"{name:12} {text}" for name, text in self.figures.items())
 
 

@@ -13,7 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from tests.live.support import MARK, TWISTD, processes_marked, resident_bytes, title_of
+from tests.live.support import (
+    MARK,
+    TWISTD,
+    descriptors_of,
+    processes_marked,
+    resident_bytes,
+    title_of,
+)
 
 __all__ = ["Server"]
 
@@ -139,11 +146,7 @@ class Server:
 
     def descriptors(self) -> Counter[str]:
         """What the daemon has open, by kind."""
-        kinds: Counter[str] = Counter()
-        for entry in os.scandir(f"/proc/{self.pid}/fd"):
-            with suppress(OSError):
-                kinds[re.sub(r"\d+", "N", os.readlink(entry.path))] += 1
-        return kinds
+        return descriptors_of(self.pid)
 
     def fork_servers(self) -> list[int]:
         """Its fork servers: more than one during a reload."""
