@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     SSL4ServerEndpoint,
@@ -30,19 +32,24 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IListeningPort,
     IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.internet.tcp import Port
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 __all__ = [
     "CONNECT_TIMEOUT",
     "CertificateRefused",
+    "PlainAddress",
     "client_description",
     "client_endpoint",
     "keep_alive",
+    "plain_address",
     "server_endpoint",
 ]
 
@@ -61,6 +68,9 @@ KEEPALIVE_TRIES = 3
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
+PLAIN = ("tcp", "tcp6", "unix", "systemd")
+"""Kinds of server endpoints whose ports make the transports that their protocols have."""
+
 SERVER_FORMS = (
     "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
@@ -71,9 +81,13 @@ CLIENT_FORMS = (
 )
 
 
-def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, description: str, transport: Callable[..., Any] | None = None
+) -> IStreamServerEndpoint:
     """The endpoint that a server's endpoint string describes.
 
+    `transport` makes the transports of its plain connections, in the place of
+    Twisted's: see `twisted.internet.tcp.Port`. TLS keeps Twisted's.
     Raises `ValueError`, with the forms that are right, for a string that is none.
     """
     try:
@@ -84,6 +98,8 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         if kind == "unix" and "mode" not in named:
             more += ":mode=600"  # who may connect may run tasks
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
+        if transport is not None and kind in PLAIN:
+            endpoint = _PlainServer(endpoint, transport)
     except Exception as error:
         raise ValueError(
             f"{description!r} is no server endpoint ({_said(error)}); write {SERVER_FORMS}"
@@ -109,6 +125,33 @@ def client_endpoint(
             f"{description!r} is no client endpoint ({_said(error)}); write {CLIENT_FORMS}"
         ) from error
     return endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAddress:
+    """What a socket connects to: its family, and its name as `socket.connect` takes it."""
+
+    family: int
+    name: Any
+    is_remote: bool
+
+
+def plain_address(description: str) -> PlainAddress | None:
+    """The address that a client's endpoint string is, where it is no more than one.
+
+    None where there is a name to be looked up, TLS, or an option; or where it
+    is no endpoint.
+    """
+    kind, positional, named = _parse(description)
+    match (kind, positional) if not named else None:
+        case "tcp", [host, port] if port.isdecimal() and 0 < int(port) < 65536:
+            if isIPAddress(host):
+                return PlainAddress(socket.AF_INET, (host, int(port)), not host.startswith("127."))
+            if isIPv6Address(host) and "%" not in host:
+                return PlainAddress(socket.AF_INET6, (host, int(port), 0, 0), host != "::1")
+        case "unix", [path] if path:
+            return PlainAddress(socket.AF_UNIX, path, is_remote=False)
+    return None
 
 
 def client_description(address: IAddress) -> str | None:
@@ -167,6 +210,35 @@ def keep_alive(handle: Any) -> None:
 
 
 # --- servers -----------------------------------------------------------------
+
+
+@implementer(IStreamServerEndpoint)
+class _PlainServer:
+    """An endpoint of Twisted's whose port makes its transports with `transport`."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, transport: Callable[..., Any]) -> None:
+        self._endpoint = endpoint
+        self._transport = transport
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
+        """Listen, as `endpoint`."""
+        listening: Deferred[IListeningPort] = self._endpoint.listen(protocolFactory)
+        return listening.addCallback(self._listening)
+
+    def _listening(self, port: IListeningPort) -> IListeningPort:
+        if isinstance(port, Port):
+            port.transport = self._transport  # type: ignore[assignment]  # Twisted types it by its own class
+            _no_delay(port.socket)
+        return port
+
+
+def _no_delay(listener: socket.socket) -> None:
+    """Have TCP send what is written without waiting for an answer to what it sent before.
+
+    What is set on a listening socket holds for all that it accepts.
+    """
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _ssl_server(

@@ -191,7 +191,7 @@ def exception_for(code: int, message: str, data: Any) -> TaskdError:
 
 
 class WaitTimeout(TaskdError, TimeoutError):
-    """The client stopped waiting; the task itself may still be running. Data: ``seconds``."""
+    """The client stopped waiting, and asked for the task to be cancelled. Data: ``seconds``."""
 
     name = "no answer in time"
 

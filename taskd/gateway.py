@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -19,9 +19,12 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.links import ENVELOPE, Link
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
-from taskd.errors import InternalError, ShuttingDown
+from taskd.client.turns import TurnEnd
+from taskd.errors import Cancelled, InternalError, InvalidParams, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
+from taskd.texts import TextServerProtocol
+from taskd.wire.cancelling import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_job
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import Request, Session, task_complete
 
@@ -38,6 +41,9 @@ PING_INTERVAL = 20
 which proxies and home routers drop a connection."""
 
 UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
+
+
+_GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -102,12 +108,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class GatewayProtocol(WebSocketServerProtocol):
+class GatewayProtocol(TextServerProtocol):
     """One websocket. The rules of replies are `Session`'s, as on TCP."""
 
     factory: GatewayFactory
-    transport: Any
-    _session: Session | None = None
+    _session: Session[Request] | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Let the page in, or not."""
@@ -123,31 +128,42 @@ class GatewayProtocol(WebSocketServerProtocol):
         """The websocket is there: begin."""
         gateway = self.factory.gateway
         self._session = Session(gateway.config.max_in_flight, task_complete)
-        self._waiting: set[Deferred[Outcome]] = set()
+        # What is under way at the task servers, the longest first, and who
+        # wants to know how it was cancelled.
+        self._calls: dict[Request, Deferred[Outcome]] = {}
+        self._cancelling: dict[Request, list[Request]] = {}
         self._reading = True
         self._starting = False
+        self._will_send = False
         self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
         self._sender = ReplySender(
-            gateway.reactor, self.transport, self._write, self._sender_changed, self._stalled, whole=True
+            gateway.reactor,
+            self.transport,
+            self.write_frames,
+            self._sender_changed,
+            self._stalled,
+            whole=True,
         )
         self.gone: Deferred[None] = Deferred()
         gateway.opened(self)
 
     # --- what comes in ---
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """One message, or a batch of them."""
-        if self._session is None or self._session.closing:
-            return
-        if isBinary:
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Messages, or batches of them."""
+        if self._session is not None and not self._session.closing:
+            self._session.receive(texts)
+            self._start()
+            self._send()
+
+    def binary_received(self) -> None:
+        """Nothing of ours."""
+        if self._session is not None and not self._session.closing:
             self._session.end()
             self.close(UNSUPPORTED_DATA, b"messages are text")
-            return
-        self._session.receive([payload])
-        self._start()
 
     def _start(self) -> None:
-        """Start what may be started, and send what can be sent."""
+        """Start what may be started."""
         if self._session is None or self._starting:
             return
         # Outcomes that are there at once come back here: they are not to
@@ -159,49 +175,121 @@ class GatewayProtocol(WebSocketServerProtocol):
                     self._call(request)
         finally:
             self._starting = False
-        self._send()
 
     def _call(self, request: Request) -> None:
         assert self._session is not None
+        call = request.call
         gateway = self.factory.gateway
+        if call.function == CANCEL and not names_job(call.args):
+            self._cancel(request)
+            return
         if gateway.stopping:
             self._session.answer(request, Failure.of(ShuttingDown("the gateway is shutting down")))
             return
-        wants_progress = request.call.options.progress and not request.call.is_notification
-        done = gateway.link.call(
-            request.call, (lambda progress: self._report(request, progress)) if wants_progress else None
-        )
-        self._waiting.add(done)
-        done.addErrback(self._cancelled)
-        done.addCallback(self._ended, request, done)
+        wants_progress = call.options.progress and not call.is_notification
+        try:
+            done = gateway.link.call(
+                call, (lambda progress: self._report(request, progress)) if wants_progress else None
+            )
+        except Exception:
+            done = fail()
+        self._calls[request] = done
+        done.addCallbacks(self._ended, self._broke, callbackArgs=(request,), errbackArgs=(request,))
 
-    def _cancelled(self, reason: TwistedFailure) -> Outcome:
-        """The wait was ended by us, or there is a bug in it."""
+    def _ended(self, outcome: Outcome, request: Request) -> None:
+        if self._calls.pop(request, None) is None:
+            return  # the websocket is gone, or has been told that we stop
+        assert self._session is not None
+        self._answer(request, outcome)
+        self._start()
+        self._send_soon()
+        self.factory.gateway.one_ended()
+
+    def _broke(self, reason: TwistedFailure, request: Request) -> None:
         if reason.check(CancelledError):
-            return Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
-        _log.failure("a bug in taskd", reason)
-        return Failure.of(InternalError("a bug in taskd; see the gateway's log"))
+            # As the task server would have it: the call had not been sent there.
+            outcome = Failure.of(Cancelled("the task was cancelled before it was started", was="waiting"))
+        else:
+            _log.failure("a bug in taskd", reason)
+            outcome = Failure.of(InternalError("a bug in taskd; see the gateway's log"))
+        self._ended(outcome, request)
 
-    def _ended(self, outcome: Outcome, request: Request, done: Deferred[Outcome]) -> None:
-        self._waiting.discard(done)
-        if self._session is not None:
-            self._session.answer(request, outcome)
-            self._start()
-            self.factory.gateway.one_ended()
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        """Answer a request, and then whoever asked for it to be cancelled."""
+        assert self._session is not None
+        self._session.answer(request, outcome)
+        if self._cancelling:
+            answer = outcome if outcome is _GIVEN_UP else how_cancelled(outcome)
+            for asking in self._cancelling.pop(request, ()):
+                self._session.answer(asking, answer)
+
+    # --- what is not to go on ---
+
+    def _cancel(self, asking: Request) -> None:
+        """Have the task server cancel a request of this websocket; the answer comes when that has ended."""
+        assert self._session is not None
+        try:
+            request_id = id_to_cancel(asking.call.args)
+        except InvalidParams as error:
+            self._session.answer(asking, Failure.of(error))
+            return
+        request = self._named(request_id)
+        if request is None:
+            self._session.answer(asking, WAS_DONE)
+        elif request in self._cancelling:
+            self._cancelling[request].append(asking)
+        else:
+            self._cancelling[request] = [asking]
+            self.factory.gateway.link.ask_to_cancel(self._calls[request])
+
+    def _named(self, request_id: bytes) -> Request | None:
+        """The longest under way of those with that id."""
+        for request in self._calls:
+            if request.call.id is not None and bytes(request.call.id) == request_id:
+                return request
+        return None
+
+    def give_up(self) -> None:
+        """Answer every call that is under way; its task goes on."""
+        calls, self._calls = self._calls, {}
+        for request, done in calls.items():
+            self._answer(request, _GIVEN_UP)
+            self.factory.gateway.link.let_go(done)
+        self._start()
+        self._send()
+        self.factory.gateway.one_ended()
+
+    def _leave(self) -> None:
+        """Nobody is there any more to be answered: cancel what is to be cancelled then."""
+        calls, self._calls = self._calls, {}
+        self._cancelling.clear()
+        for request, done in calls.items():
+            if request.call.options.on_disconnect == "cancel":
+                done.cancel()
+            else:
+                self.factory.gateway.link.let_go(done)
 
     def _report(self, request: Request, progress: Progress) -> None:
         if self._session is not None:
             self._session.report(request, progress, congested=self._sender.congested)
-            self._send()
+            self._send_soon()
 
     # --- what goes out ---
 
+    def _send_soon(self) -> None:
+        """Send at the end of this turn, along with what is still to come in it."""
+        if not self._will_send:
+            self._will_send = True
+            self.factory.gateway.turn_end.call(self._send)
+
     def _send(self, *, resumed: bool = False) -> None:
+        self._will_send = False
         session = self._session
         if session is None:
             return
-        for message in session.take(resumed=resumed):
-            self._sender.send(message)
+        if messages := session.take(resumed=resumed):
+            for frames in self.frames(messages):
+                self._sender.send(frames)
         wants_data = session.wants_data and not self._sender.full
         if wants_data is not self._reading and not session.closing:
             self._reading = wants_data
@@ -209,9 +297,6 @@ class GatewayProtocol(WebSocketServerProtocol):
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
-
-    def _write(self, message: bytes) -> None:
-        self.sendMessage(message)
 
     def _sender_changed(self) -> None:
         self._send(resumed=True)
@@ -233,21 +318,17 @@ class GatewayProtocol(WebSocketServerProtocol):
         return self._session.outstanding if self._session is not None else 0
 
     def close(self, code: int, reason: bytes) -> None:
-        """Close with one of the codes that Autobahn's `sendClose` keeps for itself."""
+        """Close behind what has been answered, with a code that Autobahn's `sendClose` keeps for itself."""
+        self._send()
         self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
 
-    def give_up(self) -> None:
-        """End the wait of every call; each is answered."""
-        for done in list(self._waiting):
-            done.cancel()
-
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
-        """The websocket is gone: so are the connections of its calls."""
+        """The websocket is gone: so are its requests, but not all of their tasks."""
         if self._session is None:
             return
         self._session = None
         self._sender.close()
-        self.give_up()
+        self._leave()
         self.factory.gateway.closed(self)
         self.gone.callback(None)
 
@@ -284,6 +365,7 @@ class Gateway:
         self.config = config
         self.link = BalancedLink(reactor, config.task_servers, self._link_to)
         self.factory = GatewayFactory(self)
+        self.turn_end = TurnEnd(reactor)
         self._open: set[GatewayProtocol] = set()
         self._drained: Deferred[None] | None = None
 

@@ -47,7 +47,10 @@ class Job(Request):
     stop: Stop | None
 
     def __init__(self, call: Call, batch: Any = None) -> None:
-        super().__init__(call, batch)
+        # As `Request.__init__` has it: a call less, of which there are very many.
+        self.call = call
+        self._batch = batch
+        self._ready = None
         self.state = JobState.NEW
 
     @property

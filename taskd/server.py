@@ -90,7 +90,6 @@ class TaskServer:
         self._scheduler: Scheduler[Job] = Scheduler(wanted.scheduler)
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
-        self._jobs: dict[int, Job] = {}
         # Who asked for the functions before the app was imported.
         self._want_functions: list[tuple[Job, Caller]] = []
         # Who waits for the end of a job that is being cancelled.
@@ -220,7 +219,6 @@ class TaskServer:
         except TaskdError:
             self.counts.refused += 1
             raise
-        self._jobs[job.number] = job
 
     def _limit(self, job: Job) -> float | None:
         """Seconds that the job may run for: the function's limit, or less where the call says so."""
@@ -259,7 +257,7 @@ class TaskServer:
         """Answer `taskd.cancel`, now or when the job has ended."""
         args, kwargs = _bind(self._cancel_task, request.call)
         request_id, number = _cancel_arguments(*args, **kwargs)
-        job = caller.find(request_id) if request_id is not None else self._jobs.get(number or 0)
+        job = caller.find(request_id) if request_id is not None else self._scheduler.find(number or 0)
         if job is None or job.state in (JobState.NEW, JobState.DONE):
             caller.answered(request, Result(Raw(msgspec.json.encode({"was": "done"}))))
             return
@@ -353,14 +351,14 @@ class TaskServer:
                 case Abandon(job):
                     self._end(job, cancelled_waiting(job))
                     ended.append(job)
-                case Terminate(worker, job):
+                case Terminate(worker, job, was_answered):
                     _task_log.warn(
                         "{function} #{job} has not ended within its grace: its process group is terminated",
                         function=job.stats.name,
                         job=job.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    if job.number in self._jobs:
+                    if not was_answered:
                         self._end(job, stopped(job, now, killed=True))
                         ended.append(job)
                 case Kill(worker):
@@ -400,24 +398,23 @@ class TaskServer:
     def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
         """Outcomes and progress: pass them on, and give the worker its next jobs."""
         now = self._clock.seconds()
-        callers: list[Caller] = []
+        callers: dict[Caller, None] = {}
         for message in messages:
-            if type(message) is Returned:
+            if isinstance(message, Returned):
                 for job in self._scheduler.returned(number, message.jobs, now):
                     self._end(job, cancelled_waiting(job))
-                    callers.append(job.caller)
-                continue
-            job = self._scheduler.workers[number].jobs.get(message.job)  # type: ignore[union-attr,assignment]
-            if job is None:
-                _log.critical("worker {number} spoke of a job that it does not have", number=number)
-                continue
-            callers.append(job.caller)
-            if type(message) is Reported:
+                    callers[job.caller] = None
+            elif isinstance(message, Reported):
+                job = self._scheduler.workers[number].jobs[message.job]
                 progress = Progress(message.done, message.total, message.message)
                 job.caller.reported(job, progress)
+                callers[job.caller] = None
             else:
-                self._job_ended(number, job, message, now)  # type: ignore[arg-type]
-        _flush(callers)
+                ended = self._job_ended(number, message, now)
+                if ended is not None:
+                    callers[ended.caller] = None
+        for caller in callers:
+            caller.flush()
         self._soon()
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
@@ -451,38 +448,31 @@ class TaskServer:
 
     # --- how jobs end ---
 
-    def _job_ended(self, number: int, job: Job, message: Done | Failed | Stopped, now: float) -> None:
+    def _job_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Job | None:
+        """A worker has done with a job; None where its caller had been answered before."""
         scheduler = self._scheduler
-        if type(message) is Done:
-            ended = scheduler.finished(
-                number, message.job, message.seconds, now, failed=False, printed=message.output
-            )
-            if ended is not None:
+        seconds = message.seconds
+        if isinstance(message, Done):
+            job = scheduler.finished(number, message.job, seconds, now, failed=False, printed=message.output)
+            if job is not None:
                 self.counts.done += 1
-                self._end(ended, Result(message.value))
-        elif type(message) is Failed:
-            ran = message.code != InvalidParams.code
-            ended = scheduler.finished(
-                number,
-                message.job,
-                message.seconds if ran else None,
-                now,
-                failed=True,
-                printed=message.output,
-            )
+                self._end(job, Result(message.value))
+        elif isinstance(message, Failed):
+            ran = seconds if message.code != InvalidParams.code else None
+            job = scheduler.finished(number, message.job, ran, now, failed=True, printed=message.output)
             if message.leaving:
                 scheduler.retire(number, now)
-            if ended is not None:
+            if job is not None:
                 self.counts.failed += 1
-                self._end(ended, self._failure(ended, message))
+                self._end(job, self._failure(job, message))
         else:
-            assert isinstance(message, Stopped)
-            self._log_failure(job, message.seconds, message.traceback)
-            ended = scheduler.stopped(number, message.job, now)
-            if ended is not None:
-                self._end(ended, stopped(ended, now, killed=False))
+            job = scheduler.stopped(number, message.job, now)
+            if job is not None:
+                self._log_failure(job, seconds, message.traceback)
+                self._end(job, stopped(job, now, killed=False))
         if self._wanted.max_memory is not None:
-            self._check_memory(number, message.seconds, now)
+            self._check_memory(number, seconds, now)
+        return job
 
     def _failure(self, job: Job, message: Failed) -> Failure:
         self._log_failure(job, message.seconds, message.traceback)
@@ -509,7 +499,6 @@ class TaskServer:
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         """A job has its outcome. Its caller is to be flushed."""
-        del self._jobs[job.number]
         if job.stop is not None or type(outcome) is Failure:
             self._count(job, outcome)
         job.caller.answered(job, outcome)
@@ -595,9 +584,8 @@ class TaskServer:
         self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
-        for job in self._jobs.values():
-            if job.state is not JobState.GIVEN:
-                job.limit = self._limit(job)
+        for job in self._scheduler.all_waiting:
+            job.limit = self._limit(job)
         wanted, self._want_functions = self._want_functions, []
         for request, caller in wanted:
             self.submit([request], caller)

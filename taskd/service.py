@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from setproctitle import setproctitle
 from twisted.application.service import IService, Service
@@ -20,20 +21,23 @@ from twisted.internet.process import reapAllProcesses
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
 from taskd.endpoints import client_description, keep_alive, server_endpoint
 from taskd.errors import StartError
 from taskd.flow import MAX_UNSENT
-from taskd.gateway import Gateway, GatewayConfig, link_kind
 from taskd.pool.channel import Config
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.scheduler import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.server import ServerConfig, TaskServer
 from taskd.tcp import TaskFactory, TcpLimits
-from taskd.web import Root
+from taskd.transports import ServerConnection
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import MAX_OUTSTANDING
+
+if TYPE_CHECKING:
+    # Imported where there is a gateway: without one, Autobahn and twisted.web
+    # would be 9 MiB and 0.1 s of the start for nothing.
+    from taskd.gateway import Gateway, GatewayConfig
 
 __all__ = ["Options", "ServiceConfig", "TaskdService", "makeService"]
 
@@ -47,6 +51,7 @@ FLUSH_TIMEOUT = 5.0
 """Seconds that clients have, at the end, to take the replies that they are owed."""
 
 NONE = "none"
+PER_MESSAGE = "per-message"
 
 _Result = TypeVar("_Result")
 
@@ -166,7 +171,7 @@ class Options(usage.Options):
             _size("--hard-memory"),
         ],
         ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
-        ["link", None, "per-message", "How the gateway connects to task servers: per-message, or pooled."],
+        ["link", None, PER_MESSAGE, "How the gateway connects to task servers: per-message, or pooled."],
         [
             "stop-timeout",
             None,
@@ -236,16 +241,24 @@ class Options(usage.Options):
         self["workers"] = self["workers"] or (default_workers(), default_workers())
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
-        try:
-            self["link"] = link_kind(self["link"])
-        except ValueError as error:
-            raise usage.UsageError(f"--link: {error}") from None
+        self["link"] = _link(self["link"])
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["websocket"] and not self["listen"] and not self["task-server"]:
             raise usage.UsageError(
                 "--listen none: say with --task-server where the gateway's calls are to go"
             )
+
+
+def _link(text: str) -> str:
+    if text == PER_MESSAGE:
+        return text
+    from taskd.gateway import link_kind
+
+    try:
+        return link_kind(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--link: {error}") from None
 
 
 def _endpoints(option: str, given: list[str]) -> list[str]:
@@ -258,12 +271,15 @@ def _endpoints(option: str, given: list[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What a service is made of; no `listen` means no task server, no `websocket` no gateway."""
+    """What a service is made of; no `listen` means no task server, no `websocket` no gateway.
+
+    `gateway` is None where there is none.
+    """
 
     server: ServerConfig
     listen: Sequence[str]
     websocket: Sequence[str]
-    gateway: GatewayConfig
+    gateway: GatewayConfig | None
     limits: TcpLimits
     stop_timeout: float
 
@@ -300,12 +316,18 @@ class ServiceConfig:
             ),
             listen=options["listen"],
             websocket=options["websocket"],
-            gateway=GatewayConfig(
-                options["task-server"], options["link"], options["allow-origin"], options["max-message"]
-            ),
+            gateway=_gateway_config(options) if options["websocket"] else None,
             limits=TcpLimits(options["max-message"], options["max-outstanding"], options["max-unsent"]),
             stop_timeout=options["stop-timeout"],
         )
+
+
+def _gateway_config(options: Options) -> GatewayConfig:
+    from taskd.gateway import GatewayConfig
+
+    return GatewayConfig(
+        options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+    )
 
 
 def makeService(options: Options) -> IService:
@@ -342,16 +364,13 @@ class TaskdService(Service):
             self._server = TaskServer(self._reactor, config.server)
             self._tcp = TaskFactory(self._reactor, self._server, config.limits)
             for description in config.listen:
-                self._listen(description, self._tcp)
-        if config.websocket:
-            self._gateway = self._make_gateway()
+                self._listen(description, self._tcp, ServerConnection)
+        if config.gateway is not None:
+            self._gateway = self._make_gateway(config.gateway)
             for description in config.websocket:
-                site = Site(Root(self._gateway), reactor=self._reactor)
-                site.noisy = False
-                self._listen(description, site)
+                self._listen(description, _site(self._reactor, self._gateway))
 
-    def _make_gateway(self) -> Gateway:
-        config = self._config.gateway
+    def _make_gateway(self, config: GatewayConfig) -> Gateway:
         if not config.task_servers:
             server = client_description(self._ports[0].getHost())
             if server is None or self._config.listen[0].lower().startswith("ssl:"):
@@ -359,15 +378,18 @@ class TaskdService(Service):
                     f"taskd: the gateway cannot tell how to reach --listen {self._config.listen[0]}; "
                     "say it with --task-server (tls:HOST:PORT, with the name in the certificate)"
                 )
-            config = GatewayConfig([server], config.link, config.allow_origins, config.max_message)
+            config = replace(config, task_servers=[server])
         try:
             return config.start(self._reactor)
         except ValueError as error:
             raise StartError(f"taskd: --task-server {error}") from error
 
-    def _listen(self, description: str, factory: IProtocolFactory) -> None:
+    def _listen(
+        self, description: str, factory: IProtocolFactory, transport: Callable[..., Any] | None = None
+    ) -> None:
         try:
-            port = wait(self._reactor, server_endpoint(self._reactor, description).listen(factory))
+            endpoint = server_endpoint(self._reactor, description, transport)
+            port = wait(self._reactor, endpoint.listen(factory))
         except ValueError as error:
             raise StartError(f"taskd: {error}") from error
         except CannotListenError as error:
@@ -393,6 +415,8 @@ class TaskdService(Service):
         signal.signal(signal.SIGHUP, self._hung_up)
         if not self._reactor.running:
             wait(self._reactor, started)
+            # What is here now stays: no collection needs to look at it again.
+            gc.freeze()
         else:
             started.addErrback(self._cannot_start)
 
@@ -462,6 +486,16 @@ class TaskdService(Service):
             self._tcp.abort()
         if self._server is not None:
             self._server.end_now()
+
+
+def _site(reactor: Any, gateway: Gateway) -> IProtocolFactory:
+    from twisted.web.server import Site
+
+    from taskd.web import Root
+
+    site = Site(Root(gateway), reactor=reactor)
+    site.noisy = False
+    return site
 
 
 def _has_terminal() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msgspec import Raw
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -49,6 +49,10 @@ class TaskProtocol(LinearLineReceiver):
     """
 
     factory: TaskFactory
+    _reading = True
+    _closed = False
+    is_full = False
+    """Whether the client leaves too much unread."""
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -57,9 +61,6 @@ class TaskProtocol(LinearLineReceiver):
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
         self._session: Session[Job] = Session(limits.max_outstanding, make_request=Job)
-        self._reading = True
-        self._closed = False
-        self._was_full = False
         self._sender = ReplySender(
             factory.clock,
             self.transport,
@@ -71,7 +72,6 @@ class TaskProtocol(LinearLineReceiver):
         )
         factory.connections.add(self)
         factory.server.connections += 1
-        self.gone: Deferred[None] = Deferred()
 
     # --- what comes in ---
 
@@ -101,17 +101,11 @@ class TaskProtocol(LinearLineReceiver):
         self._closed = True
         self._sender.close()
         self._check_full()
-        self.factory.connections.discard(self)
+        self.factory.connection_lost(self)
         self.factory.server.connections -= 1
         self.factory.server.abandoned(list(self._session.under_way))
-        self.gone.callback(None)
 
     # --- `taskd.job.Caller` ---
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the client leaves too much unread."""
-        return self._sender.full
 
     def find(self, request_id: Raw) -> Job | None:
         """The request under way that has this id."""
@@ -149,8 +143,8 @@ class TaskProtocol(LinearLineReceiver):
             self._regulate()
 
     def _check_full(self) -> None:
-        was_full, self._was_full = self._was_full, self._sender.full
-        if was_full and not self._was_full:
+        was_full, self.is_full = self.is_full, self._sender.full
+        if was_full and not self.is_full:
             self.factory.server.resume()
 
     def _regulate(self) -> None:
@@ -192,6 +186,7 @@ class TaskFactory(ServerFactory):
         self.server = server
         self.limits = limits
         self.connections: set[TaskProtocol] = set()
+        self._finished: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:  # type: ignore[override]
         """A protocol for one connection."""
@@ -200,11 +195,21 @@ class TaskFactory(ServerFactory):
         return protocol
 
     def finish(self) -> Deferred[None]:
-        """Close every connection behind what it is owed; fires when all are closed."""
-        connections = list(self.connections)
-        for connection in connections:
+        """Close every connection behind what it is owed; fires when all are closed. To be called once."""
+        self._finished = Deferred()
+        for connection in list(self.connections):
             connection.finish()
-        return DeferredList([connection.gone for connection in connections]).addCallback(lambda _: None)
+        self._check_finished()
+        return self._finished
+
+    def connection_lost(self, connection: TaskProtocol) -> None:
+        """One connection is gone."""
+        self.connections.discard(connection)
+        self._check_finished()
+
+    def _check_finished(self) -> None:
+        if self._finished is not None and not self.connections and not self._finished.called:
+            self._finished.callback(None)
 
     def abort(self) -> None:
         """Drop every connection that is left."""

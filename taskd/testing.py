@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.links import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
-from taskd.messages import Progress
+from taskd.messages import Options, Progress
 from taskd.task import Registry, registry, report_progress_to, wire_name
 
 __all__ = ["MemoryTaskClient"]
@@ -24,7 +24,7 @@ class MemoryTaskClient:
 
     Arguments and results go through JSON, and arguments are checked, as by a
     real server; errors are the same exceptions. There is no pool: a call
-    blocks until its function returns, and `timeout` is not looked at.
+    blocks until its function returns; `timeout` and `options` are not looked at.
     `functions` is what can be called; by default all that is imported.
     """
 
@@ -51,6 +51,7 @@ class MemoryTaskClient:
         *,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
+        options: Options | None = None,
     ) -> Deferred[Any]:
         """Call `function`, as `TaskClient.request` does."""
         return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)

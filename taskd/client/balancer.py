@@ -29,6 +29,7 @@ class Balancer:
 
     def __init__(self, names: Collection[str]) -> None:
         self.servers = [Server(name) for name in names]
+        self._only = self.servers[0] if len(self.servers) == 1 else None  # as it mostly is
 
     def choose(self, now: float, tried: Collection[Server] = ()) -> Server | None:
         """The least busy server that is not left alone, and was not `tried`.
@@ -36,6 +37,8 @@ class Balancer:
         Where all that are left failed lately, the one whose time ends first:
         it may be back, and trying costs less than not answering.
         """
+        if self._only is not None and not tried:
+            return self._only
         candidates = [server for server in self.servers if server not in tried]
         if not candidates:
             return None

@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 from twisted.internet.defer import Deferred
 
 from taskd.client.links import Link, OnProgress
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
-from taskd.client.websocket import WebSocketLink
 from taskd.errors import WaitTimeout
-from taskd.messages import Call, Dialect, Options, Outcome, Result
+from taskd.messages import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
 from taskd.task import wire_name
 
 __all__ = ["TaskClient"]
@@ -43,6 +42,9 @@ class TaskClient:
         self._reactor = reactor
         self._link: Link
         if server.startswith(("ws://", "wss://")):
+            # Autobahn takes a while to import, and several MiB: only who speaks websocket pays for it.
+            from taskd.client.websocket import WebSocketLink
+
             self._link = WebSocketLink(reactor, server)
         elif link in _LINKS:
             self._link = _LINKS[link](reactor, server)
@@ -74,15 +76,23 @@ class TaskClient:
         *,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
+        options: Options | None = None,
     ) -> Deferred[Any]:
         """Call `function` with arguments by name (a mapping, in wire terms) or by position.
 
         The Deferred fires with the result. It fails with the class of
         `taskd.errors` that belongs to the error's code; with `Unreachable`
         where there is no server; with `WaitTimeout` after `timeout` seconds
-        (the task itself may run on). Cancelling it ends the wait, and the
-        connection where that was the call's own. `on_progress` is called with
-        each `taskd.messages.Progress` of the task.
+        of waiting. `on_progress` is called with each
+        `taskd.messages.Progress` of the task.
+
+        Cancelling the Deferred cancels the task too: one that waits is not
+        started, one that runs is stopped. So does the end of `timeout`. What
+        came of it is not told, since nobody waits any more.
+
+        `options` (`taskd.messages.Options`) tells the server how to run the
+        call: `timeout` (there it is run time), `deadline`, `priority`,
+        `on_disconnect`. Its `progress` is not looked at.
 
         Raises `TypeError` where `args` cannot be written as JSON.
         """
@@ -91,7 +101,7 @@ class TaskClient:
             function,
             Raw(msgspec.json.encode(args)),
             Raw(b"1"),
-            Options(progress=on_progress is not None),
+            structs.replace(options or NO_OPTIONS, progress=on_progress is not None),
         )
         done = self._link.call(call, on_progress)
         if timeout is not None:
@@ -99,13 +109,16 @@ class TaskClient:
         return done.addCallback(_result)
 
     def close(self) -> None:
-        """Drop the connections; calls under way fail."""
+        """Drop the connections; calls under way fail.
+
+        Their tasks run on, but for those whose `on_disconnect` is "cancel".
+        """
         self._link.close()
 
 
 def _raise_wait_timeout(function: str, seconds: float) -> Outcome:
     raise WaitTimeout(
-        f"{function} has not answered within {seconds:g} s; it may still be running", seconds=seconds
+        f"{function} has not answered within {seconds:g} s; it was asked to be cancelled", seconds=seconds
     )
 
 

@@ -45,11 +45,25 @@ class Link(Protocol):
         """Send the call; the Deferred fires with how it ended.
 
         Fails with `Unreachable`, which tells whether the call had been sent.
-        Cancelling ends the wait.
+        Cancelling ends the wait, and the task: one that was sent is asked to
+        be cancelled.
+        """
+
+    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
+        """Have the task be cancelled, and go on waiting for how it ends.
+
+        `done` is what `call` gave; False where it is none that waits here.
+        Where the call had not been sent, it fails with `CancelledError` at once.
+        """
+
+    def let_go(self, done: Deferred[Outcome]) -> bool:
+        """Nobody waits for the outcome any more, but the task is to be run.
+
+        Returns as `ask_to_cancel`; `done` fires with some outcome, some time.
         """
 
     def close(self) -> None:
-        """Drop the connections; what waits on them fails."""
+        """Drop the connections; what waits on them fails. No task is cancelled by that."""
 
 
 def report(on_progress: OnProgress | None, progress: Progress) -> None:
@@ -108,6 +122,14 @@ class Connection(LinearLineReceiver):
     def opened(self) -> None:
         """Send what waits to be sent."""
         raise NotImplementedError
+
+    def failed(self, reason: TwistedFailure) -> None:
+        """The connection could not be made, or is lost."""
+        raise NotImplementedError
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        """It is lost."""
+        self.failed(reason)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A reply is over the limit: nothing after it can be told apart."""

@@ -7,10 +7,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.links import MAX_REPLY, Connection, OnProgress, factory_for, lost
+from taskd.client.connecting import Connecting, connector
+from taskd.client.links import MAX_REPLY, Connection, OnProgress, lost
 from taskd.client.per_call import PerCallLink
+from taskd.client.turns import TurnEnd
 from taskd.client.waiters import Waiters
-from taskd.endpoints import client_endpoint
 from taskd.errors import ParseError
 from taskd.messages import Call, Outcome
 from taskd.wire.framing import MAX_MESSAGE
@@ -30,19 +31,23 @@ class _Kept(Connection):
 
     def __init__(self, link: PooledLink) -> None:
         self._link = link
-        self.waiters = Waiters()
-        self.connecting: Deferred[Any] | None = None
+        self.waiters = Waiters(self._send_line, MAX_IN_FLIGHT)
+        self.connecting: Connecting | None = None
+        self._unsent: list[bytes] = []
 
     def opened(self) -> None:
-        for line in self.waiters.lines():
-            self.transport.write(line + b"\n")
+        self.waiters.opened()
 
-    def call(self, call: Call, on_progress: OnProgress | None) -> Deferred[Outcome]:
-        """Send a call, now or when the connection is there."""
-        line, done = self.waiters.add(call, on_progress)
-        if self.is_open:
-            self.transport.write(line + b"\n")
-        return done
+    def _send_line(self, line: bytes) -> None:
+        # What many callers ask in one turn of the reactor is sent in one piece.
+        if not self._unsent:
+            self._link.turn_end.call(self._send)
+        self._unsent.append(line)
+
+    def _send(self) -> None:
+        lines, self._unsent = self._unsent, []
+        lines.append(b"")
+        self.transport.write(b"\n".join(lines))
 
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -57,9 +62,6 @@ class _Kept(Connection):
         self._link.forget(self)
         self.waiters.fail(lost(self._link.server, self.why(reason), sent=self.is_open))
 
-    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        self.failed(reason)
-
 
 class PooledLink:
     """Keeps connections, each with up to `MAX_IN_FLIGHT` calls under way.
@@ -72,7 +74,8 @@ class PooledLink:
 
     def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY, alone: int = ALONE) -> None:
         self.server = server
-        self._endpoint = client_endpoint(reactor, server)
+        self.turn_end = TurnEnd(reactor)
+        self._connector = connector(reactor, server)
         self._per_call = PerCallLink(reactor, server, max_reply)
         self._alone = alone
         self._max_reply = max_reply
@@ -82,18 +85,28 @@ class PooledLink:
         """Send over a kept connection, or a new one where all are full. As `Link.call`."""
         if call.size > self._alone:
             return self._per_call.call(call, on_progress)
-        return self._least_busy().call(call, on_progress)
+        return self._with_room().waiters.add(call, on_progress)
 
-    def _least_busy(self) -> _Kept:
-        best = min(self._connections, key=lambda kept: len(kept.waiters), default=None)
-        if best is not None and len(best.waiters) < MAX_IN_FLIGHT:
-            return best
+    def _with_room(self) -> _Kept:
+        """The first that is not full: few connections, with many calls each, are read and written at once."""
+        for kept in self._connections:
+            if len(kept.waiters) < MAX_IN_FLIGHT:
+                return kept
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply
         self._connections.append(kept)
-        kept.connecting = self._endpoint.connect(factory_for(kept))
-        kept.connecting.addErrback(kept.failed)
+        kept.connecting = self._connector.connect(kept)
         return kept
+
+    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
+        """Ask on its connection. As `Link.ask_to_cancel`."""
+        kept = any(kept.waiters.ask_to_cancel(done) for kept in self._connections)
+        return kept or self._per_call.ask_to_cancel(done)
+
+    def let_go(self, done: Deferred[Outcome]) -> bool:
+        """Forget who waits. As `Link.let_go`."""
+        kept = any(kept.waiters.let_go(done) for kept in self._connections)
+        return kept or self._per_call.let_go(done)
 
     def forget(self, connection: _Kept) -> None:
         """Use this connection no more: it is gone."""

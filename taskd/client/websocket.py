@@ -27,6 +27,10 @@ __all__ = ["WebSocketLink"]
 PING_INTERVAL = 20
 """Seconds between pings, and to answer one: as the gateway does it."""
 
+MAX_IN_FLIGHT = 80
+"""Calls that are sent and not answered: of the 100 that a gateway takes, so
+that it does not hold back what asks to cancel them."""
+
 
 class _Protocol(WebSocketClientProtocol):
     """Autobahn's side: hands everything to the link."""
@@ -85,23 +89,33 @@ class WebSocketLink:
             ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
-        self._waiters = Waiters()
+        self._waiters = Waiters(self._send, MAX_IN_FLIGHT)
 
     def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
         """Send over the websocket, which is opened where there is none. As `Link.call`."""
-        line, done = self._waiters.add(call, on_progress)
-        if self._protocol is not None:
-            self._protocol.sendMessage(line)
-        elif self._connector is None:
+        done = self._waiters.add(call, on_progress)
+        if self._protocol is None and self._connector is None:
             context = ssl.optionsForClientTLS(self._factory.host) if self._factory.isSecure else None
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
         return done
 
+    def _send(self, message: bytes) -> None:
+        # One that is closing takes nothing more; `lost` will tell those who wait.
+        if self._protocol is not None and self._protocol.state == _Protocol.STATE_OPEN:
+            self._protocol.sendMessage(message)
+
+    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
+        """As `Link.ask_to_cancel`."""
+        return self._waiters.ask_to_cancel(done)
+
+    def let_go(self, done: Deferred[Outcome]) -> bool:
+        """As `Link.let_go`."""
+        return self._waiters.let_go(done)
+
     def opened(self, protocol: _Protocol) -> None:
         """The websocket is there: send what waited for it."""
         self._protocol = protocol
-        for line in self._waiters.lines():
-            protocol.sendMessage(line)
+        self._waiters.opened()
 
     def received(self, payload: bytes) -> None:
         """A message from the gateway."""

@@ -3,8 +3,8 @@
 Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
 that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
 comes back; `Config` and `ToForkServer` go to the fork server, `FromForkServer`
-comes back. With each `Fork` go two descriptors (SCM_RIGHTS): the worker's end
-of its channel, and the one that becomes its stdout and stderr.
+comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
+worker's end of its channel, and the one that becomes its stdout and stderr.
 
 Beside these there is the board: memory that the daemon and all workers of a
 fork server share, with one number for each worker, in which it writes the job
@@ -49,12 +49,14 @@ __all__ = [
     "Stopped",
     "ToForkServer",
     "ToWorker",
+    "WholeLines",
     "decode_config",
     "decode_from_fork_server",
     "decode_from_worker",
     "decode_to_fork_server",
     "decode_to_worker",
     "encode",
+    "encode_all",
 ]
 
 CONTROL = 3
@@ -186,10 +188,9 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
-    """Fork worker `number`, which writes what it begins at `place` of the board."""
+    """Fork workers one right after the other: the number of each, and its place on the board."""
 
-    number: int
-    place: int
+    workers: list[tuple[int, int]]
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
@@ -240,8 +241,8 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
 FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
 
 _encoder = msgspec.json.Encoder()
-decode_to_worker = msgspec.json.Decoder(ToWorker).decode
-decode_from_worker = msgspec.json.Decoder(FromWorker).decode
+decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines
+decode_from_worker = msgspec.json.Decoder(FromWorker).decode_lines
 decode_config = msgspec.json.Decoder(Config).decode
 decode_to_fork_server = msgspec.json.Decoder(ToForkServer).decode
 decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
@@ -250,3 +251,31 @@ decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
 def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | Config) -> bytes:
     """One message as one line, LF included."""
     return _encoder.encode(message) + b"\n"
+
+
+encode_all = _encoder.encode_lines
+"""Several messages, each as one line."""
+
+
+class WholeLines:
+    """Cuts a stream of bytes behind the last LF that has come: what is before it can be decoded at once."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def receive(self, data: bytes) -> bytes:
+        """The whole lines that are there with `data`; b"" for none. Linear in what is received."""
+        end = data.rfind(b"\n") + 1
+        rest = self._rest
+        if not end:
+            rest += data
+            return b""
+        whole = data if end == len(data) else data[:end]
+        if rest:
+            whole = bytes(rest) + whole
+            self._rest = rest = bytearray()
+        if end < len(data):
+            rest += data[end:]
+        return whole

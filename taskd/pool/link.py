@@ -35,6 +35,10 @@ __all__ = ["ForkServerLink", "ForkServerObserver"]
 
 _log = Logger(namespace="taskd.forkserver")
 
+MAX_FORKS = 64
+"""Workers forked in one go: each has two descriptors open in the fork server
+meanwhile, which may have no more than the usual 1024."""
+
 KILL_AFTER = 5.0
 """Seconds that a process has to exit in once it was told to."""
 
@@ -72,6 +76,7 @@ class ForkServerLink(ProcessProtocol):
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
         self._kill: interfaces.IDelayedCall | None = None
+        self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -99,12 +104,23 @@ class ForkServerLink(ProcessProtocol):
     def fork(self, number: int, place: int, channel: int, output: int) -> None:
         """Fork worker `number`, for a place on the board, with these descriptors.
 
-        They must stay open until it is `worker_forked`.
+        They must stay open until it is `worker_forked`. What one turn of the
+        reactor asks for is forked in one go: what the fork server writes to
+        between two forks its workers do not share.
         """
+        if not self._to_fork:
+            self._reactor.callLater(0, self._send_forks)
+        self._to_fork.append((number, place, channel, output))
+
+    def _send_forks(self) -> None:
         transport = self._control.transport
-        transport.sendFileDescriptor(channel)
-        transport.sendFileDescriptor(output)
-        transport.write(encode(Fork(number, place)))
+        while self._to_fork:
+            wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
+            for _, _, channel, output in wanted:
+                transport.sendFileDescriptor(channel)
+                transport.sendFileDescriptor(output)
+            # Each descriptor goes with a byte of what is written: of these there are enough.
+            transport.write(encode(Fork([(number, place) for number, place, _, _ in wanted])))
 
     def signal(self, number: int, signal_number: int, *, group: bool) -> None:
         """Send a signal to a worker, or to its whole process group; nothing where it has ended.
@@ -112,6 +128,7 @@ class ForkServerLink(ProcessProtocol):
         Through the fork server, since no id can come to belong to another
         process before a parent has waited for it.
         """
+        self._send_forks()  # it may be one of these
         self._control.transport.write(encode(Signal(number, signal_number, group)))
 
     def close(self, *, at_once: bool = False) -> None:
@@ -156,6 +173,7 @@ class ForkServerLink(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """It has ended, for whatever reason."""
         self._process = None
+        self._to_fork = []  # their descriptors will be closed
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         # What it said last may still be in the socket: read it to the end first.

@@ -119,6 +119,8 @@ class OutputReader(FileDescriptor):
         """
         if more and self.connected:
             self._read_pipe()
+        if not self._rest and not self._rate.left_out:
+            return
         if self._rest:
             self._line(self._rest)
             self._rest = b""

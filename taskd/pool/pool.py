@@ -35,6 +35,7 @@ from taskd.pool.channel import (
     Stopped,
     decode_from_worker,
     encode,
+    encode_all,
 )
 from taskd.pool.generation import Generation
 from taskd.pool.link import KILL_AFTER
@@ -207,8 +208,7 @@ class Pool:
 
     def send(self, number: int, runs: list[Run]) -> None:
         """Give a worker jobs, in this order."""
-        data = encode(runs[0]) if len(runs) == 1 else b"".join([encode(run) for run in runs])
-        self._workers[number].channel.send(data)
+        self._workers[number].channel.send(encode_all(runs))
 
     def call_back(self, number: int) -> None:
         """Have a worker return the jobs that it has not begun."""
@@ -406,27 +406,27 @@ class Pool:
             os.close(descriptor)
         worker.descriptors = ()
 
-    def _channel_said(self, number: int, lines: list[bytes]) -> None:
+    def _channel_said(self, number: int, lines: bytes) -> None:
         """Hand on what a worker sent; one that sends nonsense is killed."""
         worker = self._workers[number]
+        try:
+            said = decode_from_worker(lines)
+        except msgspec.DecodeError:
+            _log.critical(
+                "worker {number} sent what no worker sends: {lines!r}", number=number, lines=lines[:200]
+            )
+            self.signal(number)
+            return
         messages: list[WorkerMessage] = []
-        for line in lines:
-            try:
-                message = decode_from_worker(line)
-            except msgspec.DecodeError:
-                _log.critical(
-                    "worker {number} sent what no worker sends: {line!r}", number=number, line=line[:200]
-                )
-                self.signal(number)
-                break
+        for message in said:
             if type(message) is Ready:
                 worker.was_ready = True
                 self._died_young = self._failures = 0
                 self._observer.worker_ready(number)
-                continue
-            if isinstance(message, Done | Failed | Stopped):
-                worker.output.finish_job(more=message.output)
-            messages.append(message)
+            else:
+                if isinstance(message, Done | Failed | Stopped):
+                    worker.output.finish_job(more=message.output)
+                messages.append(message)
         if messages:
             self._observer.worker_said(number, messages)
 
@@ -473,8 +473,7 @@ class Pool:
 
     def _hand_on_kept(self, worker: _Worker) -> None:
         """Jobs may be over whose outcomes it had not sent yet."""
-        lines = worker.generation.kept(worker.number).split(b"\n")[:-1]
-        messages = [decode_from_worker(line) for line in lines]
+        messages = decode_from_worker(worker.generation.kept(worker.number))
         unknown: list[WorkerMessage] = [
             message
             for message in messages

@@ -11,8 +11,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from taskd.pool.channel import MAX_LINE
-from taskd.wire.framing import LineSplitter
+from taskd.pool.channel import WholeLines
 
 __all__ = ["WorkerSocket"]
 
@@ -27,14 +26,14 @@ class WorkerSocket(FileDescriptor):
     turn, and ask it twice for that turn: here it is most of what a job costs.
 
     Takes over `end`, a connected unix stream socket. `received` gets the
-    lines of each read; `closed` is called once, when the socket has closed.
+    whole lines of each read, as they came; `closed` is called once, when the socket has closed.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         end: socket.socket,
-        received: Callable[[list[bytes]], None],
+        received: Callable[[bytes], None],
         closed: Callable[[], None],
     ) -> None:
         super().__init__(reactor)
@@ -42,7 +41,7 @@ class WorkerSocket(FileDescriptor):
         self._socket = end
         self._received = received
         self._closed = closed
-        self._splitter = LineSplitter(MAX_LINE)
+        self._lines = WholeLines()
         self._backlog = bytearray()
         self._ending = False
         self.connected = 1
@@ -92,7 +91,7 @@ class WorkerSocket(FileDescriptor):
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
-        lines = self._splitter.receive(data)
+        lines = self._lines.receive(data)
         if lines:
             self._received(lines)
         return None

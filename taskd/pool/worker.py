@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import socket
 import sys
 import termios
 import time
+from _socket import SocketType
 from _thread import allocate_lock
 from array import array
 from collections import deque
 from contextlib import suppress
 
-from setproctitle import setproctitle
+from msgspec import Raw
 
 from taskd.pool.board import Board
 from taskd.pool.calls import FunctionCaller
 from taskd.pool.channel import (
-    MAX_LINE,
     POKE,
     PROGRESS,
     SHORT,
@@ -29,15 +30,16 @@ from taskd.pool.channel import (
     Reported,
     Returned,
     Run,
+    WholeLines,
     decode_to_worker,
     encode,
 )
 from taskd.pool.interrupter import Interrupter
 from taskd.pool.progress import ProgressReporter
+from taskd.pool.title import setproctitle
 from taskd.task import Registry, report_progress_to
-from taskd.wire.framing import LineSplitter
 
-__all__ = ["RECEIVE_SIZE", "Worker"]
+__all__ = ["RECEIVE_SIZE", "Worker", "rehearse"]
 
 RECEIVE_SIZE = 65536
 """Bytes asked for at once: more than nearly every task's arguments."""
@@ -50,6 +52,11 @@ _OUTPUT = 1
 
 _WAITING = "idle"
 
+_READY = encode(Ready())
+
+REHEARSALS = 20
+"""Python specialises a function's code at its eighth call."""
+
 
 class Worker:
     """Runs what comes over a channel until the daemon closes it.
@@ -57,7 +64,7 @@ class Worker:
     Made once, by the fork server, which is why it begins with nothing open.
     """
 
-    _channel: socket.socket
+    _channel: SocketType
     _board: Board
     _place: int
 
@@ -65,7 +72,7 @@ class Worker:
         self._registry = registry
         self._config = config
         self._sending = allocate_lock()
-        self._splitter = LineSplitter(MAX_LINE)
+        self._lines = WholeLines()
         self._queue: deque[Run] = deque()
         self._unsent: list[bytes] = []
         self._unsent_since = 0.0
@@ -74,8 +81,14 @@ class Worker:
         self._interrupter = Interrupter(self._look)
         self._caller = FunctionCaller(registry, config, self._interrupter, self._wrote)
         self._progress = ProgressReporter(self._send)
+        self._title_waiting = f"{config.name}: {_WAITING}"
 
-    def run(self, channel: socket.socket, board: Board, place: int) -> None:
+    def prepare(self) -> None:
+        """Do, in the fork server, what each worker would do alike: they share the memory that it takes."""
+        report_progress_to(self._report)
+        signal.signal(POKE, self._interrupter.poke)
+
+    def run(self, channel: SocketType, board: Board, place: int) -> None:
         """Serve until there is no more to do. What a hook raises goes through.
 
         What the worker begins, and what it has not sent yet, is at `place` of the board.
@@ -85,11 +98,9 @@ class Worker:
         self._place = place
         for hook in self._registry.start_hooks:
             hook()
-        report_progress_to(self._report)
-        signal.signal(POKE, self._interrupter.poke)
-        self._show(_WAITING)
+        self._show_waiting()
         try:
-            self._send(Ready())
+            channel.sendall(_READY)
             self._serve_all()
         except (BrokenPipeError, ConnectionResetError):
             pass  # The daemon is gone, and nobody waits for us any more.
@@ -108,7 +119,7 @@ class Worker:
                 continue
             self._flush()
             if self._shown is not _WAITING:
-                self._show(_WAITING)
+                self._show_waiting()
             data = self._channel.recv(RECEIVE_SIZE)
             if not data:
                 return
@@ -141,8 +152,7 @@ class Worker:
     # --- what the daemon says ---
 
     def _obey(self, data: bytes) -> None:
-        for line in self._splitter.receive(data):
-            message = decode_to_worker(line)
+        for message in decode_to_worker(self._lines.receive(data)):
             if type(message) is Run:
                 self._queue.append(message)
             elif type(message) is Interrupt:
@@ -200,15 +210,48 @@ class Worker:
     def _wrote(self) -> bool:
         """Whether the daemon has output of this task still to read."""
         for stream in (sys.stdout, sys.stderr):
-            # The task may have closed or replaced it, or the pipe is gone.
-            with suppress(OSError, ValueError, AttributeError):
+            try:  # noqa: SIM105  # suppress() touches more of what workers share
                 stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # The task may have closed or replaced it, or the pipe is gone.
         try:
             fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
         except OSError:
             return False
         return self._in_pipe[0] > 0
 
+    def _show_waiting(self) -> None:
+        self._shown = _WAITING
+        setproctitle(self._title_waiting)
+
     def _show(self, doing: str) -> None:
         self._shown = doing
         setproctitle(f"{self._config.name}: {doing}")
+
+
+def rehearse(config: Config) -> None:
+    """Have a worker, here in the fork server, run a function that does nothing.
+
+    What Python notes at the first runs of a piece of code (specialised
+    instructions, found attributes) is then noted in memory that all workers
+    share, and not by each of them in its own copy.
+    """
+    own = Registry()
+    own.add(_nothing)
+    own.compile()
+    worker = Worker(own, config)
+    worker.prepare()
+    # Of this kind, since each is then received by itself.
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for job in range(REHEARSALS):
+            flags = SHORT if job % 2 else 0
+            ours.sendall(encode(Run(job, 1, _nothing.__name__, Raw(b"[null]"), flags)))
+        ours.shutdown(socket.SHUT_WR)
+        descriptor = Board.create(1)
+        worker.run(theirs, Board(descriptor), 0)
+        os.close(descriptor)
+
+
+def _nothing(value: object) -> object:
+    return value

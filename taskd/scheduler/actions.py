@@ -38,6 +38,7 @@ class Terminate(Generic[Job]):
 
     worker: int
     job: Job
+    was_answered: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
+
+from taskd.scheduler.states import JobState
 
 __all__ = ["FAIR_TURN", "PRIORITIES", "JobQueue"]
 
@@ -31,17 +33,29 @@ class QueuedJob(Protocol):
     def priority(self) -> int:
         """0 to 9."""
 
+    @property
+    def state(self) -> JobState:
+        """`JobState.WAITING` as long as it is in the queue."""
+
 
 Job = TypeVar("Job", bound=QueuedJob)
 
 
 class JobQueue(Generic[Job]):
-    """Jobs by priority, and within one first in, first out; none of them starves (`FAIR_TURN`)."""
+    """Jobs by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
+
+    A job that is taken from the middle stays there until it comes up, or until
+    there are more of these than of the others: `remove` does not search.
+    """
+
+    COMPACT_ABOVE = 1000
+    """Jobs that have left and are still there, without asking how many wait."""
 
     def __init__(self) -> None:
-        self._levels: list[OrderedDict[int, Job]] = [OrderedDict() for _ in range(PRIORITIES)]
+        self._levels: list[deque[Job]] = [deque() for _ in range(PRIORITIES)]
         self._used: list[int] = []
         self._count = 0
+        self._left = 0
         self._passed_over = 0
 
     def __len__(self) -> int:
@@ -49,58 +63,79 @@ class JobQueue(Generic[Job]):
 
     def __iter__(self) -> Iterator[Job]:
         for level in self._used:
-            yield from self._levels[level].values()
+            yield from (job for job in self._levels[level] if job.state is JobState.WAITING)
 
     def push(self, job: Job) -> None:
         """Let a job wait behind those of its priority."""
         level = self._levels[job.priority]
         if not level:
-            self._used.append(job.priority)
-            self._used.sort()
-        level[job.number] = job
+            self._use(job.priority)
+        level.append(job)
         self._count += 1
 
     def push_back(self, job: Job) -> None:
         """Let a job wait ahead of those of its priority: it had left the queue, and was not run."""
-        self.push(job)
-        self._levels[job.priority].move_to_end(job.number, last=False)
+        level = self._levels[job.priority]
+        if not level:
+            self._use(job.priority)
+        level.appendleft(job)
+        self._count += 1
+
+    def _use(self, priority: int) -> None:
+        self._used.append(priority)
+        self._used.sort()
 
     def first(self) -> Job | None:
         """The job whose turn it is; it stays in the queue."""
         used = self._used
+        if self._left:
+            self._drop_those_that_left()
         if not used:
             return None
-        best = self._head(used[0])
         if len(used) > 1 and self._passed_over >= FAIR_TURN - 1:
             return self._oldest()
-        return best
+        return self._levels[used[0]][0]
 
     def take(self, job: Job) -> None:
-        """Take out a job that is started. To be the one that `first` told."""
+        """Take out the job that `first` has told, which is started or put aside."""
         if len(self._used) > 1:
             self._passed_over = 0 if self._oldest() is job else self._passed_over + 1
-        self.remove(job)
-
-    def remove(self, job: Job) -> None:
-        """Take out a job that will not be started."""
         level = self._levels[job.priority]
-        del level[job.number]
+        level.popleft()
         self._count -= 1
         if not level:
             self._used.remove(job.priority)
 
-    def remove_all(self, which: Callable[[Job], bool]) -> list[Job]:
-        """Take out all jobs for which `which` holds."""
-        removed = [job for job in self if which(job)]
-        for job in removed:
-            self.remove(job)
-        return removed
+    def remove(self) -> None:
+        """A job in the queue has got another state than waiting, for ever."""
+        self._count -= 1
+        self._left += 1
+        if self._left > self._count + self.COMPACT_ABOVE:
+            for level in self._used:
+                self._levels[level] = deque(
+                    job for job in self._levels[level] if job.state is JobState.WAITING
+                )
+            self._used = [level for level in self._used if self._levels[level]]
+            self._left = 0
 
-    def _head(self, level: int) -> Job:
-        return next(iter(self._levels[level].values()))
+    def clear(self) -> list[Job]:
+        """Take all jobs out."""
+        jobs = list(self)
+        self.__init__()  # type: ignore[misc]
+        return jobs
+
+    def _drop_those_that_left(self) -> None:
+        """See to it that the first of each level is one that waits."""
+        for priority in list(self._used):
+            level = self._levels[priority]
+            while level and level[0].state is not JobState.WAITING:
+                level.popleft()
+                self._left -= 1
+            if not level:
+                self._used.remove(priority)
 
     def _oldest(self) -> Job:
-        return min((self._head(level) for level in self._used), key=lambda job: job.number)
+        return min((self._levels[level][0] for level in self._used), key=lambda job: job.number)
 
 
 class Deadlines(Generic[Job]):

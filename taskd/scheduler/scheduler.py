@@ -116,7 +116,7 @@ class Scheduler(Generic[Job]):
     @property
     def oldest(self) -> Job | None:
         """The job that waits for longest."""
-        return min((*self._queue, *self._held), key=lambda job: job.number, default=None)
+        return min(self.all_waiting, key=lambda job: job.number, default=None)
 
     def submit(self, job: Job, deadline: float | None = None) -> None:
         """Let a job wait, and be started before `deadline`. Raises `Busy` where the queue is full.
@@ -166,10 +166,27 @@ class Scheduler(Generic[Job]):
         Those of the functions named in `unless` stay.
         """
         self.release()
-        dropped = self._queue.remove_all(lambda job: job.stats.name not in unless)
-        for job in dropped:
-            job.state = check_job(job.state, JobState.DONE)
+        dropped: list[Job] = []
+        for job in self._queue.clear():
+            if job.stats.name in unless:
+                self._queue.push(job)
+            else:
+                job.state = check_job(job.state, JobState.DONE)
+                dropped.append(job)
         return dropped
+
+    def find(self, number: int) -> Job | None:
+        """The job of this number, where it has not been answered yet."""
+        for worker in self.workers.values():
+            job = worker.jobs.get(number)
+            if job is not None and job.state is JobState.GIVEN:
+                return job
+        return next((job for job in self.all_waiting if job.number == number), None)
+
+    @property
+    def all_waiting(self) -> list[Job]:
+        """Every job that waits."""
+        return [*self._queue, *self._held]
 
     # --- jobs and workers ---
 
@@ -182,7 +199,7 @@ class Scheduler(Generic[Job]):
         queue = self._queue
         while (job := queue.first()) is not None:
             if job.is_held:
-                queue.remove(job)
+                queue.take(job)
                 job.state = check_job(job.state, JobState.HELD)
                 self._held.append(job)
                 continue
@@ -247,14 +264,16 @@ class Scheduler(Generic[Job]):
 
         `seconds` is None for a job whose arguments did not fit: it says nothing of its function.
         """
-        worker, job = self._take_from(number, job_number)
+        worker = self._view(number)
+        job = self._take_from(worker, job_number)
         if seconds is not None:
             job.stats.add(seconds, failed=failed, printed=printed)
         return self._ended(worker, job, now)
 
     def stopped(self, number: int, job_number: int, now: float) -> Job | None:
         """A job has ended because it was interrupted; None where it had been answered before."""
-        worker, job = self._take_from(number, job_number)
+        worker = self._view(number)
+        job = self._take_from(worker, job_number)
         if job.stop is None:
             raise StateError(f"job {job.number} was stopped, and nobody had asked for that")
         return self._ended(worker, job, now)
@@ -262,7 +281,7 @@ class Scheduler(Generic[Job]):
     def returned(self, number: int, job_numbers: list[int], now: float) -> list[Job]:
         """A worker gives back jobs that it has not begun; those of them that are not to be run any more."""
         worker = self._view(number)
-        jobs = [self._take_from(number, job_number)[1] for job_number in job_numbers]
+        jobs = [self._take_from(worker, job_number) for job_number in job_numbers]
         cancelled = [job for job in jobs if job.state is JobState.GIVEN and job.stop is not None]
         for job in cancelled:
             job.state = check_job(job.state, JobState.DONE)
@@ -274,12 +293,14 @@ class Scheduler(Generic[Job]):
             self._free(worker, now)
         return cancelled
 
-    def _take_from(self, number: int, job_number: int) -> tuple[WorkerView[Job], Job]:
-        worker = self._view(number)
-        job = worker.jobs.pop(job_number, None)
-        if job is None:
-            raise StateError(f"worker {number} spoke of job {job_number}, which it does not have")
-        return worker, job
+    @staticmethod
+    def _take_from(worker: WorkerView[Job], job_number: int) -> Job:
+        try:
+            return worker.jobs.pop(job_number)
+        except KeyError:
+            raise StateError(
+                f"worker {worker.number} spoke of job {job_number}, which it does not have"
+            ) from None
 
     def _ended(self, worker: WorkerView[Job], job: Job, now: float) -> Job | None:
         worker.done += 1
@@ -457,11 +478,12 @@ class Scheduler(Generic[Job]):
         return []
 
     def _take_out(self, job: Job) -> None:
-        if job.state is JobState.HELD:
+        was_held = job.state is JobState.HELD
+        job.state = check_job(job.state, JobState.DONE)
+        if was_held:
             self._held.remove(job)
         else:
-            self._queue.remove(job)
-        job.state = check_job(job.state, JobState.DONE)
+            self._queue.remove()
 
     def _stop(self, job: Job, reason: Literal["timeout", "cancelled"], now: float) -> list[Action[Job]]:
         worker = self._view(job.worker)
@@ -538,13 +560,14 @@ class Scheduler(Generic[Job]):
         if stop.step is StopStep.RAISED:
             stop.terminate(now)
             self._wake(stop.next_at)
-            if job.state is JobState.GIVEN:
+            was_answered = job.state is JobState.DONE
+            if not was_answered:
                 job.state = check_job(job.state, JobState.DONE)
                 self.running -= 1
             if begun(worker.number) != job.number:
-                return [Abandon(job)]
+                return [] if was_answered else [Abandon(job)]
             self.retire(worker.number, now)
-            return [Terminate(worker.number, job)]
+            return [Terminate(worker.number, job, was_answered)]
         if stop.step is StopStep.TERMINATED and begun(worker.number) == job.number:
             stop.kill()
             return [Kill(worker.number)]

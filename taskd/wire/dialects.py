@@ -21,6 +21,7 @@ __all__ = [
     "ParsedReply",
     "batch_reply",
     "call_line",
+    "json_rpc_line",
     "parse",
     "parse_bare_reply",
     "parse_reply",
@@ -64,6 +65,14 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     id: Raw | UnsetType = UNSET
 
 
+class _BareEnvelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A bare request alone, for what begins like one: less to be read, and to be looked at."""
+
+    function: str
+    args: Raw | UnsetType = UNSET
+    options: Options = NO_OPTIONS
+
+
 _MEMBERS = {
     Dialect.BARE: ("function", "args", "options"),
     Dialect.JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
@@ -72,7 +81,9 @@ _MEMBERS = {
 MAX_BATCH = 1000
 """Requests in one batch: its replies go out as one message, which must not grow without end."""
 
+_encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
+_bare_envelope = msgspec.json.Decoder(_BareEnvelope)
 # An array of so many places: of a longer one no more than these are made.
 _Elements = msgspec.defstruct(
     "_Elements",
@@ -92,16 +103,24 @@ _ID_STARTS = b'"-0123456789n'
 
 def parse(line: bytes) -> Parsed:
     """Read one message, of which neither framing nor encoding is assured."""
+    if not line.isascii():
+        try:
+            _check_utf8(line)
+        except ParseError as error:
+            return Invalid(error)
     try:
-        _check_utf8(line)
-    except ParseError as error:
-        return Invalid(error)
-    try:
-        envelope = _envelope.decode(line)
+        if line.startswith(b'{"function"'):
+            bare = _bare_envelope.decode(line)
+            args = bare.args
+            if args is UNSET:
+                return Call(Dialect.BARE, bare.function, None, None, bare.options)
+            if memoryview(args)[0] in _CONTAINERS:
+                return Call(Dialect.BARE, bare.function, args, None, bare.options)
+            return _refuse_object(_members.decode(line))
+        return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         # UnicodeDecodeError: a surrogate without its other half.
         return _parse_slowly(line)
-    return _request(envelope) or _refuse_object(_members.decode(line))
 
 
 def _check_utf8(line: bytes) -> None:
@@ -245,20 +264,38 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
 
 def call_line(call: Call) -> bytes:
     """The request that `parse` reads as `call`, as one line without its LF."""
-    line = _call_text(call)
+    return _one_line(_call_text(call))
+
+
+def _one_line(text: bytes) -> bytes:
     # A websocket message may hold line ends, between the tokens of its JSON.
-    return line.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in line or b"\r" in line else line
+    return text.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in text or b"\r" in text else text
 
 
 def _call_text(call: Call) -> bytes:
-    named = msgspec.json.encode(call.function)
-    options = b"" if call.options == NO_OPTIONS else b',"options":%b' % msgspec.json.encode(call.options)
+    named = _encode(call.function)
+    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
     if call.dialect is Dialect.BARE:
-        args = b"" if call.args is None else b',"args":%b' % bytes(call.args)
+        args = b"" if call.args is None else b',"args":%b' % call.args
         return b'{"function":%b%b%b}' % (named, args, options)
-    request_id = b"" if call.id is None else b'"id":%b,' % bytes(call.id)
-    params = b"" if call.args is None else b',"params":%b' % bytes(call.args)
-    return b'{"jsonrpc":"2.0",%b"method":%b%b%b}' % (request_id, named, params, options)
+    request_id = b"" if call.id is None else b'"id":%b,' % call.id
+    return _json_rpc_text(request_id, named, call.args, options)
+
+
+def _json_rpc_text(request_id: bytes, named: bytes, args: Raw | None, options: bytes) -> bytes:
+    if args is None:
+        return b'{"jsonrpc":"2.0",%b"method":%b%b}' % (request_id, named, options)
+    return b'{"jsonrpc":"2.0",%b"method":%b,"params":%b%b}' % (request_id, named, args, options)
+
+
+def _options_member(options: Options) -> bytes:
+    return b"" if options == NO_OPTIONS else b',"options":%b' % _encode(options)
+
+
+def json_rpc_line(call: Call, request_id: bytes) -> bytes:
+    """The same call, of whatever dialect, as a JSON-RPC request with this id, as `call_line`."""
+    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
+    return _one_line(_json_rpc_text(b'"id":%b,' % request_id, _encode(call.function), call.args, options))
 
 
 # --- replies -----------------------------------------------------------------

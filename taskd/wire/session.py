@@ -38,6 +38,8 @@ BareReply = Callable[[Outcome], bytes]
 
 def result_or_error(outcome: Outcome) -> bytes:
     """The bare reply on TCP: the result itself, or an error object."""
+    if type(outcome) is Result:
+        return bytes(outcome.value)
     return reply_line(Dialect.BARE, None, outcome)
 
 

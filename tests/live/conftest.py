@@ -184,3 +184,13 @@ def refusing() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"tcp:127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The client endpoint string of a port of this machine where connections are not made, nor refused."""
+    with socket.socket() as listening, socket.socket() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)  # one may wait to be accepted; the kernel hears no more of them
+        waiting.connect(listening.getsockname())
+        yield f"tcp:127.0.0.1:{listening.getsockname()[1]}"

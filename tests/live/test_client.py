@@ -66,6 +66,11 @@ def client_of(kind, make_client):
     return make
 
 
+@pytest.fixture(params=["per-call", "pooled"])
+def link(request):
+    return request.param
+
+
 @pytest.fixture
 def client(client_of, shared):
     return client_of(shared)
@@ -472,6 +477,7 @@ async def test_cancelling_or_timing_out_closes_a_connection_that_was_the_calls_o
     call.cancel()
     with pytest.raises(CancelledError):
         await within(call)
+    assert (await server.received()).function == "taskd.cancel"
     assert await server.lost() is message.connection
     await failure(client.call("held", timeout=SHORT), WaitTimeout)
     message = await server.received()
@@ -494,14 +500,23 @@ async def test_cancelling_leaves_a_pooled_connection_open(fake, make_client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_is_cancelled_before_it_is_connected_is_not_sent(fake_client):
-    server, client = fake_client(lambda message: message.answer("done"))
+async def test_a_call_that_is_cancelled_before_it_is_connected_is_not_sent(silent, make_client, link):
+    client = make_client(silent, link=link)
     call = client.call("cancelled")
     call.cancel()
     with pytest.raises(CancelledError):
         await within(call)
-    assert await within(client.call("other")) == "done"
-    assert [message.function for message in server.messages] == ["other"]
+    failed = [failure_of(client.call("too late", timeout=SHORT)), failure_of(client.call("closed"))]
+    assert type(await within(failed[0])) is WaitTimeout
+    client.close()
+    assert isinstance(await within(failed[1]), (TaskdError, CancelledError))
+
+
+@pytest_twisted.ensureDeferred
+async def test_connecting_ends_some_time(silent, make_client, link):
+    error = await failure(make_client(silent, link=link).call("f"), Unreachable)
+    assert error.data == {"server": silent, "sent": False}
+    assert error.message.endswith("User timeout caused connection failure")
 
 
 @pytest_twisted.ensureDeferred

@@ -1,0 +1,350 @@
+"""Connections that are made without an endpoint: by hand, with real sockets and a clock that is wound."""
+
+from __future__ import annotations
+
+import select
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from taskd.client.connecting import connector
+from taskd.client.links import Connection, explain
+from taskd.endpoints import CONNECT_TIMEOUT, plain_address
+
+WAIT = 10.0
+"""Seconds for which a turn waits for something to be ready."""
+
+
+class Reactor(Clock):
+    """Knows who reads and writes, and asks poll(2) about them when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers, self.writers = set(), set()
+
+    def addReader(self, reader):
+        self.readers.add(reader)
+
+    def addWriter(self, writer):
+        self.writers.add(writer)
+
+    def removeReader(self, reader):
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer):
+        self.writers.discard(writer)
+
+    def turn(self):
+        """Wait until one is ready, and tell all that are, as Twisted does."""
+        everybody = {one.fileno(): one for one in self.readers | self.writers}
+        poll = select.poll()
+        for descriptor, one in everybody.items():
+            flags = (select.POLLIN if one in self.readers else 0) | (
+                select.POLLOUT if one in self.writers else 0
+            )
+            poll.register(descriptor, flags)
+        ready = poll.poll(1000 * WAIT)
+        assert ready, "nothing is ready"
+        for descriptor, events in ready:
+            one = everybody[descriptor]
+            why = one.doRead() if events & (select.POLLIN | select.POLLHUP) else None
+            if why is None and events & select.POLLOUT:
+                why = one.doWrite()
+            if why is not None:
+                from twisted.python.failure import Failure
+
+                self.removeReader(one)
+                self.removeWriter(one)
+                one.connectionLost(Failure(why))
+
+
+class Noting(Connection):
+    """Notes what happens to it."""
+
+    def __init__(self):
+        self.happened = []
+
+    def opened(self):
+        self.happened.append("opened")
+
+    def lines_received(self, lines):
+        self.happened += lines
+
+    def failed(self, reason):
+        self.happened.append(self.why(reason))
+
+
+@pytest.fixture
+def reactor():
+    reactor = Reactor()
+    yield reactor
+    assert not reactor.readers | reactor.writers, "nothing is left behind"
+    assert not reactor.getDelayedCalls()
+
+
+@pytest.fixture
+def connect(reactor):
+    """Connect to an endpoint string; the connection, and what is told of while it is made."""
+
+    def start(server):
+        connection = Noting()
+        connecting = connector(reactor, server).connect(connection)
+        return connection, connecting
+
+    return start
+
+
+@pytest.fixture(params=["tcp", "unix", "tcp6"])
+def listening(request, tmp_path):
+    """A listening socket, and the endpoint string for it."""
+    family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[request.param]
+    with socket.socket(family) as listening:
+        if request.param == "unix":
+            listening.bind(str(tmp_path / "s"))
+            server = f"unix:{tmp_path / 's'}"
+        else:
+            try:
+                listening.bind(("127.0.0.1" if request.param == "tcp" else "::1", 0))
+            except OSError:
+                pytest.skip("this machine has no IPv6")
+            host = "127.0.0.1" if request.param == "tcp" else r"\:\:1"
+            server = f"tcp:{host}:{listening.getsockname()[1]}"
+        listening.listen()
+        listening.settimeout(WAIT)
+        yield listening, server
+
+
+def accept(listening):
+    peer, _ = listening.accept()
+    peer.settimeout(WAIT)
+    return peer
+
+
+def read(peer, most):
+    """Read so many bytes, or to the end; how many there were."""
+    received = 0
+    while received < most and (data := peer.recv(1 << 20)):
+        received += len(data)
+    return received
+
+
+def test_lines_go_and_come_and_the_end_is_told(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    assert connection.happened == ["opened"], "on this machine at once"
+    assert verifyObject(IReadWriteDescriptor, connection.transport)
+    connection.transport.write(b"question\n")
+    with accept(listening) as peer:
+        assert peer.recv(100) == b"question\n"
+        peer.sendall(b"ans")
+        reactor.turn()
+        peer.sendall(b"wer\nmore\n")
+        reactor.turn()
+    reactor.turn()
+    assert connection.happened == ["opened", b"answer", b"more", "it closed the connection"]
+
+
+def test_losing_the_connection_closes_it_at_once_and_is_told_once(reactor, connect, listening):
+    listening, server = listening
+    connection, connecting = connect(server)
+    connection.transport.write(b"bye\n")
+    connection.transport.loseConnection()
+    assert connection.happened == ["opened", "it closed the connection"]
+    with accept(listening) as peer:
+        assert peer.recv(100) == b"bye\n"
+        assert peer.recv(100) == b""
+    transport = connection.transport
+    for again in (transport.loseConnection, transport.abortConnection, connecting.cancel):
+        again()
+    transport.write(b"nobody hears it")
+    assert (transport.fileno(), transport.doRead(), transport.doWrite()) == (-1, None, None)
+    assert len(connection.happened) == 2
+
+
+def test_what_the_kernel_does_not_take_is_sent_before_the_close(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    sent = b"x" * 20_000_000
+    transport = connection.transport
+    transport.write(sent[:-10])
+    transport.write(sent[-10:])
+    assert reactor.writers == {transport}
+    transport.loseConnection()
+    transport.loseConnection()
+    transport.write(b"too late")
+    assert connection.happened == ["opened"]
+    with accept(listening) as peer, ThreadPoolExecutor() as thread:
+        received = thread.submit(read, peer, len(sent) + 1)
+        while reactor.writers:
+            reactor.turn()
+        assert received.result() == len(sent)
+    assert connection.happened == ["opened", "it closed the connection"]
+
+
+def test_what_is_written_later_is_sent_too(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    connection.transport.write(b"x" * 20_000_000 + b"\n")
+    with accept(listening) as peer, ThreadPoolExecutor() as thread:
+        received = thread.submit(read, peer, 20_000_001)
+        while reactor.writers:
+            reactor.turn()
+        assert received.result() == 20_000_001
+        connection.transport.write(b"last")
+        assert peer.recv(10) == b"last"
+    reactor.turn()
+    assert connection.happened[-1] in ("it closed the connection", "the connection broke")
+
+
+def test_aborting_resets_the_connection(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    connection.transport.write(b"x" * 20_000_000)
+    connection.transport.abortConnection()
+    assert len(connection.happened) == 2
+    with accept(listening) as peer:
+        try:
+            while peer.recv(1 << 20):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+def test_a_peer_that_resets_is_told_of_and_writing_to_it_does_no_harm(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    peer = accept(listening)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    peer.close()
+    connection.transport.write(b"is anybody there?")
+    connection.transport.write(b"hello?")
+    reactor.turn()
+    assert connection.happened[1] in ("it closed the connection", "the connection broke")
+
+
+def test_a_peer_that_resets_while_much_is_unsent_is_told_of(reactor, connect, listening):
+    listening, server = listening
+    connection, _ = connect(server)
+    connection.transport.write(b"x" * 20_000_000)
+    connection.transport.loseConnection()
+    accept(listening).close()
+    reactor.turn()
+    assert connection.happened[1] in ("it closed the connection", "the connection broke")
+
+
+def test_a_refusal_is_told_in_the_words_of_twisted_and_not_at_once(reactor, connect, refusing, tmp_path):
+    for server, why in (
+        (refusing, "Connection refused"),
+        (f"unix:{tmp_path}/none", "No such file or directory"),
+        (f"unix:{'x' * 200}", "path too long"),
+    ):
+        connection, _ = connect(server)
+        assert connection.happened == []
+        if reactor.readers:
+            reactor.turn()
+        reactor.advance(0)
+        (said,) = connection.happened
+        assert why.lower() in said.lower(), said
+
+
+def test_without_descriptors_no_connection_can_be_made(reactor, connect, refusing):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        connection, _ = connect(refusing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    reactor.advance(0)
+    (said,) = connection.happened
+    assert "Too many open files" in said
+
+
+def test_one_that_nobody_answers_is_given_up_in_time(reactor, connect, silent):
+    connection, _ = connect(silent)
+    reactor.advance(CONNECT_TIMEOUT - 0.1)
+    assert connection.happened == []
+    reactor.advance(0.2)
+    assert connection.happened == ["User timeout caused connection failure"]
+
+
+def test_one_that_is_answered_late_is_made(reactor, connect):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        with socket.create_connection(listening.getsockname()):
+            connection, _ = connect(f"tcp:127.0.0.1:{listening.getsockname()[1]}")
+            assert connection.happened == []
+            for _ in range(2):  # the kernel tries again after a second
+                listening.accept()[0].close()
+                if not connection.happened:
+                    reactor.turn()
+    assert connection.happened[0] == "opened"
+    while connection.happened == ["opened"]:
+        reactor.turn()
+
+
+def test_one_that_is_cancelled_is_told_so_at_once(reactor, connect, silent, refusing):
+    for server in (silent, refusing):
+        connection, connecting = connect(server)
+        connecting.cancel()
+        assert len(connection.happened) == 1
+        connecting.cancel()
+    assert len(connection.happened) == 1
+
+
+def test_a_unix_socket_whose_queue_is_full_is_tried_again(reactor, connect, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen(0)
+        first.connect(str(tmp_path / "s"))
+        made, _ = connect(f"unix:{tmp_path / 's'}")
+        given_up, _ = connect(f"unix:{tmp_path / 's'}")
+        reactor.advance(1)
+        assert made.happened == given_up.happened == []
+        listening.accept()[0].close()
+        reactor.advance(1)
+        assert [made.happened, given_up.happened] in ([["opened"], []], [[], ["opened"]])
+        if not made.happened:
+            made, given_up = given_up, made
+        reactor.advance(CONNECT_TIMEOUT)
+        assert "temporarily unavailable" in given_up.happened[0]
+    made.transport.loseConnection()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "tcp:localhost:80",
+        "tcp:127.0.0.1:80:timeout=3",
+        "tcp:host=127.0.0.1:port=80",
+        "tcp:127.0.0.1:0",
+        "tcp:127.0.0.1:65536",
+        r"tcp:fe80\:\:1%eth0:80",
+        "unix:/path:timeout=3",
+        "tls:127.0.0.1:80",
+        "nonsense:1:2",
+    ],
+)
+def test_what_is_more_than_an_address_goes_by_its_endpoint(server):
+    assert plain_address(server) is None
+
+
+def test_only_a_peer_on_another_machine_can_vanish():
+    assert not plain_address("tcp:127.0.0.1:80").is_remote
+    assert not plain_address(r"tcp:\:\:1:80").is_remote
+    assert not plain_address("unix:/path").is_remote
+    assert plain_address("tcp:192.0.2.1:80").is_remote
+    assert plain_address(r"tcp:2001\:db8\:\:1:80").is_remote
+
+
+def test_the_end_of_a_connection_is_explained():
+    from twisted.python.failure import Failure
+
+    assert explain(Failure(ConnectionDone())) == "it closed the connection"
