@@ -281,7 +281,7 @@ def map_(
 
 
 def _on_interrupt(reactor: Any, do: Callable[[], None]) -> None:
-    """Have Ctrl-C do this, and no more stop the reactor. Once it runs, since it sets its own handlers then."""
+    """Have Ctrl-C do this rather than stop the reactor, whose own handler is set when it starts."""
 
     def interrupt(*_: object) -> None:
         reactor.callFromThread(do)

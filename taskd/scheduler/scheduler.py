@@ -43,7 +43,7 @@ MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
 CHECK_SECONDS = 0.005
-"""Seconds between two looks at a worker that has several jobs. One that runs the
+"""Seconds between two looks at a worker that runs short jobs. One that runs the
 same job at two looks is late, and the jobs that it has not begun are called
 back: ten times what a batch should take, and with the way to another worker
 still below what a person notices. (One that waits for a processor before it
@@ -219,10 +219,12 @@ class Scheduler(Generic[Job]):
         max_tasks = self.config.max_tasks
         is_short = self._may_batch(job)
         if is_short:
-            if self._open is not None and self._open.has_room(max_tasks):
+            if self._open is not None and self._open.has_room(max_tasks, now):
                 return self._open
             if len(self._short) >= SHORT_WORKERS * self.config.processors:
-                self._open = next((view for view in self._short.values() if view.has_room(max_tasks)), None)
+                self._open = next(
+                    (view for view in self._short.values() if view.has_room(max_tasks, now)), None
+                )
                 return self._open
         if not self._idle:
             return None
@@ -246,9 +248,10 @@ class Scheduler(Generic[Job]):
         self.running += 1
         if job.limit is not None:
             self._wake(now + job.limit)
-        if len(worker.jobs) == 2:
-            worker.checked = now
-            self._wake(now + CHECK_SECONDS)
+        if len(worker.jobs) == 1:
+            worker.heard = worker.checked = now
+            if worker.number in self._short:
+                self._wake(now + CHECK_SECONDS)
 
     def finished(
         self,
@@ -307,7 +310,7 @@ class Scheduler(Generic[Job]):
         first = worker.first
         if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
-            first.started = now
+            first.started = worker.heard = now
         else:
             self._free(worker, now)
         if job.state is JobState.DONE:
@@ -495,10 +498,10 @@ class Scheduler(Generic[Job]):
         return actions
 
     def _call_back(self, worker: WorkerView[Job]) -> list[Action[Job]]:
+        self._not_short(worker)
         if worker.called_back:
             return []
         worker.called_back = True
-        self._not_short(worker)
         return [CallBack(worker.number)]
 
     def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Job]]:
@@ -523,8 +526,8 @@ class Scheduler(Generic[Job]):
         for job in list(worker.jobs.values()):
             if job.stop is not None:
                 actions += self._climb(worker, job, now, begun)
-        if len(worker.jobs) > 1 and not worker.called_back:
-            actions += self._check_batch(worker, now, begun(worker.number))
+        if worker.number in self._short:
+            actions += self._check_short(worker, now, begun(worker.number))
         first = worker.first
         if first is not None and first.limit is not None and first.stop is None:
             due = first.started + first.limit
@@ -534,8 +537,8 @@ class Scheduler(Generic[Job]):
                 self._wake(due)
         return actions
 
-    def _check_batch(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
-        """Call back what a worker has not begun, where it is late."""
+    def _check_short(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
+        """Where a worker is late that runs short jobs, call back what it has not begun."""
         if now < worker.checked + CHECK_SECONDS:
             self._wake(worker.checked + CHECK_SECONDS)
             return []
@@ -546,7 +549,8 @@ class Scheduler(Generic[Job]):
             self._wake(now + CHECK_SECONDS)
             return []
         running.stats.surprised()
-        return self._call_back(worker)
+        self._not_short(worker)
+        return self._call_back(worker) if len(worker.jobs) > 1 else []
 
     def _climb(
         self, worker: WorkerView[Job], job: Job, now: float, begun: Callable[[int], int]
