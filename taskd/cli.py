@@ -149,23 +149,18 @@ def call(
     truth value) or NAME:=JSON. Ctrl-C cancels the task.
     """
 
-    async def run(reactor: Any, client: TaskClient) -> None:
+    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
         args = _arguments(arguments, await _annotations(client, function) if arguments else {})
         bar = _bar(transient=True)
         shown = bar.add_task(function, total=None)
         with bar if _err.is_terminal else nullcontext():
-            calling = client.request(
+            result = await client.request(
                 function,
                 args,
                 on_progress=lambda progress: bar.update(shown, completed=progress.done, total=progress.total),
-                options=Options(timeout=timeout, deadline=deadline, priority=priority),
+                # The task ends with this command, whatever ends that: Ctrl-C, or its terminal.
+                options=Options(timeout, deadline, priority, on_disconnect="cancel"),
             )
-            _on_interrupt(reactor, calling.cancel)
-            try:
-                result = await calling
-            except CancelledError:
-                await deferLater(reactor, 0)  # the wish to cancel is on its way
-                _fail(f"{function} was cancelled", INTERRUPTED)
         click.echo(_json(result))
 
     _run(run, server, via)
@@ -272,7 +267,7 @@ def map_(
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
         with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
-            options = Options(timeout=timeout, deadline=deadline, priority=priority)
+            options = Options(timeout, deadline, priority)
             mapping = _Mapping(reactor, client, function, options, FailedRows(failed, _create), results)
             await mapping.run(read_rows(file, rows, annotations), total, concurrency)
         mapping.summarise()

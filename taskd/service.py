@@ -408,11 +408,11 @@ class TaskdService(Service):
         an app which cannot be imported ends the start and not the server.
         """
         super().startService()
+        signal.signal(signal.SIGHUP, self._hung_up)
         if self._server is None:
             return
         setproctitle(f"{self._config.server.pool.config.name}: daemon")
         started = self._server.start()
-        signal.signal(signal.SIGHUP, self._hung_up)
         if not self._reactor.running:
             wait(self._reactor, started)
             # What is here now stays: no collection needs to look at it again.
