@@ -201,7 +201,8 @@ def test_a_bare_request_has_a_priority_too(start: Start, gate: Gate, tmp_path: P
     notes = tmp_path / "notes"
     client = daemon.connect().send(gate.call())
     gate.wait_until_entered()
-    client.send(bare("note", str(notes), "usual"), bare("note", str(notes), "first", options={"priority": 0}))
+    client.send(bare("note", str(notes), "usual"))
+    client.send(bare("note", str(notes), "first", options={"priority": 0}))
     daemon.wait_for_status(lambda status: status["waiting"] == 2)
     gate.release()
     # The replies stay in the order of the requests.
