@@ -15,27 +15,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from math import inf
 from typing import Generic
 
 from taskd.errors import Busy, StateError
 from taskd.scheduler.actions import Action, Expire
+from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.queue import Deadlines, JobQueue
 from taskd.scheduler.states import JobState, WorkerState, check_job
 from taskd.scheduler.watch import CHECK_SECONDS, Watch
 from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
 
-__all__ = ["Scheduler", "SchedulerConfig"]
-
-MAX_QUEUE = 10_000
-"""Jobs that may wait: past it, a caller is better served by a `Busy` at once
-than by a place at the end of the queue."""
-
-IDLE_SECONDS = 60.0
-"""Seconds that a worker above the minimum may be idle: short bursts do not
-make it come and go, and by the next hour its memory is free."""
+__all__ = ["Scheduler"]
 
 RETRY_AFTER = 1.0
 """Seconds that a refused caller is told to wait, where nothing is known of how fast the queue moves."""
@@ -49,22 +41,6 @@ BATCHED_LIMIT = 1.0
 SHORT_WORKERS = 4
 """Workers for each processor that may run batches at once. More could not run
 at the same time, and would be taken for late while they wait for a processor."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The bounds. `idle_seconds` is how long a worker above `min_workers` may be idle.
-
-    `max_tasks`: jobs after which a worker leaves, None for never. `processors`:
-    how many workers can run at the same time.
-    """
-
-    min_workers: int
-    max_workers: int
-    max_queue: int = MAX_QUEUE
-    idle_seconds: float = IDLE_SECONDS
-    max_tasks: int | None = None
-    processors: int = 1
 
 
 class Scheduler(Generic[Job]):
