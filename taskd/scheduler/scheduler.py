@@ -15,26 +15,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from math import inf
-from typing import Generic, Literal
+from typing import Generic
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Interrupt, Kill, Terminate
+from taskd.scheduler.actions import Action, Expire
+from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.queue import Deadlines, JobQueue
-from taskd.scheduler.states import JobState, StopStep, WorkerState, check_job
-from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, Stop, WorkerView
+from taskd.scheduler.states import JobState, WorkerState, check_job
+from taskd.scheduler.watch import CHECK_SECONDS, Watch
+from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
 
-__all__ = ["Scheduler", "SchedulerConfig"]
-
-MAX_QUEUE = 10_000
-"""Jobs that may wait: past it, a caller is better served by a `Busy` at once
-than by a place at the end of the queue."""
-
-IDLE_SECONDS = 60.0
-"""Seconds that a worker above the minimum may be idle: short bursts do not
-make it come and go, and by the next hour its memory is free."""
+__all__ = ["Scheduler"]
 
 RETRY_AFTER = 1.0
 """Seconds that a refused caller is told to wait, where nothing is known of how fast the queue moves."""
@@ -42,35 +35,12 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
-CHECK_SECONDS = 0.005
-"""Seconds between two looks at a worker that runs short jobs. One that runs the
-same job at two looks is late, and the jobs that it has not begun are called
-back: ten times what a batch should take, and with the way to another worker
-still below what a person notices. (One that waits for a processor before it
-has begun any is not late: another one would have to wait for it as well.)"""
-
 BATCHED_LIMIT = 1.0
 """Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
 
 SHORT_WORKERS = 4
 """Workers for each processor that may run batches at once. More could not run
 at the same time, and would be taken for late while they wait for a processor."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The bounds. `idle_seconds` is how long a worker above `min_workers` may be idle.
-
-    `max_tasks`: jobs after which a worker leaves, None for never. `processors`:
-    how many workers can run at the same time.
-    """
-
-    min_workers: int
-    max_workers: int
-    max_queue: int = MAX_QUEUE
-    idle_seconds: float = IDLE_SECONDS
-    max_tasks: int | None = None
-    processors: int = 1
 
 
 class Scheduler(Generic[Job]):
@@ -100,6 +70,7 @@ class Scheduler(Generic[Job]):
         self._incoming: set[int] = set()
         self._leaving = 0
         self._departures: list[int] = []
+        self._watch: Watch[Job] = Watch(self)
 
     # --- the queue ---
 
@@ -134,7 +105,7 @@ class Scheduler(Generic[Job]):
         self._queue.push(job)
         if deadline is not None:
             self._deadlines.add(deadline, job)
-            self._wake(deadline)
+            self.wake(deadline)
 
     def _estimated_wait(self) -> float:
         """Seconds until about a tenth of the queue will have been worked off."""
@@ -247,11 +218,11 @@ class Scheduler(Generic[Job]):
         worker.load += job.stats.estimate + OVERHEAD
         self.running += 1
         if job.limit is not None:
-            self._wake(now + job.limit)
+            self.wake(now + job.limit)
         if len(worker.jobs) == 1:
             worker.heard = worker.checked = now
             if worker.number in self._short:
-                self._wake(now + CHECK_SECONDS)
+                self.wake(now + CHECK_SECONDS)
 
     def finished(
         self,
@@ -329,7 +300,7 @@ class Scheduler(Generic[Job]):
         """A worker has no job any more."""
         worker.load = 0.0
         worker.called_back = False
-        self._not_short(worker)
+        self.not_short(worker)
         if worker.state is WorkerState.LEAVING:
             self._departures.append(worker.number)
         elif self.config.max_tasks is not None and worker.done >= self.config.max_tasks:
@@ -339,7 +310,12 @@ class Scheduler(Generic[Job]):
             self._idle.append(worker.number)
             self._wake_for_surplus(now)
 
-    def _not_short(self, worker: WorkerView[Job]) -> None:
+    def runs_short(self, worker: WorkerView[Job]) -> bool:
+        """Whether it runs jobs that are known to be short, and is not late with them."""
+        return worker.number in self._short
+
+    def not_short(self, worker: WorkerView[Job]) -> None:
+        """It does not run short jobs (any more), or is late with them."""
         self._short.pop(worker.number, None)
         if self._open is worker:
             self._open = None
@@ -380,7 +356,7 @@ class Scheduler(Generic[Job]):
         elif worker.state is WorkerState.LEAVING:
             self._leaving -= 1
         worker.step(WorkerState.GONE, now)
-        self._not_short(worker)
+        self.not_short(worker)
         self._incoming.discard(number)
         del self.workers[number]
         jobs = list(worker.jobs.values())
@@ -415,7 +391,7 @@ class Scheduler(Generic[Job]):
             self._departures.append(worker.number)
         worker.step(WorkerState.LEAVING, now)
         self._incoming.discard(worker.number)
-        self._not_short(worker)
+        self.not_short(worker)
         self._leaving += 1
 
     def departures(self) -> list[int]:
@@ -447,7 +423,7 @@ class Scheduler(Generic[Job]):
 
     def _wake_for_surplus(self, now: float) -> None:
         if self.active > self.config.min_workers:
-            self._wake(now + self.config.idle_seconds)
+            self.wake(now + self.config.idle_seconds)
 
     # --- new code ---
 
@@ -467,7 +443,7 @@ class Scheduler(Generic[Job]):
                 worker.step(WorkerState.IDLE, now)
                 self._idle.append(worker.number)
 
-    # --- stops, deadlines, and what takes too long ---
+    # --- what is not wanted any more, and what is due ---
 
     def cancel(self, job: Job, now: float) -> list[Action[Job]]:
         """Somebody does not want this job any more; it must not have been answered.
@@ -476,7 +452,7 @@ class Scheduler(Generic[Job]):
         answered by whoever asked. One that a worker has is stopped.
         """
         if job.state is JobState.GIVEN:
-            return [] if job.stop is not None else self._stop(job, "cancelled", now)
+            return [] if job.stop is not None else self._watch.stop(job, "cancelled", now)
         self._take_out(job)
         return []
 
@@ -488,22 +464,6 @@ class Scheduler(Generic[Job]):
         else:
             self._queue.remove()
 
-    def _stop(self, job: Job, reason: Literal["timeout", "cancelled"], now: float) -> list[Action[Job]]:
-        worker = self._view(job.worker)
-        job.stop = Stop(reason, now, now + job.stats.grace)
-        self._wake(job.stop.next_at)
-        actions: list[Action[Job]] = [Interrupt(worker.number, job)]
-        if len(worker.jobs) > 1:
-            actions += self._call_back(worker)
-        return actions
-
-    def _call_back(self, worker: WorkerView[Job]) -> list[Action[Job]]:
-        self._not_short(worker)
-        if worker.called_back:
-            return []
-        worker.called_back = True
-        return [CallBack(worker.number)]
-
     def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Job]]:
         """What has become due. `begun` tells which job a worker began last."""
         actions: list[Action[Job]] = []
@@ -513,69 +473,11 @@ class Scheduler(Generic[Job]):
         self.wake_at = inf
         for worker in self.workers.values():
             if worker.jobs:
-                actions += self._tick_worker(worker, now, begun)
+                actions += self._watch.look_at(worker, now, begun)
         self._retire_surplus(now)
         if self._deadlines.next is not None:
-            self._wake(self._deadlines.next)
+            self.wake(self._deadlines.next)
         return actions
-
-    def _tick_worker(
-        self, worker: WorkerView[Job], now: float, begun: Callable[[int], int]
-    ) -> list[Action[Job]]:
-        actions: list[Action[Job]] = []
-        for job in list(worker.jobs.values()):
-            if job.stop is not None:
-                actions += self._climb(worker, job, now, begun)
-        if worker.number in self._short:
-            actions += self._check_short(worker, now, begun(worker.number))
-        first = worker.first
-        if first is not None and first.limit is not None and first.stop is None:
-            due = first.started + first.limit
-            if due <= now:
-                actions += self._stop(first, "timeout", now)
-            else:
-                self._wake(due)
-        return actions
-
-    def _check_short(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
-        """Where a worker is late that runs short jobs, call back what it has not begun."""
-        if now < worker.checked + CHECK_SECONDS:
-            self._wake(worker.checked + CHECK_SECONDS)
-            return []
-        running = worker.jobs.get(begun)
-        if running is None or begun != worker.watched:
-            worker.watched = begun
-            worker.checked = now
-            self._wake(now + CHECK_SECONDS)
-            return []
-        running.stats.surprised()
-        self._not_short(worker)
-        return self._call_back(worker) if len(worker.jobs) > 1 else []
-
-    def _climb(
-        self, worker: WorkerView[Job], job: Job, now: float, begun: Callable[[int], int]
-    ) -> list[Action[Job]]:
-        """The next step towards the end of a job that is being stopped."""
-        stop = job.stop
-        assert stop is not None
-        if stop.next_at > now:
-            self._wake(stop.next_at)
-            return []
-        if stop.step is StopStep.RAISED:
-            stop.terminate(now)
-            self._wake(stop.next_at)
-            was_answered = job.state is JobState.DONE
-            if not was_answered:
-                job.state = check_job(job.state, JobState.DONE)
-                self.running -= 1
-            if begun(worker.number) != job.number:
-                return [] if was_answered else [Abandon(job)]
-            self.retire(worker.number, now)
-            return [Terminate(worker.number, job, was_answered)]
-        if stop.step is StopStep.TERMINATED and begun(worker.number) == job.number:
-            stop.kill()
-            return [Kill(worker.number)]
-        return []
 
     def _retire_surplus(self, now: float) -> None:
         """Let workers above the minimum leave that have been idle for too long."""
@@ -584,13 +486,14 @@ class Scheduler(Generic[Job]):
             worker = self.workers[number]
             due = worker.since + self.config.idle_seconds
             if due > now:
-                self._wake(due)
+                self.wake(due)
                 return
             self._leave(worker, now)
 
     # --- inside ---
 
-    def _wake(self, when: float) -> None:
+    def wake(self, when: float) -> None:
+        """Have `tick` called at this time, or earlier."""
         if when < self.wake_at:
             self.wake_at = when
 

@@ -265,6 +265,7 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     client.send(third.rpc("limited", "stand_deaf") | {"options": {"timeout": 1.0}})
     for gate in (first, second, third):
         gate.wait_until_entered()
+    (old,) = app.fork_servers()
     app.reload("two")
     client.send(cancel("c", "told"), cancel("d", "deaf"))
     assert drop.receive() == "TaskCancelled"
@@ -275,6 +276,7 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     assert [replies[name]["result"]["was"] for name in "cd"] == ["running"] * 2
     assert client.ask(bare("version")) == "two"
     app.daemon.wait_for_workers(3)
+    wait_for_exit(old)
     app.wait_until_the_old_is_gone()
 
 
