@@ -23,7 +23,19 @@ from taskd.scheduler.actions import Action, Expire
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.queue import Deadlines, JobQueue
-from taskd.scheduler.states import JobState, WorkerState, check_job
+from taskd.scheduler.states import (
+    BUSY,
+    DONE,
+    GIVEN,
+    GONE,
+    HELD,
+    IDLE,
+    LEAVING,
+    STANDBY,
+    STARTING,
+    WAITING,
+    check_job,
+)
 from taskd.scheduler.watch import CHECK_SECONDS, Watch
 from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
 
@@ -60,9 +72,7 @@ class Scheduler(Generic[Job]):
         """Jobs that workers have, and that are not answered."""
         self.wake_at = inf
         self._queue: JobQueue[Job] = JobQueue()
-        self._deadlines: Deadlines[Job] = Deadlines(
-            lambda job: job.state in (JobState.WAITING, JobState.HELD)
-        )
+        self._deadlines: Deadlines[Job] = Deadlines(lambda job: job.state in (WAITING, HELD))
         self._held: deque[Job] = deque()
         self._idle: list[int] = []
         self._short: dict[int, WorkerView[Job]] = {}
@@ -101,7 +111,7 @@ class Scheduler(Generic[Job]):
                 f"the queue is full: {self.config.max_queue} tasks are waiting",
                 retry_after=self._estimated_wait(),
             )
-        job.state = check_job(job.state, JobState.WAITING)
+        job.state = check_job(job.state, WAITING)
         self._queue.push(job)
         if deadline is not None:
             self._deadlines.add(deadline, job)
@@ -120,7 +130,7 @@ class Scheduler(Generic[Job]):
         """Let the jobs that were held wait again, ahead of the others, as they came."""
         while self._held:
             job = self._held.pop()
-            job.state = check_job(job.state, JobState.WAITING)
+            job.state = check_job(job.state, WAITING)
             self._queue.push_back(job)
 
     def drop_held(self) -> list[Job]:
@@ -128,7 +138,7 @@ class Scheduler(Generic[Job]):
         dropped = list(self._held)
         self._held.clear()
         for job in dropped:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
         return dropped
 
     def drop_waiting(self, unless: Collection[str] = ()) -> list[Job]:
@@ -142,7 +152,7 @@ class Scheduler(Generic[Job]):
             if job.stats.name in unless:
                 self._queue.push(job)
             else:
-                job.state = check_job(job.state, JobState.DONE)
+                job.state = check_job(job.state, DONE)
                 dropped.append(job)
         return dropped
 
@@ -150,7 +160,7 @@ class Scheduler(Generic[Job]):
         """The job of this number, where it has not been answered yet."""
         for worker in self.workers.values():
             job = worker.jobs.get(number)
-            if job is not None and job.state is JobState.GIVEN:
+            if job is not None and job.state is GIVEN:
                 return job
         return next((job for job in self.all_waiting if job.number == number), None)
 
@@ -171,7 +181,7 @@ class Scheduler(Generic[Job]):
         while (job := queue.first()) is not None:
             if job.is_held:
                 queue.take(job)
-                job.state = check_job(job.state, JobState.HELD)
+                job.state = check_job(job.state, HELD)
                 self._held.append(job)
                 continue
             worker = self._worker_for(job, now)
@@ -200,7 +210,7 @@ class Scheduler(Generic[Job]):
         if not self._idle:
             return None
         worker = self.workers[self._idle.pop()]
-        worker.step(WorkerState.BUSY, now)
+        worker.step(BUSY, now)
         if is_short:
             self._short[worker.number] = self._open = worker
         return worker
@@ -210,7 +220,7 @@ class Scheduler(Generic[Job]):
         return job.stats.is_short and (job.limit is None or job.limit >= BATCHED_LIMIT)
 
     def _give(self, worker: WorkerView[Job], job: Job, now: float) -> None:
-        job.state = check_job(job.state, JobState.GIVEN)
+        job.state = check_job(job.state, GIVEN)
         job.worker = worker.number
         job.attempt += 1
         job.started = now
@@ -256,12 +266,12 @@ class Scheduler(Generic[Job]):
         """A worker gives back jobs that it has not begun; those of them that are not to be run any more."""
         worker = self._view(number)
         jobs = [self._take_from(worker, job_number) for job_number in job_numbers]
-        cancelled = [job for job in jobs if job.state is JobState.GIVEN and job.stop is not None]
+        cancelled = [job for job in jobs if job.state is GIVEN and job.stop is not None]
         for job in cancelled:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
             self.running -= 1
         for job in reversed(jobs):
-            if job.state is JobState.GIVEN:
+            if job.state is GIVEN:
                 self._requeue(job)
         if not worker.jobs:
             self._free(worker, now)
@@ -284,14 +294,14 @@ class Scheduler(Generic[Job]):
             first.started = worker.heard = now
         else:
             self._free(worker, now)
-        if job.state is JobState.DONE:
+        if job.state is DONE:
             return None
-        job.state = check_job(job.state, JobState.DONE)
+        job.state = check_job(job.state, DONE)
         self.running -= 1
         return job
 
     def _requeue(self, job: Job) -> None:
-        job.state = check_job(job.state, JobState.WAITING)
+        job.state = check_job(job.state, WAITING)
         job.worker = 0
         self.running -= 1
         self._queue.push_back(job)
@@ -301,12 +311,12 @@ class Scheduler(Generic[Job]):
         worker.load = 0.0
         worker.called_back = False
         self.not_short(worker)
-        if worker.state is WorkerState.LEAVING:
+        if worker.state is LEAVING:
             self._departures.append(worker.number)
         elif self.config.max_tasks is not None and worker.done >= self.config.max_tasks:
             self._leave(worker, now)
         else:
-            worker.step(WorkerState.IDLE, now)
+            worker.step(IDLE, now)
             self._idle.append(worker.number)
             self._wake_for_surplus(now)
 
@@ -333,14 +343,14 @@ class Scheduler(Generic[Job]):
     def worker_ready(self, number: int, now: float) -> None:
         """A worker can take its first job, or could if its generation were in use."""
         worker = self._view(number)
-        if worker.state is WorkerState.LEAVING:
+        if worker.state is LEAVING:
             return
-        if worker.state is not WorkerState.STARTING:
+        if worker.state is not STARTING:
             raise StateError(f"worker {number} is ready for the second time")
         if number in self._incoming:
-            worker.step(WorkerState.STANDBY, now)
+            worker.step(STANDBY, now)
         else:
-            worker.step(WorkerState.IDLE, now)
+            worker.step(IDLE, now)
             self._idle.append(number)
             self._wake_for_surplus(now)
 
@@ -351,11 +361,11 @@ class Scheduler(Generic[Job]):
         (0 for none). What it had not begun waits again, ahead of the others.
         """
         worker = self._view(number)
-        if worker.state is WorkerState.IDLE:
+        if worker.state is IDLE:
             self._idle.remove(number)
-        elif worker.state is WorkerState.LEAVING:
+        elif worker.state is LEAVING:
             self._leaving -= 1
-        worker.step(WorkerState.GONE, now)
+        worker.step(GONE, now)
         self.not_short(worker)
         self._incoming.discard(number)
         del self.workers[number]
@@ -363,17 +373,17 @@ class Scheduler(Generic[Job]):
         was_begun = 0
         if begun in worker.jobs:
             was_begun = 1 + next(place for place, job in enumerate(jobs) if job.number == begun)
-        lost = [job for job in jobs[:was_begun] if job.state is JobState.GIVEN]
+        lost = [job for job in jobs[:was_begun] if job.state is GIVEN]
         for job in lost:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
             job.stats.lost += 1
             job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
-            if job.state is JobState.GIVEN and job.stop is None:
+            if job.state is GIVEN and job.stop is None:
                 self._requeue(job)
-            elif job.state is JobState.GIVEN:  # it was to be stopped, and has not begun
-                job.state = check_job(job.state, JobState.DONE)
+            elif job.state is GIVEN:  # it was to be stopped, and has not begun
+                job.state = check_job(job.state, DONE)
                 self.running -= 1
                 lost.append(job)
         return lost
@@ -381,15 +391,15 @@ class Scheduler(Generic[Job]):
     def retire(self, number: int, now: float) -> None:
         """Let a worker leave after the jobs that it has."""
         worker = self._view(number)
-        if worker.state is not WorkerState.LEAVING:
+        if worker.state is not LEAVING:
             self._leave(worker, now)
 
     def _leave(self, worker: WorkerView[Job], now: float) -> None:
-        if worker.state is WorkerState.IDLE:
+        if worker.state is IDLE:
             self._idle.remove(worker.number)
         if not worker.jobs:
             self._departures.append(worker.number)
-        worker.step(WorkerState.LEAVING, now)
+        worker.step(LEAVING, now)
         self._incoming.discard(worker.number)
         self.not_short(worker)
         self._leaving += 1
@@ -416,8 +426,8 @@ class Scheduler(Generic[Job]):
             jobs = len(self._queue)
             if first is not None and self._may_batch(first):
                 jobs = -(-jobs // MAX_BATCH)
-            starting = sum(view.state is WorkerState.STARTING for view in self.workers.values())
-            starting -= sum(self.workers[number].state is WorkerState.STARTING for number in self._incoming)
+            starting = sum(view.state is STARTING for view in self.workers.values())
+            starting -= sum(self.workers[number].state is STARTING for number in self._incoming)
             wanted = max(wanted, active - starting + jobs)
         return max(0, min(wanted, config.max_workers) - active)
 
@@ -430,17 +440,17 @@ class Scheduler(Generic[Job]):
     @property
     def standing_by(self) -> int:
         """How many workers of the next generation are ready."""
-        return sum(self.workers[number].state is WorkerState.STANDBY for number in self._incoming)
+        return sum(self.workers[number].state is STANDBY for number in self._incoming)
 
     def switch(self, generation: int, now: float) -> None:
         """Use the workers of `generation` from now on; the older ones leave after their jobs."""
         self.generation = generation
         self._incoming.clear()
         for worker in self.workers.values():
-            if worker.generation < generation and worker.state is not WorkerState.LEAVING:
+            if worker.generation < generation and worker.state is not LEAVING:
                 self._leave(worker, now)
-            elif worker.generation == generation and worker.state is WorkerState.STANDBY:
-                worker.step(WorkerState.IDLE, now)
+            elif worker.generation == generation and worker.state is STANDBY:
+                worker.step(IDLE, now)
                 self._idle.append(worker.number)
 
     # --- what is not wanted any more, and what is due ---
@@ -451,14 +461,14 @@ class Scheduler(Generic[Job]):
         One that waits is out of the queue when this returns, and is to be
         answered by whoever asked. One that a worker has is stopped.
         """
-        if job.state is JobState.GIVEN:
+        if job.state is GIVEN:
             return [] if job.stop is not None else self._watch.stop(job, "cancelled", now)
         self._take_out(job)
         return []
 
     def _take_out(self, job: Job) -> None:
-        was_held = job.state is JobState.HELD
-        job.state = check_job(job.state, JobState.DONE)
+        was_held = job.state is HELD
+        job.state = check_job(job.state, DONE)
         if was_held:
             self._held.remove(job)
         else:

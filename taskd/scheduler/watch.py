@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal
 
 from taskd.scheduler.actions import Abandon, Action, CallBack, Interrupt, Kill, Terminate
-from taskd.scheduler.states import JobState, StopStep, check_job
+from taskd.scheduler.states import DONE, StopStep, check_job
 from taskd.scheduler.workers import Job, Stop, WorkerView
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ class Watch(Generic[Job]):
         if stop.step is StopStep.RAISED:
             stop.terminate(now)
             self._scheduler.wake(stop.next_at)
-            was_answered = job.state is JobState.DONE
+            was_answered = job.state is DONE
             if not was_answered:
-                job.state = check_job(job.state, JobState.DONE)
+                job.state = check_job(job.state, DONE)
                 self._scheduler.running -= 1
             if not is_running:
                 return [] if was_answered else [Abandon(job)]

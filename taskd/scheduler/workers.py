@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
 from taskd.scheduler.functions import FunctionStats
-from taskd.scheduler.states import JobState, StopStep, WorkerState, check_stop, check_worker
+from taskd.scheduler.states import BUSY, STARTING, JobState, StopStep, WorkerState, check_stop, check_worker
 
 __all__ = ["SchedulableJob", "Stop", "WorkerView"]
 
@@ -88,7 +88,7 @@ class WorkerView(Generic[Job]):
     number: int
     generation: int
     since: float
-    state: WorkerState = WorkerState.STARTING
+    state: WorkerState = STARTING
     jobs: dict[int, Job] = field(default_factory=dict)
     load: float = 0.0
     heard: float = 0.0
@@ -115,6 +115,6 @@ class WorkerView(Generic[Job]):
             and self.load < BATCH_SECONDS
             and now - self.heard < FRESH_SECONDS
             and not self.called_back
-            and self.state is WorkerState.BUSY
+            and self.state is BUSY
             and (max_tasks is None or self.done + jobs < max_tasks)
         )
