@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.endings import Endings
+from taskd.endings import Endings, internal_error
 from taskd.errors import (
-    InternalError,
     InvalidParams,
     MethodNotFound,
     ShuttingDown,
@@ -21,7 +19,7 @@ from taskd.errors import (
     quoted,
 )
 from taskd.job import Caller, Job, run_message
-from taskd.messages import Call, Failure, Progress
+from taskd.messages import Failure, Progress
 from taskd.outcomes import cancelled_waiting, deadline_over
 from taskd.own import OwnMethods
 from taskd.pool.channel import (
@@ -32,13 +30,14 @@ from taskd.pool.channel import (
     Returned,
     Stopped,
 )
-from taskd.pool.pool import LostWorker, Pool, PoolConfig, WorkerMessage
+from taskd.pool.lost import LostWorker
+from taskd.pool.pool import Pool, PoolConfig, WorkerMessage
 from taskd.recycling import MemoryBound
 from taskd.reloading import Reload
 from taskd.scheduler import FunctionStats, JobState, Scheduler
 from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
 from taskd.scheduler.actions import Interrupt as InterruptAction
-from taskd.scheduler.scheduler import SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
 from taskd.status import Counts, ServerStatus, server_status
 from taskd.task import RESERVED, FunctionInfo
 from taskd.turns import Alarm, TurnEnd
@@ -150,7 +149,7 @@ class TaskServer:
             except TaskdError as error:
                 caller.answered(request, Failure.of(error))
             except Exception:
-                caller.answered(request, self._internal_error(request.call))
+                caller.answered(request, internal_error(request.call))
         self._soon()
 
     def resume(self) -> None:
@@ -203,15 +202,6 @@ class TaskServer:
         if asked is None or (limit is not None and limit <= asked):
             return limit
         return asked
-
-    def _internal_error(self, call: Call) -> Failure:
-        reference = uuid.uuid4().hex[:12]
-        _log.failure(
-            "a bug in taskd [{reference}], in a call of {function!r}",
-            reference=reference,
-            function=call.function,
-        )
-        return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
 
     def _cancel(self, job: Job) -> None:
         was_waiting = job.state is not JobState.GIVEN
