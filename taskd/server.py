@@ -345,7 +345,7 @@ class TaskServer:
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
-        generation = self._scheduler.workers[number].generation
+        worker = self._scheduler.workers[number]
         jobs = self._scheduler.worker_lost(number, lost.begun, now)
         for job in jobs:
             self._endings.lost(job, lost, now)
@@ -354,13 +354,13 @@ class TaskServer:
         _flush([job.caller for job in jobs])
         if self._memory is not None:
             self._memory.forget(number)
-        if not self.stopping:
+        if not self.stopping and not worker.dismissed:
             self.counts.workers_replaced += 1
         reload = self._reload
         if (
             reload is not None
             and reload.is_under_way
-            and reload.generation == generation
+            and reload.generation == worker.generation
             and not lost.was_ready
         ):
             self._fail_reload(f"a worker of the new code ended before it was ready: {lost.describe()}")

@@ -448,6 +448,7 @@ class Scheduler(Generic[Job]):
         self._incoming.clear()
         for worker in self.workers.values():
             if worker.generation < generation and worker.state is not LEAVING:
+                worker.dismissed = True
                 self._leave(worker, now)
             elif worker.generation == generation and worker.state is STANDBY:
                 worker.step(IDLE, now)
@@ -498,6 +499,7 @@ class Scheduler(Generic[Job]):
             if due > now:
                 self.wake(due)
                 return
+            worker.dismissed = True
             self._leave(worker, now)
 
     # --- inside ---
