@@ -289,8 +289,11 @@ class Scheduler(Generic[Job]):
         for job in reversed(jobs):
             if job.state is JobState.GIVEN:
                 self._requeue(job)
-        if not worker.jobs:
+        first = worker.first
+        if first is None:
             self._free(worker, now)
+        elif first.limit is not None:
+            self._wake(first.started + first.limit)
         return cancelled
 
     @staticmethod
@@ -308,6 +311,8 @@ class Scheduler(Generic[Job]):
         if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
             first.started = now
+            if first.limit is not None:
+                self._wake(now + first.limit)
         else:
             self._free(worker, now)
         if job.state is JobState.DONE:
