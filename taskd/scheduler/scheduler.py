@@ -381,6 +381,8 @@ class Scheduler(Generic[Job]):
             self._idle.remove(number)
         elif worker.state is WorkerState.LEAVING:
             self._leaving -= 1
+            if number in self._departures:
+                self._departures.remove(number)
         worker.step(WorkerState.GONE, now)
         self._not_short(worker)
         self._incoming.discard(number)
