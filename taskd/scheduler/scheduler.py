@@ -470,6 +470,8 @@ class Scheduler(Generic[Job]):
             elif worker.generation == generation and worker.state is WorkerState.STANDBY:
                 worker.step(WorkerState.IDLE, now)
                 self._idle.append(worker.number)
+        if self._idle:
+            self._wake_for_surplus(now)
 
     # --- stops, deadlines, and what takes too long ---
 
