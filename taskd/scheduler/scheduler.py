@@ -569,14 +569,12 @@ class Scheduler(Generic[Job]):
         if stop.step is StopStep.RAISED:
             stop.terminate(now)
             self._wake(stop.next_at)
-            was_answered = job.state is JobState.DONE
-            if not was_answered:
-                job.state = check_job(job.state, JobState.DONE)
-                self.running -= 1
+            job.state = check_job(job.state, JobState.DONE)
+            self.running -= 1
             if begun(worker.number) != job.number:
-                return [] if was_answered else [Abandon(job)]
+                return [Abandon(job)]
             self.retire(worker.number, now)
-            return [Terminate(worker.number, job, was_answered)]
+            return [Terminate(worker.number, job)]
         if stop.step is StopStep.TERMINATED and begun(worker.number) == job.number:
             stop.kill()
             return [Kill(worker.number)]
