@@ -276,16 +276,15 @@ class TaskServer:
                 case Abandon(job):
                     self._endings.end(job, cancelled_waiting(job))
                     ended.append(job)
-                case Terminate(worker, job, was_answered):
+                case Terminate(worker, job):
                     _task_log.warn(
                         "{function} #{job} has not ended within its grace: its process group is terminated",
                         function=job.stats.name,
                         job=job.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    if not was_answered:
-                        self._endings.terminated(job, now)
-                        ended.append(job)
+                    self._endings.terminated(job, now)
+                    ended.append(job)
                 case Kill(worker):
                     self._pool.signal(worker, SIGKILL)
         _flush([job.caller for job in ended])

@@ -273,8 +273,11 @@ class Scheduler(Generic[Job]):
         for job in reversed(jobs):
             if job.state is GIVEN:
                 self._requeue(job)
-        if not worker.jobs:
+        first = worker.first
+        if first is None:
             self._free(worker, now)
+        elif first.limit is not None:
+            self.wake(first.started + first.limit)
         return cancelled
 
     @staticmethod
@@ -292,6 +295,8 @@ class Scheduler(Generic[Job]):
         if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
             first.started = worker.heard = now
+            if first.limit is not None:
+                self.wake(now + first.limit)
         else:
             self._free(worker, now)
         if job.state is DONE:
@@ -365,6 +370,8 @@ class Scheduler(Generic[Job]):
             self._idle.remove(number)
         elif worker.state is LEAVING:
             self._leaving -= 1
+            if number in self._departures:
+                self._departures.remove(number)
         worker.step(GONE, now)
         self.not_short(worker)
         self._incoming.discard(number)
@@ -453,6 +460,8 @@ class Scheduler(Generic[Job]):
             elif worker.generation == generation and worker.state is STANDBY:
                 worker.step(IDLE, now)
                 self._idle.append(worker.number)
+        if self._idle:
+            self._wake_for_surplus(now)
 
     # --- what is not wanted any more, and what is due ---
 
