@@ -497,6 +497,24 @@ def test_many_in_a_row_leave_one_generation(make_app: Any) -> None:
     app.daemon.wait_for_family(3)
 
 
+def test_a_generation_that_is_gone_has_no_descriptor_left(make_app: Any) -> None:
+    app = make_app("--workers", "1")
+    app.daemon.wait_for_workers(1)
+    client = app.daemon.connect()
+    assert client.ask(bare("version")) == "one"
+    before = app.daemon.descriptors()
+    app.reload("two")
+    os.kill(app.daemon.wait_for_workers(1)[0]["pid"], signal.SIGKILL)
+    app.write_text("def")
+    app.tell()
+    app.wait_until_refused()
+    app.daemon.wait_for_workers(1)
+    app.daemon.wait_for_family(3)
+    # The turn that hears of a process's end sees to its descriptors.
+    assert client.ask(bare("version")) == "two"
+    assert app.daemon.descriptors() == before
+
+
 def test_a_stop_while_it_reloads_leaves_nothing(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     app.write("two", f"\nopen({gate.path!r}).read()\n")
