@@ -7,7 +7,7 @@ TASK_PORT ?= 12345
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
-.PHONY: demo test check format lowest clean
+.PHONY: demo test check format lowest bench profile clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
@@ -51,6 +51,14 @@ lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[test]'
 	$(VENV)-lowest/bin/python tests/run.py tests/live
+
+# taskd beside its peers: ARGS='--quick', ARGS='--only pipelined'. The peers get environments of their own.
+bench: $(VENV)/.demo
+	@$(BIN)/python -m bench.run $(ARGS)
+
+# Where the dispatcher's time goes under a load: SCENARIO=pipelined, single, each, websocket, one or naps.
+profile: $(VENV)/.demo
+	@$(BIN)/python -m bench.flame $(SCENARIO) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*

@@ -12,7 +12,7 @@ def echo(value: object) -> object:
 
 
 @task
-def nap(seconds: float) -> float:
-    """Sleep, as a task does that waits for another server."""
+def nap(number: int, seconds: float) -> int:
+    """Sleep, as a task does that waits for another server, and return the number that was given."""
     time.sleep(seconds)
-    return seconds
+    return number

@@ -4,7 +4,23 @@ An app module needs only what is exported here. Nothing of Twisted is imported
 by it, so that worker processes stay small.
 """
 
-from taskd.task import on_worker_start, on_worker_stop, progress, task
+from taskd.task import (
+    TaskCancelled,
+    TaskStopped,
+    TaskTimeout,
+    on_worker_start,
+    on_worker_stop,
+    progress,
+    task,
+)
 
-__all__ = ["on_worker_start", "on_worker_stop", "progress", "task"]
+__all__ = [
+    "TaskCancelled",
+    "TaskStopped",
+    "TaskTimeout",
+    "on_worker_start",
+    "on_worker_stop",
+    "progress",
+    "task",
+]
 __version__ = "0.1.0"

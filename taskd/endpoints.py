@@ -21,6 +21,7 @@ from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     SSL4ServerEndpoint,
@@ -31,10 +32,13 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IListeningPort,
     IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.internet.tcp import Port
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -64,6 +68,9 @@ KEEPALIVE_TRIES = 3
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
+PLAIN = ("tcp", "tcp6", "unix", "systemd")
+"""Kinds of server endpoints whose ports make the transports that their protocols have."""
+
 SERVER_FORMS = (
     "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
@@ -74,9 +81,13 @@ CLIENT_FORMS = (
 )
 
 
-def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, description: str, transport: Callable[..., Any] | None = None
+) -> IStreamServerEndpoint:
     """The endpoint that a server's endpoint string describes.
 
+    `transport` makes the transports of its plain connections, in the place of
+    Twisted's: see `twisted.internet.tcp.Port`. TLS keeps Twisted's.
     Raises `ValueError`, with the forms that are right, for a string that is none.
     """
     try:
@@ -87,6 +98,8 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         if kind == "unix" and "mode" not in named:
             more += ":mode=600"  # who may connect may run tasks
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
+        if transport is not None and kind in PLAIN:
+            endpoint = _PlainServer(endpoint, transport)
     except Exception as error:
         raise ValueError(
             f"{description!r} is no server endpoint ({_said(error)}); write {SERVER_FORMS}"
@@ -197,6 +210,35 @@ def keep_alive(handle: Any) -> None:
 
 
 # --- servers -----------------------------------------------------------------
+
+
+@implementer(IStreamServerEndpoint)
+class _PlainServer:
+    """An endpoint of Twisted's whose port makes its transports with `transport`."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, transport: Callable[..., Any]) -> None:
+        self._endpoint = endpoint
+        self._transport = transport
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
+        """Listen, as `endpoint`."""
+        listening: Deferred[IListeningPort] = self._endpoint.listen(protocolFactory)
+        return listening.addCallback(self._listening)
+
+    def _listening(self, port: IListeningPort) -> IListeningPort:
+        if isinstance(port, Port):
+            port.transport = self._transport  # type: ignore[assignment]  # Twisted types it by its own class
+            _no_delay(port.socket)
+        return port
+
+
+def _no_delay(listener: socket.socket) -> None:
+    """Have TCP send what is written without waiting for an answer to what it sent before.
+
+    What is set on a listening socket holds for all that it accepts.
+    """
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _ssl_server(

@@ -33,8 +33,24 @@ class ReplySender:
     Bytes are cut into slices of `SLICE`, unless `whole`: then each `send` is
     one message that must not be cut.
 
-    Registers itself as the transport's producer: nobody else may.
+    Registers itself as the transport's producer: nobody else may. After
+    `close` it keeps no reference to its owner.
     """
+
+    __slots__ = (
+        "_clock",
+        "_grace",
+        "_limit",
+        "_on_change",
+        "_on_stalled",
+        "_size",
+        "_slice",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_write",
+        "congested",
+    )
 
     def __init__(
         self,
@@ -56,7 +72,8 @@ class ReplySender:
         self._limit = limit
         self._grace = grace
         self._slice = sys.maxsize if whole else SLICE
-        self._unsent: deque[bytes] = deque()
+        # None until it is needed: an empty deque has 760 bytes, and most readers are never slow.
+        self._unsent: deque[bytes | memoryview] | None = None
         self._size = 0
         self._timer: IDelayedCall | None = None
         self.congested = False
@@ -77,7 +94,9 @@ class ReplySender:
         if not self.congested and len(data) <= self._slice:
             self._write(data)
             return
-        self._unsent.append(data)
+        if self._unsent is None:
+            self._unsent = deque()
+        self._unsent.append(data if len(data) <= self._slice else memoryview(data))
         self._size += len(data)
         if not self.congested:
             self._send_more()
@@ -89,13 +108,15 @@ class ReplySender:
         Where the reader does not take that within `grace` either, it is stalled.
         """
         self._transport.unregisterProducer()
-        if self._timer is None:
+        # `taskd.transports` says whether the kernel has it all; Twisted's transports do not.
+        if self._timer is None and not getattr(self._transport, "flushed", False):
             self._timer = self._clock.callLater(self._grace, self._stalled)
 
     def close(self) -> None:
         """The connection is gone."""
-        self._unsent.clear()
+        self._unsent = None
         self._size = 0
+        self._on_change = self._on_stalled = _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -107,7 +128,7 @@ class ReplySender:
                 self._unsent.appendleft(data[self._slice :])
                 data = data[: self._slice]
             self._size -= len(data)
-            self._write(data)
+            self._write(bytes(data))
 
     def _watch(self) -> None:
         """Have the timer run while, and only while, too much is unsent."""
@@ -139,3 +160,7 @@ class ReplySender:
     def stopProducing(self) -> None:
         """The connection is lost."""
         self.close()
+
+
+def _nothing() -> None:
+    """What a closed sender has to tell."""

@@ -112,7 +112,7 @@ class GatewayProtocol(TextServerProtocol):
     """One websocket. The rules of replies are `Session`'s, as on TCP."""
 
     factory: GatewayFactory
-    _session: Session | None = None
+    _session: Session[Request] | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Let the page in, or not."""

@@ -7,10 +7,10 @@ Arguments, results and ids stay the JSON text that they came in as
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from taskd.errors import TaskdError, exception_for
 
@@ -24,12 +24,21 @@ class Dialect(Enum):
     JSON_RPC = "JSON-RPC 2.0"
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a call is to be run. An unknown option is an error, never ignored."""
+PRIORITY = 5
+"""What a call that asks for none has, of 0 (first) to 9."""
 
-    timeout: float | None = None
-    deadline: float | None = None
-    priority: int = 5
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a call is to be run. An unknown option is an error, never ignored.
+
+    `timeout` is in seconds of run time, `deadline` in seconds from receipt,
+    after which a call that still waits is not started. `priority` is 0 (first)
+    to 9. `on_disconnect` says what becomes of the task when its caller goes.
+    """
+
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    deadline: Annotated[float, Meta(gt=0)] | None = None
+    priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     progress: bool = False
     on_disconnect: Literal["finish", "cancel"] = "finish"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from setproctitle import setproctitle
 from twisted.application.service import IService, Service
@@ -18,20 +21,23 @@ from twisted.internet.process import reapAllProcesses
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
 from taskd.endpoints import client_description, keep_alive, server_endpoint
 from taskd.errors import StartError
 from taskd.flow import MAX_UNSENT
-from taskd.gateway import Gateway, GatewayConfig, link_kind
 from taskd.pool.channel import Config
 from taskd.pool.pool import PoolConfig
-from taskd.scheduler import MAX_QUEUE
-from taskd.server import TaskServer
+from taskd.scheduler.scheduler import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
+from taskd.server import ServerConfig, TaskServer
 from taskd.tcp import TaskFactory, TcpLimits
-from taskd.web import Root
+from taskd.transports import ServerConnection
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import MAX_OUTSTANDING
+
+if TYPE_CHECKING:
+    # Imported where there is a gateway: without one, Autobahn and twisted.web
+    # would be 9 MiB and 0.1 s of the start for nothing.
+    from taskd.gateway import Gateway, GatewayConfig
 
 __all__ = ["Options", "ServiceConfig", "TaskdService", "makeService"]
 
@@ -45,6 +51,7 @@ FLUSH_TIMEOUT = 5.0
 """Seconds that clients have, at the end, to take the replies that they are owed."""
 
 NONE = "none"
+PER_MESSAGE = "per-message"
 
 _Result = TypeVar("_Result")
 
@@ -55,6 +62,55 @@ def default_workers() -> int:
 
 
 # --- options -----------------------------------------------------------------
+
+
+def worker_bounds(text: str) -> tuple[int, int]:
+    """The least and the most workers that ``MIN:MAX``, or one number, stands for. Raises `ValueError`."""
+    least, colon, most = str(text).partition(":")
+    bounds = (int(least), int(most)) if colon else (int(least), int(least))
+    if not 0 <= bounds[0] <= bounds[1] or bounds[1] < 1:
+        raise ValueError(text)
+    return bounds
+
+
+def _workers(text: str) -> tuple[int, int]:
+    try:
+        return worker_bounds(text)
+    except ValueError:
+        raise usage.UsageError(
+            f"--workers is a number of at least 1, or MIN:MAX with 0 <= MIN <= MAX, not {text!r}"
+        ) from None
+
+
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+def memory_size(text: str) -> int:
+    """The bytes that ``500M`` stands for (K, M and G are powers of 1024). Raises `ValueError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise ValueError(text)
+    return int(float(match[1]) * _SIZES[match[2].upper()])
+
+
+def _size(option: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            return memory_size(text)
+        except ValueError:
+            raise usage.UsageError(f"{option} is an amount of memory, as 500M or 2G, not {text!r}") from None
+
+    return convert
+
+
+def _above_zero(option: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        value = _number(option, float, 0)(text)
+        if not 0 < value < inf:
+            raise usage.UsageError(f"{option} is a number of seconds above 0, not {text!r}")
+        return value
+
+    return convert
 
 
 def _number(option: str, kind: type[int] | type[float], minimum: float) -> Callable[[str], float]:
@@ -81,12 +137,41 @@ class Options(usage.Options):
         [
             "workers",
             None,
-            default_workers(),
-            "Processes; default: ten for each CPU.",
-            _number("--workers", int, 1),
+            None,
+            "Processes: a number, or MIN:MAX to have as many as are needed. Default: ten for each CPU.",
+            _workers,
+        ],
+        [
+            "idle",
+            None,
+            IDLE_SECONDS,
+            "Seconds after which a process above MIN that has nothing to do ends.",
+            _above_zero("--idle"),
+        ],
+        [
+            "timeout",
+            None,
+            None,
+            "Seconds that a task may run for, where its function says nothing else.",
+            _above_zero("--timeout"),
+        ],
+        ["max-tasks", None, None, "Tasks after which a process is replaced.", _number("--max-tasks", int, 1)],
+        [
+            "max-memory",
+            None,
+            None,
+            "Memory, as 500M, above which a process is replaced after its task.",
+            _size("--max-memory"),
+        ],
+        [
+            "hard-memory",
+            None,
+            None,
+            "Memory, as 2G, that a process cannot have more of: its task fails.",
+            _size("--hard-memory"),
         ],
         ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
-        ["link", None, "per-message", "How the gateway connects to task servers: per-message, or pooled."],
+        ["link", None, PER_MESSAGE, "How the gateway connects to task servers: per-message, or pooled."],
         [
             "stop-timeout",
             None,
@@ -153,18 +238,27 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Fill in the defaults, and refuse what cannot work together."""
         self["app"] = self["app"] or ["taskd.apps.mail"]
+        self["workers"] = self["workers"] or (default_workers(), default_workers())
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
-        try:
-            self["link"] = link_kind(self["link"])
-        except ValueError as error:
-            raise usage.UsageError(f"--link: {error}") from None
+        self["link"] = _link(self["link"])
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["websocket"] and not self["listen"] and not self["task-server"]:
             raise usage.UsageError(
                 "--listen none: say with --task-server where the gateway's calls are to go"
             )
+
+
+def _link(text: str) -> str:
+    if text == PER_MESSAGE:
+        return text
+    from taskd.gateway import link_kind
+
+    try:
+        return link_kind(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--link: {error}") from None
 
 
 def _endpoints(option: str, given: list[str]) -> list[str]:
@@ -177,14 +271,16 @@ def _endpoints(option: str, given: list[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What a service is made of; no `listen` means no task server, no `websocket` no gateway."""
+    """What a service is made of; no `listen` means no task server, no `websocket` no gateway.
 
-    pool: PoolConfig
+    `gateway` is None where there is none.
+    """
+
+    server: ServerConfig
     listen: Sequence[str]
     websocket: Sequence[str]
-    gateway: GatewayConfig
+    gateway: GatewayConfig | None
     limits: TcpLimits
-    max_queue: int
     stop_timeout: float
 
     @classmethod
@@ -194,18 +290,44 @@ class ServiceConfig:
         apps = [
             str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]
         ]
-        config = Config(apps, directory, options["name"], options["max-message"], bool(options["tracebacks"]))
+        config = Config(
+            apps,
+            directory,
+            options["name"],
+            options["max-message"],
+            bool(options["tracebacks"]),
+            options["hard-memory"],
+        )
+        least, most = options["workers"]
+        max_memory = options["max-memory"]
         return cls(
-            pool=PoolConfig(options["workers"], config),
+            server=ServerConfig(
+                PoolConfig(most, config),
+                SchedulerConfig(
+                    min_workers=least,
+                    max_workers=most,
+                    max_queue=options["max-queue"],
+                    idle_seconds=options["idle"],
+                    max_tasks=options["max-tasks"],
+                    processors=len(os.sched_getaffinity(0)),
+                ),
+                timeout=options["timeout"],
+                max_memory=None if max_memory is None else max_memory // 1024,
+            ),
             listen=options["listen"],
             websocket=options["websocket"],
-            gateway=GatewayConfig(
-                options["task-server"], options["link"], options["allow-origin"], options["max-message"]
-            ),
+            gateway=_gateway_config(options) if options["websocket"] else None,
             limits=TcpLimits(options["max-message"], options["max-outstanding"], options["max-unsent"]),
-            max_queue=options["max-queue"],
             stop_timeout=options["stop-timeout"],
         )
+
+
+def _gateway_config(options: Options) -> GatewayConfig:
+    from taskd.gateway import GatewayConfig
+
+    return GatewayConfig(
+        options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+    )
 
 
 def makeService(options: Options) -> IService:
@@ -232,26 +354,23 @@ class TaskdService(Service):
         self._server: TaskServer | None = None
         self._tcp: TaskFactory | None = None
         self._gateway: Gateway | None = None
-        self._stopping = False
+        self._had_terminal = _has_terminal()
 
     def privilegedStartService(self) -> None:
         """Bind every port."""
         super().privilegedStartService()
         config = self._config
         if config.listen:
-            self._server = TaskServer(self._reactor, config.pool, config.max_queue)
+            self._server = TaskServer(self._reactor, config.server)
             self._tcp = TaskFactory(self._reactor, self._server, config.limits)
             for description in config.listen:
-                self._listen(description, self._tcp)
-        if config.websocket:
-            self._gateway = self._make_gateway()
+                self._listen(description, self._tcp, ServerConnection)
+        if config.gateway is not None:
+            self._gateway = self._make_gateway(config.gateway)
             for description in config.websocket:
-                site = Site(Root(self._gateway), reactor=self._reactor)
-                site.noisy = False
-                self._listen(description, site)
+                self._listen(description, _site(self._reactor, self._gateway))
 
-    def _make_gateway(self) -> Gateway:
-        config = self._config.gateway
+    def _make_gateway(self, config: GatewayConfig) -> Gateway:
         if not config.task_servers:
             server = client_description(self._ports[0].getHost())
             if server is None or self._config.listen[0].lower().startswith("ssl:"):
@@ -259,15 +378,18 @@ class TaskdService(Service):
                     f"taskd: the gateway cannot tell how to reach --listen {self._config.listen[0]}; "
                     "say it with --task-server (tls:HOST:PORT, with the name in the certificate)"
                 )
-            config = GatewayConfig([server], config.link, config.allow_origins, config.max_message)
+            config = replace(config, task_servers=[server])
         try:
             return config.start(self._reactor)
         except ValueError as error:
             raise StartError(f"taskd: --task-server {error}") from error
 
-    def _listen(self, description: str, factory: IProtocolFactory) -> None:
+    def _listen(
+        self, description: str, factory: IProtocolFactory, transport: Callable[..., Any] | None = None
+    ) -> None:
         try:
-            port = wait(self._reactor, server_endpoint(self._reactor, description).listen(factory))
+            endpoint = server_endpoint(self._reactor, description, transport)
+            port = wait(self._reactor, endpoint.listen(factory))
         except ValueError as error:
             raise StartError(f"taskd: {error}") from error
         except CannotListenError as error:
@@ -288,16 +410,30 @@ class TaskdService(Service):
         super().startService()
         if self._server is None:
             return
-        setproctitle(f"{self._config.pool.config.name}: daemon")
+        setproctitle(f"{self._config.server.pool.config.name}: daemon")
         started = self._server.start()
+        signal.signal(signal.SIGHUP, self._hung_up)
         if not self._reactor.running:
             wait(self._reactor, started)
+            # What is here now stays: no collection needs to look at it again.
+            gc.freeze()
         else:
             started.addErrback(self._cannot_start)
 
     def _cannot_start(self, failure: Failure) -> None:
         _log.critical("{error}", error=str(failure.value))
         self._reactor.stop()
+
+    def _hung_up(self, number: int, frame: object) -> None:
+        """SIGHUP: reload; or stop, where it says that our terminal is gone."""
+        self._reactor.callFromThread(self._reload_or_stop)
+
+    def _reload_or_stop(self) -> None:
+        if self._had_terminal and not _has_terminal():
+            _log.warn("the terminal is gone: stopping")
+            self._reactor.stop()
+        elif self._server is not None:
+            self._server.reload()
 
     async def _stop(self) -> None:
         """Take nothing more, wait for what runs, then end every process."""
@@ -350,6 +486,25 @@ class TaskdService(Service):
             self._tcp.abort()
         if self._server is not None:
             self._server.end_now()
+
+
+def _site(reactor: Any, gateway: Gateway) -> IProtocolFactory:
+    from twisted.web.server import Site
+
+    from taskd.web import Root
+
+    site = Site(Root(gateway), reactor=reactor)
+    site.noisy = False
+    return site
+
+
+def _has_terminal() -> bool:
+    """Whether this process can be reached from a terminal (tty(4): the device cannot be opened without)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _closed(port: IListeningPort) -> Deferred[None]:

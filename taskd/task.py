@@ -1,4 +1,4 @@
-"""What an app module imports: `task`, `progress` and the worker hooks.
+"""What an app module imports: `task`, `progress`, the worker hooks, and what stops a task.
 
 A task is a plain function, or an ``async def``. Its arguments arrive as JSON
 and are checked against its signature and converted by its annotations with
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -30,6 +31,9 @@ __all__ = [
     "Parameters",
     "Registry",
     "Task",
+    "TaskCancelled",
+    "TaskStopped",
+    "TaskTimeout",
     "on_worker_start",
     "on_worker_stop",
     "progress",
@@ -43,6 +47,32 @@ _Hook = TypeVar("_Hook", bound=Callable[[], object])
 
 RESERVED = "taskd."
 """Names that begin so are the server's own methods (docs/protocol.md)."""
+
+
+GRACE = 5.0
+"""Seconds that a stopped function has to clean up in, where it does not say otherwise:
+enough to roll back and to delete a file; whoever waits is not kept much longer."""
+
+
+# --- what stops a task -------------------------------------------------------
+
+
+class TaskStopped(BaseException):
+    """Raised inside a function that is to end now, whatever it is doing.
+
+    Not an `Exception`, as `asyncio.CancelledError` is none: code that catches
+    every error and goes on must not swallow it. A function may catch it to
+    clean up, for as long as its grace is; what it returns is not used. An
+    ``async def`` function gets `asyncio.CancelledError` in its place.
+    """
+
+
+class TaskTimeout(TaskStopped):
+    """The function has reached its time limit."""
+
+
+class TaskCancelled(TaskStopped):
+    """Somebody has cancelled the task."""
 
 
 # --- arguments ---------------------------------------------------------------
@@ -212,21 +242,31 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     """What `taskd.functions` tells of one function.
 
     `parameters` maps each name on the wire to its annotation, as text ("" for
-    none); `signature` is as a Python programmer would read it.
+    none); `signature` is as a Python programmer would read it. `timeout` is the
+    function's own time limit and `grace` what it has to clean up in, in seconds.
     """
 
     name: str
     signature: str
     summary: str
     parameters: dict[str, str]
+    timeout: float | None = None
+    grace: float = GRACE
 
 
 class Task:
-    """One registered function, under the name that it has on the wire."""
+    """One registered function, under the name that it has on the wire.
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    `timeout` and `grace` are in seconds; None for no limit of its own.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], timeout: float | None = None, grace: float = GRACE
+    ) -> None:
         self.name = name
         self.function = function
+        self.timeout = timeout
+        self.grace = grace
         self.is_async = inspect.iscoroutinefunction(function)
 
     @cached_property
@@ -252,6 +292,8 @@ class Task:
                 wire_name(parameter.name): _annotation_text(parameter.annotation)
                 for parameter in signature.parameters.values()
             },
+            timeout=self.timeout,
+            grace=self.grace,
         )
 
 
@@ -281,19 +323,31 @@ class Registry:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def add(self, function: Callable[..., Any], name: str | None = None) -> Task:
+    def add(
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        timeout: float | None = None,
+        grace: float | None = None,
+    ) -> Task:
         """Register `function` under `name` (default: its own).
 
         Raises `TypeError` for what can be no task, `ValueError` for a name
-        that is reserved, or taken by another function.
+        that is reserved, or taken by another function, and for a `timeout` or
+        a `grace` that is no number of seconds.
         """
+        if timeout is not None and not (_is_seconds(timeout) and timeout > 0):
+            raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        if grace is not None and not (_is_seconds(grace) and grace >= 0):
+            raise ValueError(f"grace is a number of seconds, 0 or more, not {grace!r}")
         if not callable(function) or inspect.isclass(function):
             raise TypeError(f"a task is a function, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function!r} is a generator; a task returns its result")
         if name is None and not hasattr(function, "__name__"):
             raise TypeError(f"{function!r} has no name of its own: give it one with name=")
-        added = Task(name if name is not None else function.__name__, function)
+        own_name = name if name is not None else function.__name__
+        added = Task(own_name, function, timeout, GRACE if grace is None else grace)
         if not added.name or added.name.startswith(RESERVED):
             raise ValueError(
                 f"a task cannot be named {added.name!r}: names in {RESERVED} are the server's own"
@@ -316,6 +370,10 @@ class Registry:
                 raise TypeError(f"task {entry.name!r} ({entry.where}): {error}") from error
 
 
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 registry = Registry()
 """Where `task` and the hooks register: a decorator in an app module has no
 argument to take a registry by. Everything else is handed the registry it uses."""
@@ -324,16 +382,27 @@ argument to take a registry by. Everything else is handed the registry it uses."
 @overload
 def task(function: _Function, /) -> _Function: ...
 @overload
-def task(*, name: str | None = None) -> Callable[[_Function], _Function]: ...
-def task(function: Any = None, /, *, name: str | None = None) -> Any:
+def task(
+    *, name: str | None = None, timeout: float | None = None, grace: float | None = None
+) -> Callable[[_Function], _Function]: ...
+def task(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    grace: float | None = None,
+) -> Any:
     """Register a function as a task; the function itself is returned unchanged.
 
-    Bare (``@task``) or with a name for the wire (``@task(name="mail.send")``).
-    Raises as `Registry.add` does.
+    Bare (``@task``), or with a `name` for the wire (``@task(name="mail.send")``),
+    or with a time limit: after `timeout` seconds `TaskTimeout` is raised in the
+    function, and where it has not ended `grace` seconds (`GRACE`) later, its
+    process is ended. Raises as `Registry.add` does.
     """
 
     def register(function: _Function) -> _Function:
-        registry.add(function, name)
+        registry.add(function, name, timeout, grace)
         return function
 
     return register if function is None else register(function)

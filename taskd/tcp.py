@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred, DeferredList
+from msgspec import Raw
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -12,11 +13,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.flow import MAX_UNSENT, STALL_GRACE, ReplySender
+from taskd.job import Job
 from taskd.lines import LinearLineReceiver
 from taskd.messages import Outcome, Progress
 from taskd.server import TaskServer
 from taskd.wire.framing import MAX_MESSAGE
-from taskd.wire.session import MAX_OUTSTANDING, Request, Session, too_large
+from taskd.wire.session import MAX_OUTSTANDING, Session, too_large
 
 __all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
 
@@ -41,11 +43,16 @@ class TcpLimits:
 class TaskProtocol(LinearLineReceiver):
     """One connection: lines in, replies out; the rules are `Session`'s.
 
-    Is the `taskd.server.Caller` of its requests. Tasks go on when their
-    connection is lost; their outcomes are then dropped.
+    Is the `taskd.job.Caller` of its requests. Tasks go on when their
+    connection is lost, unless they asked to be cancelled; their outcomes are
+    then dropped.
     """
 
     factory: TaskFactory
+    _reading = True
+    _closed = False
+    is_full = False
+    """Whether the client leaves too much unread."""
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -53,10 +60,7 @@ class TaskProtocol(LinearLineReceiver):
         limits = factory.limits
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
-        self._session = Session(limits.max_outstanding)
-        self._reading = True
-        self._closed = False
-        self._was_full = False
+        self._session: Session[Job] = Session(limits.max_outstanding, make_request=Job)
         self._sender = ReplySender(
             factory.clock,
             self.transport,
@@ -67,7 +71,7 @@ class TaskProtocol(LinearLineReceiver):
             grace=limits.stall_grace,
         )
         factory.connections.add(self)
-        self.gone: Deferred[None] = Deferred()
+        factory.server.connections += 1
 
     # --- what comes in ---
 
@@ -86,30 +90,32 @@ class TaskProtocol(LinearLineReceiver):
         self._session.end(self.unfinished)
         self._reading = False
         self.flush()
+        # It may be gone altogether: that cannot be told apart before it is written to.
+        self.factory.server.abandoned(list(self._session.under_way))
 
     def writeConnectionLost(self) -> None:
         """Our sending side is shut down; that happens only when the connection ends."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """The connection is gone; what still runs for it runs on."""
+        """The connection is gone; what still runs for it runs on, unless it is to be cancelled."""
         self._closed = True
         self._sender.close()
         self._check_full()
-        self.factory.connections.discard(self)
-        self.gone.callback(None)
+        self.factory.connection_lost(self)
+        self.factory.server.connections -= 1
+        self.factory.server.abandoned(list(self._session.under_way))
 
-    # --- `taskd.server.Caller` ---
+    # --- `taskd.job.Caller` ---
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the client leaves too much unread."""
-        return self._sender.full
+    def find(self, request_id: Raw) -> Job | None:
+        """The request under way that has this id."""
+        return self._session.find(request_id)
 
-    def answered(self, request: Request, outcome: Outcome) -> None:
+    def answered(self, request: Job, outcome: Outcome) -> None:
         """A request has ended."""
         self._session.answer(request, outcome)
 
-    def reported(self, request: Request, progress: Progress) -> None:
+    def reported(self, request: Job, progress: Progress) -> None:
         """A request is so far."""
         self._session.report(request, progress, congested=self._sender.congested)
 
@@ -137,8 +143,8 @@ class TaskProtocol(LinearLineReceiver):
             self._regulate()
 
     def _check_full(self) -> None:
-        was_full, self._was_full = self._was_full, self._sender.full
-        if was_full and not self._was_full:
+        was_full, self.is_full = self.is_full, self._sender.full
+        if was_full and not self.is_full:
             self.factory.server.resume()
 
     def _regulate(self) -> None:
@@ -180,6 +186,7 @@ class TaskFactory(ServerFactory):
         self.server = server
         self.limits = limits
         self.connections: set[TaskProtocol] = set()
+        self._finished: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol:  # type: ignore[override]
         """A protocol for one connection."""
@@ -188,11 +195,21 @@ class TaskFactory(ServerFactory):
         return protocol
 
     def finish(self) -> Deferred[None]:
-        """Close every connection behind what it is owed; fires when all are closed."""
-        connections = list(self.connections)
-        for connection in connections:
+        """Close every connection behind what it is owed; fires when all are closed. To be called once."""
+        self._finished = Deferred()
+        for connection in list(self.connections):
             connection.finish()
-        return DeferredList([connection.gone for connection in connections]).addCallback(lambda _: None)
+        self._check_finished()
+        return self._finished
+
+    def connection_lost(self, connection: TaskProtocol) -> None:
+        """One connection is gone."""
+        self.connections.discard(connection)
+        self._check_finished()
+
+    def _check_finished(self) -> None:
+        if self._finished is not None and not self.connections and not self._finished.called:
+            self._finished.callback(None)
 
     def abort(self) -> None:
         """Drop every connection that is left."""

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from taskd.client.links import Link, OnProgress
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
-from taskd.client.websocket import WebSocketLink
 from taskd.errors import WaitTimeout
 from taskd.messages import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
 from taskd.task import wire_name
@@ -43,6 +42,9 @@ class TaskClient:
         self._reactor = reactor
         self._link: Link
         if server.startswith(("ws://", "wss://")):
+            # Autobahn takes a while to import, and several MiB: only who speaks websocket pays for it.
+            from taskd.client.websocket import WebSocketLink
+
             self._link = WebSocketLink(reactor, server)
         elif link in _LINKS:
             self._link = _LINKS[link](reactor, server)

@@ -1,8 +1,8 @@
 """The fork server: imports the app once, and forks a worker whenever it is asked.
 
 ``python -P -m taskd.pool.forkserver``, started by the daemon with a unix
-socket as descriptor 3. It reads a `Config`, imports the app, answers `Loaded`
-or `LoadFailed`, and then serves `Fork` and `Kill` until the socket closes;
+socket as descriptor 3 and the board as 4. It reads a `Config`, imports the app, answers `Loaded`
+or `LoadFailed`, and then serves `Fork` and `Signal` until the socket closes;
 then it kills every worker that is left, with all the processes of its group.
 
 It imports no Twisted, has one thread, and freezes what it has imported, so
@@ -12,20 +12,27 @@ that its workers share that memory for as long as they live.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 import traceback
+from _socket import SocketType
 from collections import deque
 from contextlib import suppress
-from typing import NoReturn
+from faulthandler import register as register_stack
+from gc import enable as gc_enable
+from os import O_WRONLY, _exit, close, dup2, getppid, setpgid, write
+from os import open as open_file
+from typing import Any, NoReturn
 
-from setproctitle import setproctitle
-
+from taskd.pool.board import Board
 from taskd.pool.channel import (
+    BOARD,
     CONTROL,
     MAX_LINE,
     Config,
@@ -33,15 +40,17 @@ from taskd.pool.channel import (
     Fork,
     Forked,
     FromForkServer,
-    Kill,
     Loaded,
     LoadFailed,
+    Signal,
     decode_config,
     decode_to_fork_server,
     encode,
 )
 from taskd.pool.loading import AppError, load_apps
-from taskd.pool.worker import RECEIVE_SIZE, Worker
+from taskd.pool.oom import OomWatch
+from taskd.pool.title import setproctitle
+from taskd.pool.worker import RECEIVE_SIZE, Worker, rehearse
 from taskd.task import Registry, registry
 from taskd.wire.framing import LineSplitter
 
@@ -52,6 +61,8 @@ MAX_DESCRIPTORS = 64
 
 OOM_SCORE = b"500"
 """Of 1000: when memory runs out, the kernel takes a worker and not the daemon."""
+
+_SIGKILL, _SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -67,20 +78,25 @@ def die_with_parent(signal_number: int) -> None:
 
 
 class ForkServer:
-    """Serves one daemon over `control`, a connected unix stream socket."""
+    """Serves one daemon over `control`, a connected unix stream socket; `board` is shared with it."""
 
-    def __init__(self, control: socket.socket, registry: Registry) -> None:
+    def __init__(self, control: socket.socket, board: Board, registry: Registry) -> None:
         self._control = control
+        self._board = board
         self._closed = False
         self._registry = registry
         self._pid = os.getpid()
         self._splitter = LineSplitter(MAX_LINE)
         self._descriptors: deque[int] = deque()
         self._pids: dict[int, int] = {}
+        self._hard_memory: int | None = None
+        self._numpy_random: Any = None
         self._poll = select.poll()
         # By the descriptor of its process (pidfd_open(2)), which can be polled
         # for its end: no signal handler, which every worker would have to undo.
         self._numbers: dict[int, int] = {}
+        self._killed: set[int] = set()
+        self._oom = OomWatch()
 
     def load(self) -> Config | None:
         """Read the configuration and import the app; None where there is nothing to serve."""
@@ -102,11 +118,20 @@ class ForkServer:
 
     def serve(self, config: Config) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
+        self._hard_memory = config.hard_memory
+        rehearse(config)
+        setproctitle(f"{config.name}: fork server")
         # Made here, as is whatever else each worker would make alike: it shares it.
         worker = Worker(self._registry, config)
+        worker.prepare()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        gc.collect()
+        self._numpy_random = sys.modules.get("numpy.random")
+        # Its table of 16 KiB is made at the first use, and kept: let that be here.
+        faulthandler.register(signal.SIGTERM)
+        faulthandler.unregister(signal.SIGTERM)
+        # No collection before it (gc's documentation says why): it would make
+        # holes in what is shared, and the workers would fill them.
         gc.freeze()
         self._send(Loaded([task.describe() for task in self._registry]))
         control = self._control.fileno()
@@ -123,8 +148,15 @@ class ForkServer:
         for pid in self._pids.values():
             _signal_group(pid, signal.SIGKILL)
 
-    def _obey(self, orders: list[Fork | Kill], worker: Worker) -> None:
-        for born in self._fork([order.number for order in orders if isinstance(order, Fork)], worker):
+    def _obey(self, orders: list[Fork | Signal], worker: Worker) -> None:
+        for order in orders:
+            if isinstance(order, Fork):
+                self._note_born(self._fork(order.workers, worker))
+            elif order.number in self._pids:
+                self._signal(order)
+
+    def _note_born(self, workers: list[Forked]) -> None:
+        for born in workers:
             if born.pid is not None:
                 with suppress(OSError):
                     os.setpgid(born.pid, born.pid)
@@ -133,35 +165,50 @@ class ForkServer:
                 self._pids[born.number] = born.pid
                 self._poll.register(descriptor, select.POLLIN)
             self._send(born)
-        for order in orders:
-            if isinstance(order, Kill) and order.number in self._pids:
-                _signal_group(self._pids[order.number], order.signal)
 
-    def _fork(self, numbers: list[int], worker: Worker) -> list[Forked]:
-        """Fork a worker for each number, one right after the other.
+    def _signal(self, order: Signal) -> None:
+        pid = self._pids[order.number]  # it cannot be another's: it was not waited for yet
+        if order.signal == signal.SIGKILL:
+            self._killed.add(order.number)
+        if order.group:
+            _signal_group(pid, order.signal)
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(pid, order.signal)
+
+    def _fork(self, workers: list[tuple[int, int]], worker: Worker) -> list[Forked]:
+        """Fork a worker for each number and place, one right after the other.
 
         What we write to between two forks the workers do not share.
         """
-        born = []
-        for number in numbers:
-            channel, output = self._descriptors.popleft(), self._descriptors.popleft()
+        given = [self._descriptors.popleft() for _ in range(2 * len(workers))]
+        outcomes: list[int | OSError] = []
+        for index in range(len(workers)):
             try:
                 pid = os.fork()
             except OSError as error:
-                born.append(Forked(number, None, str(error)))
+                outcomes.append(error)
             else:
                 if pid == 0:
-                    self._become_worker(worker, channel, output)
-                born.append(Forked(number, pid))
-            os.close(channel)
-            os.close(output)
-        return born
+                    self._become_worker(worker, given, 2 * index, workers[index][1])
+                outcomes.append(pid)
+        for descriptor in given:
+            os.close(descriptor)
+        return [
+            Forked(number, None, str(outcome)) if isinstance(outcome, OSError) else Forked(number, outcome)
+            for (number, _), outcome in zip(workers, outcomes, strict=True)
+        ]
 
-    def _become_worker(self, worker: Worker, channel: int, output: int) -> NoReturn:
+    def _become_worker(self, worker: Worker, given: list[int], index: int, place: int) -> NoReturn:
+        """Run a worker with the two of `given` that begin at `index`; the others are its siblings'."""
         status = 1
         try:
-            self._leave_parent(output)
-            worker.run(socket.socket(fileno=channel))
+            self._leave_parent(given, index)
+            # The daemon's SIGTERM: say where the function was, then end of it.
+            register_stack(_SIGTERM, all_threads=False, chain=True)
+            if self._hard_memory is not None:
+                resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
+            worker.run(SocketType(fileno=given[index]), self._board, place)
             status = 0
         except BaseException:  # the process ends here, whatever it was
             traceback.print_exc()
@@ -169,27 +216,41 @@ class ForkServer:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
-            os._exit(status)
+            _exit(status)
 
-    def _leave_parent(self, output: int) -> None:
-        """Drop everything of the fork server that a worker must not have."""
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() != self._pid:
-            os._exit(1)  # it ended before the kernel was told
-        os.setpgid(0, 0)
-        self._control.close()
-        for descriptor in (*self._numbers, *self._descriptors):
-            os.close(descriptor)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.close(output)
+    def _leave_parent(self, given: list[int], index: int) -> None:
+        """Drop everything of the fork server that a worker must not have.
+
+        Plain calls of plain functions, since each worker has to itself the
+        pages of whatever is touched here, if only to count a reference.
+        """
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+        if getppid() != self._pid:
+            _exit(1)  # it ended before the kernel was told
+        setpgid(0, 0)
+        output = given[index + 1]
+        dup2(output, 1)
+        dup2(output, 2)
+        close(CONTROL)
+        for descriptor in self._numbers:
+            close(descriptor)
+        for descriptor in self._descriptors:
+            close(descriptor)
+        channel = given[index]
+        for descriptor in given:
+            if descriptor != channel:
+                close(descriptor)
+        gc_enable()
         # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
-        if (numpy_random := sys.modules.get("numpy.random")) is not None:
-            numpy_random.seed()
-        with suppress(OSError):
-            score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-            os.write(score, OOM_SCORE)
-            os.close(score)
+        if self._numpy_random is not None:
+            self._numpy_random.seed()
+        try:
+            score = open_file("/proc/self/oom_score_adj", O_WRONLY)
+            write(score, OOM_SCORE)
+            close(score)
+        except OSError:
+            pass
 
     def _reap(self, descriptor: int) -> None:
         number = self._numbers.pop(descriptor)
@@ -200,7 +261,12 @@ class ForkServer:
         # given to anybody else before it is waited for.
         _signal_group(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-        self._send(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+        code = os.waitstatus_to_exitcode(status)
+        out_of_memory = None
+        if code == -signal.SIGKILL:
+            out_of_memory = number not in self._killed and self._oom.has_struck()
+        self._killed.discard(number)
+        self._send(Exited(number, code, usage.ru_maxrss, out_of_memory))
 
     def _receive(self) -> list[bytes]:
         data, descriptors, _, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
@@ -221,6 +287,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 def main() -> int:
     """Run the fork server; the exit status is 1 where the app could not be loaded."""
+    gc.disable()  # the workers enable it: until they are forked there is little garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
     with suppress(PermissionError):
         os.setsid()
@@ -231,7 +298,11 @@ def main() -> int:
         return 1
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
-    server = ForkServer(control, registry)
+    board = Board(BOARD)
+    os.close(BOARD)
+    # What a crash leaves behind goes to stderr, which in a worker the daemon reads.
+    faulthandler.enable()
+    server = ForkServer(control, board, registry)
     try:
         config = server.load()
         if config is None:

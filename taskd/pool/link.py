@@ -16,15 +16,16 @@ from twisted.python.failure import Failure
 
 from taskd.lines import LinearLineReceiver
 from taskd.pool.channel import (
+    BOARD,
     CONTROL,
     MAX_LINE,
     Config,
     Exited,
     Fork,
     Forked,
-    Kill,
     Loaded,
     LoadFailed,
+    Signal,
     decode_from_fork_server,
     encode,
 )
@@ -33,6 +34,10 @@ from taskd.task import FunctionInfo
 __all__ = ["ForkServerLink", "ForkServerObserver"]
 
 _log = Logger(namespace="taskd.forkserver")
+
+MAX_FORKS = 64
+"""Workers forked in one go: each has two descriptors open in the fork server
+meanwhile, which may have no more than the usual 1024."""
 
 KILL_AFTER = 5.0
 """Seconds that a process has to exit in once it was told to."""
@@ -50,8 +55,8 @@ class ForkServerObserver(Protocol):
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
         """Worker `number` has begun; or, where `pid` is None, could not."""
 
-    def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
-        """Worker `number` has ended, and been waited for."""
+    def worker_exited(self, exited: Exited) -> None:
+        """A worker has ended, and been waited for."""
 
     def fork_server_ended(self, how: str) -> None:
         """The process is gone, and with it, soon, every worker that it forked."""
@@ -60,16 +65,18 @@ class ForkServerObserver(Protocol):
 class ForkServerLink(ProcessProtocol):
     """One fork server process, from its start to its end.
 
-    Starting it makes the process and sends it its configuration; `observer`
+    Starting it makes the process and sends it its configuration; `board` is a
+    descriptor of the memory that its workers share with the daemon; `observer`
     hears the rest. Its stderr and stdout, where an app prints at its import,
     go to the log.
     """
 
-    def __init__(self, reactor: Any, config: Config, observer: ForkServerObserver) -> None:
+    def __init__(self, reactor: Any, config: Config, board: int, observer: ForkServerObserver) -> None:
         self._reactor = reactor
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
         self._kill: interfaces.IDelayedCall | None = None
+        self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -86,7 +93,7 @@ class ForkServerLink(ProcessProtocol):
                 [sys.executable, "-P", "-m", "taskd.pool.forkserver"],
                 env=None,
                 path=config.directory,
-                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
+                childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno(), BOARD: board},
             )
 
     @property
@@ -94,16 +101,35 @@ class ForkServerLink(ProcessProtocol):
         """The process's id, None once it has ended."""
         return self._process.pid if self._process is not None else None
 
-    def fork(self, number: int, channel: int, output: int) -> None:
-        """Fork worker `number` with these descriptors; they must stay open until it is `worker_forked`."""
-        transport = self._control.transport
-        transport.sendFileDescriptor(channel)
-        transport.sendFileDescriptor(output)
-        transport.write(encode(Fork(number)))
+    def fork(self, number: int, place: int, channel: int, output: int) -> None:
+        """Fork worker `number`, for a place on the board, with these descriptors.
 
-    def kill(self, number: int, signal_number: int) -> None:
-        """Send a signal to the process group of a worker; nothing where it has ended."""
-        self._control.transport.write(encode(Kill(number, signal_number)))
+        They must stay open until it is `worker_forked`. What one turn of the
+        reactor asks for is forked in one go: what the fork server writes to
+        between two forks its workers do not share.
+        """
+        if not self._to_fork:
+            self._reactor.callLater(0, self._send_forks)
+        self._to_fork.append((number, place, channel, output))
+
+    def _send_forks(self) -> None:
+        transport = self._control.transport
+        while self._to_fork:
+            wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
+            for _, _, channel, output in wanted:
+                transport.sendFileDescriptor(channel)
+                transport.sendFileDescriptor(output)
+            # Each descriptor goes with a byte of what is written: of these there are enough.
+            transport.write(encode(Fork([(number, place) for number, place, _, _ in wanted])))
+
+    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
+        """Send a signal to a worker, or to its whole process group; nothing where it has ended.
+
+        Through the fork server, since no id can come to belong to another
+        process before a parent has waited for it.
+        """
+        self._send_forks()  # it may be one of these
+        self._control.transport.write(encode(Signal(number, signal_number, group)))
 
     def close(self, *, at_once: bool = False) -> None:
         """Let it end: it kills the workers that are left. `fork_server_ended` follows.
@@ -134,8 +160,8 @@ class ForkServerLink(ProcessProtocol):
                     self._observer.app_failed(reason)
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
-                case Exited(number, code, peak_kib):
-                    self._observer.worker_exited(number, code, peak_kib)
+                case Exited():
+                    self._observer.worker_exited(message)
 
     def outReceived(self, data: bytes) -> None:
         """What the app prints while it is imported."""
@@ -147,6 +173,7 @@ class ForkServerLink(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """It has ended, for whatever reason."""
         self._process = None
+        self._to_fork = []  # their descriptors will be closed
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         # What it said last may still be in the socket: read it to the end first.

@@ -1,4 +1,4 @@
-"""What workers print, on its way to the log."""
+"""What workers print, on its way to the log, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -11,16 +11,53 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-__all__ = ["OutputReader"]
+from taskd.pool.stacks import StackCatcher
+
+__all__ = ["LineRate", "OutputReader"]
 
 MAX_LINE = 8192
 """Bytes of one logged line; a longer one is cut into several."""
+
+LINES_PER_SECOND = 100.0
+"""Of one worker, in the long run: a hundred workers that print without end then
+cost the daemon less than one of its processors, and a log can still be read."""
+
+BURST = 1000
+"""Lines that may come at once: a traceback or a table is logged whole."""
+
+REST_SECONDS = 0.05
+"""Seconds for which a worker that prints too much is not read from: what it may
+write in that time fits the pipe, or else it waits."""
+
+
+PIPE_READS = 9
+"""Reads that empty a pipe: it holds 64 KiB (pipe(7)), and Twisted reads 8 KiB at a time."""
+
+
+class LineRate:
+    """How many lines may be logged: a bucket that holds `BURST` and fills by `LINES_PER_SECOND`."""
+
+    def __init__(self, now: float) -> None:
+        self._tokens = float(BURST)
+        self._at = now
+        self.left_out = 0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more line may be logged; those that may not are counted in `left_out`."""
+        self._tokens = min(self._tokens + (now - self._at) * LINES_PER_SECOND, BURST)
+        self._at = now
+        if self._tokens < 1:
+            self.left_out += 1
+            return False
+        self._tokens -= 1
+        return True
 
 
 class OutputReader(FileDescriptor):
     """Reads one worker's stdout and stderr from a pipe, and hands on its lines.
 
-    Owns the read end, `descriptor`, and closes it at its end.
+    Lines over the rate are left out; `deliver` is then given one that says how
+    many. Owns the read end, `descriptor`, and closes it at its end.
     """
 
     def __init__(self, reactor: Any, descriptor: int, deliver: Callable[[str], None]) -> None:
@@ -31,6 +68,9 @@ class OutputReader(FileDescriptor):
         self._rest = b""
         self._clock: IReactorTime = reactor
         self._count = 0
+        self._resting = False
+        self._rate = LineRate(self._clock.seconds())
+        self._stacks = StackCatcher()
         self.connected = 1
         self.startReading()
 
@@ -38,27 +78,53 @@ class OutputReader(FileDescriptor):
         """The pipe's read end, -1 once it is closed."""
         return self._descriptor
 
+    @property
+    def stack(self) -> list[str]:
+        """The stack that a crash has left, innermost frame first; see `StackCatcher`."""
+        return self._stacks.stack
+
     def doRead(self) -> Exception | None:
         """Called by the reactor when there is output."""
+        reason = self._read()
+        if self._rate.left_out and reason is None and not self._resting:
+            reason = self._read_pipe()
+            self._resting = True
+            self.stopReading()
+            self._clock.callLater(REST_SECONDS, self._rested)
+        return reason
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self.connected:
+            self.startReading()
+
+    def _read(self) -> Exception | None:
         reason: Exception | None = fdesc.readFromFD(self._descriptor, self._received)
         return reason
+
+    def _read_pipe(self) -> Exception | None:
+        """Read what is in the pipe; no more than it holds, however fast it is filled."""
+        for _ in range(PIPE_READS):
+            before = self._count
+            if (reason := self._read()) is not None:
+                return reason
+            if self._count == before:
+                break
+        return None
 
     def finish_job(self, *, more: bool) -> None:
         """A job has ended: what it wrote is delivered now, a last line without LF too.
 
         `more` tells whether there is anything still to be read.
         """
-        while more and self.connected:
-            more = self._read_once()
+        if more and self.connected:
+            self._read_pipe()
+        if not self._rest and not self._rate.left_out:
+            return
         if self._rest:
             self._line(self._rest)
             self._rest = b""
-
-    def _read_once(self) -> bool:
-        before = self._count
-        if self.doRead() is not None:
-            return False
-        return self._count > before
+        self._tell_left_out()
 
     def _received(self, data: bytes) -> None:
         self._count += len(data)
@@ -72,16 +138,23 @@ class OutputReader(FileDescriptor):
 
     def _line(self, line: bytes) -> None:
         for start in range(0, len(line), MAX_LINE) or (0,):
-            self._deliver(line[start : start + MAX_LINE].decode("utf-8", "backslashreplace").rstrip("\r"))
+            text = line[start : start + MAX_LINE].decode("utf-8", "backslashreplace").rstrip("\r")
+            self._stacks.line(text)
+            if self._rate.allows(self._clock.seconds()):
+                self._tell_left_out()
+                self._deliver(text)
+
+    def _tell_left_out(self) -> None:
+        if self._rate.left_out:
+            count, self._rate.left_out = self._rate.left_out, 0
+            self._deliver(f"({count} lines left out: over {LINES_PER_SECOND:.0f} a second)")
 
     def connectionLost(self, reason: Failure) -> None:
         """The worker has closed its end, or we give up: deliver the rest, close ours."""
         if not self.connected:
             return
         super().connectionLost(reason)
-        if self._rest:
-            self._line(self._rest)
-            self._rest = b""
+        self.finish_job(more=False)
         os.close(self._descriptor)
         self._descriptor = -1
 

@@ -1,8 +1,8 @@
-"""The daemon's side of the pool: as many workers as were asked for, always.
+"""The daemon's side of the pool: starts workers, talks to them, and tells what becomes of them.
 
 `PoolConfig` says what is wanted; `PoolConfig.start` makes a `Pool`, which
-tells its `PoolObserver` what happens. A worker that exits is replaced,
-whatever it was doing; a fork server that exits is started again.
+tells its `PoolObserver` what happens. How many workers there are to be, the
+observer decides. A fork server that exits is started again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
@@ -21,31 +21,43 @@ from twisted.logger import Logger
 
 from taskd.errors import StartError
 from taskd.pool.channel import (
+    POKE,
+    CallBack,
     Config,
     Done,
+    Exited,
     Failed,
+    Interrupt,
     Ready,
     Reported,
+    Returned,
     Run,
+    Stopped,
     decode_from_worker,
     encode,
+    encode_all,
 )
-from taskd.pool.link import KILL_AFTER, ForkServerLink
+from taskd.pool.generation import Generation
+from taskd.pool.link import KILL_AFTER
 from taskd.pool.output import OutputReader
 from taskd.pool.socket import WorkerSocket
 from taskd.task import FunctionInfo
 
-__all__ = ["LostWorker", "Pool", "PoolConfig", "PoolObserver"]
+__all__ = ["LostWorker", "Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
 
 _log = Logger(namespace="taskd.pool")
 _task_log = Logger(namespace="taskd.task")
 
 FIRST_DELAY = 0.1
-"""Seconds before a worker that died young is replaced; doubled each time."""
+"""Seconds for which no worker is started after one died young; doubled each time."""
 
 MAX_DELAY = 30.0
 """Seconds: the longest such delay. Long enough to do no harm, short enough
 that nobody restarts the server because it seems dead."""
+
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +65,28 @@ class LostWorker:
     """What is known of a worker that has ended.
 
     `code` is its exit status, or minus the signal, or None where the fork
-    server ended before it could say. `read_all` is False where the worker
-    had not read everything that it was sent. `peak_kib` is the most memory
-    that it had resident.
+    server ended before it could say. `begun` is the number of the job that it
+    began last. `peak_kib` is the most memory that it had resident.
+    `out_of_memory` tells whether the kernel killed it for lack of memory, None
+    where that cannot be known. `stack` is what a crash has left, innermost
+    frame first. `was_ready`: its start hooks had run.
     """
 
     code: int | None
+    begun: int = 0
     peak_kib: int | None = None
     reason: str = ""
-    read_all: bool = True
+    out_of_memory: bool | None = None
+    stack: tuple[str, ...] = ()
+    was_ready: bool = False
 
     def describe(self) -> str:
         """How it ended, in words."""
         if self.code is None:
             return self.reason
         if self.code < 0:
-            return f"killed by {signal_name(-self.code)}"
+            for_lack = ", the kernel was out of memory" if self.out_of_memory else ""
+            return f"killed by {signal_name(-self.code)}{for_lack}"
         return f"exit status {self.code}"
 
 
@@ -83,27 +101,33 @@ def signal_name(number: int) -> str:
 class PoolObserver(Protocol):
     """Who hears what the workers do. Numbers name workers, and are never used twice."""
 
-    def functions_loaded(self, functions: list[FunctionInfo]) -> None:
-        """The app is imported: these functions can be run."""
+    def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
+        """The app is imported: workers of this generation can be started."""
 
-    def worker_started(self, number: int) -> None:
-        """A worker is being started."""
+    def code_failed(self, generation: int, reason: str) -> None:
+        """The app of the next generation cannot be used; the current one goes on."""
+
+    def can_start_workers(self) -> None:
+        """Workers can be started again, which they could not for a while."""
 
     def worker_ready(self, number: int) -> None:
         """A worker can be sent its first job."""
 
-    def worker_said(self, number: int, messages: list[Done | Failed | Reported]) -> None:
+    def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
         """What a worker sent, in order."""
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended, and everything that it sent has been handed over."""
 
+    def job_name(self, number: int, job: int) -> str:
+        """A job that a worker has, for the log; "" for one that has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """The pool that is wanted: `workers` processes which run the app's functions."""
+    """The pool that is wanted: at most `max_workers` processes at once which run the app's functions."""
 
-    workers: int
+    max_workers: int
     config: Config
 
     def start(self, reactor: Any, observer: PoolObserver) -> Pool:
@@ -112,26 +136,17 @@ class PoolConfig:
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
-    """The place of one worker: who has it, and how many died young in it lately."""
-
-    worker: _Worker | None = None
-    died_young: int = 0
-    retry: IDelayedCall | None = None
-
-
-@dataclass(slots=True, eq=False)
 class _Worker:
     """One worker process, from the request to fork it until its last trace is gone."""
 
     number: int
-    slot: _Slot
+    generation: Generation
     channel: WorkerSocket
     output: OutputReader
-    descriptors: tuple[int, int]
+    descriptors: tuple[int, ...]
     pid: int | None = None
     was_ready: bool = False
-    job: str = ""
+    was_ended: bool = False
     gone: Deferred[None] = field(default_factory=Deferred)
     exit: LostWorker | None = None
     kill: IDelayedCall | None = None
@@ -146,130 +161,36 @@ class Pool:
         self._observer = observer
         self._workers: dict[int, _Worker] = {}
         self._last_number = 0
-        self._slots = [_Slot() for _ in range(wanted.workers)]
+        self._died_young = 0
+        self._rest: IDelayedCall | None = None
         self._stopping = False
         self._failures = 0
         self._retry: IDelayedCall | None = None
-        self._load_error: str | None = None
         self._has_loaded = False
-        self._can_fork = False
-        self._fork_server_gone: Deferred[None] = Deferred()
+        self._generations: dict[int, Generation] = {}
+        self._all_ended: Deferred[None] = Deferred()
         self.loaded: Deferred[None] = Deferred()
-        self._fork_server: ForkServerLink | None = None
-        self._start_fork_server()
+        self._last_generation = 0
+        self._next: Generation | None = None
+        self._current: Generation | None = self._new_generation()
 
-    # --- what the server asks for ---
+    # --- workers: what the server asks for ---
 
-    def send(self, number: int, run: Run) -> None:
-        """Give a worker a job."""
-        worker = self._workers[number]
-        worker.job = f"{run.function} #{run.job}"
-        worker.channel.send(encode(run))
+    def start_worker(self, generation: int) -> int | None:
+        """Start a worker of this generation; its number.
 
-    def kill(self, number: int, signal_number: int = signal.SIGKILL) -> None:
-        """Send a signal to a worker's process group, and end what it started with it."""
-        if self._fork_server is not None and number in self._workers:
-            self._fork_server.kill(number, signal_number)
-
-    def pid(self, number: int) -> int | None:
-        """The process id of a worker, None where it has none (yet, or any more)."""
-        worker = self._workers.get(number)
-        return worker.pid if worker is not None else None
-
-    def stop(self) -> Deferred[None]:
-        """Let every worker end in order, and the fork server after them.
-
-        A worker that has not ended after `KILL_AFTER` seconds is killed.
-        Fires when no process is left. To be called once.
+        None where that cannot be done now: `PoolObserver.can_start_workers` follows.
         """
-        self._stopping = True
-        for slot in self._slots:
-            if slot.retry is not None:
-                slot.retry.cancel()
-                slot.retry = None
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        for worker in self._workers.values():
-            worker.channel.end_sending()
-            self._kill_later(worker)
-        everyone = DeferredList([worker.gone for worker in self._workers.values()])
-        return everyone.addCallback(lambda _: self._stop_fork_server())
-
-    def end_now(self) -> None:
-        """Kill every worker; for use during `stop`, which then fires soon."""
-        for number in self._workers:
-            self.kill(number)
-
-    def _stop_fork_server(self) -> Deferred[None] | None:
-        if self._fork_server is None:
+        of = self._generations.get(generation)
+        if of is None or not of.has_place or self._stopping or self._rest is not None:
             return None
-        self._fork_server.close(at_once=not self._can_fork)
-        return self._fork_server_gone
-
-    # --- the fork server ---
-
-    def _start_fork_server(self) -> None:
-        self._retry = None
-        self._load_error = None
-        self._fork_server = ForkServerLink(self._reactor, self._wanted.config, self)
-
-    def app_loaded(self, functions: list[FunctionInfo]) -> None:
-        """The fork server is ready: fill every slot."""
-        self._has_loaded = self._can_fork = True
-        self._observer.functions_loaded(functions)
-        if self._stopping:
-            return
-        for slot in self._slots:
-            if slot.worker is None and slot.retry is None:
-                self._start_worker(slot)
-        if not self.loaded.called:
-            self.loaded.callback(None)
-
-    def app_failed(self, reason: str) -> None:
-        """The app cannot be imported; `fork_server_ended` follows."""
-        self._load_error = reason
-        if self._has_loaded:  # else it ends the start, which says so
-            _log.error("{reason}", reason=reason)
-
-    def fork_server_ended(self, how: str) -> None:
-        """Start another one, unless the first could not even load the app."""
-        self._fork_server = None
-        self._can_fork = False
-        for worker in list(self._workers.values()):
-            if worker.pid is not None:
-                # The kernel ends the workers; what their tasks have started, nobody but us.
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(worker.pid, signal.SIGKILL)
-            if worker.exit is None:
-                self._note_exit(worker, LostWorker(None, reason=f"the fork server ended ({how})"))
-        if self._stopping:
-            if not self.loaded.called:
-                self.loaded.errback(StartError("taskd: stopped while the app was being imported"))
-            self._fork_server_gone.callback(None)
-            return
-        if not self._has_loaded:
-            reason = self._load_error or f"the fork server ended while it imported the app ({how})"
-            self.loaded.errback(StartError(f"taskd: {reason}"))
-            return
-        delay = _backoff(self._failures)
-        self._failures += 1
-        _log.error("the fork server ended ({how}); another one starts in {delay} s", how=how, delay=delay)
-        self._retry = self._reactor.callLater(delay, self._start_fork_server)
-
-    # --- workers ---
-
-    def _start_worker(self, slot: _Slot) -> None:
-        slot.retry = None
-        if self._fork_server is None or not self._can_fork or self._stopping:
-            return  # `app_loaded` fills the slots that are empty
         try:
             ours, theirs = socket.socketpair()
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:  # too many open files, say: there may be fewer in a while
             _log.error("a worker cannot be started: {error}", error=error)
-            self._replace(slot, young=True)
-            return
+            self._rest_a_while()
+            return None
         self._last_number += 1
         number = self._last_number
         channel = WorkerSocket(
@@ -279,10 +200,181 @@ class Pool:
             lambda: self._channel_closed(number),
         )
         output = OutputReader(self._reactor, read_end, lambda line: self._log_output(number, line))
-        worker = _Worker(number, slot, channel, output, (theirs.detach(), write_end))
-        slot.worker = self._workers[number] = worker
-        self._observer.worker_started(number)
-        self._fork_server.fork(number, *worker.descriptors)
+        worker = _Worker(number, of, channel, output, (theirs.detach(), write_end))
+        self._workers[number] = worker
+        channel_end, output_end = worker.descriptors
+        of.fork(number, channel_end, output_end)
+        return number
+
+    def send(self, number: int, runs: list[Run]) -> None:
+        """Give a worker jobs, in this order."""
+        self._workers[number].channel.send(encode_all(runs))
+
+    def call_back(self, number: int) -> None:
+        """Have a worker return the jobs that it has not begun."""
+        self._tell(number, CallBack())
+
+    def interrupt(self, number: int, message: Interrupt) -> None:
+        """Have a worker interrupt the function of a job."""
+        self._tell(number, message)
+
+    def _tell(self, number: int, message: CallBack | Interrupt) -> None:
+        worker = self._workers[number]
+        worker.channel.send(encode(message))
+        worker.generation.signal(number, POKE, group=False)
+
+    def signal(self, number: int, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal to a worker's process group."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            worker.generation.signal(number, signal_number, group=True)
+
+    def end_worker(self, number: int) -> None:
+        """Let a worker end in order, once it has done what it has been given."""
+        worker = self._workers[number]
+        worker.was_ended = True
+        worker.channel.end_sending()
+        if worker.kill is None:
+            self._kill_later(worker)
+
+    def pid(self, number: int) -> int | None:
+        """The process id of a worker, None where it has none (yet, or any more)."""
+        worker = self._workers.get(number)
+        return worker.pid if worker is not None else None
+
+    def memory_kib(self, number: int) -> int | None:
+        """The memory that a worker has resident, in KiB; None where that cannot be told."""
+        pid = self.pid(number)
+        if pid is None:
+            return None
+        try:
+            with open(f"/proc/{pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * _PAGE_KIB
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def begun(self, number: int) -> int:
+        """The number of the job that a worker began last, 0 for none."""
+        return self._workers[number].generation.begun(number)
+
+    # --- generations ---
+
+    def reload(self) -> int | None:
+        """Import the app anew, beside what runs; the number of the generation that it will be.
+
+        `PoolObserver.code_loaded` or `code_failed` follows. One that is under
+        way is given up. None where there is nothing to be reloaded yet.
+        """
+        if not self._has_loaded or self._stopping:
+            return None
+        self.abandon_next()
+        self._next = self._new_generation()
+        return self._next.number
+
+    def abandon_next(self) -> None:
+        """Give up the generation that is not in use yet, if there is one."""
+        if self._next is not None:
+            abandoned, self._next = self._next, None
+            abandoned.close()
+
+    def switch(self) -> None:
+        """Start workers of the next generation from now on; the older one ends with its last worker."""
+        assert self._next is not None
+        old, self._current, self._next = self._current, self._next, None
+        if old is not None and old.is_empty:
+            old.close()
+        if self._retry is not None:  # the old code's fork server had died
+            self._retry.cancel()
+            self._retry = None
+
+    def _new_generation(self) -> Generation:
+        self._retry = None
+        self._last_generation += 1
+        generation = Generation(
+            self._reactor, self._last_generation, self._wanted.config, self._wanted.max_workers, self
+        )
+        self._generations[generation.number] = generation
+        return generation
+
+    def _restart(self) -> None:
+        self._current = self._new_generation()
+
+    def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
+        """Its workers can be forked."""
+        self._has_loaded = True
+        if self._stopping:
+            return
+        self._observer.code_loaded(generation.number, functions)
+        if not self.loaded.called:
+            self.loaded.callback(None)
+
+    def generation_ended(self, generation: Generation, how: str) -> None:
+        """Start another one, unless the first could not even load the app, or it was to end."""
+        del self._generations[generation.number]
+        for worker in list(self._workers.values()):
+            if worker.generation is generation:
+                self._lose_with_fork_server(worker, how)
+        reason = generation.load_error or f"the fork server ended while it imported the app ({how})"
+        if self._stopping:
+            if not self.loaded.called:
+                self.loaded.errback(StartError("taskd: stopped while the app was being imported"))
+            self._check_all_ended()
+        elif not self._has_loaded:
+            self.loaded.errback(StartError(f"taskd: {reason}"))
+        elif generation is self._next:
+            self._next = None
+            self._observer.code_failed(generation.number, reason)
+        elif generation is self._current:
+            self._current = None
+            delay = _backoff(self._failures)
+            self._failures += 1
+            if generation.load_error:
+                _log.error("{reason}", reason=reason)
+            _log.error("the fork server ended ({how}); another one starts in {delay} s", how=how, delay=delay)
+            self._retry = self._reactor.callLater(delay, self._restart)
+
+    def _lose_with_fork_server(self, worker: _Worker, how: str) -> None:
+        if worker.pid is not None:
+            # The kernel ends the workers; what their tasks have started, nobody but us.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGKILL)
+        if worker.exit is None:
+            self._note_exit(worker, LostWorker(None, reason=f"the fork server ended ({how})"))
+
+    # --- the end ---
+
+    def stop(self) -> Deferred[None]:
+        """Let every worker end in order, and the fork servers after them.
+
+        A worker that has not ended after `KILL_AFTER` seconds is killed.
+        Fires when no process is left. To be called once.
+        """
+        self._stopping = True
+        for timer in (self._rest, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._rest = self._retry = None
+        for worker in list(self._workers.values()):
+            self.end_worker(worker.number)
+        everyone = DeferredList([worker.gone for worker in self._workers.values()])
+        return everyone.addCallback(lambda _: self._stop_fork_servers())
+
+    def end_now(self) -> None:
+        """Kill every worker; for use during `stop`, which then fires soon."""
+        for number in self._workers:
+            self.signal(number)
+
+    def _stop_fork_servers(self) -> Deferred[None]:
+        for generation in self._generations.values():
+            generation.close()
+        self._check_all_ended()
+        return self._all_ended
+
+    def _check_all_ended(self) -> None:
+        if not self._generations and not self._workers and not self._all_ended.called:
+            self._all_ended.callback(None)
+
+    # --- what becomes of a worker ---
 
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
         """The fork server has its copies of the descriptors: ours can go."""
@@ -293,9 +385,10 @@ class Pool:
             _log.error("a worker cannot be started: {reason}", reason=reason)
             self._note_exit(worker, LostWorker(None, reason=f"fork: {reason}"))
 
-    def worker_exited(self, number: int, code: int, peak_kib: int) -> None:
+    def worker_exited(self, exited: Exited) -> None:
         """The process is gone; what it sent may still be in the socket."""
-        self._note_exit(self._workers[number], LostWorker(code, peak_kib))
+        lost = LostWorker(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
+        self._note_exit(self._workers[exited.number], lost)
 
     def _note_exit(self, worker: _Worker, ending: LostWorker) -> None:
         worker.exit = ending
@@ -311,30 +404,29 @@ class Pool:
     def _close_descriptors(worker: _Worker) -> None:
         for descriptor in worker.descriptors:
             os.close(descriptor)
-        worker.descriptors = ()  # type: ignore[assignment]
+        worker.descriptors = ()
 
-    def _channel_said(self, number: int, lines: list[bytes]) -> None:
+    def _channel_said(self, number: int, lines: bytes) -> None:
         """Hand on what a worker sent; one that sends nonsense is killed."""
         worker = self._workers[number]
-        messages: list[Done | Failed | Reported] = []
-        for line in lines:
-            try:
-                message = decode_from_worker(line)
-            except msgspec.DecodeError:
-                _log.critical(
-                    "worker {number} sent what no worker sends: {line!r}", number=number, line=line[:200]
-                )
-                self.kill(number)
-                break
-            if isinstance(message, Ready):
+        try:
+            said = decode_from_worker(lines)
+        except msgspec.DecodeError:
+            _log.critical(
+                "worker {number} sent what no worker sends: {lines!r}", number=number, lines=lines[:200]
+            )
+            self.signal(number)
+            return
+        messages: list[WorkerMessage] = []
+        for message in said:
+            if type(message) is Ready:
                 worker.was_ready = True
-                worker.slot.died_young = self._failures = 0
+                self._died_young = self._failures = 0
                 self._observer.worker_ready(number)
-                continue
-            if type(message) is not Reported:
-                worker.output.finish_job(more=message.output)
-                worker.job = ""
-            messages.append(message)
+            else:
+                if isinstance(message, Done | Failed | Stopped):
+                    worker.output.finish_job(more=message.output)
+                messages.append(message)
         if messages:
             self._observer.worker_said(number, messages)
 
@@ -347,37 +439,59 @@ class Pool:
             self._kill_later(worker)
 
     def _kill_later(self, worker: _Worker) -> None:
-        worker.kill = self._reactor.callLater(KILL_AFTER, self.kill, worker.number)
+        worker.kill = self._reactor.callLater(KILL_AFTER, self.signal, worker.number)
 
     def _bury(self, worker: _Worker) -> None:
-        """Nothing more will come from this worker: tell, and replace it."""
+        """Nothing more will come from this worker: tell so."""
         assert worker.exit is not None
         worker.output.close()
         if worker.kill is not None and worker.kill.active():
             worker.kill.cancel()
-        lost = replace(worker.exit, read_all=worker.channel.read_all)
+        generation = worker.generation
+        self._hand_on_kept(worker)
+        lost = replace(
+            worker.exit,
+            begun=generation.begun(worker.number),
+            stack=tuple(worker.output.stack),
+            was_ready=worker.was_ready,
+        )
         del self._workers[worker.number]
-        slot = worker.slot
-        slot.worker = None
+        generation.forget(worker.number)
+        if lost.code != 0 or not worker.was_ended:
+            _log.warn(
+                "worker {number} (process {pid}) ended: {how}",
+                number=worker.number,
+                pid=worker.pid,
+                how=lost.describe(),
+            )
+        if not worker.was_ready and not self._stopping and generation is self._current:
+            self._rest_a_while()
+        if generation.is_empty and generation not in (self._current, self._next) and generation.can_fork:
+            generation.close()
         self._observer.worker_lost(worker.number, lost)
-        if not self._stopping:
-            if lost.code != 0 or worker.job:
-                _log.warn(
-                    "worker {number} (process {pid}) ended: {how}",
-                    number=worker.number,
-                    pid=worker.pid,
-                    how=lost.describe(),
-                )
-            self._replace(slot, young=not worker.was_ready)
         worker.gone.callback(None)
 
-    def _replace(self, slot: _Slot, *, young: bool) -> None:
-        if not young:
-            self._start_worker(slot)
-            return
-        delay = _backoff(slot.died_young)
-        slot.died_young += 1
-        slot.retry = self._reactor.callLater(delay, self._start_worker, slot)
+    def _hand_on_kept(self, worker: _Worker) -> None:
+        """Jobs may be over whose outcomes it had not sent yet."""
+        messages = decode_from_worker(worker.generation.kept(worker.number))
+        unknown: list[WorkerMessage] = [
+            message
+            for message in messages
+            if isinstance(message, Done | Failed | Stopped)
+            and self._observer.job_name(worker.number, message.job)
+        ]
+        if unknown:
+            self._observer.worker_said(worker.number, unknown)
+
+    def _rest_a_while(self) -> None:
+        """Start no worker for a growing while: those of late died young, or could not be started."""
+        if self._rest is None:
+            self._rest = self._reactor.callLater(_backoff(self._died_young), self._rested)
+            self._died_young += 1
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._observer.can_start_workers()
 
     def _log_output(self, number: int, line: str) -> None:
         worker = self._workers[number]
@@ -385,7 +499,7 @@ class Pool:
             "{name}[{pid}] {job}: {line}",
             name=self._wanted.config.name,
             pid=worker.pid,
-            job=worker.job or "no task",
+            job=self._observer.job_name(number, worker.generation.begun(number)) or "no task",
             line=line,
         )
 

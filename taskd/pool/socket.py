@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import termios
-from array import array
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,8 +11,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from taskd.pool.channel import MAX_LINE
-from taskd.wire.framing import LineSplitter
+from taskd.pool.channel import WholeLines
 
 __all__ = ["WorkerSocket"]
 
@@ -24,21 +20,20 @@ RECEIVE_SIZE = 65536
 
 
 class WorkerSocket(FileDescriptor):
-    """Sends at once what the kernel takes, and knows what the worker cannot have read.
+    """Sends at once what the kernel takes.
 
-    Twisted's own transports keep what is written until the next turn of the
-    reactor; when the peer has gone by then, nobody can tell whether any of it
-    was sent. Here it matters: a job that a worker never read is not lost.
+    Twisted's own transports keep what is written until the reactor's next
+    turn, and ask it twice for that turn: here it is most of what a job costs.
 
     Takes over `end`, a connected unix stream socket. `received` gets the
-    lines of each read; `closed` is called once, when the socket has closed.
+    whole lines of each read, as they came; `closed` is called once, when the socket has closed.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         end: socket.socket,
-        received: Callable[[list[bytes]], None],
+        received: Callable[[bytes], None],
         closed: Callable[[], None],
     ) -> None:
         super().__init__(reactor)
@@ -46,11 +41,9 @@ class WorkerSocket(FileDescriptor):
         self._socket = end
         self._received = received
         self._closed = closed
-        self._splitter = LineSplitter(MAX_LINE)
+        self._lines = WholeLines()
         self._backlog = bytearray()
         self._ending = False
-        self.read_all = True
-        """Whether the worker has read all that was sent. Final once the socket has closed."""
         self.connected = 1
         self.startReading()
 
@@ -68,7 +61,6 @@ class WorkerSocket(FileDescriptor):
         except BlockingIOError:
             sent = 0
         except OSError:  # it has gone; its end of the socket will be read in a moment
-            self.read_all = False
             return
         if sent < len(data):
             self._backlog += memoryview(data)[sent:]
@@ -96,13 +88,10 @@ class WorkerSocket(FileDescriptor):
         except BlockingIOError:
             return None
         except OSError:
-            # Linux resets a unix socket, rather than ends it, where its peer
-            # is closed with data unread (unix_release_sock, net/unix/af_unix.c).
-            self.read_all = False
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
-        lines = self._splitter.receive(data)
+        lines = self._lines.receive(data)
         if lines:
             self._received(lines)
         return None
@@ -114,7 +103,6 @@ class WorkerSocket(FileDescriptor):
         except BlockingIOError:
             return None
         except OSError:
-            self.read_all = False
             return CONNECTION_LOST
         del self._backlog[:sent]
         if not self._backlog:
@@ -128,14 +116,5 @@ class WorkerSocket(FileDescriptor):
         if not self.connected:
             return
         super().connectionLost(reason)
-        if self._backlog or self._unread():
-            self.read_all = False
         self._socket.close()
         self._closed()
-
-    def _unread(self) -> int:
-        """How many bytes the worker has not read of what the kernel has (unix(7), SIOCOUTQ)."""
-        count = array("i", [0])
-        with suppress(OSError):
-            fcntl.ioctl(self._socket, termios.TIOCOUTQ, count, True)
-        return count[0]

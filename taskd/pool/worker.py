@@ -3,125 +3,59 @@
 from __future__ import annotations
 
 import fcntl
-import math
-import numbers
 import os
+import signal
 import socket
 import sys
 import termios
-import threading
 import time
-import traceback
+from _socket import SocketType
+from _thread import allocate_lock
 from array import array
-from collections.abc import Callable
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Raw
-from setproctitle import setproctitle
 
-from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
+from taskd.pool.board import Board
+from taskd.pool.calls import FunctionCaller
 from taskd.pool.channel import (
-    MAX_LINE,
-    NULL,
+    POKE,
+    PROGRESS,
+    SHORT,
+    CallBack,
     Config,
-    Done,
-    Failed,
-    FromWorker,
+    Interrupt,
     Ready,
     Reported,
+    Returned,
     Run,
-    decode_run,
+    WholeLines,
+    decode_to_worker,
     encode,
 )
-from taskd.task import Registry, Task, report_progress_to
-from taskd.wire.framing import LineSplitter
+from taskd.pool.interrupter import Interrupter
+from taskd.pool.progress import ProgressReporter
+from taskd.pool.title import setproctitle
+from taskd.task import Registry, report_progress_to
 
-if TYPE_CHECKING:
-    from asyncio import Runner
-
-__all__ = ["ProgressReporter", "Worker"]
+__all__ = ["RECEIVE_SIZE", "Worker", "rehearse"]
 
 RECEIVE_SIZE = 65536
 """Bytes asked for at once: more than nearly every task's arguments."""
 
-PROGRESS_INTERVAL = 0.05
-"""Seconds between two reports of a task: 20 a second look smooth to a person."""
-
-MAX_TEXT = 16_384
-"""Characters kept of an exception's message and of a traceback: more than
-anybody reads, and far below the longest message."""
-
-_NOT_THE_TASKS = (__file__, os.path.join(os.path.dirname(os.__file__), "asyncio"))
-"""Where the frames above a task's own are: they are left out of its traceback."""
+HOLD_SECONDS = 0.001
+"""Seconds that an outcome may wait for those of the next jobs, where more than one was given."""
 
 _OUTPUT = 1
 """The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
 
+_WAITING = "idle"
 
-class ProgressReporter:
-    """Sends the progress of the running task, at most every `PROGRESS_INTERVAL`.
+_READY = encode(Ready())
 
-    A report that comes too soon is kept, and the next one replaces it. A
-    thread, started when first needed, sends what is kept when its time has
-    come, since the task itself may not report again for minutes.
-    """
-
-    def __init__(self, send: Callable[[Reported], None]) -> None:
-        self._send = send
-        self._changed = threading.Condition()
-        self._job: int | None = None
-        self._kept: Reported | None = None
-        self._next_at = 0.0
-        self._thread: threading.Thread | None = None
-
-    def begin(self, job: int) -> None:
-        """The reports are of `job` from now on."""
-        self._job = job
-        self._next_at = 0.0
-
-    def end(self) -> None:
-        """The job is over: what is kept goes out now, and nothing after it."""
-        with self._changed:
-            if self._kept is not None:
-                self._send(self._kept)
-            self._kept = self._job = None
-
-    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
-        if message is not None and not isinstance(message, str):
-            raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
-        done = _number(done)
-        total = None if total is None else _number(total)
-        message = None if message is None else _encodable(message[:MAX_TEXT])
-        with self._changed:
-            if self._job is None:
-                return
-            report = Reported(self._job, done, total, message)
-            now = time.monotonic()
-            if now >= self._next_at:
-                self._kept = None
-                self._next_at = now + PROGRESS_INTERVAL
-                self._send(report)
-                return
-            self._kept = report
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._send_kept, name="progress", daemon=True)
-                self._thread.start()
-            self._changed.notify()
-
-    def _send_kept(self) -> None:
-        with self._changed:
-            while True:
-                if self._kept is None:
-                    self._changed.wait()
-                elif (left := self._next_at - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                else:
-                    self._next_at = time.monotonic() + PROGRESS_INTERVAL
-                    self._send(self._kept)
-                    self._kept = None
+REHEARSALS = 20
+"""Python specialises a function's code at its eighth call."""
 
 
 class Worker:
@@ -130,172 +64,194 @@ class Worker:
     Made once, by the fork server, which is why it begins with nothing open.
     """
 
-    _channel: socket.socket
+    _channel: SocketType
+    _board: Board
+    _place: int
 
     def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
         self._config = config
-        self._sending = threading.Lock()
-        self._progress = ProgressReporter(self._send)
-        self._event_loop: Runner | None = None
+        self._sending = allocate_lock()
+        self._lines = WholeLines()
+        self._queue: deque[Run] = deque()
+        self._unsent: list[bytes] = []
+        self._unsent_since = 0.0
+        self._shown = ""
         self._in_pipe = array("i", [0])
+        self._interrupter = Interrupter(self._look)
+        self._caller = FunctionCaller(registry, config, self._interrupter, self._wrote)
+        self._progress = ProgressReporter(self._send)
+        self._title_waiting = f"{config.name}: {_WAITING}"
 
-    def run(self, channel: socket.socket) -> None:
-        """Serve until there is no more to do. What a hook raises goes through."""
+    def prepare(self) -> None:
+        """Do, in the fork server, what each worker would do alike: they share the memory that it takes."""
+        report_progress_to(self._report)
+        signal.signal(POKE, self._interrupter.poke)
+
+    def run(self, channel: SocketType, board: Board, place: int) -> None:
+        """Serve until there is no more to do. What a hook raises goes through.
+
+        What the worker begins, and what it has not sent yet, is at `place` of the board.
+        """
         self._channel = channel
+        self._board = board
+        self._place = place
         for hook in self._registry.start_hooks:
             hook()
-        report_progress_to(self._progress.report)
-        self._show("idle")
-        splitter = LineSplitter(MAX_LINE)
+        self._show_waiting()
         try:
-            self._send(Ready())
-            while data := channel.recv(RECEIVE_SIZE):
-                for line in splitter.receive(data):
-                    self._serve(decode_run(line))
+            channel.sendall(_READY)
+            self._serve_all()
         except (BrokenPipeError, ConnectionResetError):
             pass  # The daemon is gone, and nobody waits for us any more.
+        signal.signal(POKE, signal.SIG_IGN)
         self._show("stopping")
-        if self._event_loop is not None:
-            self._event_loop.close()
+        self._caller.close()
         for hook in self._registry.stop_hooks:
             hook()
 
+    def _serve_all(self) -> None:
+        queue = self._queue
+        while True:
+            self._interrupter.attend()
+            if queue:
+                self._serve(queue.popleft())
+                continue
+            self._flush()
+            if self._shown is not _WAITING:
+                self._show_waiting()
+            data = self._channel.recv(RECEIVE_SIZE)
+            if not data:
+                return
+            self._obey(data)
+
     def _serve(self, run: Run) -> None:
-        self._show(f"{run.function} #{run.job}")
-        if run.progress:
+        is_short = run.flags & SHORT
+        if not is_short:
+            self._show(f"{run.function} #{run.job}")
+        if run.flags & PROGRESS:
             self._progress.begin(run.job)
+        self._board.begin(self._place, run.job)
         started = time.perf_counter()
-        outcome = self._outcome(run, started)
-        if run.progress:
+        outcome = self._caller.call(run, started)
+        if run.flags & PROGRESS:
             self._progress.end()
-        self._send(outcome)
-        self._show("idle")
+        line = encode(outcome)
+        if not self._unsent:
+            self._unsent_since = started
+        self._unsent.append(line)
+        if not self._queue:
+            return  # and so they are sent
+        if outcome.output:
+            self._return_queue()  # what each of them writes must be told apart
+        elif started + outcome.seconds - self._unsent_since > HOLD_SECONDS or not self._board.keep(
+            self._place, line
+        ):
+            self._flush()
 
-    def _outcome(self, run: Run, started: float) -> Done | Failed:
-        task = self._registry[run.function]
-        try:
-            args, kwargs = task.parameters.bind(run.args)
-        except InvalidParams as error:
-            return _refused(run.job, 0.0, error, f"{run.function}: {error.message}")
-        try:
-            result = self._call(task, args, kwargs)
-        except BaseException as error:  # SystemExit too: a task ends, not its worker.
-            return self._raised(run.job, time.perf_counter() - started, error)
-        seconds = time.perf_counter() - started
-        wrote = self._wrote()
-        try:
-            value = _json(result)
-        except Exception as error:
-            kind = type(result).__name__
-            bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
-            return _refused(run.job, seconds, bad, output=wrote)
-        if len(value) >= self._config.max_result:
-            limit = self._config.max_result
-            size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
-            return _refused(run.job, seconds, TooLarge(size, limit=limit), output=wrote)
-        return Done(run.job, seconds, wrote, Raw(value))
+    # --- what the daemon says ---
 
-    def _call(self, task: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if not task.is_async:
-            return task.function(*args, **kwargs)
-        if self._event_loop is None:
-            from asyncio import Runner  # a third of a worker's memory, where no task needs it
+    def _obey(self, data: bytes) -> None:
+        for message in decode_to_worker(self._lines.receive(data)):
+            if type(message) is Run:
+                self._queue.append(message)
+            elif type(message) is Interrupt:
+                self._interrupt(message)
+            elif type(message) is CallBack:
+                self._return_queue()
 
-            self._event_loop = Runner()
-        return self._event_loop.run(task.function(*args, **kwargs))
+    def _look(self) -> None:
+        """Read what has come while a function runs. Called by the interrupter."""
+        running = self._interrupter.running
+        if running is not None and running.flags & SHORT:
+            self._show(f"{running.function} #{running.job}")  # so short it is not
+        with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
+            while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
+                self._obey(data)
 
-    def _raised(self, job: int, seconds: float, error: BaseException) -> Failed:
-        kind = type(error)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
-        try:
-            text = str(error)[:MAX_TEXT]
-        except Exception as broken:
-            text = f"(its text cannot be had: {broken!r})"
-        frame = error.__traceback__
-        while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_NOT_THE_TASKS):
-            frame = frame.tb_next
-        trace = "".join(traceback.format_exception(kind, error, frame))[-MAX_TEXT:]
-        data = {"type": name, "message": text}
-        if self._config.tracebacks:
-            data["traceback"] = trace
-        message = f"{name}: {text}" if text else name
-        return Failed(
-            job,
-            seconds,
-            self._wrote(),
-            TaskFailed.code,
-            _encodable(message),
-            Raw(_encode(data)),
-            _encodable(trace),
-        )
+    def _interrupt(self, message: Interrupt) -> None:
+        if self._interrupter.interrupt(message):
+            return
+        for run in self._queue:
+            if run.job == message.job and run.attempt == message.attempt:
+                self._queue.remove(run)
+                self._give_back([run])
+                return
+        # It has ended meanwhile, and the daemon will have read so by now.
+
+    def _return_queue(self) -> None:
+        runs = list(self._queue)
+        self._queue.clear()
+        self._give_back(runs)
+
+    def _give_back(self, runs: list[Run]) -> None:
+        self._flush()
+        if runs:
+            self._send(Returned([run.job for run in runs]))
+
+    # --- what it says ---
+
+    def _send(self, message: Ready | Reported | Returned) -> None:
+        with self._sending:
+            self._channel.sendall(encode(message))
+
+    def _flush(self) -> None:
+        if self._unsent:
+            data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+            self._unsent.clear()
+            with self._sending:
+                self._channel.sendall(data)
+            self._board.sent(self._place)
+
+    def _report(self, done: float, total: float | None, message: str | None) -> None:
+        with self._interrupter.shield():
+            self._progress.report(done, total, message)
 
     def _wrote(self) -> bool:
         """Whether the daemon has output of this task still to read."""
         for stream in (sys.stdout, sys.stderr):
-            # The task may have closed or replaced it, or the pipe is gone.
-            with suppress(OSError, ValueError, AttributeError):
+            try:  # noqa: SIM105  # suppress() touches more of what workers share
                 stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # The task may have closed or replaced it, or the pipe is gone.
         try:
             fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
         except OSError:
             return False
         return self._in_pipe[0] > 0
 
-    def _send(self, message: FromWorker) -> None:
-        with self._sending:
-            self._channel.sendall(encode(message))
+    def _show_waiting(self) -> None:
+        self._shown = _WAITING
+        setproctitle(self._title_waiting)
 
     def _show(self, doing: str) -> None:
+        self._shown = doing
         setproctitle(f"{self._config.name}: {doing}")
 
 
-def _refused(
-    job: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
-) -> Failed:
-    """A failure that has no traceback which would help anybody."""
-    data = Raw(_encode(error.data)) if error.data else NULL
-    return Failed(job, seconds, output, error.code, _encodable(message or error.message), data, None)
+def rehearse(config: Config) -> None:
+    """Have a worker, here in the fork server, run a function that does nothing.
 
-
-_only_one = msgspec.json.Decoder(tuple[Raw])
-
-
-def _json(result: Any) -> bytes:
-    """The JSON of a result, on one line. Raises where there is none.
-
-    A task may return a `msgspec.Raw`, which is encoded as it is.
+    What Python notes at the first runs of a piece of code (specialised
+    instructions, found attributes) is then noted in memory that all workers
+    share, and not by each of them in its own copy.
     """
-    value = msgspec.json.encode(result)
-    _only_one.decode(b"[%b]" % value)
-    if not value.isascii():
-        value.decode("utf-8")
-    return value.replace(b"\n", b" ") if b"\n" in value else value
+    own = Registry()
+    own.add(_nothing)
+    own.compile()
+    worker = Worker(own, config)
+    worker.prepare()
+    # Of this kind, since each is then received by itself.
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for job in range(REHEARSALS):
+            flags = SHORT if job % 2 else 0
+            ours.sendall(encode(Run(job, 1, _nothing.__name__, Raw(b"[null]"), flags)))
+        ours.shutdown(socket.SHUT_WR)
+        descriptor = Board.create(1)
+        worker.run(theirs, Board(descriptor), 0)
+        os.close(descriptor)
 
 
-def _number(value: Any) -> int | float:
-    """A number of any library as one that JSON has. Raises `TypeError` or `ValueError` for what is none."""
-    if not isinstance(value, numbers.Real):
-        raise TypeError(f"progress is told in numbers, not in {type(value).__name__}")
-    if isinstance(value, numbers.Integral) and -(2**53) < int(value) < 2**53:
-        return int(value)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"progress is told in finite numbers, not in {number}")
-    return number
-
-
-def _encodable(text: str) -> str:
-    """The text with what UTF-8 cannot hold (lone surrogates) written as escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _encode(data: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(
-        {key: _encodable(value) if isinstance(value, str) else value for key, value in data.items()}
-    )
+def _nothing(value: object) -> object:
+    return value

@@ -65,6 +65,14 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     id: Raw | UnsetType = UNSET
 
 
+class _BareEnvelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A bare request alone, for what begins like one: less to be read, and to be looked at."""
+
+    function: str
+    args: Raw | UnsetType = UNSET
+    options: Options = NO_OPTIONS
+
+
 _MEMBERS = {
     Dialect.BARE: ("function", "args", "options"),
     Dialect.JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
@@ -75,6 +83,7 @@ MAX_BATCH = 1000
 
 _encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
+_bare_envelope = msgspec.json.Decoder(_BareEnvelope)
 # An array of so many places: of a longer one no more than these are made.
 _Elements = msgspec.defstruct(
     "_Elements",
@@ -94,16 +103,24 @@ _ID_STARTS = b'"-0123456789n'
 
 def parse(line: bytes) -> Parsed:
     """Read one message, of which neither framing nor encoding is assured."""
+    if not line.isascii():
+        try:
+            _check_utf8(line)
+        except ParseError as error:
+            return Invalid(error)
     try:
-        _check_utf8(line)
-    except ParseError as error:
-        return Invalid(error)
-    try:
-        envelope = _envelope.decode(line)
+        if line.startswith(b'{"function"'):
+            bare = _bare_envelope.decode(line)
+            args = bare.args
+            if args is UNSET:
+                return Call(Dialect.BARE, bare.function, None, None, bare.options)
+            if memoryview(args)[0] in _CONTAINERS:
+                return Call(Dialect.BARE, bare.function, args, None, bare.options)
+            return _refuse_object(_members.decode(line))
+        return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         # UnicodeDecodeError: a surrogate without its other half.
         return _parse_slowly(line)
-    return _request(envelope) or _refuse_object(_members.decode(line))
 
 
 def _check_utf8(line: bytes) -> None:
@@ -237,7 +254,9 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
                 )
         _options.decode(options if options is not None else b"")
     except msgspec.ValidationError as error:
-        return InvalidRequest(f'member "options": {error}', member="options")
+        problem, _, path = str(error).partition(" - at `$")
+        member = f"options{path.rstrip('`')}"
+        return InvalidRequest(f'member "{member}": {problem}', member=member)
     except msgspec.DecodeError:
         pass
     return InvalidRequest("a request has each member once")

@@ -17,6 +17,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from msgspec import Raw
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
@@ -35,6 +38,8 @@ BareReply = Callable[[Outcome], bytes]
 
 def result_or_error(outcome: Outcome) -> bytes:
     """The bare reply on TCP: the result itself, or an error object."""
+    if type(outcome) is Result:
+        return bytes(outcome.value)
     return reply_line(Dialect.BARE, None, outcome)
 
 
@@ -56,58 +61,94 @@ class _BatchReply:
 
 
 class Request:
-    """One call, and the place where its reply belongs."""
+    """One call, and the place where its reply belongs.
 
-    __slots__ = ("_answered", "_batch", "_ready", "call")
+    Whoever runs it may derive a class of its own, and keep there what it needs.
+    """
+
+    __slots__ = ("_batch", "_ready", "call")
 
     def __init__(self, call: Call, batch: _BatchReply | None = None) -> None:
         self.call = call
         self._batch = batch
-        self._answered = False
         self._ready: bytes | None = None
 
 
-class Session:
+_Request = TypeVar("_Request", bound=Request)
+
+
+class Session(Generic[_Request]):
     """The replies owed on one connection. Does no I/O.
 
-    `bare_reply` renders the outcome of a bare request.
+    `bare_reply` renders the outcome of a bare request; `make_request` makes
+    the requests: `Request`, or a class derived from it.
     """
 
+    # An idle connection is to cost little: an empty deque takes 600 bytes, so
+    # one is made when there is something to put into it.
     __slots__ = (
         "_backlog",
         "_bare_reply",
         "_deaf",
         "_in_order",
         "_late_progress",
+        "_make_request",
         "_max_outstanding",
         "_outbox",
         "closing",
-        "outstanding",
+        "under_way",
     )
 
     def __init__(
-        self, max_outstanding: int = MAX_OUTSTANDING, bare_reply: BareReply = result_or_error
+        self,
+        max_outstanding: int = MAX_OUTSTANDING,
+        bare_reply: BareReply = result_or_error,
+        make_request: Callable[..., _Request] = Request,  # type: ignore[assignment]
     ) -> None:
+        self._make_request = make_request
         self._max_outstanding = max_outstanding
         self._bare_reply = bare_reply
-        self._backlog: deque[bytes | TaskdError] = deque()
-        self._in_order: deque[Request | bytes] = deque()
+        self._backlog: deque[bytes | TaskdError] | None = None
+        self._in_order: deque[_Request | bytes] | None = None
         self._outbox: list[bytes] = []
-        self._late_progress: dict[Request, bytes] = {}
+        self._late_progress: dict[Request, bytes] | None = None
         self._deaf = False
         self.closing = False
-        self.outstanding = 0
+        self.under_way: set[_Request] = set()
+        """The requests that have been started and not answered."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests are under way."""
+        return len(self.under_way)
+
+    def find(self, request_id: Raw) -> _Request | None:
+        """The request under way that has this id, None where there is none."""
+        wanted = bytes(request_id)
+        for request in self.under_way:
+            if request.call.id is not None and bytes(request.call.id) == wanted:
+                return request
+        return None
 
     # --- what comes in ---
 
     def receive(self, lines: Iterable[bytes]) -> None:
         """Take in messages, in the order they came. What comes after `refuse_rest` is nobody's."""
-        if not self._deaf:
+        if self._deaf:
+            return
+        if self._backlog is None:
+            self._backlog = deque(lines)
+        else:
             self._backlog.extend(lines)
+
+    def _queue_error(self, error: TaskdError) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(error)
 
     def refuse_rest(self, error: TaskdError) -> None:
         """The rest of the stream cannot be read: answer so, after all that came before."""
-        self._backlog.append(error)
+        self._queue_error(error)
         self._deaf = self.closing = True
 
     def end(self, unfinished: int = 0) -> None:
@@ -116,27 +157,39 @@ class Session:
             error = ParseError(
                 f"the connection ended inside a message, {unfinished} bytes into it; its LF is missing"
             )
-            self._backlog.append(error)
+            self._queue_error(error)
         self.closing = True
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[_Request]:
         """The requests that may now be started. To be asked again after each `answer`."""
-        started: list[Request] = []
-        while self._backlog and self.outstanding < self._max_outstanding:
-            line = self._backlog.popleft()
+        started: list[_Request] = []
+        backlog = self._backlog
+        if backlog is None:
+            return started
+        under_way = self.under_way
+        while backlog and len(under_way) < self._max_outstanding:
+            line = backlog.popleft()
             parsed = parse(line) if isinstance(line, bytes) else Invalid(line)
             if type(parsed) is Call:
-                request = Request(parsed)
-                self.outstanding += 1
+                request = self._make_request(parsed)
+                under_way.add(request)
                 if parsed.dialect is Dialect.BARE:
-                    self._in_order.append(request)
+                    self._keep_order(request)
                 started.append(request)
             elif type(parsed) is Batch:
                 started += self._start_batch(parsed)
             else:
                 assert isinstance(parsed, Invalid)
                 self._refuse(self._not_http(line, parsed))
+        if not backlog:
+            self._backlog = None
         return started
+
+    def _keep_order(self, reply: _Request | bytes) -> None:
+        if self._in_order is None:
+            self._in_order = deque((reply,))
+        else:
+            self._in_order.append(reply)
 
     def _not_http(self, line: bytes | TaskdError, invalid: Invalid) -> Invalid:
         """Take nothing more from a web browser.
@@ -145,43 +198,45 @@ class Session:
         machine: were the header lines merely errors, the body would be run.
         """
         if isinstance(line, bytes) and _HTTP_REQUEST.match(line):
+            assert self._backlog is not None
             self._backlog.clear()
             self._deaf = self.closing = True
             return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
         return invalid
 
-    def _start_batch(self, batch: Batch) -> list[Request]:
+    def _start_batch(self, batch: Batch) -> list[_Request]:
         calls = [item for item in batch.items if isinstance(item, Call)]
         wanted = sum(not call.is_notification for call in calls)
         reply = _BatchReply(wanted)
         for item in batch.items:
             if isinstance(item, Invalid):
                 reply.replies.append(reply_line(Dialect.JSON_RPC, item.id, Failure.of(item.error)))
-        self.outstanding += len(calls)
         if not wanted and reply.replies:
             self._outbox.append(batch_reply(reply.replies))
-        return [Request(call, None if call.is_notification else reply) for call in calls]
+        requests = [self._make_request(call, None if call.is_notification else reply) for call in calls]
+        self.under_way.update(requests)
+        return requests
 
     def _refuse(self, invalid: Invalid) -> None:
         failure = Failure.of(invalid.error)
         if invalid.dialect is Dialect.BARE:
-            self._in_order.append(self._bare_reply(failure))
+            self._keep_order(self._bare_reply(failure))
         elif invalid.id is not None:
             self._outbox.append(reply_line(Dialect.JSON_RPC, invalid.id, failure))
         else:
             # Whose line it was cannot be told: it keeps its place among the
             # bare replies, in the form that readers of both dialects know.
-            self._in_order.append(reply_line(Dialect.JSON_RPC, None, failure))
+            self._keep_order(reply_line(Dialect.JSON_RPC, None, failure))
         self._release()
 
     # --- what goes out ---
 
-    def answer(self, request: Request, outcome: Outcome) -> None:
+    def answer(self, request: _Request, outcome: Outcome) -> None:
         """Give a request its one outcome. Raises `StateError` for a second one."""
-        if request._answered:
-            raise StateError(f"a second reply to {request.call}")
-        request._answered = True
-        self.outstanding -= 1
+        try:
+            self.under_way.remove(request)
+        except KeyError:
+            raise StateError(f"a second reply to {request.call}") from None
         call = request.call
         if self._late_progress:
             self._flush_progress(request)
@@ -197,22 +252,26 @@ class Session:
         elif call.id is not None:
             self._outbox.append(reply_line(Dialect.JSON_RPC, call.id, outcome))
 
-    def report(self, request: Request, progress: Progress, *, congested: bool = False) -> None:
+    def report(self, request: _Request, progress: Progress, *, congested: bool = False) -> None:
         """Tell how far a request is, where its caller asked for that.
 
         With `congested` (the peer is slow to read) it waits for `take` with
         `resumed`, and only the last report of each request is kept.
         """
-        if request._answered or not request.call.options.progress or request.call.is_notification:
+        if request not in self.under_way or not request.call.options.progress or request.call.is_notification:
             return
         line = progress_line(request.call.id, progress)
         if congested:
+            if self._late_progress is None:
+                self._late_progress = {}
             self._late_progress[request] = line
         else:
-            self._late_progress.pop(request, None)
+            if self._late_progress is not None:
+                self._late_progress.pop(request, None)
             self._outbox.append(line)
 
     def _flush_progress(self, request: Request) -> None:
+        assert self._late_progress is not None
         line = self._late_progress.pop(request, None)
         if line is not None:
             self._outbox.append(line)
@@ -222,18 +281,21 @@ class Session:
         in_order = self._in_order
         while in_order:
             first = in_order[0]
-            ready = first._ready if isinstance(first, Request) else first
+            ready = first if type(first) is bytes else first._ready  # type: ignore[union-attr]
             if ready is None:
                 return
             self._outbox.append(ready)
             in_order.popleft()
+        self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
         """The messages to be sent, in order, without their framing."""
         if resumed and self._late_progress:
             self._outbox.extend(self._late_progress.values())
-            self._late_progress.clear()
-        taken, self._outbox = self._outbox, []
+            self._late_progress = None
+        taken = self._outbox
+        if taken:
+            self._outbox = []
         return taken
 
     # --- state ---
@@ -241,14 +303,14 @@ class Session:
     @property
     def wants_data(self) -> bool:
         """Whether to go on reading from the peer."""
-        return not self.closing and not self._backlog and self.outstanding < self._max_outstanding
+        return not self.closing and not self._backlog and len(self.under_way) < self._max_outstanding
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will come or go: the connection may be closed."""
         return (
             self.closing
-            and not self.outstanding
+            and not self.under_way
             and not self._backlog
             and not self._in_order
             and not self._outbox

@@ -71,11 +71,23 @@ def gate(make_gate: Callable[[], Gate]) -> Gate:
 
 
 @pytest.fixture
-def drop(tmp_path: Path) -> Iterator[Drop]:
-    """A FIFO that tasks write into."""
-    drop = Drop(tmp_path / "drop")
-    yield drop
-    drop.tear_down()
+def make_drop(tmp_path: Path) -> Iterator[Callable[[], Drop]]:
+    """Make FIFOs that tasks write into, each once."""
+    drops: list[Drop] = []
+
+    def make() -> Drop:
+        drops.append(Drop(tmp_path / f"drop-{len(drops)}"))
+        return drops[-1]
+
+    yield make
+    for drop in drops:
+        drop.tear_down()
+
+
+@pytest.fixture
+def drop(make_drop: Callable[[], Drop]) -> Drop:
+    """A FIFO that a task writes into."""
+    return make_drop()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,9 @@ if "COVERAGE_PROCESS_CONFIG" in os.environ:
 TIMEOUT = 30.0
 """Seconds after which a test that still waits has failed."""
 
+SOON = 10.0
+"""Seconds after which something that takes milliseconds will not happen any more."""
+
 MARK = "TASKD_TEST"
 """In the environment of every process that a `Daemon` starts: its name."""
 
@@ -109,8 +112,23 @@ class Daemon:
         return f"ws://127.0.0.1:{self.port(2)}"
 
     def connect(self) -> Connection:
-        """A raw connection to the task server."""
-        return Connection(socket.create_connection(("127.0.0.1", self.port(1)), TIMEOUT))
+        """A raw connection to the task server, which sends at once what it is given."""
+        sock = socket.create_connection(("127.0.0.1", self.port(1)), TIMEOUT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Connection(sock)
+
+    def must_serve(self) -> None:
+        """A task must be run; where none is, who is stuck is killed, so that the next test has a server."""
+        connection = self.connect()
+        connection.socket.settimeout(SOON)
+        try:
+            assert connection.ask(bare("hello")) == "Hello, World!"
+        except TimeoutError:
+            for pid in self.workers:
+                os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            connection.close()
 
     def processes(self, kind: str = "") -> list[int]:
         """The ids of its processes whose title goes on with `kind`, as the operating system has them."""
@@ -162,14 +180,24 @@ class Daemon:
             assert self._changed.wait_for(lambda: self._ended, TIMEOUT), "its output is still held open"
         return status
 
-    def wait_for_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's."""
-        connection = self.connect()
+    def wait_for_status(
+        self, holds: Callable[[dict[str, Any]], bool], connection: Connection | None = None
+    ) -> dict[str, Any]:
+        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's.
+
+        On a connection of its own, or on one at which no other reply is due meanwhile.
+        """
+        asking = connection or self.connect()
         ending = time.monotonic() + TIMEOUT
-        while not holds(status := connection.ask({"function": "taskd.status"})):
+        while not holds(status := asking.ask(rpc("status", "taskd.status"))["result"]):
             assert time.monotonic() < ending, status
-        connection.close()
+        if connection is None:
+            asking.close()
         return status
+
+    def status(self) -> dict[str, Any]:
+        """What `taskd.status` answers now."""
+        return self.wait_for_status(lambda _: True)
 
     def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many workers are idle, and no others are there; what `taskd.status` says of each."""
@@ -245,6 +273,52 @@ class Connection:
         """Close it."""
         self._file.close()
         self.socket.close()
+
+
+def bare(function: str, *args: Any, options: dict[str, Any] | None = None, **named: Any) -> dict[str, Any]:
+    """A request as the Workerman page sends it."""
+    message: dict[str, Any] = {"function": function}
+    if args or named:
+        message["args"] = args or named
+    if options is not None:
+        message["options"] = options
+    return message
+
+
+def rpc(
+    request_id: Any, method: str, *args: Any, options: dict[str, Any] | None = None, **named: Any
+) -> dict[str, Any]:
+    """A JSON-RPC request; without an id (None) a notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if request_id is not None:
+        message["id"] = request_id
+    if args or named:
+        message["params"] = args or named
+    if options is not None:
+        message["options"] = options
+    return message
+
+
+def data_of(reply: Any, code: int) -> dict[str, Any]:
+    """The data of a reply that is an error with this code."""
+    assert isinstance(reply, dict), reply
+    assert reply.get("error", {}).get("code") == code, reply
+    return reply["error"].get("data") or {}
+
+
+def cancel(request_id: Any, which: Any) -> dict[str, Any]:
+    """The JSON-RPC request that cancels the request with the id `which` of the same connection."""
+    return rpc(request_id, "taskd.cancel", id=which)
+
+
+def cancel_job(request_id: Any, job: int) -> dict[str, Any]:
+    """The JSON-RPC request that cancels the task with this number."""
+    return rpc(request_id, "taskd.cancel", job=job)
+
+
+def lines_of(path: Path) -> list[str]:
+    """What tasks (`note` in apps/misbehaving.py) have written to a file so far; [] where there is none."""
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def connect_unix(path: Path | str) -> Connection:
@@ -341,6 +415,19 @@ def run_twistd(directory: Path, name: str, *arguments: str) -> subprocess.Comple
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command `taskd`, against the task server with this endpoint string."""
+    return subprocess.run(
+        [BIN / "taskd", *map(str, arguments)],
+        env={**os.environ, "TASKD_SERVER": server},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,

@@ -1,16 +1,20 @@
 """Endpoint strings: what they make, and what is said of those that are none."""
 
 import os
+import socket
 
 import trustme
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from taskd.endpoints import CONNECT_TIMEOUT, client_description, client_endpoint, server_endpoint
+from taskd.transports import ServerConnection
 
 TIMEOUT = round(CONNECT_TIMEOUT)
 
@@ -98,6 +102,68 @@ class ServerEndpointTests(SynchronousTestCase):
             self.assertIn("tcp:PORT", str(error), description)
             self.assertIn(repr(description), str(error), description)
             self.assertNotIn("_ssl_server", str(error))
+
+
+class BoundPort(Port):
+    """A Twisted port with a socket, at which nobody listens."""
+
+    def __init__(self, family, factory):
+        super().__init__(0, factory, reactor=object())
+        self.socket = socket.socket(family)
+
+
+class PortReactor(MemoryReactor):
+    """Makes ports of Twisted's own kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.ports = []
+
+    def listenTCP(self, port, factory, backlog=50, interface=""):
+        self.ports.append(BoundPort(socket.AF_INET6 if ":" in interface else socket.AF_INET, factory))
+        return self.ports[-1]
+
+    def listenUNIX(self, address, factory, **options):
+        self.ports.append(BoundPort(socket.AF_UNIX, factory))
+        return self.ports[-1]
+
+
+class OwnTransportTests(SynchronousTestCase):
+    """Servers whose plain connections are to have a transport of their own."""
+
+    def setUp(self):
+        self.reactor = PortReactor()
+        self.factory = Factory.forProtocol(Protocol)
+
+    def listen(self, description, reactor=None):
+        endpoint = server_endpoint(reactor or self.reactor, description, ServerConnection)
+        verifyObject(IStreamServerEndpoint, endpoint)
+        port = self.successResultOf(endpoint.listen(self.factory))
+        if reactor is None:
+            self.addCleanup(port.socket.close)
+        return port
+
+    def test_plain_connections_have_it(self):
+        for description in ("tcp:1", "tcp:1:interface=\\:\\:1", "unix:/some/socket"):
+            self.assertIs(self.listen(description).transport, ServerConnection, description)
+        self.assertIs(self.reactor.ports[0].factory, self.factory)
+
+    def test_on_tcp_what_is_written_does_not_wait_for_an_acknowledgement(self):
+        for interface in ("127.0.0.1", "\\:\\:1"):
+            port = self.listen(f"tcp:1:interface={interface}")
+            self.assertTrue(port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def test_tls_keeps_that_of_twisted(self):
+        pem = self.mktemp()
+        trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+        endpoint = server_endpoint(self.reactor, f"ssl:443:privateKey={pem}", ServerConnection)
+        self.assertIsInstance(endpoint, SSL4ServerEndpoint)
+
+    def test_a_reactor_with_ports_of_another_kind_keeps_its_own(self):
+        self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))
+
+    def test_what_is_no_endpoint_is_refused_all_the_same(self):
+        self.assertRaises(ValueError, server_endpoint, self.reactor, "tcp:port", ServerConnection)
 
 
 class ClientEndpointTests(SynchronousTestCase):

@@ -1,0 +1,1 @@
+"""Measures taskd beside its peers: `make bench`, `make profile`."""

@@ -1,0 +1,78 @@
+"""Memory that the daemon shares with the workers of a fork server.
+
+Each worker has a place there. It writes down the job that it begins, and what
+it has not sent yet of those that are over; so the daemon knows both however
+the worker ends, and a process that is killed takes nothing with it but the
+one job that it was running.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+__all__ = ["Board"]
+
+_WORD = 8  # a job's number, or a length, as 64 bits
+_WORDS = 2
+
+KEPT_BYTES = 4096 - _WORD * _WORDS
+"""Bytes of a place for what is not sent yet: together with the words, one page."""
+
+_PLACE = KEPT_BYTES + _WORD * _WORDS
+
+
+class Board:
+    """A map of `descriptor`, a memory file, which may be closed afterwards.
+
+    A place belongs to one worker, which alone writes there; the daemon reads,
+    and clears it before it gives it to the next one.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, 0)
+        self._words = memoryview(self._map).cast("Q")
+
+    @staticmethod
+    def create(places: int) -> int:
+        """The descriptor of a new one, for so many places. The caller closes it."""
+        descriptor = os.memfd_create("taskd-board")
+        os.ftruncate(descriptor, places * _PLACE)
+        return descriptor
+
+    def clear(self, place: int) -> None:
+        """Make it ready for another worker."""
+        self._words[place * _PLACE // _WORD] = 0
+        self.sent(place)
+
+    # --- the worker ---
+
+    def begin(self, place: int, job: int) -> None:
+        """The worker is about to call the function of this job."""
+        self._words[place * _PLACE // _WORD] = job
+
+    def keep(self, place: int, lines: bytes) -> bool:
+        """Keep lines that will be sent later; False where there is no room for them."""
+        word = place * _PLACE // _WORD + 1
+        length = self._words[word]
+        if length + len(lines) > KEPT_BYTES:
+            return False
+        start = place * _PLACE + _WORD * _WORDS + length
+        self._map[start : start + len(lines)] = lines
+        self._words[word] = length + len(lines)  # last: what is not whole is not there
+        return True
+
+    def sent(self, place: int) -> None:
+        """All that was kept has been sent."""
+        self._words[place * _PLACE // _WORD + 1] = 0
+
+    # --- the daemon ---
+
+    def begun(self, place: int) -> int:
+        """The job that the worker began last, 0 for none."""
+        return self._words[place * _PLACE // _WORD]
+
+    def kept(self, place: int) -> bytes:
+        """What the worker has kept: it may have been sent as well, where it ended in that moment."""
+        start = place * _PLACE + _WORD * _WORDS
+        return self._map[start : start + self._words[place * _PLACE // _WORD + 1]]

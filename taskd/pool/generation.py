@@ -1,0 +1,123 @@
+"""The processes of one import of the app: a fork server and its workers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+from taskd.pool.board import Board
+from taskd.pool.channel import Config, Exited
+from taskd.pool.link import ForkServerLink
+from taskd.task import FunctionInfo
+
+__all__ = ["Generation", "GenerationObserver"]
+
+SPARE_PLACES = 64
+"""Places on the board beyond one for each worker that may be wanted: workers
+that leave keep theirs until they are gone."""
+
+
+class GenerationObserver(Protocol):
+    """Who hears what becomes of a generation."""
+
+    def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
+        """The app is imported; workers can be forked."""
+
+    def generation_ended(self, generation: Generation, how: str) -> None:
+        """The fork server is gone, and with it, soon, every worker that it forked."""
+
+    def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
+        """Worker `number` has begun; or, where `pid` is None, could not."""
+
+    def worker_exited(self, exited: Exited) -> None:
+        """A worker has ended, and been waited for."""
+
+
+class Generation:
+    """One import of the app, from its start until its last process is gone.
+
+    `number` counts the imports. `load_error` says why the app could not be
+    imported, where it could not.
+    """
+
+    def __init__(
+        self, reactor: Any, number: int, config: Config, max_workers: int, observer: GenerationObserver
+    ) -> None:
+        self.number = number
+        self.can_fork = False
+        self.load_error: str | None = None
+        self._closing = False
+        self._observer = observer
+        places = 2 * max_workers + SPARE_PLACES
+        descriptor = Board.create(places)
+        try:
+            self._board = Board(descriptor)
+            self._free = list(range(places - 1, -1, -1))
+            self._taken: dict[int, int] = {}
+            self._link = ForkServerLink(reactor, config, descriptor, self)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more worker can be forked."""
+        return self.can_fork and bool(self._free)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none of its workers is left."""
+        return not self._taken
+
+    def fork(self, number: int, channel: int, output: int) -> None:
+        """Fork a worker, as `ForkServerLink.fork`. It has a place until `forget`."""
+        place = self._free.pop()
+        self._board.clear(place)
+        self._taken[number] = place
+        self._link.fork(number, place, channel, output)
+
+    def forget(self, number: int) -> None:
+        """The worker is gone."""
+        self._free.append(self._taken.pop(number))
+
+    def begun(self, number: int) -> int:
+        """The number of the job that a worker began last, 0 for none."""
+        return self._board.begun(self._taken[number])
+
+    def kept(self, number: int) -> bytes:
+        """The lines that a worker had kept to send them later, when it ended."""
+        return self._board.kept(self._taken[number])
+
+    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
+        """Send a signal to a worker, or to its whole process group."""
+        if self.can_fork:
+            self._link.signal(number, signal_number, group=group)
+
+    def close(self) -> None:
+        """End the fork server, and every worker that is left; `generation_ended` follows."""
+        if not self._closing:
+            self._closing = True
+            self._link.close(at_once=not self.can_fork)
+
+    # --- `taskd.pool.link.ForkServerObserver` ---
+
+    def app_loaded(self, functions: list[FunctionInfo]) -> None:
+        """Workers can be forked."""
+        self.can_fork = True
+        self._observer.generation_loaded(self, functions)
+
+    def app_failed(self, reason: str) -> None:
+        """The app cannot be imported; `fork_server_ended` follows."""
+        self.load_error = reason
+
+    def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
+        """Pass it on."""
+        self._observer.worker_forked(number, pid, reason)
+
+    def worker_exited(self, exited: Exited) -> None:
+        """Pass it on."""
+        self._observer.worker_exited(exited)
+
+    def fork_server_ended(self, how: str) -> None:
+        """The process is gone."""
+        self.can_fork = False
+        self._observer.generation_ended(self, how)

@@ -1,0 +1,176 @@
+"""The jobs that wait, and whose turn it is."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from taskd.scheduler.states import JobState
+
+__all__ = ["FAIR_TURN", "PRIORITIES", "JobQueue"]
+
+PRIORITIES = 10
+"""0 is first, 9 is last (docs/protocol.md)."""
+
+FAIR_TURN = 10
+"""Every so many starts that passed over an older job, the oldest one's turn has
+come. So urgent work keeps nine tenths of the pool whatever else waits, and
+nothing waits for ever: a job starts at the latest after ten times as many
+others as there were before it. (Ageing, where a priority grows with the wait,
+would let an hour's backlog of unimportant work stand before all that is urgent.)"""
+
+
+class QueuedJob(Protocol):
+    """What the queue needs of a job."""
+
+    @property
+    def number(self) -> int:
+        """Later jobs have greater ones."""
+
+    @property
+    def priority(self) -> int:
+        """0 to 9."""
+
+    @property
+    def state(self) -> JobState:
+        """`JobState.WAITING` as long as it is in the queue."""
+
+
+Job = TypeVar("Job", bound=QueuedJob)
+
+
+class JobQueue(Generic[Job]):
+    """Jobs by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
+
+    A job that is taken from the middle stays there until it comes up, or until
+    there are more of these than of the others: `remove` does not search.
+    """
+
+    COMPACT_ABOVE = 1000
+    """Jobs that have left and are still there, without asking how many wait."""
+
+    def __init__(self) -> None:
+        self._levels: list[deque[Job]] = [deque() for _ in range(PRIORITIES)]
+        self._used: list[int] = []
+        self._count = 0
+        self._left = 0
+        self._passed_over = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Job]:
+        for level in self._used:
+            yield from (job for job in self._levels[level] if job.state is JobState.WAITING)
+
+    def push(self, job: Job) -> None:
+        """Let a job wait behind those of its priority."""
+        level = self._levels[job.priority]
+        if not level:
+            self._use(job.priority)
+        level.append(job)
+        self._count += 1
+
+    def push_back(self, job: Job) -> None:
+        """Let a job wait ahead of those of its priority: it had left the queue, and was not run."""
+        level = self._levels[job.priority]
+        if not level:
+            self._use(job.priority)
+        level.appendleft(job)
+        self._count += 1
+
+    def _use(self, priority: int) -> None:
+        self._used.append(priority)
+        self._used.sort()
+
+    def first(self) -> Job | None:
+        """The job whose turn it is; it stays in the queue."""
+        used = self._used
+        if self._left:
+            self._drop_those_that_left()
+        if not used:
+            return None
+        if len(used) > 1 and self._passed_over >= FAIR_TURN - 1:
+            return self._oldest()
+        return self._levels[used[0]][0]
+
+    def take(self, job: Job) -> None:
+        """Take out the job that `first` has told, which is started or put aside."""
+        if len(self._used) > 1:
+            self._passed_over = 0 if self._oldest() is job else self._passed_over + 1
+        level = self._levels[job.priority]
+        level.popleft()
+        self._count -= 1
+        if not level:
+            self._used.remove(job.priority)
+
+    def remove(self) -> None:
+        """A job in the queue has got another state than waiting, for ever."""
+        self._count -= 1
+        self._left += 1
+        if self._left > self._count + self.COMPACT_ABOVE:
+            for level in self._used:
+                self._levels[level] = deque(
+                    job for job in self._levels[level] if job.state is JobState.WAITING
+                )
+            self._used = [level for level in self._used if self._levels[level]]
+            self._left = 0
+
+    def clear(self) -> list[Job]:
+        """Take all jobs out."""
+        jobs = list(self)
+        self.__init__()  # type: ignore[misc]
+        return jobs
+
+    def _drop_those_that_left(self) -> None:
+        """See to it that the first of each level is one that waits."""
+        for priority in list(self._used):
+            level = self._levels[priority]
+            while level and level[0].state is not JobState.WAITING:
+                level.popleft()
+                self._left -= 1
+            if not level:
+                self._used.remove(priority)
+
+    def _oldest(self) -> Job:
+        return min((self._levels[level][0] for level in self._used), key=lambda job: job.number)
+
+
+class Deadlines(Generic[Job]):
+    """Which jobs must have been started by when.
+
+    Jobs leave the queue without a word to this: what is out of date is thrown
+    away when it comes up, or when it outnumbers what is not.
+    """
+
+    COMPACT_ABOVE = 1000
+    """Entries that are kept without asking how many of them still matter."""
+
+    def __init__(self, is_waiting: Callable[[Job], bool]) -> None:
+        self._is_waiting = is_waiting
+        self._heap: list[tuple[float, int, Job]] = []
+        self._compact_at = self.COMPACT_ABOVE
+
+    def add(self, when: float, job: Job) -> None:
+        """`job` is to be started before `when`."""
+        heapq.heappush(self._heap, (when, job.number, job))
+        if len(self._heap) > self._compact_at:
+            self._heap = [entry for entry in self._heap if self._is_waiting(entry[2])]
+            heapq.heapify(self._heap)
+            self._compact_at = 2 * len(self._heap) + self.COMPACT_ABOVE
+
+    @property
+    def next(self) -> float | None:
+        """When the next one may be over."""
+        return self._heap[0][0] if self._heap else None
+
+    def expired(self, now: float) -> list[Job]:
+        """The waiting jobs whose time is over; each is told once."""
+        over: list[Job] = []
+        while self._heap and self._heap[0][0] <= now:
+            job = heapq.heappop(self._heap)[2]
+            if self._is_waiting(job):
+                over.append(job)
+        return over

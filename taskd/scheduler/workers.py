@@ -1,0 +1,113 @@
+"""A worker as the scheduler sees it, and how a running job is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
+
+from taskd.scheduler.functions import FunctionStats
+from taskd.scheduler.states import JobState, StopStep, WorkerState, check_stop, check_worker
+
+__all__ = ["SchedulableJob", "Stop", "WorkerView"]
+
+MAX_BATCH = 32
+"""Jobs that one worker may have at once: by then waking it costs each of them next to nothing."""
+
+BATCH_SECONDS = 0.0005
+"""Seconds of work, by the estimates, above which a worker gets no more jobs at once."""
+
+OVERHEAD = 0.00001
+"""Seconds that a worker spends on a job beside running its function."""
+
+KILL_AFTER = 2.0
+"""Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
+
+
+class SchedulableJob(Protocol):
+    """What the scheduler needs of a job. `state` and what follows it are the scheduler's to set.
+
+    `limit` is in seconds of run time, None for none.
+    """
+
+    number: int
+    priority: int
+    limit: float | None
+    state: JobState
+    worker: int
+    attempt: int
+    started: float
+    stop: Stop | None
+
+    @property
+    def stats(self) -> FunctionStats:
+        """The function that it runs."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is not to be started now: its caller does not take what it has been sent."""
+
+
+Job = TypeVar("Job", bound=SchedulableJob)
+
+
+@dataclass(slots=True)
+class Stop:
+    """The stop of a running job: why, since when, and what comes when."""
+
+    reason: Literal["timeout", "cancelled"]
+    since: float
+    next_at: float
+    step: StopStep = StopStep.RAISED
+
+    def terminate(self, now: float) -> None:
+        """Its grace is over."""
+        self.step = check_stop(self.step, StopStep.TERMINATED)
+        self.next_at = now + KILL_AFTER
+
+    def kill(self) -> None:
+        """SIGTERM has not ended it."""
+        self.step = check_stop(self.step, StopStep.KILLED)
+        self.next_at = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class WorkerView(Generic[Job]):
+    """One worker: what it does, and since when.
+
+    `jobs` are those that it has been given and that have not ended, in the
+    order in which it runs them; `load` is about how many seconds they take;
+    `checked` is when it was last seen to be getting on with a batch of them,
+    and `watched` the job that it ran then.
+    """
+
+    number: int
+    generation: int
+    since: float
+    state: WorkerState = WorkerState.STARTING
+    jobs: dict[int, Job] = field(default_factory=dict)
+    load: float = 0.0
+    checked: float = 0.0
+    watched: int = 0
+    called_back: bool = False
+    done: int = 0
+
+    def step(self, state: WorkerState, now: float) -> None:
+        """Go to another state. Raises `StateError` where there is no such step."""
+        self.state = check_worker(self.number, self.state, state)
+        self.since = now
+
+    @property
+    def first(self) -> Job | None:
+        """The job that it runs, as far as can be told from what it has said."""
+        return next(iter(self.jobs.values()), None)
+
+    def has_room(self, max_tasks: int | None) -> bool:
+        """Whether it may be given one more short job behind its short ones."""
+        jobs = len(self.jobs)
+        return (
+            jobs < MAX_BATCH
+            and self.load < BATCH_SECONDS
+            and not self.called_back
+            and self.state is WorkerState.BUSY
+            and (max_tasks is None or self.done + jobs < max_tasks)
+        )

@@ -1,0 +1,162 @@
+"""What tasks print, in the log: whose it was, and how much of it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.support import (
+    APPS,
+    Connection,
+    Daemon,
+    Gate,
+    bare,
+    cancel,
+    data_of,
+    resident_bytes,
+    rpc,
+)
+
+Start = Callable[..., Daemon]
+MakeGate = Callable[[], Gate]
+Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
+
+BURST = 1000
+"""Lines of one worker that are logged at once."""
+
+RATE = 100
+"""Lines a second that are logged of one worker after that."""
+
+MIB = 1024 * 1024
+
+LEFT_OUT = r"(\d+) lines?\b.*\bleft out"
+"""What the log says instead of lines."""
+
+
+def lines(daemon: Daemon, pattern: str) -> list[str]:
+    """The lines of its log that match."""
+    return [line for line in daemon.log.splitlines() if re.search(pattern, line)]
+
+
+def left_out(daemon: Daemon) -> int:
+    """How many lines the log says to have left out so far."""
+    return sum(int(match[1]) for line in daemon.log.splitlines() if (match := re.search(LEFT_OUT, line)))
+
+
+def say_until_logged(daemon: Daemon, client: Connection, text: str) -> int:
+    """Print a line, again and again until it is logged; how often that was."""
+    for count in range(1, 100_000):
+        assert client.ask(bare("say", f"{text} {count}.")) is None
+        if lines(daemon, rf"\b{text} \d+\.$"):
+            return count
+    raise AssertionError(f"{text} is never logged:\n{daemon.log}")
+
+
+def test_a_line_has_the_pool_the_process_the_function_and_the_task(start: Start) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    client = daemon.connect()
+    pid = client.ask(bare("pid"))
+    client.ask(bare("say", "the text"))
+    daemon.wait_for_log(rf"\b{daemon.name}\[{pid}\] say #2: the text$")
+    client.ask(bare("say", "an error", True))
+    daemon.wait_for_log(rf"\b{daemon.name}\[{pid}\] say #3: an error$")
+
+
+def test_lines_have_their_own_task_though_many_are_given_to_a_worker_at_once(start: Start) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    client = daemon.connect()
+    count = 900  # of both together: less than a burst of one
+    client.send(*(rpc(number, "say", f"text {number}.") for number in range(1, count + 1)))
+    for _ in range(count):
+        assert "result" in client.receive()
+    for number in range(1, count + 1):
+        daemon.wait_for_log(rf"\bsay #{number}: text {number}\.$")
+    assert len(lines(daemon, r"\btext \d+\.$")) == count
+    assert left_out(daemon) == 0
+
+
+def test_lines_over_the_rate_are_left_out_and_counted(start: Start) -> None:
+    daemon = start(*Apps, "--workers", "1").wait_until_ready()
+    client = daemon.connect()
+    count = 20_000
+    assert client.ask(bare("print_lines", count, "flood")) is None
+    more = say_until_logged(daemon, client, "afterwards")
+    daemon.wait_for_log(LEFT_OUT)
+    logged = lines(daemon, r"print_lines #1: flood \d+$")
+    assert BURST <= len(logged) < count / 2
+    numbers = [int(line.rpartition(" ")[2]) for line in logged]
+    assert numbers[:BURST] == list(range(BURST))
+    assert numbers == sorted(numbers)
+    # Whatever is not there is counted.
+    missing = count - len(logged)
+    assert missing <= left_out(daemon) < missing + more
+
+
+def test_the_rate_of_one_worker_is_not_that_of_another(start: Start, gate: Gate) -> None:
+    daemon = start(*Apps, "--workers", "2").wait_until_ready()
+    flood = daemon.connect().send(rpc("flood", "print_for_ever", gate.path))
+    gate.wait_until_entered()
+    daemon.wait_for_log(LEFT_OUT)
+    client = daemon.connect()
+    for number in range(50):
+        assert client.ask(bare("say", f"text {number}.")) is None
+    for number in range(50):
+        daemon.wait_for_log(rf"text {number}\.$")
+    flood.send(cancel("c", "flood"))
+    data_of(flood.receive(), -32002)
+
+
+def test_a_task_that_prints_without_end_fills_nothing_and_holds_up_nobody(start: Start, gate: Gate) -> None:
+    daemon = start(*Apps, "--workers", "2").wait_until_ready()
+    flood = daemon.connect().send(rpc("flood", "print_for_ever", gate.path))
+    gate.wait_until_entered()
+    daemon.wait_for_log(LEFT_OUT)
+    before = resident_bytes(daemon.process.pid)
+    client = daemon.connect()
+    assert [client.ask(bare("echo", number)) for number in range(300)] == list(range(300))
+    assert resident_bytes(daemon.process.pid) - before < 20 * MIB
+    began = daemon.status()["uptime"]
+    size = len(daemon.log)
+    seconds = daemon.wait_for_status(lambda status: status["uptime"] > began + 1)["uptime"] - began
+    # About a hundred lines a second, of some 300 characters each.
+    assert len(daemon.log) - size < 4 * RATE * 300 * (seconds + 1)
+    flood.send(cancel("c", "flood"))
+    data_of(flood.receive(), -32002)
+    assert flood.receive()["id"] == "c"
+    assert client.ask(bare("hello")) == "Hello, World!"
+
+
+def test_the_last_lines_before_a_quiet_time_are_counted_too(start: Start) -> None:
+    """What was left out is said though nothing follows."""
+    daemon = start(*Apps, "--workers", "1").wait_until_ready()
+    count = 3000
+    assert daemon.connect().ask(bare("print_lines", count, "flood")) is None
+    daemon.wait_for_log(LEFT_OUT)
+    logged = len(lines(daemon, r"flood \d+$"))
+    daemon.wait_for_status(lambda _: left_out(daemon) + len(lines(daemon, r"flood \d+$")) >= count)
+    assert left_out(daemon) + len(lines(daemon, r"flood \d+$")) == count
+    assert logged >= BURST
+
+
+@pytest.mark.parametrize("how", ["killed", "crashed"])
+def test_what_a_task_printed_before_it_was_ended_is_logged_as_its(
+    start: Start, tmp_path: Path, gate: Gate, how: str
+) -> None:
+    (tmp_path / "last_words.py").write_text(
+        "import os, signal, time\nfrom taskd import task\n"
+        "@task(grace=0.2)\ndef last_words(path, how):\n"
+        "    print('last words', flush=True)\n    os.open(path, os.O_RDONLY)\n"
+        "    while how == 'killed':\n"
+        "        try:\n            time.sleep(600)\n        except BaseException:\n            pass\n"
+        "    os.abort()\n"
+    )
+    daemon = start("--app", "last_words", "--workers", "1").wait_until_ready()
+    client = daemon.connect().send(rpc("a", "last_words", gate.path, how))
+    gate.wait_until_entered()
+    if how == "killed":
+        client.send(cancel("c", "a"))
+    reply: Any = client.receive()
+    assert reply["error"]["code"] == (-32002 if how == "killed" else -32003)
+    daemon.wait_for_log(r"\blast_words #1: last words$")

@@ -1,0 +1,239 @@
+"""Short tasks are given to a worker many at once; nobody may notice, but for the speed."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.support import (
+    APPS,
+    Connection,
+    Daemon,
+    Gate,
+    data_of,
+    lines_of,
+    rpc,
+)
+
+Start = Callable[..., Daemon]
+MakeGate = Callable[[], Gate]
+Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
+
+WITHIN = 0.02
+"""Seconds in which tasks behind one that is suddenly long are run elsewhere."""
+
+
+def results(client: Connection, count: int) -> dict[Any, Any]:
+    """So many replies, each of another request and none an error."""
+    replies = [client.receive() for _ in range(count)]
+    found = {reply["id"]: reply["result"] for reply in replies}
+    assert len(found) == count
+    return found
+
+
+def warm_up(daemon: Daemon, notes: Path, client: Connection | None = None) -> Connection:
+    """Run `note` until it is known to be short; the connection."""
+    client = client or daemon.connect()
+
+    def is_short(status: dict[str, Any]) -> bool:
+        client.send(*(rpc(number, "note", str(notes), "warm") for number in range(200)))
+        results(client, 200)
+        return any(each["short"] for each in status["functions"] if each["name"] == "note")
+
+    daemon.wait_for_status(is_short)
+    notes.unlink()
+    return client
+
+
+@pytest.fixture
+def short(start: Start, tmp_path: Path) -> Iterator[tuple[Daemon, Connection, Path]]:
+    """A server with two workers that knows `note` to be short; a connection; and where it writes."""
+    daemon = start(*Apps, "--workers", "2", "--max-outstanding", "10000").wait_until_ready()
+    daemon.wait_for_workers(2)
+    client = warm_up(daemon, tmp_path / "notes")
+    yield daemon, client, tmp_path / "notes"
+    assert daemon.status()["counts"]["lost"] == 0
+
+
+def test_a_function_is_known_to_be_short_when_it_has_been_short_for_a_while(
+    short: tuple[Daemon, Connection, Path],
+) -> None:
+    daemon, client, _ = short
+    for _ in range(3):
+        assert client.ask(rpc(1, "nap", 0.02))["result"] == 0.02
+    known = {each["name"]: each["short"] for each in daemon.status()["functions"]}
+    assert known == {"note": True, "nap": False}
+
+
+def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
+    short: tuple[Daemon, Connection, Path], tmp_path: Path, make_gate: MakeGate
+) -> None:
+    daemon, client, _ = short
+    each = 40
+    took = []
+    for number in range(12):
+        # One that was long may not pass for short any more.
+        warm_up(daemon, tmp_path / "warm", client)
+        before = daemon.status()["counts"]["called_back"]
+        gate, notes = make_gate(), tmp_path / f"notes {number}"
+        # In one write: the long one is the first of what its worker is given.
+        began = time.monotonic()
+        client.send(
+            rpc("long", "note", str(notes), "long", gate.path),
+            *(rpc(place, "note", str(notes), str(place)) for place in range(each)),
+        )
+        assert results(client, each).keys() == set(range(each))
+        seconds = time.monotonic() - began
+        if daemon.status()["counts"]["called_back"] > before:
+            took.append(seconds)
+        gate.release()
+        assert client.receive()["id"] == "long"
+        assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
+    # The quickest is what it takes; the others tell how busy the machine is.
+    assert took, "none was ever called back"
+    assert min(took) < WITHIN, took
+
+
+def test_where_there_is_no_other_worker_they_wait_and_are_run_once(
+    start: Start, tmp_path: Path, gate: Gate
+) -> None:
+    daemon = start(*Apps, "--workers", "1").wait_until_ready()
+    notes = tmp_path / "notes"
+    client = warm_up(daemon, notes)
+    client.send(rpc("long", "note", str(notes), "long", gate.path))
+    client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(40)))
+    gate.wait_until_entered()
+    daemon.wait_for_status(lambda status: status["workers"][0]["seconds"] > 0.1)
+    gate.release()
+    assert list(results(client, 41)) == ["long", *range(40)]
+    assert lines_of(notes) == ["long", *map(str, range(40))]
+
+
+def test_what_was_called_back_is_run_by_a_worker_that_is_free_later(
+    short: tuple[Daemon, Connection, Path], make_gate: MakeGate
+) -> None:
+    _, client, notes = short
+    busy, sudden = make_gate(), make_gate()
+    client.send(busy.rpc("busy"))
+    busy.wait_until_entered()
+    client.send(rpc("sudden", "note", str(notes), "sudden", sudden.path))
+    client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(60)))
+    sudden.wait_until_entered()
+    busy.release()
+    found = results(client, 61)
+    assert found.keys() == {"busy", *range(60)}
+    sudden.release()
+    assert client.receive()["id"] == "sudden"
+    assert sorted(lines_of(notes)) == sorted(["sudden", *map(str, range(60))])
+
+
+def test_many_that_are_suddenly_long_among_short_ones_are_each_run_once(start: Start, tmp_path: Path) -> None:
+    daemon = start(*Apps, "--workers", "4", "--max-outstanding", "10000").wait_until_ready()
+    notes = tmp_path / "notes"
+    client = warm_up(daemon, notes)
+    count = 3000
+    for number in range(count):
+        seconds = 0.03 if number % 100 == 0 else 0.0
+        client.send(rpc(number, "note", str(notes), str(number), "", seconds))
+    assert results(client, count).keys() == set(range(count))
+    assert sorted(lines_of(notes)) == sorted(map(str, range(count)))
+
+
+def test_no_short_task_waits_for_a_long_one_while_a_worker_is_idle(
+    start: Start, make_gate: MakeGate, tmp_path: Path
+) -> None:
+    daemon = start(*Apps, "--workers", "3", "--max-outstanding", "10000").wait_until_ready()
+    notes = tmp_path / "notes"
+    client = warm_up(daemon, notes)
+    gates = [make_gate(), make_gate()]
+    messages = [rpc(number, "note", str(notes), str(number)) for number in range(300)]
+    messages.insert(200, gates[1].rpc("long too"))
+    messages.insert(100, gates[0].rpc("long"))
+    client.send(*messages)
+    # Two stand; the third worker does all the rest.
+    assert results(client, 300).keys() == set(range(300))
+    for gate in gates:
+        gate.release()
+    assert results(client, 2).keys() == {"long", "long too"}
+    assert sorted(lines_of(notes)) == sorted(map(str, range(300)))
+
+
+def test_a_time_limit_counts_from_each_ones_own_start(short: tuple[Daemon, Connection, Path]) -> None:
+    """Of many tasks that are given to a worker at once, the last begins much later than the first."""
+    _, client, notes = short
+    count = 2000
+    client.send(
+        *(rpc(number, "note", str(notes), str(number), options={"timeout": 0.25}) for number in range(count))
+    )
+    assert results(client, count).keys() == set(range(count))
+
+
+def test_one_that_is_over_its_limit_among_many_is_stopped_and_the_others_are_not(
+    short: tuple[Daemon, Connection, Path], gate: Gate
+) -> None:
+    daemon, client, notes = short
+    client.send(rpc("long", "note", str(notes), "long", gate.path, options={"timeout": 0.3}))
+    client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(100)))
+    replies = {reply["id"]: reply for reply in (client.receive() for _ in range(101))}
+    assert data_of(replies.pop("long"), -32001)["limit"] == "timeout"
+    assert {number: reply["result"] for number, reply in replies.items()} == {
+        number: str(number) for number in range(100)
+    }
+    assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(100))])
+    assert daemon.status()["counts"]["workers_started"] == 2
+
+
+def test_a_stopped_worker_is_called_back_from_in_vain_and_nothing_is_run_twice(
+    short: tuple[Daemon, Connection, Path],
+) -> None:
+    """A worker that cannot answer keeps what it may have started; when it goes on, it does it once."""
+    daemon, client, notes = short
+    first, _ = daemon.workers
+    os.kill(first, signal.SIGSTOP)
+    client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(200)))
+    # The other one does what it can.
+    daemon.wait_for_status(
+        lambda status: (
+            status["waiting"] == 0 and [worker["state"] for worker in status["workers"]].count("busy") <= 1
+        )
+    )
+    os.kill(first, signal.SIGCONT)
+    assert results(client, 200).keys() == set(range(200))
+    assert sorted(lines_of(notes)) == sorted(map(str, range(200)))
+
+
+def test_progress_of_short_tasks_is_each_ones_own(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-outstanding", "10000").wait_until_ready()
+    client = daemon.connect()
+    count = 600
+    for number in range(count):
+        client.send(rpc(number, "count", 1, options={"progress": number % 3 == 0}))
+    reported, found = [], []
+    while len(found) < count:
+        reply = client.receive()
+        if "method" in reply:
+            assert reply["params"]["done"] == 1
+            assert reply["params"]["id"] not in found
+            reported.append(reply["params"]["id"])
+        else:
+            assert reply["result"] == 1
+            found.append(reply["id"])
+    assert sorted(reported) == list(range(0, count, 3))
+    assert sorted(found) == list(range(count))
+
+
+def test_a_reply_does_not_wait_until_the_client_has_acknowledged_the_one_before(start: Start) -> None:
+    """Small replies a moment apart: the kernel would hold back the second one for 40 ms."""
+    daemon = start("--workers", "1").wait_until_ready()
+    client = daemon.connect()
+    took = []
+    for _ in range(50):
+        began = time.monotonic()
+        client.send(rpc("ping", "taskd.ping"), rpc("nap", "nap", 0.001))
+        assert [client.receive()["id"], client.receive()["id"]] == ["ping", "nap"]
+        took.append(time.monotonic() - began)
+    assert sorted(took)[len(took) // 2] < WITHIN

@@ -1,0 +1,250 @@
+"""`taskd.status` and `taskd status`: everything that happens is told, and nothing delays the telling."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from tests.live.support import (
+    APPS,
+    Daemon,
+    Gate,
+    bare,
+    cancel,
+    data_of,
+    rpc,
+    run_taskd,
+)
+
+Start = Callable[..., Daemon]
+MakeGate = Callable[[], Gate]
+Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
+
+PROMPT = 1.0
+"""Seconds in which an answer that waits for nobody is there, on a machine that is busy too."""
+
+
+def timed(ask: Callable[[], Any]) -> tuple[Any, float]:
+    """The answer, and how long it took."""
+    began = time.monotonic()
+    answer = ask()
+    return answer, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server to which one of everything has happened, and nothing more does."""
+    directory = tmp_path_factory.mktemp("eventful")
+    daemon = Daemon(*Apps, "--workers", "1", "--max-queue", "2", directory=directory).wait_until_ready()
+    client = daemon.connect()
+    gate = Gate(directory / "gate")
+    assert client.ask(bare("hello")) == "Hello, World!"
+    assert client.ask(bare("hello")) == "Hello, World!"
+    data_of(client.ask(bare("boom")), -32000)
+    data_of(client.ask(rpc(1, "limited", 600)), -32001)
+    data_of(client.ask(rpc(1, "vanish", 3)), -32003)
+    client.send(gate.rpc("held"))
+    gate.wait_until_entered()
+    data_of(client.ask(rpc(1, "hello", options={"deadline": 0.1})), -32001)
+    client.send(rpc("waits", "hello"), rpc("waits too", "hello"))
+    for _ in range(3):
+        data_of(client.ask(rpc(1, "hello")), -32004)
+    client.send(cancel("c", "waits"), cancel("d", "waits too"), cancel("e", "held"))
+    for _ in range(6):
+        client.receive()
+    daemon.wait_for_workers(1)
+    client.close()
+    yield daemon
+    gate.tear_down()
+    daemon.stop()
+    daemon.wait_until_gone()
+    assert "a bug in taskd" not in daemon.log
+    assert "Unhandled" not in daemon.log
+
+
+def test_everything_that_has_happened_is_counted(eventful: Daemon) -> None:
+    counts = eventful.status()["counts"]
+    # Whether the worker was killed is told apart from whether its task was.
+    replaced = counts.pop("workers_replaced")
+    assert replaced in (0, 1)
+    assert counts == {
+        "done": 2, "failed": 1, "timed_out": 1, "expired": 1, "cancelled": 3, "lost": 1, "refused": 3,
+        "called_back": 0, "workers_started": 2,
+    }  # fmt: skip
+
+
+def test_functions_tell_how_their_calls_ended(eventful: Daemon) -> None:
+    functions = {function.pop("name"): function for function in eventful.status()["functions"]}
+    keys = {"done", "failed", "lost", "timed_out", "cancelled", "mean", "longest", "short", "timeout"}
+    for function in functions.values():
+        assert function.keys() == keys
+    ended = ("done", "failed", "lost", "timed_out", "cancelled")
+    assert [functions["hello"][key] for key in ended[:4]] == [2, 0, 0, 0]
+    assert [functions["boom"][key] for key in ended] == [0, 1, 0, 0, 0]
+    assert [functions["vanish"][key] for key in ended] == [0, 0, 1, 0, 0]
+    assert [functions["limited"][key] for key in ended] == [0, 0, 0, 1, 0]
+    assert [functions["wait_for"][key] for key in ended] == [0, 0, 0, 0, 1]
+    assert functions["limited"]["timeout"] == 0.3
+    assert functions["hello"]["timeout"] is None
+    assert functions["hello"]["short"] in (True, False)
+
+
+def test_the_whole_has_the_members_that_the_protocol_lists(eventful: Daemon) -> None:
+    status = eventful.status()
+    assert {
+        "name", "version", "uptime", "stopping", "waiting", "running", "max_queue", "workers", "functions",
+        "generation", "reloading", "min_workers", "max_workers", "connections", "oldest_waiting", "counts",
+    } == status.keys()  # fmt: skip
+    assert (status["generation"], status["reloading"], status["stopping"]) == (1, False, False)
+    assert (status["min_workers"], status["max_workers"]) == (1, 1)
+    assert (status["waiting"], status["running"], status["oldest_waiting"]) == (0, 0, None)
+    assert status["connections"] >= 1
+    (worker,) = status["workers"]
+    assert worker.keys() == {
+        "number", "pid", "state", "seconds", "function", "job", "done",
+        "generation", "memory_kib", "jobs", "stopping",
+    }  # fmt: skip
+    assert (worker["state"], worker["jobs"], worker["stopping"], worker["generation"]) == ("idle", 0, None, 1)
+    assert (worker["function"], worker["job"]) == (None, None)
+
+
+def test_the_command_shows_it_to_a_person(eventful: Daemon) -> None:
+    text = run_taskd(eventful.tcp, "status").stdout.lower()
+    for word in (
+        "generation 1", "timed out", "cancelled", "lost", "refused", "expired", "idle", "hello", "limited",
+        "memory",
+    ):  # fmt: skip
+        assert word in text, text
+    assert "limited" in run_taskd(eventful.tcp, "status", "--json").stdout
+
+
+def test_a_worker_tells_what_it_runs_and_what_it_uses(start: Start, make_gate: MakeGate) -> None:
+    daemon = start(*Apps, "--workers", "2").wait_until_ready()
+    gate = make_gate()
+    client = daemon.connect().send(rpc("held", "use_and_stand", 100, gate.path))
+    gate.wait_until_entered()
+    status = daemon.wait_for_status(
+        lambda status: max(worker["memory_kib"] or 0 for worker in status["workers"]) > 100 * 1024
+    )
+    (busy,) = [worker for worker in status["workers"] if worker["state"] == "busy"]
+    (idle,) = [worker for worker in status["workers"] if worker["state"] == "idle"]
+    assert (busy["function"], busy["job"], busy["jobs"]) == ("use_and_stand", 1, 1)
+    assert busy["memory_kib"] > 100 * 1024 > (idle["memory_kib"] or 0)
+    gate.release()
+    assert client.receive()["id"] == "held"
+
+
+def test_what_waits_tells_for_how_long(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    client = daemon.connect().send(gate.rpc("held"))
+    gate.wait_until_entered()
+    assert daemon.status()["oldest_waiting"] is None
+    client.send(rpc(1, "hello"))
+    daemon.wait_for_status(lambda status: (status["oldest_waiting"] or 0) > 0.2)
+    client.send(rpc(2, "hello", options={"priority": 0}))
+    status = daemon.wait_for_status(lambda status: status["waiting"] == 2)
+    assert status["oldest_waiting"] > 0.2
+    gate.release()
+    assert {client.receive()["id"] for _ in range(3)} == {"held", 1, 2}
+    assert daemon.status()["oldest_waiting"] is None
+
+
+@pytest.mark.parametrize("why", ["timeout", "cancelled"])
+def test_a_task_that_is_being_stopped_is_shown_so(start: Start, tmp_path: Path, gate: Gate, why: str) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom taskd import TaskStopped, task\n"
+        "@task\ndef stand(path):\n"
+        "    try:\n        time.sleep(600)\n"
+        "    except TaskStopped:\n        open(path).read()\n"
+    )
+    daemon = start("--app", "slow", "--workers", "1").wait_until_ready()
+    options = {"timeout": 0.2} if why == "timeout" else {}
+    client = daemon.connect().send(rpc("a", "stand", gate.path, options=options))
+    if why == "cancelled":
+        daemon.wait_for_status(lambda status: status["running"] == 1)
+        client.send(cancel("c", "a"))
+    gate.wait_until_entered()
+    (worker,) = daemon.status()["workers"]
+    assert (worker["stopping"], worker["job"]) == (why, 1)
+    gate.release()
+    assert client.receive()["error"]["code"] == (-32001 if why == "timeout" else -32002)
+    daemon.wait_for_workers(1)
+    (worker,) = daemon.status()["workers"]
+    assert worker["stopping"] is None
+
+
+def test_connections_are_counted_as_they_come_and_go(start: Start) -> None:
+    daemon = start("--workers", "1", "--websocket", "none").wait_until_ready()
+    asking = daemon.connect()
+    one = asking.ask(bare("taskd.status"))["connections"]
+    more = [daemon.connect() for _ in range(5)]
+    for connection in more:
+        assert connection.ask(bare("taskd.ping")) == "pong"
+    assert asking.ask(bare("taskd.status"))["connections"] == one + 5
+    for connection in more:
+        connection.close()
+    daemon.wait_for_status(lambda status: status["connections"] == one, asking)
+
+
+# --- nothing delays it -------------------------------------------------------
+
+
+def test_workers_that_are_busy_stuck_or_stopped_do_not_delay_the_answer(
+    start: Start, make_gate: MakeGate
+) -> None:
+    daemon = start(*Apps, "--workers", "4").wait_until_ready()
+    workers = daemon.wait_for_workers(4)
+    client = daemon.connect()
+    gates = [make_gate(), make_gate()]
+    client.send(gates[0].rpc(1), gates[1].rpc(2), rpc(3, "count_in_c"), rpc(4, "stand_in_c", True))
+    client.send(*(rpc(number, "hello") for number in range(5, 100)))
+    for gate in gates:
+        gate.wait_until_entered()
+    daemon.wait_for_status(lambda status: status["running"] == 4 and status["waiting"] == 95)
+    for worker in workers:
+        os.kill(worker["pid"], signal.SIGSTOP)
+    other = daemon.connect()
+    for _ in range(20):
+        status, seconds = timed(lambda: other.ask(bare("taskd.status")))
+        assert seconds < PROMPT
+        assert [worker["state"] for worker in status["workers"]] == ["busy"] * 4
+    assert other.ask(bare("taskd.ping")) == "pong"
+    ended, seconds = timed(lambda: run_taskd(daemon.tcp, "status"))
+    assert ended.returncode == 0
+    assert "stand_in_c" in ended.stdout
+    for worker in workers:
+        os.kill(worker["pid"], signal.SIGKILL)
+    replies = [client.receive() for _ in range(99)]
+    assert sum("result" in reply for reply in replies) == 95
+
+
+def test_thousands_of_tasks_do_not_delay_the_answer(start: Start) -> None:
+    daemon = start("--workers", "2", "--max-outstanding", "10000").wait_until_ready()
+    client, other = daemon.connect(), daemon.connect()
+    count = 5000
+    client.send(*(rpc(number, "nap", 0.0002) for number in range(count)))
+    longest = 0.0
+    answers = 0
+    while True:
+        status, seconds = timed(lambda: other.ask(bare("taskd.status")))
+        longest = max(longest, seconds)
+        answers += 1
+        if not status["waiting"] and not status["running"]:
+            break
+    assert longest < PROMPT
+    assert answers > 1
+    for _ in range(count):
+        assert "result" in client.receive()
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_a_gateway_it_is_the_same(eventful: Daemon, websocket: Any) -> None:
+    page = await websocket(eventful.ws)
+    answer = (await page.ask(rpc(1, "taskd.status")))["result"]
+    assert answer["counts"]["timed_out"] == 1
+    assert answer["generation"] == 1

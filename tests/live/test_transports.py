@@ -1,0 +1,303 @@
+"""The transport of the task server's connections, with real sockets and under both kinds of reactors."""
+
+import resource
+import selectors
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from msgspec import Raw
+from twisted.internet.defer import DeferredList
+from twisted.internet.task import deferLater
+
+from taskd.endpoints import keep_alive, server_endpoint
+from taskd.messages import Result
+from taskd.tcp import TaskFactory, TcpLimits
+from taskd.transports import ServerConnection
+from tests.live.peers import in_thread
+from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
+
+Start = Callable[..., Daemon]
+
+PING = b'{"function": "taskd.ping"}\n'
+PONG = b'"pong"\n'
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), TIMEOUT)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def many(count: int, at_once: int, open_one: Callable[[], socket.socket]) -> list[bytes]:
+    """What came for one ping on each of `count` connections, `at_once` of them open at a time."""
+    replies: list[bytes] = []
+    opened = 0
+    with selectors.DefaultSelector() as selector:
+        while len(replies) < count:
+            while opened < count and opened - len(replies) < at_once:
+                sock = open_one()
+                selector.register(sock, selectors.EVENT_READ)
+                sock.sendall(PING)
+                opened += 1
+            ready = selector.select(TIMEOUT)
+            assert ready, "no reply"
+            for key, _ in ready:
+                replies.append(key.fileobj.recv(1000))
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+    return replies
+
+
+# --- in the daemon, under epoll ----------------------------------------------
+
+
+def test_a_connection_for_each_request_over_tcp(start: Start) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    port = daemon.port()
+    assert many(2000, 50, lambda: connect(port)) == [PONG] * 2000
+    assert "Traceback" not in daemon.log
+
+
+def test_a_connection_for_each_request_over_a_unix_socket(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    daemon = start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
+    assert many(2000, 50, lambda: connect_unix(path).socket) == [PONG] * 2000
+    assert "Traceback" not in daemon.log
+
+
+def test_connections_that_are_reset_at_any_point_harm_no_other(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    other = daemon.connect()
+    held = daemon.connect().send(gate.call())
+    gate.wait_until_entered()
+    for data in (b"", PING, PING[:5], PING * 1000, b'{"function": "hello"}\n'):
+        for _ in range(20):
+            sock = connect(daemon.port())
+            sock.sendall(data)
+            reset(sock)
+    assert other.ask({"function": "hello"}) == "Hello, World!"
+    reset(held.socket)
+    gate.release()
+    daemon.wait_for_status(lambda status: status["running"] == 0)
+    assert "Traceback" not in daemon.log
+
+
+def test_a_server_without_descriptors_serves_those_it_has_and_goes_on_when_there_are_more(
+    start: Start,
+) -> None:
+    daemon = start("--workers", "1").wait_until_ready()
+    daemon.wait_for_workers(1)
+    first = daemon.connect()
+    assert first.ask({"function": "taskd.ping"}) == "pong"
+    pid = daemon.process.pid
+    used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 2, limits[1]))
+    crowd = [connect(daemon.port()) for _ in range(20)]
+    served = [sock for sock in crowd if answer(sock) == PONG]
+    assert 0 < len(served) < 20
+    assert first.ask({"function": "hello"}) == "Hello, World!"
+    for sock in crowd:
+        sock.close()
+    # It has seen that they are gone once it has answered one that came after them.
+    assert first.ask({"function": "taskd.ping"}) == "pong"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert many(100, 20, lambda: connect(daemon.port())) == [PONG] * 100
+    assert "Traceback" not in daemon.log
+
+
+def answer(sock: socket.socket) -> bytes:
+    """What comes for a ping; nothing where the connection was closed instead."""
+    try:
+        sock.sendall(PING)
+        return sock.recv(1000)
+    except ConnectionError:
+        return b""
+
+
+# --- in this process, under asyncio ------------------------------------------
+
+
+class Server:
+    """Answers a call with its arguments; once it is told to hold them, with `release`."""
+
+    def __init__(self) -> None:
+        self.holds = False
+        self.held: list[tuple[Any, Any]] = []
+
+    def submit(self, requests: list[Any], caller: Any) -> None:
+        for request in requests:
+            if self.holds:
+                self.held.append((request, caller))
+            else:
+                caller.answered(request, Result(request.call.args))
+
+    def release(self, value: bytes) -> None:
+        held, self.held = self.held, []
+        for request, caller in held:
+            caller.answered(request, Result(Raw(value)))
+            caller.flush()
+
+    def resume(self) -> None:
+        pass
+
+
+class Listening:
+    """A task server's port in this process, without a pool behind it."""
+
+    def __init__(self, description: str, **limits: Any) -> None:
+        from twisted.internet import reactor
+
+        self.server = Server()
+        self.factory = TaskFactory(reactor, self.server, TcpLimits(**limits))
+        ports: list[Any] = []
+        endpoint = server_endpoint(reactor, description, ServerConnection)
+        endpoint.listen(self.factory).addCallback(ports.append)
+        (self.port,) = ports
+        keep_alive(self.port.socket)
+
+    @property
+    def number(self) -> int:
+        return self.port.getHost().port
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait, turn by turn, until something holds."""
+        from twisted.internet import reactor
+
+        ending = reactor.seconds() + TIMEOUT
+        while not holds():
+            assert reactor.seconds() < ending
+            await deferLater(reactor, 0)
+
+    def close(self) -> None:
+        self.factory.abort()
+        pytest_twisted.blockon(DeferredList([self.factory.finish(), self.port.stopListening()]))
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Listening]]:
+    started: list[Listening] = []
+
+    def start_one(description: str = "tcp:0:interface=127.0.0.1", **limits: Any) -> Listening:
+        started.append(Listening(description, **limits))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.close()
+
+
+Listen = Callable[..., Listening]
+
+
+def ask(sock: socket.socket, value: Any) -> Any:
+    """Call with a value, and get it back."""
+    connection = Connection(sock)
+    try:
+        return connection.ask({"function": "f", "args": [value]})
+    finally:
+        connection.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_works_under_asyncio(listen: Listen) -> None:
+    one = listen()
+    for number in range(20):
+        assert await in_thread(lambda: ask(connect(one.number), number)) == [number]  # noqa: B023
+    await one.until(lambda: not one.factory.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_works_over_ipv6(listen: Listen) -> None:
+    one = listen("tcp:0:interface=\\:\\:1")
+    assert await in_thread(lambda: ask(socket.create_connection(("::1", one.number), TIMEOUT), 1)) == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_long_replies_arrive_whole_under_asyncio(listen: Listen) -> None:
+    one = listen(max_unsent=100_000)
+    one.server.holds = True
+    client = Connection(connect(one.number))
+    client.send(*[{"function": "f"}] * 3).end_sending()
+    await one.until(lambda: len(one.server.held) == 3)
+    text = "x" * 9_000_000
+    one.server.release(b'"%s"' % text.encode())
+    assert await in_thread(client.receive_all) == [text] * 3
+    client.close()
+    await one.until(lambda: not one.factory.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_close_works_under_asyncio(listen: Listen) -> None:
+    one = listen()
+    one.server.holds = True
+    client = Connection(connect(one.number)).send({"function": "f"}).end_sending()
+    await one.until(lambda: one.server.held != [])
+    one.server.release(b"7")
+    assert await in_thread(client.receive_all) == [7]
+    client.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_aborted_connection_is_reset(listen: Listen) -> None:
+    one = listen()
+    one.server.holds = True
+    client = Connection(connect(one.number)).send({"function": "f"})
+    await one.until(lambda: one.server.held != [])
+    one.factory.abort()
+    with pytest.raises(ConnectionResetError):
+        await in_thread(client.receive)
+    await one.until(lambda: not one.factory.connections)
+    one.server.release(b"7")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_resets_is_gone(listen: Listen) -> None:
+    one = listen()
+    one.server.holds = True
+    sock = connect(one.number)
+    sock.sendall(b'{"function": "f"}\n')
+    await one.until(lambda: one.server.held != [])
+    reset(sock)
+    await one.until(lambda: not one.factory.connections)
+    one.server.release(b"7")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reply_to_a_peer_that_ended_sending_and_then_reset_ends_the_connection(
+    listen: Listen,
+) -> None:
+    """Nothing is watched in between: only the reply shows it."""
+    one = listen()
+    one.server.holds = True
+    sock = connect(one.number)
+    sock.sendall(b'{"function": "f"}\n')
+    sock.shutdown(socket.SHUT_WR)
+    await one.until(lambda: one.server.held != [])
+    (protocol,) = one.factory.connections
+    await one.until(lambda: not protocol._reading)
+    reset(sock)
+    one.server.release(b'"%s"' % (b"x" * 1_000_000))
+    await one.until(lambda: not one.factory.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_replies_do_not_wait_for_acknowledgements_and_vanished_peers_are_noticed(
+    listen: Listen,
+) -> None:
+    one = listen()
+    sock = connect(one.number)
+    await one.until(lambda: one.factory.connections != set())
+    (protocol,) = one.factory.connections
+    server_side = protocol.transport._socket
+    assert server_side.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert server_side.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    sock.close()
