@@ -30,6 +30,7 @@ from twisted.internet.task import deferLater, react
 from taskd import __version__
 from taskd.client import TaskClient
 from taskd.errors import Busy, MethodNotFound, TaskdError, Unreachable
+from taskd.messages import PRIORITY, Options
 from taskd.rows import FailedRows, Row, convert_text, count_rows, read_rows
 from taskd.task import RESERVED, FunctionInfo, wire_name
 
@@ -102,6 +103,20 @@ def _connection(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of the calls that a command makes."""
+    above_zero = click.FloatRange(0, min_open=True)
+    command = click.option(
+        "--priority", type=click.IntRange(0, 9), default=PRIORITY, show_default=True, help="0 is first."
+    )(command)
+    command = click.option(
+        "--deadline", type=above_zero, metavar="SECONDS", help="Do not start it later than that."
+    )(command)
+    return click.option(
+        "--timeout", type=above_zero, metavar="SECONDS", help="Stop it when it has run for so long."
+    )(command)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="taskd")
 def main() -> None:
@@ -117,24 +132,40 @@ def main() -> None:
 @main.command()
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
+@_options
 @_connection
-def call(function: str, arguments: tuple[str, ...], server: str, via: str | None) -> None:
+def call(
+    function: str,
+    arguments: tuple[str, ...],
+    timeout: float | None,
+    deadline: float | None,
+    priority: int,
+    server: str,
+    via: str | None,
+) -> None:
     """Call FUNCTION and print its result as JSON.
 
     An argument is NAME=TEXT (converted where the function wants a number or a
-    truth value) or NAME:=JSON.
+    truth value) or NAME:=JSON. Ctrl-C cancels the task.
     """
 
-    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Any, client: TaskClient) -> None:
         args = _arguments(arguments, await _annotations(client, function) if arguments else {})
         bar = _bar(transient=True)
         shown = bar.add_task(function, total=None)
         with bar if _err.is_terminal else nullcontext():
-            result = await client.request(
+            calling = client.request(
                 function,
                 args,
                 on_progress=lambda progress: bar.update(shown, completed=progress.done, total=progress.total),
+                options=Options(timeout=timeout, deadline=deadline, priority=priority),
             )
+            _on_interrupt(reactor, calling.cancel)
+            try:
+                result = await calling
+            except CancelledError:
+                await deferLater(reactor, 0)  # the wish to cancel is on its way
+                _fail(f"{function} was cancelled", INTERRUPTED)
         click.echo(_json(result))
 
     _run(run, server, via)
@@ -207,6 +238,7 @@ def _bar(*, transient: bool = False) -> Progress:
 @click.option(
     "--output", type=click.Path(dir_okay=False, writable=True), help="Write results there, as JSON lines."
 )
+@_options
 @_connection
 def map_(
     function: str,
@@ -214,6 +246,9 @@ def map_(
     concurrency: int,
     failed: str | None,
     output: str | None,
+    timeout: float | None,
+    deadline: float | None,
+    priority: int,
     server: str,
     via: str | None,
 ) -> None:
@@ -237,11 +272,21 @@ def map_(
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
         with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
-            mapping = _Mapping(reactor, client, function, FailedRows(failed, _create), results)
+            options = Options(timeout=timeout, deadline=deadline, priority=priority)
+            mapping = _Mapping(reactor, client, function, options, FailedRows(failed, _create), results)
             await mapping.run(read_rows(file, rows, annotations), total, concurrency)
         mapping.summarise()
 
     _run(run, server, via)
+
+
+def _on_interrupt(reactor: Any, do: Callable[[], None]) -> None:
+    """Have Ctrl-C do this rather than stop the reactor, whose own handler is set when it starts."""
+
+    def interrupt(*_: object) -> None:
+        reactor.callFromThread(do)
+
+    reactor.callWhenRunning(signal.signal, signal.SIGINT, interrupt)
 
 
 def _create(path: str) -> TextIO:
@@ -256,11 +301,18 @@ class _Mapping:
     """One run of `taskd map`."""
 
     def __init__(
-        self, reactor: Any, client: TaskClient, function: str, failed: FailedRows, results: TextIO | None
+        self,
+        reactor: Any,
+        client: TaskClient,
+        function: str,
+        options: Options,
+        failed: FailedRows,
+        results: TextIO | None,
     ) -> None:
         self._reactor = reactor
         self._client = client
         self._function = function
+        self._options = options
         self._failed = failed
         self._results = results
         self._done = 0
@@ -268,7 +320,7 @@ class _Mapping:
         self._started = time.monotonic()
         self._under_way: set[Deferred[Any]] = set()
         self._pauses: set[Deferred[None]] = set()
-        reactor.callWhenRunning(self._catch_interrupt)
+        _on_interrupt(reactor, self._interrupt)
 
     async def run(self, rows: Iterator[Row], total: int, concurrency: int) -> None:
         """Call for every row, `concurrency` at a time."""
@@ -298,7 +350,7 @@ class _Mapping:
     async def _one(self, row: Row) -> None:
         assert row.args is not None
         while True:
-            call = self._client.request(self._function, row.args)
+            call = self._client.request(self._function, row.args, options=self._options)
             self._under_way.add(call)
             try:
                 result = await call
@@ -335,12 +387,6 @@ class _Mapping:
         finally:
             self._pauses.discard(pause)
 
-    def _catch_interrupt(self) -> None:
-        def interrupt(number: int, frame: object) -> None:  # noqa: ARG001
-            self._reactor.callFromThread(self._interrupt)
-
-        signal.signal(signal.SIGINT, interrupt)
-
     def _interrupt(self) -> None:
         if self._interrupted:
             for call in list(self._under_way):
@@ -359,6 +405,37 @@ class _Mapping:
         if self._failed.count:
             _err.print(f"failed rows are in {self._failed.path}", markup=False, soft_wrap=True)
             raise SystemExit(1)
+
+
+# --- cancel ------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="TASK...", type=click.IntRange(1))
+@_connection
+def cancel(jobs: tuple[int, ...], server: str, via: str | None) -> None:
+    """Cancel each TASK: a number, as `taskd status` and the log show it.
+
+    One that runs is interrupted, and killed where it does not end within its
+    grace. The exit status is 1 where one was not under way (any more).
+    """
+
+    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+        asked = [client.request(f"{RESERVED}cancel", {"job": job}) for job in jobs]
+        answers = [(job, await answer) for job, answer in zip(jobs, asked, strict=True)]
+        for job, answer in answers:
+            click.echo(f"#{job}: {_cancelled(answer)}")
+        if any(answer["was"] == "done" for _, answer in answers):
+            raise SystemExit(1)
+
+    _run(run, server, via)
+
+
+def _cancelled(answer: dict[str, Any]) -> str:
+    if answer["was"] == "running":
+        how = "killed" if answer["killed"] else "stopped"
+        return f"was running, {how} after {answer['stopped_after']:.1f} s"
+    return "was waiting" if answer["was"] == "waiting" else "is not under way"
 
 
 # --- functions and status ----------------------------------------------------
@@ -400,31 +477,54 @@ def status(server: str, via: str | None, *, as_json: bool) -> None:
 
 
 def _print_status(answer: dict[str, Any]) -> None:
-    stopping = ", stopping" if answer["stopping"] else ""
-    _out.print(
-        f"{answer['name']}: taskd {answer['version']}, up {_duration(answer['uptime'])}{stopping}; "
-        f"{answer['running']} running, {answer['waiting']} of {answer['max_queue']} waiting",
-        markup=False,
-    )
-    workers = _table("worker", "pid", "state", "since", "function", "task", "done", right=(0, 1, 3, 5, 6))
+    for line in _summary(answer):
+        _out.print(line, markup=False)
+    right = (0, 1, 3, 5, 6, 7)
+    workers = _table("worker", "pid", "state", "since", "function", "task", "done", "memory", right=right)
     for worker in answer["workers"]:
+        others = f" and {worker['jobs'] - 1} more" if worker["jobs"] > 1 else ""
+        stopping = f", being stopped ({worker['stopping']})" if worker["stopping"] else ""
+        memory = worker["memory_kib"]
         workers.add_row(
             str(worker["number"]),
             str(worker["pid"] or ""),
-            worker["state"],
+            worker["state"] + stopping,
             _duration(worker["seconds"]),
             Text(worker["function"] or ""),
-            f"#{worker['job']}" if worker["job"] else "",
+            f"#{worker['job']}{others}" if worker["job"] else "",
             str(worker["done"]),
+            f"{memory / 1024:.1f} MiB" if memory is not None else "",
         )
     _out.print(workers)
     if answer["functions"]:
-        table = _table("function", "done", "failed", "lost", "mean", "longest", right=(1, 2, 3, 4, 5))
+        counted = ("done", "failed", "timed_out", "cancelled", "lost")
+        names = [name.replace("_", " ") for name in counted]
+        table = _table("function", *names, "mean", "longest", "limit", right=tuple(range(1, 9)))
         for function in answer["functions"]:
+            limit = function["timeout"]
             times = (_duration(function["mean"]), _duration(function["longest"]))
-            counts = (str(function[key]) for key in ("done", "failed", "lost"))
-            table.add_row(Text(function["name"]), *counts, *times)
+            counts = (str(function[key]) for key in counted)
+            table.add_row(Text(function["name"]), *counts, *times, _duration(limit) if limit else "")
         _out.print(table)
+
+
+def _summary(answer: dict[str, Any]) -> Iterator[str]:
+    """What concerns the server as a whole, in lines."""
+    stopping = ", stopping" if answer["stopping"] else ""
+    reloading = ", reloading" if answer["reloading"] else ""
+    oldest = answer["oldest_waiting"]
+    longest = f" (the first for {_duration(oldest)})" if oldest is not None else ""
+    yield (
+        f"{answer['name']}: taskd {answer['version']}, up {_duration(answer['uptime'])}, "
+        f"code generation {answer['generation']}{stopping}{reloading}; "
+        f"{answer['running']} running, {answer['waiting']} of {answer['max_queue']} waiting{longest}"
+    )
+    least, most = answer["min_workers"], answer["max_workers"]
+    bounds = str(most) if least == most else f"{least} to {most}"
+    yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    counts = {name.replace("_", " "): count for name, count in answer["counts"].items() if count}
+    if counts:
+        yield ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:

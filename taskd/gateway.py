@@ -19,11 +19,11 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.links import ENVELOPE, Link
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
-from taskd.client.turns import TurnEnd
 from taskd.errors import Cancelled, InternalError, InvalidParams, ShuttingDown
 from taskd.flow import ReplySender
 from taskd.messages import Failure, Outcome, Progress
 from taskd.texts import TextServerProtocol
+from taskd.turns import TurnEnd
 from taskd.wire.cancelling import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_job
 from taskd.wire.framing import MAX_MESSAGE
 from taskd.wire.session import Request, Session, task_complete

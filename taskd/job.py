@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from taskd.messages import Call, Outcome, Progress
+from taskd.messages import NO_OPTIONS, Call, Outcome, Progress
+from taskd.pool.channel import NULL, PROGRESS, SHORT, Run
 from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.states import JobState
 from taskd.scheduler.workers import Stop
 from taskd.wire.session import Request
 
-__all__ = ["Caller", "Job"]
+__all__ = ["Caller", "Job", "run_message"]
 
 
 class Job(Request):
@@ -54,9 +55,23 @@ class Job(Request):
         self.state = JobState.NEW
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether it has been taken, and not ended."""
+        return self.state is not JobState.NEW and self.state is not JobState.DONE
+
+    @property
     def is_held(self) -> bool:
         """Whether its outcome would only pile up."""
         return self.caller.is_full
+
+
+def run_message(job: Job) -> Run:
+    """What a worker is told of a job."""
+    call = job.call
+    flags = SHORT if job.stats.is_short else 0
+    if call.options is not NO_OPTIONS and call.options.progress:
+        flags |= PROGRESS
+    return Run(job.number, job.attempt, call.function, call.args or NULL, flags)
 
 
 class Caller(Protocol):

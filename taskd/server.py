@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
-import msgspec
-from msgspec import Raw
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd import __version__
+from taskd.endings import Endings
 from taskd.errors import (
     InternalError,
     InvalidParams,
@@ -23,40 +20,33 @@ from taskd.errors import (
     TaskdError,
     quoted,
 )
-from taskd.job import Caller, Job
-from taskd.messages import NO_OPTIONS, Call, Failure, Outcome, Progress, Result
-from taskd.outcomes import cancelled_waiting, deadline_over, stopped, was_of, worker_lost
+from taskd.job import Caller, Job, run_message
+from taskd.messages import Call, Failure, Progress
+from taskd.outcomes import cancelled_waiting, deadline_over
+from taskd.own import OwnMethods
 from taskd.pool.channel import (
-    NULL,
-    PROGRESS,
-    SHORT,
     Done,
     Failed,
     Interrupt,
     Reported,
     Returned,
-    Run,
     Stopped,
 )
 from taskd.pool.pool import LostWorker, Pool, PoolConfig, WorkerMessage
+from taskd.recycling import MemoryBound
 from taskd.reloading import Reload
 from taskd.scheduler import FunctionStats, JobState, Scheduler
 from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
 from taskd.scheduler.actions import Interrupt as InterruptAction
 from taskd.scheduler.scheduler import SchedulerConfig
-from taskd.status import Counts, ServerStatus, function_status, has_run, oldest_waiting, worker_status
-from taskd.task import RESERVED, FunctionInfo, Task
+from taskd.status import Counts, ServerStatus, server_status
+from taskd.task import RESERVED, FunctionInfo
+from taskd.turns import Alarm, TurnEnd
 
 __all__ = ["ServerConfig", "TaskServer"]
 
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
-
-_FUNCTIONS = f"{RESERVED}functions"
-_CANCEL = f"{RESERVED}cancel"
-
-MEMORY_CHECK_SECONDS = 0.1
-"""Seconds between two looks at a worker's memory while it runs short tasks: a look costs as much as some."""
 
 SIGTERM, SIGKILL = 15, 9
 
@@ -90,28 +80,19 @@ class TaskServer:
         self._scheduler: Scheduler[Job] = Scheduler(wanted.scheduler)
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
-        # Who asked for the functions before the app was imported.
-        self._want_functions: list[tuple[Job, Caller]] = []
-        # Who waits for the end of a job that is being cancelled.
-        self._cancelling: dict[int, list[tuple[Job, Caller]]] = {}
         self._last_job = 0
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
         self._reload: Reload | None = None
-        self._memory_seen: dict[int, float] = {}
-        self._turn: IDelayedCall | None = None
-        self._alarm: IDelayedCall | None = None
-        self._alarm_at = inf
+        self._memory = None if wanted.max_memory is None else MemoryBound(wanted.max_memory)
+        self._turn_end = TurnEnd(self._clock)
+        self._has_turn = False
+        self._alarm = Alarm(self._clock, self._tick)
         self.counts = Counts()
         self.connections = 0
         """How many connections there are; those who accept them count."""
-        own: dict[str, Callable[..., Any]] = {
-            "ping": self.ping,
-            "status": self.status,
-            "functions": self.functions,
-        }
-        self._own = {RESERVED + name: Task(RESERVED + name, method) for name, method in own.items()}
-        self._cancel_task = Task(_CANCEL, _cancel_arguments)
+        self._endings = Endings(self.counts)
+        self._own = OwnMethods(self)
 
     def start(self) -> Deferred[None]:
         """Start the pool. Fires when the app is imported; fails with `StartError`."""
@@ -123,40 +104,35 @@ class TaskServer:
         """Whether no more requests are taken."""
         return self._drained is not None
 
-    # --- the server's own methods ---
+    # --- what can be asked (`taskd.own.Server`) ---
 
-    def ping(self) -> str:
-        """Answer "pong", from the server itself: no worker is asked."""
-        return "pong"
-
+    @property
     def functions(self) -> list[FunctionInfo]:
         """The functions that can be called: names, signatures, first lines of their docstrings."""
         return list(self._functions.values())
 
+    def find(self, number: int) -> Job | None:
+        """The job of this number that has not ended."""
+        return self._scheduler.find(number)
+
+    def cancel_for(self, request: Job, caller: Caller, job: Job) -> None:
+        """Cancel a job, and answer the request when it has ended."""
+        self._endings.watch(job, request, caller)
+        self._cancel(job)
+
     def status(self) -> ServerStatus:
         """What the server and each of its workers is doing."""
         now = self._clock.seconds()
-        scheduler, pool, config = self._scheduler, self._pool, self._wanted.scheduler
-        workers = sorted(scheduler.workers.items())
-        return ServerStatus(
+        return server_status(
+            self._scheduler,
+            self._pool,
+            now,
             name=self._wanted.pool.config.name,
-            version=__version__,
             uptime=round(now - self._started, 3),
             stopping=self.stopping,
-            generation=scheduler.generation,
             reloading=self._reload is not None and self._reload.is_under_way,
             connections=self.connections,
-            waiting=scheduler.waiting,
-            oldest_waiting=oldest_waiting(scheduler, now),
-            running=scheduler.running,
-            max_queue=config.max_queue,
-            min_workers=config.min_workers,
-            max_workers=config.max_workers,
             counts=self.counts,
-            workers=[worker_status(worker, pool, now) for _, worker in workers] if pool is not None else [],
-            functions=[
-                function_status(stats) for _, stats in sorted(scheduler.functions.items()) if has_run(stats)
-            ],
         )
 
     # --- requests ---
@@ -186,7 +162,7 @@ class TaskServer:
         """Nobody waits for these requests any more: those that asked for it are cancelled."""
         wanted = [request for request in requests if request.call.options.on_disconnect == "cancel"]
         for job in wanted:
-            if job.state not in (JobState.NEW, JobState.DONE):
+            if job.is_under_way:
                 self._cancel(job)
 
     def _accept(self, job: Job, caller: Caller, now: float) -> None:
@@ -194,7 +170,7 @@ class TaskServer:
         stats = self._scheduler.functions.get(call.function)
         if stats is None or self.stopping:
             if call.function.startswith(RESERVED):
-                self._accept_own(job, caller)
+                self._own.accept(job, caller)
                 return
             if self.stopping:
                 raise ShuttingDown("the server is shutting down")
@@ -228,20 +204,6 @@ class TaskServer:
             return limit
         return asked
 
-    def _accept_own(self, request: Job, caller: Caller) -> None:
-        call = request.call
-        if call.function == _CANCEL:
-            self._accept_cancel(request, caller)
-            return
-        method = self._own.get(call.function)
-        if method is None:
-            raise MethodNotFound(f"no such function: {quoted(call.function)}")
-        if not self._functions and call.function == _FUNCTIONS:
-            self._want_functions.append((request, caller))
-            return
-        args, kwargs = _bind(method, call)
-        caller.answered(request, Result(Raw(msgspec.json.encode(method.function(*args, **kwargs)))))
-
     def _internal_error(self, call: Call) -> Failure:
         reference = uuid.uuid4().hex[:12]
         _log.failure(
@@ -251,24 +213,11 @@ class TaskServer:
         )
         return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
 
-    # --- cancelling ---
-
-    def _accept_cancel(self, request: Job, caller: Caller) -> None:
-        """Answer `taskd.cancel`, now or when the job has ended."""
-        args, kwargs = _bind(self._cancel_task, request.call)
-        request_id, number = _cancel_arguments(*args, **kwargs)
-        job = caller.find(request_id) if request_id is not None else self._scheduler.find(number or 0)
-        if job is None or job.state in (JobState.NEW, JobState.DONE):
-            caller.answered(request, Result(Raw(msgspec.json.encode({"was": "done"}))))
-            return
-        self._cancelling.setdefault(job.number, []).append((request, caller))
-        self._cancel(job)
-
     def _cancel(self, job: Job) -> None:
         was_waiting = job.state is not JobState.GIVEN
         self._act(self._scheduler.cancel(job, self._clock.seconds()))
         if was_waiting:
-            self._end(job, cancelled_waiting(job))
+            self._endings.end(job, cancelled_waiting(job))
             job.caller.flush()
         self._soon()
 
@@ -279,21 +228,22 @@ class TaskServer:
 
         What comes in one turn is then given to workers together.
         """
-        if self._turn is None:
-            self._turn = self._clock.callLater(0, self._take_turn)
+        if not self._has_turn:
+            self._has_turn = True
+            self._turn_end.call(self._take_turn)
 
     def _take_turn(self) -> None:
-        self._turn = None
+        self._has_turn = False
         if self._pool is None:
             return
         now = self._clock.seconds()
         for number, jobs in self._scheduler.assign(now):
-            self._pool.send(number, [_run(job) for job in jobs])
+            self._pool.send(number, [run_message(job) for job in jobs])
         self._balance(now)
         for number in self._scheduler.departures():
             self._pool.end_worker(number)
         self._check_drained()
-        self._set_alarm()
+        self._alarm.set(self._scheduler.wake_at)
 
     def _balance(self, now: float) -> None:
         """Start the workers that are missing."""
@@ -310,21 +260,7 @@ class TaskServer:
         self._scheduler.worker_started(number, self._clock.seconds(), generation)
         return True
 
-    def _set_alarm(self) -> None:
-        """Have `_tick` called when the scheduler says so; an alarm that comes too soon does no harm."""
-        wake_at = self._scheduler.wake_at
-        if wake_at >= self._alarm_at:
-            return
-        self._alarm_at = wake_at
-        delay = max(wake_at - self._clock.seconds(), 0)
-        if self._alarm is not None:
-            self._alarm.reset(delay)
-        else:
-            self._alarm = self._clock.callLater(delay, self._tick)
-
     def _tick(self) -> None:
-        self._alarm = None
-        self._alarm_at = inf
         if self._pool is not None:
             self._act(self._scheduler.tick(self._clock.seconds(), self._pool.begun))
             self._soon()
@@ -337,8 +273,7 @@ class TaskServer:
         for action in actions:
             match action:
                 case Expire(job):
-                    self.counts.expired += 1
-                    self._end(job, deadline_over(job))
+                    self._endings.end(job, deadline_over(job))
                     ended.append(job)
                 case CallBack(worker):
                     self.counts.called_back += 1
@@ -349,7 +284,7 @@ class TaskServer:
                         worker, Interrupt(job.number, job.attempt, job.stop.reason == "cancelled")
                     )
                 case Abandon(job):
-                    self._end(job, cancelled_waiting(job))
+                    self._endings.end(job, cancelled_waiting(job))
                     ended.append(job)
                 case Terminate(worker, job, was_answered):
                     _task_log.warn(
@@ -359,7 +294,7 @@ class TaskServer:
                     )
                     self._pool.signal(worker, SIGTERM)
                     if not was_answered:
-                        self._end(job, stopped(job, now, killed=True))
+                        self._endings.terminated(job, now)
                         ended.append(job)
                 case Kill(worker):
                     self._pool.signal(worker, SIGKILL)
@@ -402,7 +337,7 @@ class TaskServer:
         for message in messages:
             if isinstance(message, Returned):
                 for job in self._scheduler.returned(number, message.jobs, now):
-                    self._end(job, cancelled_waiting(job))
+                    self._endings.end(job, cancelled_waiting(job))
                     callers[job.caller] = None
             elif isinstance(message, Reported):
                 job = self._scheduler.workers[number].jobs[message.job]
@@ -423,11 +358,12 @@ class TaskServer:
         generation = self._scheduler.workers[number].generation
         jobs = self._scheduler.worker_lost(number, lost.begun, now)
         for job in jobs:
-            self._end_lost(job, lost, now)
+            self._endings.lost(job, lost, now)
         if lost.stack:
             _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(lost.stack))
         _flush([job.caller for job in jobs])
-        self._memory_seen.pop(number, None)
+        if self._memory is not None:
+            self._memory.forget(number)
         if not self.stopping:
             self.counts.workers_replaced += 1
         reload = self._reload
@@ -455,93 +391,29 @@ class TaskServer:
         if isinstance(message, Done):
             job = scheduler.finished(number, message.job, seconds, now, failed=False, printed=message.output)
             if job is not None:
-                self.counts.done += 1
-                self._end(job, Result(message.value))
+                self._endings.succeeded(job, message.value)
         elif isinstance(message, Failed):
             ran = seconds if message.code != InvalidParams.code else None
             job = scheduler.finished(number, message.job, ran, now, failed=True, printed=message.output)
             if message.leaving:
                 scheduler.retire(number, now)
             if job is not None:
-                self.counts.failed += 1
-                self._end(job, self._failure(job, message))
+                self._endings.failed(job, message)
         else:
             job = scheduler.stopped(number, message.job, now)
             if job is not None:
-                self._log_failure(job, seconds, message.traceback)
-                self._end(job, stopped(job, now, killed=False))
-        if self._wanted.max_memory is not None:
-            self._check_memory(number, seconds, now)
+                self._endings.stopped(job, message, now)
+        if self._memory is not None and self._pool is not None:
+            used = self._memory.excess(number, seconds, now, self._pool.memory_kib)
+            if used is not None:
+                _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
+                scheduler.retire(number, now)
         return job
-
-    def _failure(self, job: Job, message: Failed) -> Failure:
-        self._log_failure(job, message.seconds, message.traceback)
-        return Failure(message.code, message.message, None if message.data == NULL else message.data)
-
-    @staticmethod
-    def _log_failure(job: Job, seconds: float, traceback: str | None) -> None:
-        if traceback is not None:
-            _task_log.warn(
-                "{function} #{job} failed after {seconds:.3f} s\n{traceback}",
-                function=job.stats.name,
-                job=job.number,
-                seconds=seconds,
-                traceback=traceback.rstrip(),
-            )
-
-    def _end_lost(self, job: Job, lost: LostWorker, now: float) -> None:
-        if job.stop is None:
-            self._end(job, worker_lost(job, lost, now))
-        elif lost.begun == job.number:
-            self._end(job, stopped(job, now, killed=True))
-        else:
-            self._end(job, cancelled_waiting(job))
-
-    def _end(self, job: Job, outcome: Outcome) -> None:
-        """A job has its outcome. Its caller is to be flushed."""
-        if job.stop is not None or type(outcome) is Failure:
-            self._count(job, outcome)
-        job.caller.answered(job, outcome)
-        if self._cancelling:
-            was = was_of(outcome)
-            for request, caller in self._cancelling.pop(job.number, ()):
-                caller.answered(request, Result(Raw(msgspec.json.encode(was))))
-                caller.flush()
-
-    def _count(self, job: Job, outcome: Outcome) -> None:
-        match outcome:
-            case Failure(code=-32001, data={"limit": "timeout"}):
-                self.counts.timed_out += 1
-                job.stats.timed_out += 1
-                _task_log.warn(
-                    "{function} #{job}: {why}", function=job.stats.name, job=job.number, why=outcome.message
-                )
-            case Failure(code=-32002):
-                self.counts.cancelled += 1
-                job.stats.cancelled += 1
-            case Failure(code=-32003):
-                self.counts.lost += 1
-
-    def _check_memory(self, number: int, seconds: float, now: float) -> None:
-        """Replace a worker that has grown too large."""
-        if seconds < MEMORY_CHECK_SECONDS and now - self._memory_seen.get(number, 0.0) < MEMORY_CHECK_SECONDS:
-            return
-        assert self._pool is not None
-        assert self._wanted.max_memory is not None
-        self._memory_seen[number] = now
-        used = self._pool.memory_kib(number)
-        if used is not None and used > self._wanted.max_memory:
-            _log.info(
-                "worker {number} has {used} KiB resident, over --max-memory: it is replaced",
-                number=number,
-                used=used,
-            )
-            self._scheduler.retire(number, now)
 
     def _refuse(self, jobs: list[Job], error: TaskdError) -> None:
         """Answer jobs that will not be run."""
         for job in jobs:
-            self._end(job, Failure.of(error))
+            self._endings.end(job, Failure.of(error))
         _flush([job.caller for job in jobs])
 
     # --- new code ---
@@ -586,10 +458,7 @@ class TaskServer:
             del known[name]
         for job in self._scheduler.all_waiting:
             job.limit = self._limit(job)
-        wanted, self._want_functions = self._want_functions, []
-        for request, caller in wanted:
-            self.submit([request], caller)
-            caller.flush()
+        self._own.functions_changed()
 
     # --- the end ---
 
@@ -638,32 +507,6 @@ class TaskServer:
         """Kill every worker at once; for use during `stop`."""
         if self._pool is not None:
             self._pool.end_now()
-
-
-def _run(job: Job) -> Run:
-    """What the worker is told of a job."""
-    call = job.call
-    flags = SHORT if job.stats.is_short else 0
-    if call.options is not NO_OPTIONS and call.options.progress:
-        flags |= PROGRESS
-    return Run(job.number, job.attempt, call.function, call.args or NULL, flags)
-
-
-def _cancel_arguments(
-    id: Raw | None = None,  # noqa: A002  # its name on the wire
-    job: int | None = None,
-) -> tuple[Raw | None, int | None]:
-    """Which request of this connection, by its id; or which task, by its number."""
-    if (id is None) == (job is None):
-        raise InvalidParams(f"{_CANCEL}: takes either id or job", argument="id")
-    return id, job
-
-
-def _bind(method: Task, call: Call) -> tuple[list[Any], dict[str, Any]]:
-    try:
-        return method.parameters.bind(call.args)
-    except InvalidParams as error:
-        raise InvalidParams(f"{method.name}: {error.message}", **error.data) from None
 
 
 def _flush(callers: list[Caller]) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
+from taskd import __version__
 from taskd.job import Job
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.workers import WorkerView
 
-__all__ = ["Counts", "FunctionStatus", "ServerStatus", "WorkerStatus", "function_status", "worker_status"]
-
-_Job = TypeVar("_Job", bound=Job)
+__all__ = ["Counts", "FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -129,12 +128,32 @@ def function_status(stats: FunctionStats) -> FunctionStatus:
     )
 
 
-def has_run(stats: FunctionStats) -> bool:
-    """Whether anything has been seen of it."""
+def _has_run(stats: FunctionStats) -> bool:
     return bool(stats.done or stats.failed or stats.lost or stats.timed_out or stats.cancelled)
 
 
-def oldest_waiting(scheduler: Scheduler[Job], now: float) -> float | None:
-    """For how many seconds the job has waited that waits for longest."""
+def server_status(
+    scheduler: Scheduler[Job], pool: Pool | None, now: float, counts: Counts, **more: Any
+) -> ServerStatus:
+    """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
     oldest = scheduler.oldest
-    return None if oldest is None else round(now - oldest.received, 3)
+    return ServerStatus(
+        version=__version__,
+        generation=scheduler.generation,
+        waiting=scheduler.waiting,
+        oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
+        running=scheduler.running,
+        max_queue=scheduler.config.max_queue,
+        min_workers=scheduler.config.min_workers,
+        max_workers=scheduler.config.max_workers,
+        counts=counts,
+        workers=[
+            worker_status(worker, pool, now)
+            for _, worker in sorted(scheduler.workers.items())
+            if pool is not None
+        ],
+        functions=[
+            function_status(stats) for _, stats in sorted(scheduler.functions.items()) if _has_run(stats)
+        ],
+        **more,
+    )

@@ -11,10 +11,10 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.client.connecting import Connecting, connector
 from taskd.client.links import MAX_REPLY, Connection, OnProgress, lost
 from taskd.client.per_call import PerCallLink
-from taskd.client.turns import TurnEnd
 from taskd.client.waiters import Waiters
 from taskd.errors import ParseError
 from taskd.messages import Call, Outcome
+from taskd.turns import TurnEnd
 from taskd.wire.framing import MAX_MESSAGE
 
 __all__ = ["PooledLink"]

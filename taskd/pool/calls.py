@@ -160,6 +160,8 @@ def _refused(
 
 
 _only_one = msgspec.json.Decoder(tuple[Raw])
+_PLAIN = frozenset({int, float, bool, type(None)})
+"""Types whose JSON is right as it is, and in which no `msgspec.Raw` can be."""
 
 
 def _json(result: Any) -> bytes:
@@ -168,6 +170,8 @@ def _json(result: Any) -> bytes:
     A task may return a `msgspec.Raw`, which is encoded as it is.
     """
     value = msgspec.json.encode(result)
+    if type(result) in _PLAIN:
+        return value
     _only_one.decode(b"[%b]" % value)
     if not value.isascii():
         value.decode("utf-8")

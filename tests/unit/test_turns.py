@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.client.turns import TurnEnd
+from taskd.turns import TurnEnd
 
 
 class TurnEndTests(SynchronousTestCase):
