@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.endings import Endings
+from taskd.endings import Endings, internal_error
 from taskd.errors import (
-    InternalError,
     InvalidParams,
     MethodNotFound,
     ShuttingDown,
@@ -21,7 +19,7 @@ from taskd.errors import (
     quoted,
 )
 from taskd.job import Caller, Job, run_message
-from taskd.messages import Call, Failure, Progress
+from taskd.messages import Failure, Progress
 from taskd.outcomes import cancelled_waiting, deadline_over
 from taskd.own import OwnMethods
 from taskd.pool.channel import (
@@ -32,13 +30,14 @@ from taskd.pool.channel import (
     Returned,
     Stopped,
 )
-from taskd.pool.pool import LostWorker, Pool, PoolConfig, WorkerMessage
+from taskd.pool.lost import LostWorker
+from taskd.pool.pool import Pool, PoolConfig, WorkerMessage
 from taskd.recycling import MemoryBound
 from taskd.reloading import Reload
 from taskd.scheduler import FunctionStats, JobState, Scheduler
 from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
 from taskd.scheduler.actions import Interrupt as InterruptAction
-from taskd.scheduler.scheduler import SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
 from taskd.status import Counts, ServerStatus, server_status
 from taskd.task import RESERVED, FunctionInfo
 from taskd.turns import Alarm, TurnEnd
@@ -150,7 +149,7 @@ class TaskServer:
             except TaskdError as error:
                 caller.answered(request, Failure.of(error))
             except Exception:
-                caller.answered(request, self._internal_error(request.call))
+                caller.answered(request, internal_error(request.call))
         self._soon()
 
     def resume(self) -> None:
@@ -203,15 +202,6 @@ class TaskServer:
         if asked is None or (limit is not None and limit <= asked):
             return limit
         return asked
-
-    def _internal_error(self, call: Call) -> Failure:
-        reference = uuid.uuid4().hex[:12]
-        _log.failure(
-            "a bug in taskd [{reference}], in a call of {function!r}",
-            reference=reference,
-            function=call.function,
-        )
-        return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
 
     def _cancel(self, job: Job) -> None:
         was_waiting = job.state is not JobState.GIVEN
@@ -286,16 +276,15 @@ class TaskServer:
                 case Abandon(job):
                     self._endings.end(job, cancelled_waiting(job))
                     ended.append(job)
-                case Terminate(worker, job, was_answered):
+                case Terminate(worker, job):
                     _task_log.warn(
                         "{function} #{job} has not ended within its grace: its process group is terminated",
                         function=job.stats.name,
                         job=job.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    if not was_answered:
-                        self._endings.terminated(job, now)
-                        ended.append(job)
+                    self._endings.terminated(job, now)
+                    ended.append(job)
                 case Kill(worker):
                     self._pool.signal(worker, SIGKILL)
         _flush([job.caller for job in ended])
@@ -355,7 +344,7 @@ class TaskServer:
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
-        generation = self._scheduler.workers[number].generation
+        worker = self._scheduler.workers[number]
         jobs = self._scheduler.worker_lost(number, lost.begun, now)
         for job in jobs:
             self._endings.lost(job, lost, now)
@@ -364,13 +353,13 @@ class TaskServer:
         _flush([job.caller for job in jobs])
         if self._memory is not None:
             self._memory.forget(number)
-        if not self.stopping:
+        if not self.stopping and not worker.dismissed:
             self.counts.workers_replaced += 1
         reload = self._reload
         if (
             reload is not None
             and reload.is_under_way
-            and reload.generation == generation
+            and reload.generation == worker.generation
             and not lost.was_ready
         ):
             self._fail_reload(f"a worker of the new code ended before it was ready: {lost.describe()}")

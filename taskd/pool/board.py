@@ -40,6 +40,11 @@ class Board:
         os.ftruncate(descriptor, places * _PLACE)
         return descriptor
 
+    def close(self) -> None:
+        """Give back the memory, and the descriptor that `mmap` has of its own. Not to be used any more."""
+        self._words.release()
+        self._map.close()
+
     def clear(self, place: int) -> None:
         """Make it ready for another worker."""
         self._words[place * _PLACE // _WORD] = 0

@@ -120,10 +120,9 @@ class FunctionCaller:
         data: dict[str, Any] = {"type": name, "message": text}
         if self._config.tracebacks:
             data["traceback"] = trace
-        # What is left of the memory after this is in pieces: let another process go on.
-        out_of_memory = isinstance(error, MemoryError)
-        if out_of_memory and self._config.hard_memory is not None:
-            limit = self._config.hard_memory
+        limit = self._config.hard_memory
+        over_limit = limit is not None and isinstance(error, MemoryError)
+        if over_limit:
             text = text or f"the task wanted more memory than --hard-memory allows, {limit} bytes"
             data |= {"message": text, "hard_memory": limit}
         message = f"{name}: {text}" if text else name
@@ -135,7 +134,7 @@ class FunctionCaller:
             encodable(message),
             Raw(_encode(data)),
             encodable(trace),
-            out_of_memory,
+            leaving=over_limit,  # what it has left is in pieces: let another process go on
         )
 
 
