@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -47,6 +48,10 @@ __all__ = ["ServerConfig", "TaskServer"]
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
+LONE_SECONDS = 0.0002
+"""Seconds after the last requests from which the next are given to a worker at once.
+Where more come in so short a time, they are better given together, at the turn's end."""
+
 SIGTERM, SIGKILL = 15, 9
 
 
@@ -80,6 +85,7 @@ class TaskServer:
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
         self._last_job = 0
+        self._last_submit = -inf
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
         self._reload: Reload | None = None
@@ -150,7 +156,11 @@ class TaskServer:
                 caller.answered(request, Failure.of(error))
             except Exception:
                 caller.answered(request, internal_error(request.call))
-        self._soon()
+        last, self._last_submit = self._last_submit, now
+        if now - last > LONE_SECONDS and not self._has_turn:
+            self._take_turn()
+        else:
+            self._soon()
 
     def resume(self) -> None:
         """A caller that was full takes outcomes again, or is gone."""
@@ -339,7 +349,10 @@ class TaskServer:
                     callers[ended.caller] = None
         for caller in callers:
             caller.flush()
-        self._soon()
+        if self._scheduler.is_due or self.stopping:
+            self._soon()
+        else:
+            self._alarm.set(self._scheduler.wake_at)
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""

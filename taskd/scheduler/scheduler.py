@@ -411,6 +411,11 @@ class Scheduler(Generic[Job]):
         self.not_short(worker)
         self._leaving += 1
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to `assign`, or anybody in `departures`."""
+        return bool(self._queue) or bool(self._departures)
+
     def departures(self) -> list[int]:
         """The workers that are to end now; each is told once."""
         departures = self._departures

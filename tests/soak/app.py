@@ -91,6 +91,12 @@ def big(size: int) -> str:
     return "x" * size
 
 
+@task
+def stay() -> None:
+    """To be cancelled when its connection ends."""
+    time.sleep(FOR_EVER)
+
+
 # --- over their time ---------------------------------------------------------
 
 

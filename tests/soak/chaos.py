@@ -29,6 +29,21 @@ PAUSE_SECONDS = 1.5
 FILL = 12
 """Large results that a client asks for that does not read: more than it may leave unread."""
 
+FREEZE_SECONDS = 0.3
+"""Seconds for which a worker is stopped at most: its tasks' time goes on."""
+
+STAY = "stay"
+"""The function that ends only where its connection does."""
+
+STAY_SECONDS = 0.3
+"""Seconds after which the connection of such a task is dropped, at most."""
+
+_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+_UPGRADE = _GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+_KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+KNOCKS = (_GET + b"\r\n", _UPGRADE + b"\r\n", _UPGRADE + _KEY + b"\r\n\x81\x05hello")
+"""What strangers say: a request for a page, and upgrades that are wrong, at once or a little later."""
+
 
 class Code:
     """The app's file: as it is in `source`, with another version, or broken for a moment."""
@@ -70,9 +85,10 @@ class Chaos:
         self.happened: Counter[str] = Counter()
         self.peers: list[Peer] = []
         self.worst_reload = 0.0
+        self.is_ending = False
         self._max_message = max_message
         self._tasks: list[asyncio.Task[None]] = []
-        self._resuming: set[asyncio.TimerHandle] = set()
+        self._knocking: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """Let it begin."""
@@ -83,6 +99,9 @@ class Chaos:
         self._every(1.5, self._pause)
         self._every(2.5, self._send_too_much)
         self._every(0.2, self._cancel_old)
+        self._every(0.5, self._leave_a_task)
+        self._every(0.5, self._knock)
+        self._every(0.7, self._freeze_worker)
         self._tasks.append(asyncio.create_task(self._change_code()))
 
     async def end(self) -> None:
@@ -90,15 +109,13 @@ class Chaos:
         self.is_ending = True
         for task in self._tasks[:-1]:
             task.cancel()
-        for task in self._tasks:
+        for task in [*self._tasks, *self._knocking]:
             try:
                 await task
             except asyncio.CancelledError:
                 pass
             except Exception as error:
                 self.ledger.violate(f"the soak itself failed: {error!r}")
-
-    is_ending = False
 
     def _every(self, mean: float, action: Callable[[], None]) -> None:
         async def repeat() -> None:
@@ -121,6 +138,25 @@ class Chaos:
             with suppress(ProcessLookupError):
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
             self.happened["workers killed"] += 1
+
+    def _freeze_worker(self) -> None:
+        """Stop a worker for a moment, as a machine does that has too much to do."""
+        workers = self.server.workers()
+        if workers:
+            pid = self.rng.choice(workers)
+            descriptor = os.pidfd_open(pid)  # by the time it goes on, its id may be another's
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(
+                self.rng.uniform(0.0, FREEZE_SECONDS), self._go_on, descriptor
+            )
+            self.happened["workers frozen"] += 1
+
+    @staticmethod
+    def _go_on(descriptor: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+        os.close(descriptor)
 
     def _kill_fork_server(self, fork_server: int) -> None:
         # All of its workers go with it, and those that it was just forking.
@@ -174,6 +210,45 @@ class Chaos:
         else:
             peer.drop(reset=drawn < 0.8)
         self.happened["disconnects"] += 1
+
+    def _leave_a_task(self) -> None:
+        """Ask for something that is to end with its connection, and be gone."""
+        peer = self._peer()
+        if peer is None:
+            return
+        order = Order(
+            Asked(STAY, self.mix.number(), NOTHING, on_disconnect=True),
+            STAY,
+            "[]",
+            '{"on_disconnect":"cancel"}',
+        )
+        if self.rng.random() < 0.5:
+            peer.ask(order)
+        else:
+            peer.ask_bare(order)
+        peer.flush()
+        asyncio.get_running_loop().call_later(self.rng.uniform(0.0, STAY_SECONDS), self._leave, peer)
+        self.happened["tasks left"] += 1
+
+    def _leave(self, peer: Peer) -> None:
+        if peer.is_open:
+            peer.drop(reset=self.rng.random() < 0.5)
+
+    def _knock(self) -> None:
+        """Connect, say something that nobody understands, or nothing, and go."""
+        knocking = asyncio.create_task(self._knock_at(self.rng.choice(self.server.ports)))
+        self._knocking.add(knocking)
+        knocking.add_done_callback(self._knocking.discard)
+        self.happened["knocks"] += 1
+
+    async def _knock_at(self, port: int) -> None:
+        said = self.rng.choice([b"", self.rng.randbytes(300), b"GET / HTTP/1.1\r\nUpg", *KNOCKS])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        await asyncio.sleep(self.rng.uniform(0.0, 0.5))
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     def _half_close(self) -> None:
         peer = self._peer(TextPeer)
@@ -241,6 +316,7 @@ class Chaos:
 
     async def _reload_now(self, *, may_fail: str, times: int = 1) -> bool:
         """Reload good code; whether it is in use. `may_fail`: why it may not be."""
+        self.server.may_trace = False
         self.code.version += 1
         self.ledger.newest_version = self.code.version
         self.code.write()
@@ -268,7 +344,9 @@ class Chaos:
             self.happened["reloads that a kill prevented"] += 1
 
     async def _reload_broken(self) -> None:
-        self.code.write(self.rng.choice(Code.BREAKAGES))
+        breakage = self.rng.choice(Code.BREAKAGES)
+        self.server.may_trace = "raise" in breakage  # its workers do so, each for itself
+        self.code.write(breakage)
         ended = self.server.expect(r"\] (not )?reloaded: ")
         self.server.reload()
         record = await self._ended("a reload of broken code", ended)

@@ -23,13 +23,14 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any
 
-from tests.soak.chaos import Chaos, Code
+from tests.soak.chaos import STAY, Chaos, Code
 from tests.soak.ledger import Asked, Ledger
 from tests.soak.mix import Mix, Order
 from tests.soak.peers import Peer, TextPeer, WebSocketPeer
 from tests.soak.server import Server
 
-MIN_WORKERS, MAX_WORKERS = 4, 20
+WORKERS = ["4:20", "0:12", "10"]
+"""One of them, by chance."""
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes: what is longer is to cost the soak little."""
@@ -77,7 +78,7 @@ MAX_LINKS = 4
 MIB = 1024 * 1024
 
 OPTIONS = [
-    *("--workers", f"{MIN_WORKERS}:{MAX_WORKERS}", "--idle", "2", "--timeout", "5", "--max-tasks", "2000"),
+    *("--idle", "2", "--timeout", "5", "--max-tasks", "2000"),
     *("--max-memory", "80M", "--hard-memory", "1G", "--max-message", str(MAX_MESSAGE)),
     *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
 ]
@@ -99,6 +100,7 @@ class Soak:
             Random(self.rng.random()), self.server, self.ledger, self.mix, self.code, MAX_MESSAGE
         )
         self.link = self.rng.choice(["pooled", "per-message"])
+        self.workers = self.rng.choice(WORKERS)
         self.peers = self.chaos.peers
         self.open_peers: set[Peer] = set()
         self.figures: dict[str, str] = {}
@@ -119,16 +121,22 @@ class Soak:
         saturation = await self._measure()
         began = time.monotonic()
         asked, answered = self.ledger.sent.total(), self.ledger.answered
+        used = self.server.cpu_seconds(), time.process_time()
         watching = asyncio.create_task(self._watch())
         self.chaos.begin()
         await self._load(saturation / 2, self.seconds)
+        seconds = time.monotonic() - began
+        loaded = self.ledger.sent.total() - asked
         await self.chaos.end()
         watching.cancel()
-        seconds = time.monotonic() - began
+        self.figures["processors"] = (
+            f"{self.server.cpu_seconds() - used[0]:.0f} s the daemon, {time.process_time() - used[1]:.0f} s "
+            "the soak itself"
+        )
         await self._drain()
         self.figures |= {
-            "requests": f"{self.ledger.sent.total() - asked:,} in {seconds:.0f} s: "
-            f"{(self.ledger.sent.total() - asked) / seconds:,.0f} a second, half of {saturation:,.0f}; "
+            "requests": f"{loaded:,} in {seconds:.0f} s: {loaded / seconds:,.0f} a second, where it can "
+            f"take {saturation:,.0f}; "
             f"{self.held_back} held back",
             "answered": f"{self.ledger.answered - answered:,}",
         }
@@ -136,7 +144,7 @@ class Soak:
 
     async def _start(self) -> None:
         await self.server.start(
-            *("--app", str(self.code.path), "--link", self.link, *OPTIONS),
+            *("--app", str(self.code.path), "--link", self.link, "--workers", self.workers, *OPTIONS),
             # A changed file of the same second and size would not be seen to be another one.
             env={"SOAK_MARKS": str(self.marks), "PYTHONDONTWRITEBYTECODE": "1"},
         )
@@ -269,10 +277,13 @@ class Soak:
     async def _end(self, before: int) -> None:
         self._close_all()
         after = await self._quiet()
+        stay = next(function for function in (await self._status())["functions"] if function["name"] == STAY)
+        if stay["done"] or stay["timed_out"]:
+            self.ledger.violate(f"tasks went on after their connections had ended: {stay}")
         self.figures["descriptors"] = f"{before} at first, {after} at last"
         if after != before:
             self.ledger.violate(
-                f"the daemon has {after} descriptors for itself, and had {before}: {self.server.descriptors()}"
+                f"the daemon has {after} descriptors for itself, it had {before}: {self.server.descriptors()}"
             )
         self._control.drop(reset=False)
         status = await self.server.stop()
@@ -313,7 +324,7 @@ class Soak:
         strangers = self.server.strangers()
         if status["waiting"] or status["running"] or status["reloading"]:
             return "it has something to do"
-        if [worker["state"] for worker in workers] != ["idle"] * MIN_WORKERS:
+        if [worker["state"] for worker in workers] != ["idle"] * status["min_workers"]:
             return "it has more or less workers than it has to"
         if len(fork_servers) != 1:
             return f"it has the fork servers {fork_servers}"
@@ -373,7 +384,7 @@ class Soak:
         )
         self.figures["also"] = (
             f"{ledger.progress:,} reports of progress, {len(ledger.marks):,} marks, "
-            f"reloads took {chaos.worst_reload:.1f} s at most; gateway's link: {self.link}"
+            f"reloads took {chaos.worst_reload:.1f} s at most; workers {self.workers}, link {self.link}"
         )
         self.figures["log"] = ", ".join(
             f"{level or 'other'} {n:,}" for level, n in self.server.levels.items()

@@ -53,6 +53,8 @@ class Server:
         self.levels: Counter[str] = Counter()
         self.ports: list[int] = []
         self.process: asyncio.subprocess.Process | None = None
+        self.may_trace = False
+        """Whether what workers print may hold tracebacks."""
         self._violate = violate
         self._log = log
         self._record: list[str] = []
@@ -132,17 +134,25 @@ class Server:
         if (
             level == "critical"
             or (level == "error" and not _MAY_FAIL.match(text))
-            or ("Traceback" in text and not _MAY_TRACE.match(text))
+            or ("Traceback" in text and not _MAY_TRACE.match(text) and not self._is_of_hook(text))
             or "Unhandled" in text
             or "a bug in taskd" in text
         ):
             self._violate(f"the log says: {record[:2000]}")
+
+    def _is_of_hook(self, text: str) -> bool:
+        return self.may_trace and "] no task: " in text
 
     # --- what it has ---
 
     def memory(self) -> int:
         """Bytes that the daemon has resident."""
         return resident_bytes(self.pid)
+
+    def cpu_seconds(self) -> float:
+        """Seconds of a processor that the daemon has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> Counter[str]:
         """What the daemon has open, by kind."""
