@@ -40,6 +40,11 @@ class Board:
         os.ftruncate(descriptor, places * _PLACE)
         return descriptor
 
+    def close(self) -> None:
+        """Let go of the memory, and of the descriptor that the map keeps of its own. It must not be used after."""
+        self._words.release()
+        self._map.close()
+
     def clear(self, place: int) -> None:
         """Make it ready for another worker."""
         self._words[place * _PLACE // _WORD] = 0

@@ -249,8 +249,10 @@ def rehearse(config: Config) -> None:
             ours.sendall(encode(Run(job, 1, _nothing.__name__, Raw(b"[null]"), flags)))
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)
-        worker.run(theirs, Board(descriptor), 0)
+        board = Board(descriptor)
         os.close(descriptor)
+        worker.run(theirs, board, 0)
+        board.close()  # nobody else would, and every worker would inherit it
 
 
 def _nothing(value: object) -> object:
