@@ -41,7 +41,7 @@ class Board:
         return descriptor
 
     def close(self) -> None:
-        """Let go of the memory, and of the descriptor that the map keeps of its own. It must not be used after."""
+        """Let go of the memory, and of the descriptor that the map has of its own. To be used no more."""
         self._words.release()
         self._map.close()
 
