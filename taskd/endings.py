@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, TimedOut, WorkerLost
+from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.job import Caller, Job
-from taskd.messages import Failure, Outcome, Result
+from taskd.messages import Call, Failure, Outcome, Result
 from taskd.outcomes import cancelled_waiting, stopped, was_of, worker_lost
 from taskd.pool.channel import NULL, Failed, Stopped
-from taskd.pool.pool import LostWorker
+from taskd.pool.lost import LostWorker
 from taskd.status import Counts
 
-__all__ = ["Endings"]
+__all__ = ["Endings", "as_result", "internal_error"]
 
+_log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
 
@@ -106,3 +108,14 @@ class Endings:
 def as_result(value: Any) -> Result:
     """A value of ours as the result of one of the server's own methods."""
     return Result(Raw(msgspec.json.encode(value)))
+
+
+def internal_error(call: Call) -> Failure:
+    """The outcome of a call that a bug of ours has ended; what it was is logged. In an ``except``."""
+    reference = uuid.uuid4().hex[:12]
+    _log.failure(
+        "a bug in taskd [{reference}], in a call of {function!r}",
+        reference=reference,
+        function=call.function,
+    )
+    return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))

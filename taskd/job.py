@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from taskd.messages import NO_OPTIONS, Call, Outcome, Progress
 from taskd.pool.channel import NULL, PROGRESS, SHORT, Run
 from taskd.scheduler.functions import FunctionStats
-from taskd.scheduler.states import JobState
+from taskd.scheduler.states import DONE, NEW
 from taskd.scheduler.workers import Stop
 from taskd.wire.session import Request
 
@@ -52,12 +52,12 @@ class Job(Request):
         self.call = call
         self._batch = batch
         self._ready = None
-        self.state = JobState.NEW
+        self.state = NEW
 
     @property
     def is_under_way(self) -> bool:
         """Whether it has been taken, and not ended."""
-        return self.state is not JobState.NEW and self.state is not JobState.DONE
+        return self.state is not NEW and self.state is not DONE
 
     @property
     def is_held(self) -> bool:

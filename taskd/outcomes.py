@@ -7,7 +7,7 @@ from typing import Any, Literal
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.job import Job
 from taskd.messages import Failure
-from taskd.pool.pool import LostWorker, signal_name
+from taskd.pool.lost import LostWorker, signal_name
 
 __all__ = ["cancelled_waiting", "deadline_over", "stopped", "was_of", "worker_lost"]
 

@@ -49,14 +49,19 @@ def _status() -> None:
     """``taskd.status``."""
 
 
+_NOT_GIVEN = Raw(b"null")
+"""msgspec knows no optional `Raw`; and a request whose id is null cannot be told from others by it."""
+
+
 def _cancel(
-    id: Raw | None = None,  # noqa: A002  # its name on the wire
+    id: Raw = _NOT_GIVEN,  # noqa: A002  # its name on the wire
     job: int | None = None,
 ) -> tuple[Raw | None, int | None]:
     """``taskd.cancel``: a request of this connection by its id, or any task by its number."""
-    if (id is None) == (job is None):
+    request_id = None if bytes(id) == b"null" else id
+    if (request_id is None) == (job is None):
         raise InvalidParams(f"{_CANCEL}: takes either id or job", argument="id")
-    return id, job
+    return request_id, job
 
 
 class OwnMethods:

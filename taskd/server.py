@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.endings import Endings
+from taskd.endings import Endings, internal_error
 from taskd.errors import (
-    InternalError,
     InvalidParams,
     MethodNotFound,
     ShuttingDown,
@@ -21,7 +20,7 @@ from taskd.errors import (
     quoted,
 )
 from taskd.job import Caller, Job, run_message
-from taskd.messages import Call, Failure, Progress
+from taskd.messages import Failure, Progress
 from taskd.outcomes import cancelled_waiting, deadline_over
 from taskd.own import OwnMethods
 from taskd.pool.channel import (
@@ -32,13 +31,14 @@ from taskd.pool.channel import (
     Returned,
     Stopped,
 )
-from taskd.pool.pool import LostWorker, Pool, PoolConfig, WorkerMessage
+from taskd.pool.lost import LostWorker
+from taskd.pool.pool import Pool, PoolConfig, WorkerMessage
 from taskd.recycling import MemoryBound
 from taskd.reloading import Reload
 from taskd.scheduler import FunctionStats, JobState, Scheduler
 from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
 from taskd.scheduler.actions import Interrupt as InterruptAction
-from taskd.scheduler.scheduler import SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
 from taskd.status import Counts, ServerStatus, server_status
 from taskd.task import RESERVED, FunctionInfo
 from taskd.turns import Alarm, TurnEnd
@@ -47,6 +47,10 @@ __all__ = ["ServerConfig", "TaskServer"]
 
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
+
+LONE_SECONDS = 0.0002
+"""Seconds after the last requests from which the next are given to a worker at once.
+Where more come in so short a time, they are better given together, at the turn's end."""
 
 SIGTERM, SIGKILL = 15, 9
 
@@ -81,6 +85,7 @@ class TaskServer:
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
         self._last_job = 0
+        self._last_submit = -inf
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
         self._reload: Reload | None = None
@@ -150,8 +155,12 @@ class TaskServer:
             except TaskdError as error:
                 caller.answered(request, Failure.of(error))
             except Exception:
-                caller.answered(request, self._internal_error(request.call))
-        self._soon()
+                caller.answered(request, internal_error(request.call))
+        last, self._last_submit = self._last_submit, now
+        if now - last > LONE_SECONDS and not self._has_turn:
+            self._take_turn()
+        else:
+            self._soon()
 
     def resume(self) -> None:
         """A caller that was full takes outcomes again, or is gone."""
@@ -203,15 +212,6 @@ class TaskServer:
         if asked is None or (limit is not None and limit <= asked):
             return limit
         return asked
-
-    def _internal_error(self, call: Call) -> Failure:
-        reference = uuid.uuid4().hex[:12]
-        _log.failure(
-            "a bug in taskd [{reference}], in a call of {function!r}",
-            reference=reference,
-            function=call.function,
-        )
-        return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
 
     def _cancel(self, job: Job) -> None:
         was_waiting = job.state is not JobState.GIVEN
@@ -349,12 +349,15 @@ class TaskServer:
                     callers[ended.caller] = None
         for caller in callers:
             caller.flush()
-        self._soon()
+        if self._scheduler.is_due or self.stopping:
+            self._soon()
+        else:
+            self._alarm.set(self._scheduler.wake_at)
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
-        generation = self._scheduler.workers[number].generation
+        worker = self._scheduler.workers[number]
         jobs = self._scheduler.worker_lost(number, lost.begun, now)
         for job in jobs:
             self._endings.lost(job, lost, now)
@@ -363,13 +366,13 @@ class TaskServer:
         _flush([job.caller for job in jobs])
         if self._memory is not None:
             self._memory.forget(number)
-        if not self.stopping:
+        if not self.stopping and not worker.dismissed:
             self.counts.workers_replaced += 1
         reload = self._reload
         if (
             reload is not None
             and reload.is_under_way
-            and reload.generation == generation
+            and reload.generation == worker.generation
             and not lost.was_ready
         ):
             self._fail_reload(f"a worker of the new code ended before it was ready: {lost.describe()}")

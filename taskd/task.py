@@ -117,6 +117,15 @@ def _custom_type(info: Any, seen: set[int]) -> type | None:
     return next((found for part in parts if (found := _custom_type(part, seen))), None)
 
 
+_AllDecoder = Callable[[Any], Any]
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+    """The type that an argument is converted to."""
+    annotation = parameter.annotation
+    return Any if annotation in (parameter.empty, object) else annotation
+
+
 class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
@@ -142,11 +151,32 @@ class Parameters:
                 self._named[wire_name(parameter.name)] = parameter
                 if parameter.kind is not parameter.KEYWORD_ONLY:
                     self._positional.append(parameter)
+        self._all_named, self._all_positional = self._decoders_of_all()
+
+    def _decoders_of_all(self) -> tuple[_AllDecoder | None, _AllDecoder | None]:
+        """What decodes all arguments at once, by name and by position.
+
+        That is several times as fast as one by one, and fails wherever any of
+        them is left out or does not fit: then it is done one by one, which
+        finds out what is wrong. None where the function takes any number.
+        """
+        named = list(self._named.items())
+        if not named or self._more_positional is not None or self._more_named is not None:
+            return None, None
+        fields = [(f"argument_{place}", _kind(parameter)) for place, (_, parameter) in enumerate(named)]
+        wire_names = {field: name for (field, _), (name, _) in zip(fields, named, strict=True)}
+        decoders: list[_AllDecoder | None] = [None, None]
+        if len(self._positional) == len(named):
+            for place, array_like in enumerate((False, True)):
+                struct = msgspec.defstruct(
+                    "Arguments", fields, rename=wire_names, array_like=array_like, forbid_unknown_fields=True
+                )
+                decoders[place] = msgspec.json.Decoder(struct).decode
+        return decoders[0], decoders[1]
 
     @staticmethod
     def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
-        annotation = parameter.annotation
-        kind = Any if annotation in (parameter.empty, object) else annotation
+        kind = _kind(parameter)
         if (custom := _custom_type(msgspec.inspect.type_info(kind), set())) is not None:
             raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
         return msgspec.json.Decoder(kind)
@@ -161,6 +191,12 @@ class Parameters:
         first = _NULL_STARTS if args is None else memoryview(args)[0]
         if args is None or first == _NULL_STARTS:
             return self._bind_named({})
+        at_once = self._all_positional if first == _ARRAY_STARTS else self._all_named
+        if at_once is not None:
+            try:
+                return list(msgspec.structs.astuple(at_once(args))), {}
+            except Exception:  # noqa: S110  # whatever it is, it is found below as well, and explained
+                pass
         try:
             if first == _ARRAY_STARTS:
                 return self._bind_positional(_ARRAY.decode(args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -36,6 +37,8 @@ class _Kept(Connection):
         self._unsent: list[bytes] = []
 
     def opened(self) -> None:
+        with suppress(OSError):  # a unix socket, which knows no delay
+            self.transport.setTcpNoDelay(True)
         self.waiters.opened()
 
     def _send_line(self, line: bytes) -> None:

@@ -41,7 +41,7 @@ class Board:
         return descriptor
 
     def close(self) -> None:
-        """Let go of the memory, and of the descriptor that the map has of its own. To be used no more."""
+        """Give back the memory, and the descriptor that `mmap` has of its own. Not to be used any more."""
         self._words.release()
         self._map.close()
 

@@ -120,10 +120,9 @@ class FunctionCaller:
         data: dict[str, Any] = {"type": name, "message": text}
         if self._config.tracebacks:
             data["traceback"] = trace
-        # What is left of the memory after this is in pieces: let another process go on.
-        out_of_memory = isinstance(error, MemoryError)
-        if out_of_memory and self._config.hard_memory is not None:
-            limit = self._config.hard_memory
+        limit = self._config.hard_memory
+        over_limit = limit is not None and isinstance(error, MemoryError)
+        if over_limit:
             text = text or f"the task wanted more memory than --hard-memory allows, {limit} bytes"
             data |= {"message": text, "hard_memory": limit}
         message = f"{name}: {text}" if text else name
@@ -135,7 +134,7 @@ class FunctionCaller:
             encodable(message),
             Raw(_encode(data)),
             encodable(trace),
-            out_of_memory,
+            leaving=over_limit,  # what it has left is in pieces: let another process go on
         )
 
 
@@ -160,6 +159,8 @@ def _refused(
 
 
 _only_one = msgspec.json.Decoder(tuple[Raw])
+_PLAIN = frozenset({int, float, bool, type(None)})
+"""Types whose JSON is right as it is, and in which no `msgspec.Raw` can be."""
 
 
 def _json(result: Any) -> bytes:
@@ -168,6 +169,8 @@ def _json(result: Any) -> bytes:
     A task may return a `msgspec.Raw`, which is encoded as it is.
     """
     value = msgspec.json.encode(result)
+    if type(result) in _PLAIN:
+        return value
     _only_one.decode(b"[%b]" % value)
     if not value.isascii():
         value.decode("utf-8")

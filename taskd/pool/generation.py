@@ -47,6 +47,7 @@ class Generation:
         self.can_fork = False
         self.load_error: str | None = None
         self._closing = False
+        self._has_ended = False
         self._observer = observer
         places = 2 * max_workers + SPARE_PLACES
         descriptor = Board.create(places)
@@ -78,6 +79,7 @@ class Generation:
     def forget(self, number: int) -> None:
         """The worker is gone."""
         self._free.append(self._taken.pop(number))
+        self._check_over()
 
     def begun(self, number: int) -> int:
         """The number of the job that a worker began last, 0 for none."""
@@ -121,3 +123,11 @@ class Generation:
         """The process is gone."""
         self.can_fork = False
         self._observer.generation_ended(self, how)
+        self._has_ended = True
+        self._check_over()
+
+    def _check_over(self) -> None:
+        """Close the board, once nothing is left of which it could tell."""
+        if self._has_ended and self.is_empty:
+            # Not left to the garbage collector, which may come by in hours.
+            self._board.close()

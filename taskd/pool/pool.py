@@ -39,11 +39,12 @@ from taskd.pool.channel import (
 )
 from taskd.pool.generation import Generation
 from taskd.pool.link import KILL_AFTER
+from taskd.pool.lost import LostWorker
 from taskd.pool.output import OutputReader
 from taskd.pool.socket import WorkerSocket
 from taskd.task import FunctionInfo
 
-__all__ = ["LostWorker", "Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
+__all__ = ["Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
 
 _log = Logger(namespace="taskd.pool")
 _task_log = Logger(namespace="taskd.task")
@@ -58,44 +59,6 @@ that nobody restarts the server because it seems dead."""
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported
-
-
-@dataclass(frozen=True, slots=True)
-class LostWorker:
-    """What is known of a worker that has ended.
-
-    `code` is its exit status, or minus the signal, or None where the fork
-    server ended before it could say. `begun` is the number of the job that it
-    began last. `peak_kib` is the most memory that it had resident.
-    `out_of_memory` tells whether the kernel killed it for lack of memory, None
-    where that cannot be known. `stack` is what a crash has left, innermost
-    frame first. `was_ready`: its start hooks had run.
-    """
-
-    code: int | None
-    begun: int = 0
-    peak_kib: int | None = None
-    reason: str = ""
-    out_of_memory: bool | None = None
-    stack: tuple[str, ...] = ()
-    was_ready: bool = False
-
-    def describe(self) -> str:
-        """How it ended, in words."""
-        if self.code is None:
-            return self.reason
-        if self.code < 0:
-            for_lack = ", the kernel was out of memory" if self.out_of_memory else ""
-            return f"killed by {signal_name(-self.code)}{for_lack}"
-        return f"exit status {self.code}"
-
-
-def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class PoolObserver(Protocol):
@@ -326,6 +289,10 @@ class Pool:
             self._observer.code_failed(generation.number, reason)
         elif generation is self._current:
             self._current = None
+            if self._next is not None:  # what is started instead loads the new code as well
+                given_up = self._next.number
+                self.abandon_next()
+                self._observer.code_failed(given_up, "the fork server in use ended meanwhile")
             delay = _backoff(self._failures)
             self._failures += 1
             if generation.load_error:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from taskd.scheduler.states import JobState
+from taskd.scheduler.states import WAITING, JobState
 
 __all__ = ["FAIR_TURN", "PRIORITIES", "JobQueue"]
 
@@ -35,7 +35,7 @@ class QueuedJob(Protocol):
 
     @property
     def state(self) -> JobState:
-        """`JobState.WAITING` as long as it is in the queue."""
+        """`WAITING` as long as it is in the queue."""
 
 
 Job = TypeVar("Job", bound=QueuedJob)
@@ -63,7 +63,7 @@ class JobQueue(Generic[Job]):
 
     def __iter__(self) -> Iterator[Job]:
         for level in self._used:
-            yield from (job for job in self._levels[level] if job.state is JobState.WAITING)
+            yield from (job for job in self._levels[level] if job.state is WAITING)
 
     def push(self, job: Job) -> None:
         """Let a job wait behind those of its priority."""
@@ -112,9 +112,7 @@ class JobQueue(Generic[Job]):
         self._left += 1
         if self._left > self._count + self.COMPACT_ABOVE:
             for level in self._used:
-                self._levels[level] = deque(
-                    job for job in self._levels[level] if job.state is JobState.WAITING
-                )
+                self._levels[level] = deque(job for job in self._levels[level] if job.state is WAITING)
             self._used = [level for level in self._used if self._levels[level]]
             self._left = 0
 
@@ -128,7 +126,7 @@ class JobQueue(Generic[Job]):
         """See to it that the first of each level is one that waits."""
         for priority in list(self._used):
             level = self._levels[priority]
-            while level and level[0].state is not JobState.WAITING:
+            while level and level[0].state is not WAITING:
                 level.popleft()
                 self._left -= 1
             if not level:

@@ -15,26 +15,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from math import inf
-from typing import Generic, Literal
+from typing import Generic
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Interrupt, Kill, Terminate
+from taskd.scheduler.actions import Action, Expire
+from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.queue import Deadlines, JobQueue
-from taskd.scheduler.states import JobState, StopStep, WorkerState, check_job
-from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, Stop, WorkerView
+from taskd.scheduler.states import (
+    BUSY,
+    DONE,
+    GIVEN,
+    GONE,
+    HELD,
+    IDLE,
+    LEAVING,
+    STANDBY,
+    STARTING,
+    WAITING,
+    check_job,
+)
+from taskd.scheduler.watch import CHECK_SECONDS, Watch
+from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
 
-__all__ = ["Scheduler", "SchedulerConfig"]
-
-MAX_QUEUE = 10_000
-"""Jobs that may wait: past it, a caller is better served by a `Busy` at once
-than by a place at the end of the queue."""
-
-IDLE_SECONDS = 60.0
-"""Seconds that a worker above the minimum may be idle: short bursts do not
-make it come and go, and by the next hour its memory is free."""
+__all__ = ["Scheduler"]
 
 RETRY_AFTER = 1.0
 """Seconds that a refused caller is told to wait, where nothing is known of how fast the queue moves."""
@@ -42,35 +47,12 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
-CHECK_SECONDS = 0.005
-"""Seconds between two looks at a worker that has several jobs. One that runs the
-same job at two looks is late, and the jobs that it has not begun are called
-back: ten times what a batch should take, and with the way to another worker
-still below what a person notices. (One that waits for a processor before it
-has begun any is not late: another one would have to wait for it as well.)"""
-
 BATCHED_LIMIT = 1.0
 """Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
 
 SHORT_WORKERS = 4
 """Workers for each processor that may run batches at once. More could not run
 at the same time, and would be taken for late while they wait for a processor."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The bounds. `idle_seconds` is how long a worker above `min_workers` may be idle.
-
-    `max_tasks`: jobs after which a worker leaves, None for never. `processors`:
-    how many workers can run at the same time.
-    """
-
-    min_workers: int
-    max_workers: int
-    max_queue: int = MAX_QUEUE
-    idle_seconds: float = IDLE_SECONDS
-    max_tasks: int | None = None
-    processors: int = 1
 
 
 class Scheduler(Generic[Job]):
@@ -90,9 +72,7 @@ class Scheduler(Generic[Job]):
         """Jobs that workers have, and that are not answered."""
         self.wake_at = inf
         self._queue: JobQueue[Job] = JobQueue()
-        self._deadlines: Deadlines[Job] = Deadlines(
-            lambda job: job.state in (JobState.WAITING, JobState.HELD)
-        )
+        self._deadlines: Deadlines[Job] = Deadlines(lambda job: job.state in (WAITING, HELD))
         self._held: deque[Job] = deque()
         self._idle: list[int] = []
         self._short: dict[int, WorkerView[Job]] = {}
@@ -100,6 +80,7 @@ class Scheduler(Generic[Job]):
         self._incoming: set[int] = set()
         self._leaving = 0
         self._departures: list[int] = []
+        self._watch: Watch[Job] = Watch(self)
 
     # --- the queue ---
 
@@ -130,11 +111,11 @@ class Scheduler(Generic[Job]):
                 f"the queue is full: {self.config.max_queue} tasks are waiting",
                 retry_after=self._estimated_wait(),
             )
-        job.state = check_job(job.state, JobState.WAITING)
+        job.state = check_job(job.state, WAITING)
         self._queue.push(job)
         if deadline is not None:
             self._deadlines.add(deadline, job)
-            self._wake(deadline)
+            self.wake(deadline)
 
     def _estimated_wait(self) -> float:
         """Seconds until about a tenth of the queue will have been worked off."""
@@ -149,7 +130,7 @@ class Scheduler(Generic[Job]):
         """Let the jobs that were held wait again, ahead of the others, as they came."""
         while self._held:
             job = self._held.pop()
-            job.state = check_job(job.state, JobState.WAITING)
+            job.state = check_job(job.state, WAITING)
             self._queue.push_back(job)
 
     def drop_held(self) -> list[Job]:
@@ -157,7 +138,7 @@ class Scheduler(Generic[Job]):
         dropped = list(self._held)
         self._held.clear()
         for job in dropped:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
         return dropped
 
     def drop_waiting(self, unless: Collection[str] = ()) -> list[Job]:
@@ -171,7 +152,7 @@ class Scheduler(Generic[Job]):
             if job.stats.name in unless:
                 self._queue.push(job)
             else:
-                job.state = check_job(job.state, JobState.DONE)
+                job.state = check_job(job.state, DONE)
                 dropped.append(job)
         return dropped
 
@@ -179,7 +160,7 @@ class Scheduler(Generic[Job]):
         """The job of this number, where it has not been answered yet."""
         for worker in self.workers.values():
             job = worker.jobs.get(number)
-            if job is not None and job.state is JobState.GIVEN:
+            if job is not None and job.state is GIVEN:
                 return job
         return next((job for job in self.all_waiting if job.number == number), None)
 
@@ -200,7 +181,7 @@ class Scheduler(Generic[Job]):
         while (job := queue.first()) is not None:
             if job.is_held:
                 queue.take(job)
-                job.state = check_job(job.state, JobState.HELD)
+                job.state = check_job(job.state, HELD)
                 self._held.append(job)
                 continue
             worker = self._worker_for(job, now)
@@ -219,15 +200,17 @@ class Scheduler(Generic[Job]):
         max_tasks = self.config.max_tasks
         is_short = self._may_batch(job)
         if is_short:
-            if self._open is not None and self._open.has_room(max_tasks):
+            if self._open is not None and self._open.has_room(max_tasks, now):
                 return self._open
             if len(self._short) >= SHORT_WORKERS * self.config.processors:
-                self._open = next((view for view in self._short.values() if view.has_room(max_tasks)), None)
+                self._open = next(
+                    (view for view in self._short.values() if view.has_room(max_tasks, now)), None
+                )
                 return self._open
         if not self._idle:
             return None
         worker = self.workers[self._idle.pop()]
-        worker.step(WorkerState.BUSY, now)
+        worker.step(BUSY, now)
         if is_short:
             self._short[worker.number] = self._open = worker
         return worker
@@ -237,7 +220,7 @@ class Scheduler(Generic[Job]):
         return job.stats.is_short and (job.limit is None or job.limit >= BATCHED_LIMIT)
 
     def _give(self, worker: WorkerView[Job], job: Job, now: float) -> None:
-        job.state = check_job(job.state, JobState.GIVEN)
+        job.state = check_job(job.state, GIVEN)
         job.worker = worker.number
         job.attempt += 1
         job.started = now
@@ -245,10 +228,11 @@ class Scheduler(Generic[Job]):
         worker.load += job.stats.estimate + OVERHEAD
         self.running += 1
         if job.limit is not None:
-            self._wake(now + job.limit)
-        if len(worker.jobs) == 2:
-            worker.checked = now
-            self._wake(now + CHECK_SECONDS)
+            self.wake(now + job.limit)
+        if len(worker.jobs) == 1:
+            worker.heard = worker.checked = now
+            if worker.number in self._short:
+                self.wake(now + CHECK_SECONDS)
 
     def finished(
         self,
@@ -282,18 +266,18 @@ class Scheduler(Generic[Job]):
         """A worker gives back jobs that it has not begun; those of them that are not to be run any more."""
         worker = self._view(number)
         jobs = [self._take_from(worker, job_number) for job_number in job_numbers]
-        cancelled = [job for job in jobs if job.state is JobState.GIVEN and job.stop is not None]
+        cancelled = [job for job in jobs if job.state is GIVEN and job.stop is not None]
         for job in cancelled:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
             self.running -= 1
         for job in reversed(jobs):
-            if job.state is JobState.GIVEN:
+            if job.state is GIVEN:
                 self._requeue(job)
         first = worker.first
         if first is None:
             self._free(worker, now)
         elif first.limit is not None:
-            self._wake(first.started + first.limit)
+            self.wake(first.started + first.limit)
         return cancelled
 
     @staticmethod
@@ -310,19 +294,19 @@ class Scheduler(Generic[Job]):
         first = worker.first
         if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
-            first.started = now
+            first.started = worker.heard = now
             if first.limit is not None:
-                self._wake(now + first.limit)
+                self.wake(now + first.limit)
         else:
             self._free(worker, now)
-        if job.state is JobState.DONE:
+        if job.state is DONE:
             return None
-        job.state = check_job(job.state, JobState.DONE)
+        job.state = check_job(job.state, DONE)
         self.running -= 1
         return job
 
     def _requeue(self, job: Job) -> None:
-        job.state = check_job(job.state, JobState.WAITING)
+        job.state = check_job(job.state, WAITING)
         job.worker = 0
         self.running -= 1
         self._queue.push_back(job)
@@ -331,17 +315,22 @@ class Scheduler(Generic[Job]):
         """A worker has no job any more."""
         worker.load = 0.0
         worker.called_back = False
-        self._not_short(worker)
-        if worker.state is WorkerState.LEAVING:
+        self.not_short(worker)
+        if worker.state is LEAVING:
             self._departures.append(worker.number)
         elif self.config.max_tasks is not None and worker.done >= self.config.max_tasks:
             self._leave(worker, now)
         else:
-            worker.step(WorkerState.IDLE, now)
+            worker.step(IDLE, now)
             self._idle.append(worker.number)
             self._wake_for_surplus(now)
 
-    def _not_short(self, worker: WorkerView[Job]) -> None:
+    def runs_short(self, worker: WorkerView[Job]) -> bool:
+        """Whether it runs jobs that are known to be short, and is not late with them."""
+        return worker.number in self._short
+
+    def not_short(self, worker: WorkerView[Job]) -> None:
+        """It does not run short jobs (any more), or is late with them."""
         self._short.pop(worker.number, None)
         if self._open is worker:
             self._open = None
@@ -359,14 +348,14 @@ class Scheduler(Generic[Job]):
     def worker_ready(self, number: int, now: float) -> None:
         """A worker can take its first job, or could if its generation were in use."""
         worker = self._view(number)
-        if worker.state is WorkerState.LEAVING:
+        if worker.state is LEAVING:
             return
-        if worker.state is not WorkerState.STARTING:
+        if worker.state is not STARTING:
             raise StateError(f"worker {number} is ready for the second time")
         if number in self._incoming:
-            worker.step(WorkerState.STANDBY, now)
+            worker.step(STANDBY, now)
         else:
-            worker.step(WorkerState.IDLE, now)
+            worker.step(IDLE, now)
             self._idle.append(number)
             self._wake_for_surplus(now)
 
@@ -377,31 +366,31 @@ class Scheduler(Generic[Job]):
         (0 for none). What it had not begun waits again, ahead of the others.
         """
         worker = self._view(number)
-        if worker.state is WorkerState.IDLE:
+        if worker.state is IDLE:
             self._idle.remove(number)
-        elif worker.state is WorkerState.LEAVING:
+        elif worker.state is LEAVING:
             self._leaving -= 1
             if number in self._departures:
                 self._departures.remove(number)
-        worker.step(WorkerState.GONE, now)
-        self._not_short(worker)
+        worker.step(GONE, now)
+        self.not_short(worker)
         self._incoming.discard(number)
         del self.workers[number]
         jobs = list(worker.jobs.values())
         was_begun = 0
         if begun in worker.jobs:
             was_begun = 1 + next(place for place, job in enumerate(jobs) if job.number == begun)
-        lost = [job for job in jobs[:was_begun] if job.state is JobState.GIVEN]
+        lost = [job for job in jobs[:was_begun] if job.state is GIVEN]
         for job in lost:
-            job.state = check_job(job.state, JobState.DONE)
+            job.state = check_job(job.state, DONE)
             job.stats.lost += 1
             job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
-            if job.state is JobState.GIVEN and job.stop is None:
+            if job.state is GIVEN and job.stop is None:
                 self._requeue(job)
-            elif job.state is JobState.GIVEN:  # it was to be stopped, and has not begun
-                job.state = check_job(job.state, JobState.DONE)
+            elif job.state is GIVEN:  # it was to be stopped, and has not begun
+                job.state = check_job(job.state, DONE)
                 self.running -= 1
                 lost.append(job)
         return lost
@@ -409,18 +398,23 @@ class Scheduler(Generic[Job]):
     def retire(self, number: int, now: float) -> None:
         """Let a worker leave after the jobs that it has."""
         worker = self._view(number)
-        if worker.state is not WorkerState.LEAVING:
+        if worker.state is not LEAVING:
             self._leave(worker, now)
 
     def _leave(self, worker: WorkerView[Job], now: float) -> None:
-        if worker.state is WorkerState.IDLE:
+        if worker.state is IDLE:
             self._idle.remove(worker.number)
         if not worker.jobs:
             self._departures.append(worker.number)
-        worker.step(WorkerState.LEAVING, now)
+        worker.step(LEAVING, now)
         self._incoming.discard(worker.number)
-        self._not_short(worker)
+        self.not_short(worker)
         self._leaving += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to `assign`, or anybody in `departures`."""
+        return bool(self._queue) or bool(self._departures)
 
     def departures(self) -> list[int]:
         """The workers that are to end now; each is told once."""
@@ -444,36 +438,37 @@ class Scheduler(Generic[Job]):
             jobs = len(self._queue)
             if first is not None and self._may_batch(first):
                 jobs = -(-jobs // MAX_BATCH)
-            starting = sum(view.state is WorkerState.STARTING for view in self.workers.values())
-            starting -= sum(self.workers[number].state is WorkerState.STARTING for number in self._incoming)
+            starting = sum(view.state is STARTING for view in self.workers.values())
+            starting -= sum(self.workers[number].state is STARTING for number in self._incoming)
             wanted = max(wanted, active - starting + jobs)
         return max(0, min(wanted, config.max_workers) - active)
 
     def _wake_for_surplus(self, now: float) -> None:
         if self.active > self.config.min_workers:
-            self._wake(now + self.config.idle_seconds)
+            self.wake(now + self.config.idle_seconds)
 
     # --- new code ---
 
     @property
     def standing_by(self) -> int:
         """How many workers of the next generation are ready."""
-        return sum(self.workers[number].state is WorkerState.STANDBY for number in self._incoming)
+        return sum(self.workers[number].state is STANDBY for number in self._incoming)
 
     def switch(self, generation: int, now: float) -> None:
         """Use the workers of `generation` from now on; the older ones leave after their jobs."""
         self.generation = generation
         self._incoming.clear()
         for worker in self.workers.values():
-            if worker.generation < generation and worker.state is not WorkerState.LEAVING:
+            if worker.generation < generation and worker.state is not LEAVING:
+                worker.dismissed = True
                 self._leave(worker, now)
-            elif worker.generation == generation and worker.state is WorkerState.STANDBY:
-                worker.step(WorkerState.IDLE, now)
+            elif worker.generation == generation and worker.state is STANDBY:
+                worker.step(IDLE, now)
                 self._idle.append(worker.number)
         if self._idle:
             self._wake_for_surplus(now)
 
-    # --- stops, deadlines, and what takes too long ---
+    # --- what is not wanted any more, and what is due ---
 
     def cancel(self, job: Job, now: float) -> list[Action[Job]]:
         """Somebody does not want this job any more; it must not have been answered.
@@ -481,34 +476,18 @@ class Scheduler(Generic[Job]):
         One that waits is out of the queue when this returns, and is to be
         answered by whoever asked. One that a worker has is stopped.
         """
-        if job.state is JobState.GIVEN:
-            return [] if job.stop is not None else self._stop(job, "cancelled", now)
+        if job.state is GIVEN:
+            return [] if job.stop is not None else self._watch.stop(job, "cancelled", now)
         self._take_out(job)
         return []
 
     def _take_out(self, job: Job) -> None:
-        was_held = job.state is JobState.HELD
-        job.state = check_job(job.state, JobState.DONE)
+        was_held = job.state is HELD
+        job.state = check_job(job.state, DONE)
         if was_held:
             self._held.remove(job)
         else:
             self._queue.remove()
-
-    def _stop(self, job: Job, reason: Literal["timeout", "cancelled"], now: float) -> list[Action[Job]]:
-        worker = self._view(job.worker)
-        job.stop = Stop(reason, now, now + job.stats.grace)
-        self._wake(job.stop.next_at)
-        actions: list[Action[Job]] = [Interrupt(worker.number, job)]
-        if len(worker.jobs) > 1:
-            actions += self._call_back(worker)
-        return actions
-
-    def _call_back(self, worker: WorkerView[Job]) -> list[Action[Job]]:
-        if worker.called_back:
-            return []
-        worker.called_back = True
-        self._not_short(worker)
-        return [CallBack(worker.number)]
 
     def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Job]]:
         """What has become due. `begun` tells which job a worker began last."""
@@ -519,66 +498,11 @@ class Scheduler(Generic[Job]):
         self.wake_at = inf
         for worker in self.workers.values():
             if worker.jobs:
-                actions += self._tick_worker(worker, now, begun)
+                actions += self._watch.look_at(worker, now, begun)
         self._retire_surplus(now)
         if self._deadlines.next is not None:
-            self._wake(self._deadlines.next)
+            self.wake(self._deadlines.next)
         return actions
-
-    def _tick_worker(
-        self, worker: WorkerView[Job], now: float, begun: Callable[[int], int]
-    ) -> list[Action[Job]]:
-        actions: list[Action[Job]] = []
-        for job in list(worker.jobs.values()):
-            if job.stop is not None:
-                actions += self._climb(worker, job, now, begun)
-        if len(worker.jobs) > 1 and not worker.called_back:
-            actions += self._check_batch(worker, now, begun(worker.number))
-        first = worker.first
-        if first is not None and first.limit is not None and first.stop is None:
-            due = first.started + first.limit
-            if due <= now:
-                actions += self._stop(first, "timeout", now)
-            else:
-                self._wake(due)
-        return actions
-
-    def _check_batch(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
-        """Call back what a worker has not begun, where it is late."""
-        if now < worker.checked + CHECK_SECONDS:
-            self._wake(worker.checked + CHECK_SECONDS)
-            return []
-        running = worker.jobs.get(begun)
-        if running is None or begun != worker.watched:
-            worker.watched = begun
-            worker.checked = now
-            self._wake(now + CHECK_SECONDS)
-            return []
-        running.stats.surprised()
-        return self._call_back(worker)
-
-    def _climb(
-        self, worker: WorkerView[Job], job: Job, now: float, begun: Callable[[int], int]
-    ) -> list[Action[Job]]:
-        """The next step towards the end of a job that is being stopped."""
-        stop = job.stop
-        assert stop is not None
-        if stop.next_at > now:
-            self._wake(stop.next_at)
-            return []
-        if stop.step is StopStep.RAISED:
-            stop.terminate(now)
-            self._wake(stop.next_at)
-            job.state = check_job(job.state, JobState.DONE)
-            self.running -= 1
-            if begun(worker.number) != job.number:
-                return [Abandon(job)]
-            self.retire(worker.number, now)
-            return [Terminate(worker.number, job)]
-        if stop.step is StopStep.TERMINATED and begun(worker.number) == job.number:
-            stop.kill()
-            return [Kill(worker.number)]
-        return []
 
     def _retire_surplus(self, now: float) -> None:
         """Let workers above the minimum leave that have been idle for too long."""
@@ -587,13 +511,15 @@ class Scheduler(Generic[Job]):
             worker = self.workers[number]
             due = worker.since + self.config.idle_seconds
             if due > now:
-                self._wake(due)
+                self.wake(due)
                 return
+            worker.dismissed = True
             self._leave(worker, now)
 
     # --- inside ---
 
-    def _wake(self, when: float) -> None:
+    def wake(self, when: float) -> None:
+        """Have `tick` called at this time, or earlier."""
         if when < self.wake_at:
             self.wake_at = when
 

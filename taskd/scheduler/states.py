@@ -52,6 +52,11 @@ class StopStep(IntEnum):
     """Its process group has been sent SIGKILL."""
 
 
+# By these names on the hot paths: Python 3.11 takes as long to find a member of
+# an enumeration as for a whole function call.
+NEW, WAITING, HELD, GIVEN, DONE = JobState
+STARTING, STANDBY, IDLE, BUSY, LEAVING, GONE = WorkerState
+
 JOB_STEPS = {
     JobState.NEW: frozenset({JobState.WAITING}),
     JobState.WAITING: frozenset({JobState.GIVEN, JobState.HELD, JobState.DONE}),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
 from taskd.scheduler.functions import FunctionStats
-from taskd.scheduler.states import JobState, StopStep, WorkerState, check_stop, check_worker
+from taskd.scheduler.states import BUSY, STARTING, JobState, StopStep, WorkerState, check_stop, check_worker
 
 __all__ = ["SchedulableJob", "Stop", "WorkerView"]
 
@@ -15,6 +15,10 @@ MAX_BATCH = 32
 
 BATCH_SECONDS = 0.0005
 """Seconds of work, by the estimates, above which a worker gets no more jobs at once."""
+
+FRESH_SECONDS = 0.001
+"""Seconds since a worker was last heard of after which it is given no more: it
+may have come upon a job that takes long, and what it has already waits for that."""
 
 OVERHEAD = 0.00001
 """Seconds that a worker spends on a job beside running its function."""
@@ -76,19 +80,22 @@ class WorkerView(Generic[Job]):
 
     `jobs` are those that it has been given and that have not ended, in the
     order in which it runs them; `load` is about how many seconds they take;
-    `checked` is when it was last seen to be getting on with a batch of them,
-    and `watched` the job that it ran then.
+    `heard` is when it was given the first or ended one last. `checked` is when
+    it was last seen to be getting on with short ones, and `watched` the job
+    that it ran then. `dismissed`: nobody is to take its place.
     """
 
     number: int
     generation: int
     since: float
-    state: WorkerState = WorkerState.STARTING
+    state: WorkerState = STARTING
     jobs: dict[int, Job] = field(default_factory=dict)
     load: float = 0.0
+    heard: float = 0.0
     checked: float = 0.0
     watched: int = 0
     called_back: bool = False
+    dismissed: bool = False
     done: int = 0
 
     def step(self, state: WorkerState, now: float) -> None:
@@ -101,13 +108,14 @@ class WorkerView(Generic[Job]):
         """The job that it runs, as far as can be told from what it has said."""
         return next(iter(self.jobs.values()), None)
 
-    def has_room(self, max_tasks: int | None) -> bool:
+    def has_room(self, max_tasks: int | None, now: float) -> bool:
         """Whether it may be given one more short job behind its short ones."""
         jobs = len(self.jobs)
         return (
             jobs < MAX_BATCH
             and self.load < BATCH_SECONDS
+            and now - self.heard < FRESH_SECONDS
             and not self.called_back
-            and self.state is WorkerState.BUSY
+            and self.state is BUSY
             and (max_tasks is None or self.done + jobs < max_tasks)
         )

@@ -13,7 +13,18 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
-from taskd.messages import NO_OPTIONS, Call, Dialect, Failure, Options, Outcome, Progress, Result
+from taskd.messages import (
+    BARE,
+    JSON_RPC,
+    NO_OPTIONS,
+    Call,
+    Dialect,
+    Failure,
+    Options,
+    Outcome,
+    Progress,
+    Result,
+)
 
 __all__ = [
     "Batch",
@@ -35,7 +46,7 @@ class Invalid(msgspec.Struct, frozen=True):
 
     error: TaskdError
     id: Raw | None = None
-    dialect: Dialect = Dialect.JSON_RPC
+    dialect: Dialect = JSON_RPC
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -74,8 +85,8 @@ class _BareEnvelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _MEMBERS = {
-    Dialect.BARE: ("function", "args", "options"),
-    Dialect.JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
+    BARE: ("function", "args", "options"),
+    JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
 }
 
 MAX_BATCH = 1000
@@ -113,9 +124,9 @@ def parse(line: bytes) -> Parsed:
             bare = _bare_envelope.decode(line)
             args = bare.args
             if args is UNSET:
-                return Call(Dialect.BARE, bare.function, None, None, bare.options)
+                return Call(BARE, bare.function, None, None, bare.options)
             if memoryview(args)[0] in _CONTAINERS:
-                return Call(Dialect.BARE, bare.function, args, None, bare.options)
+                return Call(BARE, bare.function, args, None, bare.options)
             return _refuse_object(_members.decode(line))
         return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -141,7 +152,7 @@ def _request(envelope: _Envelope) -> Call | None:
         and envelope.params is UNSET
         and envelope.id is UNSET
     ):
-        dialect, function, args, request_id = Dialect.BARE, envelope.function, envelope.args, None
+        dialect, function, args, request_id = BARE, envelope.function, envelope.args, None
     elif (
         type(envelope.method) is str
         and envelope.jsonrpc == "2.0"
@@ -151,7 +162,7 @@ def _request(envelope: _Envelope) -> Call | None:
         request_id = None if envelope.id is UNSET else envelope.id
         if request_id is not None and memoryview(request_id)[0] not in _ID_STARTS:
             return None
-        dialect, function, args = Dialect.JSON_RPC, envelope.method, envelope.params
+        dialect, function, args = JSON_RPC, envelope.method, envelope.params
     else:
         return None
     if args is UNSET:
@@ -203,7 +214,7 @@ def _element(element: bytes) -> Call | Invalid:
     parsed = parse(element)
     if isinstance(parsed, Batch):
         return Invalid(InvalidRequest("a batch within a batch"))
-    if parsed.dialect is Dialect.BARE:
+    if parsed.dialect is BARE:
         return Invalid(InvalidRequest("a batch holds JSON-RPC 2.0 requests only", member="function"))
     return parsed
 
@@ -211,7 +222,7 @@ def _element(element: bytes) -> Call | Invalid:
 def _refuse_object(members: dict[str, Raw]) -> Invalid:
     """Say what is wrong with an object that is no request."""
     bare = "function" in members and "jsonrpc" not in members and "method" not in members
-    dialect = Dialect.BARE if bare else Dialect.JSON_RPC
+    dialect = BARE if bare else JSON_RPC
     request_id = members.get("id")
     if bare or (request_id is not None and memoryview(request_id)[0] not in _ID_STARTS):
         request_id = None
@@ -219,10 +230,10 @@ def _refuse_object(members: dict[str, Raw]) -> Invalid:
 
 
 def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
-    name_member, args_member = ("function", "args") if dialect is Dialect.BARE else ("method", "params")
-    if dialect is Dialect.JSON_RPC and "jsonrpc" not in members and "method" not in members:
+    name_member, args_member = ("function", "args") if dialect is BARE else ("method", "params")
+    if dialect is JSON_RPC and "jsonrpc" not in members and "method" not in members:
         return InvalidRequest('a request has "function", or "jsonrpc": "2.0" and "method"', member="function")
-    if dialect is Dialect.JSON_RPC and bytes(members.get("jsonrpc", b"")) != b'"2.0"':
+    if dialect is JSON_RPC and bytes(members.get("jsonrpc", b"")) != b'"2.0"':
         return InvalidRequest('member "jsonrpc" must be "2.0"', member="jsonrpc")
     if name_member not in members:
         return InvalidRequest(f'member "{name_member}" is missing', member=name_member)
@@ -275,7 +286,7 @@ def _one_line(text: bytes) -> bytes:
 def _call_text(call: Call) -> bytes:
     named = _encode(call.function)
     options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
-    if call.dialect is Dialect.BARE:
+    if call.dialect is BARE:
         args = b"" if call.args is None else b',"args":%b' % call.args
         return b'{"function":%b%b%b}' % (named, args, options)
     request_id = b"" if call.id is None else b'"id":%b,' % call.id
@@ -303,7 +314,7 @@ def json_rpc_line(call: Call, request_id: bytes) -> bytes:
 
 def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> bytes:
     """The reply to one request, without its LF. An unknown id is null, as JSON-RPC has it."""
-    if dialect is Dialect.BARE:
+    if dialect is BARE:
         if type(outcome) is Result:
             return bytes(outcome.value)
         return b'{"error":%b}' % msgspec.json.encode(outcome)

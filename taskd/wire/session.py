@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from msgspec import Raw
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
-from taskd.messages import Call, Dialect, Failure, Outcome, Progress, Result
+from taskd.messages import BARE, JSON_RPC, Call, Failure, Outcome, Progress, Result
 from taskd.wire.dialects import Batch, Invalid, batch_reply, parse, progress_line, reply_line
 
 __all__ = ["MAX_OUTSTANDING", "Request", "Session", "task_complete"]
@@ -40,7 +40,7 @@ def result_or_error(outcome: Outcome) -> bytes:
     """The bare reply on TCP: the result itself, or an error object."""
     if type(outcome) is Result:
         return bytes(outcome.value)
-    return reply_line(Dialect.BARE, None, outcome)
+    return reply_line(BARE, None, outcome)
 
 
 def task_complete(outcome: Outcome) -> bytes:
@@ -173,7 +173,7 @@ class Session(Generic[_Request]):
             if type(parsed) is Call:
                 request = self._make_request(parsed)
                 under_way.add(request)
-                if parsed.dialect is Dialect.BARE:
+                if parsed.dialect is BARE:
                     self._keep_order(request)
                 started.append(request)
             elif type(parsed) is Batch:
@@ -210,7 +210,7 @@ class Session(Generic[_Request]):
         reply = _BatchReply(wanted)
         for item in batch.items:
             if isinstance(item, Invalid):
-                reply.replies.append(reply_line(Dialect.JSON_RPC, item.id, Failure.of(item.error)))
+                reply.replies.append(reply_line(JSON_RPC, item.id, Failure.of(item.error)))
         if not wanted and reply.replies:
             self._outbox.append(batch_reply(reply.replies))
         requests = [self._make_request(call, None if call.is_notification else reply) for call in calls]
@@ -219,14 +219,14 @@ class Session(Generic[_Request]):
 
     def _refuse(self, invalid: Invalid) -> None:
         failure = Failure.of(invalid.error)
-        if invalid.dialect is Dialect.BARE:
+        if invalid.dialect is BARE:
             self._keep_order(self._bare_reply(failure))
         elif invalid.id is not None:
-            self._outbox.append(reply_line(Dialect.JSON_RPC, invalid.id, failure))
+            self._outbox.append(reply_line(JSON_RPC, invalid.id, failure))
         else:
             # Whose line it was cannot be told: it keeps its place among the
             # bare replies, in the form that readers of both dialects know.
-            self._keep_order(reply_line(Dialect.JSON_RPC, None, failure))
+            self._keep_order(reply_line(JSON_RPC, None, failure))
         self._release()
 
     # --- what goes out ---
@@ -240,17 +240,17 @@ class Session(Generic[_Request]):
         call = request.call
         if self._late_progress:
             self._flush_progress(request)
-        if call.dialect is Dialect.BARE:
+        if call.dialect is BARE:
             request._ready = self._bare_reply(outcome)
             self._release()
         elif request._batch is not None:
             batch = request._batch
-            batch.replies.append(reply_line(Dialect.JSON_RPC, call.id, outcome))
+            batch.replies.append(reply_line(JSON_RPC, call.id, outcome))
             batch.missing -= 1
             if not batch.missing:
                 self._outbox.append(batch_reply(batch.replies))
         elif call.id is not None:
-            self._outbox.append(reply_line(Dialect.JSON_RPC, call.id, outcome))
+            self._outbox.append(reply_line(JSON_RPC, call.id, outcome))
 
     def report(self, request: _Request, progress: Progress, *, congested: bool = False) -> None:
         """Tell how far a request is, where its caller asked for that.

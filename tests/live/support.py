@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -168,6 +169,10 @@ class Daemon:
         """The ids of its workers: the children of the fork server, be they ready or not."""
         fork_server = self.fork_server
         return [pid for pid in self.processes() if parent_of(pid) == fork_server]
+
+    def descriptors(self) -> Counter[str]:
+        """How many descriptors the daemon has open of each kind."""
+        return descriptors_of(self.process.pid)
 
     def titles(self) -> list[str]:
         """What its workers' titles say behind the name."""
@@ -478,3 +483,12 @@ def parent_of(pid: int) -> int:
 def resident_bytes(pid: int) -> int:
     """The memory that a process has resident."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors_of(pid: int) -> Counter[str]:
+    """How many descriptors a process has open of each kind: of sockets, pipes, files by their name."""
+    kinds: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            kinds[re.sub(r"\d+", "N", os.readlink(descriptor))] += 1
+    return kinds

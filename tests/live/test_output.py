@@ -71,9 +71,10 @@ def test_lines_have_their_own_task_though_many_are_given_to_a_worker_at_once(sta
     client.send(*(rpc(number, "say", f"text {number}.") for number in range(1, count + 1)))
     for _ in range(count):
         assert "result" in client.receive()
-    for number in range(1, count + 1):
-        daemon.wait_for_log(rf"\bsay #{number}: text {number}\.$")
-    assert len(lines(daemon, r"\btext \d+\.$")) == count
+    assert client.ask(bare("say", "the last")) is None
+    daemon.wait_for_log("the last$")
+    logged = [line.partition("] say ")[2] for line in lines(daemon, r"\btext \d+\.$")]
+    assert sorted(logged) == sorted(f"#{number}: text {number}." for number in range(1, count + 1))
     assert left_out(daemon) == 0
 
 

@@ -199,9 +199,10 @@ def test_the_first_priority_goes_first_and_equals_go_as_they_came(
 def test_a_bare_request_has_a_priority_too(start: Start, gate: Gate, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
-    client = daemon.connect().send(gate.call(), bare("note", str(notes), "usual"))
-    client.send(bare("note", str(notes), "first", options={"priority": 0}))
+    client = daemon.connect().send(gate.call())
     gate.wait_until_entered()
+    client.send(bare("note", str(notes), "usual"))
+    client.send(bare("note", str(notes), "first", options={"priority": 0}))
     daemon.wait_for_status(lambda status: status["waiting"] == 2)
     gate.release()
     # The replies stay in the order of the requests.

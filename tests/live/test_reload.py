@@ -113,6 +113,10 @@ class Reloading:
         """Return when the log says so."""
         self.daemon.wait_for_log(r"\bnot reloaded: ", count)
 
+    def wait_until_the_old_is_gone(self) -> None:
+        """Return when there is one fork server."""
+        assert self.daemon.fork_server in self.fork_servers()
+
     def fork_servers(self) -> list[int]:
         """The ids of all fork servers that are there, the old ones too."""
         return [
@@ -233,7 +237,7 @@ def test_what_runs_is_finished_by_the_old_code_while_new_calls_have_the_new(
     for worker in left:
         wait_for_exit(worker["pid"])
     app.daemon.wait_for_workers(2)
-    assert len(app.fork_servers()) == 1
+    app.wait_until_the_old_is_gone()
 
 
 def test_what_waits_is_run_once_and_what_waits_in_vain_is_refused(make_app: Any, make_gate: MakeGate) -> None:
@@ -261,6 +265,7 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     client.send(third.rpc("limited", "stand_deaf") | {"options": {"timeout": 1.0}})
     for gate in (first, second, third):
         gate.wait_until_entered()
+    (old,) = app.fork_servers()
     app.reload("two")
     client.send(cancel("c", "told"), cancel("d", "deaf"))
     assert drop.receive() == "TaskCancelled"
@@ -271,7 +276,8 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     assert [replies[name]["result"]["was"] for name in "cd"] == ["running"] * 2
     assert client.ask(bare("version")) == "two"
     app.daemon.wait_for_workers(3)
-    assert len(app.fork_servers()) == 1
+    wait_for_exit(old)
+    app.wait_until_the_old_is_gone()
 
 
 def test_an_old_worker_that_dies_is_told_and_not_replaced_by_an_old_one(make_app: Any, gate: Gate) -> None:
@@ -284,7 +290,7 @@ def test_an_old_worker_that_dies_is_told_and_not_replaced_by_an_old_one(make_app
     assert data_of(client.receive(), LOST)["signal"] == "SIGKILL"
     app.daemon.wait_for_workers(1)
     assert client.ask(bare("version")) == "two"
-    assert len(app.fork_servers()) == 1
+    app.wait_until_the_old_is_gone()
 
 
 def test_an_old_fork_server_that_dies_takes_only_its_own_with_it(make_app: Any, gate: Gate) -> None:
@@ -298,7 +304,7 @@ def test_an_old_fork_server_that_dies_takes_only_its_own_with_it(make_app: Any, 
     data_of(client.receive(), LOST)
     assert client.ask(bare("version")) == "two"
     app.daemon.wait_for_workers(1)
-    assert len(app.fork_servers()) == 1
+    app.wait_until_the_old_is_gone()
 
 
 def test_after_a_reload_a_fork_server_that_dies_is_replaced_by_one_with_the_new_code(make_app: Any) -> None:
@@ -489,6 +495,24 @@ def test_many_in_a_row_leave_one_generation(make_app: Any) -> None:
     )
     app.daemon.wait_for_workers(1)
     app.daemon.wait_for_family(3)
+
+
+def test_a_generation_that_is_gone_has_no_descriptor_left(make_app: Any) -> None:
+    app = make_app("--workers", "1")
+    app.daemon.wait_for_workers(1)
+    client = app.daemon.connect()
+    assert client.ask(bare("version")) == "one"
+    before = app.daemon.descriptors()
+    app.reload("two")
+    os.kill(app.daemon.wait_for_workers(1)[0]["pid"], signal.SIGKILL)
+    app.write_text("def")
+    app.tell()
+    app.wait_until_refused()
+    app.daemon.wait_for_workers(1)
+    app.daemon.wait_for_family(3)
+    # The turn that hears of a process's end sees to its descriptors.
+    assert client.ask(bare("version")) == "two"
+    assert app.daemon.descriptors() == before
 
 
 def test_a_stop_while_it_reloads_leaves_nothing(make_app: Any, gate: Gate) -> None:

@@ -155,23 +155,26 @@ def test_what_waits_tells_for_how_long(start: Start, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("why", ["timeout", "cancelled"])
-def test_a_task_that_is_being_stopped_is_shown_so(start: Start, tmp_path: Path, gate: Gate, why: str) -> None:
+def test_a_task_that_is_being_stopped_is_shown_so(
+    start: Start, tmp_path: Path, make_gate: MakeGate, why: str
+) -> None:
     (tmp_path / "slow.py").write_text(
-        "import time\nfrom taskd import TaskStopped, task\n"
-        "@task\ndef stand(path):\n"
-        "    try:\n        time.sleep(600)\n"
-        "    except TaskStopped:\n        open(path).read()\n"
+        "from taskd import TaskStopped, task\n"
+        "@task\ndef stand(first, second):\n"
+        "    try:\n        open(first).read()\n"
+        "    except TaskStopped:\n        open(second).read()\n"
     )
     daemon = start("--app", "slow", "--workers", "1").wait_until_ready()
-    options = {"timeout": 0.2} if why == "timeout" else {}
-    client = daemon.connect().send(rpc("a", "stand", gate.path, options=options))
+    running, ending = make_gate(), make_gate()
+    options = {"timeout": 0.5} if why == "timeout" else {}
+    client = daemon.connect().send(rpc("a", "stand", running.path, ending.path, options=options))
+    running.wait_until_entered()
     if why == "cancelled":
-        daemon.wait_for_status(lambda status: status["running"] == 1)
         client.send(cancel("c", "a"))
-    gate.wait_until_entered()
+    ending.wait_until_entered()
     (worker,) = daemon.status()["workers"]
     assert (worker["stopping"], worker["job"]) == (why, 1)
-    gate.release()
+    ending.release()
     assert client.receive()["error"]["code"] == (-32001 if why == "timeout" else -32002)
     daemon.wait_for_workers(1)
     (worker,) = daemon.status()["workers"]

@@ -1,0 +1,172 @@
+"""The tasks of the soak: most are short, and some do what tasks should not.
+
+The soak copies this file, with another `VERSION` for each reload, and breaks
+the copy for a moment where a reload is to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import time
+
+from taskd import TaskStopped, progress, task
+
+VERSION = 0
+
+GRACE = 0.3
+"""Seconds that a task gets which has to be killed in the end."""
+
+FOR_EVER = 600.0
+"""Seconds: far longer than any limit that the soak sets."""
+
+MIB = 1024 * 1024
+
+_hoard: list[bytearray] = []
+
+# Opened here, once: all workers inherit it, and append to it number by number.
+_marks = os.open(os.environ["SOAK_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+@task
+def echo(value: object = None) -> object:
+    return value
+
+
+@task
+def mark(number: int) -> int:
+    """Leave a trace: what was run, and how often."""
+    os.write(_marks, number.to_bytes(8, "little"))
+    return number
+
+
+@task
+def version() -> int:
+    return VERSION
+
+
+@task
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@task
+async def nap_async(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@task
+def typed(count: int, names: list[str]) -> int:
+    return count * len(names)
+
+
+@task
+def boom(message: str) -> None:
+    raise ValueError(message)
+
+
+@task
+def steps(count: int) -> int:
+    """Report progress, faster than it is sent."""
+    for number in range(count):
+        progress(number + 1, count, f"step {number}")
+        time.sleep(0.001)
+    return count
+
+
+@task
+def say(text: str, lines: int) -> int:
+    for number in range(lines):
+        print(text, number)
+    return lines
+
+
+@task
+def big(size: int) -> str:
+    return "x" * size
+
+
+@task
+def stay() -> None:
+    """To be cancelled when its connection ends."""
+    time.sleep(FOR_EVER)
+
+
+# --- over their time ---------------------------------------------------------
+
+
+@task
+def save() -> str:
+    """Catch the end of the time, and return something."""
+    try:
+        time.sleep(FOR_EVER)
+    except TaskStopped:
+        time.sleep(0.01)
+    return "saved"
+
+
+@task(grace=GRACE)
+def deaf() -> None:
+    """Swallow whatever is raised."""
+    while True:
+        try:  # noqa: SIM105
+            time.sleep(FOR_EVER)
+        except:  # noqa: E722
+            pass
+
+
+@task(grace=GRACE)
+def deaf_to_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    deaf()
+
+
+@task
+def spin() -> None:
+    while True:
+        pass
+
+
+# --- memory ------------------------------------------------------------------
+
+
+@task
+def hog(mib: int) -> int:
+    """Keep memory for good."""
+    _hoard.append(bytearray(b"x") * (mib * MIB))
+    return mib
+
+
+@task
+def glutton(mib: int) -> int:
+    """Want more than is allowed."""
+    return len(bytearray(mib * MIB))
+
+
+# --- processes ---------------------------------------------------------------
+
+
+@task
+def litter() -> None:
+    """Leave a process behind."""
+    subprocess.Popen(["sleep", str(FOR_EVER)])
+
+
+@task
+def vanish() -> None:
+    os._exit(7)
+
+
+@task
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def segfault() -> None:
+    ctypes.string_at(0)

@@ -1,0 +1,238 @@
+"""What was asked, and whether what came back is what may come back; pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskd.errors import Cancelled, InternalError, TaskFailed, TimedOut, WorkerLost
+
+__all__ = ["ANYTHING", "NOTHING", "OWN_END", "Asked", "Ledger", "RequestId"]
+
+RequestId = int | str
+
+NOTHING: Any = object()
+"""As a result that is wanted: none, the request must fail."""
+
+ANYTHING: Any = object()
+"""As a result that is wanted: whichever."""
+
+RESULT = 0
+"""As an outcome: a result, where others have the code of an error."""
+
+MAX_VIOLATIONS = 20
+"""Violations that are told in full: of one bug there may be very many."""
+
+SLACK = 0.02
+"""Seconds: times on the wire are rounded, and taken by different clocks."""
+
+NO_CODES: frozenset[int] = frozenset()
+
+OWN_END: dict[str, tuple[str, object]] = {
+    "vanish": ("status", 7),
+    "kill_itself": ("signal", "SIGKILL"),
+    "segfault": ("signal", "SIGSEGV"),
+}
+"""The functions that end their own process, and what is told of it."""
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One request, and what may be answered.
+
+    `result`: the one value, or a function that tells whether a value will do.
+    `codes`: errors that will do as well. `mark`: it leaves a trace under its
+    number where it is run. `timed`: its time counts as a latency. `target`:
+    what it is to cancel. `outcome` is what was answered, None before; with
+    `was_not_run` it was an error that says so.
+    """
+
+    what: str
+    number: int
+    result: Any = ANYTHING
+    codes: frozenset[int] = NO_CODES
+    mark: bool = False
+    timed: bool = False
+    reports: bool = False
+    on_disconnect: bool = False
+    is_cancelled: bool = False
+    target: Asked | None = None
+    request_id: RequestId | None = None
+    sent: float = 0.0
+    outcome: int | None = None
+    was_not_run: bool = False
+    dropped: bool = False
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that was asked and answered, and what was wrong with it.
+
+    `may_be_lost`: tasks that whatever we have killed can have taken with it.
+    """
+
+    clock: Callable[[], float]
+    sent: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[int] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    violated: int = 0
+    answered: int = 0
+    dropped: int = 0
+    progress: int = 0
+    may_be_lost: int = 0
+    lost: int = 0
+    jobs_cancelled: int = 0
+    unexplained_cancels: int = 0
+    latencies: array[float] = field(default_factory=lambda: array("f"))
+    reloading_since: float | None = None
+    reloads_until: float = 0.0
+    worst_in_reload: float = 0.0
+    marks: dict[int, Asked] = field(default_factory=dict)
+    version: int = 0
+    newest_version: int = 0
+
+    def violate(self, text: str) -> None:
+        """Something is not as it must be."""
+        self.violated += 1
+        if self.violated <= MAX_VIOLATIONS:
+            self.violations.append(text)
+
+    def note_sent(self, asked: Asked) -> None:
+        """It is on its way; to be answered exactly once, unless it is a notification."""
+        self.sent[asked.what] += 1
+        asked.sent = self.clock()
+        if asked.mark:
+            self.marks[asked.number] = asked
+
+    def drop(self, asked: Asked) -> None:
+        """Its connection is gone, by us: no answer can come, and it may have been run."""
+        self.dropped += 1
+        asked.dropped = True
+
+    # --- answers ---
+
+    def succeeded(self, asked: Asked, value: Any) -> None:
+        """It was answered with a result."""
+        self._end(asked, RESULT)
+        wanted = asked.result
+        if wanted is NOTHING:
+            self.violate(f"{asked.what} {asked.number} must not succeed: {value!r:.200}")
+        elif callable(wanted):
+            if not wanted(value):
+                self.violate(f"{asked.what} {asked.number} was answered {value!r:.200}")
+        elif wanted is not ANYTHING and wanted != value:
+            self.violate(f"{asked.what} {asked.number} was answered {value!r:.200}, not {wanted!r:.200}")
+        if asked.timed:
+            self._note_latency(asked)
+
+    def completed(self, asked: Asked) -> None:
+        """It was answered on a websocket, in the bare dialect: the result is not told."""
+        self._end(asked, RESULT)
+        if asked.result is NOTHING:
+            self.violate(f"{asked.what} {asked.number} must not succeed")
+
+    def failed(self, asked: Asked, code: int, data: Any, message: str) -> None:
+        """It was answered with an error."""
+        self._end(asked, code)
+        described = f"{asked.what} {asked.number} was answered {code} {message!r:.300} {data!r:.300}"
+        if code == InternalError.code:
+            self.violate(described)
+        elif code == WorkerLost.code:
+            self._worker_lost(asked, data, described)
+        elif code == Cancelled.code:
+            self._cancelled(asked, data, described)
+        elif code not in asked.codes:
+            self.violate(described)
+        elif code == TimedOut.code and data is not None:
+            asked.was_not_run = data["limit"] == "deadline"
+            if not asked.was_not_run and data["ran"] < data["seconds"] - SLACK:
+                self.violate(described)
+        elif code == TaskFailed.code and not (isinstance(data, dict) and "type" in data):
+            self.violate(described)
+
+    def _worker_lost(self, asked: Asked, data: Any, described: str) -> None:
+        end = OWN_END.get(asked.what)
+        if data is None:  # a bare one on a websocket
+            self.lost += end is None
+        elif not isinstance(data, dict):
+            self.violate(described)
+        elif end is None or data.get(end[0]) != end[1]:
+            self.lost += 1
+
+    def _cancelled(self, asked: Asked, data: Any, described: str) -> None:
+        if not asked.is_cancelled:
+            self.unexplained_cancels += 1
+        was = None if data is None else data.get("was")
+        asked.was_not_run = was == "waiting"
+        if data is not None and was not in ("waiting", "running"):
+            self.violate(described)
+
+    def _end(self, asked: Asked, outcome: int) -> None:
+        if asked.outcome is not None:
+            self.violate(f"{asked.what} {asked.number} was answered for the second time")
+        asked.outcome = outcome
+        self.answered += 1
+        self.outcomes[outcome] += 1
+
+    def cancel_answered(self, target: Asked, answer: Any) -> bool:
+        """Whether what `taskd.cancel` answers fits what the request itself was answered before."""
+        if target.dropped:
+            return True
+        was = answer.get("was")
+        if was == "done":
+            return target.outcome is not None
+        return was in ("waiting", "running") and target.outcome == Cancelled.code
+
+    # --- latency ---
+
+    def reload_began(self) -> None:
+        """What is under way from now on is under way during a reload."""
+        if self.reloading_since is None:
+            self.reloading_since = self.clock()
+
+    def reload_ended(self) -> None:
+        """New code is in use, or it was given up."""
+        self.reloading_since = None
+        self.reloads_until = self.clock()
+
+    def _note_latency(self, asked: Asked) -> None:
+        seconds = self.clock() - asked.sent
+        self.latencies.append(seconds)
+        if (self.reloading_since is not None or asked.sent < self.reloads_until) and (
+            seconds > self.worst_in_reload
+        ):
+            self.worst_in_reload = seconds
+
+    # --- the end ---
+
+    def check_bounds(self) -> None:
+        """What was lost, and what was cancelled without our knowing which, must be accounted for."""
+        if self.lost > self.may_be_lost:
+            self.violate(f"{self.lost} tasks were lost, and what was killed explains {self.may_be_lost}")
+        if self.unexplained_cancels > self.jobs_cancelled:
+            self.violate(
+                f"{self.unexplained_cancels} requests were cancelled by nobody; "
+                f"{self.jobs_cancelled} were cancelled by the number of their job"
+            )
+
+    def check_marks(self, numbers: array[int]) -> None:
+        """What left a trace was run: nothing twice, and everything that was answered with a result."""
+        ran = Counter(numbers)
+        for number, times in ran.items():
+            if times > 1:
+                self.violate(f"task {number} was run {times} times")
+            if number not in self.marks:
+                self.violate(f"task {number} was run, and nobody has asked for it")
+        missing = 0
+        for number, asked in self.marks.items():
+            if number not in ran and asked.outcome == RESULT:
+                self.violate(f"{asked.what} {number} was answered, and was not run")
+            elif number not in ran and asked.outcome is None and not asked.dropped:
+                missing += 1
+            elif number in ran and asked.was_not_run:
+                self.violate(f"{asked.what} {number} was run, and the answer {asked.outcome} denies it")
+        if missing > self.may_be_lost + self.jobs_cancelled:
+            self.violate(f"{missing} notifications were not run")

@@ -1,0 +1,223 @@
+"""The server that is soaked: its process, its log, and what it has of the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from tests.live.support import (
+    MARK,
+    TWISTD,
+    descriptors_of,
+    processes_marked,
+    resident_bytes,
+    title_of,
+)
+
+__all__ = ["Server"]
+
+KEPT_RECORDS = 400
+"""Records of the log that are kept, to be shown where something is wrong."""
+
+LINE_LIMIT = 1024 * 1024
+"""Bytes of the longest line of the log."""
+
+END_SECONDS = 40.0
+"""Seconds that the server has to end in: its own deadline is 30."""
+
+_RECORD = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^#\]]+)(?:#(\w+))?\] ?(.*)", re.DOTALL)
+_PORT = re.compile(r"listening on .*port=(\d+)")
+
+_MAY_FAIL = re.compile(r"not reloaded: |the fork server ended \(")
+"""Errors in the log that follow from what the soak does."""
+
+_MAY_TRACE = re.compile(r"not reloaded: |\S+ #\d+ failed after ")
+"""Records that may hold a traceback: an app's, or a task's."""
+
+
+class Server:
+    """One `twistd -n taskd`, on ports of its own; `violate` is told what its log must not say."""
+
+    def __init__(self, directory: Path, violate: Callable[[str], None], log: IO[str] | None = None) -> None:
+        self.name = f"soak-{os.getpid()}"
+        self.directory = directory
+        self.records: deque[str] = deque(maxlen=KEPT_RECORDS)
+        self.levels: Counter[str] = Counter()
+        self.ports: list[int] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self.may_trace = False
+        """Whether what workers print may hold tracebacks."""
+        self._violate = violate
+        self._log = log
+        self._record: list[str] = []
+        self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self, *options: str, env: dict[str, str]) -> None:
+        """Start it; returns when its app is loaded."""
+        loaded = self.expect("functions: ")
+        self.process = await asyncio.create_subprocess_exec(
+            *TWISTD,
+            *("--nodaemon", "--pidfile=", "taskd", "--name", self.name, *options),
+            cwd=self.directory,
+            env={**os.environ, MARK: self.name, **env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=LINE_LIMIT,
+            start_new_session=True,
+        )
+        self._reader = asyncio.create_task(self._read())
+        await loaded
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    # --- the log ---
+
+    def expect(self, pattern: str) -> asyncio.Future[str]:
+        """Fires with the next record that matches; fails when the server ends."""
+        found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._expected.append((re.compile(pattern), found))
+        return found
+
+    async def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            text = line.decode("utf-8", "backslashreplace").rstrip("\n")
+            if self._log is not None:
+                print(text, file=self._log)
+            if _RECORD.match(text):
+                self._end_record()
+            self._record.append(text)
+            if len(self._record) == 1:
+                self._look_out(text)
+        self._end_record()
+        for _, found in self._expected:
+            if not found.done():
+                found.set_exception(EOFError("the server has ended"))
+        self._expected = []
+
+    def _look_out(self, line: str) -> None:
+        port = _PORT.search(line)
+        if port is not None:
+            self.ports.append(int(port[1]))
+        for entry in list(self._expected):
+            pattern, found = entry
+            if found.done():
+                self._expected.remove(entry)
+            elif pattern.search(line):
+                self._expected.remove(entry)
+                found.set_result(line)
+
+    def _end_record(self) -> None:
+        record, self._record = "\n".join(self._record), []
+        if not record:
+            return
+        self.records.append(record)
+        match = _RECORD.match(record)
+        level = (match[2] or "") if match else ""
+        text = match[3] if match else record
+        self.levels[level] += 1
+        if (
+            level == "critical"
+            or (level == "error" and not _MAY_FAIL.match(text))
+            or ("Traceback" in text and not _MAY_TRACE.match(text) and not self._is_of_hook(text))
+            or "Unhandled" in text
+            or "a bug in taskd" in text
+        ):
+            self._violate(f"the log says: {record[:2000]}")
+
+    def _is_of_hook(self, text: str) -> bool:
+        return self.may_trace and "] no task: " in text
+
+    # --- what it has ---
+
+    def memory(self) -> int:
+        """Bytes that the daemon has resident."""
+        return resident_bytes(self.pid)
+
+    def cpu_seconds(self) -> float:
+        """Seconds of a processor that the daemon has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self) -> Counter[str]:
+        """What the daemon has open, by kind."""
+        return descriptors_of(self.pid)
+
+    def fork_servers(self) -> list[int]:
+        """Its fork servers: more than one during a reload."""
+        return children_of(self.pid)
+
+    def workers(self) -> list[int]:
+        """The workers of all its fork servers."""
+        return [pid for fork_server in self.fork_servers() for pid in children_of(fork_server)]
+
+    def strangers(self) -> list[str]:
+        """Processes of this server that are neither its workers nor in a worker's group."""
+        fork_servers = self.fork_servers()
+        workers = {pid for fork_server in fork_servers for pid in children_of(fork_server)}
+        known = {self.pid, *fork_servers, *workers}
+        found = []
+        for pid in processes_marked(self.name):
+            with suppress(OSError):
+                if pid not in known and os.getpgid(pid) not in workers:
+                    found.append(f"{pid} {title_of(pid)}")
+        return found
+
+    # --- what is done to it ---
+
+    def reload(self) -> None:
+        """Send SIGHUP."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    async def stop(self) -> int:
+        """Send SIGTERM; the exit status, minus the signal."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = await asyncio.wait_for(self.process.wait(), END_SECONDS)
+        except TimeoutError:
+            self._violate(f"the server has not ended {END_SECONDS} s after SIGTERM")
+            self.process.kill()
+            status = await self.process.wait()
+        assert self._reader is not None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._reader, END_SECONDS)
+        return status
+
+    def left_over(self) -> list[str]:
+        """Its processes that are still there, with their titles."""
+        return [f"{pid} {title_of(pid)}" for pid in processes_marked(self.name)]
+
+    def kill_all(self) -> None:
+        """Leave nothing behind, whatever has gone wrong."""
+        ending = time.monotonic() + END_SECONDS
+        while (left := processes_marked(self.name)) and time.monotonic() < ending:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process, none where it has ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
