@@ -61,4 +61,4 @@ profile: $(VENV)/.demo
 	@$(BIN)/python -m bench.flame $(SCENARIO) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*
+	rm -rf $(VENV) $(VENV)-lowest .venv-bench build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*

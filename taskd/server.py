@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -47,6 +48,10 @@ __all__ = ["ServerConfig", "TaskServer"]
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
+LONE_SECONDS = 0.0002
+"""Seconds after the last requests from which the next are given to a worker at once.
+Where more come in so short a time, they are better given together, at the turn's end."""
+
 SIGTERM, SIGKILL = 15, 9
 
 
@@ -80,6 +85,7 @@ class TaskServer:
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
         self._last_job = 0
+        self._last_submit = -inf
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
         self._reload: Reload | None = None
@@ -150,7 +156,11 @@ class TaskServer:
                 caller.answered(request, Failure.of(error))
             except Exception:
                 caller.answered(request, internal_error(request.call))
-        self._soon()
+        last, self._last_submit = self._last_submit, now
+        if now - last > LONE_SECONDS and not self._has_turn:
+            self._take_turn()
+        else:
+            self._soon()
 
     def resume(self) -> None:
         """A caller that was full takes outcomes again, or is gone."""
@@ -276,16 +286,15 @@ class TaskServer:
                 case Abandon(job):
                     self._endings.end(job, cancelled_waiting(job))
                     ended.append(job)
-                case Terminate(worker, job, was_answered):
+                case Terminate(worker, job):
                     _task_log.warn(
                         "{function} #{job} has not ended within its grace: its process group is terminated",
                         function=job.stats.name,
                         job=job.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    if not was_answered:
-                        self._endings.terminated(job, now)
-                        ended.append(job)
+                    self._endings.terminated(job, now)
+                    ended.append(job)
                 case Kill(worker):
                     self._pool.signal(worker, SIGKILL)
         _flush([job.caller for job in ended])
@@ -340,12 +349,15 @@ class TaskServer:
                     callers[ended.caller] = None
         for caller in callers:
             caller.flush()
-        self._soon()
+        if self._scheduler.is_due or self.stopping:
+            self._soon()
+        else:
+            self._alarm.set(self._scheduler.wake_at)
 
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
-        generation = self._scheduler.workers[number].generation
+        worker = self._scheduler.workers[number]
         jobs = self._scheduler.worker_lost(number, lost.begun, now)
         for job in jobs:
             self._endings.lost(job, lost, now)
@@ -354,13 +366,13 @@ class TaskServer:
         _flush([job.caller for job in jobs])
         if self._memory is not None:
             self._memory.forget(number)
-        if not self.stopping:
+        if not self.stopping and not worker.dismissed:
             self.counts.workers_replaced += 1
         reload = self._reload
         if (
             reload is not None
             and reload.is_under_way
-            and reload.generation == generation
+            and reload.generation == worker.generation
             and not lost.was_ready
         ):
             self._fail_reload(f"a worker of the new code ended before it was ready: {lost.describe()}")
@@ -443,7 +455,8 @@ class TaskServer:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.forget()  # it is other code now
-        self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
+        for job in self._scheduler.drop_waiting(unless=self._functions):
+            self._refuse([job], MethodNotFound(f"no such function: {job.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
         for job in self._scheduler.all_waiting:

@@ -38,7 +38,7 @@ class TextServerProtocol(WebSocketServerProtocol):
     # --- what comes in ---
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the short texts that `data` begins with, and leave the rest to Autobahn."""
+        """Take the whole, short texts that `data` begins with, and leave the rest to Autobahn."""
         # These attributes are Autobahn's own state of reading, the same in all
         # its versions; there is no public way to ask. Only where it stands
         # between two messages, and awaits no pong (for which a text would
@@ -90,6 +90,7 @@ class TextServerProtocol(WebSocketServerProtocol):
             and not transport._tempDataBuffer
             and transport.connected
             and not transport.disconnecting
+            and not transport.TLS
         ):
             sent = transport.writeSomeData(data)
             if sent == len(data):

@@ -13,13 +13,17 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CORE = "taskd/errors.py,taskd/task.py,taskd/messages.py,taskd/wire/*,taskd/scheduler.py"
+CORE = "taskd/errors.py,taskd/task.py,taskd/messages.py,taskd/wire/*,taskd/scheduler/*"
 CORE_PERCENT = 100
 ALL_PERCENT = 90
+
+SHARDS = 2
+"""Runs of pytest at once, for the live tests."""
 
 Counts = tuple[int, int, int]
 
@@ -53,16 +57,33 @@ def unit_tests(coverage: list[str]) -> Counts:
     return counts.get("successes", 0), failed, counts.get("skips", 0)
 
 
+def shards() -> list[list[str]]:
+    """The files of the live tests, shared out: these tests mostly wait, so several runs go on at once."""
+    files = sorted((ROOT / "tests" / "live").glob("test_*.py"), key=lambda file: -file.stat().st_size)
+    shared_out: list[list[Path]] = [[] for _ in range(SHARDS)]
+    for file in files:
+        min(shared_out, key=lambda shard: sum(each.stat().st_size for each in shard)).append(file)
+    return [sorted(str(file.relative_to(ROOT)) for file in shard) for shard in shared_out]
+
+
 def live_tests(coverage: list[str], arguments: list[str]) -> Counts:
     """Passed, failed and skipped tests of `tests/live`."""
-    with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory, "report.xml")
-        ran = python(
-            *coverage, "-m", "pytest", f"--junitxml={report}", "-p", "no:cacheprovider", "-rs", *arguments
-        )
-        if not report.exists():
-            return 0, 1, 0
-        suite = ET.parse(report).getroot()[0]
+    runs = [arguments] if arguments else shards()
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(len(runs)) as threads:
+        reports = [Path(directory, f"report-{number}.xml") for number in range(len(runs))]
+        counts = list(threads.map(lambda run: live_run(coverage, *run), zip(reports, runs, strict=True)))
+    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+    return passed, failed, skipped
+
+
+def live_run(coverage: list[str], report: Path, arguments: list[str]) -> Counts:
+    """Passed, failed and skipped tests of one run of pytest."""
+    ran = python(
+        *coverage, "-m", "pytest", f"--junitxml={report}", "-p", "no:cacheprovider", "-rs", *arguments
+    )
+    if not report.exists():
+        return 0, 1, 0
+    suite = ET.parse(report).getroot()[0]
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
     if ran.returncode and not failed:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.client.links import Connection, factory_for
-from taskd.endpoints import CONNECT_TIMEOUT, PlainAddress, client_endpoint, plain_address
+from taskd.endpoints import CONNECT_TIMEOUT, PlainAddress, client_endpoint, keep_alive, plain_address
 
 __all__ = ["Connecting", "Connector", "connector"]
 
@@ -32,6 +32,8 @@ READ_SIZE = 65536
 
 RETRY = 0.01
 """Seconds until a unix socket whose queue is full is tried again: the kernel does not tell of room."""
+
+MAX_TRIES = round(CONNECT_TIMEOUT / RETRY)
 
 _DONE, _ABORTED = Failure(ConnectionDone()), Failure(ConnectionAborted())
 
@@ -106,28 +108,29 @@ class PlainTransport:
         "_reactor",
         "_socket",
         "_timer",
+        "_tries_left",
         "_unsent",
-        "_until",
     )
 
     def __init__(self, reactor: Any, address: PlainAddress, connection: Connection) -> None:
         self._reactor = reactor
         self._address = address
         self._connection: Connection | None = connection
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
         self._timer: IDelayedCall | None = None
         self._is_connected = False
         self._is_closing = False
+        self._tries_left = MAX_TRIES
         self._unsent: bytearray | None = None  # None: nothing, and the reactor is not asked for room
 
     # --- connecting ---
 
     def connect(self) -> None:
         """Begin."""
-        self._until = self._reactor.seconds() + CONNECT_TIMEOUT
         try:
-            # Not blocking from the start: that saves a system call.
-            self._socket = socket.socket(self._address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            # Not blocking from the start: that saves a system call. And the
+            # plain type: it is made and closed in half the time.
+            self._socket = socket.SocketType(self._address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             failed: BaseException | None = _failure(error.args)
         else:
@@ -153,7 +156,8 @@ class PlainTransport:
                 # For reading too: it is what tells of a refusal.
                 self._reactor.addReader(self)
                 self._reactor.addWriter(self)
-        elif code == EAGAIN and self._reactor.seconds() < self._until:
+        elif code == EAGAIN and self._tries_left:
+            self._tries_left -= 1
             self._timer = self._reactor.callLater(RETRY, self._go_on)
         else:
             return _failure((code, os.strerror(code)))
@@ -172,7 +176,9 @@ class PlainTransport:
             self._reactor.removeWriter(self)
         self._is_connected = True
         self._reactor.addReader(self)
-        self._connection.makeConnection(self)
+        if self._address.is_remote:
+            keep_alive(self._socket)
+        self._connection.plainly_made(self)
 
     def _too_late(self) -> None:
         self._fail(ConnectingTooLong())
@@ -308,9 +314,10 @@ class PlainTransport:
             self._close()
             connection.connectionLost(why)
 
-    def getHandle(self) -> socket.socket | None:
-        """The socket, where its peer can vanish without a word: None for one on this machine."""
-        return self._socket if self._address.is_remote else None
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
+        """Have TCP send what is written without waiting for an answer to what it sent before."""
+        if self._socket is not None and self._address.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
 
 
 def _failure(error: tuple[object, ...]) -> BaseException:

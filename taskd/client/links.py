@@ -8,7 +8,7 @@ cancelled); whatever else goes wrong is an outcome too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -112,6 +112,14 @@ class Connection(LinearLineReceiver):
         if isinstance(self.transport, TLSMemoryBIOProtocol):
             return
         self.handshakeCompleted()
+
+    def plainly_made(self, transport: Any) -> None:
+        """The short way of `makeConnection`, for a transport without TLS that sees to the rest itself."""
+        self.connected = 1
+        self.transport = transport
+        super().connectionMade()
+        self.is_open = True
+        self.opened()
 
     def handshakeCompleted(self) -> None:
         """The peer is who it should be: begin."""

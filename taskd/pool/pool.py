@@ -289,6 +289,10 @@ class Pool:
             self._observer.code_failed(generation.number, reason)
         elif generation is self._current:
             self._current = None
+            if self._next is not None:  # what is started instead loads the new code as well
+                given_up = self._next.number
+                self.abandon_next()
+                self._observer.code_failed(given_up, "the fork server in use ended meanwhile")
             delay = _backoff(self._failures)
             self._failures += 1
             if generation.load_error:

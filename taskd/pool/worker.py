@@ -250,9 +250,9 @@ def rehearse(config: Config) -> None:
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)
         board = Board(descriptor)
-        worker.run(theirs, board, 0)
-        board.close()
         os.close(descriptor)
+        worker.run(theirs, board, 0)
+        board.close()  # nobody else would, and every worker would inherit it
 
 
 def _nothing(value: object) -> object:

@@ -34,11 +34,10 @@ class Interrupt(Generic[Job]):
 
 @dataclass(frozen=True, slots=True)
 class Terminate(Generic[Job]):
-    """Send SIGTERM to a worker's process group, and answer the job, where that has not been done."""
+    """Send SIGTERM to a worker's process group, and answer the job."""
 
     worker: int
     job: Job
-    was_answered: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class FunctionStats:
             self.done += 1
         if printed:
             self.points = 0
+            seconds = min(seconds, SHORT)
         elif seconds < SHORT:
             if self.points < 2 * KNOWN_SHORT:
                 self.points += 1

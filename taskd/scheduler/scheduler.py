@@ -47,6 +47,10 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
+MAX_ATTEMPTS = 10
+"""Times that a job is given to a worker which ends before it has begun it: by then
+it is likely that the job ends them (its arguments are too large for them, say)."""
+
 BATCHED_LIMIT = 1.0
 """Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
 
@@ -113,6 +117,7 @@ class Scheduler(Generic[Job]):
             )
         job.state = check_job(job.state, WAITING)
         self._queue.push(job)
+        job.deadline = deadline
         if deadline is not None:
             self._deadlines.add(deadline, job)
             self.wake(deadline)
@@ -273,8 +278,11 @@ class Scheduler(Generic[Job]):
         for job in reversed(jobs):
             if job.state is GIVEN:
                 self._requeue(job)
-        if not worker.jobs:
+        first = worker.first
+        if first is None:
             self._free(worker, now)
+        elif first.limit is not None:
+            self.wake(first.started + first.limit)
         return cancelled
 
     @staticmethod
@@ -292,6 +300,8 @@ class Scheduler(Generic[Job]):
         if first is not None:
             worker.load -= job.stats.estimate + OVERHEAD
             first.started = worker.heard = now
+            if first.limit is not None:
+                self.wake(now + first.limit)
         else:
             self._free(worker, now)
         if job.state is DONE:
@@ -305,6 +315,9 @@ class Scheduler(Generic[Job]):
         job.worker = 0
         self.running -= 1
         self._queue.push_back(job)
+        if job.deadline is not None:  # it may have passed meanwhile
+            self._deadlines.add(job.deadline, job)
+            self.wake(job.deadline)
 
     def _free(self, worker: WorkerView[Job], now: float) -> None:
         """A worker has no job any more."""
@@ -365,6 +378,8 @@ class Scheduler(Generic[Job]):
             self._idle.remove(number)
         elif worker.state is LEAVING:
             self._leaving -= 1
+            if number in self._departures:
+                self._departures.remove(number)
         worker.step(GONE, now)
         self.not_short(worker)
         self._incoming.discard(number)
@@ -380,9 +395,9 @@ class Scheduler(Generic[Job]):
             job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
-            if job.state is GIVEN and job.stop is None:
+            if job.state is GIVEN and job.stop is None and job.attempt < MAX_ATTEMPTS:
                 self._requeue(job)
-            elif job.state is GIVEN:  # it was to be stopped, and has not begun
+            elif job.state is GIVEN:  # it was to be stopped; or it may be what ends them
                 job.state = check_job(job.state, DONE)
                 self.running -= 1
                 lost.append(job)
@@ -403,6 +418,11 @@ class Scheduler(Generic[Job]):
         self._incoming.discard(worker.number)
         self.not_short(worker)
         self._leaving += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to `assign`, or anybody in `departures`."""
+        return bool(self._queue) or bool(self._departures)
 
     def departures(self) -> list[int]:
         """The workers that are to end now; each is told once."""
@@ -448,10 +468,13 @@ class Scheduler(Generic[Job]):
         self._incoming.clear()
         for worker in self.workers.values():
             if worker.generation < generation and worker.state is not LEAVING:
+                worker.dismissed = True
                 self._leave(worker, now)
             elif worker.generation == generation and worker.state is STANDBY:
                 worker.step(IDLE, now)
                 self._idle.append(worker.number)
+        if self._idle:
+            self._wake_for_surplus(now)
 
     # --- what is not wanted any more, and what is due ---
 
@@ -498,6 +521,7 @@ class Scheduler(Generic[Job]):
             if due > now:
                 self.wake(due)
                 return
+            worker.dismissed = True
             self._leave(worker, now)
 
     # --- inside ---

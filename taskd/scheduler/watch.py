@@ -95,14 +95,12 @@ class Watch(Generic[Job]):
         if stop.step is StopStep.RAISED:
             stop.terminate(now)
             self._scheduler.wake(stop.next_at)
-            was_answered = job.state is DONE
-            if not was_answered:
-                job.state = check_job(job.state, DONE)
-                self._scheduler.running -= 1
+            job.state = check_job(job.state, DONE)
+            self._scheduler.running -= 1
             if not is_running:
-                return [] if was_answered else [Abandon(job)]
+                return [Abandon(job)]
             self._scheduler.retire(worker.number, now)
-            return [Terminate(worker.number, job, was_answered)]
+            return [Terminate(worker.number, job)]
         if stop.step is StopStep.TERMINATED and is_running:
             stop.kill()
             return [Kill(worker.number)]

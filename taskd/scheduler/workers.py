@@ -36,6 +36,7 @@ class SchedulableJob(Protocol):
     number: int
     priority: int
     limit: float | None
+    deadline: float | None
     state: JobState
     worker: int
     attempt: int
@@ -82,7 +83,7 @@ class WorkerView(Generic[Job]):
     order in which it runs them; `load` is about how many seconds they take;
     `heard` is when it was given the first or ended one last. `checked` is when
     it was last seen to be getting on with short ones, and `watched` the job
-    that it ran then.
+    that it ran then. `dismissed`: nobody is to take its place.
     """
 
     number: int
@@ -95,6 +96,7 @@ class WorkerView(Generic[Job]):
     checked: float = 0.0
     watched: int = 0
     called_back: bool = False
+    dismissed: bool = False
     done: int = 0
 
     def step(self, state: WorkerState, now: float) -> None:

@@ -1,15 +1,12 @@
 """The websocket frames that nearly all messages are, without I/O (RFC 6455, 5.2).
 
-A text message that is short and in one frame: a client's is masked, a
+A text message in one frame of less than 64 KiB: a client's is masked, a
 server's is not. Whatever else there is, Autobahn reads and writes.
 """
 
 from __future__ import annotations
 
-__all__ = ["MAX_SHORT", "read_texts", "text_frame"]
-
-MAX_SHORT = 4096
-"""Bytes of the longest text that is read here: past it Autobahn's unmasking, in C, is faster."""
+__all__ = ["read_texts", "text_frame"]
 
 _FINAL_TEXT = 0x81
 _MASKED = 0x80
@@ -49,7 +46,7 @@ def read_texts(data: bytes, longest: int) -> tuple[list[bytes], int]:
         elif length > _LENGTH or length == _EIGHT_BYTES:  # not masked, or long
             break
         after = start + length
-        if after > end or length > longest or length > MAX_SHORT:
+        if after > end or length > longest:
             break
         text = _unmasked(data[start:after], data[start - 4 : start], length)
         if not text.isascii() and not _is_utf8(text):

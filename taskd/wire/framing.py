@@ -49,6 +49,10 @@ class LineSplitter:
         or not; from then on the splitter must not be used.
         """
         buffer = self._buffer
+        if not buffer and 0 < data.find(b"\n") == len(data) - 1 < self._limit:
+            # One whole message, as most reads are.
+            line = data[:-1].rstrip(b"\r")
+            return [line] if line else []
         if buffer:
             end = data.find(b"\n")
             if end < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from taskd.client.connecting import connector
+from taskd.client.connecting import MAX_TRIES, RETRY, PlainTransport, connector
 from taskd.client.links import Connection, explain
-from taskd.endpoints import CONNECT_TIMEOUT, plain_address
+from taskd.endpoints import CONNECT_TIMEOUT, PlainAddress, plain_address
 
 WAIT = 10.0
 """Seconds for which a turn waits for something to be ready."""
@@ -313,7 +314,8 @@ def test_a_unix_socket_whose_queue_is_full_is_tried_again(reactor, connect, tmp_
         assert [made.happened, given_up.happened] in ([["opened"], []], [[], ["opened"]])
         if not made.happened:
             made, given_up = given_up, made
-        reactor.advance(CONNECT_TIMEOUT)
+        for _ in range(MAX_TRIES):
+            reactor.advance(RETRY)
         assert "temporarily unavailable" in given_up.happened[0]
     made.transport.loseConnection()
 
@@ -342,6 +344,22 @@ def test_only_a_peer_on_another_machine_can_vanish():
     assert not plain_address("unix:/path").is_remote
     assert plain_address("tcp:192.0.2.1:80").is_remote
     assert plain_address(r"tcp:2001\:db8\:\:1:80").is_remote
+
+
+def test_the_kernel_looks_after_a_peer_that_can_vanish(reactor):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        for is_remote in (False, True):
+            connection = Noting()
+            address = PlainAddress(socket.AF_INET, listening.getsockname(), is_remote)
+            transport = PlainTransport(reactor, address, connection)
+            transport.connect()
+            transport.setTcpNoDelay(True)
+            with socket.socket(fileno=os.dup(transport.fileno())) as same:
+                assert same.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == is_remote
+                assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            transport.loseConnection()
 
 
 def test_the_end_of_a_connection_is_explained():

@@ -192,7 +192,9 @@ def test_workers_are_started_where_tasks_wait_and_end_when_they_have_nothing_to_
     assert (status["min_workers"], status["max_workers"]) == (1, 4)
     gates = [make_gate() for _ in range(4)]
     client = busy(daemon, gates)
-    pids = [worker["pid"] for worker in daemon.status()["workers"]]
+    # A worker may have begun before its id is known.
+    status = daemon.wait_for_status(lambda status: all(worker["pid"] for worker in status["workers"]))
+    pids = [worker["pid"] for worker in status["workers"]]
     assert len(set(pids)) == 4
     assert first["pid"] in pids
     # No more than four: the fifth waits.

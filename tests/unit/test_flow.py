@@ -324,9 +324,14 @@ class ReplySenderTests(SynchronousTestCase):
 class FakeServer:
     """Answers every request with its own length."""
 
+    connections = 0
+
     def submit(self, requests, caller):
         for request in requests:
             caller.answered(request, Result(Raw(b"%d" % len(request.call.function))))
+
+    def abandoned(self, requests):
+        pass
 
 
 class Client(Protocol):

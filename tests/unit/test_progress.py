@@ -2,15 +2,16 @@
 
 import contextlib
 import json
+import threading
 from types import SimpleNamespace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool import worker
+from taskd.pool import progress
 from taskd.pool.channel import Reported, decode_from_worker, encode
-from taskd.pool.worker import PROGRESS_INTERVAL, ProgressReporter
+from taskd.pool.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
 
 
 class NothingToDo(Exception):
@@ -52,15 +53,16 @@ class FakeClock:
 class ProgressReporterTests(SynchronousTestCase):
     def setUp(self):
         self.clock = FakeClock()
+        self.condition = FakeCondition(self.clock)
         self.threads = []
-        condition = FakeCondition(self.clock)
-        self.patch(worker, "time", self.clock)
-        self.patch(worker, "threading", SimpleNamespace(Condition=lambda: condition, Thread=self.thread))
+        self.patch(progress, "time", self.clock)
+        self.patch(threading, "Thread", self.thread)
+        self.patch(threading, "Condition", lambda lock: self.condition)
         self.sent = []
         self.reporter = ProgressReporter(self.sent.append)
 
-    def thread(self, target, name, daemon):
-        self.threads.append(target)
+    def thread(self, target, args, name, daemon):
+        self.threads.append(lambda: target(*args))
         return SimpleNamespace(start=lambda: None)
 
     def run_thread(self):
@@ -131,6 +133,12 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.report(2)
             self.reporter.end()
         self.assertEqual(len(self.threads), 1)
+
+    def test_the_thread_is_woken_where_there_is_something_to_be_sent(self):
+        self.reporter.begin(1)
+        for step in range(4):
+            self.reporter.report(step)
+        self.assertEqual(self.condition.notified, 3)
 
     def test_nothing_is_sent_outside_a_job(self):
         self.reporter.report(1)
@@ -219,3 +227,32 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.report(done, total, message)
         self.reporter.end()
         self.assert_readable(self.sent)
+
+
+class ThreadTests(SynchronousTestCase):
+    def test_a_real_thread_sends_what_is_kept(self):
+        """Of the clock: it is waited for, and takes `PROGRESS_INTERVAL`."""
+        sent, both = [], threading.Event()
+
+        def send(report):
+            sent.append(report.done)
+            if len(sent) == 2:
+                both.set()
+
+        reporter = ProgressReporter(send)
+        reporter.begin(1)
+        for step in range(3):
+            reporter.report(step)
+        self.assertTrue(both.wait(60))
+        self.assertEqual(sent, [0, 2])
+
+
+class EncodableTests(SynchronousTestCase):
+    @given(st.text(st.characters(categories=["Cs", "L"])))
+    def test_what_utf_8_cannot_hold_is_written_as_escapes(self, text):
+        shown = encodable(text).encode()
+        self.assertEqual(shown, text.encode("utf-8", "backslashreplace"))
+
+    def test_everything_else_stays_as_it_is(self):
+        for text in "", "abc", "äöü", "\U0001f600":
+            self.assertEqual(encodable(text), text)

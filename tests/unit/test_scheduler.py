@@ -1,401 +1,142 @@
-"""Who works on what."""
+"""Who works on what: the queue, the workers, and who gets what."""
 
-from collections import deque
-from dataclasses import dataclass
+import itertools
+from math import inf
 
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test as run_machine
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler import (
-    JOB_STEPS,
+from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler.queue import FAIR_TURN
+from taskd.scheduler.scheduler import (
+    BATCHED_LIMIT,
+    IDLE_SECONDS,
     MAX_QUEUE,
-    WORKER_STEPS,
-    FunctionStats,
-    JobState,
-    Scheduler,
-    WorkerState,
+    SHORT_WORKERS,
+    SchedulerConfig,
 )
+from taskd.scheduler.states import (
+    JOB_STEPS,
+    STOP_STEPS,
+    WORKER_STEPS,
+    StopStep,
+    check_job,
+    check_stop,
+    check_worker,
+)
+from taskd.scheduler.workers import BATCH_SECONDS, MAX_BATCH
+from tests.unit.jobs import FakeCaller, FakeJob, short
 
 
-@dataclass
-class Caller:
-    """Who asked for a job; while it is full its jobs are not begun."""
-
-    is_full: bool = False
+def nothing_begun(worker):
+    return 0
 
 
-@dataclass(eq=False)
-class Job:
-    """What a scheduler needs of a job."""
+class SchedulerCase(SynchronousTestCase):
+    """Has a scheduler, and makes jobs for it."""
 
-    number: int = 0
-    function: str = "f"
-    state: JobState = JobState.WAITING
-    caller: Caller | None = None
+    def setUp(self):
+        self.numbers = itertools.count(1)
+        self.stats = FunctionStats("f")
 
-    @property
-    def is_held(self):
-        return self.caller is not None and self.caller.is_full
+    def make(self, idle=0, **config):
+        """A scheduler with so many idle workers: 1, 2, …"""
+        wanted = {"min_workers": idle, "max_workers": max(idle, 1), **config}
+        self.scheduler = Scheduler(SchedulerConfig(**wanted))
+        for number in range(1, idle + 1):
+            self.start(number)
+        return self.scheduler
 
+    def start(self, number, now=0.0, generation=1):
+        self.scheduler.worker_started(number, now, generation)
+        self.scheduler.worker_ready(number, now)
 
-class SchedulerMachine(RuleBasedStateMachine):
-    """Jobs and workers that come and go, against a model."""
+    def job(self, stats=None, **more):
+        return FakeJob(next(self.numbers), stats or self.stats, **more)
 
-    def __init__(self):
-        super().__init__()
-        self.scheduler = None
-        self.now = 0.0
-        self.last_job = 0
-        self.last_worker = 0
-        self.waiting = deque()
-        self.held = deque()
-        self.callers = [Caller(), Caller()]
-        self.idle = []
-        self.starting = set()
-        self.busy = {}
-        self.gone = set()
-        self.ended = []
-        self.accepted = []
-        self.stats = {}
-        self.jobs_done = {}
+    def submit(self, count=1, stats=None, deadline=None, **more):
+        """So many jobs; the only one where it is one."""
+        jobs = [self.job(stats, **more) for _ in range(count)]
+        for job in jobs:
+            self.scheduler.submit(job, deadline)
+        return jobs[0] if count == 1 else jobs
 
-    @initialize(max_queue=st.integers(0, 4))
-    def begin(self, max_queue):
-        self.scheduler = Scheduler(max_queue)
+    def assign(self, now=0.0):
+        return self.scheduler.assign(now)
 
-    def later(self):
-        self.now += 1.0
-        return self.now
+    def finish(self, job, now=0.0, seconds=0.0, **more):
+        return self.scheduler.finished(job.worker, job.number, seconds, now, **{"failed": False, **more})
 
-    def any_of(self, data, numbers):
-        return data.draw(st.sampled_from(sorted(numbers)))
+    def tick(self, now, begun=nothing_begun):
+        return self.scheduler.tick(now, begun)
 
-    # --- jobs ---
-
-    @rule(function=st.sampled_from("fgh"), caller=st.integers(0, 1))
-    def submit(self, function, caller):
-        """A job is refused exactly where the queue is full."""
-        self.last_job += 1
-        job = Job(self.last_job, function, caller=self.callers[caller])
-        full = len(self.waiting) >= self.scheduler.max_queue + len(self.idle)
-        try:
-            self.scheduler.submit(job)
-        except Busy as error:
-            retry_after = error.data["retry_after"]
-        else:
-            retry_after = None
-            self.waiting.append(job)
-            self.accepted.append(job)
-        assert (retry_after is not None) == full
-        assert retry_after is None or 0 < retry_after <= 60
-
-    @rule()
-    def assign(self):
-        """First in, first out, but for held ones; and the worker that was idle last comes first."""
-        pairs = []
-        while self.waiting and self.idle:
-            job = self.waiting.popleft()
-            if job.is_held:
-                self.held.append(job)
-            else:
-                pairs.append((self.idle.pop(), job))
-        assert self.scheduler.assign(self.later()) == pairs
-        self.busy.update(pairs)
-        assert all(job.state is JobState.RUNNING for _, job in pairs)
-
-    @rule(caller=st.integers(0, 1), is_full=st.booleans())
-    def fill_or_empty(self, caller, is_full):
-        self.callers[caller].is_full = is_full
-
-    @rule()
-    def release(self):
-        """Those that were held come before those that came after them."""
-        self.scheduler.release()
-        self.waiting.extendleft(reversed(self.held))
-        self.held.clear()
-
-    @rule()
-    def drop_held(self):
-        dropped = list(self.held)
-        self.held.clear()
-        assert self.scheduler.drop_held() == dropped
-        assert all(job.state is JobState.DONE for job in dropped)
-        self.ended += dropped
-
-    @rule(unless=st.sets(st.sampled_from("fgh")))
-    def drop_waiting(self, unless):
-        self.waiting = self.held + self.waiting
-        self.held.clear()
-        dropped = [job for job in self.waiting if job.function not in unless]
-        self.waiting = deque(job for job in self.waiting if job.function in unless)
-        assert self.scheduler.drop_waiting(unless) == dropped
-        assert all(job.state is JobState.DONE for job in dropped)
-        self.ended += dropped
-
-    # --- workers ---
-
-    @rule()
-    def worker_started(self):
-        self.last_worker += 1
-        self.scheduler.worker_started(self.last_worker, self.later())
-        self.starting.add(self.last_worker)
-        self.jobs_done[self.last_worker] = 0
-
-    @precondition(lambda self: self.starting)
-    @rule(data=st.data())
-    def worker_ready(self, data):
-        number = self.any_of(data, self.starting)
-        self.scheduler.worker_ready(number, self.later())
-        self.starting.discard(number)
-        self.idle.append(number)
-
-    @precondition(lambda self: self.busy)
-    @rule(data=st.data(), seconds=st.sampled_from([0.0, 0.25, 1.5, 1000.0]), failed=st.booleans())
-    def finished(self, data, seconds, failed):
-        number = self.any_of(data, self.busy)
-        job = self.busy.pop(number)
-        assert self.scheduler.finished(number, seconds, self.later(), failed=failed) is job
-        assert job.state is JobState.DONE
-        self.idle.append(number)
-        self.ended.append(job)
-        self.jobs_done[number] += 1
-        stats = self.stats.setdefault(job.function, FunctionStats())
-        stats.seconds += seconds
-        stats.longest = max(stats.longest, seconds)
-        stats.failed += failed
-        stats.done += not failed
-
-    @precondition(lambda self: self.starting or self.idle or self.busy)
-    @rule(data=st.data(), started=st.booleans())
-    def worker_lost(self, data, started):
-        """Its job is lost, or the first to be run again where it had not begun."""
-        number = self.any_of(data, [*self.starting, *self.idle, *self.busy])
-        job = self.busy.pop(number, None)
-        self.starting.discard(number)
-        if number in self.idle:
-            self.idle.remove(number)
-        self.gone.add(number)
-        lost = self.scheduler.worker_lost(number, self.later(), started=started)
-        if job is None:
-            assert lost is None
-        elif started:
-            assert lost is job
-            assert job.state is JobState.DONE
-            self.ended.append(job)
-            self.stats.setdefault(job.function, FunctionStats()).lost += 1
-        else:
-            assert lost is None
-            assert job.state is JobState.WAITING
-            self.waiting.appendleft(job)
-
-    # --- bugs ---
-
-    def refuses(self, step):
-        try:
-            step()
-        except StateError:
-            return
-        raise AssertionError("a step that is in no table was taken")
-
-    @rule()
-    def steps_that_are_in_no_table_are_bugs(self):
-        scheduler, now = self.scheduler, self.now
-        for number in {*self.idle, *self.gone, self.last_worker + 1}:
-            self.refuses(lambda number=number: scheduler.worker_ready(number, now))
-        for number in {*self.starting, *self.idle, *self.gone, self.last_worker + 1}:
-            self.refuses(lambda number=number: scheduler.finished(number, 1.0, now, failed=False))
-        for number in {*self.starting, *self.idle, *self.busy}:
-            self.refuses(lambda number=number: scheduler.worker_started(number, now))
-        for number in {*self.gone, self.last_worker + 1}:
-            self.refuses(lambda number=number: scheduler.worker_lost(number, now))
-
-    # --- state ---
-
-    @invariant()
-    def state_is_told(self):
-        scheduler = self.scheduler
-        if scheduler is None:
-            return
-        assert scheduler.waiting == len(self.waiting) + len(self.held)
-        assert scheduler.running == len(self.busy)
-        assert scheduler.is_empty == (not self.waiting and not self.held and not self.busy)
-        assert scheduler.functions == self.stats
-        states = dict.fromkeys(self.starting, WorkerState.STARTING)
-        states |= dict.fromkeys(self.idle, WorkerState.IDLE) | dict.fromkeys(self.busy, WorkerState.BUSY)
-        assert {number: worker.state for number, worker in scheduler.workers.items()} == states
-        for number, worker in scheduler.workers.items():
-            assert worker.job is self.busy.get(number)
-            assert worker.jobs_done == self.jobs_done[number]
-            assert worker.since <= self.now
-
-    @invariant()
-    def every_job_ends_once(self):
-        assert len(self.ended) == len(set(self.ended))
-        assert {*self.ended, *self.waiting, *self.held, *self.busy.values()} == set(self.accepted)
-
-    def teardown(self):
-        if self.scheduler is None:
-            return
-        self.worker_started()
-        number = self.last_worker
-        self.scheduler.worker_ready(number, self.now)
-        self.starting.discard(number)
-        self.idle.append(number)
-        for caller in self.callers:
-            caller.is_full = False
-        self.release()
-        while self.waiting or self.busy:
-            self.assign()
-            for worker in sorted(self.busy):
-                job = self.busy.pop(worker)
-                assert self.scheduler.finished(worker, 0.0, self.now, failed=False) is job
-                self.idle.append(worker)
-                self.ended.append(job)
-        self.every_job_ends_once()
-        assert self.scheduler.is_empty
+    def state(self, number):
+        return self.scheduler.workers[number].state
 
 
-class SchedulerTests(SynchronousTestCase):
-    def scheduler(self, idle=(), **kwargs):
-        scheduler = Scheduler(**kwargs)
-        for number in idle:
-            scheduler.worker_started(number, 0.0)
-            scheduler.worker_ready(number, 0.0)
-        return scheduler
+class StateTests(SynchronousTestCase):
+    def test_the_tables_list_every_state(self):
+        for kind, steps in (JobState, JOB_STEPS), (WorkerState, WORKER_STEPS), (StopStep, STOP_STEPS):
+            self.assertEqual(set(steps), set(kind))
+            for before, after in steps.items():
+                self.assertNotIn(before, after)
+        self.assertFalse(JOB_STEPS[JobState.DONE])
+        self.assertFalse(WORKER_STEPS[WorkerState.GONE])
+        self.assertFalse(STOP_STEPS[StopStep.KILLED])
 
-    def test_any_course_of_events_is_as_the_design_says(self):
-        run_machine(SchedulerMachine)
+    def test_a_step_that_its_table_does_not_list_is_a_bug_and_every_other_is_taken(self):
+        checks = [
+            (JobState, JOB_STEPS, check_job),
+            (WorkerState, WORKER_STEPS, lambda old, new: check_worker(1, old, new)),
+            (StopStep, STOP_STEPS, check_stop),
+        ]
+        for kind, steps, check in checks:
+            for old, new in itertools.product(kind, kind):
+                if new in steps[old]:
+                    self.assertIs(check(old, new), new)
+                else:
+                    error = self.assertRaises(StateError, check, old, new)
+                    self.assertIn(f"cannot go from {old.name} to {new.name}", str(error))
 
+
+class QueueTests(SchedulerCase):
     def test_the_queue_is_that_of_the_protocol(self):
         self.assertEqual(MAX_QUEUE, 10_000)
-        scheduler = Scheduler()
-        for number in range(10_000):
-            scheduler.submit(Job(number))
-        self.assertRaises(Busy, scheduler.submit, Job())
+        scheduler = self.make()
+        self.submit(10_000)
+        self.assertRaises(Busy, scheduler.submit, self.job())
         self.assertEqual(scheduler.waiting, 10_000)
 
-    def test_jobs_run_first_in_first_out(self):
-        scheduler = self.scheduler(idle=[1])
-        jobs = [Job(number) for number in range(5)]
-        for job in jobs:
-            scheduler.submit(job)
-        order = []
-        for _ in jobs:
-            [(worker, job)] = scheduler.assign(0.0)
-            order.append(job)
-            scheduler.finished(worker, 0.0, 0.0, failed=False)
-        self.assertEqual(order, jobs)
-
-    def test_the_worker_that_was_idle_last_works_first(self):
-        scheduler = self.scheduler(idle=[1, 2, 3])
-        for number in range(2):
-            scheduler.submit(Job(number))
-        self.assertEqual([worker for worker, _ in scheduler.assign(0.0)], [3, 2])
-        scheduler.finished(3, 0.0, 0.0, failed=False)
-        scheduler.submit(Job())
-        self.assertEqual([worker for worker, _ in scheduler.assign(0.0)], [3])
-
-    def test_a_job_is_bound_only_to_an_idle_worker(self):
-        scheduler = Scheduler()
-        scheduler.submit(Job())
-        self.assertEqual(scheduler.assign(0.0), [])
-        scheduler.worker_started(1, 0.0)
-        self.assertEqual(scheduler.assign(0.0), [])
-        scheduler.worker_ready(1, 0.0)
-        self.assertEqual(len(scheduler.assign(0.0)), 1)
-        self.assertEqual(scheduler.assign(0.0), [])
-
-    def test_a_job_whose_caller_is_full_waits_and_holds_up_nobody(self):
-        scheduler = self.scheduler(idle=[1, 2])
-        full = Caller(is_full=True)
-        held, other, last = Job(1, caller=full), Job(2), Job(3, caller=full)
-        for job in held, other, last:
-            scheduler.submit(job)
-        self.assertEqual(scheduler.assign(0.0), [(2, other)])
-        self.assertEqual((scheduler.waiting, scheduler.is_empty), (2, False))
-        full.is_full = False
-        scheduler.release()
-        self.assertEqual(scheduler.assign(0.0), [(1, held)])
-        scheduler.finished(2, 0.0, 0.0, failed=False)
-        self.assertEqual(scheduler.assign(0.0), [(2, last)])
-
-    def test_a_held_job_makes_the_server_busy_for_nobody_and_can_be_dropped(self):
-        scheduler = self.scheduler(idle=[1], max_queue=0)
-        held, other = Job(1, caller=Caller(is_full=True)), Job(2)
-        scheduler.submit(held)
-        scheduler.assign(0.0)
-        scheduler.submit(other)
-        self.assertRaises(Busy, scheduler.submit, Job(3))
-        self.assertEqual(scheduler.drop_waiting(), [held, other])
-        self.assertTrue(scheduler.is_empty)
-
-    def test_only_the_held_jobs_can_be_dropped(self):
-        scheduler = self.scheduler(idle=[1])
-        held, other, last = Job(1, caller=Caller(is_full=True)), Job(2), Job(3)
-        for job in held, other, last:
-            scheduler.submit(job)
-        scheduler.assign(0.0)
-        self.assertEqual(scheduler.drop_held(), [held])
-        self.assertEqual((held.state, scheduler.waiting), (JobState.DONE, 1))
-        self.assertEqual(scheduler.drop_held(), [])
-
-    def test_a_job_that_its_worker_never_read_goes_before_those_that_waited(self):
-        scheduler = self.scheduler(idle=[1])
-        first, second = Job(1), Job(2)
-        scheduler.submit(first)
-        scheduler.assign(0.0)
-        scheduler.submit(second)
-        self.assertIsNone(scheduler.worker_lost(1, 1.0, started=False))
-        self.assertEqual(scheduler.functions, {})
-        scheduler.worker_started(2, 1.0)
-        scheduler.worker_ready(2, 1.0)
-        self.assertEqual(scheduler.assign(1.0), [(2, first)])
-
-    def test_a_job_that_was_begun_is_lost_with_its_worker(self):
-        scheduler = self.scheduler(idle=[1])
-        job = Job()
-        scheduler.submit(job)
-        scheduler.assign(0.0)
-        self.assertIs(scheduler.worker_lost(1, 1.0), job)
-        self.assertEqual((job.state, scheduler.functions["f"].lost), (JobState.DONE, 1))
-        self.assertTrue(scheduler.is_empty)
-
-    def test_a_job_that_comes_back_does_not_count_for_the_limit_of_the_queue(self):
-        scheduler = self.scheduler(idle=[1], max_queue=1)
-        scheduler.submit(Job(1))
-        scheduler.assign(0.0)
-        scheduler.submit(Job(2))
-        scheduler.worker_lost(1, 0.0, started=False)
-        self.assertEqual(scheduler.waiting, 2)
-        self.assertRaises(Busy, scheduler.submit, Job(3))
+    def test_a_refused_job_is_left_as_it_was(self):
+        scheduler = self.make(max_queue=0)
+        job = self.job()
+        error = self.assertRaises(Busy, scheduler.submit, job, 5.0)
+        self.assertEqual((job.state, scheduler.waiting, scheduler.wake_at), (JobState.NEW, 0, inf))
+        self.assertEqual((error.code, error.data), (-32004, {"retry_after": 1.0}))
 
     def test_an_idle_worker_makes_room_in_the_queue(self):
-        scheduler = self.scheduler(idle=[1], max_queue=0)
-        scheduler.submit(Job(1))
-        self.assertRaises(Busy, scheduler.submit, Job(2))
-        scheduler.assign(0.0)
-        self.assertRaises(Busy, scheduler.submit, Job(3))
+        scheduler = self.make(1, max_queue=0)
+        self.submit()
+        self.assertRaises(Busy, scheduler.submit, self.job())
+        self.assign()
+        self.assertRaises(Busy, scheduler.submit, self.job())
 
-    def test_a_refused_job_is_left_as_it_was(self):
-        scheduler = Scheduler(0)
-        job = Job()
-        error = self.assertRaises(Busy, scheduler.submit, job)
-        self.assertEqual((job.state, scheduler.waiting), (JobState.WAITING, 0))
-        self.assertEqual((error.code, error.data), (-32004, {"retry_after": 1.0}))
+    def test_a_job_cannot_be_submitted_once_it_is_done(self):
+        self.make()
+        self.assertRaises(StateError, self.scheduler.submit, self.job(state=JobState.DONE))
 
     def retry_after(self, seconds, waiting, workers=1):
         """What a caller is told after one job of `seconds`, with so many waiting."""
-        scheduler = self.scheduler(idle=range(workers), max_queue=waiting)
-        scheduler.submit(Job())
-        [(worker, _)] = scheduler.assign(0.0)
-        scheduler.finished(worker, seconds, seconds, failed=False)
-        for _ in range(waiting + workers):
-            scheduler.submit(Job())
-        scheduler.assign(seconds)
-        return self.assertRaises(Busy, scheduler.submit, Job()).data["retry_after"]
+        scheduler = self.make(workers, max_queue=waiting)
+        scheduler.functions["f"] = self.stats = FunctionStats("f")
+        job = self.submit()
+        self.assign()
+        self.finish(job, seconds=seconds)
+        self.submit(waiting + workers)
+        self.assign()
+        return self.assertRaises(Busy, scheduler.submit, self.job()).data["retry_after"]
 
     def test_a_refused_caller_is_told_to_wait_longer_where_the_queue_is_slower(self):
         self.assertEqual(self.retry_after(1.0, 100), 10.0)
@@ -403,63 +144,502 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(self.retry_after(0.0, 100), 0.1)
         self.assertEqual(self.retry_after(3600.0, 100), 60.0)
 
-    def test_times_and_outcomes_are_kept_for_each_function(self):
-        scheduler = self.scheduler(idle=[1])
-        for function, seconds, failed in ("f", 1.0, False), ("f", 3.0, True), ("g", 0.5, False):
-            scheduler.submit(Job(function=function))
-            scheduler.assign(0.0)
-            scheduler.finished(1, seconds, 0.0, failed=failed)
-        self.assertEqual(scheduler.functions["f"], FunctionStats(done=1, failed=1, seconds=4.0, longest=3.0))
-        self.assertEqual(scheduler.functions["f"].mean, 2.0)
-        self.assertEqual(scheduler.functions["g"].mean, 0.5)
-        self.assertEqual(FunctionStats(lost=1).mean, 0.0)
-        self.assertEqual(scheduler.workers[1].jobs_done, 3)
+    def test_every_waiting_job_can_be_found_and_listed_and_the_oldest_is_known(self):
+        caller = FakeCaller(is_full=True)
+        scheduler = self.make(1)
+        self.assertIsNone(scheduler.oldest)
+        held = self.submit(caller=caller)
+        last = self.submit(priority=9)
+        given = self.submit(priority=0)
+        urgent = self.submit(priority=0)
+        self.assign()
+        self.assertEqual(scheduler.all_waiting, [urgent, held, last])
+        self.assertIs(scheduler.oldest, held)
+        self.assertEqual((scheduler.waiting, scheduler.running, scheduler.is_empty), (3, 1, False))
+        for job in held, last, given, urgent:
+            self.assertIs(scheduler.find(job.number), job)
+        self.finish(given)
+        self.assertIsNone(scheduler.find(given.number))
+        self.assertIsNone(scheduler.find(1000))
 
-    def test_a_worker_tells_since_when_it_does_what_it_does(self):
-        scheduler = Scheduler()
-        scheduler.worker_started(1, 1.0)
-        self.assertEqual(scheduler.workers[1].since, 1.0)
-        scheduler.worker_ready(1, 2.0)
-        self.assertEqual(scheduler.workers[1].since, 2.0)
-        scheduler.submit(Job())
-        scheduler.assign(3.0)
-        self.assertEqual(scheduler.workers[1].since, 3.0)
-        scheduler.finished(1, 1.0, 4.0, failed=False)
-        self.assertEqual(scheduler.workers[1].since, 4.0)
-
-    def test_all_waiting_jobs_can_be_dropped(self):
-        scheduler = Scheduler()
-        jobs = [Job(1, "f"), Job(2, "g"), Job(3, "f")]
-        for job in jobs:
-            scheduler.submit(job)
-        self.assertEqual(scheduler.drop_waiting(unless={"g": 1}), [jobs[0], jobs[2]])
+    def test_waiting_jobs_can_be_dropped_but_for_those_of_some_functions(self):
+        scheduler = self.make(1)
+        other = FunctionStats("g")
+        held = self.submit(caller=FakeCaller(is_full=True))
+        given = self.submit(priority=0)
+        self.assign()
+        jobs = [self.submit(), self.submit(stats=other), self.submit()]
+        self.assertEqual(scheduler.drop_waiting(unless={"g": 1}), [held, jobs[0], jobs[2]])
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([jobs[1]], 1))
         self.assertEqual(scheduler.drop_waiting(), [jobs[1]])
         self.assertEqual(scheduler.drop_waiting(), [])
+        self.finish(given)
+        self.assertTrue(scheduler.is_empty)
+        self.assertTrue(all(job.state is JobState.DONE for job in [held, given, *jobs]))
+
+
+class HeldTests(SchedulerCase):
+    def test_a_job_whose_caller_is_full_waits_and_holds_up_nobody(self):
+        scheduler = self.make(2)
+        full = FakeCaller(is_full=True)
+        held, other, last = self.submit(caller=full), self.submit(), self.submit(caller=full)
+        self.assertEqual(self.assign(), [(2, [other])])
+        self.assertEqual((held.state, scheduler.waiting, scheduler.is_empty), (JobState.HELD, 2, False))
+        full.is_full = False
+        self.assertEqual(self.assign(), [])
+        scheduler.release()
+        self.assertEqual(self.assign(), [(1, [held])])
+        self.finish(other)
+        self.assertEqual(self.assign(), [(2, [last])])
+
+    def test_those_that_were_held_come_before_those_that_came_later(self):
+        scheduler = self.make(1)
+        full = FakeCaller(is_full=True)
+        held = self.submit(2, caller=full)
+        self.assign()
+        later = self.submit()
+        full.is_full = False
+        scheduler.release()
+        self.assertEqual(scheduler.all_waiting, [*held, later])
+
+    def test_a_held_job_makes_the_server_busy_for_nobody(self):
+        scheduler = self.make(1, max_queue=0)
+        self.submit(caller=FakeCaller(is_full=True))
+        self.assign()
+        self.submit()
+        self.assertRaises(Busy, scheduler.submit, self.job())
+
+    def test_only_the_held_jobs_can_be_dropped(self):
+        scheduler = self.make(1)
+        held = self.submit(caller=FakeCaller(is_full=True))
+        self.submit(2)
+        self.assign()
+        self.assertEqual(scheduler.drop_held(), [held])
+        self.assertEqual((held.state, scheduler.waiting), (JobState.DONE, 1))
+        self.assertEqual(scheduler.drop_held(), [])
+
+    def test_a_held_job_can_be_cancelled_and_its_deadline_counts(self):
+        scheduler = self.make(1)
+        full = FakeCaller(is_full=True)
+        cancelled, expired = self.submit(caller=full), self.submit(caller=full, deadline=1.0)
+        self.assign()
+        self.assertEqual(scheduler.cancel(cancelled, 0.0), [])
+        self.assertEqual([action.job for action in self.tick(1.0)], [expired])
+        self.assertEqual([job.state for job in (cancelled, expired)], [JobState.DONE] * 2)
+        scheduler.release()
         self.assertTrue(scheduler.is_empty)
 
-    def test_a_job_that_has_ended_cannot_be_run(self):
-        scheduler = self.scheduler(idle=[1])
-        scheduler.submit(Job(state=JobState.DONE))
-        self.assertRaises(StateError, scheduler.assign, 0.0)
 
-    def test_a_worker_that_is_busy_cannot_become_ready(self):
-        """It becomes idle by finishing its job, which would be forgotten otherwise."""
-        scheduler = self.scheduler(idle=[1])
-        scheduler.submit(Job())
-        scheduler.assign(0.0)
+class TurnTests(SchedulerCase):
+    def test_jobs_of_one_priority_run_first_in_first_out(self):
+        self.make(1)
+        jobs = self.submit(5)
+        order = []
+        while given := self.assign():
+            [(_, [job])] = given
+            order.append(job)
+            self.finish(job)
+        self.assertEqual(order, jobs)
+
+    def test_urgent_jobs_come_first(self):
+        self.make(1)
+        late, middle, urgent = self.submit(priority=9), self.submit(), self.submit(priority=0)
+        order = []
+        while given := self.assign():
+            order += given[0][1]
+            self.finish(order[-1])
+        self.assertEqual(order, [urgent, middle, late])
+
+    @given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 3))
+    def test_an_unimportant_job_starts_at_the_latest_after_ten_times_as_many_as_were_before_it(
+        self, before, workers
+    ):
+        self.make(workers)
+        for priority in before:
+            self.submit(priority=priority)
+        wanted = self.submit(priority=9)
+        started = []
+        while wanted.state is JobState.WAITING:
+            self.submit(workers + 1, priority=0)
+            given = [job for _, jobs in self.assign() for job in jobs]
+            started += given
+            for job in given:
+                self.finish(job)
+        self.assertLess(started.index(wanted), FAIR_TURN * (len(before) + 1))
+
+    def test_a_job_is_bound_only_to_an_idle_worker(self):
+        scheduler = self.make()
+        self.submit(2)
+        self.assertEqual(self.assign(), [])
+        scheduler.worker_started(1, 0.0)
+        self.assertEqual(self.assign(), [])
+        scheduler.worker_ready(1, 0.0)
+        self.assertEqual(len(self.assign()), 1)
+        self.assertEqual(self.assign(), [])
+
+    def test_the_worker_that_was_idle_last_works_first(self):
+        self.make(3)
+        first = self.submit(2)
+        self.assertEqual([worker for worker, _ in self.assign()], [3, 2])
+        self.finish(first[0])
+        self.submit()
+        self.assertEqual([worker for worker, _ in self.assign()], [3])
+
+    def test_a_job_knows_who_runs_it_since_when_and_how_often_it_was_given(self):
+        self.make(1)
+        job = self.submit()
+        self.assign(7.0)
+        self.assertEqual((job.state, job.worker, job.attempt, job.started), (JobState.GIVEN, 1, 1, 7.0))
+        self.scheduler.worker_lost(1, 0, 8.0)
+        self.assertEqual((job.state, job.worker), (JobState.WAITING, 0))
+        self.start(2, 8.0)
+        self.assign(9.0)
+        self.assertEqual((job.worker, job.attempt, job.started), (2, 2, 9.0))
+
+    def test_a_worker_cannot_finish_what_it_does_not_have(self):
+        self.make(2)
+        jobs = self.submit(2)
+        self.assign()
+        self.finish(jobs[0])
+        self.assertRaises(StateError, self.finish, jobs[0])
+        other = jobs[0].worker
+        self.assertRaises(StateError, self.scheduler.finished, other, jobs[1].number, 0.0, 0.0, failed=False)
+        self.assertRaises(StateError, self.scheduler.finished, 9, jobs[1].number, 0.0, 0.0, failed=False)
+        self.assertRaises(StateError, self.scheduler.returned, other, [jobs[1].number], 0.0)
+
+    def test_runs_are_counted_but_for_those_whose_arguments_did_not_fit(self):
+        self.make(1)
+        for seconds, failed in (1.0, False), (3.0, True), (None, True):
+            job = self.submit()
+            self.assign()
+            self.assertIs(self.finish(job, seconds=seconds, failed=failed), job)
+        self.assertEqual((self.stats.done, self.stats.failed, self.stats.mean), (1, 1, 2.0))
+        self.assertEqual(self.scheduler.workers[1].done, 3)
+
+
+class BatchTests(SchedulerCase):
+    def test_short_jobs_are_given_to_one_worker_together(self):
+        self.make(3)
+        jobs = self.submit(5, short())
+        self.assertEqual(self.assign(), [(3, jobs)])
+        more = self.submit(2, short())
+        self.assertEqual(self.assign(), [(3, more)])
+        self.assertEqual(self.scheduler.running, 7)
+
+    def test_other_jobs_have_a_worker_for_themselves(self):
+        self.make(4)
+        batch = short()
+        jobs = [self.submit(stats=stats) for stats in (batch, None, batch, None, batch)]
+        self.assertEqual(self.assign(), [(4, [jobs[0], jobs[2], jobs[4]]), (3, [jobs[1]]), (2, [jobs[3]])])
+
+    def test_a_short_job_is_never_put_behind_a_long_one(self):
+        self.make(1)
+        self.submit()
+        self.assign()
+        self.submit(stats=short())
+        self.assertEqual(self.assign(), [])
+
+    def test_a_batch_is_at_most_so_many(self):
+        self.make(2)
+        jobs = self.submit(MAX_BATCH + 1, short())
+        self.assertEqual(self.assign(), [(2, jobs[:-1]), (1, jobs[-1:])])
+
+    def test_a_batch_takes_at_most_so_long_by_the_estimates(self):
+        self.make(2)
+        jobs = self.submit(5, short(estimate=BATCH_SECONDS / 2))
+        self.assertEqual(self.assign(), [(2, jobs[:2]), (1, jobs[2:4])])
+        self.finish(jobs[0])
+        self.assertEqual(self.assign(), [])  # the open one is full
+        self.finish(jobs[1])
+        self.assertEqual(self.assign(), [(2, jobs[4:])])
+
+    def test_what_has_ended_makes_room(self):
+        self.make(1)
+        jobs = self.submit(MAX_BATCH, short())
+        self.assign()
+        self.finish(jobs[0])
+        more = self.submit(2, short())
+        self.assertEqual(self.assign(), [(1, more[:1])])
+
+    def test_a_job_with_a_short_limit_is_never_batched(self):
+        self.make(2)
+        tight = self.submit(2, short(), limit=BATCHED_LIMIT / 2)
+        self.assertEqual(self.assign(), [(2, tight[:1]), (1, tight[1:])])
+        for job in tight:
+            self.finish(job)
+        wide = self.submit(2, short(), limit=BATCHED_LIMIT)
+        self.assertEqual(self.assign(), [(1, wide)])
+
+    def test_a_worker_gets_no_more_than_it_may_run(self):
+        self.make(2, max_tasks=3)
+        jobs = self.submit(4, short())
+        self.assertEqual(self.assign(), [(2, jobs[:3]), (1, jobs[3:])])
+
+    def test_only_so_many_workers_run_batches_at_once(self):
+        self.make(2 * SHORT_WORKERS, processors=1)
+        jobs = self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
+        given = self.assign()
+        self.assertEqual([len(batch) for _, batch in given], [MAX_BATCH] * SHORT_WORKERS)
+        self.finish(jobs[0])
+        self.assertEqual(self.assign(), [(jobs[0].worker, [jobs[-5]])])
+        self.make(2 * SHORT_WORKERS, processors=2)
+        self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
+        self.assertEqual(len(self.assign()), SHORT_WORKERS + 1)
+
+    def test_jobs_that_a_worker_returns_go_back_to_the_head_in_their_order(self):
+        scheduler = self.make(1)
+        jobs = self.submit(4, short())
+        self.assign()
+        later = self.submit()
+        self.assertEqual(scheduler.returned(1, [job.number for job in jobs[1:]], 0.0), [])
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*jobs[1:], later], 1))
+        self.assertEqual(self.state(1), WorkerState.BUSY)
+        scheduler.returned(1, [jobs[0].number], 0.0)
+        self.assertEqual(scheduler.all_waiting, [*jobs, later])
+        self.assertEqual((scheduler.running, self.state(1)), (0, WorkerState.IDLE))
+        self.assertEqual(self.assign(), [(1, jobs)])
+        self.assertEqual([job.attempt for job in jobs], [2] * 4)
+
+
+class WorkerTests(SchedulerCase):
+    def test_a_worker_tells_since_when_it_does_what_it_does(self):
+        scheduler = self.make()
+        scheduler.worker_started(1, 1.0)
+        since = [scheduler.workers[1].since]
+        scheduler.worker_ready(1, 2.0)
+        since.append(scheduler.workers[1].since)
+        job = self.submit()
+        self.assign(3.0)
+        since.append(scheduler.workers[1].since)
+        self.finish(job, 4.0)
+        since.append(scheduler.workers[1].since)
+        self.assertEqual(since, [1.0, 2.0, 3.0, 4.0])
+
+    def test_workers_are_started_once_and_ready_once(self):
+        scheduler = self.make(1)
+        self.assertRaises(StateError, scheduler.worker_started, 1, 0.0)
         self.assertRaises(StateError, scheduler.worker_ready, 1, 0.0)
+        self.assertRaises(StateError, scheduler.worker_ready, 2, 0.0)
+        self.submit()
+        self.assign()
+        self.assertRaises(StateError, scheduler.worker_ready, 1, 0.0)
+        self.assertRaises(StateError, scheduler.worker_lost, 2, 0, 0.0)
+        self.assertRaises(StateError, scheduler.retire, 2, 0.0)
 
     def test_a_step_of_a_worker_that_is_in_no_table_is_a_bug(self):
-        scheduler = self.scheduler(idle=[1])
-        scheduler.submit(Job())
+        scheduler = self.make(1)
+        self.submit()
         scheduler.workers[1].state = WorkerState.GONE
         self.assertRaises(StateError, scheduler.assign, 0.0)
 
-    def test_the_tables_of_states_list_every_state(self):
-        self.assertEqual(set(WORKER_STEPS), set(WorkerState))
-        self.assertEqual(set(JOB_STEPS), set(JobState))
-        self.assertFalse(WORKER_STEPS[WorkerState.GONE])
-        self.assertFalse(JOB_STEPS[JobState.DONE])
-        for steps in WORKER_STEPS, JOB_STEPS:
-            for before, after in steps.items():
-                self.assertNotIn(before, after)
+    def test_what_was_begun_is_lost_with_its_worker_and_the_rest_waits_again(self):
+        scheduler = self.make(1)
+        batch = short()
+        jobs = self.submit(4, batch)
+        self.assign()
+        later = self.submit()
+        self.assertEqual(scheduler.worker_lost(1, jobs[1].number, 1.0), jobs[:2])
+        self.assertEqual([job.state for job in jobs[:2]], [JobState.DONE] * 2)
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*jobs[2:], later], 0))
+        self.assertEqual((batch.lost, batch.is_short), (2, False))
+        self.assertEqual(scheduler.workers, {})
+
+    def test_a_worker_that_had_begun_nothing_loses_nothing(self):
+        scheduler = self.make(1)
+        jobs = self.submit(3, short())
+        self.assign()
+        self.assertEqual(scheduler.worker_lost(1, 77, 1.0), [])
+        self.assertEqual((scheduler.all_waiting, scheduler.running), (jobs, 0))
+
+    def test_a_worker_can_be_lost_whatever_it_does(self):
+        scheduler = self.make(2, max_workers=5)
+        scheduler.worker_started(3, 0.0)
+        self.start(4, generation=2)
+        scheduler.retire(2, 0.0)
+        self.assertEqual(self.state(4), WorkerState.STANDBY)
+        for number in 1, 2, 3, 4:
+            self.assertEqual(scheduler.worker_lost(number, 0, 0.0), [])
+        self.assertEqual((scheduler.workers, scheduler.active), ({}, 0))
+        self.submit()
+        self.assertEqual(self.assign(), [])
+
+    def test_one_that_is_to_end_and_is_lost_before_that_is_not_told_to_end(self):
+        scheduler = self.make(2)
+        scheduler.retire(1, 0.0)
+        scheduler.retire(2, 0.0)
+        scheduler.worker_lost(1, 0, 0.0)
+        self.assertEqual(scheduler.departures(), [2])
+        scheduler.worker_lost(2, 0, 0.0)
+        self.assertEqual(scheduler.departures(), [])
+
+    def test_one_that_retires_ends_after_its_jobs(self):
+        scheduler = self.make(1)
+        jobs = self.submit(2, short())
+        self.assign()
+        scheduler.retire(1, 0.0)
+        scheduler.retire(1, 0.0)
+        self.assertEqual((scheduler.departures(), scheduler.active), ([], 0))
+        self.submit(stats=short())
+        self.assertEqual(self.assign(), [])
+        for job in jobs:
+            self.finish(job)
+        self.assertEqual((scheduler.departures(), scheduler.departures()), ([1], []))
+        self.assertEqual(self.state(1), WorkerState.LEAVING)
+
+    def test_one_that_retires_before_it_is_ready_ends_at_once(self):
+        scheduler = self.make()
+        scheduler.worker_started(1, 0.0)
+        scheduler.retire(1, 0.0)
+        self.assertEqual(scheduler.departures(), [1])
+        scheduler.worker_ready(1, 0.0)
+        self.submit()
+        self.assertEqual((self.assign(), scheduler.departures()), ([], []))
+
+    def test_a_worker_ends_after_so_many_tasks(self):
+        scheduler = self.make(1, max_tasks=2)
+        for _ in range(2):
+            self.assertEqual(scheduler.departures(), [])
+            job = self.submit()
+            self.assign()
+            self.finish(job)
+        self.assertEqual((scheduler.departures(), self.state(1)), ([1], WorkerState.LEAVING))
+        self.assertEqual(scheduler.missing, 1)
+
+
+class BoundsTests(SchedulerCase):
+    def test_the_least_are_always_wanted(self):
+        scheduler = self.make(min_workers=2, max_workers=5)
+        self.assertEqual(scheduler.missing, 2)
+        scheduler.worker_started(1, 0.0)
+        self.assertEqual(scheduler.missing, 1)
+        scheduler.retire(1, 0.0)
+        self.assertEqual(scheduler.missing, 2)
+
+    def test_more_are_wanted_where_jobs_wait_up_to_the_most(self):
+        scheduler = self.make(min_workers=0, max_workers=5)
+        self.assertEqual(scheduler.missing, 0)
+        self.submit(2)
+        self.assertEqual(scheduler.missing, 2)
+        scheduler.worker_started(1, 0.0)
+        self.assertEqual(scheduler.missing, 1)
+        self.submit(10)
+        self.assertEqual(scheduler.missing, 4)
+        for number in 2, 3, 4, 5:
+            scheduler.worker_started(number, 0.0)
+        self.assertEqual(scheduler.missing, 0)
+
+    def test_none_are_wanted_while_one_is_idle(self):
+        scheduler = self.make(1, min_workers=0, max_workers=5)
+        self.submit()
+        self.assertEqual(scheduler.missing, 0)
+
+    def test_a_worker_is_wanted_for_each_batch_of_short_jobs(self):
+        scheduler = self.make(min_workers=0, max_workers=100)
+        self.submit(MAX_BATCH + 1, short())
+        self.assertEqual(scheduler.missing, 2)
+
+    def test_jobs_that_nobody_can_run_want_no_worker(self):
+        scheduler = self.make(min_workers=0, max_workers=5)
+        job = self.submit()
+        scheduler.cancel(job, 0.0)
+        self.assertEqual(scheduler.missing, 0)
+
+    def test_the_surplus_leaves_after_it_was_idle_for_so_long(self):
+        scheduler = self.make(min_workers=1, max_workers=5)
+        for number in 1, 2, 3:
+            self.start(number, float(number))
+        self.assertEqual(scheduler.wake_at, 2 + IDLE_SECONDS)
+        self.tick(1.0)
+        self.assertEqual((scheduler.departures(), scheduler.wake_at), ([], 1 + IDLE_SECONDS))
+        self.tick(1.0 + IDLE_SECONDS)
+        self.assertEqual((scheduler.departures(), scheduler.wake_at), ([1], 2 + IDLE_SECONDS))
+        self.tick(1000.0)
+        self.assertEqual((scheduler.departures(), scheduler.wake_at), ([2], inf))
+        self.assertEqual((self.state(3), scheduler.active, scheduler.missing), (WorkerState.IDLE, 1, 0))
+
+    def test_a_surplus_that_comes_of_work_leaves_too(self):
+        scheduler = self.make(2, min_workers=1, max_workers=2, idle_seconds=10.0)
+        scheduler.tick(0.0, nothing_begun)
+        job = self.submit()
+        self.assign(5.0)
+        self.finish(job, 6.0)
+        self.tick(10.0)
+        self.assertEqual(scheduler.departures(), [1])
+        self.tick(100.0)
+        self.assertEqual(scheduler.departures(), [])
+
+
+class ReloadTests(SchedulerCase):
+    def test_new_code_stands_by_until_the_switch_and_then_the_old_leaves(self):
+        scheduler = self.make(2)
+        jobs = self.submit(2)
+        self.assign()
+        self.start(3, generation=2)
+        self.start(4, generation=2)
+        scheduler.worker_started(5, 0.0, 2)
+        more = self.submit(3)
+        self.assertEqual((self.assign(), scheduler.standing_by, scheduler.active), ([], 2, 2))
+        self.finish(jobs[0])
+        scheduler.switch(2, 1.0)
+        self.assertEqual((scheduler.generation, scheduler.active, scheduler.standing_by), (2, 3, 0))
+        self.assertEqual([number for number, _ in self.assign()], [4, 3])
+        scheduler.worker_ready(5, 2.0)
+        self.assertEqual(self.assign(), [(5, more[2:])])
+        self.assertEqual(scheduler.departures(), [jobs[0].worker])
+        self.finish(jobs[1])
+        self.assertEqual(scheduler.departures(), [jobs[1].worker])
+
+    def test_one_that_leaves_already_is_told_to_end_once(self):
+        scheduler = self.make(1)
+        scheduler.retire(1, 0.0)
+        scheduler.switch(2, 0.0)
+        self.assertEqual(scheduler.departures(), [1])
+
+    def test_workers_that_are_started_for_the_new_code_do_not_count_before(self):
+        scheduler = self.make(min_workers=0, max_workers=3)
+        scheduler.worker_started(1, 0.0, 2)
+        self.submit(2)
+        self.assertEqual((scheduler.missing, scheduler.active), (2, 0))
+        scheduler.worker_ready(1, 0.0)
+        self.assertEqual(scheduler.missing, 2)
+
+    def test_one_that_stands_by_can_be_lost_or_retire(self):
+        scheduler = self.make(1)
+        self.start(2, generation=2)
+        self.start(3, generation=2)
+        scheduler.worker_lost(2, 0, 0.0)
+        scheduler.retire(3, 0.0)
+        self.assertEqual((scheduler.departures(), scheduler.active, scheduler.standing_by), ([3], 1, 0))
+        scheduler.switch(2, 0.0)
+        self.assertEqual((scheduler.departures(), scheduler.active), ([1], 0))
+
+    def test_a_surplus_of_the_new_code_leaves_in_its_time(self):
+        scheduler = self.make(1, min_workers=0, idle_seconds=10.0)
+        self.submit()
+        self.assign()
+        self.start(2, generation=2)
+        self.tick(5.0)
+        self.assertEqual(scheduler.wake_at, inf)
+        scheduler.switch(2, 6.0)
+        self.assertEqual(scheduler.wake_at, 16.0)
+        self.tick(16.0)
+        self.assertEqual(scheduler.departures(), [2])
+
+
+class DeadlineTests(SchedulerCase):
+    def test_a_job_that_waits_past_its_deadline_is_not_started(self):
+        scheduler = self.make()
+        job, other = self.submit(deadline=3.0), self.submit(deadline=5.0)
+        self.assertEqual(scheduler.wake_at, 3.0)
+        self.assertEqual(self.tick(2.0), [])
+        self.assertEqual(scheduler.wake_at, 3.0)
+        self.assertEqual([action.job for action in self.tick(3.0)], [job])
+        self.assertEqual((job.state, scheduler.all_waiting), (JobState.DONE, [other]))
+        self.assertEqual(scheduler.wake_at, 5.0)
+
+    def test_a_job_that_was_started_has_no_deadline_any_more(self):
+        scheduler = self.make(1)
+        job = self.submit(deadline=3.0)
+        self.assign()
+        self.assertEqual(self.tick(3.0), [])
+        self.assertEqual((job.state, scheduler.wake_at), (JobState.GIVEN, inf))

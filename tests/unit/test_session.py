@@ -541,6 +541,38 @@ class SessionTests(SynchronousTestCase):
         self.assertTrue(refused.startswith(b"task failed: "), refused)
 
 
+class FindTests(SynchronousTestCase):
+    """Requests under way are named by their ids."""
+
+    def session(self, *lines):
+        session = Session()
+        session.receive(lines)
+        return session, session.requests()
+
+    def test_a_request_is_found_by_its_id_exactly_as_it_was_sent(self):
+        lines = [b'{"jsonrpc":"2.0","id":%b,"method":"f"}' % each for each in (b"1", b'"1"', b"1.0", b'"x"')]
+        session, requests = self.session(*lines)
+        for request in requests:
+            self.assertIs(session.find(request.call.id), request)
+        for unknown in b"2", b"1.00", b'"X"', b"null":
+            self.assertIsNone(session.find(Raw(unknown)))
+
+    def test_one_that_has_been_answered_is_not_found(self):
+        session, [request] = self.session(rpc(1))
+        session.answer(request, result(1))
+        self.assertIsNone(session.find(Raw(b"1")))
+
+    def test_one_that_has_no_id_is_not_found(self):
+        session, requests = self.session(bare(1), notification(2))
+        self.assertEqual(len(requests), 2)
+        self.assertIsNone(session.find(Raw(b"1")))
+
+    def test_one_of_a_batch_is_found(self):
+        session, [first, second] = self.session(b"[%b,%b]" % (rpc(1), rpc(2)))
+        self.assertIs(session.find(Raw(b"1")), first)
+        self.assertIs(session.find(Raw(b"2")), second)
+
+
 class BatchTests(SynchronousTestCase):
     """The examples of the specification, section 7, and its rules in section 6."""
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import taskd
 from taskd.errors import InvalidParams
-from taskd.task import Parameters, Registry, Task, python_name, report_progress_to, wire_name
+from taskd.task import GRACE, Parameters, Registry, Task, python_name, report_progress_to, wire_name
 from tests.unit.texts import values
 
 # `taskd.task` is the decorator; this is the module.
@@ -536,6 +536,23 @@ class RegistryTests(SynchronousTestCase):
         for function in generator, async_generator, functools.partial(generator):
             self.assertRaises(TypeError, Registry().add, function, "f")
 
+    def test_a_task_may_have_a_time_limit_and_a_grace(self):
+        registry = Registry()
+        plain, limited = registry.add(example, "plain"), registry.add(example, "limited", 2.5, 0)
+        self.assertEqual((plain.timeout, plain.grace), (None, GRACE))
+        self.assertEqual((limited.timeout, limited.grace), (2.5, 0))
+        self.assertEqual((limited.describe().timeout, limited.describe().grace), (2.5, 0))
+
+    def test_a_limit_is_a_number_of_seconds_above_zero(self):
+        for timeout in 0, -1, 0.0, float("nan"), float("inf"), "3", True, []:
+            error = self.assertRaises(ValueError, Registry().add, example, "f", timeout)
+            self.assertIn("timeout", str(error))
+
+    def test_a_grace_is_a_number_of_seconds_from_zero(self):
+        for grace in -0.1, float("nan"), float("inf"), "3", False, []:
+            error = self.assertRaises(ValueError, Registry().add, example, "f", None, grace)
+            self.assertIn("grace", str(error))
+
     def test_compiling_resolves_every_signature(self):
         registry = Registry()
         registry.add(example)
@@ -577,13 +594,25 @@ class DecoratorTests(SynchronousTestCase):
         def named():
             pass
 
-        self.assertEqual([entry.name for entry in self.registry], ["bare", "called", "mail.send"])
+        @taskd.task(timeout=60, grace=1)
+        def limited():
+            pass
+
+        names = ["bare", "called", "mail.send", "limited"]
+        self.assertEqual([entry.name for entry in self.registry], names)
+        self.assertEqual((self.registry["limited"].timeout, self.registry["limited"].grace), (60, 1))
         self.assertTrue(all(inspect.isfunction(function) for function in (bare, called, named)))
         self.assertIs(self.registry["mail.send"].function, named)
 
     def test_a_mistake_is_told_where_it_is_made(self):
         self.assertRaises(ValueError, taskd.task(name="taskd.ping"), example)
         self.assertRaises(TypeError, taskd.task, Point)
+        self.assertRaises(ValueError, taskd.task(timeout=0), example)
+
+    def test_what_stops_a_task_is_not_caught_along_with_errors(self):
+        for kind in taskd.TaskTimeout, taskd.TaskCancelled:
+            self.assertTrue(issubclass(kind, taskd.TaskStopped))
+            self.assertFalse(issubclass(kind, Exception))
 
     def test_hooks_are_kept_in_their_order(self):
         def first():

@@ -556,6 +556,7 @@ class FakeServer:
     """Holds requests until it is told to answer."""
 
     def __init__(self):
+        self.connections = 0
         self.held = []
 
     def submit(self, requests, caller):
@@ -568,6 +569,9 @@ class FakeServer:
             caller.flush()
 
     def resume(self):
+        pass
+
+    def abandoned(self, requests):
         pass
 
 

@@ -1,9 +1,11 @@
-"""What is done once at the end of a turn."""
+"""What is done once at the end of a turn, and what is done in time."""
+
+from math import inf
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.turns import TurnEnd
+from taskd.turns import Alarm, TurnEnd
 
 
 class TurnEndTests(SynchronousTestCase):
@@ -34,3 +36,42 @@ class TurnEndTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.done, ["done"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class AlarmTests(SynchronousTestCase):
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.advance(100.0)
+        self.rung = []
+        self.alarm = Alarm(self.clock, lambda: self.rung.append(self.clock.seconds()))
+
+    def test_it_rings_at_its_time_once(self):
+        self.alarm.set(105.0)
+        self.clock.advance(4.9)
+        self.assertEqual(self.rung, [])
+        self.clock.advance(0.1)
+        self.clock.advance(100)
+        self.assertEqual(self.rung, [105.0])
+
+    def test_the_earliest_time_counts(self):
+        for when in 110.0, 105.0, 120.0, inf:
+            self.alarm.set(when)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(5.0)
+        self.assertEqual(self.rung, [105.0])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_never_is_no_time(self):
+        self.alarm.set(inf)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_time_that_has_passed_is_now(self):
+        self.alarm.set(50.0)
+        self.clock.advance(0)
+        self.assertEqual(self.rung, [100.0])
+
+    def test_it_can_be_set_anew_when_it_rings(self):
+        self.alarm.set(105.0)
+        self.alarm._function = lambda: (self.rung.append(1), self.alarm.set(self.clock.seconds() + 1))
+        self.clock.pump([5.0, 1.0, 1.0])
+        self.assertEqual(self.rung, [1, 1, 1])

@@ -1,0 +1,42 @@
+"""Jobs for the tests of the scheduler: nothing but what `SchedulableJob` asks for."""
+
+from dataclasses import dataclass, field
+
+from taskd.scheduler import FunctionStats, JobState
+from taskd.scheduler.functions import KNOWN_SHORT
+from taskd.scheduler.workers import Stop
+
+
+@dataclass(eq=False)
+class FakeCaller:
+    """Who asked for a job; while it is full its jobs are not begun."""
+
+    is_full: bool = False
+
+
+@dataclass(eq=False)
+class FakeJob:
+    """One job. `Scheduler` sets `state` and what follows it."""
+
+    number: int
+    stats: FunctionStats = field(default_factory=lambda: FunctionStats("f"))
+    priority: int = 5
+    limit: float | None = None
+    caller: FakeCaller | None = None
+    state: JobState = JobState.NEW
+    worker: int = 0
+    attempt: int = 0
+    started: float = 0.0
+    stop: Stop | None = None
+
+    @property
+    def is_held(self):
+        return self.caller is not None and self.caller.is_full
+
+    def __repr__(self):
+        return f"<#{self.number} {self.stats.name} {self.state.name}>"
+
+
+def short(name="short", **stats):
+    """A function that is known to be short, and stays so after one surprise."""
+    return FunctionStats(name, points=2 * KNOWN_SHORT, **stats)

@@ -1,0 +1,248 @@
+"""A pool without processes, and a server on it: the tests say what its workers and its clients do."""
+
+import json
+from types import SimpleNamespace
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.pool.channel import NULL, Done, Failed, Reported, Returned, Stopped
+from taskd.pool.pool import LostWorker
+from taskd.scheduler.scheduler import SchedulerConfig
+from taskd.server import ServerConfig, TaskServer
+from taskd.task import FunctionInfo
+from taskd.tcp import TaskFactory, TcpLimits
+
+
+def function(name, **more):
+    """A function as the fork server describes it."""
+    return FunctionInfo(name, f"{name}()", f"What {name} does.", {}, **more)
+
+
+class FakePool:
+    """Has the interface of `taskd.pool.pool.Pool`, and keeps what it is told.
+
+    As there, who does not exist cannot be talked to, and what is sent is in order.
+    """
+
+    def __init__(self, observer):
+        self.observer = observer
+        self.loaded = Deferred()
+        self.generation = 1
+        self.next = None
+        self.abandoned = []
+        self.can_start = True
+        self.last_number = 0
+        self.workers = {}
+        self.told = []
+        """What was asked for, but for jobs: (what, worker, …)."""
+        self.stopped = None
+
+    # --- `Pool` ---
+
+    def start_worker(self, generation):
+        if not self.can_start or generation not in (self.generation, self.next):
+            return None
+        self.last_number += 1
+        self.workers[self.last_number] = SimpleNamespace(
+            generation=generation, runs=[], begun=0, is_ready=False, memory=1000
+        )
+        return self.last_number
+
+    def send(self, number, runs):
+        self.workers[number].runs += runs
+
+    def begun(self, number):
+        return self.workers[number].begun
+
+    def end_worker(self, number):
+        assert number in self.workers
+        self.told.append(("end", number))
+
+    def interrupt(self, number, message):
+        assert number in self.workers
+        self.told.append(("interrupt", number, message))
+
+    def call_back(self, number):
+        assert number in self.workers
+        self.told.append(("call back", number))
+
+    def signal(self, number, signal_number=9):
+        self.told.append(("signal", number, signal_number))
+
+    def memory_kib(self, number):
+        worker = self.workers.get(number)
+        return worker.memory if worker else None
+
+    def pid(self, number):
+        return 1000 + number if number in self.workers else None
+
+    def reload(self):
+        if not self.loaded.called:
+            return None
+        self.next = self.generation + 1 + len(self.abandoned)
+        return self.next
+
+    def switch(self):
+        assert self.next is not None
+        self.generation, self.next = self.next, None
+
+    def abandon_next(self):
+        if self.next is not None:
+            self.abandoned.append(self.next)
+            self.next = None
+
+    def stop(self):
+        self.stopped = Deferred()
+        return self.stopped
+
+    def end_now(self):
+        self.told.append(("end now",))
+
+    # --- what its processes do ---
+
+    def load(self, *functions, generation=1):
+        """The app is imported."""
+        if not self.loaded.called:
+            self.loaded.callback(None)
+        self.observer.code_loaded(generation, list(functions))
+
+    def ready(self, *numbers):
+        """Workers are ready; all that are not, where none is named."""
+        for number in numbers or [n for n, worker in self.workers.items() if not worker.is_ready]:
+            self.workers[number].is_ready = True
+            self.observer.worker_ready(number)
+
+    def begin(self, number):
+        """A worker begins what it was sent first."""
+        run = self.workers[number].runs[0]
+        self.workers[number].begun = run.job
+        return run
+
+    def finish(self, number, value=b"1", seconds=0.1):
+        """A worker returns the result of its first job."""
+        run = self.begin(number)
+        self._end(number, Done(run.job, seconds, False, Raw(value)))
+
+    def fail(self, number, code=-32000, message="no", data=NULL, traceback="trace", **more):
+        run = self.begin(number)
+        self._end(number, Failed(run.job, 0.1, False, code, message, Raw(data), traceback, **more))
+
+    def stop_job(self, number, traceback=None):
+        """The first job of a worker ends because it was interrupted."""
+        run = self.begin(number)
+        self._end(number, Stopped(run.job, 0.1, False, traceback))
+
+    def _end(self, number, message):
+        self.workers[number].runs.pop(0)
+        self.observer.worker_said(number, [message])
+
+    def report(self, number, done, total=None, message=None):
+        run = self.begin(number)
+        self.observer.worker_said(number, [Reported(run.job, done, total, message)])
+
+    def give_back(self, number, jobs):
+        """A worker returns what it has not begun."""
+        runs = self.workers[number].runs
+        runs[:] = [run for run in runs if run.job not in jobs]
+        self.observer.worker_said(number, [Returned(jobs)])
+
+    def lose(self, number, code=-9, **more):
+        """A worker ends."""
+        worker = self.workers.pop(number)
+        lost = LostWorker(code, worker.begun, was_ready=worker.is_ready, **more)
+        self.observer.worker_lost(number, lost)
+
+
+class ServerCase(SynchronousTestCase):
+    """Has a server on a fake pool, and connections to it."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.logged = []
+
+    def make(self, least=1, most=None, functions=None, loaded=True, **more):
+        """A server with so many workers, all ready; the functions are f and g where nothing else is said."""
+        timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
+        config = SchedulerConfig(least, most or max(least, 1), **more)
+        self.server = TaskServer(
+            self.clock,
+            ServerConfig(
+                SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool),
+                config,
+                timeout,
+                max_memory,
+            ),
+        )
+        self.factory = TaskFactory(self.clock, self.server, TcpLimits(max_unsent=1000))
+        self.started = self.server.start()
+        if loaded:
+            self.pool.load(*(functions or [function("f"), function("g")]))
+            self.turn()
+            self.pool.ready()
+            self.turn()
+        return self.server
+
+    def start_pool(self, reactor, observer):
+        self.pool = FakePool(observer)
+        return self.pool
+
+    def turn(self, seconds=0.0):
+        self.clock.advance(seconds)
+        self.clock.advance(0)
+
+    def connect(self):
+        return Connection(self)
+
+
+class Connection:
+    """A client, as the server sees it."""
+
+    def __init__(self, case):
+        self.case = case
+        self.last_id = 0
+        self.transport = StringTransport()
+        self.protocol = case.factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def say(self, *messages):
+        """Messages, in one read."""
+        lines = b"".join(json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in messages)
+        self.protocol.dataReceived(lines)
+        self.case.turn()
+
+    def call(self, method="f", params=None, **options):
+        """A request; its id."""
+        self.last_id += 1
+        message = {"jsonrpc": "2.0", "id": self.last_id, "method": method}
+        if params is not None:
+            message["params"] = params
+        if options:
+            message["options"] = options
+        self.say(message)
+        return self.last_id
+
+    def heard(self):
+        """What has come since this was asked last."""
+        lines = self.transport.value().splitlines()
+        self.transport.clear()
+        return [json.loads(line) for line in lines]
+
+    def reply(self):
+        """The only thing that has come: its result or its error."""
+        [message] = self.heard()
+        return message.get("result", message.get("error"))
+
+    def end_sending(self):
+        self.protocol.readConnectionLost()
+        self.case.turn()
+
+    def disconnect(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.case.turn()

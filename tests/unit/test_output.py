@@ -1,0 +1,194 @@
+"""What workers print, over real pipes and with a clock of the test's."""
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.pool.output import BURST, LINES_PER_SECOND, MAX_LINE, REST_SECONDS, LineRate, OutputReader
+
+
+class FakeReactor(Clock):
+    """A clock that knows who reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers = set()
+
+    def addReader(self, reader):
+        self.readers.add(reader)
+
+    def removeReader(self, reader):
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer):
+        pass
+
+
+class LineRateTests(SynchronousTestCase):
+    def test_a_burst_is_allowed_and_nothing_after_it(self):
+        rate = LineRate(0.0)
+        self.assertTrue(all(rate.allows(0.0) for _ in range(BURST)))
+        self.assertEqual([rate.allows(0.0) for _ in range(3)], [False] * 3)
+        self.assertEqual(rate.left_out, 3)
+
+    def test_in_the_long_run_so_many_a_second_are_allowed(self):
+        rate = LineRate(0.0)
+        allowed = sum(rate.allows(tick / 1000) for tick in range(100_000))
+        self.assertTrue(-2 < allowed - BURST - 100 * LINES_PER_SECOND < 2)
+
+    def test_a_pause_fills_no_more_than_a_burst(self):
+        rate = LineRate(0.0)
+        self.assertEqual(sum(rate.allows(1e6) for _ in range(2 * BURST)), BURST)
+
+    @given(st.lists(st.floats(0, 10), max_size=50))
+    def test_never_more_than_a_burst_and_the_rate(self, pauses):
+        rate, now, allowed = LineRate(0.0), 0.0, 0
+        for pause in pauses:
+            now += pause
+            allowed += sum(rate.allows(now) for _ in range(400))
+            self.assertLessEqual(allowed, BURST + now * LINES_PER_SECOND + 1)
+
+
+class OutputReaderTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = FakeReactor()
+        read_end, self.write_end = os.pipe()
+        self.lines = []
+        self.reader = OutputReader(self.reactor, read_end, self.lines.append)
+        self.addCleanup(self.hang_up)
+
+    def hang_up(self):
+        if self.write_end is not None:
+            os.close(self.write_end)
+            self.write_end = None
+        self.reader.connectionLost(Failure(ConnectionDone()))
+
+    def write(self, data):
+        os.write(self.write_end, data)
+        return self.reader.doRead()
+
+    def test_lines_are_delivered_when_they_are_whole(self):
+        self.write(b"one\ntw")
+        self.assertEqual(self.lines, ["one"])
+        self.write(b"o\r\n\nthree")
+        self.assertEqual(self.lines, ["one", "two", ""])
+
+    def test_what_is_no_utf_8_is_shown(self):
+        self.write(b"caf\xe9\n")
+        self.assertEqual(self.lines, ["caf\\xe9"])
+
+    def test_a_long_line_is_cut_into_several(self):
+        self.write(b"x" * (MAX_LINE + 5) + b"\n")
+        self.reader.doRead()
+        self.assertEqual([len(line) for line in self.lines], [MAX_LINE, 5])
+
+    def test_a_line_without_an_end_is_delivered_when_it_is_long(self):
+        self.write(b"x" * MAX_LINE)
+        self.assertEqual([len(line) for line in self.lines], [MAX_LINE])
+
+    def test_a_job_that_ends_has_what_it_wrote_delivered(self):
+        os.write(self.write_end, b"one\ntwo")
+        self.reader.finish_job(more=True)
+        self.assertEqual(self.lines, ["one", "two"])
+        self.reader.finish_job(more=True)
+        self.reader.finish_job(more=False)
+        self.assertEqual(self.lines, ["one", "two"])
+
+    def test_a_job_that_wrote_nothing_costs_no_read(self):
+        os.write(self.write_end, b"of the next one\n")
+        self.reader.finish_job(more=False)
+        self.assertEqual(self.lines, [])
+
+    def test_a_full_pipe_is_read_to_its_end(self):
+        line = b"x" * 127 + b"\n"
+        os.set_blocking(self.write_end, False)
+        os.write(self.write_end, line * 512)
+        self.reader.finish_job(more=True)
+        self.assertEqual(len(self.lines), 512)
+
+    def flood(self, count):
+        for _ in range(count):
+            self.write(b"x\n" * 1000)
+
+    def test_lines_over_the_rate_are_left_out_and_counted(self):
+        self.flood(2)
+        self.assertEqual(self.lines, ["x"] * BURST)
+        self.reader.finish_job(more=False)
+        self.assertEqual(self.lines[BURST:], ["(1000 lines left out: over 100 a second)"])
+        self.reactor.advance(1.0)
+        self.write(b"later\n")
+        self.assertEqual(self.lines[-1], "later")
+
+    def test_where_lines_are_allowed_again_the_gap_is_told_first(self):
+        self.flood(2)
+        self.reactor.advance(1.0)
+        self.write(b"later\n")
+        self.assertEqual(self.lines[BURST:], ["(1000 lines left out: over 100 a second)", "later"])
+
+    def test_one_that_prints_too_much_is_not_read_for_a_while(self):
+        self.assertIn(self.reader, self.reactor.readers)
+        self.flood(2)
+        self.assertNotIn(self.reader, self.reactor.readers)
+        self.reactor.advance(REST_SECONDS)
+        self.assertIn(self.reader, self.reactor.readers)
+
+    def test_one_that_rests_can_end(self):
+        self.flood(2)
+        self.hang_up()
+        self.reactor.advance(REST_SECONDS)
+        self.assertEqual(self.reactor.readers, set())
+
+    def test_at_its_end_the_rest_is_delivered_and_the_pipe_closed(self):
+        self.write(b"the end")
+        os.close(self.write_end)
+        self.write_end = None
+        reason = self.reader.doRead()
+        self.assertIsNotNone(reason)
+        self.reader.connectionLost(Failure(ConnectionDone()))
+        self.reader.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((self.lines, self.reader.fileno()), (["the end"], -1))
+
+    def test_it_can_be_closed_from_here_in_the_next_turn(self):
+        os.write(self.write_end, b"the end")
+        descriptor = self.reader.fileno()
+        self.reader.close()
+        self.assertEqual((self.lines, self.reactor.readers), (["the end"], set()))
+        self.assertEqual(self.reader.fileno(), descriptor)
+        self.reactor.advance(0)
+        self.assertEqual(self.reader.fileno(), -1)
+        self.reader.close()
+        self.reader.finish_job(more=True)
+        self.assertEqual(self.lines, ["the end"])
+
+    def test_a_flood_at_the_end_is_read_no_further_than_the_pipe_holds(self):
+        os.close(self.write_end)
+        self.write_end = None
+        self.reader.finish_job(more=True)
+        self.assertEqual(self.lines, [])
+
+    def test_the_stack_of_a_crash_is_kept_though_its_lines_are_left_out(self):
+        self.flood(2)
+        self.write(b'Current thread 0x1 (most recent call first):\n  File "/a/b.py", line 3 in f\n')
+        self.reader.doRead()
+        self.assertEqual(self.reader.stack, ["b.py:3 in f"])
+        self.assertNotIn("b.py", "".join(self.lines))
+
+    @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"\n", b"a\n", b"b"])))
+    def test_however_it_is_cut_all_is_delivered(self, pieces):
+        self.setUp()
+        for piece in pieces:
+            if piece:
+                self.write(piece)
+        self.reader.finish_job(more=False)
+        text = b"".join(pieces)
+        expected = text.split(b"\n")
+        if not expected[-1]:
+            expected.pop()
+        shown = [line.decode("utf-8", "backslashreplace").rstrip("\r") for line in expected]
+        self.assertEqual(self.lines, shown)
+        self.hang_up()
