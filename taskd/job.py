@@ -25,6 +25,7 @@ class Job(Request):
     __slots__ = (
         "attempt",
         "caller",
+        "deadline",
         "limit",
         "number",
         "priority",
@@ -42,6 +43,7 @@ class Job(Request):
     priority: int
     received: float
     limit: float | None
+    deadline: float | None
     started: float
     worker: int
     attempt: int

@@ -457,7 +457,8 @@ class TaskServer:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.forget()  # it is other code now
-        self._refuse(self._scheduler.drop_waiting(unless=self._functions), MethodNotFound("no such function"))
+        for job in self._scheduler.drop_waiting(unless=self._functions):
+            self._refuse([job], MethodNotFound(f"no such function: {job.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
         for job in self._scheduler.all_waiting:

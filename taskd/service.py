@@ -129,7 +129,7 @@ class TaskdService(Service):
         self._server: TaskServer | None = None
         self._tcp: TaskFactory | None = None
         self._gateway: Gateway | None = None
-        self._had_terminal = _has_terminal()
+        self._had_terminal = False
 
     def privilegedStartService(self) -> None:
         """Bind every port."""
@@ -183,6 +183,7 @@ class TaskdService(Service):
         an app which cannot be imported ends the start and not the server.
         """
         super().startService()
+        self._had_terminal = _has_terminal()  # not before: a daemon has left it by now
         signal.signal(signal.SIGHUP, self._hung_up)
         if self._server is None:
             return

@@ -48,9 +48,18 @@ class _Kept(Connection):
         self._unsent.append(line)
 
     def _send(self) -> None:
-        lines, self._unsent = self._unsent, []
-        lines.append(b"")
-        self.transport.write(b"\n".join(lines))
+        if self._unsent:
+            lines, self._unsent = self._unsent, []
+            lines.append(b"")
+            self.transport.write(b"\n".join(lines))
+
+    def close(self) -> None:
+        """Close behind what has been said: that a call is to be cancelled, say."""
+        if self.transport is not None:
+            self._send()
+            self.transport.loseConnection()
+        elif self.connecting is not None:
+            self.connecting.cancel()
 
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -120,7 +129,4 @@ class PooledLink:
         """Drop every connection; what waits on them fails."""
         self._per_call.close()
         for connection in list(self._connections):
-            if connection.transport is not None:
-                connection.transport.abortConnection()
-            elif connection.connecting is not None:
-                connection.connecting.cancel()
+            connection.close()

@@ -113,6 +113,7 @@ class Scheduler(Generic[Job]):
             )
         job.state = check_job(job.state, WAITING)
         self._queue.push(job)
+        job.deadline = deadline
         if deadline is not None:
             self._deadlines.add(deadline, job)
             self.wake(deadline)
@@ -310,6 +311,9 @@ class Scheduler(Generic[Job]):
         job.worker = 0
         self.running -= 1
         self._queue.push_back(job)
+        if job.deadline is not None:  # it may have passed meanwhile
+            self._deadlines.add(job.deadline, job)
+            self.wake(job.deadline)
 
     def _free(self, worker: WorkerView[Job], now: float) -> None:
         """A worker has no job any more."""

@@ -36,6 +36,7 @@ class SchedulableJob(Protocol):
     number: int
     priority: int
     limit: float | None
+    deadline: float | None
     state: JobState
     worker: int
     attempt: int

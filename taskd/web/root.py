@@ -71,10 +71,7 @@ class Root(Resource):
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(
-            b"content-security-policy",
-            b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:",
-        )
+        request.setHeader(b"content-security-policy", _POLICY)
         return _PAGE
 
 

@@ -134,7 +134,7 @@ class Chaos:
     def _kill_worker(self) -> None:
         workers = self.server.workers()
         if workers:
-            self.ledger.may_be_lost += 1
+            self.ledger.kills(1)
             with suppress(ProcessLookupError):
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
             self.happened["workers killed"] += 1
@@ -160,7 +160,7 @@ class Chaos:
 
     def _kill_fork_server(self, fork_server: int) -> None:
         # All of its workers go with it, and those that it was just forking.
-        self.ledger.may_be_lost += 2 * len(self.server.workers()) + 1
+        self.ledger.kills(len(self.server.workers()) + 2)
         os.kill(fork_server, signal.SIGKILL)
         self.happened["fork servers killed"] += 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,9 @@ MAX_VIOLATIONS = 20
 
 SLACK = 0.02
 """Seconds: times on the wire are rounded, and taken by different clocks."""
+
+LOSS_SECONDS = 3.0
+"""Seconds after a kill in which what it has cost must be told."""
 
 NO_CODES: frozenset[int] = frozenset()
 
@@ -84,6 +87,7 @@ class Ledger:
     progress: int = 0
     may_be_lost: int = 0
     lost: int = 0
+    _kills: deque[float] = field(default_factory=deque)
     jobs_cancelled: int = 0
     unexplained_cancels: int = 0
     latencies: array[float] = field(default_factory=lambda: array("f"))
@@ -156,11 +160,28 @@ class Ledger:
     def _worker_lost(self, asked: Asked, data: Any, described: str) -> None:
         end = OWN_END.get(asked.what)
         if data is None:  # a bare one on a websocket
-            self.lost += end is None
+            if end is None:
+                self._lose(described)
         elif not isinstance(data, dict):
             self.violate(described)
         elif end is None or data.get(end[0]) != end[1]:
-            self.lost += 1
+            self._lose(described)
+
+    def kills(self, workers: int) -> None:
+        """So many workers are about to be killed: each may take the one task with it that it runs."""
+        self.may_be_lost += workers
+        self._kills.extend([self.clock()] * workers)
+
+    def _lose(self, described: str) -> None:
+        """A task is lost with a worker: one that was killed just now."""
+        self.lost += 1
+        too_old = self.clock() - LOSS_SECONDS
+        while self._kills and self._kills[0] < too_old:
+            self._kills.popleft()
+        if self._kills:
+            self._kills.popleft()
+        else:
+            self.violate(f"nothing that was killed explains it: {described}")
 
     def _cancelled(self, asked: Asked, data: Any, described: str) -> None:
         if not asked.is_cancelled:
@@ -209,9 +230,7 @@ class Ledger:
     # --- the end ---
 
     def check_bounds(self) -> None:
-        """What was lost, and what was cancelled without our knowing which, must be accounted for."""
-        if self.lost > self.may_be_lost:
-            self.violate(f"{self.lost} tasks were lost, and what was killed explains {self.may_be_lost}")
+        """What was cancelled without our knowing which must be accounted for."""
         if self.unexplained_cancels > self.jobs_cancelled:
             self.violate(
                 f"{self.unexplained_cancels} requests were cancelled by nobody; "

@@ -69,7 +69,7 @@ SHORT_RUN = 60.0
 
 SHORT_GROWTH_BYTES = 16 * 1024 * 1024
 
-EXTRA_SECONDS = 180.0
+EXTRA_SECONDS = 120.0
 """Seconds that everything but the load itself may take."""
 
 MAX_LINKS = 4
@@ -82,6 +82,10 @@ OPTIONS = [
     *("--max-memory", "80M", "--hard-memory", "1G", "--max-message", str(MAX_MESSAGE)),
     *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
 ]
+
+
+class Stuck(Exception):
+    """There is no sense in going on."""
 
 
 class Soak:
@@ -256,15 +260,17 @@ class Soak:
         for peer in self.open_peers:
             if peer.paused:
                 peer.resume()
-        if not await _holds(is_drained, DRAIN_SECONDS):
-            for peer in self.open_peers:
-                owed = peer.owed()
-                if owed or not peer.is_open:
-                    what = ", ".join(f"{asked.what} {asked.number}" for asked in owed[:5])
-                    self.ledger.violate(
-                        f"{DRAIN_SECONDS} s after the last request a connection ({peer.ending.value}) "
-                        f"is owed {len(owed)} replies: {what}"
-                    )
+        if await _holds(is_drained, DRAIN_SECONDS):
+            return
+        for peer in self.open_peers:
+            owed = peer.owed()
+            if owed or not peer.is_open:
+                what = ", ".join(f"{asked.what} {asked.number}" for asked in owed[:5])
+                self.ledger.violate(
+                    f"{DRAIN_SECONDS} s after the last request a connection ({peer.ending.value}) "
+                    f"is owed {len(owed)} replies: {what}"
+                )
+        raise Stuck(f"not all was answered; the server says {await self._status()}")
 
     def _close_all(self) -> None:
         self._replaces = False
@@ -316,8 +322,7 @@ class Soak:
             why = self._not_quiet(status)
             if not why:
                 return own
-        self.ledger.violate(f"the server does not come to rest: {why}; {status}")
-        return own
+        raise Stuck(f"the server does not come to rest: {why}; it says {status}")
 
     def _not_quiet(self, status: dict[str, Any]) -> str:
         workers, fork_servers = status["workers"], self.server.fork_servers()
@@ -406,6 +411,8 @@ async def _bounded(soak: Soak) -> None:
     limit = soak.seconds + EXTRA_SECONDS
     try:
         await asyncio.wait_for(soak.run(), limit)
+    except Stuck as stuck:
+        soak.ledger.violate(str(stuck))
     except TimeoutError:
         soak.ledger.violate(f"the soak has not ended after {limit:.0f} s")
     except Exception as error:
