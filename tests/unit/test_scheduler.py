@@ -9,14 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy, StateError
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.scheduler.queue import FAIR_TURN
-from taskd.scheduler.scheduler import (
-    BATCHED_LIMIT,
-    IDLE_SECONDS,
-    MAX_QUEUE,
-    SHORT_WORKERS,
-    SchedulerConfig,
-)
+from taskd.scheduler.scheduler import BATCHED_LIMIT, SHORT_WORKERS
 from taskd.scheduler.states import (
     JOB_STEPS,
     STOP_STEPS,

@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import Busy
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
 from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
-from taskd.scheduler.scheduler import BATCHED_LIMIT, CHECK_SECONDS, SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.scheduler import BATCHED_LIMIT
+from taskd.scheduler.watch import CHECK_SECONDS
 from taskd.scheduler.workers import MAX_BATCH
 from tests.unit.jobs import FakeCaller, FakeJob, short
 
