@@ -47,6 +47,10 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
+MAX_ATTEMPTS = 10
+"""Times that a job is given to a worker which ends before it has begun it: by then
+it is likely that the job ends them (its arguments are too large for them, say)."""
+
 BATCHED_LIMIT = 1.0
 """Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
 
@@ -391,9 +395,9 @@ class Scheduler(Generic[Job]):
             job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
-            if job.state is GIVEN and job.stop is None:
+            if job.state is GIVEN and job.stop is None and job.attempt < MAX_ATTEMPTS:
                 self._requeue(job)
-            elif job.state is GIVEN:  # it was to be stopped, and has not begun
+            elif job.state is GIVEN:  # it was to be stopped; or it may be what ends them
                 job.state = check_job(job.state, DONE)
                 self.running -= 1
                 lost.append(job)
