@@ -85,6 +85,12 @@ class OwnMethodsTests(ServerCase):
             self.assertEqual(error["code"], INVALID_PARAMS, params)
             self.assertTrue(error["message"].startswith("taskd.cancel: "), error)
 
+    def test_an_id_is_a_string_or_a_number(self):
+        self.make()
+        for wrong in [1], {}, True, False:
+            error = self.ask("cancel", {"id": wrong})
+            self.assertEqual((error["code"], error["data"]["argument"]), (INVALID_PARAMS, "id"))
+
     def test_to_cancel_takes_its_arguments_by_position_too(self):
         self.make()
         for params in [7], ["x"], {"id": "x"}, {"job": 7}, {"id": 7, "job": None}:
