@@ -383,7 +383,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
         for job in self.under_way():
-            if job.state in (JobState.WAITING, JobState.HELD) and not job.attempt:
+            if job.state in (JobState.WAITING, JobState.HELD):
                 assert self.deadlines.get(job, inf) > self.now
 
     def act(self, actions):
@@ -455,7 +455,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting if not job.attempt]
+        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting]
         for view in scheduler.workers.values():
             jobs = list(view.jobs.values())
             due += [job.stop.next_at for job in jobs if job.stop and job.stop.step == 0]
