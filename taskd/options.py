@@ -53,9 +53,10 @@ _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 def memory_size(text: str) -> int:
     """The bytes that ``500M`` stands for (K, M and G are powers of 1024). Raises `ValueError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None or not float(match[1]):
+    size = 0 if match is None else int(float(match[1]) * _SIZES[match[2].upper()])
+    if not size:
         raise ValueError(text)
-    return int(float(match[1]) * _SIZES[match[2].upper()])
+    return size
 
 
 def _size(option: str) -> Callable[[str], int]:

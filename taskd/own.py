@@ -13,6 +13,7 @@ from taskd.job import Caller, Job
 from taskd.messages import Call
 from taskd.status import ServerStatus
 from taskd.task import RESERVED, FunctionInfo, Task
+from taskd.wire.cancelling import check_id
 
 __all__ = ["OwnMethods"]
 
@@ -61,6 +62,8 @@ def _cancel(
     request_id = None if bytes(id) == b"null" else id
     if (request_id is None) == (job is None):
         raise InvalidParams(f"{_CANCEL}: takes either id or job", argument="id")
+    if request_id is not None:
+        check_id(bytes(request_id))
     return request_id, job
 
 

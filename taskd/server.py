@@ -306,6 +306,8 @@ class TaskServer:
         reload = self._reload
         if reload is not None and reload.is_under_way and reload.generation == generation:
             reload.loaded(functions, self._scheduler.active)
+            if not reload.is_under_way and self._pool is not None:
+                self._pool.abandon_next()  # it has failed: nothing of it is to stay
             return
         self._scheduler.generation = generation
         self._use(functions)

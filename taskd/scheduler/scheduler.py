@@ -416,7 +416,6 @@ class Scheduler(Generic[Job]):
             self._departures.append(worker.number)
         worker.step(LEAVING, now)
         self._incoming.discard(worker.number)
-        self.not_short(worker)
         self._leaving += 1
 
     @property

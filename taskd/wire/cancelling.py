@@ -9,7 +9,7 @@ from taskd.errors import Cancelled, InvalidParams
 from taskd.messages import Failure, Outcome, Result
 from taskd.task import RESERVED
 
-__all__ = ["CANCEL", "WAS_DONE", "cancel_line", "how_cancelled", "id_to_cancel", "names_job"]
+__all__ = ["CANCEL", "WAS_DONE", "cancel_line", "check_id", "how_cancelled", "id_to_cancel", "names_job"]
 
 CANCEL = f"{RESERVED}cancel"
 
@@ -43,9 +43,14 @@ def id_to_cancel(args: Raw | None) -> bytes:
     if named.keys() != {"id"}:
         raise InvalidParams(f"{CANCEL} takes either the id of a request of this connection, or a job")
     request_id = bytes(named["id"])
+    check_id(request_id)
+    return request_id
+
+
+def check_id(request_id: bytes) -> None:
+    """Raise `InvalidParams` where this JSON text cannot be the id of a request."""
     if request_id[0] not in _ID_STARTS:
         raise InvalidParams(f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float")
-    return request_id
 
 
 def how_cancelled(outcome: Outcome) -> Result:

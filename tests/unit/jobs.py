@@ -23,6 +23,7 @@ class FakeJob:
     priority: int = 5
     limit: float | None = None
     caller: FakeCaller | None = None
+    deadline: float | None = None
     state: JobState = JobState.NEW
     worker: int = 0
     attempt: int = 0

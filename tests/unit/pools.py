@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.pool.channel import NULL, Done, Failed, Reported, Returned, Stopped
 from taskd.pool.pool import LostWorker
-from taskd.scheduler.scheduler import SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
 from taskd.server import ServerConfig, TaskServer
 from taskd.task import FunctionInfo
 from taskd.tcp import TaskFactory, TcpLimits

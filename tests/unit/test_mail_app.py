@@ -90,6 +90,7 @@ class ComposeTests(SynchronousTestCase):
     @example('"a b"@example.org')
     @example("ann@[127.0.0.1]")
     @example("a@b\xa0c")
+    @example("=@ä")
     def test_what_is_taken_as_an_address_is_read_as_the_same(self, text: str):
         try:
             sent = compose("ann@example.org", text, "x")
@@ -97,7 +98,9 @@ class ComposeTests(SynchronousTestCase):
             self.assertRegex(str(error), "^to: ")
             return
         self.assertIn(sent.recipient, text)
-        self.assertEqual(the_recipient(sent).addr_spec, sent.recipient)
+        # Of some odd addresses, Python's parser does not decode what is right on the wire.
+        spec = the_recipient(sent).addr_spec.encode("utf-8", "surrogateescape").decode()
+        self.assertEqual(spec, sent.recipient)
 
     def test_text_and_html_are_alternatives_in_that_order(self):
         parsed = read(compose("ann@example.org", "bob@example.org", "grün\n", "x", "<p>grün</p>"))

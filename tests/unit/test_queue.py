@@ -172,6 +172,13 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual((deadlines.expired(2.5), deadlines.next), ([], 3.0))
         self.assertEqual((deadlines.expired(3.0), deadlines.next), ([jobs[0]], None))
 
+    def test_a_job_that_was_added_again_is_told_once(self):
+        deadlines = Deadlines(is_waiting)
+        jobs = [waiting_job(number) for number in range(3)]
+        for job in jobs * 3:
+            deadlines.add(1.0, job)
+        self.assertEqual(deadlines.expired(1.0), jobs)
+
     def test_a_job_that_does_not_wait_any_more_is_not_told(self):
         deadlines = Deadlines(is_waiting)
         job = waiting_job(1)

@@ -9,14 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy, StateError
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.scheduler.queue import FAIR_TURN
-from taskd.scheduler.scheduler import (
-    BATCHED_LIMIT,
-    IDLE_SECONDS,
-    MAX_QUEUE,
-    SHORT_WORKERS,
-    SchedulerConfig,
-)
+from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_ATTEMPTS, SHORT_WORKERS
 from taskd.scheduler.states import (
     JOB_STEPS,
     STOP_STEPS,
@@ -505,6 +500,16 @@ class WorkerTests(SchedulerCase):
         self.assertEqual((scheduler.departures(), self.state(1)), ([1], WorkerState.LEAVING))
         self.assertEqual(scheduler.missing, 1)
 
+    def test_a_job_before_which_workers_end_is_not_tried_for_ever(self):
+        scheduler = self.make()
+        job = self.submit()
+        for number in range(1, MAX_ATTEMPTS + 1):
+            self.start(number)
+            self.assertEqual(self.assign(), [(number, [job])])
+            lost = scheduler.worker_lost(number, 0, 0.0)
+        self.assertEqual(lost, [job])
+        self.assertEqual((job.state, scheduler.waiting, scheduler.running), (JobState.DONE, 0, 0))
+
 
 class BoundsTests(SchedulerCase):
     def test_the_least_are_always_wanted(self):
@@ -636,6 +641,19 @@ class DeadlineTests(SchedulerCase):
         self.assertEqual([action.job for action in self.tick(3.0)], [job])
         self.assertEqual((job.state, scheduler.all_waiting), (JobState.DONE, [other]))
         self.assertEqual(scheduler.wake_at, 5.0)
+
+    def test_a_job_that_comes_back_has_its_deadline_still(self):
+        for back in 1.0, 4.0:
+            scheduler = self.make(1)
+            job = self.submit(deadline=3.0)
+            self.assign()
+            self.tick(2.0)
+            if back > 3.0:
+                self.tick(3.5)
+            scheduler.worker_lost(1, 0, back)
+            self.assertEqual(scheduler.wake_at, 3.0)
+            self.assertEqual([action.job for action in self.tick(4.0)], [job])
+            self.assertTrue(scheduler.is_empty)
 
     def test_a_job_that_was_started_has_no_deadline_any_more(self):
         scheduler = self.make(1)

@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import Busy
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
 from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
-from taskd.scheduler.scheduler import BATCHED_LIMIT, CHECK_SECONDS, SchedulerConfig
+from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_ATTEMPTS
+from taskd.scheduler.watch import CHECK_SECONDS
 from taskd.scheduler.workers import MAX_BATCH
 from tests.unit.jobs import FakeCaller, FakeJob, short
 
@@ -305,7 +307,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def lose(self, number):
         worker = self.workers.pop(number)
-        expected = {job for job in worker.jobs if job not in self.ended and job.stop is not None}
+        expected = {
+            job
+            for job in worker.jobs
+            if job not in self.ended and (job.stop is not None or job.attempt >= MAX_ATTEMPTS)
+        }
         if worker.running is not None and worker.running not in self.ended:
             expected.add(worker.running)
         lost = self.scheduler.worker_lost(number, worker.begun, self.now)
@@ -377,7 +383,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
         for job in self.under_way():
-            if job.state in (JobState.WAITING, JobState.HELD) and not job.attempt:
+            if job.state in (JobState.WAITING, JobState.HELD):
                 assert self.deadlines.get(job, inf) > self.now
 
     def act(self, actions):
@@ -449,7 +455,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting if not job.attempt]
+        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting]
         for view in scheduler.workers.values():
             jobs = list(view.jobs.values())
             due += [job.stop.next_at for job in jobs if job.stop and job.stop.step == 0]

@@ -5,7 +5,7 @@ from twisted.logger import globalLogPublisher
 from taskd.errors import StartError
 from taskd.pool.channel import Interrupt
 from taskd.scheduler.functions import KNOWN_SHORT
-from taskd.scheduler.scheduler import CHECK_SECONDS
+from taskd.scheduler.watch import CHECK_SECONDS
 from taskd.scheduler.workers import KILL_AFTER
 from taskd.task import GRACE
 from tests.unit.pools import ServerCase, function
