@@ -32,6 +32,11 @@ FILL = 12
 FREEZE_SECONDS = 0.3
 """Seconds for which a worker is stopped at most: its tasks' time goes on."""
 
+BURST_SECONDS = 0.02
+"""Seconds after a burst in which a worker is killed."""
+
+BURST_CANCELS = 5
+
 STAY = "stay"
 """The function that ends only where its connection does."""
 
@@ -105,6 +110,7 @@ class Chaos:
         """Let it begin."""
         self._every(0.5, self._kill_worker)
         self._every(0.15, self._send_rare)
+        self._every(0.6, self._burst)
         self._every(0.4, self._disconnect)
         self._every(0.8, self._half_close)
         self._every(1.5, self._pause)
@@ -183,6 +189,25 @@ class Chaos:
             self.mix.put_rare(peer)
             peer.flush()
             self.happened["tasks that misbehave"] += 1
+
+    def _burst(self) -> None:
+        """Much at once, of which workers get several; some is cancelled, or loses its worker."""
+        peer = self._peer()
+        if peer is None:
+            return
+        for _ in range(peer.room - peer.under_way):
+            peer.ask(self.mix.short())
+        peer.flush()
+        self.happened["bursts"] += 1
+        loop, drawn = asyncio.get_running_loop(), self.rng.random()
+        if drawn < 0.3:
+            loop.call_later(self.rng.uniform(0.0, BURST_SECONDS), self._kill_worker)
+        elif drawn < 0.6:
+            for _ in range(BURST_CANCELS):
+                target = peer.to_cancel(self.rng)
+                if target is not None:
+                    self.mix.cancel(peer, target)
+            peer.flush()
 
     def _cancel_old(self) -> None:
         peer = self._peer()

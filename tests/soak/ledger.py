@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskd.errors import Cancelled, InternalError, TaskFailed, TimedOut, WorkerLost
+from taskd.errors import Cancelled, InternalError, ShuttingDown, TaskFailed, TimedOut, WorkerLost
 
 __all__ = ["ANYTHING", "NOTHING", "OWN_END", "Asked", "Ledger", "RequestId"]
 
@@ -87,6 +87,7 @@ class Ledger:
     progress: int = 0
     may_be_lost: int = 0
     lost: int = 0
+    is_stopping: bool = False
     _kills: deque[float] = field(default_factory=deque)
     jobs_cancelled: int = 0
     unexplained_cancels: int = 0
@@ -148,6 +149,8 @@ class Ledger:
             self._worker_lost(asked, data, described)
         elif code == Cancelled.code:
             self._cancelled(asked, data, described)
+        elif code == ShuttingDown.code and self.is_stopping:
+            pass
         elif code not in asked.codes:
             self.violate(described)
         elif code == TimedOut.code and data is not None:

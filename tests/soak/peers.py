@@ -25,6 +25,8 @@ _decode = msgspec.json.Decoder().decode
 _BARE_FAILURES = {
     "the worker process ended under": -32003,
     "was cancelled": -32002,
+    "shutting down": -32005,
+    "shut down": -32005,
 }
 """What errors look like on a websocket in the bare dialect, where their code is not told."""
 

@@ -26,11 +26,17 @@ from typing import IO, Any
 from tests.soak.chaos import STAY, Chaos, Code
 from tests.soak.ledger import Asked, Ledger
 from tests.soak.mix import Mix, Order
-from tests.soak.peers import Peer, TextPeer, WebSocketPeer
+from tests.soak.peers import Ending, Peer, TextPeer, WebSocketPeer
 from tests.soak.server import Server
 
-WORKERS = ["4:20", "0:12", "10"]
-"""One of them, by chance."""
+SETTINGS = {
+    "--workers": ["4:20", "0:12", "10"],
+    "--link": ["pooled", "per-message"],
+    "--max-tasks": ["100", "2000"],
+    "--max-outstanding": ["100", "1000"],
+    "--max-unsent": ["65536", "1048576"],
+}
+"""Options of the server, and what they may be: one of it, by chance."""
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes: what is longer is to cost the soak little."""
@@ -48,6 +54,12 @@ DEEP = 60
 
 DRAIN_SECONDS = 30.0
 """Seconds that everything has to be answered in, once nothing more is asked."""
+
+LAST, LAST_SECONDS = 30, 0.3
+"""Requests on each connection, and the seconds of one of them, that are under way at the stop."""
+
+GOING_AWAY = 1001
+"""What a websocket is closed with at a stop (RFC 6455, 7.4.1)."""
 
 QUIET_SECONDS = 20.0
 """Seconds that the server has to get rid of everything in that it needs no more."""
@@ -78,7 +90,7 @@ MAX_LINKS = 4
 MIB = 1024 * 1024
 
 OPTIONS = [
-    *("--idle", "2", "--timeout", "5", "--max-tasks", "2000"),
+    *("--idle", "2", "--timeout", "5"),
     *("--max-memory", "80M", "--hard-memory", "1G", "--max-message", str(MAX_MESSAGE)),
     *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
 ]
@@ -103,8 +115,7 @@ class Soak:
         self.chaos = Chaos(
             Random(self.rng.random()), self.server, self.ledger, self.mix, self.code, MAX_MESSAGE, haste
         )
-        self.link = self.rng.choice(["pooled", "per-message"])
-        self.workers = self.rng.choice(WORKERS)
+        self.settings = {option: self.rng.choice(values) for option, values in SETTINGS.items()}
         self.peers = self.chaos.peers
         self.open_peers: set[Peer] = set()
         self.figures: dict[str, str] = {}
@@ -148,7 +159,8 @@ class Soak:
 
     async def _start(self) -> None:
         await self.server.start(
-            *("--app", str(self.code.path), "--link", self.link, "--workers", self.workers, *OPTIONS),
+            *("--app", str(self.code.path), *OPTIONS),
+            *(word for setting in self.settings.items() for word in setting),
             # A changed file of the same second and size would not be seen to be another one.
             env={"SOAK_MARKS": str(self.marks), "PYTHONDONTWRITEBYTECODE": "1"},
         )
@@ -291,10 +303,16 @@ class Soak:
             self.ledger.violate(
                 f"the daemon has {after} descriptors for itself, it had {before}: {self.server.descriptors()}"
             )
-        self._control.drop(reset=False)
+        self.figures["the server's counts"] = ", ".join(
+            f"{what} {count:,}" for what, count in (await self._status())["counts"].items()
+        )
+        await self._ask_last()
         status = await self.server.stop()
         if status != -signal.SIGTERM:  # twistd ends by the signal that it was stopped by
             self.ledger.violate(f"the server ended with status {status}")
+        await asyncio.sleep(0)
+        if self.open_peers:
+            self.ledger.violate(f"{len(self.open_peers)} connections have survived the server")
         left = self.server.left_over()
         if left:
             self.ledger.violate(f"processes are left over: {left}")
@@ -306,6 +324,34 @@ class Soak:
         self._check_memory()
         if self.ledger.worst_in_reload > WORST_LATENCY:
             self.ledger.violate(f"a short task took {self.ledger.worst_in_reload:.1f} s during a reload")
+
+    async def _ask_last(self) -> None:
+        """Ask for something that is under way when the server is stopped: it must be answered."""
+        for kind in [TextPeer, TextPeer, WebSocketPeer, WebSocketPeer]:
+            await self._open(kind)
+        for peer in [*self.open_peers, self._control]:
+            peer.ask(self.mix.nap(LAST_SECONDS))
+            for _ in range(LAST):
+                self.mix.put_one(peer)
+            peer.flush()
+        for peer in [*self.open_peers, self._control]:
+            await self._has_been_read(peer)
+            peer.ending = Ending.OWED
+            if isinstance(peer, WebSocketPeer):
+                peer.wants_code = GOING_AWAY
+        self.ledger.is_stopping = True
+
+    async def _has_been_read(self, peer: Peer) -> None:
+        """Return when the server has read what was sent: it answers this before it runs any task."""
+        read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def take(_: object) -> bool:
+            read.set_result(None)
+            return True
+
+        peer.ask(Order(Asked("taskd.ping", self.mix.number(), take), "taskd.ping"))
+        peer.flush()
+        await asyncio.wait_for(read, DRAIN_SECONDS)
 
     async def _quiet(self) -> int:
         """The daemon's own descriptors, once it has nothing to do and is as small as it may be.
@@ -338,7 +384,7 @@ class Soak:
         if strangers:
             return f"it has other processes as well: {strangers}"
         # Ours, and those of the gateway's link: in-process, each has two descriptors.
-        if status["connections"] > (1 + MAX_LINKS if self.link == "pooled" else 1):
+        if status["connections"] > (1 + MAX_LINKS if self.settings["--link"] == "pooled" else 1):
             return "it has connections"
         return ""
 
@@ -389,8 +435,9 @@ class Soak:
         )
         self.figures["also"] = (
             f"{ledger.progress:,} reports of progress, {len(ledger.marks):,} marks, "
-            f"reloads took {chaos.worst_reload:.1f} s at most; workers {self.workers}, link {self.link}"
+            f"reloads took {chaos.worst_reload:.1f} s at most"
         )
+        self.figures["settings"] = " ".join(word for setting in self.settings.items() for word in setting)
         self.figures["log"] = ", ".join(
             f"{level or 'other'} {n:,}" for level, n in self.server.levels.items()
         )
