@@ -145,7 +145,9 @@ class Pool:
         None where that cannot be done now: `PoolObserver.can_start_workers` follows.
         """
         of = self._generations.get(generation)
-        if of is None or not of.has_place or self._stopping or self._rest is not None:
+        if of is None or not of.has_place or self._stopping:
+            return None
+        if self._rest is not None and of is self._current:  # new code may be what helps
             return None
         try:
             ours, theirs = socket.socketpair()
@@ -231,6 +233,9 @@ class Pool:
         if not self._has_loaded or self._stopping:
             return None
         self.abandon_next()
+        if self._retry is not None:  # this one is what starts instead
+            self._retry.cancel()
+            self._retry = None
         self._next = self._new_generation()
         return self._next.number
 
@@ -239,6 +244,7 @@ class Pool:
         if self._next is not None:
             abandoned, self._next = self._next, None
             abandoned.close()
+            self._restart_later("there is no fork server any more")
 
     def switch(self) -> None:
         """Start workers of the next generation from now on; the older one ends with its last worker."""
@@ -246,12 +252,11 @@ class Pool:
         old, self._current, self._next = self._current, self._next, None
         if old is not None and old.is_empty:
             old.close()
-        if self._retry is not None:  # the old code's fork server had died
-            self._retry.cancel()
-            self._retry = None
+        if self._rest is not None:  # it was the old code's
+            self._rest.cancel()
+            self._rest = None
 
     def _new_generation(self) -> Generation:
-        self._retry = None
         self._last_generation += 1
         generation = Generation(
             self._reactor, self._last_generation, self._wanted.config, self._wanted.max_workers, self
@@ -259,7 +264,16 @@ class Pool:
         self._generations[generation.number] = generation
         return generation
 
+    def _restart_later(self, why: str) -> None:
+        """Start another fork server in a while, where there is none, and none that is to take over."""
+        if self._current is None and self._next is None and self._retry is None and not self._stopping:
+            delay = _backoff(self._failures)
+            self._failures += 1
+            _log.error("{why}; another one starts in {delay} s", why=why, delay=delay)
+            self._retry = self._reactor.callLater(delay, self._restart)
+
     def _restart(self) -> None:
+        self._retry = None
         self._current = self._new_generation()
 
     def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
@@ -287,18 +301,17 @@ class Pool:
         elif generation is self._next:
             self._next = None
             self._observer.code_failed(generation.number, reason)
+            self._restart_later("there is no fork server any more")
         elif generation is self._current:
             self._current = None
-            if self._next is not None:  # what is started instead loads the new code as well
-                given_up = self._next.number
-                self.abandon_next()
-                self._observer.code_failed(given_up, "the fork server in use ended meanwhile")
-            delay = _backoff(self._failures)
-            self._failures += 1
             if generation.load_error:
                 _log.error("{reason}", reason=reason)
-            _log.error("the fork server ended ({how}); another one starts in {delay} s", how=how, delay=delay)
-            self._retry = self._reactor.callLater(delay, self._restart)
+            # What is started instead loads the new code as well.
+            given_up, self._next = self._next, None
+            self._restart_later(f"the fork server ended ({how})")
+            if given_up is not None:
+                given_up.close()
+                self._observer.code_failed(given_up.number, "the fork server in use ended meanwhile")
 
     def _lose_with_fork_server(self, worker: _Worker, how: str) -> None:
         if worker.pid is not None:

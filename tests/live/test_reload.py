@@ -73,6 +73,7 @@ def stand_deaf(path):
 """
 
 ONLY_OLD = "\n@task\ndef only_old():\n    return 'old'\n"
+NAP = "\n@task\ndef nap(seconds):\n    time.sleep(seconds)\n"
 ONLY_NEW = "\n@task\ndef only_new():\n    return 'new'\n"
 
 ENV = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -436,6 +437,54 @@ def test_code_that_does_not_load_leaves_the_old_in_place_and_the_log_says_why(
     assert client.ask(bare("version")) == "two"
     if "Error" in reason:
         app.daemon.wait_for_log(r"[#]error\]")
+
+
+def test_where_no_worker_starts_mended_code_helps_at_once(make_app: Any) -> None:
+    app = make_app("--workers", "2", more="\n@on_worker_start\ndef end():\n    os._exit(3)\n")
+    client = app.daemon.connect().send(bare("version"))
+    app.daemon.wait_for_log("ended: exit status 3", 9)  # 3.2 s until the next two
+    app.reload("two")
+    # What waited for a worker of the old code has one of the new.
+    assert client.receive() == "two"
+    app.daemon.wait_for_workers(2)
+
+
+def lose_code(app: Any) -> None:
+    """Break the app, and end its fork server: three others could not load it, the next starts in 0.8 s."""
+    app.write_text("def (")
+    os.kill(app.daemon.fork_server, signal.SIGKILL)
+    app.daemon.wait_for_log(r"another one starts in 0\.8 s")
+
+
+def test_a_reload_takes_the_place_of_a_fork_server_that_is_to_be_started_again(make_app: Any) -> None:
+    app = make_app("--workers", "1")
+    lose_code(app)
+    app.reload("two", NAP)
+    client = app.daemon.connect()
+    assert client.ask(bare("version")) == "two"
+    client.ask(bare("nap", 1.0))  # the time at which it would have started is over
+    generation = app.daemon.status()["generation"]
+    assert [worker["generation"] for worker in app.daemon.wait_for_workers(1)] == [generation]
+    app.daemon.wait_for_family(3)
+
+
+def test_where_there_is_no_fork_server_a_reload_that_fails_is_followed_by_another_try(make_app: Any) -> None:
+    app = make_app("--workers", "1")
+    lose_code(app)
+    app.tell()
+    app.wait_until_refused()
+    app.write("two")
+    assert app.daemon.connect().ask(bare("version")) == "two"
+    app.daemon.wait_for_family(3)
+
+
+def test_a_stop_before_a_fork_server_is_started_again_leaves_nothing(make_app: Any) -> None:
+    app = make_app("--workers", "1")
+    lose_code(app)
+    app.tell()
+    app.wait_until_refused()
+    assert app.daemon.stop() == -signal.SIGTERM
+    app.daemon.wait_for_family(0)
 
 
 def test_a_file_that_is_gone_leaves_the_old_in_place(make_app: Any, tmp_path: Path) -> None:

@@ -72,10 +72,20 @@ class Code:
 
 
 class Chaos:
-    """Everything that is done to the server. `peers` are those that are open; `happened` counts."""
+    """Everything that is done to the server. `peers` are those that are open; `happened` counts.
+
+    `haste`: how much more often it happens than usual.
+    """
 
     def __init__(
-        self, rng: Random, server: Server, ledger: Ledger, mix: Mix, code: Code, max_message: int
+        self,
+        rng: Random,
+        server: Server,
+        ledger: Ledger,
+        mix: Mix,
+        code: Code,
+        max_message: int,
+        haste: float,
     ) -> None:
         self.rng = rng
         self.server = server
@@ -87,6 +97,7 @@ class Chaos:
         self.worst_reload = 0.0
         self.is_ending = False
         self._max_message = max_message
+        self._haste = haste
         self._tasks: list[asyncio.Task[None]] = []
         self._knocking: set[asyncio.Task[None]] = set()
 
@@ -120,7 +131,7 @@ class Chaos:
     def _every(self, mean: float, action: Callable[[], None]) -> None:
         async def repeat() -> None:
             while True:
-                await asyncio.sleep(self.rng.expovariate(1 / mean))
+                await asyncio.sleep(self.rng.expovariate(self._haste / mean))
                 action()
 
         self._tasks.append(asyncio.create_task(repeat()))
@@ -289,7 +300,7 @@ class Chaos:
     async def _change_code(self) -> None:
         actions = [self._reload, self._reload_broken, self._lose_code, self._reload]
         while not self.is_ending:
-            await asyncio.sleep(self.rng.uniform(0.3, 2.0))
+            await asyncio.sleep(self.rng.uniform(0.3, 2.0) / self._haste)
             if self.is_ending:
                 return
             if actions:
@@ -305,7 +316,7 @@ class Chaos:
                 ],
                 [50, 25, 12, 8, 5],
             )[0]()
-            await asyncio.sleep(self.rng.uniform(0.5, 6.0))
+            await asyncio.sleep(self.rng.uniform(0.5, 6.0) / self._haste)
 
     async def _ended(self, what: str, ending: Awaitable[str]) -> str:
         try:

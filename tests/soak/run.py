@@ -91,7 +91,7 @@ class Stuck(Exception):
 class Soak:
     """One run. Everything that is chosen by chance follows from `seed`."""
 
-    def __init__(self, directory: Path, seconds: float, seed: int, log: IO[str] | None) -> None:
+    def __init__(self, directory: Path, seconds: float, seed: int, log: IO[str] | None, haste: float) -> None:
         self.seconds = seconds
         self.seed = seed
         self.ledger = Ledger(time.monotonic)
@@ -101,7 +101,7 @@ class Soak:
         self.marks = directory / "marks"
         self.server = Server(directory, self.ledger.violate, log)
         self.chaos = Chaos(
-            Random(self.rng.random()), self.server, self.ledger, self.mix, self.code, MAX_MESSAGE
+            Random(self.rng.random()), self.server, self.ledger, self.mix, self.code, MAX_MESSAGE, haste
         )
         self.link = self.rng.choice(["pooled", "per-message"])
         self.workers = self.rng.choice(WORKERS)
@@ -424,12 +424,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the load lasts")
     parser.add_argument("--seed", type=int, default=None, help="what everything random follows from")
+    parser.add_argument("--haste", type=float, default=1.0, help="how much more often things happen")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
     print(f"{'seed':12} {seed}, {options.seconds:g} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        soak = Soak(Path(directory), options.seconds, seed, options.log)
+        soak = Soak(Path(directory), options.seconds, seed, options.log, options.haste)
         try:
             asyncio.run(_bounded(soak))
         finally:
