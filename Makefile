@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
 TASK_PORT ?= 12345
+SECONDS ?= 600
 
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
-.PHONY: demo test check format lowest bench profile clean
+.PHONY: demo test check format lowest soak bench profile clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
@@ -51,6 +52,10 @@ lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[test]'
 	$(VENV)-lowest/bin/python tests/run.py tests/live
+
+# Half the load that a server can bear, and everything happens to it: SECONDS=60, SEED=7, ARGS='--haste 4'.
+soak: $(VENV)/.test
+	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # taskd beside its peers: ARGS='--quick', ARGS='--only pipelined'. The peers get environments of their own.
 bench: $(VENV)/.demo

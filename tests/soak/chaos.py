@@ -242,7 +242,8 @@ class Chaos:
         self.happened["tasks left"] += 1
 
     def _leave(self, peer: Peer) -> None:
-        if peer.is_open:
+        # It may be about to end by something else, for which its tasks need not end.
+        if peer.transport is not None and not peer.transport.is_closing():
             peer.drop(reset=self.rng.random() < 0.5)
 
     def _knock(self) -> None:
@@ -313,8 +314,9 @@ class Chaos:
                     self._reload_twice,
                     self._reload_and_lose,
                     self._lose_code,
+                    self._lose_broken_code,
                 ],
-                [50, 25, 12, 8, 5],
+                [50, 25, 10, 6, 4, 5],
             )[0]()
             await asyncio.sleep(self.rng.uniform(0.5, 6.0) / self._haste)
 
@@ -387,6 +389,17 @@ class Chaos:
         loaded = self.server.expect("functions: ")
         self._kill_fork_server(self.server.fork_servers()[-1])  # older ones may be about to end
         await self._ended("the start of another fork server", loaded)
+
+    async def _lose_broken_code(self) -> None:
+        """The fork server is killed, and the next ones cannot load the code, until it is mended."""
+        self.code.write(Code.BREAKAGES[0])
+        self._kill_fork_server(self.server.fork_servers()[-1])
+        await asyncio.sleep(self.rng.uniform(0.0, 1.0))
+        if self.rng.random() < 0.5:
+            self.server.reload()
+            await asyncio.sleep(self.rng.uniform(0.0, 0.2))
+        await self._settle()
+        self.happened["fork servers killed under broken code"] += 1
 
     async def _settle(self) -> None:
         """Have good code in use, whatever is under way."""

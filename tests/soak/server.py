@@ -36,10 +36,12 @@ END_SECONDS = 40.0
 _RECORD = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^#\]]+)(?:#(\w+))?\] ?(.*)", re.DOTALL)
 _PORT = re.compile(r"listening on .*port=(\d+)")
 
-_MAY_FAIL = re.compile(r"not reloaded: |the fork server ended \(")
+_MAY_FAIL = re.compile(
+    r"not reloaded: |the fork server ended \(|there is no fork server any more|--app \S+ cannot be imported"
+)
 """Errors in the log that follow from what the soak does."""
 
-_MAY_TRACE = re.compile(r"not reloaded: |\S+ #\d+ failed after ")
+_MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after ")
 """Records that may hold a traceback: an app's, or a task's."""
 
 

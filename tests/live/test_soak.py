@@ -1,0 +1,30 @@
+"""A short soak; `make soak` is the long one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SECONDS = 8
+"""Seconds of load: enough for new code, broken code and a lost fork server."""
+
+SEED = 1
+"""Always the same, so that what fails can be seen to fail again."""
+
+TIMEOUT = 180.0
+"""Seconds: the soak gives itself less."""
+
+
+def test_everything_that_can_happen_costs_no_reply_and_leaves_nothing() -> None:
+    soak = subprocess.run(
+        [sys.executable, "-m", "tests.soak.run", "--seconds", str(SECONDS), "--seed", str(SEED)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert soak.returncode == 0, soak.stdout
