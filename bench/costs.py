@@ -110,8 +110,8 @@ def short_beside_long(field: Field) -> list[Result]:
         if series.name.startswith("taskd")
     ]
     results.notes.append(
-        f"99 % of the requests were sent within {median(late or [0.0]):.2f} ms after they were due (the median of "
-        "all rounds); that is in the figures, as latency counts from when they were due."
+        f"99 % of the requests were sent within {median(late or [0.0]):.2f} ms of when they were due (median "
+        "of all rounds); that is in the figures, as latency counts from when they were due."
     )
     return [results]
 
