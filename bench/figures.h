@@ -8,8 +8,10 @@
 
 #define SECOND 1000000000LL         /* times are in nanoseconds */
 
-static int64_t *latencies;          /* of what counts */
-static size_t counted, latencies_size;
+typedef struct {
+    int64_t *values;
+    size_t count, size;
+} Times;
 
 static void fail(const char *format, ...)
 {
@@ -37,13 +39,13 @@ static int64_t now(void)
     return time.tv_sec * SECOND + time.tv_nsec;
 }
 
-static void add_latency(int64_t latency)
+static void add_time(Times *times, int64_t value)
 {
-    if (counted == latencies_size) {
-        latencies_size = latencies_size ? 2 * latencies_size : 1 << 16;
-        latencies = grow(latencies, latencies_size * sizeof *latencies);
+    if (times->count == times->size) {
+        times->size = times->size ? 2 * times->size : 1 << 16;
+        times->values = grow(times->values, times->size * sizeof *times->values);
     }
-    latencies[counted++] = latency;
+    times->values[times->count++] = value;
 }
 
 static int by_size(const void *left, const void *right)
@@ -52,16 +54,23 @@ static int by_size(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-static double percentile_us(double share)
+static void sort_times(Times *times)
 {
-    return counted ? latencies[(size_t)(share * (counted - 1))] / 1e3 : 0;
+    if (times->count)
+        qsort(times->values, times->count, sizeof *times->values, by_size);
 }
 
-static void print_figures(double seconds)
+/* Of times that are sorted. */
+static double percentile_us(const Times *times, double share)
 {
-    qsort(latencies, counted, sizeof *latencies, by_size);
+    return times->count ? times->values[(size_t)(share * (times->count - 1))] / 1e3 : 0;
+}
+
+static void print_figures(Times *times, double seconds)
+{
+    sort_times(times);
     printf("\"replies\": %zu, \"seconds\": %.3f, \"per_second\": %.1f, \"p50_us\": %.1f, \"p90_us\": %.1f, "
            "\"p99_us\": %.1f, \"p999_us\": %.1f, \"max_us\": %.1f",
-           counted, seconds, counted / seconds, percentile_us(0.5), percentile_us(0.9), percentile_us(0.99),
-           percentile_us(0.999), percentile_us(1));
+           times->count, seconds, times->count / seconds, percentile_us(times, 0.5), percentile_us(times, 0.9),
+           percentile_us(times, 0.99), percentile_us(times, 0.999), percentile_us(times, 1));
 }

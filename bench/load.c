@@ -73,13 +73,14 @@ static struct {
 static int epoll;
 static int64_t counts_from, ends_at;
 static int64_t sent, received;      /* requests and replies, warm-up included */
-static int64_t late_most;           /* in open loop: how long after its time a request was sent */
+static Times latencies;             /* of the replies that count */
+static Times late;                  /* in open loop: how long after it was due each request was sent */
 
 static void count_reply(int64_t at, int64_t sent_at)
 {
     received++;
     if (at >= counts_from && at < ends_at)
-        add_latency(at - sent_at);
+        add_time(&latencies, at - sent_at);
 }
 
 /* --- sending ------------------------------------------------------------- */
@@ -337,8 +338,8 @@ static bool send_due(Connection *connections, int timer, int64_t began)
     while ((next = due(began, sent)) <= at) {
         if (next >= ends_at)
             return false;
-        if (at - next > late_most && next >= counts_from)
-            late_most = at - next;
+        if (next >= counts_from)
+            add_time(&late, at - next);
         Connection *connection = &connections[sent % options.connections];
         request(connection, next);
         flush(connection);
@@ -395,9 +396,10 @@ static void run(void)
     getrusage(RUSAGE_SELF, &used);
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
     printf("{");
-    print_figures(options.seconds);
-    printf(", \"sent\": %lld, \"late_most_us\": %.1f, \"generator_cpu\": %.3f}\n", (long long)sent, late_most / 1e3,
-           cpu / lasted);
+    print_figures(&latencies, options.seconds);
+    sort_times(&late);
+    printf(", \"sent\": %lld, \"late_p99_us\": %.1f, \"generator_cpu\": %.3f}\n", (long long)sent,
+           percentile_us(&late, 0.99), cpu / lasted);
 }
 
 /* --- options ------------------------------------------------------------- */

@@ -32,7 +32,7 @@ class Figures:
     max_us: float = 0.0
     sent: int = 0
     seconds: float = 0.0
-    late_most_us: float = 0.0
+    late_p99_us: float = 0.0
     generator_cpu: float = 0.0
 
 

@@ -36,7 +36,7 @@ static void pass_on(int from, int to)
 static void time_rounds(int socket, int rounds)
 {
     char line[128], back[128];
-    counted = 0;
+    Times times = {0};
     int64_t began = now();
     for (int i = 0; i < rounds; i++) {
         size_t length = sprintf(line, "{\"function\":\"echo\",\"args\":[%d]}\n", i);
@@ -44,9 +44,10 @@ static void time_rounds(int socket, int rounds)
         if (write(socket, line, length) != (ssize_t)length || read(socket, back, sizeof back) != (ssize_t)length ||
             memcmp(line, back, length))
             fail("a line did not come back");
-        add_latency(now() - at);
+        add_time(&times, now() - at);
     }
-    print_figures((now() - began) / 1e9);
+    print_figures(&times, (now() - began) / 1e9);
+    free(times.values);
 }
 
 int main(int count, char **arguments)

@@ -20,8 +20,8 @@ turn, round after round, and every reply is checked. A figure is the median of t
 the highest stand beside it.
 
 Compare a contestant with its peers in the same table. Absolute figures are those of this machine, whose
-processors the load generator, the server and whatever else runs there share. What misses its target is shown
-as missed.
+processors the load generator, the server and whatever else runs there share. What misses its target
+is shown as missed.
 """
 
 TAIL = """\

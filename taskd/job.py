@@ -27,6 +27,7 @@ class Job(Request):
         "caller",
         "deadline",
         "limit",
+        "losses",
         "number",
         "priority",
         "received",
@@ -47,6 +48,7 @@ class Job(Request):
     started: float
     worker: int
     attempt: int
+    losses: int
     stop: Stop | None
 
     def __init__(self, call: Call, batch: Any = None) -> None:

@@ -192,7 +192,7 @@ class TaskServer:
         job.caller = caller
         job.stats = stats
         job.received = now
-        job.attempt = job.worker = 0
+        job.attempt = job.losses = job.worker = 0
         job.started = now
         job.stop = None
         options = call.options
@@ -409,9 +409,8 @@ class TaskServer:
                 self._endings.stopped(job, message, now)
         if self._memory is not None and self._pool is not None:
             used = self._memory.excess(number, seconds, now, self._pool.memory_kib)
-            if used is not None:
+            if used is not None and scheduler.retire(number, now):
                 _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
-                scheduler.retire(number, now)
         return job
 
     def _refuse(self, jobs: list[Job], error: TaskdError) -> None:

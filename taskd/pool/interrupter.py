@@ -124,5 +124,5 @@ class Interrupter:
             yield
         finally:
             self._shielded = False
-        if self._poked:
-            self.attend()
+            if self._poked:
+                self.attend()

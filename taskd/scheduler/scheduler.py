@@ -47,8 +47,8 @@ RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
-MAX_ATTEMPTS = 10
-"""Times that a job is given to a worker which ends before it has begun it: by then
+MAX_LOSSES = 9
+"""Workers that may end before they have begun a job that they were given. With one more
 it is likely that the job ends them (its arguments are too large for them, say)."""
 
 BATCHED_LIMIT = 1.0
@@ -395,7 +395,8 @@ class Scheduler(Generic[Job]):
             job.stats.forget()
             self.running -= 1
         for job in reversed(jobs[was_begun:]):
-            if job.state is GIVEN and job.stop is None and job.attempt < MAX_ATTEMPTS:
+            if job.state is GIVEN and job.stop is None and job.losses < MAX_LOSSES:
+                job.losses += 1
                 self._requeue(job)
             elif job.state is GIVEN:  # it was to be stopped; or it may be what ends them
                 job.state = check_job(job.state, DONE)
@@ -403,11 +404,13 @@ class Scheduler(Generic[Job]):
                 lost.append(job)
         return lost
 
-    def retire(self, number: int, now: float) -> None:
-        """Let a worker leave after the jobs that it has."""
+    def retire(self, number: int, now: float) -> bool:
+        """Let a worker leave after the jobs that it has; False where it is leaving already."""
         worker = self._view(number)
-        if worker.state is not LEAVING:
-            self._leave(worker, now)
+        if worker.state is LEAVING:
+            return False
+        self._leave(worker, now)
+        return True
 
     def _leave(self, worker: WorkerView[Job], now: float) -> None:
         if worker.state is IDLE:

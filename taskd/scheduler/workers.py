@@ -40,6 +40,7 @@ class SchedulableJob(Protocol):
     state: JobState
     worker: int
     attempt: int
+    losses: int
     started: float
     stop: Stop | None
 

@@ -27,6 +27,7 @@ class FakeJob:
     state: JobState = JobState.NEW
     worker: int = 0
     attempt: int = 0
+    losses: int = 0
     started: float = 0.0
     stop: Stop | None = None
 

@@ -11,7 +11,7 @@ from taskd.errors import Busy, StateError
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.scheduler.queue import FAIR_TURN
-from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_ATTEMPTS, SHORT_WORKERS
+from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES, SHORT_WORKERS
 from taskd.scheduler.states import (
     JOB_STEPS,
     STOP_STEPS,
@@ -503,7 +503,7 @@ class WorkerTests(SchedulerCase):
     def test_a_job_before_which_workers_end_is_not_tried_for_ever(self):
         scheduler = self.make()
         job = self.submit()
-        for number in range(1, MAX_ATTEMPTS + 1):
+        for number in range(1, MAX_LOSSES + 2):
             self.start(number)
             self.assertEqual(self.assign(), [(number, [job])])
             lost = scheduler.worker_lost(number, 0, 0.0)

@@ -13,7 +13,7 @@ from taskd.errors import Busy
 from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
 from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_ATTEMPTS
+from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES
 from taskd.scheduler.watch import CHECK_SECONDS
 from taskd.scheduler.workers import MAX_BATCH
 from tests.unit.jobs import FakeCaller, FakeJob, short
@@ -310,7 +310,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         expected = {
             job
             for job in worker.jobs
-            if job not in self.ended and (job.stop is not None or job.attempt >= MAX_ATTEMPTS)
+            if job not in self.ended and (job.stop is not None or job.losses >= MAX_LOSSES)
         }
         if worker.running is not None and worker.running not in self.ended:
             expected.add(worker.running)
