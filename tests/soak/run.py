@@ -70,6 +70,9 @@ LAST, LAST_SECONDS = 30, 0.3
 QUIET_SECONDS = 20.0
 """Seconds that the server has to get rid of everything in that it needs no more."""
 
+LOOKS = 5
+"""Times in a row that it must look the same."""
+
 WORST_LATENCY = 5.0
 """Seconds that a short task may take while code is reloaded, all machines and their loads considered."""
 
@@ -192,9 +195,10 @@ class Soak:
         """Ask for so many a second; the seconds that this took."""
         peers = self._clients.peers
         began = last = now = time.monotonic()
-        owed = 0.0
+        owed, asked = 0.0, self.ledger.sent.total()
         while now < began + self.seconds:
-            owed = min(owed + (now - last) * rate, AT_ONCE)
+            # What else has been asked for meanwhile is a part of it.
+            owed = min(owed + (now - last) * rate - (self.ledger.sent.total() - asked), AT_ONCE)
             last = now
             while owed >= 1:
                 owed -= 1
@@ -205,6 +209,7 @@ class Soak:
                     self._mix.put_one(peer)
             for peer in peers:
                 peer.flush()
+            asked = self.ledger.sent.total()
             await asyncio.sleep(TICK)
             now = time.monotonic()
         return now - began
@@ -229,17 +234,19 @@ class Soak:
         """
         links = MAX_LINKS if self._settings["--link"] == "pooled" else 0
         ending = time.monotonic() + QUIET_SECONDS
-        while True:
+        last, same = 0, 0
+        while same < LOOKS:  # a connection that is closed at one end is still to be closed at the other
             status = await self._clients.status()
             # A link's connection has both its ends in the daemon; one is ours.
             linked = status["connections"] - 1
             descriptors = self.server.descriptors().total() - 2 * len(status["workers"]) - 2 * linked
             why_not = self.server.why_not_at_rest(status, 1 + links)
-            if not why_not:
-                return descriptors
-            if time.monotonic() > ending:
+            if why_not and time.monotonic() > ending:
                 raise Stuck(f"the server does not come to rest: {why_not}; it says {status}")
+            same = 0 if why_not or descriptors != last else same + 1
+            last = descriptors
             await asyncio.sleep(0.1)
+        return last
 
     async def _check_rest(self, before: int) -> None:
         after = await self._descriptors_at_rest()
