@@ -6,9 +6,10 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
-from taskd.errors import Cancelled, InternalError, TaskFailed, TimedOut, WorkerLost
+from taskd.errors import Cancelled, InternalError, ShuttingDown, TaskFailed, TimedOut, WorkerLost
 
 __all__ = ["ANYTHING", "NOTHING", "OWN_END", "Asked", "Ledger", "RequestId"]
 
@@ -42,6 +43,16 @@ OWN_END: dict[str, tuple[str, object]] = {
 """The functions that end their own process, and what is told of it."""
 
 
+class Mark(Enum):
+    """Whether a task that leaves a trace of itself where it is run has to have done so."""
+
+    NOTIFIED = "it should"
+    OWED = "it is not answered yet"
+    MUST = "it was answered with a result"
+    MUST_NOT = "it was answered that it was not run"
+    UNKNOWN = "it may have"
+
+
 @dataclass(slots=True, eq=False)
 class Asked:
     """One request, and what may be answered.
@@ -49,8 +60,8 @@ class Asked:
     `result`: the one value, or a function that tells whether a value will do.
     `codes`: errors that will do as well. `mark`: it leaves a trace under its
     number where it is run. `timed`: its time counts as a latency. `target`:
-    what it is to cancel. `outcome` is what was answered, None before; with
-    `was_not_run` it was an error that says so.
+    what it is to cancel. `outcome` is what was answered, None before.
+    `is_answered`: it is no notification.
     """
 
     what: str
@@ -66,7 +77,7 @@ class Asked:
     request_id: RequestId | None = None
     sent: float = 0.0
     outcome: int | None = None
-    was_not_run: bool = False
+    is_answered: bool = True
     dropped: bool = False
 
 
@@ -87,6 +98,7 @@ class Ledger:
     progress: int = 0
     may_be_lost: int = 0
     lost: int = 0
+    is_stopping: bool = False
     _kills: deque[float] = field(default_factory=deque)
     jobs_cancelled: int = 0
     unexplained_cancels: int = 0
@@ -94,7 +106,7 @@ class Ledger:
     reloading_since: float | None = None
     reloads_until: float = 0.0
     worst_in_reload: float = 0.0
-    marks: dict[int, Asked] = field(default_factory=dict)
+    marks: dict[int, Mark] = field(default_factory=dict)
     version: int = 0
     newest_version: int = 0
 
@@ -109,12 +121,14 @@ class Ledger:
         self.sent[asked.what] += 1
         asked.sent = self.clock()
         if asked.mark:
-            self.marks[asked.number] = asked
+            self.marks[asked.number] = Mark.OWED if asked.is_answered else Mark.NOTIFIED
 
     def drop(self, asked: Asked) -> None:
         """Its connection is gone, by us: no answer can come, and it may have been run."""
         self.dropped += 1
         asked.dropped = True
+        if asked.mark:
+            self.marks[asked.number] = Mark.UNKNOWN
 
     # --- answers ---
 
@@ -148,11 +162,14 @@ class Ledger:
             self._worker_lost(asked, data, described)
         elif code == Cancelled.code:
             self._cancelled(asked, data, described)
+        elif code == ShuttingDown.code and self.is_stopping:
+            pass
         elif code not in asked.codes:
             self.violate(described)
         elif code == TimedOut.code and data is not None:
-            asked.was_not_run = data["limit"] == "deadline"
-            if not asked.was_not_run and data["ran"] < data["seconds"] - SLACK:
+            if data["limit"] == "deadline":
+                self._was_not_run(asked)
+            elif data["ran"] < data["seconds"] - SLACK:
                 self.violate(described)
         elif code == TaskFailed.code and not (isinstance(data, dict) and "type" in data):
             self.violate(described)
@@ -187,14 +204,21 @@ class Ledger:
         if not asked.is_cancelled:
             self.unexplained_cancels += 1
         was = None if data is None else data.get("was")
-        asked.was_not_run = was == "waiting"
-        if data is not None and was not in ("waiting", "running"):
+        if was == "waiting":
+            self._was_not_run(asked)
+        elif data is not None and was != "running":
             self.violate(described)
+
+    def _was_not_run(self, asked: Asked) -> None:
+        if asked.mark:
+            self.marks[asked.number] = Mark.MUST_NOT
 
     def _end(self, asked: Asked, outcome: int) -> None:
         if asked.outcome is not None:
             self.violate(f"{asked.what} {asked.number} was answered for the second time")
         asked.outcome = outcome
+        if asked.mark:
+            self.marks[asked.number] = Mark.MUST if outcome == RESULT else Mark.UNKNOWN
         self.answered += 1
         self.outcomes[outcome] += 1
 
@@ -246,12 +270,11 @@ class Ledger:
             if number not in self.marks:
                 self.violate(f"task {number} was run, and nobody has asked for it")
         missing = 0
-        for number, asked in self.marks.items():
-            if number not in ran and asked.outcome == RESULT:
-                self.violate(f"{asked.what} {number} was answered, and was not run")
-            elif number not in ran and asked.outcome is None and not asked.dropped:
-                missing += 1
-            elif number in ran and asked.was_not_run:
-                self.violate(f"{asked.what} {number} was run, and the answer {asked.outcome} denies it")
+        for number, mark in self.marks.items():
+            if number not in ran and mark is Mark.MUST:
+                self.violate(f"task {number} was answered with a result, and was not run")
+            elif number in ran and mark is Mark.MUST_NOT:
+                self.violate(f"task {number} was run, and was answered that it was not")
+            missing += number not in ran and mark is Mark.NOTIFIED
         if missing > self.may_be_lost + self.jobs_cancelled:
             self.violate(f"{missing} notifications were not run")

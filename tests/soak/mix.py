@@ -166,6 +166,10 @@ class Mix:
         asked = Asked(what, number, number, mark=True)
         return Order(asked, "mark", f"[{number}]", self._options(asked))
 
+    def short(self) -> Order:
+        """One that is known to be short, and may be given to a worker along with others."""
+        return self.echo() if self.rng.random() < 0.5 else self._mark()
+
     def _options(self, asked: Asked) -> str:
         """Mostly none."""
         drawn = self.rng.random()
@@ -180,8 +184,11 @@ class Mix:
         return '{"timeout":3.5,"deadline":60}'
 
     def _nap(self) -> Order:
+        return self.nap(round(min(self.rng.expovariate(100), LONGEST_NAP) + 0.001, 4))
+
+    def nap(self, seconds: float) -> Order:
+        """One that takes some time."""
         number = self.number()
-        seconds = round(min(self.rng.expovariate(100), LONGEST_NAP) + 0.001, 4)
         asked = Asked("nap", number, seconds)
         function = "nap" if self.rng.random() < 0.7 else "nap_async"
         return Order(asked, function, f"[{seconds}]", self._options(asked))

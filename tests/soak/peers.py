@@ -1,10 +1,8 @@
-"""The clients: plain connections and websockets, each of which knows what it is owed."""
+"""The clients on plain connections, and what they have in common with websockets."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import socket
 import struct
 from collections import deque
@@ -18,15 +16,9 @@ import msgspec
 from tests.soak.ledger import Asked, Ledger, RequestId
 from tests.soak.mix import Order
 
-__all__ = ["Ending", "Peer", "TextPeer", "WebSocketPeer"]
+__all__ = ["Ending", "Peer", "TextPeer"]
 
 _decode = msgspec.json.Decoder().decode
-
-_BARE_FAILURES = {
-    "the worker process ended under": -32003,
-    "was cancelled": -32002,
-}
-"""What errors look like on a websocket in the bare dialect, where their code is not told."""
 
 
 class Ending(Enum):
@@ -103,6 +95,7 @@ class Peer(asyncio.Protocol):
 
     def notify(self, order: Order) -> None:
         """Send a notification."""
+        order.asked.is_answered = False
         self._note(order.asked)
         self.put(order.rpc(None))
 
@@ -116,6 +109,8 @@ class Peer(asyncio.Protocol):
             batch[request_id] = order.asked
             lines.append(order.rpc(request_id))
         lines += [order.rpc(None) for order in notes]
+        for order in notes:
+            order.asked.is_answered = False
         for order in [*orders, *notes]:
             self._note(order.asked)
         self._batches.append(batch)
@@ -201,6 +196,10 @@ class Peer(asyncio.Protocol):
             self.ledger.succeeded(asked, reply["result"])
 
     # --- the end ---
+
+    def expect_end(self) -> None:
+        """The server stops: it closes this, once it has answered everything."""
+        self.ending = Ending.OWED
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -294,117 +293,3 @@ class TextPeer(Peer):
         self.flush()
         self.ending = Ending.OWED
         self.transport.write(data)
-
-
-class WebSocketPeer(Peer):
-    """A websocket, through the gateway. Opened with `opened`, which fires when it can be used."""
-
-    room = 80
-    takes_text = True
-
-    _SMALL, _MEDIUM = 126, 0x10000
-    _TEXT, _CLOSE, _PING, _PONG, _BINARY = 1, 8, 9, 10, 2
-    _FINAL = 0x80
-
-    def __init__(self, ledger: Ledger, rng: Random, on_lost: Callable[[Peer], None]) -> None:
-        super().__init__(ledger, rng, on_lost)
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.close_code: int | None = None
-        self.wants_code: int | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        host, port = transport.get_extra_info("peername")[:2]
-        key = base64.b64encode(os.urandom(16)).decode()
-        assert self.transport is not None
-        self.transport.write(
-            f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-
-    def framed(self, messages: list[bytes]) -> bytes:
-        return b"".join(self._frame(self._TEXT, message) for message in messages)
-
-    def _frame(self, opcode: int, payload: bytes) -> bytes:
-        """A frame with a mask of zeros, which changes nothing."""
-        length = len(payload)
-        if length < self._SMALL:
-            head = struct.pack("!BB", self._FINAL | opcode, 0x80 | length)
-        elif length < self._MEDIUM:
-            head = struct.pack("!BBH", self._FINAL | opcode, 0x80 | 126, length)
-        else:
-            head = struct.pack("!BBQ", self._FINAL | opcode, 0x80 | 127, length)
-        return head + b"\0\0\0\0" + payload
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if not self.opened.done():
-            head, found, rest = bytes(self._received).partition(b"\r\n\r\n")
-            if not found:
-                return
-            if not head.startswith(b"HTTP/1.1 101"):
-                self.ledger.violate(f"no websocket was opened: {head[:200]!r}")
-            self._received = bytearray(rest)
-            self.opened.set_result(None)
-        while self._read_frame():
-            pass
-
-    def _read_frame(self) -> bool:
-        got = self._received
-        if len(got) < 2:
-            return False
-        length, start = got[1], 2
-        if length == 126:
-            length, start = int.from_bytes(got[2:4]), 4
-        elif length == 127:
-            length, start = int.from_bytes(got[2:10]), 10
-        if len(got) < start or len(got) < start + length:
-            return False
-        opcode, payload = got[0] & 0x0F, bytes(got[start : start + length])
-        del got[: start + length]
-        self._frame_received(opcode, payload)
-        return True
-
-    def _frame_received(self, opcode: int, payload: bytes) -> None:
-        if opcode == self._TEXT:
-            self.message_received(payload)
-        elif opcode == self._PING and self.transport is not None:
-            self.transport.write(self._frame(self._PONG, payload))
-        elif opcode == self._CLOSE and self.transport is not None:
-            self.close_code = int.from_bytes(payload[:2])
-            if self.ending is Ending.NOT or self.close_code != self.wants_code:
-                self.ledger.violate(f"a websocket was closed: {payload!r}")
-            self.transport.write(self._frame(self._CLOSE, payload[:2]))
-
-    def bare_received(self, message: bytes) -> None:
-        asked = self.next_bare(message)
-        if asked is None:
-            return
-        if message == b"task complete":
-            self.ledger.completed(asked)
-            return
-        text = message.decode()
-        known = next((code for part, code in _BARE_FAILURES.items() if part in text), None)
-        if not text.startswith("task failed: "):
-            self.ledger.violate(f"{asked.what} {asked.number} was answered {text!r:.300}")
-        elif known is not None:
-            self.ledger.failed(asked, known, None, text)
-        else:  # which error it is, is told by its text only: any that is allowed will do
-            code = min(asked.codes, default=0)
-            self.ledger.failed(asked, code, None if code != -32000 else {"type": "?"}, text)
-
-    def send_binary(self) -> None:
-        """Send what is refused: nothing more is answered, and the websocket closes with a code."""
-        assert self.transport is not None
-        self.flush()
-        self.ending = Ending.OURS
-        self.wants_code = 1003
-        self.transport.write(self._frame(self._BINARY, b"\0\1\2"))
-
-    def close(self) -> None:
-        """Say goodbye."""
-        assert self.transport is not None
-        self.flush()
-        self.ending = Ending.OURS
-        self.wants_code = 1000
-        self.transport.write(self._frame(self._CLOSE, struct.pack("!H", 1000)))

@@ -12,30 +12,45 @@ import argparse
 import asyncio
 import os
 import signal
-import statistics
 import sys
 import tempfile
 import time
 import traceback
 from array import array
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import IO, Any
+from typing import IO
 
-from tests.soak.chaos import STAY, Chaos, Code
-from tests.soak.ledger import Asked, Ledger
-from tests.soak.mix import Mix, Order
-from tests.soak.peers import Peer, TextPeer, WebSocketPeer
+from tests.soak.changes import Changes, Code
+from tests.soak.chaos import STAY, Chaos
+from tests.soak.clients import Clients, Stuck
+from tests.soak.ledger import Ledger
+from tests.soak.mix import Mix
+from tests.soak.peers import TextPeer
+from tests.soak.report import SHORT_RUN, Memory, figures_of
 from tests.soak.server import Server
+from tests.soak.websocket import WebSocketPeer
 
-WORKERS = ["4:20", "0:12", "10"]
-"""One of them, by chance."""
+SETTINGS = {
+    "--workers": ["4:20", "0:12", "10"],
+    "--link": ["pooled", "per-message"],
+    "--max-tasks": ["100", "2000"],
+    "--max-outstanding": ["100", "1000"],
+    "--max-unsent": ["65536", "1048576"],
+}
+"""Options of the server, and what they may be: one of it, by chance."""
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes: what is longer is to cost the soak little."""
 
-TEXT_PEERS, WEBSOCKET_PEERS = 12, 6
+OPTIONS = [
+    *("--idle", "2", "--timeout", "5"),
+    *("--max-memory", "80M", "--hard-memory", "1G", "--max-message", str(MAX_MESSAGE)),
+    *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
+]
+
+PEERS = [TextPeer] * 12 + [WebSocketPeer] * 6
 
 TICK = 0.005
 """Seconds between two times that something is asked."""
@@ -43,11 +58,14 @@ TICK = 0.005
 AT_ONCE = 500
 """Requests in one tick: more would be a burst, and no load."""
 
+MAX_RATE = 10_000.0
+"""Requests a second: what is kept of ten minutes of it fits into memory."""
+
 DEEP = 60
 """Requests under way on each connection while the saturation is measured."""
 
-DRAIN_SECONDS = 30.0
-"""Seconds that everything has to be answered in, once nothing more is asked."""
+LAST, LAST_SECONDS = 30, 0.3
+"""Requests on each connection, and the seconds of one of them, that are under way at the stop."""
 
 QUIET_SECONDS = 20.0
 """Seconds that the server has to get rid of everything in that it needs no more."""
@@ -55,37 +73,14 @@ QUIET_SECONDS = 20.0
 WORST_LATENCY = 5.0
 """Seconds that a short task may take while code is reloaded, all machines and their loads considered."""
 
-WARM_UP = 0.25
-"""Part of the run after which the memory is to grow no more, at most `WARM_UP_SECONDS`."""
-
-WARM_UP_SECONDS = 60.0
-
-GROWTH_BYTES = 2 * 1024 * 1024
-GROWTH_PART = 0.02
-"""What the daemon's memory may grow by, the greater of the two: pages come and go by less."""
-
-SHORT_RUN = 60.0
-"""Seconds: in a shorter run the memory may still grow to what it needs."""
-
-SHORT_GROWTH_BYTES = 16 * 1024 * 1024
-
 EXTRA_SECONDS = 120.0
 """Seconds that everything but the load itself may take."""
 
+LAST_RECORDS = 60
+"""Records of the log that are shown where something is wrong."""
+
 MAX_LINKS = 4
 """Connections that a pooled link may keep: each has room for 500 calls."""
-
-MIB = 1024 * 1024
-
-OPTIONS = [
-    *("--idle", "2", "--timeout", "5", "--max-tasks", "2000"),
-    *("--max-memory", "80M", "--hard-memory", "1G", "--max-message", str(MAX_MESSAGE)),
-    *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
-]
-
-
-class Stuck(Exception):
-    """There is no sense in going on."""
 
 
 class Soak:
@@ -93,102 +88,72 @@ class Soak:
 
     def __init__(self, directory: Path, seconds: float, seed: int, log: IO[str] | None, haste: float) -> None:
         self.seconds = seconds
-        self.seed = seed
         self.ledger = Ledger(time.monotonic)
-        self.rng = Random(seed)
-        self.mix = Mix(Random(self.rng.random()), self.ledger)
-        self.code = Code(Path(__file__).with_name("app.py"), directory / "soak_app.py")
-        self.marks = directory / "marks"
         self.server = Server(directory, self.ledger.violate, log)
-        self.chaos = Chaos(
-            Random(self.rng.random()), self.server, self.ledger, self.mix, self.code, MAX_MESSAGE, haste
-        )
-        self.link = self.rng.choice(["pooled", "per-message"])
-        self.workers = self.rng.choice(WORKERS)
-        self.peers = self.chaos.peers
-        self.open_peers: set[Peer] = set()
         self.figures: dict[str, str] = {}
-        self.memory: list[tuple[float, int]] = []
-        self.most_processes = 0
-        self.held_back = 0
-        self._control = TextPeer(self.ledger, self.rng, lambda _: None)
-        self._opening: set[asyncio.Task[None]] = set()
-        self._replaces = False
+        self._rng = rng = Random(seed)
+        self._settings = {option: rng.choice(values) for option, values in SETTINGS.items()}
+        self._happened: Counter[str] = Counter()
+        self._mix = Mix(Random(rng.random()), self.ledger)
+        self._code = Code(Path(__file__).with_name("app.py"), directory / "soak_app.py")
+        self._marks = directory / "marks"
+        self._clients = Clients(Random(rng.random()), self.ledger, self._mix)
+        self._chaos = Chaos(
+            Random(rng.random()),
+            self.server,
+            self.ledger,
+            self._mix,
+            self._clients.peers,
+            self._happened,
+            MAX_MESSAGE,
+            haste,
+        )
+        self._changes = Changes(
+            Random(rng.random()), self.server, self.ledger, self._code, self._happened, haste
+        )
+        self._memory = Memory(seconds)
+        self._most_workers = 0
+        self._held_back = 0
 
     async def run(self) -> None:
-        """Do everything; what is wrong is in the ledger."""
+        """Do everything; what is wrong is in the ledger. Raises `Stuck`."""
         await self._start()
-        before = await self._quiet()
-        for kind in [TextPeer] * TEXT_PEERS + [WebSocketPeer] * WEBSOCKET_PEERS:
-            await self._open(kind)
-        self._replaces = True
+        before = await self._descriptors_at_rest()
+        for kind in PEERS:
+            await self._clients.open(kind)
+        self._clients.replaces = True
         saturation = await self._measure()
-        began = time.monotonic()
-        asked, answered = self.ledger.sent.total(), self.ledger.answered
-        used = self.server.cpu_seconds(), time.process_time()
         watching = asyncio.create_task(self._watch())
-        self.chaos.begin()
-        await self._load(saturation / 2, self.seconds)
-        seconds = time.monotonic() - began
-        loaded = self.ledger.sent.total() - asked
-        await self.chaos.end()
+        self._chaos.begin()
+        self._changes.begin()
+        await self._load(saturation)
+        await self._chaos.end()
+        await self._changes.end()
         watching.cancel()
-        self.figures["processors"] = (
-            f"{self.server.cpu_seconds() - used[0]:.0f} s the daemon, {time.process_time() - used[1]:.0f} s "
-            "the soak itself"
-        )
-        await self._drain()
-        self.figures |= {
-            "requests": f"{loaded:,} in {seconds:.0f} s: {loaded / seconds:,.0f} a second, where it can "
-            f"take {saturation:,.0f}; "
-            f"{self.held_back} held back",
-            "answered": f"{self.ledger.answered - answered:,}",
-        }
-        await self._end(before)
+        await asyncio.wait([watching])
+        if not watching.cancelled():
+            watching.result()
+        await self._clients.drain()
+        self._clients.close()
+        await self._check_rest(before)
+        await self._stop()
+        self._check_all()
 
     async def _start(self) -> None:
         await self.server.start(
-            *("--app", str(self.code.path), "--link", self.link, "--workers", self.workers, *OPTIONS),
+            *("--app", str(self._code.path), *OPTIONS),
+            *(word for setting in self._settings.items() for word in setting),
             # A changed file of the same second and size would not be seen to be another one.
-            env={"SOAK_MARKS": str(self.marks), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"SOAK_MARKS": str(self._marks), "PYTHONDONTWRITEBYTECODE": "1"},
         )
-        await asyncio.get_running_loop().create_connection(
-            lambda: self._control, "127.0.0.1", self.server.ports[0]
-        )
+        clients = self._clients
+        await clients.connect(self.server.ports)
         # A pooled link keeps its connection: let it have one.
-        websocket = await self._open(WebSocketPeer)
-        websocket.ask(self.mix.echo())
+        websocket = await clients.open(WebSocketPeer)
+        websocket.ask(self._mix.echo())
         websocket.flush()
-        await self._drain()
-        self._close_all()
-
-    # --- connections ---
-
-    async def _open(self, kind: type[Peer]) -> Peer:
-        loop = asyncio.get_running_loop()
-        nth = 1 if kind is WebSocketPeer else 0
-        make = lambda: kind(self.ledger, self.rng, self._lost)  # noqa: E731
-        _, peer = await loop.create_connection(make, "127.0.0.1", self.server.ports[nth])
-        if isinstance(peer, WebSocketPeer):
-            await peer.opened
-        self.open_peers.add(peer)
-        self.peers.append(peer)
-        return peer
-
-    def _lost(self, peer: Peer) -> None:
-        self.open_peers.discard(peer)
-        if peer in self.peers:
-            self.peers.remove(peer)
-            if self._replaces:
-                opening = asyncio.get_running_loop().create_task(self._reopen(type(peer)))
-                self._opening.add(opening)
-                opening.add_done_callback(self._opening.discard)
-
-    async def _reopen(self, kind: type[Peer]) -> None:
-        try:
-            await self._open(kind)
-        except OSError as error:
-            self.ledger.violate(f"no connection could be opened: {error}")
+        await clients.drain()
+        clients.close()
 
     # --- load ---
 
@@ -203,208 +168,137 @@ class Soak:
     async def _saturate(self, seconds: float) -> None:
         ending = time.monotonic() + seconds
         while time.monotonic() < ending:
-            for peer in self.peers:
+            for peer in self._clients.peers:
                 for _ in range(DEEP - peer.under_way):
-                    self.mix.put_one(peer)
+                    self._mix.put_one(peer)
                 peer.flush()
             await asyncio.sleep(0)
 
-    async def _load(self, rate: float, seconds: float) -> None:
-        began = last = time.monotonic()
+    async def _load(self, saturation: float) -> None:
+        asked, answered = self.ledger.sent.total(), self.ledger.answered
+        daemon, ours = self.server.cpu_seconds(), time.process_time()
+        seconds = await self._ask_at(min(saturation / 2, MAX_RATE))
+        asked = self.ledger.sent.total() - asked
+        self.figures |= {
+            "settings": " ".join(word for setting in self._settings.items() for word in setting),
+            "requests": f"{asked:,} in {seconds:.0f} s: {asked / seconds:,.0f} a second, where "
+            f"{saturation:,.0f} are answered without all this; {self._held_back:,} held back",
+            "answered": f"{self.ledger.answered - answered:,} meanwhile",
+            "processors": f"{self.server.cpu_seconds() - daemon:.0f} s the daemon, "
+            f"{time.process_time() - ours:.0f} s the soak itself",
+        }
+
+    async def _ask_at(self, rate: float) -> float:
+        """Ask for so many a second; the seconds that this took."""
+        peers = self._clients.peers
+        began = last = now = time.monotonic()
         owed = 0.0
-        while (now := time.monotonic()) < began + seconds:
+        while now < began + self.seconds:
             owed = min(owed + (now - last) * rate, AT_ONCE)
             last = now
             while owed >= 1:
                 owed -= 1
-                peer = self.rng.choice(self.peers) if self.peers else None
+                peer = self._rng.choice(peers) if peers else None
                 if peer is None or not peer.is_open or peer.under_way >= peer.room:
-                    self.held_back += 1
+                    self._held_back += 1
                 else:
-                    self.mix.put_one(peer)
-            for peer in self.peers:
+                    self._mix.put_one(peer)
+            for peer in peers:
                 peer.flush()
             await asyncio.sleep(TICK)
+            now = time.monotonic()
+        return now - began
 
     async def _watch(self) -> None:
         """Once in a second, look at the server, and cancel one of the tasks that it shows."""
         while True:
             await asyncio.sleep(1)
-            self.memory.append((time.monotonic(), self.server.memory()))
-            self.most_processes = max(self.most_processes, len(self.server.workers()))
-            status = await self._status()
+            self._memory.add(time.monotonic(), self.server.memory())
+            self._most_workers = max(self._most_workers, len(self.server.workers()))
+            status = await self._clients.status()
             jobs = [worker["job"] for worker in status["workers"] if worker["job"] is not None]
             if jobs:
-                self.chaos.cancel_job(self._control, self.rng.choice(jobs))
-                self._control.flush()
-
-    async def _status(self) -> dict[str, Any]:
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def take(status: dict[str, Any]) -> bool:
-            answer.set_result(status)
-            return True
-
-        self._control.ask(Order(Asked("taskd.status", self.mix.number(), take), "taskd.status"))
-        self._control.flush()
-        return await asyncio.wait_for(answer, DRAIN_SECONDS)
+                self._chaos.cancel_job(self._clients.control, self._rng.choice(jobs))
 
     # --- the end ---
 
-    async def _drain(self) -> None:
-        """Wait until everything is answered, and every connection that was to be closed is."""
+    async def _descriptors_at_rest(self) -> int:
+        """The daemon's own descriptors, once it has nothing to do and is as small as it may be.
 
-        def is_drained() -> bool:
-            return all(peer.is_open and not peer.under_way for peer in self.open_peers)
+        Those of workers, and of what a pooled link keeps, are not counted.
+        """
+        links = MAX_LINKS if self._settings["--link"] == "pooled" else 0
+        ending = time.monotonic() + QUIET_SECONDS
+        while True:
+            status = await self._clients.status()
+            # A link's connection has both its ends in the daemon; one is ours.
+            linked = status["connections"] - 1
+            descriptors = self.server.descriptors().total() - 2 * len(status["workers"]) - 2 * linked
+            why_not = self.server.why_not_at_rest(status, 1 + links)
+            if not why_not:
+                return descriptors
+            if time.monotonic() > ending:
+                raise Stuck(f"the server does not come to rest: {why_not}; it says {status}")
+            await asyncio.sleep(0.1)
 
-        for peer in self.open_peers:
-            if peer.paused:
-                peer.resume()
-        if await _holds(is_drained, DRAIN_SECONDS):
-            return
-        for peer in self.open_peers:
-            owed = peer.owed()
-            if owed or not peer.is_open:
-                what = ", ".join(f"{asked.what} {asked.number}" for asked in owed[:5])
-                self.ledger.violate(
-                    f"{DRAIN_SECONDS} s after the last request a connection ({peer.ending.value}) "
-                    f"is owed {len(owed)} replies: {what}"
-                )
-        raise Stuck(f"not all was answered; the server says {await self._status()}")
-
-    def _close_all(self) -> None:
-        self._replaces = False
-        for peer in list(self.open_peers):
-            if isinstance(peer, WebSocketPeer) and peer.is_open:
-                peer.close()
-            elif peer.is_open:
-                peer.drop(reset=False)
-
-    async def _end(self, before: int) -> None:
-        self._close_all()
-        after = await self._quiet()
-        stay = next(function for function in (await self._status())["functions"] if function["name"] == STAY)
-        if stay["done"] or stay["timed_out"]:
-            self.ledger.violate(f"tasks went on after their connections had ended: {stay}")
+    async def _check_rest(self, before: int) -> None:
+        after = await self._descriptors_at_rest()
         self.figures["descriptors"] = f"{before} at first, {after} at last"
         if after != before:
             self.ledger.violate(
                 f"the daemon has {after} descriptors for itself, it had {before}: {self.server.descriptors()}"
             )
-        self._control.drop(reset=False)
+        status = await self._clients.status()
+        self.figures["server's counts"] = ", ".join(
+            f"{what} {count:,}" for what, count in status["counts"].items()
+        )
+        stay = next((function for function in status["functions"] if function["name"] == STAY), None)
+        if stay is not None and (stay["done"] or stay["timed_out"]):
+            self.ledger.violate(f"tasks went on after their connections had ended: {stay}")
+
+    async def _stop(self) -> None:
+        """Stop the server while it has something to do: all of it must be answered."""
+        clients = self._clients
+        for kind in [TextPeer, TextPeer, WebSocketPeer, WebSocketPeer]:
+            await clients.open(kind)
+        last = [*clients.open_peers, clients.control]
+        for peer in last:
+            peer.ask(self._mix.nap(LAST_SECONDS))
+            for _ in range(LAST):
+                self._mix.put_one(peer)
+            peer.flush()
+        for peer in last:
+            await clients.ask(peer, "taskd.ping")  # what was sent before it has been read then
+            peer.expect_end()
+        self.ledger.is_stopping = True
         status = await self.server.stop()
         if status != -signal.SIGTERM:  # twistd ends by the signal that it was stopped by
             self.ledger.violate(f"the server ended with status {status}")
+        await asyncio.sleep(0)
+        if clients.open_peers:
+            self.ledger.violate(f"{len(clients.open_peers)} connections have survived the server")
         left = self.server.left_over()
         if left:
             self.ledger.violate(f"processes are left over: {left}")
-        self.figures["processes"] = f"{self.most_processes} workers at most, {len(left)} left over"
+        self.figures["processes"] = f"{self._most_workers} workers at most, {len(left)} left over"
+
+    def _check_all(self) -> None:
         self.ledger.check_bounds()
         marks: array[int] = array("Q")
-        marks.frombytes(self.marks.read_bytes())
+        marks.frombytes(self._marks.read_bytes())
         self.ledger.check_marks(marks)
-        self._check_memory()
+        self.figures["memory"] = self._memory.judge(self.ledger)
         if self.ledger.worst_in_reload > WORST_LATENCY:
             self.ledger.violate(f"a short task took {self.ledger.worst_in_reload:.1f} s during a reload")
 
-    async def _quiet(self) -> int:
-        """The daemon's own descriptors, once it has nothing to do and is as small as it may be.
-
-        Those of workers, and of what a pooled link keeps, are not counted.
-        """
-        ending = time.monotonic() + QUIET_SECONDS
-        while time.monotonic() < ending:
-            await asyncio.sleep(0.1)
-            status = await self._status()
-            workers = status["workers"]
-            ours = status["connections"] - 1
-            own = self.server.descriptors().total() - 2 * len(workers) - 2 * ours
-            why = self._not_quiet(status)
-            if not why:
-                return own
-        raise Stuck(f"the server does not come to rest: {why}; it says {status}")
-
-    def _not_quiet(self, status: dict[str, Any]) -> str:
-        workers, fork_servers = status["workers"], self.server.fork_servers()
-        strangers = self.server.strangers()
-        if status["waiting"] or status["running"] or status["reloading"]:
-            return "it has something to do"
-        if [worker["state"] for worker in workers] != ["idle"] * status["min_workers"]:
-            return "it has more or less workers than it has to"
-        if len(fork_servers) != 1:
-            return f"it has the fork servers {fork_servers}"
-        if sorted(worker["pid"] for worker in workers) != sorted(self.server.workers()):
-            return f"the workers are {self.server.workers()}"
-        if strangers:
-            return f"it has other processes as well: {strangers}"
-        # Ours, and those of the gateway's link: in-process, each has two descriptors.
-        if status["connections"] > (1 + MAX_LINKS if self.link == "pooled" else 1):
-            return "it has connections"
-        return ""
-
-    def _check_memory(self) -> None:
-        """The last quarter of the time beside the first one after the warm-up."""
-        if not self.memory:
-            return
-        began, ended = self.memory[0][0], self.memory[-1][0]
-        warm = began + min(WARM_UP * self.seconds, WARM_UP_SECONDS)
-        quarter = (ended - warm) / 4
-        first = [used for when, used in self.memory if warm <= when <= warm + quarter]
-        last = [used for when, used in self.memory if when >= ended - quarter]
-        if not first or not last:
-            return
-        before, after = statistics.median(first), statistics.median(last)
-        self.figures["memory"] = (
-            f"{before / MIB:.1f} MiB at first (after {warm - began:.0f} s), {after / MIB:.1f} MiB at last, "
-            f"{max(used for _, used in self.memory) / MIB:.1f} MiB at most"
-        )
-        allowed = max(GROWTH_BYTES, GROWTH_PART * before)
-        if self.seconds < SHORT_RUN:
-            allowed = SHORT_GROWTH_BYTES
-        if after - before > allowed:
-            self.ledger.violate(f"the daemon's memory has grown: {self.figures['memory']}")
-
     def report(self) -> str:
         """What was done, and what was seen."""
-        ledger, chaos = self.ledger, self.chaos
-        latencies = sorted(ledger.latencies)
-        if latencies:
-            at = lambda part: latencies[int(part * (len(latencies) - 1))] * 1000  # noqa: E731
-            self.figures["short tasks"] = (
-                f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, {at(1):.0f} ms at most; "
-                f"{ledger.worst_in_reload * 1000:.0f} ms at most during a reload"
-            )
-        names = {0: "results"}
-        self.figures["outcomes"] = ", ".join(
-            f"{names.get(code, code)} {count:,}"
-            for code, count in sorted(ledger.outcomes.items(), reverse=True)
+        figures = self.figures | figures_of(self.ledger, self._happened)
+        figures["reloads"] = f"the longest took {self._changes.worst:.1f} s"
+        figures["log"] = ", ".join(
+            f"{level or 'other'} {count:,}" for level, count in self.server.levels.items()
         )
-        self.figures["asked"] = ", ".join(f"{what} {count:,}" for what, count in ledger.sent.most_common())
-        self.figures["happened"] = ", ".join(
-            f"{what} {count}" for what, count in sorted(chaos.happened.items())
-        )
-        self.figures["lost"] = (
-            f"{ledger.lost} tasks with a process that we had killed (it may have been {ledger.may_be_lost}); "
-            f"{ledger.dropped} requests with their connection; {ledger.unexplained_cancels} cancelled by job"
-        )
-        self.figures["also"] = (
-            f"{ledger.progress:,} reports of progress, {len(ledger.marks):,} marks, "
-            f"reloads took {chaos.worst_reload:.1f} s at most; workers {self.workers}, link {self.link}"
-        )
-        self.figures["log"] = ", ".join(
-            f"{level or 'other'} {n:,}" for level, n in self.server.levels.items()
-        )
-        return "\n".join(f"{name:12} {text}" for name, text in self.figures.items())
-
-
-async def _holds(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes to hold within so many seconds."""
-    ending = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ending:
-            return False
-        await asyncio.sleep(0.05)
-    return True
+        return "\n".join(f"{name:16} {text}" for name, text in figures.items())
 
 
 async def _bounded(soak: Soak) -> None:
@@ -421,27 +315,26 @@ async def _bounded(soak: Soak) -> None:
 
 def main() -> int:
     """Run it, and tell what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Soak a server.", prog="python -m tests.soak.run")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the load lasts")
-    parser.add_argument("--seed", type=int, default=None, help="what everything random follows from")
+    parser.add_argument("--seed", type=int, help="what everything that is random follows from")
     parser.add_argument("--haste", type=float, default=1.0, help="how much more often things happen")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
-    print(f"{'seed':12} {seed}, {options.seconds:g} s", flush=True)
+    print(f"{'seed':16} {seed}, {options.seconds:g} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         soak = Soak(Path(directory), options.seconds, seed, options.log, options.haste)
         try:
             asyncio.run(_bounded(soak))
         finally:
             soak.server.kill_all()
-        print(soak.report())
+    print(soak.report())
     ledger = soak.ledger
     if not ledger.violated:
         print("all is well")
         return 0
-    if any("the log says" in text for text in ledger.violations) or options.log is None:
-        print("the end of the log:", *list(soak.server.records)[-60:], sep="\n")
+    print("the end of the log:", *list(soak.server.records)[-LAST_RECORDS:], sep="\n")
     print(f"{ledger.violated} violations:")
     for text in ledger.violations:
         print(f"- {text}")

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.live.support import (
     MARK,
@@ -24,7 +24,7 @@ from tests.live.support import (
 
 __all__ = ["Server"]
 
-KEPT_RECORDS = 400
+KEPT_RECORDS = 100
 """Records of the log that are kept, to be shown where something is wrong."""
 
 LINE_LIMIT = 1024 * 1024
@@ -179,6 +179,26 @@ class Server:
                 if pid not in known and os.getpgid(pid) not in workers:
                     found.append(f"{pid} {title_of(pid)}")
         return found
+
+    def why_not_at_rest(self, status: dict[str, Any], connections: int) -> str:
+        """What it has beyond what it needs when nobody asks for anything; "" for nothing.
+
+        `status` is what it says itself; `connections` is how many it may have.
+        """
+        workers, fork_servers, strangers = status["workers"], self.fork_servers(), self.strangers()
+        if status["waiting"] or status["running"] or status["reloading"]:
+            return "it has something to do"
+        if [worker["state"] for worker in workers] != ["idle"] * status["min_workers"]:
+            return "it has more or less workers than it has to"
+        if len(fork_servers) != 1:
+            return f"it has the fork servers {fork_servers}"
+        if sorted(worker["pid"] for worker in workers) != sorted(self.workers()):
+            return f"the workers are {self.workers()}"
+        if strangers:
+            return f"it has other processes as well: {strangers}"
+        if status["connections"] > connections:
+            return "it has connections"
+        return ""
 
     # --- what is done to it ---
 
