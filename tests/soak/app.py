@@ -37,9 +37,11 @@ def echo(value: object = None) -> object:
 
 
 @task
-def mark(number: int) -> int:
+def mark(number: int, seconds: float = 0.0) -> int:
     """Leave a trace: what was run, and how often."""
     os.write(_marks, number.to_bytes(8, "little"))
+    if seconds:
+        time.sleep(seconds)
     return number
 
 
@@ -158,15 +160,18 @@ def litter() -> None:
 
 
 @task
-def vanish() -> None:
+def vanish(number: int) -> None:
+    mark(number)
     os._exit(7)
 
 
 @task
-def kill_itself() -> None:
+def kill_itself(number: int) -> None:
+    mark(number)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task
-def segfault() -> None:
+def segfault(number: int) -> None:
+    mark(number)
     ctypes.string_at(0)

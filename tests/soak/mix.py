@@ -188,9 +188,12 @@ class Mix:
 
     def nap(self, seconds: float) -> Order:
         """One that takes some time."""
-        number = self.number()
+        number, drawn = self.number(), self.rng.random()
+        if drawn < 0.4:
+            asked = Asked("mark and nap", number, number, mark=True)
+            return Order(asked, "mark", f"[{number},{seconds}]", self._options(asked))
         asked = Asked("nap", number, seconds)
-        function = "nap" if self.rng.random() < 0.7 else "nap_async"
+        function = "nap" if drawn < 0.7 else "nap_async"
         return Order(asked, function, f"[{seconds}]", self._options(asked))
 
     def _late(self) -> Order:
@@ -288,7 +291,7 @@ class Mix:
         drawn = self.rng.randrange(11)
         name = ("vanish", "kill_itself", "segfault", "save", "nap", "spin", "deaf", "deaf_to_sigterm")
         if drawn < 3:
-            order = Order(Asked(name[drawn], number, NOTHING), name[drawn])
+            order = Order(Asked(name[drawn], number, NOTHING, mark=True), name[drawn], f"[{number}]")
         elif drawn < 8:
             args = "[600]" if name[drawn] == "nap" else "[]"
             order = Order(Asked(name[drawn], number, NOTHING, timed_out), name[drawn], args, limited)
