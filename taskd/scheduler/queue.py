@@ -17,8 +17,8 @@ PRIORITIES = 10
 FAIR_TURN = 10
 """Every so many starts that passed over an older job, the oldest one's turn has
 come. So urgent work keeps nine tenths of the pool whatever else waits, and
-nothing waits for ever: a job starts at the latest after ten times as many
-others as there were before it. (Ageing, where a priority grows with the wait,
+nothing waits for ever: before a job starts, fewer than ten times as many others
+do as there were before it, itself counted. (Ageing, where a priority grows with the wait,
 would let an hour's backlog of unimportant work stand before all that is urgent.)"""
 
 
