@@ -241,7 +241,8 @@ class Soak:
             linked = status["connections"] - 1
             descriptors = self.server.descriptors().total() - 2 * len(status["workers"]) - 2 * linked
             why_not = self.server.why_not_at_rest(status, 1 + links)
-            if why_not and time.monotonic() > ending:
+            if time.monotonic() > ending:
+                why_not = why_not or f"it has now {descriptors} descriptors, now {last}"
                 raise Stuck(f"the server does not come to rest: {why_not}; it says {status}")
             same = 0 if why_not or descriptors != last else same + 1
             last = descriptors
