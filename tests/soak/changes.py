@@ -126,8 +126,7 @@ class Changes:
         self._code.write()
         self._ledger.reload_began()
         began = self._ledger.clock()
-        ended = self._server.expect(r"\] (not )?reloaded: ")
-        self._server.reload()
+        ended = await self._server.reload()
         record = await self._ended("a reload", ended)
         self._ledger.reload_ended()
         self.worst = max(self.worst, self._ledger.clock() - began)
@@ -148,8 +147,7 @@ class Changes:
         breakage = self._rng.choice(Code.BREAKAGES)
         self._server.may_trace = "raise" in breakage  # its workers do so, each for itself
         self._code.write(breakage)
-        ended = self._server.expect(r"\] (not )?reloaded: ")
-        self._server.reload()
+        ended = await self._server.reload()
         record = await self._ended("a reload of broken code", ended)
         if record and "not reloaded: " not in record:
             self._ledger.violate(f"broken code was taken: {record}")
@@ -159,7 +157,7 @@ class Changes:
     async def _reload_twice(self) -> None:
         """The first one is given up for the second."""
         self._ledger.reload_began()
-        self._server.reload()
+        await self._server.reload()
         await asyncio.sleep(self._rng.uniform(0.0, 0.3))
         await self._settle()
         self._ledger.reload_ended()
@@ -167,7 +165,7 @@ class Changes:
 
     async def _reload_and_lose(self) -> None:
         """A fork server is killed while new code is loaded: which of both, is by chance."""
-        self._server.reload()
+        await self._server.reload()
         await asyncio.sleep(self._rng.uniform(0.0, 0.5))
         self._kill_fork_server(self._rng.choice(self._server.fork_servers()))
         await self._settle()
@@ -184,7 +182,7 @@ class Changes:
         self._kill_fork_server(self._server.fork_servers()[-1])
         await asyncio.sleep(self._rng.uniform(0.0, 1.0))
         if self._rng.random() < 0.5:
-            self._server.reload()
+            await self._server.reload()
             await asyncio.sleep(self._rng.uniform(0.0, 0.2))
         await self._settle()
         self._happened["fork servers killed under broken code"] += 1

@@ -30,10 +30,14 @@ KEPT_RECORDS = 100
 LINE_LIMIT = 1024 * 1024
 """Bytes of the longest line of the log."""
 
+RELOAD_SECONDS = 20.0
+"""Seconds that a reload has to begin in."""
+
 END_SECONDS = 40.0
 """Seconds that the server has to end in: its own deadline is 30."""
 
 _RECORD = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^#\]]+)(?:#(\w+))?\] ?(.*)", re.DOTALL)
+_RELOADED = re.compile(r"\] (not )?reloaded: ")
 _PORT = re.compile(r"listening on .*port=(\d+)")
 
 _MAY_FAIL = re.compile(
@@ -61,6 +65,9 @@ class Server:
         self._log = log
         self._record: list[str] = []
         self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
+        # The one that is under way, and the one that was asked for and has not begun.
+        self._reload: asyncio.Future[str] | None = None
+        self._next_reload: asyncio.Future[str] | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self, *options: str, env: dict[str, str]) -> None:
@@ -113,6 +120,10 @@ class Server:
         self._expected = []
 
     def _look_out(self, line: str) -> None:
+        if "] reloading: " in line:
+            self._reload, self._next_reload = self._next_reload, None
+        elif _RELOADED.search(line) and self._reload is not None and not self._reload.done():
+            self._reload.set_result(line)
         port = _PORT.search(line)
         if port is not None:
             self.ports.append(int(port[1]))
@@ -202,10 +213,17 @@ class Server:
 
     # --- what is done to it ---
 
-    def reload(self) -> None:
-        """Send SIGHUP."""
+    async def reload(self) -> asyncio.Future[str]:
+        """Send SIGHUP, and return when the server has begun to reload: what fires when that has ended.
+
+        It fires with the line of the log that tells how.
+        """
         assert self.process is not None
+        begun = self.expect(r"\] reloading: ")
+        ended = self._next_reload = asyncio.get_running_loop().create_future()
         self.process.send_signal(signal.SIGHUP)
+        await asyncio.wait_for(begun, RELOAD_SECONDS)
+        return ended
 
     async def stop(self) -> int:
         """Send SIGTERM; the exit status, minus the signal."""
