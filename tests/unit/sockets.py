@@ -1,0 +1,105 @@
+"""A socket and a reactor in memory, for tests of what stands between the two."""
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+MUCH = 1 << 40
+"""More room than any test fills."""
+
+
+class FakeSocket:
+    """A socket whose kernel takes `room` bytes, and which has what is put in `incoming`."""
+
+    def __init__(self, room=MUCH):
+        self.room = room
+        self.sent = b""
+        self.sends = 0
+        self.incoming = []
+        self.error = None
+        self.blocking = True
+        self.closed = False
+        self.options = {}
+
+    def setblocking(self, flag):
+        self.blocking = flag
+
+    def setsockopt(self, level, option, value):
+        self.options[option] = value
+
+    def fileno(self):
+        return -1 if self.closed else 7
+
+    def recv(self, size):
+        if not self.incoming:
+            raise BlockingIOError
+        data = self.incoming.pop(0)
+        if isinstance(data, Exception):
+            raise data
+        assert len(data) <= size
+        return data
+
+    def send(self, data):
+        self.sends += 1
+        if self.error is not None:
+            raise self.error
+        taken = bytes(data[: self.room])
+        if data and not taken:
+            raise BlockingIOError
+        self.room -= len(taken)
+        self.sent += taken
+        return len(taken)
+
+    def close(self):
+        self.closed = True
+
+    def getsockname(self):
+        return ("127.0.0.1", 12345)
+
+
+class FakeReactor(Clock):
+    """Has one descriptor, and treats it as Twisted's reactors treat theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.reading = self.writing = False
+        self.changes = 0
+
+    def addReader(self, reader):
+        assert reader.fileno() >= 0
+        self.reading, self.changes = True, self.changes + 1
+
+    def removeReader(self, reader):
+        assert reader.fileno() >= 0, "it looks through all descriptors for one that is closed already"
+        self.reading = False
+
+    def addWriter(self, writer):
+        assert writer.fileno() >= 0
+        self.writing, self.changes = True, self.changes + 1
+
+    def removeWriter(self, writer):
+        assert writer.fileno() >= 0, "it looks through all descriptors for one that is closed already"
+        self.writing = False
+
+    def readable(self, connection):
+        """The socket can be read."""
+        assert self.reading
+        self._call(connection, connection.doRead, is_read=True)
+
+    def writable(self, connection):
+        """The socket can be written to."""
+        assert self.writing
+        self._call(connection, connection.doWrite, is_read=False)
+
+    def _call(self, connection, method, *, is_read):
+        try:
+            why = method()
+        except Exception as error:
+            why = error
+        if why is not None:
+            self.reading = False
+            if is_read and isinstance(why, ConnectionDone):
+                connection.readConnectionLost(Failure(why))
+            else:
+                self.writing = False
+                connection.connectionLost(Failure(why))
