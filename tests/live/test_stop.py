@@ -49,6 +49,8 @@ def tell(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
     daemon.wait_for_log(f"Received {number.name}")
     while not own.ask(bare("taskd.status"))["stopping"]:
         pass
+    # The ports close in the next turn of the server's reactor: a round trip is one.
+    assert own.ask(bare("taskd.ping")) == "pong"
     own.close()
 
 
