@@ -12,6 +12,7 @@ import pytest_twisted
 
 from tests.live.support import (
     APPS,
+    TIMEOUT,
     Daemon,
     Gate,
     bare,
@@ -209,6 +210,10 @@ def test_workers_that_are_busy_stuck_or_stopped_do_not_delay_the_answer(
     for gate in gates:
         gate.wait_until_entered()
     daemon.wait_for_status(lambda status: status["running"] == 4 and status["waiting"] == 95)
+    # A task that has not begun when its worker is killed is run by another one.
+    ending = time.monotonic() + TIMEOUT
+    while {"count_in_c #3", "stand_in_c #4"} - set(daemon.titles()):
+        assert time.monotonic() < ending, daemon.titles()
     for worker in workers:
         os.kill(worker["pid"], signal.SIGSTOP)
     other = daemon.connect()

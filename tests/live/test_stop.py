@@ -303,8 +303,10 @@ def test_a_stop_while_the_app_is_imported_leaves_nothing(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gate = make_gate()
-        (tmp_path / "slow.py").write_text(f"open({gate.path!r}).read()\n")
-        daemon = start("--app", "slow")
+        # Each a file of its own: one that was written anew within a second, with
+        # the same size, would not be told from its byte code.
+        (tmp_path / f"slow_{number.name}.py").write_text(f"open({gate.path!r}).read()\n")
+        daemon = start("--app", f"slow_{number.name}")
         gate.wait_until_entered()
         family = daemon.wait_for_family(2)
         daemon.process.send_signal(number)
