@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.job import Caller, Job
 from taskd.messages import Call, Failure, Outcome, Result
-from taskd.outcomes import cancelled_waiting, stopped, was_of, worker_lost
+from taskd.outcomes import cancelled_waiting, stopped, worker_lost
 from taskd.pool.channel import NULL, Failed, Stopped
 from taskd.pool.lost import LostWorker
 from taskd.status import Counts
+from taskd.wire.cancelling import how_cancelled
 
 __all__ = ["Endings", "as_result", "internal_error"]
 
@@ -43,9 +44,9 @@ class Endings:
             self._count(job, outcome)
         job.caller.answered(job, outcome)
         if self._watchers:
-            was = was_of(outcome)
+            how = how_cancelled(outcome)
             for request, caller in self._watchers.pop(job.number, ()):
-                caller.answered(request, as_result(was))
+                caller.answered(request, how)
                 caller.flush()
 
     def succeeded(self, job: Job, value: Raw) -> None:

@@ -71,8 +71,11 @@ def _size(option: str) -> Callable[[str], int]:
 
 def _above_zero(option: str) -> Callable[[str], float]:
     def convert(text: str) -> float:
-        value = _number(option, float, 0)(text)
-        if not 0 < value < inf:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < inf:  # nor is NaN
             raise usage.UsageError(f"{option} is a number of seconds above 0, not {text!r}")
         return value
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.job import Job
 from taskd.messages import Failure
 from taskd.pool.lost import LostWorker, signal_name
 
-__all__ = ["cancelled_waiting", "deadline_over", "stopped", "was_of", "worker_lost"]
+__all__ = ["cancelled_waiting", "deadline_over", "stopped", "worker_lost"]
 
 
 def deadline_over(job: Job) -> Failure:
@@ -73,13 +73,3 @@ def worker_lost(job: Job, lost: LostWorker, now: float) -> Failure:
     return Failure.of(
         WorkerLost(f"the worker process ended under {job.call.function}: {lost.describe()}", **data)
     )
-
-
-Was = Literal["waiting", "running", "done"]
-
-
-def was_of(outcome: object) -> dict[str, Any]:
-    """What `taskd.cancel` answers about a request that ended so."""
-    if isinstance(outcome, Failure) and outcome.code == Cancelled.code and isinstance(outcome.data, dict):
-        return dict(outcome.data)
-    return {"was": "done"}

@@ -13,11 +13,10 @@ from taskd.job import Caller, Job
 from taskd.messages import Call
 from taskd.status import ServerStatus
 from taskd.task import RESERVED, FunctionInfo, Task
-from taskd.wire.cancelling import check_id
+from taskd.wire.cancelling import CANCEL, WAS_DONE, check_id
 
 __all__ = ["OwnMethods"]
 
-_CANCEL = f"{RESERVED}cancel"
 _FUNCTIONS = f"{RESERVED}functions"
 
 
@@ -61,7 +60,7 @@ def _cancel(
     """``taskd.cancel``: a request of this connection by its id, or any task by its number."""
     request_id = None if bytes(id) == b"null" else id
     if (request_id is None) == (job is None):
-        raise InvalidParams(f"{_CANCEL}: takes either id or job", argument="id")
+        raise InvalidParams(f"{CANCEL}: takes either id or job", argument="id")
     if request_id is not None:
         check_id(bytes(request_id))
     return request_id, job
@@ -89,7 +88,7 @@ class OwnMethods:
         if task is None:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         given = task.function(*_bound(task, call))
-        if call.function == _CANCEL:
+        if call.function == CANCEL:
             self._cancel(request, caller, *given)
         elif call.function == _FUNCTIONS:
             self._want_functions.append((request, caller))
@@ -116,7 +115,7 @@ class OwnMethods:
     def _cancel(self, request: Job, caller: Caller, request_id: Raw | None, number: int | None) -> None:
         job = caller.find(request_id) if request_id is not None else self._server.find(number or 0)
         if job is None or not job.is_under_way:
-            caller.answered(request, as_result({"was": "done"}))
+            caller.answered(request, WAS_DONE)
         else:
             self._server.cancel_for(request, caller, job)
 

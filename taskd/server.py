@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -52,8 +53,6 @@ LONE_SECONDS = 0.0002
 """Seconds after the last requests from which the next are given to a worker at once.
 Where more come in so short a time, they are better given together, at the turn's end."""
 
-SIGTERM, SIGKILL = 15, 9
-
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -88,6 +87,7 @@ class TaskServer:
         self._last_submit = -inf
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
+        self._has_given_up = False
         self._reload: Reload | None = None
         self._memory = None if wanted.max_memory is None else MemoryBound(wanted.max_memory)
         self._turn_end = TurnEnd(self._clock)
@@ -236,16 +236,17 @@ class TaskServer:
         self._has_turn = False
         if self._pool is None:
             return
-        now = self._clock.seconds()
-        for number, jobs in self._scheduler.assign(now):
+        if self._has_given_up:
+            self._check_drained()  # before anything that has come back is started again
+        for number, jobs in self._scheduler.assign(self._clock.seconds()):
             self._pool.send(number, [run_message(job) for job in jobs])
-        self._balance(now)
+        self._balance()
         for number in self._scheduler.departures():
             self._pool.end_worker(number)
         self._check_drained()
         self._alarm.set(self._scheduler.wake_at)
 
-    def _balance(self, now: float) -> None:
+    def _balance(self) -> None:
         """Start the workers that are missing."""
         for _ in range(self._scheduler.missing):
             if not self._start_worker(self._scheduler.generation):
@@ -480,9 +481,7 @@ class TaskServer:
 
     def give_up(self) -> None:
         """Answer every task that still waits or runs: the server is shutting down."""
-        self._refuse(
-            self._scheduler.drop_waiting(), ShuttingDown("the server shut down before the task was started")
-        )
+        self._has_given_up = True
         if self._pool is not None:
             for number, worker in self._scheduler.workers.items():
                 if worker.jobs:
@@ -492,10 +491,11 @@ class TaskServer:
     def _check_drained(self) -> None:
         if self._drained is None:
             return
-        # A caller that reads nothing is not to hold up the end.
-        self._refuse(
-            self._scheduler.drop_held(), ShuttingDown("the server shut down before the task was started")
-        )
+        # A caller that reads nothing is not to hold up the end; and once we have
+        # given up, nothing is started, not even what comes back from a worker.
+        scheduler = self._scheduler
+        dropped = scheduler.drop_waiting() if self._has_given_up else scheduler.drop_held()
+        self._refuse(dropped, ShuttingDown("the server shut down before the task was started"))
         if not self._drained.called and self._scheduler.is_empty:
             self._drained.callback(None)
 

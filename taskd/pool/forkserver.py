@@ -47,7 +47,7 @@ from taskd.pool.channel import (
     decode_to_fork_server,
     encode,
 )
-from taskd.pool.loading import AppError, load_apps
+from taskd.pool.loading import AppError, check_hard_memory, load_apps
 from taskd.pool.oom import OomWatch
 from taskd.pool.title import setproctitle
 from taskd.pool.worker import RECEIVE_SIZE, Worker, rehearse
@@ -109,6 +109,7 @@ class ForkServer:
         setproctitle(f"{config.name}: fork server")
         try:
             load_apps(config.apps, config.directory, self._registry)
+            check_hard_memory(config.hard_memory)
         except AppError as error:
             self._send(LoadFailed(str(error)))
             return None

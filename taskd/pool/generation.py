@@ -36,8 +36,8 @@ class GenerationObserver(Protocol):
 class Generation:
     """One import of the app, from its start until its last process is gone.
 
-    `number` counts the imports. `load_error` says why the app could not be
-    imported, where it could not.
+    `number` counts the imports; `has_loaded` tells whether the app could be
+    imported, and `load_error` why not, where it could not.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Generation:
     ) -> None:
         self.number = number
         self.can_fork = False
+        self.has_loaded = False
         self.load_error: str | None = None
         self._closing = False
         self._has_ended = False
@@ -104,7 +105,7 @@ class Generation:
 
     def app_loaded(self, functions: list[FunctionInfo]) -> None:
         """Workers can be forked."""
-        self.can_fork = True
+        self.can_fork = self.has_loaded = True
         self._observer.generation_loaded(self, functions)
 
     def app_failed(self, reason: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taskd.task import Registry
 
-__all__ = ["AppError", "load_apps"]
+__all__ = ["AppError", "check_hard_memory", "load_apps"]
 
 
 class AppError(Exception):
@@ -38,6 +38,22 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
         registry.compile()
     except TypeError as error:
         raise AppError(str(error)) from error
+
+
+def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
+    """Raise `AppError` where this process has already what a worker of it may have, in bytes; None for any.
+
+    A limit like that would have every task fail. What counts is ``VmData``,
+    as for the limit itself (RLIMIT_DATA; proc(5), getrlimit(2)).
+    """
+    if limit is None:
+        return
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    used = int(line.split()[1]) * 1024
+    if used >= limit:
+        raise AppError(
+            f"--hard-memory: {limit} bytes are too few: with the app imported a process has {used} already"
+        )
 
 
 def _import(app: str, directory: str) -> None:

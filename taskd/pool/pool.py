@@ -291,7 +291,8 @@ class Pool:
         for worker in list(self._workers.values()):
             if worker.generation is generation:
                 self._lose_with_fork_server(worker, how)
-        reason = generation.load_error or f"the fork server ended while it imported the app ({how})"
+        when = "" if generation.has_loaded else " while it imported the app"
+        reason = generation.load_error or f"the fork server ended{when} ({how})"
         if self._stopping:
             if not self.loaded.called:
                 self.loaded.errback(StartError("taskd: stopped while the app was being imported"))

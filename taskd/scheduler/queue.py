@@ -119,7 +119,10 @@ class JobQueue(Generic[Job]):
     def clear(self) -> list[Job]:
         """Take all jobs out."""
         jobs = list(self)
-        self.__init__()  # type: ignore[misc]
+        for priority in self._used:
+            self._levels[priority].clear()
+        self._used.clear()
+        self._count = self._left = 0
         return jobs
 
     def _drop_those_that_left(self) -> None:

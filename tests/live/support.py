@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,17 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+@contextmanager
+def kept_daemon(*options: str, directory: Path) -> Iterator[Daemon]:
+    """A server for many tests, ready; at its end nothing of it is left, and it has logged no bug."""
+    daemon = Daemon(*options, directory=directory)
+    yield daemon.wait_until_ready()
+    daemon.stop()
+    daemon.wait_until_gone()
+    assert "a bug in taskd" not in daemon.log
+    assert "Unhandled" not in daemon.log
 
 
 class Connection:

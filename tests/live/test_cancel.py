@@ -28,6 +28,7 @@ from tests.live.support import (
     cancel,
     cancel_job,
     data_of,
+    kept_daemon,
     lines_of,
     rpc,
     run_taskd,
@@ -82,12 +83,8 @@ def cancelled(daemon: Daemon) -> int:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server with one worker: what a cancel does to it, the next task would feel."""
-    daemon = Daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one"))
-    yield daemon.wait_until_ready()
-    daemon.stop()
-    daemon.wait_until_gone()
-    assert "a bug in taskd" not in daemon.log
-    assert "Unhandled" not in daemon.log
+    with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
+        yield daemon
 
 
 @pytest.fixture

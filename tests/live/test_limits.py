@@ -18,6 +18,7 @@ from tests.live.support import (
     Gate,
     bare,
     data_of,
+    kept_daemon,
     rpc,
     run_taskd,
     title_of,
@@ -65,12 +66,8 @@ def counts(daemon: Daemon) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server with one worker: what a task does to it, the next one would feel."""
-    daemon = Daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one"))
-    yield daemon.wait_until_ready()
-    daemon.stop()
-    daemon.wait_until_gone()
-    assert "a bug in taskd" not in daemon.log
-    assert "Unhandled" not in daemon.log
+    with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
+        yield daemon
 
 
 @pytest.fixture

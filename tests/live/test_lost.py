@@ -17,6 +17,7 @@ from tests.live.support import (
     Gate,
     bare,
     data_of,
+    kept_daemon,
     lines_of,
     rpc,
     title_of,
@@ -49,12 +50,8 @@ def lost(reply: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server with one worker, which is lost in each test."""
-    daemon = Daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one"))
-    yield daemon.wait_until_ready()
-    daemon.stop()
-    daemon.wait_until_gone()
-    assert "a bug in taskd" not in daemon.log
-    assert "Unhandled" not in daemon.log
+    with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.live.support import (
     Drop,
     Gate,
     connect_unix,
+    kept_daemon,
     parent_of,
     processes_marked,
     run_twistd,
@@ -51,12 +52,8 @@ def group_of(pid: int) -> int:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server with one worker, for the tests that leave it as it was."""
-    daemon = Daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one"))
-    yield daemon.wait_until_ready()
-    daemon.stop()
-    daemon.wait_until_gone()
-    assert "a bug in taskd" not in daemon.log
-    assert "Unhandled" not in daemon.log
+    with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
+        yield daemon
 
 
 # --- what they are -----------------------------------------------------------

@@ -18,6 +18,7 @@ from tests.live.support import (
     bare,
     cancel,
     data_of,
+    kept_daemon,
     lines_of,
     resident_bytes,
     rpc,
@@ -50,12 +51,8 @@ def expired(reply: Any, seconds: float) -> None:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server with one worker, which does one task after the other."""
-    daemon = Daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one"))
-    yield daemon.wait_until_ready()
-    daemon.stop()
-    daemon.wait_until_gone()
-    assert "a bug in taskd" not in daemon.log
-    assert "Unhandled" not in daemon.log
+    with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
+        yield daemon
 
 
 def hold(daemon: Daemon, gate: Gate) -> Connection:

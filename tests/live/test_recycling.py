@@ -157,6 +157,12 @@ def test_a_task_that_wants_more_than_the_hard_limit_fails_and_its_worker_is_repl
     assert client.ask(bare("use", 50)) != pid
 
 
+def test_a_hard_limit_that_no_task_could_keep_ends_the_start_with_a_sentence(start: Start) -> None:
+    daemon = start(*Apps, "--workers", "1", "--hard-memory", "1M")
+    assert daemon.wait_for_end() == 1
+    assert "--hard-memory: 1048576 bytes are too few" in daemon.log
+
+
 def test_the_hard_limit_costs_nobody_else_anything(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "2", "--hard-memory", "200M").wait_until_ready()
     held = busy(daemon, [gate])

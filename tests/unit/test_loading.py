@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool.loading import AppError, load_apps
+from taskd.pool.loading import AppError, check_hard_memory, load_apps
 from taskd.task import Registry
 
 task_module = importlib.import_module("taskd.task")
@@ -183,3 +183,16 @@ class LoadingTests(SynchronousTestCase):
         message = self.refusal("shop")
         self.assertIn("taskd.ping", message)
         self.assertIn("shop.py", message)
+
+
+class HardMemoryTests(SynchronousTestCase):
+    def test_a_limit_below_what_the_process_has_already_is_refused_with_both_figures(self):
+        status = Path(self.mktemp())
+        status.write_text("Name:\tpython\nVmData:\t   14000 kB\nVmStk:\t     132 kB\n")
+        check_hard_memory(None, status)
+        check_hard_memory(14000 * 1024 + 1, status)
+        error = self.assertRaises(AppError, check_hard_memory, 14000 * 1024, status)
+        self.assertEqual(str(error).count(str(14000 * 1024)), 2)
+
+    def test_of_this_process_itself_a_byte_is_too_little(self):
+        self.assertRaises(AppError, check_hard_memory, 1)

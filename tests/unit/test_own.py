@@ -3,8 +3,7 @@
 from msgspec import Raw
 
 from taskd.endings import as_result
-from taskd.messages import Failure, Result
-from taskd.outcomes import was_of
+from taskd.messages import Result
 from tests.unit.pools import ServerCase, function
 
 NOT_FOUND, INVALID_PARAMS = -32601, -32602
@@ -115,9 +114,3 @@ class OwnMethodsTests(ServerCase):
 class OutcomeTests(ServerCase):
     def test_what_a_value_of_ours_is_as_a_result(self):
         self.assertEqual(as_result({"a": 1}), Result(Raw(b'{"a":1}')))
-
-    def test_how_a_request_was_cancelled_is_told_by_its_outcome(self):
-        how = {"was": "running", "stopped_after": 1.0, "killed": False}
-        self.assertEqual(was_of(Failure(-32002, "cancelled", how)), how)
-        for outcome in Result(Raw(b"1")), Failure(-32000, "no", {"was": "x"}), Failure(-32002, "cancelled"):
-            self.assertEqual(was_of(outcome), {"was": "done"})

@@ -801,6 +801,18 @@ class EndTests(LoggingCase):
         error = client.reply()
         self.assertEqual((error["code"], self.server.status().waiting), (SHUTTING_DOWN, 0))
 
+    def test_what_comes_back_after_it_gave_up_is_answered_and_not_run_again(self):
+        self.make(2)
+        client = self.connect()
+        client.call()
+        drained = self.server.drain()
+        self.server.give_up()
+        self.pool.lose(2)  # it had not begun
+        self.turn()
+        self.assertEqual(client.reply()["code"], SHUTTING_DOWN)
+        self.assertFalse(any(worker.runs for worker in self.pool.workers.values()))
+        self.successResultOf(drained)
+
     def test_a_pool_that_was_never_started_has_nothing_to_end(self):
         self.make(loaded=False)
         self.server._pool = None
