@@ -24,5 +24,5 @@ nitpicky = True
 # the network; the type variables of `task` and the hooks have none.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!taskd\.).*"),
-    (r"py:.*", r"taskd\.task\._(Function|Hook)"),
+    (r"py:.*", r"taskd\.functions\..*\._(Function|Hook)"),
 ]

@@ -4,7 +4,7 @@ An app module needs only what is exported here. Nothing of Twisted is imported
 by it, so that worker processes stay small.
 """
 
-from taskd.task import (
+from taskd.functions.registry import (
     TaskCancelled,
     TaskStopped,
     TaskTimeout,

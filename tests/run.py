@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CORE = "taskd/errors.py,taskd/task.py,taskd/messages.py,taskd/wire/*,taskd/scheduler/*"
+CORE = "taskd/errors.py,taskd/model.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
 CORE_PERCENT = 100
 ALL_PERCENT = 90
 

@@ -1,5 +1,5 @@
 """Calling tasks from a Twisted program: `TaskClient`."""
 
-from taskd.client.client import TaskClient
+from taskd.client.twisted import TaskClient
 
 __all__ = ["TaskClient"]

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.balancer import Balancer, Server
-from taskd.client.links import Link, OnProgress
+from taskd.client.link import Link, OnProgress
 from taskd.errors import Unreachable
-from taskd.messages import Call, Failure, Outcome
+from taskd.model import Call, Failure, Outcome
 
 __all__ = ["BalancedLink"]
 

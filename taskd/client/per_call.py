@@ -8,12 +8,12 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.connecting import Connecting, connector
-from taskd.client.links import MAX_REPLY, Connection, OnProgress, lost, report
+from taskd.client.client_transport import Connecting, connector
+from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost, report
 from taskd.errors import ParseError, Unreachable
-from taskd.messages import Call, Dialect, Outcome, Progress, Result
-from taskd.wire.cancelling import cancel_line
-from taskd.wire.dialects import call_line, parse_bare_reply, parse_reply
+from taskd.model import Call, Dialect, Outcome, Progress, Result
+from taskd.protocol.methods import cancel_line
+from taskd.protocol.requests import call_line, parse_bare_reply, parse_reply
 
 __all__ = ["PerCallLink"]
 
@@ -124,7 +124,7 @@ class PerCallLink:
     """Opens a connection for each call, and closes it when the result is there.
 
     `server` is a client endpoint string; raises `ValueError` where it is
-    none. `max_reply` is in bytes. Is a `taskd.client.links.Link`.
+    none. `max_reply` is in bytes. Is a `taskd.client.link.Link`.
     """
 
     def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.connecting import Connecting, connector
-from taskd.client.links import MAX_REPLY, Connection, OnProgress, lost
+from taskd.client.client_transport import Connecting, connector
+from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost
+from taskd.client.pending import Waiters
 from taskd.client.per_call import PerCallLink
-from taskd.client.waiters import Waiters
 from taskd.errors import ParseError
-from taskd.messages import Call, Outcome
-from taskd.turns import TurnEnd
-from taskd.wire.framing import MAX_MESSAGE
+from taskd.model import Call, Outcome
+from taskd.net.timers import TurnEnd
+from taskd.protocol.framing import MAX_MESSAGE
 
 __all__ = ["PooledLink"]
 
@@ -81,7 +81,7 @@ class PooledLink:
     Calls are always sent as JSON-RPC, under ids of our own; one of more than
     `alone` bytes gets a connection of its own, and goes as it is. `server` is
     a client endpoint string; raises `ValueError` where it is none.
-    `max_reply` is in bytes. Is a `taskd.client.links.Link`.
+    `max_reply` is in bytes. Is a `taskd.client.link.Link`.
     """
 
     def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY, alone: int = ALONE) -> None:

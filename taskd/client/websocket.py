@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.links import MAX_REPLY, OnProgress, explain
-from taskd.client.waiters import Waiters
-from taskd.endpoints import CONNECT_TIMEOUT
+from taskd.client.link import MAX_REPLY, OnProgress, explain
+from taskd.client.pending import Waiters
 from taskd.errors import ParseError, Unreachable
-from taskd.messages import Call, Outcome
+from taskd.model import Call, Outcome
+from taskd.net.endpoints import CONNECT_TIMEOUT
 
 __all__ = ["WebSocketLink"]
 
@@ -75,7 +75,7 @@ class WebSocketLink:
     """Keeps one websocket, and tells the calls on it apart by ids of its own.
 
     `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
-    where it is not. Is a `taskd.client.links.Link`.
+    where it is not. Is a `taskd.client.link.Link`.
     """
 
     def __init__(self, reactor: Any, url: str) -> None:

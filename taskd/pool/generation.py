@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Protocol
 
-from taskd.pool.board import Board
-from taskd.pool.channel import Config, Exited
-from taskd.pool.link import ForkServerLink
-from taskd.task import FunctionInfo
+from taskd.functions.registry import FunctionInfo
+from taskd.pool.fork_server_process import ForkServerLink
+from taskd.worker.board import Board
+from taskd.worker.messages import Config, Exited
 
 __all__ = ["Generation", "GenerationObserver"]
 
@@ -101,7 +101,7 @@ class Generation:
             self._closing = True
             self._link.close(at_once=not self.can_fork)
 
-    # --- `taskd.pool.link.ForkServerObserver` ---
+    # --- `taskd.pool.fork_server_process.ForkServerObserver` ---
 
     def app_loaded(self, functions: list[FunctionInfo]) -> None:
         """Workers can be forked."""

@@ -11,7 +11,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from taskd.pool.stacks import StackCatcher
+from taskd.pool.crash_stacks import StackCatcher
 
 __all__ = ["LineRate", "OutputReader"]
 

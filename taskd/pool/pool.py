@@ -20,7 +20,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from taskd.errors import StartError
-from taskd.pool.channel import (
+from taskd.functions.registry import FunctionInfo
+from taskd.pool.exits import LostWorker
+from taskd.pool.fork_server_process import KILL_AFTER
+from taskd.pool.generation import Generation
+from taskd.pool.output import OutputReader
+from taskd.pool.worker_socket import WorkerSocket
+from taskd.worker.messages import (
     POKE,
     CallBack,
     Config,
@@ -37,12 +43,6 @@ from taskd.pool.channel import (
     encode,
     encode_all,
 )
-from taskd.pool.generation import Generation
-from taskd.pool.link import KILL_AFTER
-from taskd.pool.lost import LostWorker
-from taskd.pool.output import OutputReader
-from taskd.pool.socket import WorkerSocket
-from taskd.task import FunctionInfo
 
 __all__ = ["Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
 

@@ -21,7 +21,6 @@ from typing import Generic
 from taskd.errors import Busy, StateError
 from taskd.scheduler.actions import Action, Expire
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.queue import Deadlines, JobQueue
 from taskd.scheduler.states import (
     BUSY,
@@ -36,7 +35,8 @@ from taskd.scheduler.states import (
     WAITING,
     check_job,
 )
-from taskd.scheduler.watch import CHECK_SECONDS, Watch
+from taskd.scheduler.stats import FunctionStats
+from taskd.scheduler.stops import CHECK_SECONDS, Watch
 from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
 
 __all__ = ["Scheduler"]

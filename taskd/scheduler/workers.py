@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
-from taskd.scheduler.functions import FunctionStats
 from taskd.scheduler.states import BUSY, STARTING, JobState, StopStep, WorkerState, check_stop, check_worker
+from taskd.scheduler.stats import FunctionStats
 
 __all__ = ["SchedulableJob", "Stop", "WorkerView"]
 

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 
 from taskd import __version__
 from taskd.errors import StartError
-from taskd.gateway import Gateway, GatewayConfig, link_kind
+from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 
 __all__ = ["Root", "config_from_environment"]
 

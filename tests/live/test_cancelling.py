@@ -9,7 +9,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, gatherResults
 
 from taskd.errors import WaitTimeout
-from taskd.messages import Options
+from taskd.model import Options
 from tests.live.peers import bare, in_thread, rpc, within
 from tests.live.support import TIMEOUT
 from tests.live.test_client import SHORT, failure, failure_of

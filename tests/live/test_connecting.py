@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from taskd.client.connecting import MAX_TRIES, RETRY, PlainTransport, connector
-from taskd.client.links import Connection, explain
-from taskd.endpoints import CONNECT_TIMEOUT, PlainAddress, plain_address
+from taskd.client.client_transport import MAX_TRIES, RETRY, PlainTransport, connector
+from taskd.client.link import Connection, explain
+from taskd.net.endpoints import CONNECT_TIMEOUT, PlainAddress, plain_address
 
 WAIT = 10.0
 """Seconds for which a turn waits for something to be ready."""

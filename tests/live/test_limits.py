@@ -385,7 +385,7 @@ async def test_over_a_websocket_the_error_is_the_same(one: Daemon, websocket: An
 @pytest_twisted.ensureDeferred
 async def test_a_client_gets_it_as_an_exception(one: Daemon, make_client: Any) -> None:
     from taskd.errors import TimedOut
-    from taskd.messages import Options
+    from taskd.model import Options
 
     client = make_client(one.tcp)
     with pytest.raises(TimedOut) as caught:

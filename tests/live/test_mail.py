@@ -31,7 +31,7 @@ from taskd.apps.mail import (
     delivery_to,
     send_mail,
 )
-from taskd.task import registry
+from taskd.functions.registry import registry
 
 DEADLINE = 10
 """Seconds after which a test has failed: nothing here takes that long."""

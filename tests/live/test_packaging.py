@@ -243,7 +243,6 @@ def test_it_runs_on_other_pythons(version, other_venvs):
     venv = other_venvs[version].result(INSTALL_TIMEOUT)
     assert version in venv.run("python", "--version")
     assert {"taskd", "web"} <= venv.commands_of_twistd
-    imports = (
-        "import taskd.service, taskd.cli, taskd.apps.mail, taskd.client, taskd.web, taskd.pool.forkserver"
-    )
+    modules = ("daemon.service", "cli.main", "apps.mail", "client", "web", "worker.fork_server")
+    imports = "; ".join(f"import taskd.{module}" for module in modules)
     venv.run("python", "-W", "error::SyntaxWarning", "-c", imports)

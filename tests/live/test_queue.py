@@ -162,7 +162,7 @@ def test_map_passes_its_options_on(start: Start, tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_gives_them_as_options(one: Daemon, make_client: Any) -> None:
-    from taskd.messages import Options
+    from taskd.model import Options
 
     client = make_client(one.tcp)
     options = Options(deadline=60, priority=0, timeout=60, on_disconnect="cancel")

@@ -14,10 +14,10 @@ from msgspec import Raw
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 
-from taskd.endpoints import keep_alive, server_endpoint
-from taskd.messages import Result
-from taskd.tcp import TaskFactory, TcpLimits
-from taskd.transports import ServerConnection
+from taskd.listeners.tcp import TaskFactory, TcpLimits
+from taskd.model import Result
+from taskd.net.endpoints import keep_alive, server_endpoint
+from taskd.net.server_transport import ServerConnection
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from taskd.scheduler import FunctionStats, JobState
-from taskd.scheduler.functions import KNOWN_SHORT
+from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.scheduler.workers import Stop
 
 

@@ -11,12 +11,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool.channel import NULL, Done, Failed, Reported, Returned, Stopped
+from taskd.functions.registry import FunctionInfo
+from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.pool import LostWorker
 from taskd.scheduler.config import SchedulerConfig
-from taskd.server import ServerConfig, TaskServer
-from taskd.task import FunctionInfo
-from taskd.tcp import TaskFactory, TcpLimits
+from taskd.server.task_server import ServerConfig, TaskServer
+from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stopped
 
 
 def function(name, **more):

@@ -17,7 +17,7 @@ from taskd.errors import (
     WaitTimeout,
     exception_for,
 )
-from taskd.messages import Failure
+from taskd.model import Failure
 
 PROTOCOL = {
     -32700: ("ParseError", "parse error"),

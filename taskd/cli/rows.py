@@ -1,0 +1,177 @@
+"""Rows of arguments from a file: CSV with a header, or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from taskd.functions.registry import wire_name
+from taskd.protocol.framing import MAX_MESSAGE
+
+__all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
+
+ERROR_COLUMN = "taskd_error"
+"""Where a failed row says why. Ignored when the file is read again, so that
+the file of failed rows can itself be mapped. The first column of CSV, so that
+a row with too few cells has its reason in the right place, and stays too short."""
+
+_NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: the line that it begins on, and its arguments, or what is wrong with it.
+
+    `original` is the row as it was: for CSV the names of the columns and the
+    cells, for JSON lines the text.
+    """
+
+    line: int
+    original: tuple[list[str], list[str]] | str
+    args: Mapping[str, Any] | None
+    problem: str = ""
+
+
+def convert_text(text: str, annotation: str) -> Any:
+    """What a text stands for where a parameter is annotated so: a number, a truth value, or the text.
+
+    CSV and the command line know only text. Whatever cannot be converted
+    stays text, for the server to refuse with its own words.
+    """
+    kinds = {part.strip() for part in annotation.replace("Optional[", "None |").rstrip("]").split("|")}
+    if "str" in kinds:
+        return text
+    if "None" in kinds and text == "":
+        return None
+    if "bool" in kinds and text.lower() in _TRUTH:
+        return _TRUTH[text.lower()]
+    for name, convert in _NUMBERS.items():
+        if name in kinds:
+            with suppress(ValueError):
+                number = convert(text)
+                return number if math.isfinite(number) else text  # JSON has no others
+    return text
+
+
+def is_csv(path: str) -> bool:
+    """Whether a file holds CSV: by its name; JSON lines end in .jsonl, .ndjson or .json."""
+    return Path(path).suffix.lower() not in (".jsonl", ".ndjson", ".json")
+
+
+def read_rows(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of an open file, which is called `path`.
+
+    `annotations` are those of the function's parameters, by their names on
+    the wire. A row that cannot be used comes with its problem; raises
+    `ValueError` where the file as a whole cannot be.
+    """
+    return _read_csv(path, file, annotations) if is_csv(path) else _read_json_lines(file)
+
+
+def count_rows(path: str, file: TextIO) -> int:
+    """How many rows there are; the file is read to its end."""
+    if is_csv(path):
+        csv.field_size_limit(MAX_MESSAGE)
+        return max(sum(1 for row in csv.reader(file) if row) - 1, 0)
+    return sum(1 for line in file if line.strip())
+
+
+def _read_csv(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+    csv.field_size_limit(MAX_MESSAGE)
+    reader = csv.reader(file, strict=True)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise ValueError(f"{path}: line 1 is not CSV: {error}") from None
+    if not header:
+        raise ValueError(f"{path} is empty; the first line names the columns")
+    names = [wire_name(name.strip()) for name in header]
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(f"{path}: the first line must name each column once: {', '.join(header)}")
+    begins = reader.line_num + 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield Row(begins, (names, []), None, f"not CSV: {error}")
+            begins = reader.line_num + 1
+            continue
+        if cells is None:
+            return
+        if cells:
+            yield _csv_row(begins, names, cells, annotations)
+        begins = reader.line_num + 1
+
+
+def _csv_row(line: int, names: list[str], cells: list[str], annotations: Mapping[str, str]) -> Row:
+    original = (names, cells)
+    if len(cells) != len(names):
+        return Row(line, original, None, f"{len(cells)} values for {len(names)} columns")
+    args = {
+        name: convert_text(cell, annotations.get(name, "str"))
+        for name, cell in zip(names, cells, strict=True)
+        if name != ERROR_COLUMN
+    }
+    return Row(line, original, args)
+
+
+def _read_json_lines(file: TextIO) -> Iterator[Row]:
+    for number, line in enumerate(file, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            args = msgspec.json.decode(text, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            yield Row(number, text, None, f"not a JSON object: {error}")
+        else:
+            yield Row(number, text, {name: value for name, value in args.items() if name != ERROR_COLUMN})
+
+
+class FailedRows:
+    """Writes failed rows to `path`, in the format of the file that they came from.
+
+    The file is made when the first row fails; `count` is how many have.
+    """
+
+    def __init__(self, path: str, open_file: Callable[[str], TextIO]) -> None:
+        self.path = path
+        self.count = 0
+        self._open_file = open_file
+        self._file: TextIO | None = None
+
+    def add(self, row: Row, why: str) -> None:
+        """Keep this row. Raises `OSError` where it cannot be written."""
+        self.count += 1
+        why = f"line {row.line}: {why}"
+        is_first = self._file is None
+        if self._file is None:
+            self._file = self._open_file(self.path)
+        if isinstance(row.original, str):
+            known = {} if row.args is None else {**row.args, ERROR_COLUMN: why}
+            self._file.write((msgspec.json.encode(known).decode() if known else row.original) + "\n")
+            return
+        names, cells = row.original
+        writer = csv.writer(self._file)
+        if is_first:
+            writer.writerow([ERROR_COLUMN, *_without_error(names, names)])
+        writer.writerow([why, *_without_error(names, cells)])
+
+    def close(self) -> None:
+        """Finish the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _without_error(names: list[str], cells: list[str]) -> list[str]:
+    """The cells, as many as there are, but for an older reason."""
+    return [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]

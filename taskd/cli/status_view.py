@@ -1,0 +1,64 @@
+"""What ``taskd status`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.text import Text
+
+from taskd.cli.console import duration, out, table
+
+__all__ = ["print_status"]
+
+
+def print_status(answer: dict[str, Any]) -> None:
+    """Print the answer of `taskd.status`, for a person."""
+    for line in _summary(answer):
+        out.print(line, markup=False)
+    right = (0, 1, 3, 5, 6, 7)
+    workers = table("worker", "pid", "state", "since", "function", "task", "done", "memory", right=right)
+    for worker in answer["workers"]:
+        others = f" and {worker['jobs'] - 1} more" if worker["jobs"] > 1 else ""
+        stopping = f", being stopped ({worker['stopping']})" if worker["stopping"] else ""
+        memory = worker["memory_kib"]
+        workers.add_row(
+            str(worker["number"]),
+            str(worker["pid"] or ""),
+            worker["state"] + stopping,
+            duration(worker["seconds"]),
+            Text(worker["function"] or ""),
+            f"#{worker['job']}{others}" if worker["job"] else "",
+            str(worker["done"]),
+            f"{memory / 1024:.1f} MiB" if memory is not None else "",
+        )
+    out.print(workers)
+    if answer["functions"]:
+        counted = ("done", "failed", "timed_out", "cancelled", "lost")
+        names = [name.replace("_", " ") for name in counted]
+        functions = table("function", *names, "mean", "longest", "limit", right=tuple(range(1, 9)))
+        for function in answer["functions"]:
+            limit = function["timeout"]
+            times = (duration(function["mean"]), duration(function["longest"]))
+            counts = (str(function[key]) for key in counted)
+            functions.add_row(Text(function["name"]), *counts, *times, duration(limit) if limit else "")
+        out.print(functions)
+
+
+def _summary(answer: dict[str, Any]) -> Iterator[str]:
+    """What concerns the server as a whole, in lines."""
+    stopping = ", stopping" if answer["stopping"] else ""
+    reloading = ", reloading" if answer["reloading"] else ""
+    oldest = answer["oldest_waiting"]
+    longest = f" (the first for {duration(oldest)})" if oldest is not None else ""
+    yield (
+        f"{answer['name']}: taskd {answer['version']}, up {duration(answer['uptime'])}, "
+        f"code generation {answer['generation']}{stopping}{reloading}; "
+        f"{answer['running']} running, {answer['waiting']} of {answer['max_queue']} waiting{longest}"
+    )
+    least, most = answer["min_workers"], answer["max_workers"]
+    bounds = str(most) if least == most else f"{least} to {most}"
+    yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    counts = {name.replace("_", " "): count for name, count in answer["counts"].items() if count}
+    if counts:
+        yield ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -1,0 +1,128 @@
+"""The client that programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw, structs
+from twisted.internet.defer import Deferred
+
+from taskd.client.link import Link, OnProgress
+from taskd.client.per_call import PerCallLink
+from taskd.client.pooled import PooledLink
+from taskd.errors import WaitTimeout
+from taskd.functions.registry import wire_name
+from taskd.model import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
+
+__all__ = ["TaskClient"]
+
+_LINKS: dict[str, Callable[[Any, str], Link]] = {"per-call": PerCallLink, "pooled": PooledLink}
+
+
+class TaskClient:
+    """Calls functions of a task server.
+
+    ::
+
+        client = TaskClient(reactor, "tcp:127.0.0.1:12345")
+        result = await client.call("send_mail", from_="a@x", to="b@y", contents="hi")
+
+    `server` is a Twisted client endpoint string (``tcp:HOST:PORT``,
+    ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a gateway's
+    ``ws://…``. `link` is ``per-call`` (a connection for each call) or
+    ``pooled`` (connections are kept, with many calls under way on each); a
+    websocket is always kept. Raises `ValueError` for an address that is none.
+    """
+
+    def __init__(
+        self, reactor: Any, server: str, *, link: Literal["per-call", "pooled"] = "per-call"
+    ) -> None:
+        self._reactor = reactor
+        self._link: Link
+        if server.startswith(("ws://", "wss://")):
+            # Autobahn takes a while to import, and several MiB: only who speaks websocket pays for it.
+            from taskd.client.websocket import WebSocketLink
+
+            self._link = WebSocketLink(reactor, server)
+        elif link in _LINKS:
+            self._link = _LINKS[link](reactor, server)
+        else:
+            raise ValueError(f"link is one of {', '.join(_LINKS)}, not {link!r}")
+
+    def call(
+        self,
+        function: str,
+        /,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        **args: Any,
+    ) -> Deferred[Any]:
+        """Call `function` by name, with keyword arguments.
+
+        A name that is a Python keyword is written with an underscore behind it
+        (``from_``). For arguments named ``on_progress`` or ``timeout``, or by
+        position, there is `request`, which tells the rest.
+        """
+        named = {wire_name(name): value for name, value in args.items()}
+        return self.request(function, named, on_progress=on_progress, timeout=timeout)
+
+    def request(
+        self,
+        function: str,
+        args: Mapping[str, Any] | Sequence[Any] = (),
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        options: Options | None = None,
+    ) -> Deferred[Any]:
+        """Call `function` with arguments by name (a mapping, in wire terms) or by position.
+
+        The Deferred fires with the result. It fails with the class of
+        `taskd.errors` that belongs to the error's code; with `Unreachable`
+        where there is no server; with `WaitTimeout` after `timeout` seconds
+        of waiting. `on_progress` is called with each
+        `taskd.model.Progress` of the task.
+
+        Cancelling the Deferred cancels the task too: one that waits is not
+        started, one that runs is stopped. So does the end of `timeout`. What
+        came of it is not told, since nobody waits any more.
+
+        `options` (`taskd.model.Options`) tells the server how to run the
+        call: `timeout` (there it is run time), `deadline`, `priority`,
+        `on_disconnect`. Its `progress` is not looked at.
+
+        Raises `TypeError` where `args` cannot be written as JSON.
+        """
+        call = Call(
+            Dialect.JSON_RPC,
+            function,
+            Raw(msgspec.json.encode(args)),
+            Raw(b"1"),
+            structs.replace(options or NO_OPTIONS, progress=on_progress is not None),
+        )
+        done = self._link.call(call, on_progress)
+        if timeout is not None:
+            done.addTimeout(timeout, self._reactor, lambda _, seconds: _raise_wait_timeout(function, seconds))
+        return done.addCallback(_result)
+
+    def close(self) -> None:
+        """Drop the connections; calls under way fail.
+
+        Their tasks run on, but for those whose `on_disconnect` is "cancel".
+        """
+        self._link.close()
+
+
+def _raise_wait_timeout(function: str, seconds: float) -> Outcome:
+    raise WaitTimeout(
+        f"{function} has not answered within {seconds:g} s; it was asked to be cancelled", seconds=seconds
+    )
+
+
+def _result(outcome: Outcome) -> Any:
+    if isinstance(outcome, Result):
+        return msgspec.json.decode(outcome.value)
+    raise outcome.exception()

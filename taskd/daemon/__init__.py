@@ -1,0 +1,1 @@
+"""``twistd taskd``: its options, configuration and service."""

@@ -1,0 +1,238 @@
+"""The command line of ``twistd taskd``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from math import inf
+
+from twisted.python import usage
+
+from taskd.net.backpressure import MAX_UNSENT
+from taskd.protocol.framing import MAX_MESSAGE
+from taskd.protocol.session import MAX_OUTSTANDING
+from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
+
+__all__ = ["Options", "memory_size", "worker_bounds"]
+
+WORKERS_PER_CPU = 10
+"""Heavy work mostly waits (for mail servers, databases, disks): the page that
+taskd comes from advises ten processes for each CPU."""
+
+NONE = "none"
+PER_MESSAGE = "per-message"
+
+
+def default_workers() -> int:
+    """Ten for each CPU that this process may use."""
+    return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
+
+
+def worker_bounds(text: str) -> tuple[int, int]:
+    """The least and the most workers that ``MIN:MAX``, or one number, stands for. Raises `ValueError`."""
+    least, colon, most = str(text).partition(":")
+    bounds = (int(least), int(most)) if colon else (int(least), int(least))
+    if not 0 <= bounds[0] <= bounds[1] or bounds[1] < 1:
+        raise ValueError(text)
+    return bounds
+
+
+def _workers(text: str) -> tuple[int, int]:
+    try:
+        return worker_bounds(text)
+    except ValueError:
+        raise usage.UsageError(
+            f"--workers is a number of at least 1, or MIN:MAX with 0 <= MIN <= MAX, not {text!r}"
+        ) from None
+
+
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+
+def memory_size(text: str) -> int:
+    """The bytes that ``500M`` stands for (K, M and G are powers of 1024). Raises `ValueError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = 0 if match is None else int(float(match[1]) * _SIZES[match[2].upper()])
+    if not size:
+        raise ValueError(text)
+    return size
+
+
+def _size(option: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            return memory_size(text)
+        except ValueError:
+            raise usage.UsageError(f"{option} is an amount of memory, as 500M or 2G, not {text!r}") from None
+
+    return convert
+
+
+def _above_zero(option: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < inf:  # nor is NaN
+            raise usage.UsageError(f"{option} is a number of seconds above 0, not {text!r}")
+        return value
+
+    return convert
+
+
+def _number(option: str, kind: type[int] | type[float], minimum: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = -1
+        if not value >= minimum:
+            raise usage.UsageError(f"{option} is a number of at least {minimum:g}, not {text!r}")
+        return value
+
+    return convert
+
+
+class Options(usage.Options):
+    """The command line of ``twistd taskd``; endpoints are Twisted endpoint strings."""
+
+    longdesc = (
+        "Runs the functions of an app module in a pool of processes. They are called over TCP "
+        "(one JSON message, one line) and over websockets, and results are pushed back when they are there."
+    )
+    optParameters = [
+        [
+            "workers",
+            None,
+            None,
+            "Processes: a number, or MIN:MAX to have as many as are needed. Default: ten for each CPU.",
+            _workers,
+        ],
+        [
+            "idle",
+            None,
+            IDLE_SECONDS,
+            "Seconds after which a process above MIN that has nothing to do ends.",
+            _above_zero("--idle"),
+        ],
+        [
+            "timeout",
+            None,
+            None,
+            "Seconds that a task may run for, where its function says nothing else.",
+            _above_zero("--timeout"),
+        ],
+        ["max-tasks", None, None, "Tasks after which a process is replaced.", _number("--max-tasks", int, 1)],
+        [
+            "max-memory",
+            None,
+            None,
+            "Memory, as 500M, above which a process is replaced after its task.",
+            _size("--max-memory"),
+        ],
+        [
+            "hard-memory",
+            None,
+            None,
+            "Memory, as 2G, that a process cannot have more of: its task fails.",
+            _size("--hard-memory"),
+        ],
+        ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
+        ["link", None, PER_MESSAGE, "How the gateway connects to task servers: per-message, or pooled."],
+        [
+            "stop-timeout",
+            None,
+            30.0,
+            "Seconds that running tasks have to end in at a stop.",
+            _number("--stop-timeout", float, 0),
+        ],
+        [
+            "max-message",
+            None,
+            MAX_MESSAGE,
+            "Bytes of the longest message, and of the longest result.",
+            _number("--max-message", int, 64),
+        ],
+        [
+            "max-queue",
+            None,
+            MAX_QUEUE,
+            "Tasks that may wait; past it callers are told 'busy'.",
+            _number("--max-queue", int, 0),
+        ],
+        [
+            "max-outstanding",
+            None,
+            MAX_OUTSTANDING,
+            "Requests of one connection under way at once.",
+            _number("--max-outstanding", int, 1),
+        ],
+        [
+            "max-unsent",
+            None,
+            MAX_UNSENT,
+            "Bytes of replies that a client may leave unread.",
+            _number("--max-unsent", int, 1),
+        ],
+    ]
+    optFlags = [["tracebacks", None, "Send callers the traceback of a task that failed."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
+            self[name] = []
+
+    def opt_app(self, app: str) -> None:
+        """A module, or a file, whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
+        self["app"].append(app)
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where the task server listens, or none; repeatable. Default: tcp:12345:interface=127.0.0.1."""
+        self["listen"].append(endpoint)
+
+    def opt_websocket(self, endpoint: str) -> None:
+        """Where the gateway listens, or none; repeatable. Default: tcp:8080:interface=127.0.0.1."""
+        self["websocket"].append(endpoint)
+
+    def opt_task_server(self, endpoint: str) -> None:
+        """Where the gateway's calls go, a client endpoint string; repeatable. Default: the first --listen."""
+        self["task-server"].append(endpoint)
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Pages that may connect, as https://*.example.com; repeatable. Own and loopback ones always may."""
+        self["allow-origin"].append(origin)
+
+    def postOptions(self) -> None:
+        """Fill in the defaults, and refuse what cannot work together."""
+        self["app"] = self["app"] or ["taskd.apps.mail"]
+        self["workers"] = self["workers"] or (default_workers(), default_workers())
+        self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
+        self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
+        self["link"] = _link(self["link"])
+        if not self["listen"] and not self["websocket"]:
+            raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
+        if self["websocket"] and not self["listen"] and not self["task-server"]:
+            raise usage.UsageError(
+                "--listen none: say with --task-server where the gateway's calls are to go"
+            )
+
+
+def _link(text: str) -> str:
+    if text == PER_MESSAGE:
+        return text
+    from taskd.listeners.gateway import link_kind
+
+    try:
+        return link_kind(text)
+    except ValueError as error:
+        raise usage.UsageError(f"--link: {error}") from None
+
+
+def _endpoints(option: str, given: list[str]) -> list[str]:
+    if NONE not in given:
+        return given
+    if len(given) > 1:
+        raise usage.UsageError(f"{option} none cannot be given along with another {option}")
+    return []

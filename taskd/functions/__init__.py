@@ -1,0 +1,1 @@
+"""What an app registers, and what taskd knows of it: functions, parameters, progress, stops."""

@@ -1,0 +1,1 @@
+"""What listens: the task server's port and the websocket gateway."""

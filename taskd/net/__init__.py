@@ -1,0 +1,1 @@
+"""Sockets, transports, endpoints and timers: Twisted, adapted."""

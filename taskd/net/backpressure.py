@@ -1,0 +1,166 @@
+"""Replies on their way to a reader that may be slow."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
+
+__all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
+
+MAX_UNSENT = 1024 * 1024
+"""Bytes of replies that a client may leave unread before the server stops reading from it."""
+
+STALL_GRACE = 60.0
+"""Seconds without progress after which such a client is given up: longer than
+a laptop's wireless takes to come back, short enough to free what it holds."""
+
+SLICE = 65536
+"""Bytes given to the transport at once; the transport asks for more when it has sent about as much."""
+
+
+@implementer(IPushProducer)
+class ReplySender:
+    """Holds what the peer has not read yet, and knows when it is too much.
+
+    `write` passes bytes on; it is called only while `transport` keeps up.
+    `on_change` is called when `full` may have changed, or when everything is
+    sent. `on_stalled` is called when a reader for whom it is too much, or whose
+    connection is about to be closed, has taken nothing for `grace` seconds.
+    Bytes are cut into slices of `SLICE`, unless `whole`: then each `send` is
+    one message that must not be cut.
+
+    Registers itself as the transport's producer: nobody else may. After
+    `close` it keeps no reference to its owner.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_grace",
+        "_limit",
+        "_on_change",
+        "_on_stalled",
+        "_size",
+        "_slice",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_write",
+        "congested",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        transport: IConsumer,
+        write: Callable[[bytes], None],
+        on_change: Callable[[], None],
+        on_stalled: Callable[[], None],
+        *,
+        limit: int = MAX_UNSENT,
+        grace: float = STALL_GRACE,
+        whole: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._transport = transport
+        self._write = write
+        self._on_change = on_change
+        self._on_stalled = on_stalled
+        self._limit = limit
+        self._grace = grace
+        self._slice = sys.maxsize if whole else SLICE
+        # None until it is needed: an empty deque has 760 bytes, and most readers are never slow.
+        self._unsent: deque[bytes | memoryview] | None = None
+        self._size = 0
+        self._timer: IDelayedCall | None = None
+        self.congested = False
+        transport.registerProducer(self, True)
+
+    @property
+    def full(self) -> bool:
+        """Whether more is unsent than the peer may leave unread."""
+        return self._size > self._limit
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything is in the transport's hands."""
+        return not self._unsent
+
+    def send(self, data: bytes) -> None:
+        """Send these bytes, now or when the peer has read what was before them."""
+        if not self.congested and len(data) <= self._slice:
+            self._write(data)
+            return
+        if self._unsent is None:
+            self._unsent = deque()
+        self._unsent.append(data if len(data) <= self._slice else memoryview(data))
+        self._size += len(data)
+        if not self.congested:
+            self._send_more()
+        self._watch()
+
+    def end(self) -> None:
+        """Everything is in the transport's hands, and it is about to close.
+
+        Where the reader does not take that within `grace` either, it is stalled.
+        """
+        self._transport.unregisterProducer()
+        # `taskd.net.server_transport` says whether the kernel has it all; Twisted's transports do not.
+        if self._timer is None and not getattr(self._transport, "flushed", False):
+            self._timer = self._clock.callLater(self._grace, self._stalled)
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._unsent = None
+        self._size = 0
+        self._on_change = self._on_stalled = _nothing
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_more(self) -> None:
+        while self._unsent and not self.congested:
+            data = self._unsent.popleft()
+            if len(data) > self._slice:
+                self._unsent.appendleft(data[self._slice :])
+                data = data[: self._slice]
+            self._size -= len(data)
+            self._write(bytes(data))
+
+    def _watch(self) -> None:
+        """Have the timer run while, and only while, too much is unsent."""
+        if self.full and self._timer is None:
+            self._timer = self._clock.callLater(self._grace, self._stalled)
+        elif not self.full and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stalled(self) -> None:
+        self._timer = None
+        self._on_stalled()
+
+    # --- IPushProducer, called by the transport ---
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self.congested = True
+
+    def resumeProducing(self) -> None:
+        """The transport has sent what it held."""
+        self.congested = False
+        if self._timer is not None:
+            self._timer.reset(self._grace)
+        self._send_more()
+        self._watch()
+        self._on_change()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self.close()
+
+
+def _nothing() -> None:
+    """What a closed sender has to tell."""

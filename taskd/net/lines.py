@@ -1,0 +1,63 @@
+"""Twisted's `LineReceiver` with a buffer that is linear in what it receives.
+
+The original searches its whole buffer anew for each piece of a long line
+(twisted/twisted#6357): ten megabytes in small segments cost it minutes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.protocols.basic import LineReceiver
+
+from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
+
+__all__ = ["LinearLineReceiver"]
+
+
+class LinearLineReceiver(LineReceiver):
+    """A `LineReceiver` for Text framing: lines end in LF, and CRs before it are dropped.
+
+    Override `lines_received` to get all the lines of one read together, or
+    `lineReceived` as ever. For a line over `MAX_LENGTH` bytes (with its LF)
+    `lineLengthExceeded` is called, once; nothing after it is delivered.
+    There is no raw mode: Text has none.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_MESSAGE
+    transport: Any  # of TCP, unix or TLS: no interface of Twisted has all that they share
+    _splitter: LineSplitter | None = None
+
+    def connectionMade(self) -> None:
+        """Begin with an empty buffer, and the limit as it now is."""
+        self._splitter = LineSplitter(self.MAX_LENGTH)
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes have come of a line whose end has not."""
+        return self._splitter.unfinished if self._splitter is not None else 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """Cut `data` into lines and deliver them."""
+        if self._splitter is None:
+            return
+        try:
+            lines = self._splitter.receive(data)
+        except LineTooLong as error:
+            self._splitter = None
+            if error.lines:
+                self.lines_received(error.lines)
+            self.lineLengthExceeded(data)
+        else:
+            if lines:
+                self.lines_received(lines)
+
+    def lines_received(self, lines: list[bytes]) -> None:
+        """All the lines that one read completed, in order."""
+        for line in lines:
+            self.lineReceived(line)
+
+    def setRawMode(self) -> None:
+        """Refused: Text framing has no raw mode."""
+        raise NotImplementedError("Text framing has no raw mode")

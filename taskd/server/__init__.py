@@ -1,0 +1,1 @@
+"""The task server: tasks from their acceptance to their outcome."""

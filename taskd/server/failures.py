@@ -1,0 +1,75 @@
+"""What callers are told of a job that has not simply ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskd.errors import Cancelled, TimedOut, WorkerLost
+from taskd.model import Failure
+from taskd.pool.exits import LostWorker, signal_name
+from taskd.server.task import Job
+
+__all__ = ["cancelled_waiting", "deadline_over", "stopped", "worker_lost"]
+
+
+def deadline_over(job: Job) -> Failure:
+    """It was not started before its deadline."""
+    seconds = job.call.options.deadline
+    return Failure.of(
+        TimedOut(
+            f"{job.call.function} was not started within its deadline of {seconds:g} s",
+            limit="deadline",
+            seconds=seconds,
+        )
+    )
+
+
+def cancelled_waiting(job: Job) -> Failure:
+    """It was cancelled before it was started."""
+    return Failure.of(Cancelled(f"{job.call.function} was cancelled before it was started", was="waiting"))
+
+
+def stopped(job: Job, now: float, *, killed: bool) -> Failure:
+    """It was stopped while it ran: by its time limit, or by who cancelled it."""
+    stop = job.stop
+    assert stop is not None
+    how = "its process was killed" if killed else "it has ended"
+    if stop.reason == "timeout":
+        return Failure.of(
+            TimedOut(
+                f"{job.call.function} ran over its time limit of {job.limit:g} s: {how}",
+                limit="timeout",
+                seconds=job.limit,
+                ran=round(now - job.started, 3),
+                killed=killed,
+            )
+        )
+    after = round(now - stop.since, 3)
+    return Failure.of(
+        Cancelled(
+            f"{job.call.function} was cancelled while it ran: {how} after {after:g} s",
+            was="running",
+            stopped_after=after,
+            killed=killed,
+        )
+    )
+
+
+def worker_lost(job: Job, lost: LostWorker, now: float) -> Failure:
+    """The process has ended under it."""
+    data: dict[str, Any] = {"seconds": round(now - job.started, 3)}
+    if lost.code is not None and lost.code < 0:
+        data["signal"] = signal_name(-lost.code)
+    elif lost.code is not None:
+        data["status"] = lost.code
+    if lost.reason:
+        data["reason"] = lost.reason
+    if lost.peak_kib is not None:
+        data["peak_memory_kib"] = lost.peak_kib
+    if lost.out_of_memory is not None:
+        data["out_of_memory"] = lost.out_of_memory
+    if lost.stack:
+        data["stack"] = list(lost.stack)
+    return Failure.of(
+        WorkerLost(f"the worker process ended under {job.call.function}: {lost.describe()}", **data)
+    )

@@ -1,0 +1,159 @@
+"""What `taskd.status` answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from taskd import __version__
+from taskd.pool.pool import Pool
+from taskd.scheduler import FunctionStats, Scheduler
+from taskd.scheduler.workers import WorkerView
+from taskd.server.task import Job
+
+__all__ = ["Counts", "FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker: its process, what it does (`function` where it has a job), and for how many seconds.
+
+    `jobs` counts those that it has been given and that have not ended;
+    `stopping` says why the one that it runs is being stopped; `memory_kib` is
+    what it has resident; `generation` counts how often the app was loaded.
+    """
+
+    number: int
+    pid: int | None
+    state: str
+    seconds: float
+    function: str | None
+    job: int | None
+    jobs: int
+    stopping: str | None
+    done: int
+    generation: int
+    memory_kib: int | None
+
+
+class FunctionStatus(msgspec.Struct, frozen=True):
+    """What has been seen of one function; times are in seconds.
+
+    `short`: it is known to be, and several of its calls may be given to a worker at once.
+    """
+
+    name: str
+    done: int
+    failed: int
+    lost: int
+    timed_out: int
+    cancelled: int
+    mean: float
+    longest: float
+    short: bool
+    timeout: float | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the server began."""
+
+    done: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    lost: int = 0
+    refused: int = 0
+    called_back: int = 0
+    workers_started: int = 0
+    workers_replaced: int = 0
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """The whole answer. `uptime` and `oldest_waiting` are in seconds, `waiting` and `running` count tasks."""
+
+    name: str
+    version: str
+    uptime: float
+    stopping: bool
+    generation: int
+    reloading: bool
+    connections: int
+    waiting: int
+    oldest_waiting: float | None
+    running: int
+    max_queue: int
+    min_workers: int
+    max_workers: int
+    counts: Counts
+    workers: list[WorkerStatus]
+    functions: list[FunctionStatus]
+
+
+def worker_status(worker: WorkerView[Job], pool: Pool, now: float) -> WorkerStatus:
+    """What one worker is doing."""
+    running = worker.first
+    if len(worker.jobs) > 1:
+        running = worker.jobs.get(pool.begun(worker.number), running)
+    return WorkerStatus(
+        number=worker.number,
+        pid=pool.pid(worker.number),
+        state=worker.state.name.lower(),
+        seconds=round(now - worker.since, 3),
+        function=running.stats.name if running is not None else None,
+        job=running.number if running is not None else None,
+        jobs=len(worker.jobs),
+        stopping=running.stop.reason if running is not None and running.stop is not None else None,
+        done=worker.done,
+        generation=worker.generation,
+        memory_kib=pool.memory_kib(worker.number),
+    )
+
+
+def function_status(stats: FunctionStats) -> FunctionStatus:
+    """What has been seen of one function."""
+    return FunctionStatus(
+        name=stats.name,
+        done=stats.done,
+        failed=stats.failed,
+        lost=stats.lost,
+        timed_out=stats.timed_out,
+        cancelled=stats.cancelled,
+        mean=round(stats.mean, 6),
+        longest=round(stats.longest, 6),
+        short=stats.is_short,
+        timeout=stats.timeout,
+    )
+
+
+def _has_run(stats: FunctionStats) -> bool:
+    return bool(stats.done or stats.failed or stats.lost or stats.timed_out or stats.cancelled)
+
+
+def server_status(
+    scheduler: Scheduler[Job], pool: Pool | None, now: float, counts: Counts, **more: Any
+) -> ServerStatus:
+    """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
+    oldest = scheduler.oldest
+    return ServerStatus(
+        version=__version__,
+        generation=scheduler.generation,
+        waiting=scheduler.waiting,
+        oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
+        running=scheduler.running,
+        max_queue=scheduler.config.max_queue,
+        min_workers=scheduler.config.min_workers,
+        max_workers=scheduler.config.max_workers,
+        counts=counts,
+        workers=[
+            worker_status(worker, pool, now)
+            for _, worker in sorted(scheduler.workers.items())
+            if pool is not None
+        ],
+        functions=[
+            function_status(stats) for _, stats in sorted(scheduler.functions.items()) if _has_run(stats)
+        ],
+        **more,
+    )

@@ -1,0 +1,84 @@
+"""For the tests of programs that use taskd: a client without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from taskd.client.link import OnProgress
+from taskd.errors import MethodNotFound, TaskFailed
+from taskd.functions.registry import Registry, registry, report_progress_to, wire_name
+from taskd.model import Options, Progress
+
+__all__ = ["MemoryTaskClient"]
+
+
+class MemoryTaskClient:
+    """Has the interface of `taskd.client.TaskClient`, and runs the functions right here.
+
+    Arguments and results go through JSON, and arguments are checked, as by a
+    real server; errors are the same exceptions. There is no pool: a call
+    blocks until its function returns; `timeout` and `options` are not looked at.
+    `functions` is what can be called; by default all that is imported.
+    """
+
+    def __init__(self, functions: Registry = registry) -> None:
+        self._functions = functions
+
+    def call(
+        self,
+        function: str,
+        /,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        **args: Any,
+    ) -> Deferred[Any]:
+        """Call `function`, as `TaskClient.call` does."""
+        named = {wire_name(name): value for name, value in args.items()}
+        return self.request(function, named, on_progress=on_progress, timeout=timeout)
+
+    def request(
+        self,
+        function: str,
+        args: Mapping[str, Any] | Sequence[Any] = (),
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+        options: Options | None = None,
+    ) -> Deferred[Any]:
+        """Call `function`, as `TaskClient.request` does."""
+        return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
+        if function not in self._functions:
+            raise MethodNotFound(f"no such function: {function}")
+        task = self._functions[function]
+        positional, named = task.parameters.bind(Raw(args))
+
+        def report(done: float, total: float | None, message: str | None) -> None:
+            if on_progress is not None:
+                on_progress(Progress(done, total, message))
+
+        report_progress_to(report)
+        try:
+            result = task.function(*positional, **named)
+            if task.is_async:
+                # In a thread, since the reactor of the caller may be an asyncio loop.
+                with ThreadPoolExecutor(1) as thread:
+                    result = thread.submit(asyncio.run, result).result()
+            return msgspec.json.decode(msgspec.json.encode(result))
+        except Exception as error:
+            name = type(error).__qualname__
+            raise TaskFailed(f"{name}: {error}", type=name, message=str(error)) from error
+        finally:
+            report_progress_to(None)

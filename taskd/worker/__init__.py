@@ -1,0 +1,1 @@
+"""What runs in the fork server and in workers. Nothing here imports Twisted."""

@@ -1,0 +1,89 @@
+"""Importing the app modules that `--app` names."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+
+from taskd.functions.registry import Registry
+
+__all__ = ["AppError", "check_hard_memory", "load_apps"]
+
+
+class AppError(Exception):
+    """An app cannot be used; the text says why, with the app's own traceback."""
+
+
+def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
+    """Import each of `apps`, a module's name or the path of a file.
+
+    `directory` becomes importable, and so does the directory of a file, ahead
+    of everything else, as for a script. What they register is checked. Raises
+    `AppError` where an app cannot be imported or nothing is registered.
+    """
+    sys.path.insert(0, directory)
+    for app in apps:
+        try:
+            _import(app, directory)
+        except AppError:
+            raise
+        except BaseException as error:  # an app that calls sys.exit() must not end in silence
+            raise AppError(_explain(app, directory, error)) from error
+    if not len(registry):
+        named = ", ".join(apps)
+        raise AppError(f"--app {named}: no task is registered there; mark a function with @task")
+    try:
+        registry.compile()
+    except TypeError as error:
+        raise AppError(str(error)) from error
+
+
+def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
+    """Raise `AppError` where this process has already what a worker of it may have, in bytes; None for any.
+
+    A limit like that would have every task fail. What counts is ``VmData``,
+    as for the limit itself (RLIMIT_DATA; proc(5), getrlimit(2)).
+    """
+    if limit is None:
+        return
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    used = int(line.split()[1]) * 1024
+    if used >= limit:
+        raise AppError(
+            f"--hard-memory: {limit} bytes are too few: with the app imported a process has {used} already"
+        )
+
+
+def _import(app: str, directory: str) -> None:
+    if not app.endswith(".py") and "/" not in app:
+        importlib.import_module(app)
+        return
+    path = Path(directory, app)
+    if not path.is_file():
+        raise AppError(f"--app {app}: there is no such file ({path})")
+    if not path.stem.isidentifier():
+        raise AppError(f"--app {app}: {path.stem!r} cannot be a module's name")
+    sys.path.insert(0, str(path.parent))
+    module = importlib.import_module(path.stem)
+    origin = getattr(module, "__file__", None)
+    if origin is None or not path.samefile(origin):
+        raise AppError(
+            f"--app {app}: a module {path.stem!r} is there already ({module}); give the file another name"
+        )
+
+
+def _explain(app: str, directory: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in (app, app.partition(".")[0]):
+        return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
+    frame = error.__traceback__
+    # From the app's own first line: what imports it is of no interest.
+    while frame is not None and _is_importing(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    trace = "".join(traceback.format_exception(type(error), error, frame))
+    return f"--app {app} cannot be imported:\n{trace}"
+
+
+def _is_importing(filename: str) -> bool:
+    return filename == __file__ or filename == importlib.__file__ or filename.startswith("<frozen importlib")

@@ -1,0 +1,281 @@
+"""The private messages between the daemon, the fork server and the workers.
+
+Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
+that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
+comes back; `Config` and `ToForkServer` go to the fork server, `FromForkServer`
+comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
+worker's end of its channel, and the one that becomes its stdout and stderr.
+
+Beside these there is the board: memory that the daemon and all workers of a
+fork server share, with one number for each worker, in which it writes the job
+that it begins. So the daemon knows what a worker had begun, whatever becomes
+of it, and need not be told.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from taskd.functions.registry import FunctionInfo
+
+__all__ = [
+    "BOARD",
+    "CONTROL",
+    "MAX_LINE",
+    "NULL",
+    "POKE",
+    "PROGRESS",
+    "SHORT",
+    "CallBack",
+    "Config",
+    "Done",
+    "Exited",
+    "Failed",
+    "Fork",
+    "Forked",
+    "FromForkServer",
+    "FromWorker",
+    "Interrupt",
+    "LoadFailed",
+    "Loaded",
+    "Ready",
+    "Reported",
+    "Returned",
+    "Run",
+    "Signal",
+    "Stopped",
+    "ToForkServer",
+    "ToWorker",
+    "WholeLines",
+    "decode_config",
+    "decode_from_fork_server",
+    "decode_from_worker",
+    "decode_to_fork_server",
+    "decode_to_worker",
+    "encode",
+    "encode_all",
+]
+
+CONTROL = 3
+"""The descriptor at which the fork server finds its control socket."""
+
+BOARD = 4
+"""The descriptor at which the fork server finds the board."""
+
+POKE = 23
+"""SIGURG: has a worker look at its channel while a function runs. It is ignored where
+nobody handles it, and hardly a program uses it (Go interrupts its threads by it, for
+the same reasons)."""
+
+MAX_LINE = 2**31
+"""Bytes: both ends are ours, and what they pass on was limited where it came in."""
+
+NULL = Raw(b"null")
+
+
+PROGRESS = 1
+"""A flag of `Run`: somebody wants to hear how far it is."""
+
+SHORT = 2
+"""A flag of `Run`: the function is known to be short; its process title is not worth setting."""
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
+    """Run a function. `attempt` counts how often the job has been given to a worker.
+
+    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
+    """
+
+    job: int
+    attempt: int
+    function: str
+    args: Raw
+    flags: int
+
+
+class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
+    """Interrupt the function of this job, in this attempt; or return the job where it has not begun.
+
+    `cancelled`: whether because it was cancelled, or else because its time is over.
+    """
+
+    job: int
+    attempt: int
+    cancelled: bool
+
+
+class CallBack(msgspec.Struct, frozen=True, array_like=True, tag="call-back"):
+    """Return every job that has not begun."""
+
+
+ToWorker: TypeAlias = Run | Interrupt | CallBack
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
+    """The worker's start hooks have run."""
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
+    """The function returned. `output`: it wrote what may still be in the pipe."""
+
+    job: int
+    seconds: float
+    output: bool
+    value: Raw
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """The function could not be called, or raised, or returned what is no JSON.
+
+    `traceback` is for the log; None where the caller's arguments were at fault.
+    `data` is `NULL` for none. `leaving`: the worker is not to be used any more.
+    """
+
+    job: int
+    seconds: float
+    output: bool
+    code: int
+    message: str
+    data: Raw
+    traceback: str | None
+    leaving: bool = False
+
+
+class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
+    """The function has ended after it was interrupted. `traceback` where its cleaning up raised."""
+
+    job: int
+    seconds: float
+    output: bool
+    traceback: str | None
+
+
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
+    """These jobs have not begun, and will not."""
+
+    jobs: list[int]
+
+
+class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
+    """How far the function is."""
+
+    job: int
+    done: int | float
+    total: int | float | None
+    message: str | None
+
+
+FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the fork server and its workers need to know.
+
+    `apps` are modules or file paths, `directory` is importable, `name` is
+    shown in process titles, `max_result` is in bytes of JSON, `hard_memory` in
+    bytes of a worker's private writable memory, None for no limit.
+    """
+
+    apps: list[str]
+    directory: str
+    name: str
+    max_result: int
+    tracebacks: bool
+    hard_memory: int | None = None
+
+
+class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
+    """Fork workers one right after the other: the number of each, and its place on the board."""
+
+    workers: list[tuple[int, int]]
+
+
+class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
+    """Send `signal` to worker `number`, if it still is: to its process alone, or to its whole group."""
+
+    number: int
+    signal: int
+    group: bool
+
+
+ToForkServer: TypeAlias = Fork | Signal
+
+
+class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
+    """The app is imported."""
+
+    functions: list[FunctionInfo]
+
+
+class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):
+    """The app cannot be imported; `reason` has the traceback."""
+
+    reason: str
+
+
+class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):
+    """Worker `number` is process `pid`; None where fork failed, for `reason`."""
+
+    number: int
+    pid: int | None
+    reason: str = ""
+
+
+class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
+    """Worker `number` has ended: `code` is its exit status, or minus the signal.
+
+    `peak_kib` is the most memory it had resident, in KiB. `out_of_memory`
+    tells, for SIGKILL, whether the kernel sent it for lack of memory; None
+    where that cannot be known.
+    """
+
+    number: int
+    code: int
+    peak_kib: int
+    out_of_memory: bool | None = None
+
+
+FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
+
+_encoder = msgspec.json.Encoder()
+decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines
+decode_from_worker = msgspec.json.Decoder(FromWorker).decode_lines
+decode_config = msgspec.json.Decoder(Config).decode
+decode_to_fork_server = msgspec.json.Decoder(ToForkServer).decode
+decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
+
+
+def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | Config) -> bytes:
+    """One message as one line, LF included."""
+    return _encoder.encode(message) + b"\n"
+
+
+encode_all = _encoder.encode_lines
+"""Several messages, each as one line."""
+
+
+class WholeLines:
+    """Cuts a stream of bytes behind the last LF that has come: what is before it can be decoded at once."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def receive(self, data: bytes) -> bytes:
+        """The whole lines that are there with `data`; b"" for none. Linear in what is received."""
+        end = data.rfind(b"\n") + 1
+        rest = self._rest
+        if not end:
+            rest += data
+            return b""
+        whole = data if end == len(data) else data[:end]
+        if rest:
+            whole = bytes(rest) + whole
+            self._rest = rest = bytearray()
+        if end < len(data):
+            rest += data[end:]
+        return whole

@@ -1,0 +1,111 @@
+"""How far the running task is, told to the daemon at a bounded rate."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import time
+from _thread import allocate_lock
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from taskd.worker.messages import Reported
+
+if TYPE_CHECKING:
+    from threading import Condition
+
+__all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
+
+PROGRESS_INTERVAL = 0.05
+"""Seconds between two reports of a task: 20 a second look smooth to a person."""
+
+MAX_TEXT = 16_384
+"""Characters kept of an exception's message, of a traceback and of a report's
+text: more than anybody reads, and far below the longest message."""
+
+
+class ProgressReporter:
+    """Sends the progress of the running task, at most every `PROGRESS_INTERVAL`.
+
+    A report that comes too soon is kept, and the next one replaces it. A
+    thread, started when first needed, sends what is kept when its time has
+    come, since the task itself may not report again for minutes.
+    """
+
+    def __init__(self, send: Callable[[Reported], None]) -> None:
+        self._send = send
+        self._lock = allocate_lock()
+        self._wake: Condition | None = None
+        self._job: int | None = None
+        self._kept: Reported | None = None
+        self._next_at = 0.0
+
+    def begin(self, job: int) -> None:
+        """The reports are of `job` from now on."""
+        self._job = job
+        self._next_at = 0.0
+
+    def end(self) -> None:
+        """The job is over: what is kept goes out now, and nothing after it."""
+        with self._lock:
+            if self._kept is not None:
+                self._send(self._kept)
+            self._kept = self._job = None
+
+    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
+        if message is not None and not isinstance(message, str):
+            raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
+        done = _number(done)
+        total = None if total is None else _number(total)
+        message = None if message is None else encodable(message[:MAX_TEXT])
+        with self._lock:
+            if self._job is None:
+                return
+            report = Reported(self._job, done, total, message)
+            now = time.monotonic()
+            if now >= self._next_at:
+                self._kept = None
+                self._next_at = now + PROGRESS_INTERVAL
+                self._send(report)
+                return
+            self._kept = report
+            if self._wake is None:
+                # Only here: `threading` costs each process that is forked with it 0.4 MiB.
+                from threading import Condition, Thread
+
+                self._wake = Condition(self._lock)
+                Thread(target=self._send_kept, args=(self._wake,), name="progress", daemon=True).start()
+            self._wake.notify()
+
+    def _send_kept(self, wake: Condition) -> None:
+        with wake:
+            while True:
+                if self._kept is None:
+                    wake.wait()
+                elif (left := self._next_at - time.monotonic()) > 0:
+                    wake.wait(left)
+                else:
+                    self._next_at = time.monotonic() + PROGRESS_INTERVAL
+                    self._send(self._kept)
+                    self._kept = None
+
+
+def _number(value: Any) -> int | float:
+    """A number of any library as one that JSON has. Raises `TypeError` or `ValueError` for what is none."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"progress is told in numbers, not in {type(value).__name__}")
+    if isinstance(value, numbers.Integral) and -(2**53) < int(value) < 2**53:
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"progress is told in finite numbers, not in {number}")
+    return number
+
+
+def encodable(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,183 @@
+"""The command line of `twistd taskd`, and the service that it describes."""
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.daemon.options import WORKERS_PER_CPU, Options, memory_size, worker_bounds
+from taskd.daemon.service import ServiceConfig
+
+
+def parsed(*arguments):
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+def described(*arguments, directory="/srv"):
+    return ServiceConfig.of(parsed(*arguments), directory)
+
+
+class BoundsTests(SynchronousTestCase):
+    def test_one_number_is_both_bounds(self):
+        for text, bounds in ("1", (1, 1)), ("20", (20, 20)), (" 3 ", (3, 3)):
+            self.assertEqual(worker_bounds(text), bounds)
+
+    def test_two_numbers_are_the_least_and_the_most(self):
+        for text, bounds in ("0:1", (0, 1)), ("2:8", (2, 8)), ("3:3", (3, 3)):
+            self.assertEqual(worker_bounds(text), bounds)
+
+    def test_everything_else_is_refused(self):
+        for text in "0", "-1", "", ":", "1:", ":1", "3:2", "0:0", "-1:2", "1:2:3", "1.5", "x", "1-2", "inf":
+            self.assertRaises(ValueError, worker_bounds, text)
+
+    @given(st.integers(0, 10_000), st.integers(1, 10_000))
+    def test_any_bounds_that_make_sense_are_read(self, least, most):
+        if least <= most:
+            self.assertEqual(worker_bounds(f"{least}:{most}"), (least, most))
+        else:
+            self.assertRaises(ValueError, worker_bounds, f"{least}:{most}")
+
+
+class SizeTests(SynchronousTestCase):
+    def test_amounts_of_memory_are_read(self):
+        for text, size in (
+            ("1", 1),
+            ("1048576", 1024**2),
+            ("1048576K", 1024**3),
+            ("500M", 500 * 1024**2),
+            ("500MB", 500 * 1024**2),
+            ("500mib", 500 * 1024**2),
+            ("2G", 2 * 1024**3),
+            ("1.5g", 1536 * 1024**2),
+            (" 2k ", 2048),
+            ("3B", 3),
+        ):
+            self.assertEqual(memory_size(text), size, text)
+
+    def test_everything_else_is_refused(self):
+        for text in (
+            "",
+            "0",
+            "0M",
+            "0.0G",
+            "0.5",
+            "-1",
+            "1T",
+            "M",
+            "1,5G",
+            "1.G",
+            ".5G",
+            "1 M",
+            "inf",
+            "nan",
+            "1e3",
+        ):
+            self.assertRaises(ValueError, memory_size, text)
+
+
+class OptionsTests(SynchronousTestCase):
+    def test_without_any_there_are_sensible_defaults(self):
+        options = parsed()
+        cpus = len(os.sched_getaffinity(0))
+        self.assertEqual(options["workers"], (WORKERS_PER_CPU * cpus, WORKERS_PER_CPU * cpus))
+        self.assertEqual(options["app"], ["taskd.apps.mail"])
+        self.assertEqual(options["listen"], ["tcp:12345:interface=127.0.0.1"])
+        self.assertEqual(options["websocket"], ["tcp:8080:interface=127.0.0.1"])
+        for name in "timeout", "max-tasks", "max-memory", "hard-memory":
+            self.assertIsNone(options[name])
+        self.assertEqual(
+            (options["idle"], options["stop-timeout"], options["link"]), (60.0, 30.0, "per-message")
+        )
+
+    def test_what_is_given_is_taken(self):
+        options = parsed(
+            *("--workers", "2:8", "--idle", "5", "--timeout", "1.5", "--max-tasks", "100"),
+            *("--max-memory", "500M", "--hard-memory", "2G", "--stop-timeout", "0", "--max-queue", "0"),
+        )
+        self.assertEqual((options["workers"], options["idle"], options["timeout"]), ((2, 8), 5.0, 1.5))
+        self.assertEqual((options["max-tasks"], options["max-queue"], options["stop-timeout"]), (100, 0, 0.0))
+        self.assertEqual((options["max-memory"], options["hard-memory"]), (500 * 1024**2, 2 * 1024**3))
+
+    def test_what_makes_no_sense_is_refused_by_the_name_of_its_option(self):
+        for option, values in {
+            "--workers": ["0", "x", "3:2", "0:0", "-1"],
+            "--idle": ["0", "-1", "nan", "inf", "x"],
+            "--timeout": ["0", "-1", "nan", "inf", "x", ""],
+            "--max-tasks": ["0", "-1", "1.5", "x"],
+            "--max-memory": ["0", "x", "5T", "-1", ""],
+            "--hard-memory": ["0", "x", "5T", "0.5"],
+            "--stop-timeout": ["-1", "nan", "x"],
+            "--max-message": ["63", "x"],
+            "--max-queue": ["-1", "x", "1.5"],
+            "--max-outstanding": ["0"],
+            "--max-unsent": ["0"],
+            "--link": ["x", "pooled:x"],
+        }.items():
+            for value in values:
+                error = self.assertRaises(usage.UsageError, parsed, option, value)
+                self.assertIn(option, str(error))
+
+    def test_an_option_that_is_not_there_is_refused(self):
+        self.assertRaises(usage.UsageError, parsed, "--nope")
+        self.assertRaises(usage.UsageError, parsed, "argument")
+
+    def test_what_may_come_again_is_collected(self):
+        options = parsed(
+            *("--app", "a", "--app", "b.py", "--listen", "tcp:1", "--listen", "unix:x"),
+            *("--websocket", "tcp:2", "--task-server", "tcp:h:3", "--allow-origin", "https://x"),
+        )
+        self.assertEqual((options["app"], options["listen"]), (["a", "b.py"], ["tcp:1", "unix:x"]))
+        self.assertEqual((options["websocket"], options["task-server"]), (["tcp:2"], ["tcp:h:3"]))
+        self.assertEqual(options["allow-origin"], ["https://x"])
+
+    def test_either_part_can_be_left_out_and_not_both(self):
+        self.assertEqual(parsed("--listen", "none", "--task-server", "tcp:h:1")["listen"], [])
+        self.assertEqual(parsed("--websocket", "none")["websocket"], [])
+        for wrong in (
+            ["--listen", "none", "--websocket", "none"],
+            ["--listen", "none"],
+            ["--listen", "none", "--listen", "tcp:1"],
+            ["--websocket", "none", "--websocket", "none"],
+        ):
+            self.assertRaises(usage.UsageError, parsed, *wrong)
+
+    def test_a_pooled_link_is_known(self):
+        self.assertEqual(parsed("--link", "pooled")["link"], "pooled")
+
+
+class ServiceConfigTests(SynchronousTestCase):
+    def test_the_server_is_as_the_options_say(self):
+        config = described(
+            *("--workers", "2:8", "--idle", "5", "--timeout", "1.5", "--max-tasks", "100", "--name", "N"),
+            *("--max-memory", "500M", "--hard-memory", "2G", "--max-queue", "7", "--tracebacks"),
+        )
+        server, scheduler, pool = config.server, config.server.scheduler, config.server.pool
+        self.assertEqual((scheduler.min_workers, scheduler.max_workers, pool.max_workers), (2, 8, 8))
+        self.assertEqual((scheduler.idle_seconds, scheduler.max_tasks, scheduler.max_queue), (5.0, 100, 7))
+        self.assertEqual(scheduler.processors, len(os.sched_getaffinity(0)))
+        self.assertEqual((server.timeout, server.max_memory), (1.5, 500 * 1024))
+        self.assertEqual((pool.config.hard_memory, pool.config.name), (2 * 1024**3, "N"))
+        self.assertIs(pool.config.tracebacks, True)
+
+    def test_without_limits_there_are_none(self):
+        server = described().server
+        self.assertEqual((server.timeout, server.max_memory, server.pool.config.hard_memory), (None,) * 3)
+
+    def test_files_are_found_from_where_it_was_started_and_modules_by_their_names(self):
+        apps = described(
+            "--app", "a.b", "--app", "c.py", "--app", "d/e", "--app", "/f.py"
+        ).server.pool.config.apps
+        self.assertEqual(apps, ["a.b", "/srv/c.py", "/srv/d/e", "/f.py"])
+
+    def test_there_is_a_gateway_where_there_is_a_websocket(self):
+        self.assertIsNone(described("--websocket", "none").gateway)
+        gateway = described("--task-server", "tcp:h:1", "--allow-origin", "https://x").gateway
+        self.assertEqual((gateway.task_servers, gateway.allow_origins), (["tcp:h:1"], ["https://x"]))
+
+    def test_the_limits_of_connections_are_as_the_options_say(self):
+        limits = described("--max-message", "64", "--max-outstanding", "2", "--max-unsent", "3").limits
+        self.assertEqual((limits.max_message, limits.max_outstanding, limits.max_unsent), (64, 2, 3))

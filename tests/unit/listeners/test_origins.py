@@ -1,0 +1,167 @@
+"""Which pages may open a websocket; and what every websocket of the gateway is set to."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.listeners.gateway import Gateway, GatewayConfig, is_allowed_origin
+
+HOST = "tasks.example.org:8080"
+
+
+def allowed(origin, host=HOST, patterns=()):
+    return is_allowed_origin(origin, host, patterns)
+
+
+class OwnOriginTests(SynchronousTestCase):
+    def test_a_page_of_the_same_host_and_port_may_connect(self):
+        self.assertTrue(allowed("http://tasks.example.org:8080"))
+        self.assertTrue(allowed("https://tasks.example.org:8080"))
+
+    def test_host_names_are_compared_as_dns_does(self):
+        self.assertTrue(allowed("http://TASKS.example.ORG:8080"))
+        self.assertTrue(allowed("http://tasks.example.org:8080", "Tasks.Example.org:8080"))
+
+    def test_the_port_of_the_scheme_is_meant_where_none_is_named(self):
+        self.assertTrue(allowed("http://tasks.example.org", "tasks.example.org"))
+        self.assertTrue(allowed("http://tasks.example.org:80", "tasks.example.org"))
+        self.assertTrue(allowed("https://tasks.example.org", "tasks.example.org"))
+        self.assertTrue(allowed("https://tasks.example.org", "tasks.example.org:443"))
+        self.assertFalse(allowed("http://tasks.example.org", "tasks.example.org:443"))
+        self.assertFalse(allowed("https://tasks.example.org:8080", "tasks.example.org"))
+
+    def test_an_ipv6_address_is_a_host_too(self):
+        self.assertTrue(allowed("http://[2001:db8::1]:8080", "[2001:db8::1]:8080"))
+        self.assertFalse(allowed("http://[2001:db8::2]:8080", "[2001:db8::1]:8080"))
+
+    def test_another_host_or_port_may_not(self):
+        for origin in (
+            "http://tasks.example.org",
+            "http://tasks.example.org:8081",
+            "http://example.org:8080",
+            "http://tasks.example.org.evil.example:8080",
+            "http://eviltasks.example.org:8080",
+            "http://user@evil.example:8080",
+            "http://tasks.example.org:8080@evil.example",
+        ):
+            self.assertFalse(allowed(origin), origin)
+
+    def test_a_scheme_that_is_none_of_the_webs_may_not(self):
+        for origin in (
+            "ftp://tasks.example.org:8080",
+            "file://tasks.example.org:8080",
+            "tasks.example.org:8080",
+        ):
+            self.assertFalse(allowed(origin), origin)
+
+    def test_who_has_no_origin_is_no_page_and_may(self):
+        self.assertTrue(allowed(None))
+        self.assertTrue(allowed(None, ""))
+
+    def test_an_origin_that_names_nobody_may_not(self):
+        for origin in ("null", "", "http://", "http://:8080", "https:///path", "//tasks.example.org:8080"):
+            self.assertFalse(allowed(origin), origin)
+
+    def test_a_request_that_names_no_host_has_no_pages_of_its_own(self):
+        for host in ("", ":8080", "[", "tasks.example.org:port"):
+            self.assertFalse(allowed("http://tasks.example.org:8080", host), host)
+
+    @given(st.text(), st.text(), st.lists(st.text(), max_size=2))
+    def test_no_text_is_an_error(self, origin, host, patterns):
+        self.assertIs(type(is_allowed_origin(origin, host, patterns)), bool)
+
+    @given(
+        st.sampled_from(["http", "https"]),
+        st.from_regex(r"[a-z]{1,9}\.example", fullmatch=True),
+        st.integers(1, 65535),
+    )
+    def test_only_our_own_host_may(self, scheme, host, port):
+        self.assertTrue(allowed(f"{scheme}://{host}:{port}", f"{host}:{port}"))
+        self.assertFalse(allowed(f"{scheme}://{host}:{port}", f"x{host}:{port}"))
+        self.assertFalse(allowed(f"{scheme}://{host}x:{port}", f"{host}:{port}"))
+
+
+class LoopbackTests(SynchronousTestCase):
+    def test_pages_of_this_machine_may_whatever_their_port(self):
+        for origin in (
+            "http://localhost",
+            "http://LOCALHOST:3000",
+            "https://localhost:8443",
+            "http://127.0.0.1:5173",
+            "http://127.9.9.9",
+            "http://[::1]",
+            "http://[::1]:4000",
+        ):
+            self.assertTrue(allowed(origin), origin)
+
+    def test_what_only_looks_like_this_machine_may_not(self):
+        for origin in (
+            "http://localhost.evil.example",
+            "http://127.0.0.1.evil.example",
+            "http://notlocalhost",
+            "http://0.0.0.0",
+            "http://10.0.0.1",
+            "http://[::2]",
+            "http://localhost@evil.example",
+        ):
+            self.assertFalse(allowed(origin), origin)
+
+
+class PatternTests(SynchronousTestCase):
+    def test_an_origin_that_is_listed_may(self):
+        self.assertTrue(
+            allowed("https://app.example.com", patterns=["https://other.example", "https://app.example.com"])
+        )
+
+    def test_a_star_is_any_text(self):
+        patterns = ["https://*.example.com", "http://dev-*.example.net:8080"]
+        for origin in ("https://a.example.com", "https://a.b.example.com", "http://dev-7.example.net:8080"):
+            self.assertTrue(allowed(origin, patterns=patterns), origin)
+        for origin in (
+            "https://example.com",
+            "http://a.example.com",
+            "https://a.example.com.evil.example",
+            "https://a.example.com:8443",
+            "http://dev-7.example.net",
+        ):
+            self.assertFalse(allowed(origin, patterns=patterns), origin)
+
+    def test_a_star_alone_is_everybody(self):
+        for origin in ("http://evil.example", "null", "file://"):
+            self.assertTrue(allowed(origin, patterns=["*"]), origin)
+
+    def test_a_pattern_does_not_let_in_who_puts_it_somewhere_else(self):
+        for origin in (
+            "https://evil.example/https://app.example.com",
+            "https://app.example.com@evil.example",
+        ):
+            self.assertFalse(allowed(origin, patterns=["https://app.example.com"]), origin)
+
+
+class FactoryTests(SynchronousTestCase):
+    """What Autobahn leaves open by default."""
+
+    def setUp(self):
+        self.gateway = Gateway(Clock(), GatewayConfig(["tcp:127.0.0.1:1"], max_message=5000))
+        self.factory = self.gateway.factory
+
+    def test_a_silent_peer_is_pinged_and_given_up(self):
+        self.assertTrue(0 < self.factory.autoPingInterval <= 30)
+        self.assertTrue(0 < self.factory.autoPingTimeout <= 30)
+
+    def test_messages_have_a_limit(self):
+        # With its LF, which a websocket message does not have, 5000 bytes at most.
+        self.assertIn(self.factory.maxMessagePayloadSize, (4999, 5000))
+        self.assertIn(self.factory.maxFramePayloadSize, (4999, 5000))
+
+    def test_a_peer_that_breaks_the_rules_is_told_so(self):
+        self.assertFalse(self.factory.failByDrop)
+
+    def test_a_websocket_that_is_never_opened_is_given_up(self):
+        self.assertTrue(0 < self.factory.openHandshakeTimeout <= 30)
+        self.assertTrue(0 < self.factory.closeHandshakeTimeout <= 30)
+
+    def test_a_task_server_that_is_none_is_a_value_error(self):
+        for server in ("nonsense", "tcp:localhost", ""):
+            self.assertRaises(ValueError, GatewayConfig([server]).start, Clock())

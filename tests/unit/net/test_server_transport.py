@@ -1,0 +1,442 @@
+"""The transport of accepted connections: what the kernel is given, and what the protocol is told."""
+
+import socket
+import struct
+from errno import ECONNRESET, EPIPE
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReadWriteDescriptor,
+    ITransport,
+)
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from taskd.net.server_transport import HIGH_WATER, ServerConnection
+from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
+
+
+class Recorder:
+    """A protocol that writes down what it is told; `on_data` and `on_end` are what it then does."""
+
+    def __init__(self):
+        self.received = b""
+        self.lost = []
+        self.transport = None
+        self.on_data = self.on_lost = lambda: None
+
+    def dataReceived(self, data):
+        self.received += data
+        self.on_data()
+
+    def connectionLost(self, reason):
+        self.lost.append(reason.type)
+        self.on_lost()
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloser(Recorder):
+    def __init__(self):
+        super().__init__()
+        self.ended = 0
+        self.on_end = lambda: None
+
+    def readConnectionLost(self):
+        self.ended += 1
+        self.on_end()
+
+    def writeConnectionLost(self):
+        raise AssertionError
+
+
+@implementer(IPushProducer)
+class FakeProducer:
+    def __init__(self):
+        self.events = []
+        self.on_resume = lambda: None
+
+    def pauseProducing(self):
+        self.events.append("pause")
+
+    def resumeProducing(self):
+        self.events.append("resume")
+        self.on_resume()
+
+    def stopProducing(self):
+        self.events.append("stop")
+
+
+class ConnectionTestCase(SynchronousTestCase):
+    protocol_class = HalfCloser
+
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.socket = FakeSocket()
+        self.protocol = self.protocol_class()
+        self.connection = self.protocol.transport = self.connect()
+
+    def connect(self, client=("127.0.0.1", 1)):
+        return ServerConnection(self.socket, self.protocol, client, None, 0, self.reactor)
+
+    def receive(self, *data):
+        """Have this come, one piece with each read."""
+        for piece in data:
+            self.socket.incoming.append(piece)
+            self.reactor.readable(self.connection)
+
+    def make_room(self, room=MUCH):
+        self.socket.room = room
+        self.reactor.writable(self.connection)
+
+
+class InterfaceTests(ConnectionTestCase):
+    def test_it_is_what_reactors_and_protocols_expect(self):
+        for interface in (
+            IReadWriteDescriptor,
+            IHalfCloseableDescriptor,
+            ITransport,
+            IConsumer,
+            IPushProducer,
+        ):
+            verifyObject(interface, self.connection)
+
+    def test_it_reads_from_the_start_and_never_blocks(self):
+        self.assertTrue(self.reactor.reading)
+        self.assertFalse(self.reactor.writing)
+        self.assertFalse(self.socket.blocking)
+
+    def test_addresses_are_those_of_their_family(self):
+        self.assertEqual(self.connection.getPeer(), IPv4Address("TCP", "127.0.0.1", 1))
+        self.assertEqual(self.connection.getHost(), IPv4Address("TCP", "127.0.0.1", 12345))
+        self.assertEqual(self.connect(("::1", 2, 0, 3)).getPeer(), IPv6Address("TCP", "::1", 2, 0, 3))
+        self.assertEqual(self.connect("").getPeer(), UNIXAddress(None))
+        self.assertEqual(self.connect("/a/path").getPeer(), UNIXAddress("/a/path"))
+
+    def test_the_peer_is_known_when_the_connection_is_lost(self):
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.connection.getPeer().port, 1)
+        self.assertEqual(self.connection.fileno(), -1)
+        self.assertIsInstance(self.connection.logPrefix(), str)
+
+
+class WritingTests(ConnectionTestCase):
+    def test_what_the_kernel_takes_is_sent_at_once(self):
+        before = self.reactor.changes
+        self.connection.write(b"one")
+        self.connection.writeSequence([b"two", b"three"])
+        self.assertEqual(self.socket.sent, b"onetwothree")
+        self.assertEqual(self.socket.sends, 2)
+        self.assertEqual(self.reactor.changes, before)
+        self.assertTrue(self.connection.flushed)
+
+    def test_what_the_kernel_does_not_take_is_sent_when_it_does(self):
+        self.socket.room = 2
+        self.connection.write(b"one")
+        self.connection.write(b"two")
+        self.assertEqual(self.socket.sent, b"on")
+        self.assertEqual(self.socket.sends, 1)
+        self.assertFalse(self.connection.flushed)
+        self.make_room(1)
+        self.assertTrue(self.reactor.writing)
+        self.make_room()
+        self.assertEqual(self.socket.sent, b"onetwo")
+        self.assertFalse(self.reactor.writing)
+        self.assertTrue(self.connection.flushed)
+        self.connection.write(b"three")
+        self.assertEqual(self.socket.sent, b"onetwothree")
+
+    def test_a_wake_up_without_room_changes_nothing(self):
+        self.socket.room = 0
+        self.connection.write(b"one")
+        self.make_room(0)
+        self.assertEqual(self.protocol.lost, [])
+        self.assertTrue(self.reactor.writing)
+        self.make_room()
+        self.assertEqual(self.socket.sent, b"one")
+
+    def test_a_connection_that_cannot_be_written_to_is_lost_in_the_next_turn(self):
+        self.socket.error = OSError(EPIPE, "Broken pipe")
+        self.connection.write(b"one")
+        self.assertEqual(self.protocol.lost, [])
+        self.reactor.writable(self.connection)
+        self.assertEqual(self.protocol.lost, [ConnectionLost])
+        self.assertTrue(self.socket.closed)
+
+    def test_nothing_is_written_to_a_lost_connection(self):
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.connection.write(b"one")
+        self.connection.writeSequence([b"two"])
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_only_bytes_are_written(self):
+        self.assertRaises(TypeError, self.connection.write, "text")
+        self.socket.room = 0
+        self.connection.write(b"one")
+        self.assertRaises(TypeError, self.connection.write, "text")
+
+    @given(
+        st.lists(
+            st.binary(max_size=20).map(lambda data: ("write", data))
+            | st.integers(0, 30).map(lambda room: ("room", room)),
+            max_size=30,
+        )
+    )
+    def test_everything_arrives_in_order_and_then_the_close(self, steps):
+        self.setUp()
+        self.socket.room = 0
+        written = b""
+        for kind, what in steps:
+            if kind == "write":
+                self.connection.write(what)
+                written += what
+            else:
+                self.socket.room = what
+                if self.reactor.writing:
+                    self.reactor.writable(self.connection)
+            self.assertTrue(written.startswith(self.socket.sent))
+            self.assertEqual(self.reactor.writing, not self.connection.flushed)
+        self.connection.loseConnection()
+        self.make_room()
+        self.assertEqual(self.socket.sent, written)
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+
+
+class ReadingTests(ConnectionTestCase):
+    def test_what_comes_goes_to_the_protocol(self):
+        self.receive(b"one", b"two")
+        self.assertEqual(self.protocol.received, b"onetwo")
+
+    def test_a_wake_up_for_nothing_changes_nothing(self):
+        self.reactor.readable(self.connection)
+        self.assertEqual((self.protocol.received, self.protocol.lost), (b"", []))
+        self.assertTrue(self.reactor.reading)
+
+    def test_a_reset_is_a_lost_connection(self):
+        self.receive(OSError(ECONNRESET, "Connection reset by peer"))
+        self.assertEqual(self.protocol.lost, [ConnectionLost])
+        self.assertEqual(self.protocol.ended, 0)
+
+    def test_reading_can_be_paused(self):
+        self.connection.pauseProducing()
+        self.assertFalse(self.reactor.reading)
+        self.connection.resumeProducing()
+        self.assertTrue(self.reactor.reading)
+
+    def test_what_a_protocol_raises_ends_its_connection_alone(self):
+        def fail():
+            raise ZeroDivisionError
+
+        self.protocol.on_data = fail
+        self.receive(b"one")
+        self.assertEqual(self.protocol.lost, [ZeroDivisionError])
+        self.assertTrue(self.socket.closed)
+
+    def test_when_the_peer_ends_sending_the_protocol_may_go_on(self):
+        self.receive(b"one", b"")
+        self.assertEqual((self.protocol.ended, self.protocol.lost), (1, []))
+        self.assertFalse(self.reactor.reading)
+        self.connection.write(b"two")
+        self.assertEqual(self.socket.sent, b"two")
+        self.connection.loseConnection()
+        self.reactor.writable(self.connection)
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+
+    def test_a_protocol_that_closes_at_the_end_has_closed_before_the_next_turn(self):
+        self.protocol.on_end = self.connection.loseConnection
+        self.receive(b"")
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+        self.assertTrue(self.socket.closed)
+        self.assertFalse(self.reactor.writing)
+
+    def test_what_a_protocol_raises_at_the_end_ends_its_connection(self):
+        def fail():
+            raise ZeroDivisionError
+
+        self.protocol.on_end = fail
+        self.receive(b"")
+        self.assertEqual(self.protocol.lost, [ZeroDivisionError])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_no_reactor_tells_of_the_end_of_writing_but_if_it_did_it_would_be_the_end(self):
+        self.connection.writeConnectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+
+
+class WholeCloseTests(ConnectionTestCase):
+    protocol_class = Recorder
+
+    def test_where_the_protocol_knows_no_half_close_the_end_is_the_end(self):
+        self.receive(b"one", b"")
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+
+
+class ClosingTests(ConnectionTestCase):
+    def test_it_closes_in_the_next_turn(self):
+        self.connection.loseConnection()
+        self.assertEqual(self.protocol.lost, [])
+        self.assertFalse(self.reactor.reading)
+        self.reactor.writable(self.connection)
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+        self.assertTrue(self.socket.closed)
+
+    def test_it_closes_behind_what_was_written(self):
+        self.socket.room = 2
+        self.connection.write(b"one")
+        self.connection.loseConnection()
+        self.connection.loseConnection()
+        self.make_room(0)
+        self.assertEqual(self.protocol.lost, [])
+        self.make_room()
+        self.assertEqual((self.socket.sent, self.protocol.lost), (b"one", [ConnectionDone]))
+
+    def test_a_protocol_that_closes_while_it_is_called_is_told_afterwards(self):
+        called = []
+
+        def close():
+            self.connection.write(b"last")
+            self.connection.loseConnection()
+            called.append(list(self.protocol.lost))
+
+        self.protocol.on_data = close
+        self.receive(b"one")
+        self.assertEqual(called, [[]])
+        self.assertEqual((self.socket.sent, self.protocol.lost), (b"last", [ConnectionDone]))
+        self.assertEqual(self.protocol.ended, 0)
+
+    def test_a_protocol_that_closes_while_it_is_called_closes_behind_what_it_wrote(self):
+        def close():
+            self.connection.write(b"last")
+            self.connection.loseConnection()
+
+        self.socket.room = 0
+        self.protocol.on_data = close
+        self.receive(b"one")
+        self.assertEqual(self.protocol.lost, [])
+        self.assertFalse(self.reactor.reading)
+        self.make_room()
+        self.assertEqual((self.socket.sent, self.protocol.lost), (b"last", [ConnectionDone]))
+
+    def test_nothing_is_sent_that_was_written_after_the_close(self):
+        def close():
+            self.connection.loseConnection()
+            self.connection.write(b"late")
+
+        self.protocol.on_data = close
+        self.receive(b"one")
+        self.assertEqual((self.socket.sent, self.protocol.lost), (b"", [ConnectionDone]))
+
+    def test_a_closing_connection_is_not_read_again(self):
+        self.connection.stopProducing()
+        self.connection.resumeProducing()
+        self.assertFalse(self.reactor.reading)
+
+    def test_an_abort_resets_the_connection_in_the_next_turn(self):
+        self.socket.room = 0
+        self.connection.write(b"one")
+        self.connection.abortConnection()
+        self.connection.abortConnection()
+        self.assertEqual(self.protocol.lost, [])
+        self.assertFalse(self.reactor.reading or self.reactor.writing)
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, [ConnectionAborted])
+        self.assertEqual(self.socket.options, {socket.SO_LINGER: struct.pack("ii", 1, 0)})
+        self.assertTrue(self.socket.closed)
+        self.assertEqual(self.socket.sent, b"")
+
+    def test_after_an_abort_nothing_else_is_done(self):
+        self.connection.abortConnection()
+        self.connection.write(b"one")
+        self.connection.loseConnection()
+        self.connection.pauseProducing()
+        self.connection.resumeProducing()
+        self.assertIsNone(self.connection.doWrite())
+        self.assertFalse(self.reactor.reading or self.reactor.writing)
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_a_protocol_that_aborts_while_it_is_called_is_told_in_the_next_turn(self):
+        self.protocol.on_data = self.connection.abortConnection
+        self.receive(b"one")
+        self.assertEqual(self.protocol.lost, [])
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, [ConnectionAborted])
+
+    def test_the_protocol_is_told_once(self):
+        self.protocol.on_lost = self.connection.abortConnection
+        self.connection.abortConnection()
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.connection.loseConnection()
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, [ConnectionLost])
+
+
+class ProducerTests(ConnectionTestCase):
+    def setUp(self):
+        super().setUp()
+        self.producer = FakeProducer()
+        self.connection.registerProducer(self.producer, True)
+
+    def test_it_is_paused_past_the_high_water_and_goes_on_when_all_is_sent(self):
+        self.socket.room = 0
+        self.connection.write(b"x" * HIGH_WATER)
+        self.assertEqual(self.producer.events, [])
+        self.connection.write(b"x")
+        self.connection.write(b"x")
+        self.assertEqual(self.producer.events, ["pause"])
+        self.make_room(HIGH_WATER)
+        self.assertEqual(self.producer.events, ["pause"])
+        self.make_room()
+        self.assertEqual(self.producer.events, ["pause", "resume"])
+
+    def test_it_is_not_paused_for_what_the_kernel_takes(self):
+        self.connection.write(b"x" * 10 * HIGH_WATER)
+        self.assertEqual(self.producer.events, [])
+
+    def test_it_may_write_more_than_fits_when_it_goes_on(self):
+        self.socket.room = 0
+        self.producer.on_resume = lambda: self.connection.write(b"y" * (HIGH_WATER + 1))
+        self.connection.write(b"x" * (HIGH_WATER + 1))
+        self.make_room(HIGH_WATER + 1)
+        self.assertEqual(self.producer.events, ["pause", "resume", "pause"])
+        self.assertTrue(self.reactor.writing)
+        self.producer.on_resume = lambda: None
+        self.make_room()
+        self.assertFalse(self.reactor.writing)
+        self.assertEqual(len(self.socket.sent), 2 * (HIGH_WATER + 1))
+
+    def test_it_may_abort_when_it_goes_on(self):
+        self.socket.room = 0
+        self.producer.on_resume = self.connection.abortConnection
+        self.connection.write(b"x" * (HIGH_WATER + 1))
+        self.make_room()
+        self.reactor.advance(0)
+        self.assertEqual(self.protocol.lost, [ConnectionAborted])
+
+    def test_one_that_has_left_is_told_nothing(self):
+        self.socket.room = 0
+        self.connection.write(b"x" * (HIGH_WATER + 1))
+        self.connection.unregisterProducer()
+        self.make_room()
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.producer.events, ["pause"])
+
+    def test_it_is_stopped_when_the_connection_is_lost(self):
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.producer.events, ["stop"])
+        late = FakeProducer()
+        self.connection.registerProducer(late, True)
+        self.assertEqual(late.events, ["stop"])
+
+    def test_only_one_that_can_be_paused_and_only_one_at_a_time_is_taken(self):
+        self.assertRaises(RuntimeError, self.connection.registerProducer, FakeProducer(), True)
+        self.connection.unregisterProducer()
+        self.assertRaises(ValueError, self.connection.registerProducer, FakeProducer(), False)

@@ -1,0 +1,84 @@
+"""The stack that a crash leaves, found among what a worker prints."""
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.pool import crash_stacks as stacks
+from taskd.pool.crash_stacks import MAX_FRAMES, StackCatcher
+
+SEGFAULT = """\
+Fatal Python error: Segmentation fault
+
+Current thread 0x00007f0e81bdab80 (most recent call first):
+  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
+  File "/home/user/crash.py", line 4 in inner
+  File "/home/user/crash.py", line 7 in <lambda>
+  File "/home/user/crash.py", line 7 in method
+  File "{ours}/calls.py", line 84 in _call
+  File "{ours}/worker.py", line 140 in _serve
+"""
+"""As faulthandler of Python 3.11 writes it."""
+
+THREADS = """\
+Fatal Python error: Aborted
+
+Thread 0x00007f6ba94566c0 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 982 in run
+  File "/usr/lib/python3.11/threading.py", line 1045 in _bootstrap_inner
+
+Current thread 0x00007f6ba9fd8b80 (most recent call first):
+  File "/home/user/my app.py", line 4 in inner
+  File "/home/user/my app.py", line ??? in deep
+  File "<string>", line 1 in <module>
+
+Extension modules: numpy.core (total: 1)
+"""
+
+OURS = str(Path(stacks.__file__).parent)
+
+
+class StackCatcherTests(SynchronousTestCase):
+    def caught(self, *texts):
+        catcher = StackCatcher()
+        for text in texts:
+            for line in text.format(ours=OURS).splitlines():
+                catcher.line(line)
+        return catcher.stack
+
+    def test_the_frames_of_the_task_are_kept_innermost_first(self):
+        self.assertEqual(
+            self.caught(SEGFAULT),
+            [
+                "__init__.py:519 in string_at",
+                "crash.py:4 in inner",
+                "crash.py:7 in <lambda>",
+                "crash.py:7 in method",
+            ],
+        )
+
+    def test_of_many_threads_the_one_that_crashed_counts(self):
+        self.assertEqual(
+            self.caught(THREADS),
+            ["my app.py:4 in inner", "my app.py:??? in deep", "<string>:1 in <module>"],
+        )
+
+    def test_the_last_stack_counts(self):
+        self.assertEqual(len(self.caught(SEGFAULT, "more\n", THREADS)), 3)
+        self.assertEqual(len(self.caught(THREADS, "more\n", SEGFAULT, "the end\n")), 4)
+
+    def test_what_else_is_printed_is_no_stack(self):
+        self.assertEqual(self.caught('  File "a.py", line 3 in f\n', "Current thread\n", "\n"), [])
+        traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\nValueError\n'
+        self.assertEqual(self.caught(traceback), [])
+
+    def test_a_heading_may_stand_behind_what_was_printed_without_an_end(self):
+        text = 'half a lineCurrent thread 0x0001 (most recent call first):\n  File "a.py", line 3 in f\n'
+        self.assertEqual(self.caught(text), ["a.py:3 in f"])
+
+    def test_a_deep_stack_is_cut(self):
+        frames = '  File "a.py", line 3 in f\n' * (10 * MAX_FRAMES)
+        self.assertEqual(
+            self.caught(f"Current thread 0x0001 (most recent call first):\n{frames}"),
+            ["a.py:3 in f"] * MAX_FRAMES,
+        )

@@ -1,0 +1,508 @@
+"""The whole scheduler, against workers that do as real ones do, in any course of events."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.errors import Busy
+from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
+from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES
+from taskd.scheduler.stops import CHECK_SECONDS
+from taskd.scheduler.workers import MAX_BATCH
+from tests.unit.jobs import FakeCaller, FakeJob, short
+
+STEPS = [0.0, CHECK_SECONDS / 2, CHECK_SECONDS, 2 * CHECK_SECONDS, 0.3, 1.0, 7.0]
+"""Seconds by which time moves on."""
+
+
+@dataclass(eq=False)
+class FakeWorker:
+    """A worker process: what it has been given and not begun, what it runs, what it has been told."""
+
+    generation: int
+    is_ready: bool = False
+    is_ending: bool = False
+    queue: deque = field(default_factory=deque)
+    running: FakeJob | None = None
+    begun: int = 0
+    interrupted: bool = False
+    told: deque = field(default_factory=deque)
+    signals: list = field(default_factory=list)
+
+    @property
+    def jobs(self):
+        """All that it has, in the order in which it runs them."""
+        return [*([self.running] if self.running is not None else []), *self.queue]
+
+
+def can_begin(worker):
+    return worker.queue and worker.running is None
+
+
+def is_running(worker):
+    return worker.running is not None
+
+
+def was_told(worker):
+    return bool(worker.told)
+
+
+def is_there(worker):
+    return True
+
+
+def is_starting(worker):
+    return not worker.is_ready
+
+
+def is_departing(worker):
+    return worker.is_ending
+
+
+def some_worker(condition):
+    """A rule for when there is a worker of which this holds."""
+    return precondition(lambda machine: any(map(condition, machine.workers.values())))
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Jobs, workers and time that come and go."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        self.last_job = 0
+        self.last_worker = 0
+        self.generation = 1
+        self.workers = {}
+        self.jobs = []
+        self.ended = {}
+        self.runs = {}
+        self.deadlines = {}
+        self.callers = [FakeCaller(), FakeCaller()]
+
+    @initialize(
+        least=st.integers(0, 2),
+        more=st.integers(0, 3),
+        max_queue=st.sampled_from([0, 3, 1000]),
+        max_tasks=st.sampled_from([None, None, 1, 3]),
+        processors=st.integers(1, 2),
+    )
+    def begin(self, least, more, max_queue, max_tasks, processors):
+        self.config = SchedulerConfig(
+            least,
+            max(least + more, 1),
+            max_queue,
+            idle_seconds=2.0,
+            max_tasks=max_tasks,
+            processors=processors,
+        )
+        self.scheduler = Scheduler(self.config)
+        functions = [short(), FunctionStats("long"), short("strict", grace=0.0)]
+        self.scheduler.functions = {stats.name: stats for stats in functions}
+        self.functions = functions
+        for _ in range(least):
+            self.start(1)
+            self.ready(self.last_worker)
+
+    # --- jobs ---
+
+    @rule(
+        count=st.integers(1, 5),
+        function=st.integers(0, 2),
+        priority=st.sampled_from([0, 5, 5, 9]),
+        limit=st.sampled_from([None, None, 0.2, BATCHED_LIMIT]),
+        deadline=st.sampled_from([None, None, 0.0, 0.5, 5.0]),
+        caller=st.integers(0, 1),
+        turns=st.booleans(),
+    )
+    def submit(self, count, function, priority, limit, deadline, caller, turns):
+        """A job is refused exactly where the queue is full."""
+        for _ in range(count):
+            self.last_job += 1
+            job = FakeJob(self.last_job, self.functions[function], priority, limit, self.callers[caller])
+            waiting = sum(each.state is JobState.WAITING for each in self.jobs)
+            is_full = waiting >= self.config.max_queue + len(self.idle())
+            try:
+                self.scheduler.submit(job, None if deadline is None else self.now + deadline)
+            except Busy as error:
+                refused = error
+            else:
+                refused = None
+            assert (refused is not None) == is_full
+            if refused is not None:
+                assert 0 < refused.data["retry_after"] <= 60
+                continue
+            self.jobs.append(job)
+            self.runs[job] = 0
+            if deadline is not None:
+                self.deadlines[job] = self.now + deadline
+        if turns:
+            self.turn()
+
+    def idle(self):
+        return [number for number, view in self.scheduler.workers.items() if view.state is WorkerState.IDLE]
+
+    def end(self, job, how):
+        """A job ends once, and has not ended before."""
+        assert job not in self.ended, f"{job} ended twice: {self.ended[job]}, {how}"
+        assert job.state is JobState.DONE
+        self.ended[job] = how
+
+    def under_way(self):
+        return [job for job in self.jobs if job not in self.ended]
+
+    @rule()
+    def turn(self):
+        """What the server does at the end of each of its turns."""
+        self.assign()
+        self.balance()
+        self.depart()
+
+    def assign(self):
+        """Whoever can work works; what is short goes along with what is short only."""
+        idle = set(self.idle())
+        batched = {number: list(worker.jobs) for number, worker in self.workers.items()}
+        for number, jobs in self.scheduler.assign(self.now):
+            worker = self.workers[number]
+            assert worker.is_ready
+            assert not worker.is_ending
+            assert worker.generation == self.scheduler.generation
+            assert number in idle or all(self.may_batch(job) for job in jobs)
+            assert len(jobs) == 1 or all(self.may_batch(job) for job in jobs)
+            if number not in idle:
+                assert batched[number]
+                assert not self.scheduler.workers[number].called_back
+            worker.queue += jobs
+            assert len(worker.jobs) <= MAX_BATCH
+            if self.config.max_tasks is not None:
+                done = self.scheduler.workers[number].done
+                assert done + len(worker.jobs) <= self.config.max_tasks
+        waiting = [job for job in self.under_way() if job.state is JobState.WAITING]
+        assert not any(job.is_held for job in waiting if self.idle())
+        assert not waiting or not self.idle() or self.all_short_run()
+
+    @staticmethod
+    def may_batch(job):
+        return job.stats.is_short and (job.limit is None or job.limit >= BATCHED_LIMIT)
+
+    def all_short_run(self):
+        """Where enough run batches, the idle ones are left to other jobs."""
+        return len(self.scheduler._short) >= 4 * self.config.processors
+
+    @rule(caller=st.integers(0, 1), is_full=st.booleans())
+    def fill_or_empty(self, caller, is_full):
+        self.callers[caller].is_full = is_full
+        if not is_full:
+            self.scheduler.release()
+
+    @rule(held=st.booleans(), unless=st.sampled_from([(), {"short"}]))
+    def drop(self, held, unless):
+        expected = [
+            job
+            for job in self.under_way()
+            if job.state is JobState.HELD
+            or (not held and job.state is JobState.WAITING and job.stats.name not in unless)
+        ]
+        if not held:
+            expected = [job for job in expected if job.stats.name not in unless]
+        dropped = self.scheduler.drop_held() if held else self.scheduler.drop_waiting(unless)
+        assert set(dropped) == set(expected)
+        for job in dropped:
+            self.end(job, "dropped")
+
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data())
+    def cancel(self, data):
+        job = data.draw(st.sampled_from(self.under_way()))
+        was_given = job.state is JobState.GIVEN
+        actions = self.scheduler.cancel(job, self.now)
+        if was_given:
+            assert job.stop is not None
+            self.act(actions)
+        else:
+            assert actions == []
+            self.end(job, "cancelled")
+
+    # --- what workers do ---
+
+    def any_worker(self, data, condition):
+        return data.draw(st.sampled_from([n for n, worker in self.workers.items() if condition(worker)]))
+
+    @some_worker(can_begin)
+    @rule(data=st.data())
+    def begin_job(self, data):
+        self.begin_next(self.workers[self.any_worker(data, can_begin)])
+
+    def begin_next(self, worker):
+        worker.running = worker.queue.popleft()
+        worker.interrupted = False
+        worker.begun = worker.running.number
+        self.runs[worker.running] += 1
+
+    @some_worker(is_running)
+    @rule(
+        data=st.data(),
+        seconds=st.sampled_from([0.0, 0.0001, 0.1, None]),
+        failed=st.booleans(),
+        leaving=st.sampled_from([False, False, False, True]),
+    )
+    def end_job(self, data, seconds, failed, leaving):
+        number = self.any_worker(data, is_running)
+        worker = self.workers[number]
+        job, worker.running = worker.running, None
+        if worker.interrupted:
+            ended = self.scheduler.stopped(number, job.number, self.now)
+        else:
+            ended = self.scheduler.finished(number, job.number, seconds, self.now, failed=failed)
+        if leaving:
+            self.scheduler.retire(number, self.now)
+        if job in self.ended:
+            assert ended is None
+        else:
+            assert ended is job
+            self.end(job, "finished")
+        self.turn()
+
+    @some_worker(was_told)
+    @rule(data=st.data())
+    def obey(self, data):
+        """A worker reads what it has been told: it returns jobs, or marks the one that it runs."""
+        number = self.any_worker(data, was_told)
+        worker = self.workers[number]
+        order = worker.told.popleft()
+        if order is None:
+            returned = list(worker.queue)
+        else:
+            job, attempt = order
+            if job is worker.running and job.attempt == attempt:
+                worker.interrupted = True
+            returned = [each for each in worker.queue if each is job and each.attempt == attempt]
+        for job in returned:
+            worker.queue.remove(job)
+        if returned:
+            wanted = [job for job in returned if job.stop is None]
+            ended = self.scheduler.returned(number, [job.number for job in returned], self.now)
+            assert set(ended) == {job for job in returned if job.stop and job not in self.ended}
+            for job in ended:
+                self.end(job, "returned")
+            for priority in {job.priority for job in wanted}:
+                level = [job for job in self.scheduler.all_waiting if job.priority == priority]
+                head = [job for job in wanted if job.priority == priority]
+                assert level[: len(head)] == head
+        self.turn()
+
+    @some_worker(is_there)
+    @rule(data=st.data())
+    def die(self, data):
+        """What it had begun is lost; what it had not waits again, but for what was to be stopped."""
+        number = self.any_worker(data, is_there)
+        self.lose(number)
+
+    def lose(self, number):
+        worker = self.workers.pop(number)
+        expected = {
+            job
+            for job in worker.jobs
+            if job not in self.ended and (job.stop is not None or job.losses >= MAX_LOSSES)
+        }
+        if worker.running is not None and worker.running not in self.ended:
+            expected.add(worker.running)
+        lost = self.scheduler.worker_lost(number, worker.begun, self.now)
+        assert set(lost) == expected
+        for job in lost:
+            self.end(job, "lost")
+
+    # --- workers come and go ---
+
+    def start(self, generation):
+        self.last_worker += 1
+        self.workers[self.last_worker] = FakeWorker(generation)
+        self.scheduler.worker_started(self.last_worker, self.now, generation)
+
+    def ready(self, number):
+        self.workers[number].is_ready = True
+        self.scheduler.worker_ready(number, self.now)
+
+    def balance(self):
+        missing = self.scheduler.missing
+        active = self.scheduler.active
+        assert missing >= 0
+        assert active + missing <= max(self.config.max_workers, active)
+        assert active + missing >= self.config.min_workers
+        for _ in range(missing):
+            self.start(self.scheduler.generation)
+        assert self.scheduler.missing == 0
+
+    @some_worker(is_starting)
+    @rule(data=st.data())
+    def get_ready(self, data):
+        number = self.any_worker(data, is_starting)
+        self.ready(number)
+        self.turn()
+
+    def depart(self):
+        """Whoever is to end has nothing to do any more."""
+        for number in self.scheduler.departures():
+            worker = self.workers[number]
+            assert not worker.is_ending
+            assert worker.jobs == []
+            worker.is_ending = True
+
+    @some_worker(is_departing)
+    @rule(data=st.data())
+    def departed(self, data):
+        number = self.any_worker(data, is_departing)
+        self.lose(number)
+
+    @precondition(lambda self: self.generation == self.scheduler.generation and self.generation < 4)
+    @rule(count=st.integers(1, 3))
+    def load_new_code(self, count):
+        self.generation += 1
+        for _ in range(count):
+            self.start(self.generation)
+
+    @precondition(lambda self: self.generation > self.scheduler.generation)
+    @rule()
+    def switch(self):
+        self.scheduler.switch(self.generation, self.now)
+        for number, worker in self.workers.items():
+            if worker.generation < self.generation:
+                assert self.scheduler.workers[number].state is WorkerState.LEAVING
+
+    # --- time ---
+
+    @rule(seconds=st.sampled_from(STEPS))
+    def tick(self, seconds):
+        self.now += seconds
+        self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
+        for job in self.under_way():
+            if job.state in (JobState.WAITING, JobState.HELD):
+                assert self.deadlines.get(job, inf) > self.now
+
+    def act(self, actions):
+        for action in actions:
+            match action:
+                case Expire(job):
+                    assert self.deadlines[job] <= self.now
+                    self.end(job, "expired")
+                case CallBack(number):
+                    assert len(self.workers[number].jobs) > 1
+                    self.workers[number].told.append(None)
+                case Interrupt(number, job):
+                    assert job in self.workers[number].jobs
+                    self.workers[number].told.append((job, job.attempt))
+                case Abandon(job):
+                    assert job is not self.workers[job.worker].running
+                    self.end(job, "abandoned")
+                case Terminate(number, job):
+                    assert job is self.workers[number].running or job.number == self.workers[number].begun
+                    self.workers[number].signals.append("TERM")
+                    self.end(job, "terminated")
+                case Kill(number):
+                    worker = self.workers[number]
+                    assert self.ended[worker.running] in ("terminated", "abandoned")
+                    worker.signals.append("KILL")
+
+    # --- what always holds ---
+
+    @invariant()
+    def every_job_is_in_one_place(self):
+        scheduler = getattr(self, "scheduler", None)
+        if scheduler is None:
+            return
+        given = [job for worker in self.workers.values() for job in worker.jobs]
+        assert len(given) == len(set(given))
+        waiting = scheduler.all_waiting
+        assert len(waiting) == len(set(waiting))
+        assert not set(waiting) & set(given)
+        assert {*waiting, *given, *self.ended} == set(self.jobs)
+        assert not set(waiting) & set(self.ended)
+        for job in waiting:
+            assert job.state in (JobState.WAITING, JobState.HELD)
+        for job in given:
+            assert (job.state is JobState.DONE) == (job in self.ended)
+        assert scheduler.waiting == len(waiting)
+        assert scheduler.running == sum(job.state is JobState.GIVEN for job in given)
+        assert scheduler.is_empty == (not self.under_way())
+
+    @invariant()
+    def workers_have_what_the_scheduler_thinks_they_have(self):
+        scheduler = getattr(self, "scheduler", None)
+        if scheduler is None:
+            return
+        assert set(scheduler.workers) == set(self.workers)
+        for number, worker in self.workers.items():
+            view = scheduler.workers[number]
+            assert list(view.jobs.values()) == worker.jobs
+            assert view.state is not WorkerState.IDLE or not worker.jobs
+            assert view.state is not WorkerState.BUSY or worker.jobs
+        leaving = sum(view.state is WorkerState.LEAVING for view in scheduler.workers.values())
+        assert scheduler.active <= len(self.workers) - leaving
+
+    @invariant()
+    def no_job_is_begun_again_once_it_has_begun(self):
+        assert all(runs <= 1 for runs in self.runs.values())
+
+    @invariant()
+    def what_is_due_is_not_slept_through(self):
+        scheduler = getattr(self, "scheduler", None)
+        if scheduler is None:
+            return
+        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting]
+        for view in scheduler.workers.values():
+            jobs = list(view.jobs.values())
+            due += [job.stop.next_at for job in jobs if job.stop and job.stop.step == 0]
+            first = view.first
+            if first is not None and first.limit is not None and first.stop is None:
+                due.append(first.started + first.limit)
+            if len(jobs) > 1 and not view.called_back:
+                due.append(view.checked + CHECK_SECONDS)
+            if view.state is WorkerState.IDLE and scheduler.active > self.config.min_workers:
+                due.append(self.now + self.config.idle_seconds)
+        assert scheduler.wake_at <= min(due, default=inf)
+
+    def teardown(self):
+        """Left alone, everything ends."""
+        if getattr(self, "scheduler", None) is None:
+            return
+        for caller in self.callers:
+            caller.is_full = False
+        self.scheduler.release()
+        rounds = 0
+        while self.under_way() or any(worker.jobs for worker in self.workers.values()):
+            rounds += 1
+            assert rounds < 200
+            self.one_round()
+        assert self.scheduler.is_empty
+        self.no_job_is_begun_again_once_it_has_begun()
+
+    def one_round(self):
+        """Every worker does all that it has; whoever ends, ends."""
+        for number, worker in list(self.workers.items()):
+            if not worker.is_ready:
+                self.ready(number)
+            if worker.is_ending:
+                self.lose(number)
+        self.assign()
+        for number, worker in list(self.workers.items()):
+            while worker.jobs:
+                if worker.running is None:
+                    self.begin_next(worker)
+                job, worker.running = worker.running, None
+                ended = self.scheduler.finished(number, job.number, 0.0, self.now, failed=False)
+                if ended is not None:
+                    self.end(job, "finished")
+        self.turn()
+        self.every_job_is_in_one_place()
+
+
+class SchedulerMachineTests(SynchronousTestCase):
+    def test_any_course_of_events_ends_every_job_once(self):
+        run_machine(SchedulerMachine)

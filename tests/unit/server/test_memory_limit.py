@@ -1,0 +1,50 @@
+"""Workers that have grown too large."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.server.memory_limit import CHECK_SECONDS, MemoryBound
+
+
+class MemoryBoundTests(SynchronousTestCase):
+    def setUp(self):
+        self.bound = MemoryBound(1000)
+        self.used = {1: 500, 2: 1001}
+        self.looks = []
+
+    def memory_kib(self, number):
+        self.looks.append(number)
+        return self.used.get(number)
+
+    def excess(self, number, seconds=1.0, now=0.0):
+        return self.bound.excess(number, seconds, now, self.memory_kib)
+
+    def test_only_what_is_over_the_limit_is_told(self):
+        self.assertIsNone(self.excess(1))
+        self.assertEqual(self.excess(2), 1001)
+        self.used[1] = 1000
+        self.assertIsNone(self.excess(1))
+
+    def test_what_cannot_be_told_is_not_too_much(self):
+        self.assertIsNone(self.excess(3))
+
+    def test_after_short_tasks_it_is_looked_at_now_and_then(self):
+        for tick in range(100):
+            self.excess(1, 0.0, tick * CHECK_SECONDS / 10)
+        self.assertEqual(len(self.looks), 10)
+
+    def test_after_a_long_task_it_is_always_looked_at(self):
+        for _ in range(3):
+            self.excess(1, CHECK_SECONDS, 0.0)
+        self.assertEqual(len(self.looks), 3)
+
+    def test_the_first_task_of_a_worker_is_looked_at(self):
+        self.excess(1, 0.0, 0.0)
+        self.excess(2, 0.0, 0.0)
+        self.assertEqual(self.looks, [1, 2])
+
+    def test_of_one_that_is_gone_nothing_is_kept(self):
+        self.excess(1)
+        self.bound.forget(1)
+        self.bound.forget(1)
+        self.excess(1, 0.0, 0.0)
+        self.assertEqual(self.looks, [1, 1])

@@ -1,0 +1,116 @@
+"""The server's own methods, over connections in memory."""
+
+from msgspec import Raw
+
+from taskd.model import Result
+from taskd.server.completion import as_result
+from tests.unit.pools import ServerCase, function
+
+NOT_FOUND, INVALID_PARAMS = -32601, -32602
+
+
+class OwnMethodsTests(ServerCase):
+    def ask(self, method, params=None):
+        client = self.connect()
+        client.call(f"taskd.{method}", params)
+        return client.reply()
+
+    def test_they_are_answered_without_a_worker(self):
+        self.make(0)
+        self.assertEqual(self.ask("ping"), "pong")
+        self.assertEqual(self.ask("status")["workers"], [])
+        self.assertEqual(self.pool.workers, {})
+
+    def test_a_bare_request_may_ask_too(self):
+        self.make()
+        client = self.connect()
+        client.say({"function": "taskd.ping"})
+        self.assertEqual(client.transport.value(), b'"pong"\n')
+
+    def test_the_functions_are_told_with_what_they_take(self):
+        self.make(functions=[function("f", timeout=3.0), function("g", grace=0.5)])
+        first, second = self.ask("functions")
+        self.assertEqual(
+            first,
+            {
+                "name": "f",
+                "signature": "f()",
+                "summary": "What f does.",
+                "parameters": {},
+                "timeout": 3.0,
+                "grace": 5.0,
+            },
+        )
+        self.assertEqual((second["name"], second["timeout"], second["grace"]), ("g", None, 0.5))
+
+    def test_who_asks_for_the_functions_too_early_waits(self):
+        self.make(loaded=False)
+        clients = [self.connect(), self.connect()]
+        for client in clients:
+            client.call("taskd.functions")
+            self.assertEqual(client.heard(), [])
+        self.pool.load(function("f"))
+        for client in clients:
+            self.assertEqual([each["name"] for each in client.reply()], ["f"])
+        self.pool.load(function("f"))
+        self.assertEqual(clients[0].heard(), [])
+
+    def test_what_is_not_there_is_not_found(self):
+        self.make()
+        for name in "", "nope", "Ping":
+            self.assertEqual(self.ask(name)["code"], NOT_FOUND)
+        self.assertLess(len(self.ask("x" * 10_000)["message"]), 1000)
+
+    def test_what_they_do_not_take_is_refused_with_their_name(self):
+        self.make()
+        for method, params in ("ping", {"a": 1}), ("status", [1]), ("functions", {"name": "f"}):
+            error = self.ask(method, params)
+            self.assertEqual(error["code"], INVALID_PARAMS)
+            self.assertTrue(error["message"].startswith(f"taskd.{method}: "), error)
+
+    def test_to_cancel_takes_either_an_id_or_a_job(self):
+        self.make()
+        for params in (
+            None,
+            {},
+            {"id": 1, "job": 1},
+            {"id": None},
+            {"job": None},
+            [],
+            {"job": "1"},
+            {"jobs": 1},
+        ):
+            error = self.ask("cancel", params)
+            self.assertEqual(error["code"], INVALID_PARAMS, params)
+            self.assertTrue(error["message"].startswith("taskd.cancel: "), error)
+
+    def test_an_id_is_a_string_or_a_number(self):
+        self.make()
+        for wrong in [1], {}, True, False:
+            error = self.ask("cancel", {"id": wrong})
+            self.assertEqual((error["code"], error["data"]["argument"]), (INVALID_PARAMS, "id"))
+
+    def test_to_cancel_takes_its_arguments_by_position_too(self):
+        self.make()
+        for params in [7], ["x"], {"id": "x"}, {"job": 7}, {"id": 7, "job": None}:
+            self.assertEqual(self.ask("cancel", params), {"was": "done"}, params)
+
+    def test_they_cannot_be_cancelled_themselves(self):
+        self.make(loaded=False)
+        client = self.connect()
+        waiting = client.call("taskd.functions")
+        client.call("taskd.cancel", {"id": waiting})
+        self.assertEqual(client.reply(), {"was": "done"})
+
+    def test_a_request_is_found_by_its_id_as_it_was_sent(self):
+        self.make()
+        client = self.connect()
+        client.protocol.dataReceived(b'{"jsonrpc":"2.0","id":"a","method":"f"}\n')
+        client.protocol.dataReceived(b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id": "a" }}\n')
+        self.turn()
+        self.assertEqual(self.pool.told[0][:2], ("interrupt", 1))
+
+
+class OutcomeTests(ServerCase):
+    def test_what_a_value_of_ours_is_as_a_result(self):
+        self.assertEqual(as_result({"a": 1}), Result(Raw(b'{"a":1}')))

@@ -1,0 +1,68 @@
+"""The client for the tests of others."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd import progress
+from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
+from taskd.functions.registry import Registry
+from taskd.testing import MemoryTaskClient
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def keyword(from_: str) -> dict:
+    return {"from": from_, "pair": (1, 2)}
+
+
+def count(upto: int) -> int:
+    for number in range(upto):
+        progress(number + 1, upto)
+    return upto
+
+
+def boom() -> None:
+    raise ValueError("boom")
+
+
+def no_json() -> object:
+    return object()
+
+
+async def later(value: int) -> int:
+    return value
+
+
+class MemoryTaskClientTests(SynchronousTestCase):
+    def setUp(self):
+        functions = Registry()
+        for function in (add, keyword, count, boom, no_json, later):
+            functions.add(function)
+        self.client = MemoryTaskClient(functions)
+
+    def test_a_call_gives_what_a_server_would_give(self):
+        self.assertEqual(self.successResultOf(self.client.call("add", a=2, b=3)), 5)
+        self.assertEqual(self.successResultOf(self.client.request("add", [2])), 3)
+
+    def test_arguments_and_results_go_through_json(self):
+        result = self.successResultOf(self.client.call("keyword", from_="x"))
+        self.assertEqual(result, {"from": "x", "pair": [1, 2]})
+
+    def test_coroutines_are_run(self):
+        self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
+
+    def test_progress_is_reported(self):
+        seen = []
+        self.successResultOf(self.client.call("count", upto=2, on_progress=seen.append))
+        self.assertEqual([(each.done, each.total) for each in seen], [(1, 2), (2, 2)])
+        self.assertEqual(self.successResultOf(self.client.call("count", upto=1)), 1)
+
+    def test_errors_are_those_of_the_real_client(self):
+        self.failureResultOf(self.client.call("nope"), MethodNotFound)
+        failure = self.failureResultOf(self.client.call("add", a="x"), InvalidParams)
+        self.assertEqual(failure.value.data["argument"], "a")
+        failure = self.failureResultOf(self.client.call("boom"), TaskFailed)
+        self.assertEqual(failure.value.data, {"type": "ValueError", "message": "boom"})
+        self.failureResultOf(self.client.call("no_json"), TaskFailed)
+        self.client.close()

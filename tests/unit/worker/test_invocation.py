@@ -1,0 +1,213 @@
+"""One call in a worker: what becomes of what a function returns, raises, and is interrupted by."""
+
+import asyncio
+import json
+
+import msgspec
+from msgspec import Raw
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.functions.registry import Registry, TaskCancelled, TaskTimeout
+from taskd.worker.interrupts import Interrupter
+from taskd.worker.invocation import FunctionCaller
+from taskd.worker.messages import NULL, Config, Done, Failed, Interrupt, Run, Stopped
+from taskd.worker.progress import MAX_TEXT
+
+CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+
+
+class FunctionCallerTests(SynchronousTestCase):
+    def setUp(self):
+        self.said = []
+        self.wrote = False
+        self.interrupter = Interrupter(self.look)
+        self.config = CONFIG
+        self.caller = None
+
+    def look(self):
+        while self.said:
+            self.interrupter.interrupt(self.said.pop(0))
+
+    def stop(self, *, cancelled=True, job=1):
+        """What the daemon and its signal do while a function runs."""
+        self.said.append(Interrupt(job, 1, cancelled))
+        self.interrupter.poke()
+
+    def call(self, function, args=NULL, job=1):
+        registry = Registry()
+        registry.add(function, "f")
+        self.caller = FunctionCaller(registry, self.config, self.interrupter, lambda: self.wrote)
+        self.addCleanup(self.caller.close)
+        return self.caller.call(Run(job, 1, "f", Raw(args), 0), 0.0)
+
+    # --- what ends well ---
+
+    def test_a_result_is_told_with_its_time_and_whether_it_wrote(self):
+        for wrote in False, True:
+            self.wrote = wrote
+            done = self.call(lambda a: {"a": a}, b'{"a":"b"}')
+            self.assertEqual((type(done), done.job, bytes(done.value)), (Done, 1, b'{"a":"b"}'))
+            self.assertEqual(done.output, wrote)
+            self.assertGreater(done.seconds, 0)
+
+    def test_one_event_loop_serves_all(self):
+        loops = []
+
+        async def function():
+            loops.append(asyncio.get_running_loop())
+
+        for _ in range(2):
+            self.assertIsInstance(self.call(function), Done)
+        caller = self.caller
+        self.assertIsInstance(caller.call(Run(2, 1, "f", NULL, 0), 0.0), Done)
+        self.assertIs(loops[-1], loops[-2])
+        caller.close()
+        self.assertTrue(loops[-1].is_closed())
+
+    def test_where_nothing_was_async_there_is_nothing_to_close(self):
+        self.call(lambda: 1)
+        self.caller.close()
+
+    # --- what fails ---
+
+    def test_arguments_that_do_not_fit_took_no_time_and_have_no_traceback(self):
+        failed = self.call(lambda a: a, b"[]")
+        self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
+        self.assertFalse(failed.leaving)
+
+    def test_a_failure_tells_what_is_known(self):
+        def function():
+            raise LookupError("it is so")
+
+        failed = self.call(function)
+        self.assertEqual((failed.code, failed.message), (-32000, "LookupError: it is so"))
+        self.assertEqual(json.loads(bytes(failed.data)), {"type": "LookupError", "message": "it is so"})
+        self.assertIn("it is so", failed.traceback)
+        self.assertFalse(failed.leaving)
+
+    def test_an_exception_without_a_text_is_its_type(self):
+        def function():
+            raise LookupError
+
+        self.assertEqual(self.call(function).message, "LookupError")
+
+    def test_a_long_traceback_keeps_its_end(self):
+        def function():
+            raise LookupError("x" * 3 * MAX_TEXT + "the end")
+
+        failed = self.call(function)
+        self.assertLessEqual(len(failed.traceback), MAX_TEXT)
+        self.assertTrue(failed.traceback.endswith("the end\n"))
+
+    def test_a_worker_that_has_run_out_of_the_memory_that_it_may_have_leaves(self):
+        def function():
+            raise MemoryError
+
+        failed = self.call(function)
+        self.assertEqual((failed.leaving, json.loads(bytes(failed.data))["message"]), (False, ""))
+        self.config = msgspec.structs.replace(CONFIG, hard_memory=2**30)
+        failed = self.call(function)
+        data = json.loads(bytes(failed.data))
+        self.assertTrue(failed.leaving)
+        self.assertEqual((data["type"], data["hard_memory"]), ("MemoryError", 2**30))
+        self.assertIn("--hard-memory", data["message"])
+
+    def test_what_numpy_says_of_its_memory_is_kept(self):
+        class ArrayMemoryError(MemoryError):
+            pass
+
+        def function():
+            raise ArrayMemoryError("unable to allocate")
+
+        self.config = msgspec.structs.replace(CONFIG, hard_memory=2**30)
+        data = json.loads(bytes(self.call(function).data))
+        self.assertEqual((data["message"], data["hard_memory"]), ("unable to allocate", 2**30))
+
+    # --- what is stopped ---
+
+    def test_a_function_that_is_interrupted_is_told_to_be_stopped(self):
+        for cancelled in True, False:
+            stopped = self.call(lambda cancelled=cancelled: self.stop(cancelled=cancelled))
+            self.assertEqual((type(stopped), stopped.job, stopped.traceback), (Stopped, 1, None))
+
+    def test_a_function_sees_why_and_may_clean_up(self):
+        seen = []
+
+        def function():
+            try:
+                self.stop(cancelled=False)
+            except TaskTimeout as error:
+                seen.append(error)
+                raise
+
+        self.assertIsNone(self.call(function).traceback)
+        self.assertEqual(len(seen), 1)
+
+    def test_what_a_stopped_function_returns_is_not_used(self):
+        def function():
+            try:
+                self.stop()
+            except TaskCancelled:
+                return "a result"
+
+        self.assertIsInstance(self.call(function), Stopped)
+
+    def test_what_its_cleaning_up_raises_is_for_the_log(self):
+        def function():
+            try:
+                self.stop()
+            finally:
+                raise LookupError("no such row")
+
+        stopped = self.call(function)
+        self.assertIsInstance(stopped, Stopped)
+        self.assertIn("no such row", stopped.traceback)
+
+    def test_a_stop_for_another_job_changes_nothing(self):
+        def function():
+            self.stop(job=2)
+            return 1
+
+        self.assertIsInstance(self.call(function), Done)
+
+    def test_a_stop_that_is_there_before_the_function_is_called_ends_it(self):
+        called = []
+        self.stop()
+        stopped = self.call(lambda: called.append(1))
+        self.assertEqual((type(stopped), called), (Stopped, []))
+
+    def test_a_stop_as_the_function_ends_is_told_all_the_same(self):
+        """The signal may come at any instruction up to the last."""
+        end = self.interrupter.end
+
+        def late_end():
+            self.interrupter.end = end
+            self.stop()
+            return end()
+
+        self.interrupter.end = late_end
+        self.assertIsInstance(self.call(lambda: 1), Stopped)
+
+    def test_after_a_stop_the_next_call_is_as_any_other(self):
+        self.call(self.stop)
+        self.assertEqual(bytes(self.call(lambda: 1).value), b"1")
+
+    def test_an_async_function_gets_a_cancelled_error(self):
+        seen = []
+
+        async def function():
+            asyncio.get_running_loop().call_soon(self.stop)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                seen.append(1)
+                raise
+
+        stopped = self.call(function)
+        self.assertEqual((type(stopped), stopped.traceback, seen), (Stopped, None, [1]))
+
+    def test_an_async_function_that_cancels_itself_has_failed(self):
+        async def function():
+            raise asyncio.CancelledError
+
+        self.assertIsInstance(self.call(function), Failed)

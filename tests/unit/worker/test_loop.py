@@ -1,0 +1,493 @@
+"""A worker's loop, over a socketpair and in this process: one thread, no waiting."""
+
+import importlib
+import json
+import os
+import signal
+import socket
+
+import msgspec
+from msgspec import Raw
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.functions.registry import Registry, progress, report_progress_to
+from taskd.worker import loop as worker_module
+from taskd.worker.board import KEPT_BYTES, Board
+from taskd.worker.loop import Worker, rehearse
+from taskd.worker.messages import (
+    NULL,
+    POKE,
+    PROGRESS,
+    SHORT,
+    CallBack,
+    Config,
+    Done,
+    Failed,
+    Interrupt,
+    Ready,
+    Reported,
+    Returned,
+    Run,
+    Stopped,
+    decode_from_worker,
+    encode,
+)
+from taskd.worker.progress import MAX_TEXT
+
+task_module = importlib.import_module("taskd.functions.registry")
+
+CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+
+JOB = 7
+
+NO_PIPE = 1 << 20
+"""No descriptor of this process."""
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class Elsewhere(Exception):
+    """Not one of Python's own."""
+
+
+class WorkerCase(SynchronousTestCase):
+    """Runs a worker over a pair of sockets; its output is not looked at, but where a test asks for that."""
+
+    def setUp(self):
+        self.titles = []
+        self.patch(worker_module, "setproctitle", self.titles.append)
+        self.patch(worker_module, "_OUTPUT", NO_PIPE)
+        self.addCleanup(report_progress_to, task_module._sink)
+        self.addCleanup(signal.signal, POKE, signal.getsignal(POKE))
+        self.registry = Registry()
+        self.config = CONFIG
+        # Of this kind, since each message is then received by itself where a test wants that.
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for end in self.ours, self.theirs:
+            self.addCleanup(end.close)
+        descriptor = Board.create(2)
+        self.addCleanup(os.close, descriptor)
+        self.board = Board(descriptor)
+        self.worker = None
+
+    def add(self, function, name="f"):
+        self.registry.add(function, name)
+
+    def say(self, *messages):
+        """What the daemon sends."""
+        self.ours.sendall(b"".join(encode(message) for message in messages))
+
+    def poke(self, *messages):
+        """The same while a function runs: the signal's handler is called here."""
+        self.say(*messages)
+        signal.getsignal(POKE)(POKE, None)
+
+    def heard(self):
+        """What the worker has said by now."""
+        said = b""
+        while True:
+            try:
+                data = self.ours.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            said += data
+        return decode_from_worker(said)
+
+    def run_worker(self, *messages):
+        """What a worker says to these messages, from its start to its end."""
+        self.ours, self.theirs = socket.socketpair()
+        for end in self.ours, self.theirs:
+            self.addCleanup(end.close)
+        self.ours.sendall(b"".join(encode(message) for message in messages))
+        self.ours.shutdown(socket.SHUT_WR)
+        return self.serve()
+
+    def serve(self):
+        self.worker = Worker(self.registry, self.config)
+        self.worker.prepare()
+        self.worker.run(self.theirs, self.board, 1)
+        self.theirs.close()
+        return self.heard()
+
+    def run_of(self, job=JOB, function="f", args=NULL, flags=0, attempt=1):
+        return Run(job, attempt, function, Raw(args), flags)
+
+
+class WorkerTests(WorkerCase):
+    def outcome(self, args=NULL):
+        _ready, outcome = self.run_worker(self.run_of(args=args))
+        self.assertEqual((_ready, outcome.job), (Ready(), JOB))
+        return outcome
+
+    def result(self, args=NULL):
+        outcome = self.outcome(args)
+        self.assertIsInstance(outcome, Done)
+        return json.loads(bytes(outcome.value))
+
+    def failure(self, args=NULL):
+        outcome = self.outcome(args)
+        self.assertIsInstance(outcome, Failed)
+        return outcome.code, outcome.message, json.loads(bytes(outcome.data))
+
+    # --- what a function returns ---
+
+    def test_a_function_is_called_with_its_arguments(self):
+        self.add(lambda a, b=2: [a, b])
+        self.assertEqual(self.result(b'{"a": 1}'), [1, 2])
+        self.assertEqual(self.result(b"[1, 3]"), [1, 3])
+
+    def test_an_async_function_is_run_to_its_end(self):
+        async def function(a):
+            return a
+
+        self.add(function)
+        said = self.run_worker(*[self.run_of(number, args=b"[%d]" % number) for number in range(3)])
+        self.assertEqual([bytes(done.value) for done in said[1:]], [b"0", b"1", b"2"])
+
+    def test_tasks_run_one_after_the_other_in_their_order(self):
+        self.add(lambda a: a)
+        said = self.run_worker(*[self.run_of(number, args=b"[%d]" % number) for number in range(5)])
+        self.assertEqual(said[0], Ready())
+        self.assertEqual(
+            [(done.job, bytes(done.value)) for done in said[1:]], [(n, b"%d" % n) for n in range(5)]
+        )
+        self.assertEqual(self.titles[0], "TaskWorker: idle")
+        self.assertIn("TaskWorker: f #3", self.titles)
+        self.assertEqual(self.titles[-1], "TaskWorker: stopping")
+
+    def test_a_result_that_is_json_text_already_is_sent_as_one_line(self):
+        """msgspec passes a `Raw` on as it is; the worker would be killed for what the daemon cannot read."""
+        self.add(lambda: msgspec.Raw(b'{"a": [1,\n2]}'))
+        self.assertEqual(self.result(), {"a": [1, 2]})
+
+    def test_a_result_that_only_claims_to_be_json_text_is_a_failure_of_the_task(self):
+        for text in b"nonsense", b"[1", b'"\xff"', b"1\n2":
+            self.registry = Registry()
+            self.add(lambda text=text: [msgspec.Raw(text)])
+            self.assertEqual(self.failure()[0], -32000, text)
+
+    def test_a_result_that_is_not_json_is_a_failure_of_the_task(self):
+        for result in object(), {1: object()}, "\udcff", 1j:
+            self.registry = Registry()
+            self.add(lambda result=result: result)
+            code, message, data = self.failure()
+            self.assertEqual((code, data["type"]), (-32000, type(result).__name__))
+            self.assertIn("the result is not JSON", message)
+
+    def test_a_result_over_the_limit_is_refused_with_the_limit(self):
+        self.add(lambda size: "x" * size)
+        self.assertEqual(len(self.result(b"[997]")), 997)
+        code, _, data = self.failure(b"[998]")
+        self.assertEqual((code, data), (-32006, {"limit": 1000}))
+
+    # --- what it raises ---
+
+    def test_arguments_that_do_not_fit_are_the_callers_mistake(self):
+        def function(a: int):
+            pass
+
+        self.add(function)
+        code, message, data = self.failure(b'["x"]')
+        self.assertEqual((code, data), (-32602, {"argument": "a", "expected": "int", "got": "str"}))
+        self.assertTrue(message.startswith("f: "), message)
+        self.assertIsNone(self.outcome(b"[]").traceback)
+
+    def test_an_exception_is_told_with_its_type_and_text(self):
+        def function(kind):
+            raise {"own": Elsewhere, "builtin": ValueError}[kind]("it is so")
+
+        self.add(function)
+        expected = {"type": "ValueError", "message": "it is so"}
+        self.assertEqual(self.failure(b'["builtin"]'), (-32000, "ValueError: it is so", expected))
+        name = f"{__name__}.Elsewhere"
+        expected = {"type": name, "message": "it is so"}
+        self.assertEqual(self.failure(b'["own"]'), (-32000, f"{name}: it is so", expected))
+
+    def test_the_log_gets_the_traceback_from_the_tasks_own_first_line(self):
+        def function():
+            raise ValueError("it is so")
+
+        async def async_function():
+            raise ValueError("it is so")
+
+        for task in function, async_function:
+            self.registry = Registry()
+            self.add(task)
+            trace = self.outcome().traceback
+            self.assertIn('raise ValueError("it is so")', trace)
+            self.assertNotIn("pool/worker.py", trace)
+            self.assertNotIn("asyncio", trace)
+
+    def test_a_caller_gets_the_traceback_only_where_the_operator_wants_it(self):
+        def function():
+            raise ValueError("it is so")
+
+        self.add(function)
+        self.assertNotIn("traceback", self.failure()[2])
+        self.config = msgspec.structs.replace(CONFIG, tracebacks=True)
+        self.assertIn("raise ValueError", self.failure()[2]["traceback"])
+
+    def test_whatever_is_raised_ends_the_task_and_not_the_worker(self):
+        for error in SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Unprintable(), ValueError("\udcff"):
+
+            def function(error=error):
+                raise error
+
+            self.registry = Registry()
+            self.registry.add(function, "f")
+            self.registry.add(lambda: 1, "g")
+            _, failed, done = self.run_worker(self.run_of(1), self.run_of(2, "g"))
+            self.assertEqual((failed.code, bytes(done.value)), (-32000, b"1"))
+
+    def test_a_long_text_is_cut(self):
+        def function():
+            raise ValueError("x" * 1_000_000)
+
+        self.add(function)
+        outcome = self.outcome()
+        for text in outcome.message, outcome.traceback, json.loads(bytes(outcome.data))["message"]:
+            self.assertLessEqual(len(text), MAX_TEXT + 100)
+
+    # --- progress, hooks, and the end ---
+
+    def test_progress_is_sent_before_the_outcome_to_who_wants_it(self):
+        def function():
+            progress(1, 3, "begun")
+            progress(3)
+            return 1
+
+        self.add(function)
+        said = self.run_worker(self.run_of(1, flags=PROGRESS), self.run_of(2))
+        self.assertEqual(said[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
+        self.assertEqual([(type(message), message.job) for message in said[3:]], [(Done, 1), (Done, 2)])
+
+    def test_hooks_are_called_before_the_first_task_and_after_the_last(self):
+        order = []
+        self.add(lambda: order.append("task"))
+        self.registry.start_hooks += [lambda: order.append("one"), lambda: order.append("two")]
+        self.registry.stop_hooks += [lambda: order.append("three")]
+        self.run_worker(self.run_of(1))
+        self.assertEqual(order, ["one", "two", "task", "three"])
+
+    def test_a_worker_whose_hook_fails_is_not_ready(self):
+        def hook():
+            raise ValueError("no database")
+
+        self.registry.start_hooks.append(hook)
+        self.assertRaises(ValueError, self.serve)
+        self.assertEqual(self.heard(), [])
+
+    def test_a_worker_ends_in_order_where_the_daemon_has_gone(self):
+        stopped = []
+        self.registry.stop_hooks.append(lambda: stopped.append(1))
+        self.ours.close()
+        self.worker = Worker(self.registry, self.config)
+        self.worker.run(self.theirs, self.board, 1)
+        self.assertEqual(stopped, [1])
+
+    def test_a_task_may_close_or_replace_its_streams(self):
+        class Broken:
+            def flush(self):
+                raise OSError("gone")
+
+        self.patch(worker_module.sys, "stdout", Broken())
+        self.patch(worker_module.sys, "stderr", None)
+        self.add(lambda: 1)
+        outcome = self.outcome()
+        self.assertEqual((bytes(outcome.value), outcome.output), (b"1", False))
+
+    def test_what_a_function_wrote_is_told_where_the_daemon_has_to_read_it(self):
+        read_end, write_end = os.pipe()
+        self.addCleanup(os.close, read_end)
+        self.addCleanup(os.close, write_end)
+        self.patch(worker_module, "_OUTPUT", read_end)
+        self.add(lambda text: os.write(write_end, text.encode()))
+        self.assertFalse(self.outcome(b'[""]').output)
+        self.assertTrue(self.outcome(b'["x"]').output)
+
+
+class BatchTests(WorkerCase):
+    """Several jobs that a worker has at once."""
+
+    def batch(self, count, flags=SHORT):
+        return [self.run_of(number, args=b"[%d]" % number, flags=flags) for number in range(1, count + 1)]
+
+    def test_the_board_says_which_job_was_begun_last(self):
+        begun = []
+        self.add(lambda number: begun.append(self.board.begun(1)))
+        self.assertEqual(len(self.run_worker(*self.batch(3))), 4)
+        self.assertEqual(begun, [1, 2, 3])
+        self.assertEqual((self.board.begun(1), self.board.begun(0)), (3, 0))
+
+    def test_outcomes_of_short_jobs_are_sent_together_and_kept_on_the_board_meanwhile(self):
+        heard, kept = [], []
+
+        def function(number):
+            heard.append(self.heard())
+            kept.append([message.job for message in decode_from_worker(self.board.kept(1))])
+
+        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+        self.add(function)
+        rest = self.run_worker(*self.batch(3))
+        self.assertEqual(heard, [[Ready()], [], []])
+        self.assertEqual(kept, [[], [1], [1, 2]])
+        self.assertEqual([message.job for message in rest], [1, 2, 3])
+        self.assertEqual(self.board.kept(1), b"")
+
+    def test_an_outcome_that_has_waited_for_long_is_sent(self):
+        heard = []
+        self.patch(worker_module, "HOLD_SECONDS", -1.0)
+        self.add(lambda number: heard.append(len(self.heard())))
+        self.run_worker(*self.batch(3))
+        self.assertEqual(heard, [1, 1, 1])
+
+    def test_outcomes_for_which_the_board_has_no_room_are_sent(self):
+        heard = []
+        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+        self.config = msgspec.structs.replace(CONFIG, max_result=2 * KEPT_BYTES)
+
+        def function(number):
+            heard.append(len(self.heard()))
+            return "x" * (KEPT_BYTES // 2)
+
+        self.add(function)
+        self.run_worker(*self.batch(4))
+        self.assertEqual(heard, [1, 0, 2, 0])
+
+    def test_a_job_that_prints_is_told_apart_from_those_after_it(self):
+        read_end, write_end = os.pipe()
+        self.addCleanup(os.close, read_end)
+        self.addCleanup(os.close, write_end)
+        self.patch(worker_module, "_OUTPUT", read_end)
+        self.add(lambda number: os.write(write_end, b"x"))
+        _ready, done, returned = self.run_worker(*self.batch(3))
+        self.assertEqual((done.job, done.output, returned), (1, True, Returned([2, 3])))
+
+    def test_a_short_job_does_not_change_the_title_and_another_does(self):
+        self.add(lambda number: None)
+        self.run_worker(*self.batch(2))
+        self.assertEqual(self.titles, ["TaskWorker: idle", "TaskWorker: stopping"])
+        del self.titles[:]
+        self.run_worker(*self.batch(2, flags=0))
+        self.assertEqual(
+            self.titles,
+            [
+                "TaskWorker: idle",
+                "TaskWorker: f #1",
+                "TaskWorker: f #2",
+                "TaskWorker: idle",
+                "TaskWorker: stopping",
+            ],
+        )
+
+    def test_what_has_not_begun_is_returned_when_it_is_called_back(self):
+        self.add(lambda number: self.poke(CallBack()) if number == 1 else number)
+        self.say(*self.batch(3))
+        self.theirs.settimeout(0)
+        self.assertRaises(BlockingIOError, self.serve)
+        _ready, returned, done = self.heard()
+        self.assertEqual((returned, done.job), (Returned([2, 3]), 1))
+        self.assertIn("TaskWorker: f #1", self.titles)  # it turned out not to be short
+
+    def test_what_is_sent_along_with_the_jobs_is_obeyed_before_them(self):
+        self.add(lambda number: number)
+        said = self.run_worker(*self.batch(3), CallBack())
+        self.assertEqual(said, [Ready(), Returned([1, 2, 3])])
+        self.assertEqual(self.run_worker(CallBack()), [Ready()])
+
+    def test_outcomes_go_out_before_what_is_returned(self):
+        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+        self.add(lambda number: self.poke(CallBack()) if number == 2 else number)
+        self.say(*self.batch(4))
+        self.theirs.settimeout(0)
+        self.assertRaises(BlockingIOError, self.serve)
+        self.assertEqual([type(message) for message in self.heard()], [Ready, Done, Returned, Done])
+
+
+class InterruptTests(WorkerCase):
+    """Functions that are interrupted."""
+
+    def served(self, *runs):
+        """What the worker says to these, until it has nothing more to do."""
+        self.say(*runs)
+        self.theirs.settimeout(0)
+        self.assertRaises(BlockingIOError, self.serve)
+        return self.heard()
+
+    def test_a_function_is_interrupted_and_the_next_runs(self):
+        def function(number):
+            if number == 1:
+                self.poke(Interrupt(1, 1, True))
+                raise AssertionError("it goes on")
+            return number
+
+        self.add(function)
+        _ready, stopped, done = self.served(self.run_of(1, args=b"[1]"), self.run_of(2, args=b"[2]"))
+        self.assertEqual((type(stopped), stopped.job, stopped.traceback), (Stopped, 1, None))
+        self.assertEqual((type(done), done.job), (Done, 2))
+
+    def test_a_job_that_has_not_begun_is_returned_alone(self):
+        self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
+        runs = [self.run_of(number, args=b"[%d]" % number) for number in (1, 2, 3)]
+        _ready, returned, first, third = self.served(*runs)
+        self.assertEqual((returned, first.job, third.job), (Returned([2]), 1, 3))
+
+    def test_another_attempt_is_left_alone(self):
+        self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
+        runs = [self.run_of(1, args=b"[1]"), self.run_of(2, args=b"[2]", attempt=2)]
+        _ready, first, second = self.served(*runs)
+        self.assertEqual([type(first), type(second)], [Done, Done])
+
+    def test_a_stop_for_what_has_ended_is_nothing(self):
+        self.add(lambda: 1)
+        self.assertEqual(len(self.run_worker(self.run_of(1))), 2)
+        self.assertEqual(self.run_worker(Interrupt(1, 1, True)), [Ready()])
+
+    def test_a_report_is_written_whole_before_the_stop_is_raised(self):
+        def function():
+            self.say(Interrupt(JOB, 1, False))
+            self.worker._interrupter._poked = True
+            progress(1, 2)
+            raise AssertionError("it goes on")
+
+        self.add(function)
+        _ready, reported, stopped = self.served(self.run_of(flags=PROGRESS))
+        self.assertEqual((reported, type(stopped)), (Reported(JOB, 1, 2, None), Stopped))
+
+    def test_an_async_function_is_cancelled(self):
+        import asyncio
+
+        async def function():
+            asyncio.get_running_loop().call_soon(self.poke, Interrupt(JOB, 1, True))
+            await asyncio.Event().wait()
+
+        self.add(function)
+        _ready, stopped = self.served(self.run_of())
+        self.assertEqual((type(stopped), stopped.traceback), (Stopped, None))
+
+    def test_a_poke_at_the_end_of_the_channel_is_nothing(self):
+        def function():
+            self.ours.shutdown(socket.SHUT_WR)
+            signal.getsignal(POKE)(POKE, None)
+            return 1
+
+        self.add(function)
+        _ready, done = self.served_to_the_end(self.run_of())
+        self.assertIsInstance(done, Done)
+
+    def served_to_the_end(self, *runs):
+        self.say(*runs)
+        return self.serve()
+
+
+class RehearsalTests(WorkerCase):
+    def test_a_rehearsal_leaves_nothing_open(self):
+        before = len(os.listdir("/proc/self/fd"))
+        rehearse(self.config)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertIn("TaskWorker: stopping", self.titles)

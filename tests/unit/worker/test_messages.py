@@ -1,0 +1,91 @@
+"""What passes between the daemon and its processes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.worker.messages import (
+    NULL,
+    PROGRESS,
+    SHORT,
+    CallBack,
+    Config,
+    Done,
+    Exited,
+    Failed,
+    Fork,
+    Forked,
+    Interrupt,
+    Loaded,
+    LoadFailed,
+    Ready,
+    Reported,
+    Returned,
+    Run,
+    Signal,
+    Stopped,
+    WholeLines,
+    decode_config,
+    decode_from_fork_server,
+    decode_from_worker,
+    decode_to_fork_server,
+    decode_to_worker,
+    encode,
+    encode_all,
+)
+
+
+class WholeLinesTests(SynchronousTestCase):
+    def test_what_is_not_whole_waits_for_its_end(self):
+        lines = WholeLines()
+        received = [lines.receive(data) for data in (b"on", b"e", b"\ntwo\nthr", b"ee\n", b"four\n")]
+        self.assertEqual(received, [b"", b"", b"one\ntwo\n", b"three\n", b"four\n"])
+
+    @given(st.lists(st.binary(max_size=9) | st.sampled_from([b"\n", b"a\n", b"\n\nb"])))
+    def test_however_it_is_cut_all_that_is_whole_comes_out_at_once(self, pieces):
+        lines, came, out = WholeLines(), b"", b""
+        for piece in pieces:
+            came += piece
+            out += lines.receive(piece)
+            self.assertEqual(out, came[: came.rfind(b"\n") + 1])
+
+
+class MessageTests(SynchronousTestCase):
+    """What one end encodes the other decodes as the same."""
+
+    def test_messages_to_a_worker(self):
+        runs = [Run(1, 1, "f", Raw(b'{"a":1}'), PROGRESS | SHORT), Run(2, 3, "g", NULL, 0)]
+        others = [Interrupt(1, 1, True), Interrupt(2, 3, False), CallBack()]
+        data = encode_all(runs) + b"".join(map(encode, others))
+        self.assertEqual(decode_to_worker(data), [*runs, *others])
+        self.assertEqual(data.count(b"\n"), 5)
+
+    def test_messages_from_a_worker(self):
+        messages = [
+            Ready(),
+            Done(1, 0.5, True, Raw(b"[1]")),
+            Failed(2, 0.5, False, -32000, "no", NULL, None),
+            Failed(3, 0.5, False, -32000, "no", Raw(b'{"type":"E"}'), "trace\nback", True),
+            Stopped(4, 1.5, False, None),
+            Returned([5, 6]),
+            Reported(7, 1, 2.5, "so far"),
+        ]
+        data = b"".join(map(encode, messages))
+        self.assertEqual(decode_from_worker(data), messages)
+        self.assertEqual(data.count(b"\n"), len(messages))
+
+    def test_messages_to_and_from_the_fork_server(self):
+        for message in Fork([(1, 0), (2, 1)]), Signal(1, 15, True):
+            self.assertEqual(decode_to_fork_server(encode(message)), message)
+        for message in (
+            Loaded([]),
+            LoadFailed("why"),
+            Forked(1, 100),
+            Forked(1, None, "no memory"),
+            Exited(1, -9, 1000, True),
+            Exited(1, 0, 1000),
+        ):
+            self.assertEqual(decode_from_fork_server(encode(message)), message)
+        config = Config(["app"], "/", "name", 10, False, 2**30)
+        self.assertEqual(decode_config(encode(config)), config)

@@ -1,0 +1,258 @@
+"""The worker's side of progress: few reports, and the last one always. Time is the test's."""
+
+import contextlib
+import json
+import threading
+from types import SimpleNamespace
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.worker import progress
+from taskd.worker.messages import Reported, decode_from_worker, encode
+from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
+
+
+class NothingToDo(Exception):
+    """The reporter's thread would wait for ever."""
+
+
+class FakeCondition:
+    """A `threading.Condition` for one thread, whose `wait` lets time pass."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.notified = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        return None
+
+    def notify(self):
+        self.notified += 1
+
+    def wait(self, timeout=None):
+        if timeout is None:
+            raise NothingToDo
+        self.clock.now += timeout
+
+
+class FakeClock:
+    """The `time` of the module under test."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+class ProgressReporterTests(SynchronousTestCase):
+    def setUp(self):
+        self.clock = FakeClock()
+        self.condition = FakeCondition(self.clock)
+        self.threads = []
+        self.patch(progress, "time", self.clock)
+        self.patch(threading, "Thread", self.thread)
+        self.patch(threading, "Condition", lambda lock: self.condition)
+        self.sent = []
+        self.reporter = ProgressReporter(self.sent.append)
+
+    def thread(self, target, args, name, daemon):
+        self.threads.append(lambda: target(*args))
+        return SimpleNamespace(start=lambda: None)
+
+    def run_thread(self):
+        """Let the reporter's thread do all that it has to, however long that takes."""
+        [target] = self.threads
+        self.assertRaises(NothingToDo, target)
+
+    def test_reports_are_at_most_twenty_a_second(self):
+        self.assertEqual(PROGRESS_INTERVAL, 0.05)
+        self.reporter.begin(1)
+        for step in range(1000):
+            self.reporter.report(step)
+            self.clock.now += 0.001
+        self.assertLessEqual(len(self.sent), 21)
+        self.assertGreaterEqual(len(self.sent), 19)
+
+    def test_the_first_report_is_sent_at_once(self):
+        for job in 1, 2:
+            self.reporter.begin(job)
+            self.reporter.report(0, 10, "begun")
+            self.assertEqual(self.sent[-1], Reported(job, 0, 10, "begun"))
+            self.reporter.end()
+        self.assertEqual(len(self.sent), 2)
+
+    def test_the_last_report_is_sent_when_the_job_ends(self):
+        self.reporter.begin(1)
+        for step in range(5):
+            self.reporter.report(step)
+        self.reporter.end()
+        self.assertEqual([report.done for report in self.sent], [0, 4])
+
+    def test_a_report_that_was_sent_is_not_sent_again(self):
+        self.reporter.begin(1)
+        self.reporter.report(1)
+        self.reporter.report(2)
+        self.clock.now += PROGRESS_INTERVAL
+        self.reporter.report(3)
+        self.reporter.end()
+        self.assertEqual([report.done for report in self.sent], [1, 3])
+
+    def test_a_kept_report_is_sent_when_its_time_has_come(self):
+        self.reporter.begin(1)
+        self.reporter.report(1)
+        self.reporter.report(2)
+        self.reporter.report(3)
+        begun = self.clock.now
+        self.run_thread()
+        self.assertEqual([report.done for report in self.sent], [1, 3])
+        self.assertAlmostEqual(self.clock.now - begun, PROGRESS_INTERVAL)
+        self.reporter.report(4)
+        self.assertEqual(len(self.sent), 2)
+        self.run_thread()
+        self.assertEqual([report.done for report in self.sent], [1, 3, 4])
+        self.reporter.end()
+        self.assertEqual(len(self.sent), 3)
+
+    def test_there_is_no_thread_where_none_is_needed(self):
+        self.reporter.begin(1)
+        for step in range(5):
+            self.reporter.report(step)
+            self.clock.now += 1
+        self.assertEqual(self.threads, [])
+
+    def test_there_is_one_thread_for_all_jobs(self):
+        for job in range(3):
+            self.reporter.begin(job)
+            self.reporter.report(1)
+            self.reporter.report(2)
+            self.reporter.end()
+        self.assertEqual(len(self.threads), 1)
+
+    def test_the_thread_is_woken_where_there_is_something_to_be_sent(self):
+        self.reporter.begin(1)
+        for step in range(4):
+            self.reporter.report(step)
+        self.assertEqual(self.condition.notified, 3)
+
+    def test_nothing_is_sent_outside_a_job(self):
+        self.reporter.report(1)
+        self.reporter.begin(1)
+        self.reporter.end()
+        self.reporter.report(2)
+        self.reporter.end()
+        self.assertEqual(self.sent, [])
+
+    def test_nothing_of_a_job_is_sent_after_its_end(self):
+        self.reporter.begin(1)
+        self.reporter.report(1)
+        self.reporter.report(2)
+        self.reporter.end()
+        self.run_thread()
+        self.assertEqual([report.done for report in self.sent], [1, 2])
+
+    def test_a_long_message_is_cut(self):
+        self.reporter.begin(1)
+        self.reporter.report(1, None, "x" * 1_000_000)
+        self.assertLess(len(self.sent[0].message), 100_000)
+
+    def test_nonsense_is_refused(self):
+        self.reporter.begin(1)
+        for report in [
+            (float("nan"),),
+            (float("inf"),),
+            (1, float("-inf")),
+            ("1",),
+            (1, "2"),
+            ([],),
+            (1, 2, 3),
+            (1, 2, b"m"),
+        ]:
+            try:
+                self.reporter.report(*report)
+            except (TypeError, ValueError):
+                continue
+            self.fail(f"{report} was taken")
+        self.assertEqual(self.sent, [])
+
+    def test_there_is_no_progress_without_a_number(self):
+        self.reporter.begin(1)
+        try:
+            self.reporter.report(None)
+        except (TypeError, ValueError):
+            return
+        self.assert_readable(self.sent)
+
+    def test_numbers_of_other_libraries_are_numbers_too(self):
+        """numpy.float64, for one, is a subclass of float."""
+        for number in type("Float", (float,), {})(1.5), type("Int", (int,), {})(3):
+            del self.sent[:]
+            self.reporter.begin(1)
+            self.reporter.report(number)
+            self.assertEqual(self.sent, [Reported(1, number, None, None)])
+            self.assert_readable(self.sent)
+
+    def assert_readable(self, reports):
+        """The daemon must be able to read what it is sent: a worker that it cannot understand is killed."""
+        for report in reports:
+            line = encode(report)
+            json.loads(line)
+            decode_from_worker(line)
+
+    @given(
+        st.integers() | st.floats() | st.booleans() | st.none(),
+        st.integers() | st.floats() | st.booleans() | st.none(),
+        st.none() | st.text() | st.text(st.characters(categories=["Cs", "L"])),
+        st.booleans(),
+    )
+    @example(True, None, None, False)
+    @example(1, True, None, False)
+    @example(10**400, None, None, False)
+    @example(1, None, "\udcff", False)
+    @example(1, None, "\udcff", True)
+    @example(10**400, None, None, True)
+    def test_what_is_reported_is_refused_by_a_value_or_type_error_or_can_be_sent_and_read(
+        self, done, total, message, is_kept
+    ):
+        del self.sent[:]
+        self.reporter.begin(1)
+        if is_kept:
+            self.reporter.report(0)
+        with contextlib.suppress(TypeError, ValueError):
+            self.reporter.report(done, total, message)
+        self.reporter.end()
+        self.assert_readable(self.sent)
+
+
+class ThreadTests(SynchronousTestCase):
+    def test_a_real_thread_sends_what_is_kept(self):
+        """Of the clock: it is waited for, and takes `PROGRESS_INTERVAL`."""
+        sent, both = [], threading.Event()
+
+        def send(report):
+            sent.append(report.done)
+            if len(sent) == 2:
+                both.set()
+
+        reporter = ProgressReporter(send)
+        reporter.begin(1)
+        for step in range(3):
+            reporter.report(step)
+        self.assertTrue(both.wait(60))
+        self.assertEqual(sent, [0, 2])
+
+
+class EncodableTests(SynchronousTestCase):
+    @given(st.text(st.characters(categories=["Cs", "L"])))
+    def test_what_utf_8_cannot_hold_is_written_as_escapes(self, text):
+        shown = encodable(text).encode()
+        self.assertEqual(shown, text.encode("utf-8", "backslashreplace"))
+
+    def test_everything_else_stays_as_it_is(self):
+        for text in "", "abc", "äöü", "\U0001f600":
+            self.assertEqual(encodable(text), text)
