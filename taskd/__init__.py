@@ -4,15 +4,9 @@ An app module needs only what is exported here. Nothing of Twisted is imported
 by it, so that worker processes stay small.
 """
 
-from taskd.functions.registry import (
-    TaskCancelled,
-    TaskStopped,
-    TaskTimeout,
-    on_worker_start,
-    on_worker_stop,
-    progress,
-    task,
-)
+from taskd.functions.progress import progress
+from taskd.functions.registry import on_worker_start, on_worker_stop, task
+from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 
 __all__ = [
     "TaskCancelled",

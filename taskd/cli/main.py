@@ -22,7 +22,8 @@ from taskd.cli.rows import FailedRows, convert_text, count_rows, read_rows
 from taskd.cli.status_view import print_status
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound, TaskdError, Unreachable
-from taskd.functions.registry import RESERVED, FunctionInfo, wire_name
+from taskd.functions.parameters import wire_name
+from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import PRIORITY, Options
 
 __all__ = ["main"]

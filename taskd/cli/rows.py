@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from taskd.functions.registry import wire_name
+from taskd.functions.parameters import wire_name
 from taskd.protocol.framing import MAX_MESSAGE
 
 __all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]

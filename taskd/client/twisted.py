@@ -13,7 +13,7 @@ from taskd.client.link import Link, OnProgress
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
-from taskd.functions.registry import wire_name
+from taskd.functions.parameters import wire_name
 from taskd.model import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
 
 __all__ = ["TaskClient"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskd.functions.registry import GRACE
+from taskd.functions.stops import GRACE
 
 __all__ = ["FunctionStats"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, MethodNotFound, quoted
-from taskd.functions.registry import RESERVED, FunctionInfo, Task
+from taskd.functions.registry import RESERVED, Function, FunctionInfo
 from taskd.model import Call
 from taskd.protocol.methods import CANCEL, WAS_DONE, check_id
 from taskd.server.completion import as_result
@@ -77,17 +77,17 @@ class OwnMethods:
             "status": _status,
             "cancel": _cancel,
         }
-        self._tasks = {RESERVED + name: Task(RESERVED + name, takes) for name, takes in own.items()}
+        self._functions = {RESERVED + name: Function(RESERVED + name, takes) for name, takes in own.items()}
         # Who asked for the functions before the app was imported.
         self._want_functions: list[tuple[Job, Caller]] = []
 
     def accept(self, request: Job, caller: Caller) -> None:
         """Answer a request, now or later. Raises `MethodNotFound` and `InvalidParams`."""
         call = request.call
-        task = self._tasks.get(call.function)
-        if task is None:
+        function = self._functions.get(call.function)
+        if function is None:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
-        given = task.function(*_bound(task, call))
+        given = function.callable(*_bound(function, call))
         if call.function == CANCEL:
             self._cancel(request, caller, *given)
         elif call.function == _FUNCTIONS:
@@ -120,12 +120,12 @@ class OwnMethods:
             self._server.cancel_for(request, caller, job)
 
 
-def _bound(task: Task, call: Call) -> list[Any]:
+def _bound(function: Function, call: Call) -> list[Any]:
     """The arguments of a call, by position. Raises `InvalidParams`, which names the method."""
     try:
-        args, named = task.parameters.bind(call.args)
+        args, named = function.parameters.bind(call.args)
     except InvalidParams as error:
-        raise InvalidParams(f"{task.name}: {error.message}", **error.data) from None
-    bound = task.parameters.signature.bind(*args, **named)
+        raise InvalidParams(f"{function.name}: {error.message}", **error.data) from None
+    bound = function.parameters.signature.bind(*args, **named)
     bound.apply_defaults()
     return list(bound.args)

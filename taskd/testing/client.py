@@ -13,7 +13,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
-from taskd.functions.registry import Registry, registry, report_progress_to, wire_name
+from taskd.functions.parameters import wire_name
+from taskd.functions.progress import report_progress_to
+from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
 
 __all__ = ["MemoryTaskClient"]
@@ -62,8 +64,8 @@ class MemoryTaskClient:
     def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
         if function not in self._functions:
             raise MethodNotFound(f"no such function: {function}")
-        task = self._functions[function]
-        positional, named = task.parameters.bind(Raw(args))
+        known = self._functions[function]
+        positional, named = known.parameters.bind(Raw(args))
 
         def report(done: float, total: float | None, message: str | None) -> None:
             if on_progress is not None:
@@ -71,8 +73,8 @@ class MemoryTaskClient:
 
         report_progress_to(report)
         try:
-            result = task.function(*positional, **named)
-            if task.is_async:
+            result = known.callable(*positional, **named)
+            if known.is_async:
                 # In a thread, since the reactor of the caller may be an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
                     result = thread.submit(asyncio.run, result).result()

@@ -113,7 +113,7 @@ class ForkServer:
         except AppError as error:
             self._send(LoadFailed(str(error)))
             return None
-        if any(task.is_async for task in self._registry):
+        if any(function.is_async for function in self._registry):
             import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 
@@ -134,7 +134,7 @@ class ForkServer:
         # No collection before it (gc's documentation says why): it would make
         # holes in what is shared, and the workers would fill them.
         gc.freeze()
-        self._send(Loaded([task.describe() for task in self._registry]))
+        self._send(Loaded([function.describe() for function in self._registry]))
         control = self._control.fileno()
         self._poll.register(control, select.POLLIN)
         while not self._closed:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from taskd.functions.registry import TaskCancelled, TaskTimeout
+from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.messages import Interrupt, Run
 
 if TYPE_CHECKING:

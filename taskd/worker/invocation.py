@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
-from taskd.functions.registry import Registry, Task, TaskStopped
+from taskd.functions.registry import Function, Registry
+from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Config, Done, Failed, Run, Stopped
 from taskd.worker.progress import MAX_TEXT, encodable
@@ -44,9 +45,9 @@ class FunctionCaller:
 
     def call(self, run: Run, started: float) -> Done | Failed | Stopped:
         """Call the function; what it raises is in the message. `started` is now (`time.perf_counter`)."""
-        task = self._registry[run.function]
+        function = self._registry[run.function]
         try:
-            args, kwargs = task.parameters.bind(run.args)
+            args, kwargs = function.parameters.bind(run.args)
         except InvalidParams as misfit:
             return _refused(run.job, 0.0, misfit, f"{run.function}: {misfit.message}")
         interrupter = self._interrupter
@@ -54,8 +55,8 @@ class FunctionCaller:
         stop = result = None
         try:
             try:
-                interrupter.begin(run, is_async=task.is_async)
-                result = self._call(task, args, kwargs)
+                interrupter.begin(run, is_async=function.is_async)
+                result = self._call(function, args, kwargs)
             finally:
                 stop = interrupter.end()
         except BaseException as raised:  # SystemExit too: a task ends, not its worker.
@@ -75,21 +76,21 @@ class FunctionCaller:
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _call(self, task: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if not task.is_async:
-            return task.function(*args, **kwargs)
+    def _call(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if not function.is_async:
+            return function.callable(*args, **kwargs)
         if self._event_loop is None:
             from asyncio import Runner  # a third of a worker's memory, where no task needs it
 
             self._event_loop = Runner()
-        return self._event_loop.run(self._await(task, args, kwargs))
+        return self._event_loop.run(self._await(function, args, kwargs))
 
-    async def _await(self, task: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _await(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
         from asyncio import current_task
 
         self._interrupter.run_as(current_task())
         try:
-            return await task.function(*args, **kwargs)
+            return await function.callable(*args, **kwargs)
         finally:
             self._interrupter.run_as(None)
 

@@ -17,7 +17,8 @@ from contextlib import suppress
 
 from msgspec import Raw
 
-from taskd.functions.registry import Registry, report_progress_to
+from taskd.functions.progress import report_progress_to
+from taskd.functions.registry import Registry
 from taskd.worker.board import Board
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import FunctionCaller

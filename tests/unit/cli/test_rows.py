@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.rows import ERROR_COLUMN, FailedRows, convert_text, count_rows, read_rows
-from taskd.functions.registry import wire_name
+from taskd.functions.parameters import wire_name
 
 BIG_CELL = "x" * 1_000_000
 """More than Python's csv module takes in one cell if it is not told otherwise."""

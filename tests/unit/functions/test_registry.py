@@ -17,19 +17,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import taskd
 from taskd.errors import InvalidParams
-from taskd.functions.registry import (
-    GRACE,
-    Parameters,
-    Registry,
-    Task,
-    python_name,
-    report_progress_to,
-    wire_name,
-)
+from taskd.functions.parameters import Parameters, python_name, wire_name
+from taskd.functions.progress import report_progress_to
+from taskd.functions.registry import Function, Registry
+from taskd.functions.stops import GRACE
 from tests.unit.texts import values
 
 # `taskd.task` is the decorator; this is the module.
-task_module = importlib.import_module("taskd.functions.registry")
+registry_module = importlib.import_module("taskd.functions.registry")
 
 
 class Point(msgspec.Struct):
@@ -352,7 +347,7 @@ class BindTests(SynchronousTestCase):
         def function(a: "Later") -> "Nothing":  # noqa: F821
             return a
 
-        added = Task("f", function)
+        added = Function("f", function)
         function.__globals__["Later"] = Point
         function.__globals__["Nothing"] = None
         self.addCleanup(function.__globals__.pop, "Later")
@@ -466,7 +461,7 @@ def example(a: int, from_: "str", /, b=2, *rest: float, c: int | None = None, **
 
 class TaskTests(SynchronousTestCase):
     def test_a_task_tells_what_its_user_wants_to_know(self):
-        info = Task("x.example", example).describe()
+        info = Function("x.example", example).describe()
         self.assertEqual(info.name, "x.example")
         self.assertEqual(info.summary, "Do as an example does.")
         self.assertTrue(
@@ -479,19 +474,19 @@ class TaskTests(SynchronousTestCase):
         )
 
     def test_a_task_without_a_docstring_has_no_summary(self):
-        self.assertEqual(Task("f", lambda: None).describe().summary, "")
+        self.assertEqual(Function("f", lambda: None).describe().summary, "")
 
     def test_a_task_tells_whether_it_is_async(self):
         async def function():
             pass
 
-        self.assertTrue(Task("f", function).is_async)
-        self.assertTrue(Task("f", functools.partial(function)).is_async)
-        self.assertFalse(Task("f", example).is_async)
+        self.assertTrue(Function("f", function).is_async)
+        self.assertTrue(Function("f", functools.partial(function)).is_async)
+        self.assertFalse(Function("f", example).is_async)
 
     def test_a_task_tells_where_it_is(self):
-        self.assertIn(f"{__file__}:", Task("f", example).where)
-        self.assertEqual(Task("f", len).where, repr(len))
+        self.assertIn(f"{__file__}:", Function("f", example).where)
+        self.assertEqual(Function("f", len).where, repr(len))
 
 
 class RegistryTests(SynchronousTestCase):
@@ -504,7 +499,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(len(registry), 2)
         self.assertIn("mail.send", registry)
         self.assertNotIn("send", registry)
-        self.assertIs(registry["example"].function, example)
+        self.assertIs(registry["example"].callable, example)
 
     def test_the_names_of_the_server_are_reserved(self):
         for name in "taskd.", "taskd.ping", "taskd.x.y", "":
@@ -587,7 +582,7 @@ class RegistryTests(SynchronousTestCase):
 class DecoratorTests(SynchronousTestCase):
     def setUp(self):
         self.registry = Registry()
-        self.patch(task_module, "registry", self.registry)
+        self.patch(registry_module, "registry", self.registry)
 
     def test_a_task_is_registered_and_the_function_unchanged(self):
         @taskd.task
@@ -610,7 +605,7 @@ class DecoratorTests(SynchronousTestCase):
         self.assertEqual([entry.name for entry in self.registry], names)
         self.assertEqual((self.registry["limited"].timeout, self.registry["limited"].grace), (60, 1))
         self.assertTrue(all(inspect.isfunction(function) for function in (bare, called, named)))
-        self.assertIs(self.registry["mail.send"].function, named)
+        self.assertIs(self.registry["mail.send"].callable, named)
 
     def test_a_mistake_is_told_where_it_is_made(self):
         self.assertRaises(ValueError, taskd.task(name="taskd.ping"), example)
@@ -638,7 +633,7 @@ class DecoratorTests(SynchronousTestCase):
 
 class ProgressTests(SynchronousTestCase):
     def setUp(self):
-        self.addCleanup(report_progress_to, task_module._sink)
+        self.addCleanup(report_progress_to, report_progress_to(None))
 
     def test_outside_a_worker_progress_goes_nowhere(self):
         report_progress_to(None)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.functions.registry import GRACE
+from taskd.functions.stops import GRACE
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.stats import KNOWN_SHORT, LONG_RUN, SHORT
 

@@ -3,7 +3,7 @@
 from twisted.logger import globalLogPublisher
 
 from taskd.errors import StartError
-from taskd.functions.registry import GRACE
+from taskd.functions.stops import GRACE
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.scheduler.stops import CHECK_SECONDS
 from taskd.scheduler.workers import KILL_AFTER

@@ -5,7 +5,7 @@ import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.functions.registry import TaskCancelled, TaskStopped, TaskTimeout
+from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Interrupt, Run
 

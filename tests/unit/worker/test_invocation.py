@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.functions.registry import Registry, TaskCancelled, TaskTimeout
+from taskd.functions.registry import Registry
+from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import FunctionCaller
 from taskd.worker.messages import NULL, Config, Done, Failed, Interrupt, Run, Stopped

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.functions.registry import Registry
 from taskd.worker.loading import AppError, check_hard_memory, load_apps
 
-task_module = importlib.import_module("taskd.functions.registry")
+registry_module = importlib.import_module("taskd.functions.registry")
 
 TASK = """
 from taskd import task
@@ -23,7 +23,7 @@ def {name}(a: int) -> int:
 class LoadingTests(SynchronousTestCase):
     def setUp(self):
         self.registry = Registry()
-        self.patch(task_module, "registry", self.registry)
+        self.patch(registry_module, "registry", self.registry)
         self.patch(sys, "path", list(sys.path))
         self.patch(sys, "dont_write_bytecode", True)
         modules = dict(sys.modules)

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.functions.registry import Registry, progress, report_progress_to
+from taskd.functions.progress import progress, report_progress_to
+from taskd.functions.registry import Registry
 from taskd.worker import loop as worker_module
 from taskd.worker.board import KEPT_BYTES, Board
 from taskd.worker.loop import Worker, rehearse
@@ -34,7 +35,7 @@ from taskd.worker.messages import (
 )
 from taskd.worker.progress import MAX_TEXT
 
-task_module = importlib.import_module("taskd.functions.registry")
+registry_module = importlib.import_module("taskd.functions.registry")
 
 CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
@@ -60,7 +61,7 @@ class WorkerCase(SynchronousTestCase):
         self.titles = []
         self.patch(worker_module, "setproctitle", self.titles.append)
         self.patch(worker_module, "_OUTPUT", NO_PIPE)
-        self.addCleanup(report_progress_to, task_module._sink)
+        self.addCleanup(report_progress_to, report_progress_to(None))
         self.addCleanup(signal.signal, POKE, signal.getsignal(POKE))
         self.registry = Registry()
         self.config = CONFIG
