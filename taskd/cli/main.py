@@ -256,9 +256,9 @@ def _results(path: str | None) -> AbstractContextManager[TextIO | None]:
 
 
 @main.command()
-@click.argument("jobs", nargs=-1, required=True, metavar="TASK...", type=click.IntRange(1))
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...", type=click.IntRange(1))
 @_connection
-def cancel(jobs: tuple[int, ...], server: str, via: str | None) -> None:
+def cancel(tasks: tuple[int, ...], server: str, via: str | None) -> None:
     """Cancel each TASK: a number, as `taskd status` and the log show it.
 
     One that runs is interrupted, and killed where it does not end within its
@@ -266,10 +266,10 @@ def cancel(jobs: tuple[int, ...], server: str, via: str | None) -> None:
     """
 
     async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
-        asked = [client.request(f"{RESERVED}cancel", {"job": job}) for job in jobs]
-        answers = [(job, await answer) for job, answer in zip(jobs, asked, strict=True)]
-        for job, answer in answers:
-            click.echo(f"#{job}: {_cancelled(answer)}")
+        asked = [client.request(f"{RESERVED}cancel", {"task": task}) for task in tasks]
+        answers = [(task, await answer) for task, answer in zip(tasks, asked, strict=True)]
+        for task, answer in answers:
+            click.echo(f"#{task}: {_cancelled(answer)}")
         if any(answer["was"] == "done" for _, answer in answers):
             raise SystemExit(1)
 

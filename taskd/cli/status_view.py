@@ -19,7 +19,7 @@ def print_status(answer: dict[str, Any]) -> None:
     right = (0, 1, 3, 5, 6, 7)
     workers = table("worker", "pid", "state", "since", "function", "task", "done", "memory", right=right)
     for worker in answer["workers"]:
-        others = f" and {worker['jobs'] - 1} more" if worker["jobs"] > 1 else ""
+        others = f" and {worker['tasks'] - 1} more" if worker["tasks"] > 1 else ""
         stopping = f", being stopped ({worker['stopping']})" if worker["stopping"] else ""
         memory = worker["memory_kib"]
         workers.add_row(
@@ -28,7 +28,7 @@ def print_status(answer: dict[str, Any]) -> None:
             worker["state"] + stopping,
             duration(worker["seconds"]),
             Text(worker["function"] or ""),
-            f"#{worker['job']}{others}" if worker["job"] else "",
+            f"#{worker['task']}{others}" if worker["task"] else "",
             str(worker["done"]),
             f"{memory / 1024:.1f} MiB" if memory is not None else "",
         )

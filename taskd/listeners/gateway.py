@@ -25,7 +25,7 @@ from taskd.net.backpressure import ReplySender
 from taskd.net.timers import TurnEnd
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.methods import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_job
+from taskd.protocol.methods import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_task
 from taskd.protocol.session import Request, Session, task_complete
 
 __all__ = ["Gateway", "GatewayConfig", "is_allowed_origin", "link_kind"]
@@ -180,7 +180,7 @@ class GatewayProtocol(TextServerProtocol):
         assert self._session is not None
         call = request.call
         gateway = self.factory.gateway
-        if call.function == CANCEL and not names_job(call.args):
+        if call.function == CANCEL and not names_task(call.args):
             self._cancel(request)
             return
         if gateway.stopping:

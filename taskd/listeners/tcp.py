@@ -17,7 +17,7 @@ from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.lines import LinearLineReceiver
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING, Session, too_large
-from taskd.server.task import Job
+from taskd.server.task import Task
 from taskd.server.task_server import TaskServer
 
 __all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
@@ -60,7 +60,7 @@ class TaskProtocol(LinearLineReceiver):
         limits = factory.limits
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
-        self._session: Session[Job] = Session(limits.max_outstanding, make_request=Job)
+        self._session: Session[Task] = Session(limits.max_outstanding, make_request=Task)
         self._sender = ReplySender(
             factory.clock,
             self.transport,
@@ -107,15 +107,15 @@ class TaskProtocol(LinearLineReceiver):
 
     # --- `taskd.server.task.Caller` ---
 
-    def find(self, request_id: Raw) -> Job | None:
+    def find(self, request_id: Raw) -> Task | None:
         """The request under way that has this id."""
         return self._session.find(request_id)
 
-    def answered(self, request: Job, outcome: Outcome) -> None:
+    def answered(self, request: Task, outcome: Outcome) -> None:
         """A request has ended."""
         self._session.answer(request, outcome)
 
-    def reported(self, request: Job, progress: Progress) -> None:
+    def reported(self, request: Task, progress: Progress) -> None:
         """A request is so far."""
         self._session.report(request, progress, congested=self._sender.congested)
 

@@ -13,7 +13,7 @@ class LostWorker:
     """What is known of a worker that has ended.
 
     `code` is its exit status, or minus the signal, or None where the fork
-    server ended before it could say. `begun` is the number of the job that it
+    server ended before it could say. `begun` is the number of the task that it
     began last. `peak_kib` is the most memory that it had resident.
     `out_of_memory` tells whether the kernel killed it for lack of memory, None
     where that cannot be known. `stack` is what a crash has left, innermost

@@ -83,7 +83,7 @@ class Generation:
         self._check_over()
 
     def begun(self, number: int) -> int:
-        """The number of the job that a worker began last, 0 for none."""
+        """The number of the task that a worker began last, 0 for none."""
         return self._board.begun(self._taken[number])
 
     def kept(self, number: int) -> bytes:

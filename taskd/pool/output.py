@@ -112,8 +112,8 @@ class OutputReader(FileDescriptor):
                 break
         return None
 
-    def finish_job(self, *, more: bool) -> None:
-        """A job has ended: what it wrote is delivered now, a last line without LF too.
+    def finish_task(self, *, more: bool) -> None:
+        """A task has ended: what it wrote is delivered now, a last line without LF too.
 
         `more` tells whether there is anything still to be read.
         """
@@ -154,14 +154,14 @@ class OutputReader(FileDescriptor):
         if not self.connected:
             return
         super().connectionLost(reason)
-        self.finish_job(more=False)
+        self.finish_task(more=False)
         os.close(self._descriptor)
         self._descriptor = -1
 
     def close(self) -> None:
         """Read what is there, then close."""
         if self.connected:
-            self.finish_job(more=True)
+            self.finish_task(more=True)
             self.stopReading()
             # Not before this turn of the reactor is over: it may have an event
             # for this descriptor at hand, and a new one of the same number

@@ -74,7 +74,7 @@ class PoolObserver(Protocol):
         """Workers can be started again, which they could not for a while."""
 
     def worker_ready(self, number: int) -> None:
-        """A worker can be sent its first job."""
+        """A worker can be sent its first task."""
 
     def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
         """What a worker sent, in order."""
@@ -82,8 +82,8 @@ class PoolObserver(Protocol):
     def worker_lost(self, number: int, lost: LostWorker) -> None:
         """A worker has ended, and everything that it sent has been handed over."""
 
-    def job_name(self, number: int, job: int) -> str:
-        """A job that a worker has, for the log; "" for one that has ended."""
+    def task_name(self, number: int, task: int) -> str:
+        """A task that a worker has, for the log; "" for one that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +172,15 @@ class Pool:
         return number
 
     def send(self, number: int, runs: list[Run]) -> None:
-        """Give a worker jobs, in this order."""
+        """Give a worker tasks, in this order."""
         self._workers[number].channel.send(encode_all(runs))
 
     def call_back(self, number: int) -> None:
-        """Have a worker return the jobs that it has not begun."""
+        """Have a worker return the tasks that it has not begun."""
         self._tell(number, CallBack())
 
     def interrupt(self, number: int, message: Interrupt) -> None:
-        """Have a worker interrupt the function of a job."""
+        """Have a worker interrupt the function of a task."""
         self._tell(number, message)
 
     def _tell(self, number: int, message: CallBack | Interrupt) -> None:
@@ -219,7 +219,7 @@ class Pool:
             return None
 
     def begun(self, number: int) -> int:
-        """The number of the job that a worker began last, 0 for none."""
+        """The number of the task that a worker began last, 0 for none."""
         return self._workers[number].generation.begun(number)
 
     # --- generations ---
@@ -406,7 +406,7 @@ class Pool:
                 self._observer.worker_ready(number)
             else:
                 if isinstance(message, Done | Failed | Stopped):
-                    worker.output.finish_job(more=message.output)
+                    worker.output.finish_task(more=message.output)
                 messages.append(message)
         if messages:
             self._observer.worker_said(number, messages)
@@ -453,13 +453,13 @@ class Pool:
         worker.gone.callback(None)
 
     def _hand_on_kept(self, worker: _Worker) -> None:
-        """Jobs may be over whose outcomes it had not sent yet."""
+        """Tasks may be over whose outcomes it had not sent yet."""
         messages = decode_from_worker(worker.generation.kept(worker.number))
         unknown: list[WorkerMessage] = [
             message
             for message in messages
             if isinstance(message, Done | Failed | Stopped)
-            and self._observer.job_name(worker.number, message.job)
+            and self._observer.task_name(worker.number, message.task)
         ]
         if unknown:
             self._observer.worker_said(worker.number, unknown)
@@ -477,10 +477,10 @@ class Pool:
     def _log_output(self, number: int, line: str) -> None:
         worker = self._workers[number]
         _task_log.info(
-            "{name}[{pid}] {job}: {line}",
+            "{name}[{pid}] {task}: {line}",
             name=self._wanted.config.name,
             pid=worker.pid,
-            job=self._observer.job_name(number, worker.generation.begun(number)) or "no task",
+            task=self._observer.task_name(number, worker.generation.begun(number)) or "no task",
             line=line,
         )
 

@@ -23,7 +23,7 @@ class WorkerSocket(FileDescriptor):
     """Sends at once what the kernel takes.
 
     Twisted's own transports keep what is written until the reactor's next
-    turn, and ask it twice for that turn: here it is most of what a job costs.
+    turn, and ask it twice for that turn: here it is most of what a task costs.
 
     Takes over `end`, a connected unix stream socket. `received` gets the
     whole lines of each read, as they came; `closed` is called once, when the socket has closed.

@@ -9,7 +9,7 @@ from taskd.errors import Cancelled, InvalidParams
 from taskd.functions.registry import RESERVED
 from taskd.model import Failure, Outcome, Result
 
-__all__ = ["CANCEL", "WAS_DONE", "cancel_line", "check_id", "how_cancelled", "id_to_cancel", "names_job"]
+__all__ = ["CANCEL", "WAS_DONE", "cancel_line", "check_id", "how_cancelled", "id_to_cancel", "names_task"]
 
 CANCEL = f"{RESERVED}cancel"
 
@@ -32,16 +32,16 @@ def _named(args: Raw | None) -> dict[str, Raw]:
         return {}  # an array
 
 
-def names_job(args: Raw | None) -> bool:
-    """Whether a job of the task server is named, and not a request of the connection."""
-    return _named(args).keys() == {"job"}
+def names_task(args: Raw | None) -> bool:
+    """Whether a task of the task server is named, and not a request of the connection."""
+    return _named(args).keys() == {"task"}
 
 
 def id_to_cancel(args: Raw | None) -> bytes:
     """The JSON text of the id that is named. Raises `InvalidParams`."""
     named = _named(args)
     if named.keys() != {"id"}:
-        raise InvalidParams(f"{CANCEL} takes either the id of a request of this connection, or a job")
+        raise InvalidParams(f"{CANCEL} takes either the id of a request of this connection, or a task")
     request_id = bytes(named["id"])
     check_id(request_id)
     return request_id

@@ -1,7 +1,7 @@
 """Who works on what: pure, and without a clock (time is an argument, in seconds)."""
 
 from taskd.scheduler.scheduler import Scheduler
-from taskd.scheduler.states import JobState, WorkerState
+from taskd.scheduler.states import TaskState, WorkerState
 from taskd.scheduler.stats import FunctionStats
 
-__all__ = ["FunctionStats", "JobState", "Scheduler", "WorkerState"]
+__all__ = ["FunctionStats", "Scheduler", "TaskState", "WorkerState"]

@@ -7,44 +7,44 @@ from typing import Generic, TypeAlias, TypeVar
 
 __all__ = ["Abandon", "Action", "CallBack", "Expire", "Interrupt", "Kill", "Terminate"]
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 
 
 @dataclass(frozen=True, slots=True)
-class Expire(Generic[Job]):
-    """The deadline of a waiting job is over: answer it. It has left the queue."""
+class Expire(Generic[Task]):
+    """The deadline of a waiting task is over: answer it. It has left the queue."""
 
-    job: Job
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class CallBack:
-    """Have a worker return the jobs that it has not begun: the one before them takes too long."""
+    """Have a worker return the tasks that it has not begun: the one before them takes too long."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupt(Generic[Job]):
-    """Have a worker interrupt the function of this job, or return the job where it has not begun."""
+class Interrupt(Generic[Task]):
+    """Have a worker interrupt the function of this task, or return the task where it has not begun."""
 
     worker: int
-    job: Job
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class Terminate(Generic[Job]):
-    """Send SIGTERM to a worker's process group, and answer the job."""
+class Terminate(Generic[Task]):
+    """Send SIGTERM to a worker's process group, and answer the task."""
 
     worker: int
-    job: Job
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon(Generic[Job]):
-    """Answer a job that stands in a worker behind one that does not end: it will not begin any more."""
+class Abandon(Generic[Task]):
+    """Answer a task that stands in a worker behind one that does not end: it will not begin any more."""
 
-    job: Job
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +54,4 @@ class Kill:
     worker: int
 
 
-Action: TypeAlias = Expire[Job] | CallBack | Interrupt[Job] | Terminate[Job] | Abandon[Job] | Kill
+Action: TypeAlias = Expire[Task] | CallBack | Interrupt[Task] | Terminate[Task] | Abandon[Task] | Kill

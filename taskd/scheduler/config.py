@@ -1,4 +1,4 @@
-"""How many workers and jobs there may be."""
+"""How many workers and tasks there may be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["IDLE_SECONDS", "MAX_QUEUE", "SchedulerConfig"]
 
 MAX_QUEUE = 10_000
-"""Jobs that may wait: past it, a caller is better served by a `Busy` at once
+"""Tasks that may wait: past it, a caller is better served by a `Busy` at once
 than by a place at the end of the queue."""
 
 IDLE_SECONDS = 60.0
@@ -19,7 +19,7 @@ make it come and go, and by the next hour its memory is free."""
 class SchedulerConfig:
     """The bounds. `idle_seconds` is how long a worker above `min_workers` may be idle.
 
-    `max_tasks`: jobs after which a worker leaves, None for never. `processors`:
+    `max_tasks`: tasks after which a worker leaves, None for never. `processors`:
     how many workers can run at the same time.
     """
 

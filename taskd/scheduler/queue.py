@@ -1,4 +1,4 @@
-"""The jobs that wait, and whose turn it is."""
+"""The tasks that wait, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from taskd.scheduler.states import WAITING, JobState
+from taskd.scheduler.states import WAITING, TaskState
 
-__all__ = ["FAIR_TURN", "PRIORITIES", "JobQueue"]
+__all__ = ["FAIR_TURN", "PRIORITIES", "TaskQueue"]
 
 PRIORITIES = 10
 """0 is first, 9 is last (docs/protocol.md)."""
 
 FAIR_TURN = 10
-"""Every so many starts that passed over an older job, the oldest one's turn has
+"""Every so many starts that passed over an older task, the oldest one's turn has
 come. So urgent work keeps nine tenths of the pool whatever else waits, and
-nothing waits for ever: before a job starts, fewer than ten times as many others
+nothing waits for ever: before a task starts, fewer than ten times as many others
 do as there were before it, itself counted. (Ageing, where a priority grows with the wait,
 would let an hour's backlog of unimportant work stand before all that is urgent.)"""
 
 
-class QueuedJob(Protocol):
-    """What the queue needs of a job."""
+class QueuedTask(Protocol):
+    """What the queue needs of a task."""
 
     @property
     def number(self) -> int:
-        """Later jobs have greater ones."""
+        """Later tasks have greater ones."""
 
     @property
     def priority(self) -> int:
         """0 to 9."""
 
     @property
-    def state(self) -> JobState:
+    def state(self) -> TaskState:
         """`WAITING` as long as it is in the queue."""
 
 
-Job = TypeVar("Job", bound=QueuedJob)
+Task = TypeVar("Task", bound=QueuedTask)
 
 
-class JobQueue(Generic[Job]):
-    """Jobs by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
+class TaskQueue(Generic[Task]):
+    """Tasks by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
 
-    A job that is taken from the middle stays there until it comes up, or until
+    A task that is taken from the middle stays there until it comes up, or until
     there are more of these than of the others: `remove` does not search.
     """
 
     COMPACT_ABOVE = 1000
-    """Jobs that have left and are still there, without asking how many wait."""
+    """Tasks that have left and are still there, without asking how many wait."""
 
     def __init__(self) -> None:
-        self._levels: list[deque[Job]] = [deque() for _ in range(PRIORITIES)]
+        self._levels: list[deque[Task]] = [deque() for _ in range(PRIORITIES)]
         self._used: list[int] = []
         self._count = 0
         self._left = 0
@@ -61,32 +61,32 @@ class JobQueue(Generic[Job]):
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[Task]:
         for level in self._used:
-            yield from (job for job in self._levels[level] if job.state is WAITING)
+            yield from (task for task in self._levels[level] if task.state is WAITING)
 
-    def push(self, job: Job) -> None:
-        """Let a job wait behind those of its priority."""
-        level = self._levels[job.priority]
+    def push(self, task: Task) -> None:
+        """Let a task wait behind those of its priority."""
+        level = self._levels[task.priority]
         if not level:
-            self._use(job.priority)
-        level.append(job)
+            self._use(task.priority)
+        level.append(task)
         self._count += 1
 
-    def push_back(self, job: Job) -> None:
-        """Let a job wait ahead of those of its priority: it had left the queue, and was not run."""
-        level = self._levels[job.priority]
+    def push_back(self, task: Task) -> None:
+        """Let a task wait ahead of those of its priority: it had left the queue, and was not run."""
+        level = self._levels[task.priority]
         if not level:
-            self._use(job.priority)
-        level.appendleft(job)
+            self._use(task.priority)
+        level.appendleft(task)
         self._count += 1
 
     def _use(self, priority: int) -> None:
         self._used.append(priority)
         self._used.sort()
 
-    def first(self) -> Job | None:
-        """The job whose turn it is; it stays in the queue."""
+    def first(self) -> Task | None:
+        """The task whose turn it is; it stays in the queue."""
         used = self._used
         if self._left:
             self._drop_those_that_left()
@@ -96,34 +96,34 @@ class JobQueue(Generic[Job]):
             return self._oldest()
         return self._levels[used[0]][0]
 
-    def take(self, job: Job) -> None:
-        """Take out the job that `first` has told, which is started or put aside."""
+    def take(self, task: Task) -> None:
+        """Take out the task that `first` has told, which is started or put aside."""
         if len(self._used) > 1:
-            self._passed_over = 0 if self._oldest() is job else self._passed_over + 1
-        level = self._levels[job.priority]
+            self._passed_over = 0 if self._oldest() is task else self._passed_over + 1
+        level = self._levels[task.priority]
         level.popleft()
         self._count -= 1
         if not level:
-            self._used.remove(job.priority)
+            self._used.remove(task.priority)
 
     def remove(self) -> None:
-        """A job in the queue has got another state than waiting, for ever."""
+        """A task in the queue has got another state than waiting, for ever."""
         self._count -= 1
         self._left += 1
         if self._left > self._count + self.COMPACT_ABOVE:
             for level in self._used:
-                self._levels[level] = deque(job for job in self._levels[level] if job.state is WAITING)
+                self._levels[level] = deque(task for task in self._levels[level] if task.state is WAITING)
             self._used = [level for level in self._used if self._levels[level]]
             self._left = 0
 
-    def clear(self) -> list[Job]:
-        """Take all jobs out."""
-        jobs = list(self)
+    def clear(self) -> list[Task]:
+        """Take all tasks out."""
+        tasks = list(self)
         for priority in self._used:
             self._levels[priority].clear()
         self._used.clear()
         self._count = self._left = 0
-        return jobs
+        return tasks
 
     def _drop_those_that_left(self) -> None:
         """See to it that the first of each level is one that waits."""
@@ -135,28 +135,28 @@ class JobQueue(Generic[Job]):
             if not level:
                 self._used.remove(priority)
 
-    def _oldest(self) -> Job:
-        return min((self._levels[level][0] for level in self._used), key=lambda job: job.number)
+    def _oldest(self) -> Task:
+        return min((self._levels[level][0] for level in self._used), key=lambda task: task.number)
 
 
-class Deadlines(Generic[Job]):
-    """Which jobs must have been started by when.
+class Deadlines(Generic[Task]):
+    """Which tasks must have been started by when.
 
-    Jobs leave the queue without a word to this: what is out of date is thrown
+    Tasks leave the queue without a word to this: what is out of date is thrown
     away when it comes up, or when it outnumbers what is not.
     """
 
     COMPACT_ABOVE = 1000
     """Entries that are kept without asking how many of them still matter."""
 
-    def __init__(self, is_waiting: Callable[[Job], bool]) -> None:
+    def __init__(self, is_waiting: Callable[[Task], bool]) -> None:
         self._is_waiting = is_waiting
-        self._heap: list[tuple[float, int, Job]] = []
+        self._heap: list[tuple[float, int, Task]] = []
         self._compact_at = self.COMPACT_ABOVE
 
-    def add(self, when: float, job: Job) -> None:
-        """`job` is to be started before `when`."""
-        heapq.heappush(self._heap, (when, job.number, job))
+    def add(self, when: float, task: Task) -> None:
+        """`task` is to be started before `when`."""
+        heapq.heappush(self._heap, (when, task.number, task))
         if len(self._heap) > self._compact_at:
             self._heap = [entry for entry in self._heap if self._is_waiting(entry[2])]
             heapq.heapify(self._heap)
@@ -167,12 +167,12 @@ class Deadlines(Generic[Job]):
         """When the next one may be over."""
         return self._heap[0][0] if self._heap else None
 
-    def expired(self, now: float) -> list[Job]:
-        """The waiting jobs whose time is over; each is told once."""
-        over: list[Job] = []
+    def expired(self, now: float) -> list[Task]:
+        """The waiting tasks whose time is over; each is told once."""
+        over: list[Task] = []
         while self._heap and self._heap[0][0] <= now:
-            job = heapq.heappop(self._heap)[2]
+            task = heapq.heappop(self._heap)[2]
             # One that came back is there twice, and next to itself.
-            if self._is_waiting(job) and not (over and over[-1] is job):
-                over.append(job)
+            if self._is_waiting(task) and not (over and over[-1] is task):
+                over.append(task)
         return over

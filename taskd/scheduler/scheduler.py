@@ -1,9 +1,9 @@
-"""Which waiting job gets which worker, and when a running one has to end.
+"""Which waiting task gets which worker, and when a running one has to end.
 
-A job waits here, never behind another one in a worker: it is bound to a
+A task waits here, never behind another one in a worker: it is bound to a
 worker when that worker is idle (late binding). The exception are functions
 that are known to be short (`FunctionStats.is_short`): a worker may be given
-several of their jobs at once, since waking another process costs more than
+several of their tasks at once, since waking another process costs more than
 running them. When the first of them takes longer than expected, the others
 are called back, and given to others.
 
@@ -21,7 +21,7 @@ from typing import Generic
 from taskd.errors import Busy, StateError
 from taskd.scheduler.actions import Action, Expire
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.queue import Deadlines, JobQueue
+from taskd.scheduler.queue import Deadlines, TaskQueue
 from taskd.scheduler.states import (
     BUSY,
     DONE,
@@ -33,11 +33,11 @@ from taskd.scheduler.states import (
     STANDBY,
     STARTING,
     WAITING,
-    check_job,
+    check_task,
 )
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stops import CHECK_SECONDS, Watch
-from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Job, WorkerView
+from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Task, WorkerView
 
 __all__ = ["Scheduler"]
 
@@ -48,18 +48,18 @@ MAX_RETRY_AFTER = 60.0
 """Seconds: longer than this no estimate is worth trusting."""
 
 MAX_LOSSES = 9
-"""Workers that may end before they have begun a job that they were given. With one more
-it is likely that the job ends them (its arguments are too large for them, say)."""
+"""Workers that may end before they have begun a task that they were given. With one more
+it is likely that the task ends them (its arguments are too large for them, say)."""
 
 BATCHED_LIMIT = 1.0
-"""Seconds: a job with a shorter time limit is never batched, so that its limit is kept exactly."""
+"""Seconds: a task with a shorter time limit is never batched, so that its limit is kept exactly."""
 
 SHORT_WORKERS = 4
 """Workers for each processor that may run batches at once. More could not run
 at the same time, and would be taken for late while they wait for a processor."""
 
 
-class Scheduler(Generic[Job]):
+class Scheduler(Generic[Task]):
     """The queue, the workers, and what each function costs.
 
     Workers are named by integers that the pool gives, and never gives twice.
@@ -69,45 +69,45 @@ class Scheduler(Generic[Job]):
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.workers: dict[int, WorkerView[Job]] = {}
+        self.workers: dict[int, WorkerView[Task]] = {}
         self.functions: dict[str, FunctionStats] = {}
         self.generation = 1
         self.running = 0
-        """Jobs that workers have, and that are not answered."""
+        """Tasks that workers have, and that are not answered."""
         self.wake_at = inf
-        self._queue: JobQueue[Job] = JobQueue()
-        self._deadlines: Deadlines[Job] = Deadlines(lambda job: job.state in (WAITING, HELD))
-        self._held: deque[Job] = deque()
+        self._queue: TaskQueue[Task] = TaskQueue()
+        self._deadlines: Deadlines[Task] = Deadlines(lambda task: task.state in (WAITING, HELD))
+        self._held: deque[Task] = deque()
         self._idle: list[int] = []
-        self._short: dict[int, WorkerView[Job]] = {}
-        self._open: WorkerView[Job] | None = None
+        self._short: dict[int, WorkerView[Task]] = {}
+        self._open: WorkerView[Task] | None = None
         self._incoming: set[int] = set()
         self._leaving = 0
         self._departures: list[int] = []
-        self._watch: Watch[Job] = Watch(self)
+        self._watch: Watch[Task] = Watch(self)
 
     # --- the queue ---
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a worker, or for their caller."""
+        """How many tasks wait for a worker, or for their caller."""
         return len(self._queue) + len(self._held)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no job waits and none runs."""
+        """Whether no task waits and none runs."""
         return not self.waiting and not self.running
 
     @property
-    def oldest(self) -> Job | None:
-        """The job that waits for longest."""
-        return min(self.all_waiting, key=lambda job: job.number, default=None)
+    def oldest(self) -> Task | None:
+        """The task that waits for longest."""
+        return min(self.all_waiting, key=lambda task: task.number, default=None)
 
-    def submit(self, job: Job, deadline: float | None = None) -> None:
-        """Let a job wait, and be started before `deadline`. Raises `Busy` where the queue is full.
+    def submit(self, task: Task, deadline: float | None = None) -> None:
+        """Let a task wait, and be started before `deadline`. Raises `Busy` where the queue is full.
 
         The queue holds what idle workers cannot take at once: as long as one
-        is idle it is not full. Jobs that are held do not count: a caller that
+        is idle it is not full. Tasks that are held do not count: a caller that
         reads nothing is not to make the server busy for the others.
         """
         if len(self._queue) >= self.config.max_queue + len(self._idle):
@@ -115,11 +115,11 @@ class Scheduler(Generic[Job]):
                 f"the queue is full: {self.config.max_queue} tasks are waiting",
                 retry_after=self._estimated_wait(),
             )
-        job.state = check_job(job.state, WAITING)
-        self._queue.push(job)
-        job.deadline = deadline
+        task.state = check_task(task.state, WAITING)
+        self._queue.push(task)
+        task.deadline = deadline
         if deadline is not None:
-            self._deadlines.add(deadline, job)
+            self._deadlines.add(deadline, task)
             self.wake(deadline)
 
     def _estimated_wait(self) -> float:
@@ -132,78 +132,78 @@ class Scheduler(Generic[Job]):
         return round(min(max(estimate, 0.1), MAX_RETRY_AFTER), 1)
 
     def release(self) -> None:
-        """Let the jobs that were held wait again, ahead of the others, as they came."""
+        """Let the tasks that were held wait again, ahead of the others, as they came."""
         while self._held:
-            job = self._held.pop()
-            job.state = check_job(job.state, WAITING)
-            self._queue.push_back(job)
+            task = self._held.pop()
+            task.state = check_task(task.state, WAITING)
+            self._queue.push_back(task)
 
-    def drop_held(self) -> list[Job]:
-        """Take the jobs that are held out of the queue; they will not be run."""
+    def drop_held(self) -> list[Task]:
+        """Take the tasks that are held out of the queue; they will not be run."""
         dropped = list(self._held)
         self._held.clear()
-        for job in dropped:
-            job.state = check_job(job.state, DONE)
+        for task in dropped:
+            task.state = check_task(task.state, DONE)
         return dropped
 
-    def drop_waiting(self, unless: Collection[str] = ()) -> list[Job]:
-        """Take the waiting jobs out of the queue; they will not be run.
+    def drop_waiting(self, unless: Collection[str] = ()) -> list[Task]:
+        """Take the waiting tasks out of the queue; they will not be run.
 
         Those of the functions named in `unless` stay.
         """
         self.release()
-        dropped: list[Job] = []
-        for job in self._queue.clear():
-            if job.stats.name in unless:
-                self._queue.push(job)
+        dropped: list[Task] = []
+        for task in self._queue.clear():
+            if task.stats.name in unless:
+                self._queue.push(task)
             else:
-                job.state = check_job(job.state, DONE)
-                dropped.append(job)
+                task.state = check_task(task.state, DONE)
+                dropped.append(task)
         return dropped
 
-    def find(self, number: int) -> Job | None:
-        """The job of this number, where it has not been answered yet."""
+    def find(self, number: int) -> Task | None:
+        """The task of this number, where it has not been answered yet."""
         for worker in self.workers.values():
-            job = worker.jobs.get(number)
-            if job is not None and job.state is GIVEN:
-                return job
-        return next((job for job in self.all_waiting if job.number == number), None)
+            task = worker.tasks.get(number)
+            if task is not None and task.state is GIVEN:
+                return task
+        return next((task for task in self.all_waiting if task.number == number), None)
 
     @property
-    def all_waiting(self) -> list[Job]:
-        """Every job that waits."""
+    def all_waiting(self) -> list[Task]:
+        """Every task that waits."""
         return [*self._queue, *self._held]
 
-    # --- jobs and workers ---
+    # --- tasks and workers ---
 
-    def assign(self, now: float) -> list[tuple[int, list[Job]]]:
-        """Bind waiting jobs to workers; each worker's are to be sent to it in this order.
+    def assign(self, now: float) -> list[tuple[int, list[Task]]]:
+        """Bind waiting tasks to workers; each worker's are to be sent to it in this order.
 
-        A job that is held is put aside, until `release`.
+        A task that is held is put aside, until `release`.
         """
-        given: dict[int, list[Job]] = {}
+        given: dict[int, list[Task]] = {}
         queue = self._queue
-        while (job := queue.first()) is not None:
-            if job.is_held:
-                queue.take(job)
-                job.state = check_job(job.state, HELD)
-                self._held.append(job)
+        while (task := queue.first()) is not None:
+            if task.is_held:
+                queue.take(task)
+                task.state = check_task(task.state, HELD)
+                self._held.append(task)
                 continue
-            worker = self._worker_for(job, now)
+            worker = self._worker_for(task, now)
             if worker is None:
                 break
-            queue.take(job)
-            self._give(worker, job, now)
+            queue.take(task)
+            self._give(worker, task, now)
             if worker.number in given:
-                given[worker.number].append(job)
+                given[worker.number].append(task)
             else:
-                given[worker.number] = [job]
+                given[worker.number] = [task]
         return list(given.items())
 
-    def _worker_for(self, job: Job, now: float) -> WorkerView[Job] | None:
-        """The worker that is to run the job now, None where it has to wait."""
+    def _worker_for(self, task: Task, now: float) -> WorkerView[Task] | None:
+        """The worker that is to run the task now, None where it has to wait."""
         max_tasks = self.config.max_tasks
-        is_short = self._may_batch(job)
+        is_short = self._may_batch(task)
         if is_short:
             if self._open is not None and self._open.has_room(max_tasks, now):
                 return self._open
@@ -221,20 +221,20 @@ class Scheduler(Generic[Job]):
         return worker
 
     @staticmethod
-    def _may_batch(job: Job) -> bool:
-        return job.stats.is_short and (job.limit is None or job.limit >= BATCHED_LIMIT)
+    def _may_batch(task: Task) -> bool:
+        return task.stats.is_short and (task.limit is None or task.limit >= BATCHED_LIMIT)
 
-    def _give(self, worker: WorkerView[Job], job: Job, now: float) -> None:
-        job.state = check_job(job.state, GIVEN)
-        job.worker = worker.number
-        job.attempt += 1
-        job.started = now
-        worker.jobs[job.number] = job
-        worker.load += job.stats.estimate + OVERHEAD
+    def _give(self, worker: WorkerView[Task], task: Task, now: float) -> None:
+        task.state = check_task(task.state, GIVEN)
+        task.worker = worker.number
+        task.attempt += 1
+        task.started = now
+        worker.tasks[task.number] = task
+        worker.load += task.stats.estimate + OVERHEAD
         self.running += 1
-        if job.limit is not None:
-            self.wake(now + job.limit)
-        if len(worker.jobs) == 1:
+        if task.limit is not None:
+            self.wake(now + task.limit)
+        if len(worker.tasks) == 1:
             worker.heard = worker.checked = now
             if worker.number in self._short:
                 self.wake(now + CHECK_SECONDS)
@@ -242,42 +242,42 @@ class Scheduler(Generic[Job]):
     def finished(
         self,
         number: int,
-        job_number: int,
+        task_number: int,
         seconds: float | None,
         now: float,
         *,
         failed: bool,
         printed: bool = False,
-    ) -> Job | None:
-        """A worker's job has ended after `seconds`; None where it had been answered before.
+    ) -> Task | None:
+        """A worker's task has ended after `seconds`; None where it had been answered before.
 
-        `seconds` is None for a job whose arguments did not fit: it says nothing of its function.
+        `seconds` is None for a task whose arguments did not fit: it says nothing of its function.
         """
         worker = self._view(number)
-        job = self._take_from(worker, job_number)
+        task = self._take_from(worker, task_number)
         if seconds is not None:
-            job.stats.add(seconds, failed=failed, printed=printed)
-        return self._ended(worker, job, now)
+            task.stats.add(seconds, failed=failed, printed=printed)
+        return self._ended(worker, task, now)
 
-    def stopped(self, number: int, job_number: int, now: float) -> Job | None:
-        """A job has ended because it was interrupted; None where it had been answered before."""
+    def stopped(self, number: int, task_number: int, now: float) -> Task | None:
+        """A task has ended because it was interrupted; None where it had been answered before."""
         worker = self._view(number)
-        job = self._take_from(worker, job_number)
-        if job.stop is None:
-            raise StateError(f"job {job.number} was stopped, and nobody had asked for that")
-        return self._ended(worker, job, now)
+        task = self._take_from(worker, task_number)
+        if task.stop is None:
+            raise StateError(f"task {task.number} was stopped, and nobody had asked for that")
+        return self._ended(worker, task, now)
 
-    def returned(self, number: int, job_numbers: list[int], now: float) -> list[Job]:
-        """A worker gives back jobs that it has not begun; those of them that are not to be run any more."""
+    def returned(self, number: int, task_numbers: list[int], now: float) -> list[Task]:
+        """A worker gives back tasks that it has not begun; those of them that are not to be run any more."""
         worker = self._view(number)
-        jobs = [self._take_from(worker, job_number) for job_number in job_numbers]
-        cancelled = [job for job in jobs if job.state is GIVEN and job.stop is not None]
-        for job in cancelled:
-            job.state = check_job(job.state, DONE)
+        tasks = [self._take_from(worker, task_number) for task_number in task_numbers]
+        cancelled = [task for task in tasks if task.state is GIVEN and task.stop is not None]
+        for task in cancelled:
+            task.state = check_task(task.state, DONE)
             self.running -= 1
-        for job in reversed(jobs):
-            if job.state is GIVEN:
-                self._requeue(job)
+        for task in reversed(tasks):
+            if task.state is GIVEN:
+                self._requeue(task)
         first = worker.first
         if first is None:
             self._free(worker, now)
@@ -286,41 +286,41 @@ class Scheduler(Generic[Job]):
         return cancelled
 
     @staticmethod
-    def _take_from(worker: WorkerView[Job], job_number: int) -> Job:
+    def _take_from(worker: WorkerView[Task], task_number: int) -> Task:
         try:
-            return worker.jobs.pop(job_number)
+            return worker.tasks.pop(task_number)
         except KeyError:
             raise StateError(
-                f"worker {worker.number} spoke of job {job_number}, which it does not have"
+                f"worker {worker.number} spoke of task {task_number}, which it does not have"
             ) from None
 
-    def _ended(self, worker: WorkerView[Job], job: Job, now: float) -> Job | None:
+    def _ended(self, worker: WorkerView[Task], task: Task, now: float) -> Task | None:
         worker.done += 1
         first = worker.first
         if first is not None:
-            worker.load -= job.stats.estimate + OVERHEAD
+            worker.load -= task.stats.estimate + OVERHEAD
             first.started = worker.heard = now
             if first.limit is not None:
                 self.wake(now + first.limit)
         else:
             self._free(worker, now)
-        if job.state is DONE:
+        if task.state is DONE:
             return None
-        job.state = check_job(job.state, DONE)
+        task.state = check_task(task.state, DONE)
         self.running -= 1
-        return job
+        return task
 
-    def _requeue(self, job: Job) -> None:
-        job.state = check_job(job.state, WAITING)
-        job.worker = 0
+    def _requeue(self, task: Task) -> None:
+        task.state = check_task(task.state, WAITING)
+        task.worker = 0
         self.running -= 1
-        self._queue.push_back(job)
-        if job.deadline is not None:  # it may have passed meanwhile
-            self._deadlines.add(job.deadline, job)
-            self.wake(job.deadline)
+        self._queue.push_back(task)
+        if task.deadline is not None:  # it may have passed meanwhile
+            self._deadlines.add(task.deadline, task)
+            self.wake(task.deadline)
 
-    def _free(self, worker: WorkerView[Job], now: float) -> None:
-        """A worker has no job any more."""
+    def _free(self, worker: WorkerView[Task], now: float) -> None:
+        """A worker has no task any more."""
         worker.load = 0.0
         worker.called_back = False
         self.not_short(worker)
@@ -333,12 +333,12 @@ class Scheduler(Generic[Job]):
             self._idle.append(worker.number)
             self._wake_for_surplus(now)
 
-    def runs_short(self, worker: WorkerView[Job]) -> bool:
-        """Whether it runs jobs that are known to be short, and is not late with them."""
+    def runs_short(self, worker: WorkerView[Task]) -> bool:
+        """Whether it runs tasks that are known to be short, and is not late with them."""
         return worker.number in self._short
 
-    def not_short(self, worker: WorkerView[Job]) -> None:
-        """It does not run short jobs (any more), or is late with them."""
+    def not_short(self, worker: WorkerView[Task]) -> None:
+        """It does not run short tasks (any more), or is late with them."""
         self._short.pop(worker.number, None)
         if self._open is worker:
             self._open = None
@@ -354,7 +354,7 @@ class Scheduler(Generic[Job]):
             self._incoming.add(number)
 
     def worker_ready(self, number: int, now: float) -> None:
-        """A worker can take its first job, or could if its generation were in use."""
+        """A worker can take its first task, or could if its generation were in use."""
         worker = self._view(number)
         if worker.state is LEAVING:
             return
@@ -367,10 +367,10 @@ class Scheduler(Generic[Job]):
             self._idle.append(number)
             self._wake_for_surplus(now)
 
-    def worker_lost(self, number: int, begun: int, now: float) -> list[Job]:
-        """A worker is gone; the jobs that are lost with it.
+    def worker_lost(self, number: int, begun: int, now: float) -> list[Task]:
+        """A worker is gone; the tasks that are lost with it.
 
-        `begun` is the number of the job that it began last, be it over or not
+        `begun` is the number of the task that it began last, be it over or not
         (0 for none). What it had not begun waits again, ahead of the others.
         """
         worker = self._view(number)
@@ -384,38 +384,38 @@ class Scheduler(Generic[Job]):
         self.not_short(worker)
         self._incoming.discard(number)
         del self.workers[number]
-        jobs = list(worker.jobs.values())
+        tasks = list(worker.tasks.values())
         was_begun = 0
-        if begun in worker.jobs:
-            was_begun = 1 + next(place for place, job in enumerate(jobs) if job.number == begun)
-        lost = [job for job in jobs[:was_begun] if job.state is GIVEN]
-        for job in lost:
-            job.state = check_job(job.state, DONE)
-            job.stats.lost += 1
-            job.stats.forget()
+        if begun in worker.tasks:
+            was_begun = 1 + next(place for place, task in enumerate(tasks) if task.number == begun)
+        lost = [task for task in tasks[:was_begun] if task.state is GIVEN]
+        for task in lost:
+            task.state = check_task(task.state, DONE)
+            task.stats.lost += 1
+            task.stats.forget()
             self.running -= 1
-        for job in reversed(jobs[was_begun:]):
-            if job.state is GIVEN and job.stop is None and job.losses < MAX_LOSSES:
-                job.losses += 1
-                self._requeue(job)
-            elif job.state is GIVEN:  # it was to be stopped; or it may be what ends them
-                job.state = check_job(job.state, DONE)
+        for task in reversed(tasks[was_begun:]):
+            if task.state is GIVEN and task.stop is None and task.losses < MAX_LOSSES:
+                task.losses += 1
+                self._requeue(task)
+            elif task.state is GIVEN:  # it was to be stopped; or it may be what ends them
+                task.state = check_task(task.state, DONE)
                 self.running -= 1
-                lost.append(job)
+                lost.append(task)
         return lost
 
     def retire(self, number: int, now: float) -> bool:
-        """Let a worker leave after the jobs that it has; False where it is leaving already."""
+        """Let a worker leave after the tasks that it has; False where it is leaving already."""
         worker = self._view(number)
         if worker.state is LEAVING:
             return False
         self._leave(worker, now)
         return True
 
-    def _leave(self, worker: WorkerView[Job], now: float) -> None:
+    def _leave(self, worker: WorkerView[Task], now: float) -> None:
         if worker.state is IDLE:
             self._idle.remove(worker.number)
-        if not worker.jobs:
+        if not worker.tasks:
             self._departures.append(worker.number)
         worker.step(LEAVING, now)
         self._incoming.discard(worker.number)
@@ -440,17 +440,17 @@ class Scheduler(Generic[Job]):
 
     @property
     def missing(self) -> int:
-        """How many workers to start: up to the minimum, and up to the maximum where jobs wait."""
+        """How many workers to start: up to the minimum, and up to the maximum where tasks wait."""
         config, active = self.config, self.active
         wanted = config.min_workers
         if self._queue and not self._idle and active < config.max_workers:
             first = self._queue.first()
-            jobs = len(self._queue)
+            tasks = len(self._queue)
             if first is not None and self._may_batch(first):
-                jobs = -(-jobs // MAX_BATCH)
+                tasks = -(-tasks // MAX_BATCH)
             starting = sum(view.state is STARTING for view in self.workers.values())
             starting -= sum(self.workers[number].state is STARTING for number in self._incoming)
-            wanted = max(wanted, active - starting + jobs)
+            wanted = max(wanted, active - starting + tasks)
         return max(0, min(wanted, config.max_workers) - active)
 
     def _wake_for_surplus(self, now: float) -> None:
@@ -465,7 +465,7 @@ class Scheduler(Generic[Job]):
         return sum(self.workers[number].state is STANDBY for number in self._incoming)
 
     def switch(self, generation: int, now: float) -> None:
-        """Use the workers of `generation` from now on; the older ones leave after their jobs."""
+        """Use the workers of `generation` from now on; the older ones leave after their tasks."""
         self.generation = generation
         self._incoming.clear()
         for worker in self.workers.values():
@@ -480,34 +480,34 @@ class Scheduler(Generic[Job]):
 
     # --- what is not wanted any more, and what is due ---
 
-    def cancel(self, job: Job, now: float) -> list[Action[Job]]:
-        """Somebody does not want this job any more; it must not have been answered.
+    def cancel(self, task: Task, now: float) -> list[Action[Task]]:
+        """Somebody does not want this task any more; it must not have been answered.
 
         One that waits is out of the queue when this returns, and is to be
         answered by whoever asked. One that a worker has is stopped.
         """
-        if job.state is GIVEN:
-            return [] if job.stop is not None else self._watch.stop(job, "cancelled", now)
-        self._take_out(job)
+        if task.state is GIVEN:
+            return [] if task.stop is not None else self._watch.stop(task, "cancelled", now)
+        self._take_out(task)
         return []
 
-    def _take_out(self, job: Job) -> None:
-        was_held = job.state is HELD
-        job.state = check_job(job.state, DONE)
+    def _take_out(self, task: Task) -> None:
+        was_held = task.state is HELD
+        task.state = check_task(task.state, DONE)
         if was_held:
-            self._held.remove(job)
+            self._held.remove(task)
         else:
             self._queue.remove()
 
-    def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Job]]:
-        """What has become due. `begun` tells which job a worker began last."""
-        actions: list[Action[Job]] = []
-        for job in self._deadlines.expired(now):
-            self._take_out(job)
-            actions.append(Expire(job))
+    def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Task]]:
+        """What has become due. `begun` tells which task a worker began last."""
+        actions: list[Action[Task]] = []
+        for task in self._deadlines.expired(now):
+            self._take_out(task)
+            actions.append(Expire(task))
         self.wake_at = inf
         for worker in self.workers.values():
-            if worker.jobs:
+            if worker.tasks:
                 actions += self._watch.look_at(worker, now, begun)
         self._retire_surplus(now)
         if self._deadlines.next is not None:
@@ -533,7 +533,7 @@ class Scheduler(Generic[Job]):
         if when < self.wake_at:
             self.wake_at = when
 
-    def _view(self, number: int) -> WorkerView[Job]:
+    def _view(self, number: int) -> WorkerView[Task]:
         try:
             return self.workers[number]
         except KeyError:

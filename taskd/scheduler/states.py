@@ -1,4 +1,4 @@
-"""What a job, a worker and a stop can go through: each one literal table.
+"""What a task, a worker and a stop can go through: each one literal table.
 
 A step that its table does not list raises `StateError`, and is a bug of taskd.
 """
@@ -9,14 +9,14 @@ from enum import IntEnum
 
 from taskd.errors import StateError
 
-__all__ = ["JobState", "StopStep", "WorkerState", "check_job", "check_stop", "check_worker"]
+__all__ = ["StopStep", "TaskState", "WorkerState", "check_stop", "check_task", "check_worker"]
 
 # IntEnum: its members are hashed as integers, in C; those of Enum by a method
 # in Python, which would cost as much as the rest of a step.
 
 
-class JobState(IntEnum):
-    """What has become of a job."""
+class TaskState(IntEnum):
+    """What has become of a task."""
 
     NEW = 0
     WAITING = 1
@@ -37,12 +37,12 @@ class WorkerState(IntEnum):
     IDLE = 2
     BUSY = 3
     LEAVING = 4
-    """Gets no more jobs, and ends after those that it has."""
+    """Gets no more tasks, and ends after those that it has."""
     GONE = 5
 
 
 class StopStep(IntEnum):
-    """How far the stop of a running job is."""
+    """How far the stop of a running task is."""
 
     RAISED = 0
     """The function has been interrupted, and cleans up."""
@@ -54,18 +54,18 @@ class StopStep(IntEnum):
 
 # By these names on the hot paths: Python 3.11 takes as long to find a member of
 # an enumeration as for a whole function call.
-NEW, WAITING, HELD, GIVEN, DONE = JobState
+NEW, WAITING, HELD, GIVEN, DONE = TaskState
 STARTING, STANDBY, IDLE, BUSY, LEAVING, GONE = WorkerState
 
-JOB_STEPS = {
-    JobState.NEW: frozenset({JobState.WAITING}),
-    JobState.WAITING: frozenset({JobState.GIVEN, JobState.HELD, JobState.DONE}),
-    JobState.HELD: frozenset({JobState.WAITING, JobState.DONE}),
+TASK_STEPS = {
+    TaskState.NEW: frozenset({TaskState.WAITING}),
+    TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.HELD, TaskState.DONE}),
+    TaskState.HELD: frozenset({TaskState.WAITING, TaskState.DONE}),
     # Back to waiting: the worker returned it, or died, before it had begun.
-    JobState.GIVEN: frozenset({JobState.DONE, JobState.WAITING}),
-    JobState.DONE: frozenset[JobState](),
+    TaskState.GIVEN: frozenset({TaskState.DONE, TaskState.WAITING}),
+    TaskState.DONE: frozenset[TaskState](),
 }
-"""Every step that a job can take."""
+"""Every step that a task can take."""
 
 WORKER_STEPS = {
     WorkerState.STARTING: frozenset(
@@ -84,13 +84,13 @@ STOP_STEPS = {
     StopStep.TERMINATED: frozenset({StopStep.KILLED}),
     StopStep.KILLED: frozenset[StopStep](),
 }
-"""Every step up the ladder that ends a running job."""
+"""Every step up the ladder that ends a running task."""
 
 
-def check_job(old: JobState, new: JobState) -> JobState:
-    """`new`; raises `StateError` where a job cannot come to it from `old`."""
-    if new not in JOB_STEPS[old]:
-        raise StateError(f"a job cannot go from {old.name} to {new.name}")
+def check_task(old: TaskState, new: TaskState) -> TaskState:
+    """`new`; raises `StateError` where a task cannot come to it from `old`."""
+    if new not in TASK_STEPS[old]:
+        raise StateError(f"a task cannot go from {old.name} to {new.name}")
     return new
 
 

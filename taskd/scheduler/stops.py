@@ -1,8 +1,8 @@
-"""What runs for too long: jobs over their limit, and workers that are late with short ones.
+"""What runs for too long: tasks over their limit, and workers that are late with short ones.
 
-A job that has to end is stopped in steps: its function is interrupted; after
+A task that has to end is stopped in steps: its function is interrupted; after
 its grace the worker's process group is sent SIGTERM, and then SIGKILL. Each
-step is taken only against a worker that is still running this very job.
+step is taken only against a worker that is still running this very task.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal
 
 from taskd.scheduler.actions import Abandon, Action, CallBack, Interrupt, Kill, Terminate
-from taskd.scheduler.states import DONE, StopStep, check_job
-from taskd.scheduler.workers import Job, Stop, WorkerView
+from taskd.scheduler.states import DONE, StopStep, check_task
+from taskd.scheduler.workers import Stop, Task, WorkerView
 
 if TYPE_CHECKING:
     from taskd.scheduler.scheduler import Scheduler
@@ -20,26 +20,28 @@ if TYPE_CHECKING:
 __all__ = ["CHECK_SECONDS", "Watch"]
 
 CHECK_SECONDS = 0.005
-"""Seconds between two looks at a worker that runs short jobs. One that runs the
-same job at two looks is late, and the jobs that it has not begun are called
+"""Seconds between two looks at a worker that runs short tasks. One that runs the
+same task at two looks is late, and the tasks that it has not begun are called
 back: ten times what a batch should take, and with the way to another worker
 still below what a person notices. (One that waits for a processor before it
 has begun any is not late: another one would have to wait for it as well.)"""
 
 
-class Watch(Generic[Job]):
-    """Looks at the workers of a scheduler that have jobs."""
+class Watch(Generic[Task]):
+    """Looks at the workers of a scheduler that have tasks."""
 
-    def __init__(self, scheduler: Scheduler[Job]) -> None:
+    def __init__(self, scheduler: Scheduler[Task]) -> None:
         self._scheduler = scheduler
 
-    def look_at(self, worker: WorkerView[Job], now: float, begun: Callable[[int], int]) -> list[Action[Job]]:
-        """What has become due with this worker. `begun` tells which job a worker began last."""
-        actions: list[Action[Job]] = []
+    def look_at(
+        self, worker: WorkerView[Task], now: float, begun: Callable[[int], int]
+    ) -> list[Action[Task]]:
+        """What has become due with this worker. `begun` tells which task a worker began last."""
+        actions: list[Action[Task]] = []
         running = begun(worker.number)
-        for job in list(worker.jobs.values()):
-            if job.stop is not None:
-                actions += self._climb(worker, job, job.stop, now, is_running=job.number == running)
+        for task in list(worker.tasks.values()):
+            if task.stop is not None:
+                actions += self._climb(worker, task, task.stop, now, is_running=task.number == running)
         if self._scheduler.runs_short(worker):
             actions += self._check_short(worker, now, running)
         first = worker.first
@@ -53,29 +55,29 @@ class Watch(Generic[Job]):
                 self._scheduler.wake(due)
         return actions
 
-    def stop(self, job: Job, reason: Literal["timeout", "cancelled"], now: float) -> list[Action[Job]]:
-        """Begin to stop a job that a worker has."""
-        worker = self._scheduler.workers[job.worker]
-        job.stop = Stop(reason, now, now + job.stats.grace)
-        self._scheduler.wake(job.stop.next_at)
-        actions: list[Action[Job]] = [Interrupt(worker.number, job)]
-        if len(worker.jobs) > 1:
+    def stop(self, task: Task, reason: Literal["timeout", "cancelled"], now: float) -> list[Action[Task]]:
+        """Begin to stop a task that a worker has."""
+        worker = self._scheduler.workers[task.worker]
+        task.stop = Stop(reason, now, now + task.stats.grace)
+        self._scheduler.wake(task.stop.next_at)
+        actions: list[Action[Task]] = [Interrupt(worker.number, task)]
+        if len(worker.tasks) > 1:
             actions += self._call_back(worker)
         return actions
 
-    def _call_back(self, worker: WorkerView[Job]) -> list[Action[Job]]:
+    def _call_back(self, worker: WorkerView[Task]) -> list[Action[Task]]:
         self._scheduler.not_short(worker)
         if worker.called_back:
             return []
         worker.called_back = True
         return [CallBack(worker.number)]
 
-    def _check_short(self, worker: WorkerView[Job], now: float, begun: int) -> list[Action[Job]]:
-        """Where a worker is late that runs short jobs, call back what it has not begun."""
+    def _check_short(self, worker: WorkerView[Task], now: float, begun: int) -> list[Action[Task]]:
+        """Where a worker is late that runs short tasks, call back what it has not begun."""
         if now < worker.checked + CHECK_SECONDS:
             self._scheduler.wake(worker.checked + CHECK_SECONDS)
             return []
-        running = worker.jobs.get(begun)
+        running = worker.tasks.get(begun)
         if running is None or begun != worker.watched:
             worker.watched = begun
             worker.checked = now
@@ -83,24 +85,24 @@ class Watch(Generic[Job]):
             return []
         running.stats.surprised()
         self._scheduler.not_short(worker)
-        return self._call_back(worker) if len(worker.jobs) > 1 else []
+        return self._call_back(worker) if len(worker.tasks) > 1 else []
 
     def _climb(
-        self, worker: WorkerView[Job], job: Job, stop: Stop, now: float, *, is_running: bool
-    ) -> list[Action[Job]]:
-        """The next step towards the end of a job that is being stopped."""
+        self, worker: WorkerView[Task], task: Task, stop: Stop, now: float, *, is_running: bool
+    ) -> list[Action[Task]]:
+        """The next step towards the end of a task that is being stopped."""
         if stop.next_at > now:
             self._scheduler.wake(stop.next_at)
             return []
         if stop.step is StopStep.RAISED:
             stop.terminate(now)
             self._scheduler.wake(stop.next_at)
-            job.state = check_job(job.state, DONE)
+            task.state = check_task(task.state, DONE)
             self._scheduler.running -= 1
             if not is_running:
-                return [Abandon(job)]
+                return [Abandon(task)]
             self._scheduler.retire(worker.number, now)
-            return [Terminate(worker.number, job)]
+            return [Terminate(worker.number, task)]
         if stop.step is StopStep.TERMINATED and is_running:
             stop.kill()
             return [Kill(worker.number)]

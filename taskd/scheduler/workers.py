@@ -1,34 +1,34 @@
-"""A worker as the scheduler sees it, and how a running job is stopped."""
+"""A worker as the scheduler sees it, and how a running task is stopped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
-from taskd.scheduler.states import BUSY, STARTING, JobState, StopStep, WorkerState, check_stop, check_worker
+from taskd.scheduler.states import BUSY, STARTING, StopStep, TaskState, WorkerState, check_stop, check_worker
 from taskd.scheduler.stats import FunctionStats
 
-__all__ = ["SchedulableJob", "Stop", "WorkerView"]
+__all__ = ["SchedulableTask", "Stop", "WorkerView"]
 
 MAX_BATCH = 32
-"""Jobs that one worker may have at once: by then waking it costs each of them next to nothing."""
+"""Tasks that one worker may have at once: by then waking it costs each of them next to nothing."""
 
 BATCH_SECONDS = 0.0005
-"""Seconds of work, by the estimates, above which a worker gets no more jobs at once."""
+"""Seconds of work, by the estimates, above which a worker gets no more tasks at once."""
 
 FRESH_SECONDS = 0.001
 """Seconds since a worker was last heard of after which it is given no more: it
-may have come upon a job that takes long, and what it has already waits for that."""
+may have come upon a task that takes long, and what it has already waits for that."""
 
 OVERHEAD = 0.00001
-"""Seconds that a worker spends on a job beside running its function."""
+"""Seconds that a worker spends on a task beside running its function."""
 
 KILL_AFTER = 2.0
 """Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
 
 
-class SchedulableJob(Protocol):
-    """What the scheduler needs of a job. `state` and what follows it are the scheduler's to set.
+class SchedulableTask(Protocol):
+    """What the scheduler needs of a task. `state` and what follows it are the scheduler's to set.
 
     `limit` is in seconds of run time, None for none.
     """
@@ -37,7 +37,7 @@ class SchedulableJob(Protocol):
     priority: int
     limit: float | None
     deadline: float | None
-    state: JobState
+    state: TaskState
     worker: int
     attempt: int
     losses: int
@@ -53,12 +53,12 @@ class SchedulableJob(Protocol):
         """Whether it is not to be started now: its caller does not take what it has been sent."""
 
 
-Job = TypeVar("Job", bound=SchedulableJob)
+Task = TypeVar("Task", bound=SchedulableTask)
 
 
 @dataclass(slots=True)
 class Stop:
-    """The stop of a running job: why, since when, and what comes when."""
+    """The stop of a running task: why, since when, and what comes when."""
 
     reason: Literal["timeout", "cancelled"]
     since: float
@@ -77,13 +77,13 @@ class Stop:
 
 
 @dataclass(slots=True, eq=False)
-class WorkerView(Generic[Job]):
+class WorkerView(Generic[Task]):
     """One worker: what it does, and since when.
 
-    `jobs` are those that it has been given and that have not ended, in the
+    `tasks` are those that it has been given and that have not ended, in the
     order in which it runs them; `load` is about how many seconds they take;
     `heard` is when it was given the first or ended one last. `checked` is when
-    it was last seen to be getting on with short ones, and `watched` the job
+    it was last seen to be getting on with short ones, and `watched` the task
     that it ran then. `dismissed`: nobody is to take its place.
     """
 
@@ -91,7 +91,7 @@ class WorkerView(Generic[Job]):
     generation: int
     since: float
     state: WorkerState = STARTING
-    jobs: dict[int, Job] = field(default_factory=dict)
+    tasks: dict[int, Task] = field(default_factory=dict)
     load: float = 0.0
     heard: float = 0.0
     checked: float = 0.0
@@ -106,18 +106,18 @@ class WorkerView(Generic[Job]):
         self.since = now
 
     @property
-    def first(self) -> Job | None:
-        """The job that it runs, as far as can be told from what it has said."""
-        return next(iter(self.jobs.values()), None)
+    def first(self) -> Task | None:
+        """The task that it runs, as far as can be told from what it has said."""
+        return next(iter(self.tasks.values()), None)
 
     def has_room(self, max_tasks: int | None, now: float) -> bool:
-        """Whether it may be given one more short job behind its short ones."""
-        jobs = len(self.jobs)
+        """Whether it may be given one more short task behind its short ones."""
+        tasks = len(self.tasks)
         return (
-            jobs < MAX_BATCH
+            tasks < MAX_BATCH
             and self.load < BATCH_SECONDS
             and now - self.heard < FRESH_SECONDS
             and not self.called_back
             and self.state is BUSY
-            and (max_tasks is None or self.done + jobs < max_tasks)
+            and (max_tasks is None or self.done + tasks < max_tasks)
         )

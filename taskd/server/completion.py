@@ -1,4 +1,4 @@
-"""How jobs end: their callers are answered, it is counted, and what went wrong is logged."""
+"""How tasks end: their callers are answered, it is counted, and what went wrong is logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskd.pool.exits import LostWorker
 from taskd.protocol.methods import how_cancelled
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.status import Counts
-from taskd.server.task import Caller, Job
+from taskd.server.task import Caller, Task
 from taskd.worker.messages import NULL, Failed, Stopped
 
 __all__ = ["Endings", "as_result", "internal_error"]
@@ -25,82 +25,82 @@ _task_log = Logger(namespace="taskd.task")
 
 
 class Endings:
-    """Gives jobs their outcomes, one each; counts them; tells those who wait for the end of a job.
+    """Gives tasks their outcomes, one each; counts them; tells those who wait for the end of a task.
 
-    Whoever calls it flushes the job's caller afterwards.
+    Whoever calls it flushes the task's caller afterwards.
     """
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        self._watchers: dict[int, list[tuple[Job, Caller]]] = {}
+        self._watchers: dict[int, list[tuple[Task, Caller]]] = {}
 
-    def watch(self, job: Job, request: Job, caller: Caller) -> None:
-        """Answer this `taskd.cancel` when the job has ended, with how it was cancelled."""
-        self._watchers.setdefault(job.number, []).append((request, caller))
+    def watch(self, task: Task, request: Task, caller: Caller) -> None:
+        """Answer this `taskd.cancel` when the task has ended, with how it was cancelled."""
+        self._watchers.setdefault(task.number, []).append((request, caller))
 
-    def end(self, job: Job, outcome: Outcome) -> None:
-        """The job has this outcome."""
+    def end(self, task: Task, outcome: Outcome) -> None:
+        """The task has this outcome."""
         if type(outcome) is Failure:
-            self._count(job, outcome)
-        job.caller.answered(job, outcome)
+            self._count(task, outcome)
+        task.caller.answered(task, outcome)
         if self._watchers:
             how = how_cancelled(outcome)
-            for request, caller in self._watchers.pop(job.number, ()):
+            for request, caller in self._watchers.pop(task.number, ()):
                 caller.answered(request, how)
                 caller.flush()
 
-    def succeeded(self, job: Job, value: Raw) -> None:
+    def succeeded(self, task: Task, value: Raw) -> None:
         """The function returned."""
         self._counts.done += 1
-        self.end(job, Result(value))
+        self.end(task, Result(value))
 
-    def failed(self, job: Job, message: Failed) -> None:
+    def failed(self, task: Task, message: Failed) -> None:
         """The function raised, or could not be called."""
         self._counts.failed += 1
-        self._log_failure(job, message.seconds, message.traceback)
+        self._log_failure(task, message.seconds, message.traceback)
         data: Any = None if message.data == NULL else message.data
-        self.end(job, Failure(message.code, message.message, data))
+        self.end(task, Failure(message.code, message.message, data))
 
-    def stopped(self, job: Job, message: Stopped, now: float) -> None:
+    def stopped(self, task: Task, message: Stopped, now: float) -> None:
         """The function ended after it was interrupted."""
-        self._log_failure(job, message.seconds, message.traceback)
-        self.end(job, stopped(job, now, killed=False))
+        self._log_failure(task, message.seconds, message.traceback)
+        self.end(task, stopped(task, now, killed=False))
 
-    def terminated(self, job: Job, now: float) -> None:
+    def terminated(self, task: Task, now: float) -> None:
         """It has not ended within its grace, and its process is being killed."""
-        self.end(job, stopped(job, now, killed=True))
+        self.end(task, stopped(task, now, killed=True))
 
-    def lost(self, job: Job, lost: LostWorker, now: float) -> None:
+    def lost(self, task: Task, lost: LostWorker, now: float) -> None:
         """Its worker has ended under it, or under another before it."""
-        if job.stop is None:
-            self.end(job, worker_lost(job, lost, now))
-        elif lost.begun == job.number:
-            self.end(job, stopped(job, now, killed=True))
+        if task.stop is None:
+            self.end(task, worker_lost(task, lost, now))
+        elif lost.begun == task.number:
+            self.end(task, stopped(task, now, killed=True))
         else:
-            self.end(job, cancelled_waiting(job))
+            self.end(task, cancelled_waiting(task))
 
-    def _count(self, job: Job, outcome: Failure) -> None:
+    def _count(self, task: Task, outcome: Failure) -> None:
         if outcome.code == Cancelled.code:
             self._counts.cancelled += 1
-            job.stats.cancelled += 1
+            task.stats.cancelled += 1
         elif outcome.code == WorkerLost.code:
             self._counts.lost += 1
-        elif outcome.code == TimedOut.code and job.stop is None:
+        elif outcome.code == TimedOut.code and task.stop is None:
             self._counts.expired += 1
         elif outcome.code == TimedOut.code:
             self._counts.timed_out += 1
-            job.stats.timed_out += 1
+            task.stats.timed_out += 1
             _task_log.warn(
-                "{function} #{job}: {why}", function=job.stats.name, job=job.number, why=outcome.message
+                "{function} #{task}: {why}", function=task.stats.name, task=task.number, why=outcome.message
             )
 
     @staticmethod
-    def _log_failure(job: Job, seconds: float, traceback: str | None) -> None:
+    def _log_failure(task: Task, seconds: float, traceback: str | None) -> None:
         if traceback is not None:
             _task_log.warn(
-                "{function} #{job} failed after {seconds:.3f} s\n{traceback}",
-                function=job.stats.name,
-                job=job.number,
+                "{function} #{task} failed after {seconds:.3f} s\n{traceback}",
+                function=task.stats.name,
+                task=task.number,
                 seconds=seconds,
                 traceback=traceback.rstrip(),
             )

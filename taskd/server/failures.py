@@ -1,4 +1,4 @@
-"""What callers are told of a job that has not simply ended."""
+"""What callers are told of a task that has not simply ended."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Any
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure
 from taskd.pool.exits import LostWorker, signal_name
-from taskd.server.task import Job
+from taskd.server.task import Task
 
 __all__ = ["cancelled_waiting", "deadline_over", "stopped", "worker_lost"]
 
 
-def deadline_over(job: Job) -> Failure:
+def deadline_over(task: Task) -> Failure:
     """It was not started before its deadline."""
-    seconds = job.call.options.deadline
+    seconds = task.call.options.deadline
     return Failure.of(
         TimedOut(
-            f"{job.call.function} was not started within its deadline of {seconds:g} s",
+            f"{task.call.function} was not started within its deadline of {seconds:g} s",
             limit="deadline",
             seconds=seconds,
         )
     )
 
 
-def cancelled_waiting(job: Job) -> Failure:
+def cancelled_waiting(task: Task) -> Failure:
     """It was cancelled before it was started."""
-    return Failure.of(Cancelled(f"{job.call.function} was cancelled before it was started", was="waiting"))
+    return Failure.of(Cancelled(f"{task.call.function} was cancelled before it was started", was="waiting"))
 
 
-def stopped(job: Job, now: float, *, killed: bool) -> Failure:
+def stopped(task: Task, now: float, *, killed: bool) -> Failure:
     """It was stopped while it ran: by its time limit, or by who cancelled it."""
-    stop = job.stop
+    stop = task.stop
     assert stop is not None
     how = "its process was killed" if killed else "it has ended"
     if stop.reason == "timeout":
         return Failure.of(
             TimedOut(
-                f"{job.call.function} ran over its time limit of {job.limit:g} s: {how}",
+                f"{task.call.function} ran over its time limit of {task.limit:g} s: {how}",
                 limit="timeout",
-                seconds=job.limit,
-                ran=round(now - job.started, 3),
+                seconds=task.limit,
+                ran=round(now - task.started, 3),
                 killed=killed,
             )
         )
     after = round(now - stop.since, 3)
     return Failure.of(
         Cancelled(
-            f"{job.call.function} was cancelled while it ran: {how} after {after:g} s",
+            f"{task.call.function} was cancelled while it ran: {how} after {after:g} s",
             was="running",
             stopped_after=after,
             killed=killed,
@@ -55,9 +55,9 @@ def stopped(job: Job, now: float, *, killed: bool) -> Failure:
     )
 
 
-def worker_lost(job: Job, lost: LostWorker, now: float) -> Failure:
+def worker_lost(task: Task, lost: LostWorker, now: float) -> Failure:
     """The process has ended under it."""
-    data: dict[str, Any] = {"seconds": round(now - job.started, 3)}
+    data: dict[str, Any] = {"seconds": round(now - task.started, 3)}
     if lost.code is not None and lost.code < 0:
         data["signal"] = signal_name(-lost.code)
     elif lost.code is not None:
@@ -71,5 +71,5 @@ def worker_lost(job: Job, lost: LostWorker, now: float) -> Failure:
     if lost.stack:
         data["stack"] = list(lost.stack)
     return Failure.of(
-        WorkerLost(f"the worker process ended under {job.call.function}: {lost.describe()}", **data)
+        WorkerLost(f"the worker process ended under {task.call.function}: {lost.describe()}", **data)
     )

@@ -13,7 +13,7 @@ from taskd.model import Call
 from taskd.protocol.methods import CANCEL, WAS_DONE, check_id
 from taskd.server.completion import as_result
 from taskd.server.status import ServerStatus
-from taskd.server.task import Caller, Job
+from taskd.server.task import Caller, Task
 
 __all__ = ["OwnMethods"]
 
@@ -30,11 +30,11 @@ class Server(Protocol):
     def status(self) -> ServerStatus:
         """What the server and each of its workers is doing."""
 
-    def find(self, number: int) -> Job | None:
-        """The job of this number that has not ended."""
+    def find(self, number: int) -> Task | None:
+        """The task of this number that has not ended."""
 
-    def cancel_for(self, request: Job, caller: Caller, job: Job) -> None:
-        """Cancel a job, and answer the request when it has ended."""
+    def cancel_for(self, request: Task, caller: Caller, task: Task) -> None:
+        """Cancel a task, and answer the request when it has ended."""
 
 
 def _ping() -> None:
@@ -55,15 +55,15 @@ _NOT_GIVEN = Raw(b"null")
 
 def _cancel(
     id: Raw = _NOT_GIVEN,  # noqa: A002  # its name on the wire
-    job: int | None = None,
+    task: int | None = None,
 ) -> tuple[Raw | None, int | None]:
     """``taskd.cancel``: a request of this connection by its id, or any task by its number."""
     request_id = None if bytes(id) == b"null" else id
-    if (request_id is None) == (job is None):
-        raise InvalidParams(f"{CANCEL}: takes either id or job", argument="id")
+    if (request_id is None) == (task is None):
+        raise InvalidParams(f"{CANCEL}: takes either id or task", argument="id")
     if request_id is not None:
         check_id(bytes(request_id))
-    return request_id, job
+    return request_id, task
 
 
 class OwnMethods:
@@ -79,9 +79,9 @@ class OwnMethods:
         }
         self._functions = {RESERVED + name: Function(RESERVED + name, takes) for name, takes in own.items()}
         # Who asked for the functions before the app was imported.
-        self._want_functions: list[tuple[Job, Caller]] = []
+        self._want_functions: list[tuple[Task, Caller]] = []
 
-    def accept(self, request: Job, caller: Caller) -> None:
+    def accept(self, request: Task, caller: Caller) -> None:
         """Answer a request, now or later. Raises `MethodNotFound` and `InvalidParams`."""
         call = request.call
         function = self._functions.get(call.function)
@@ -112,12 +112,12 @@ class OwnMethods:
             caller.answered(request, as_result(functions))
         return [caller for _, caller in wanted]
 
-    def _cancel(self, request: Job, caller: Caller, request_id: Raw | None, number: int | None) -> None:
-        job = caller.find(request_id) if request_id is not None else self._server.find(number or 0)
-        if job is None or not job.is_under_way:
+    def _cancel(self, request: Task, caller: Caller, request_id: Raw | None, number: int | None) -> None:
+        task = caller.find(request_id) if request_id is not None else self._server.find(number or 0)
+        if task is None or not task.is_under_way:
             caller.answered(request, WAS_DONE)
         else:
-            self._server.cancel_for(request, caller, job)
+            self._server.cancel_for(request, caller, task)
 
 
 def _bound(function: Function, call: Call) -> list[Any]:

@@ -11,15 +11,15 @@ from taskd import __version__
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.workers import WorkerView
-from taskd.server.task import Job
+from taskd.server.task import Task
 
 __all__ = ["Counts", "FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One worker: its process, what it does (`function` where it has a job), and for how many seconds.
+    """One worker: its process, what it does (`function` where it has a task), and for how many seconds.
 
-    `jobs` counts those that it has been given and that have not ended;
+    `tasks` counts those that it has been given and that have not ended;
     `stopping` says why the one that it runs is being stopped; `memory_kib` is
     what it has resident; `generation` counts how often the app was loaded.
     """
@@ -29,8 +29,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     state: str
     seconds: float
     function: str | None
-    job: int | None
-    jobs: int
+    task: int | None
+    tasks: int
     stopping: str | None
     done: int
     generation: int
@@ -92,19 +92,19 @@ class ServerStatus(msgspec.Struct, frozen=True):
     functions: list[FunctionStatus]
 
 
-def worker_status(worker: WorkerView[Job], pool: Pool, now: float) -> WorkerStatus:
+def worker_status(worker: WorkerView[Task], pool: Pool, now: float) -> WorkerStatus:
     """What one worker is doing."""
     running = worker.first
-    if len(worker.jobs) > 1:
-        running = worker.jobs.get(pool.begun(worker.number), running)
+    if len(worker.tasks) > 1:
+        running = worker.tasks.get(pool.begun(worker.number), running)
     return WorkerStatus(
         number=worker.number,
         pid=pool.pid(worker.number),
         state=worker.state.name.lower(),
         seconds=round(now - worker.since, 3),
         function=running.stats.name if running is not None else None,
-        job=running.number if running is not None else None,
-        jobs=len(worker.jobs),
+        task=running.number if running is not None else None,
+        tasks=len(worker.tasks),
         stopping=running.stop.reason if running is not None and running.stop is not None else None,
         done=worker.done,
         generation=worker.generation,
@@ -133,7 +133,7 @@ def _has_run(stats: FunctionStats) -> bool:
 
 
 def server_status(
-    scheduler: Scheduler[Job], pool: Pool | None, now: float, counts: Counts, **more: Any
+    scheduler: Scheduler[Task], pool: Pool | None, now: float, counts: Counts, **more: Any
 ) -> ServerStatus:
     """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
     oldest = scheduler.oldest

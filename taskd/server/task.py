@@ -1,4 +1,4 @@
-"""A job: one call on its way through the task server."""
+"""A task: one call on its way through the task server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.workers import Stop
 from taskd.worker.messages import NULL, PROGRESS, SHORT, Run
 
-__all__ = ["Caller", "Job", "run_message"]
+__all__ = ["Caller", "Task", "run_message"]
 
 
-class Job(Request):
-    """A request with what the scheduler has to know of it (`taskd.scheduler.workers.SchedulableJob`).
+class Task(Request):
+    """A request with what the scheduler has to know of it (`taskd.scheduler.workers.SchedulableTask`).
 
     One object for both: there may be very many, and each is made and
     forgotten within microseconds. What follows `state` is set by `TaskServer`
-    when it takes the job; a request for the server's own methods never gets it.
+    when it takes the task; a request for the server's own methods never gets it.
     """
 
     __slots__ = (
@@ -69,13 +69,13 @@ class Job(Request):
         return self.caller.is_full
 
 
-def run_message(job: Job) -> Run:
-    """What a worker is told of a job."""
-    call = job.call
-    flags = SHORT if job.stats.is_short else 0
+def run_message(task: Task) -> Run:
+    """What a worker is told of a task."""
+    call = task.call
+    flags = SHORT if task.stats.is_short else 0
     if call.options is not NO_OPTIONS and call.options.progress:
         flags |= PROGRESS
-    return Run(job.number, job.attempt, call.function, call.args or NULL, flags)
+    return Run(task.number, task.attempt, call.function, call.args or NULL, flags)
 
 
 class Caller(Protocol):
@@ -85,13 +85,13 @@ class Caller(Protocol):
     def is_full(self) -> bool:
         """Whether it leaves too much unread; `TaskServer.resume` follows the end of that."""
 
-    def find(self, request_id: Any) -> Job | None:
+    def find(self, request_id: Any) -> Task | None:
         """Its request under way that has this id (`msgspec.Raw`), None where there is none."""
 
-    def answered(self, request: Job, outcome: Outcome) -> None:
+    def answered(self, request: Task, outcome: Outcome) -> None:
         """The request has ended. `flush` follows."""
 
-    def reported(self, request: Job, progress: Progress) -> None:
+    def reported(self, request: Task, progress: Progress) -> None:
         """The request is so far. `flush` follows."""
 
     def flush(self) -> None:

@@ -24,7 +24,7 @@ from taskd.model import Failure, Progress
 from taskd.net.timers import Alarm, TurnEnd
 from taskd.pool.exits import LostWorker
 from taskd.pool.pool import Pool, PoolConfig, WorkerMessage
-from taskd.scheduler import FunctionStats, JobState, Scheduler
+from taskd.scheduler import FunctionStats, Scheduler, TaskState
 from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
 from taskd.scheduler.actions import Interrupt as InterruptAction
 from taskd.scheduler.config import SchedulerConfig
@@ -34,7 +34,7 @@ from taskd.server.memory_limit import MemoryBound
 from taskd.server.methods import OwnMethods
 from taskd.server.reload import Reload
 from taskd.server.status import Counts, ServerStatus, server_status
-from taskd.server.task import Caller, Job, run_message
+from taskd.server.task import Caller, Task, run_message
 from taskd.worker.messages import (
     Done,
     Failed,
@@ -80,10 +80,10 @@ class TaskServer:
         self._reactor = reactor
         self._clock: IReactorTime = reactor
         self._wanted = wanted
-        self._scheduler: Scheduler[Job] = Scheduler(wanted.scheduler)
+        self._scheduler: Scheduler[Task] = Scheduler(wanted.scheduler)
         self._pool: Pool | None = None
         self._functions: dict[str, FunctionInfo] = {}
-        self._last_job = 0
+        self._last_task = 0
         self._last_submit = -inf
         self._started = self._clock.seconds()
         self._drained: Deferred[None] | None = None
@@ -116,14 +116,14 @@ class TaskServer:
         """The functions that can be called: names, signatures, first lines of their docstrings."""
         return list(self._functions.values())
 
-    def find(self, number: int) -> Job | None:
-        """The job of this number that has not ended."""
+    def find(self, number: int) -> Task | None:
+        """The task of this number that has not ended."""
         return self._scheduler.find(number)
 
-    def cancel_for(self, request: Job, caller: Caller, job: Job) -> None:
-        """Cancel a job, and answer the request when it has ended."""
-        self._endings.watch(job, request, caller)
-        self._cancel(job)
+    def cancel_for(self, request: Task, caller: Caller, task: Task) -> None:
+        """Cancel a task, and answer the request when it has ended."""
+        self._endings.watch(task, request, caller)
+        self._cancel(task)
 
     def status(self) -> ServerStatus:
         """What the server and each of its workers is doing."""
@@ -142,7 +142,7 @@ class TaskServer:
 
     # --- requests ---
 
-    def submit(self, requests: list[Job], caller: Caller) -> None:
+    def submit(self, requests: list[Task], caller: Caller) -> None:
         """Take requests from one connection.
 
         Each is answered exactly once, be it before this returns; `caller` is
@@ -167,19 +167,19 @@ class TaskServer:
         self._scheduler.release()
         self._soon()
 
-    def abandoned(self, requests: Iterable[Job]) -> None:
+    def abandoned(self, requests: Iterable[Task]) -> None:
         """Nobody waits for these requests any more: those that asked for it are cancelled."""
         wanted = [request for request in requests if request.call.options.on_disconnect == "cancel"]
-        for job in wanted:
-            if job.is_under_way:
-                self._cancel(job)
+        for task in wanted:
+            if task.is_under_way:
+                self._cancel(task)
 
-    def _accept(self, job: Job, caller: Caller, now: float) -> None:
-        call = job.call
+    def _accept(self, task: Task, caller: Caller, now: float) -> None:
+        call = task.call
         stats = self._scheduler.functions.get(call.function)
         if stats is None or self.stopping:
             if call.function.startswith(RESERVED):
-                self._own.accept(job, caller)
+                self._own.accept(task, caller)
                 return
             if self.stopping:
                 raise ShuttingDown("the server is shutting down")
@@ -187,38 +187,38 @@ class TaskServer:
             if self._functions:
                 raise MethodNotFound(f"no such function: {quoted(call.function)}")
             stats = self._scheduler.functions[call.function] = FunctionStats(call.function)
-        self._last_job += 1
-        job.number = self._last_job
-        job.caller = caller
-        job.stats = stats
-        job.received = now
-        job.attempt = job.losses = job.worker = 0
-        job.started = now
-        job.stop = None
+        self._last_task += 1
+        task.number = self._last_task
+        task.caller = caller
+        task.stats = stats
+        task.received = now
+        task.attempt = task.losses = task.worker = 0
+        task.started = now
+        task.stop = None
         options = call.options
-        job.priority = options.priority
-        job.limit = self._limit(job)
+        task.priority = options.priority
+        task.limit = self._limit(task)
         try:
             deadline = None if options.deadline is None else now + options.deadline
-            self._scheduler.submit(job, deadline)
+            self._scheduler.submit(task, deadline)
         except TaskdError:
             self.counts.refused += 1
             raise
 
-    def _limit(self, job: Job) -> float | None:
-        """Seconds that the job may run for: the function's limit, or less where the call says so."""
-        limit = job.stats.timeout if job.stats.timeout is not None else self._wanted.timeout
-        asked = job.call.options.timeout
+    def _limit(self, task: Task) -> float | None:
+        """Seconds that the task may run for: the function's limit, or less where the call says so."""
+        limit = task.stats.timeout if task.stats.timeout is not None else self._wanted.timeout
+        asked = task.call.options.timeout
         if asked is None or (limit is not None and limit <= asked):
             return limit
         return asked
 
-    def _cancel(self, job: Job) -> None:
-        was_waiting = job.state is not JobState.GIVEN
-        self._act(self._scheduler.cancel(job, self._clock.seconds()))
+    def _cancel(self, task: Task) -> None:
+        was_waiting = task.state is not TaskState.GIVEN
+        self._act(self._scheduler.cancel(task, self._clock.seconds()))
         if was_waiting:
-            self._endings.end(job, cancelled_waiting(job))
-            job.caller.flush()
+            self._endings.end(task, cancelled_waiting(task))
+            task.caller.flush()
         self._soon()
 
     # --- once in each turn of the reactor in which something has happened ---
@@ -238,8 +238,8 @@ class TaskServer:
             return
         if self._has_given_up:
             self._check_drained()  # before anything that has come back is started again
-        for number, jobs in self._scheduler.assign(self._clock.seconds()):
-            self._pool.send(number, [run_message(job) for job in jobs])
+        for number, tasks in self._scheduler.assign(self._clock.seconds()):
+            self._pool.send(number, [run_message(task) for task in tasks])
         self._balance()
         for number in self._scheduler.departures():
             self._pool.end_worker(number)
@@ -266,39 +266,39 @@ class TaskServer:
             self._act(self._scheduler.tick(self._clock.seconds(), self._pool.begun))
             self._soon()
 
-    def _act(self, actions: Iterable[Action[Job]]) -> None:
+    def _act(self, actions: Iterable[Action[Task]]) -> None:
         """Do what the scheduler wants done."""
         assert self._pool is not None
         now = self._clock.seconds()
-        ended: list[Job] = []
+        ended: list[Task] = []
         for action in actions:
             match action:
-                case Expire(job):
-                    self._endings.end(job, deadline_over(job))
-                    ended.append(job)
+                case Expire(task):
+                    self._endings.end(task, deadline_over(task))
+                    ended.append(task)
                 case CallBack(worker):
                     self.counts.called_back += 1
                     self._pool.call_back(worker)
-                case InterruptAction(worker, job):
-                    assert job.stop is not None
+                case InterruptAction(worker, task):
+                    assert task.stop is not None
                     self._pool.interrupt(
-                        worker, Interrupt(job.number, job.attempt, job.stop.reason == "cancelled")
+                        worker, Interrupt(task.number, task.attempt, task.stop.reason == "cancelled")
                     )
-                case Abandon(job):
-                    self._endings.end(job, cancelled_waiting(job))
-                    ended.append(job)
-                case Terminate(worker, job):
+                case Abandon(task):
+                    self._endings.end(task, cancelled_waiting(task))
+                    ended.append(task)
+                case Terminate(worker, task):
                     _task_log.warn(
-                        "{function} #{job} has not ended within its grace: its process group is terminated",
-                        function=job.stats.name,
-                        job=job.number,
+                        "{function} #{task} has not ended within its grace: its process group is terminated",
+                        function=task.stats.name,
+                        task=task.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    self._endings.terminated(job, now)
-                    ended.append(job)
+                    self._endings.terminated(task, now)
+                    ended.append(task)
                 case Kill(worker):
                     self._pool.signal(worker, SIGKILL)
-        _flush([job.caller for job in ended])
+        _flush([task.caller for task in ended])
 
     # --- what the pool tells (`taskd.pool.pool.PoolObserver`) ---
 
@@ -324,7 +324,7 @@ class TaskServer:
         self._soon()
 
     def worker_ready(self, number: int) -> None:
-        """A worker can take its first job."""
+        """A worker can take its first task."""
         self._scheduler.worker_ready(number, self._clock.seconds())
         reload = self._reload
         worker = self._scheduler.workers[number]
@@ -333,21 +333,21 @@ class TaskServer:
         self._soon()
 
     def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Outcomes and progress: pass them on, and give the worker its next jobs."""
+        """Outcomes and progress: pass them on, and give the worker its next tasks."""
         now = self._clock.seconds()
         callers: dict[Caller, None] = {}
         for message in messages:
             if isinstance(message, Returned):
-                for job in self._scheduler.returned(number, message.jobs, now):
-                    self._endings.end(job, cancelled_waiting(job))
-                    callers[job.caller] = None
+                for task in self._scheduler.returned(number, message.tasks, now):
+                    self._endings.end(task, cancelled_waiting(task))
+                    callers[task.caller] = None
             elif isinstance(message, Reported):
-                job = self._scheduler.workers[number].jobs[message.job]
+                task = self._scheduler.workers[number].tasks[message.task]
                 progress = Progress(message.done, message.total, message.message)
-                job.caller.reported(job, progress)
-                callers[job.caller] = None
+                task.caller.reported(task, progress)
+                callers[task.caller] = None
             else:
-                ended = self._job_ended(number, message, now)
+                ended = self._task_ended(number, message, now)
                 if ended is not None:
                     callers[ended.caller] = None
         for caller in callers:
@@ -361,12 +361,12 @@ class TaskServer:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
         worker = self._scheduler.workers[number]
-        jobs = self._scheduler.worker_lost(number, lost.begun, now)
-        for job in jobs:
-            self._endings.lost(job, lost, now)
+        tasks = self._scheduler.worker_lost(number, lost.begun, now)
+        for task in tasks:
+            self._endings.lost(task, lost, now)
         if lost.stack:
             _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(lost.stack))
-        _flush([job.caller for job in jobs])
+        _flush([task.caller for task in tasks])
         if self._memory is not None:
             self._memory.forget(number)
         if not self.stopping and not worker.dismissed:
@@ -381,44 +381,46 @@ class TaskServer:
             self._fail_reload(f"a worker of the new code ended before it was ready: {lost.describe()}")
         self._soon()
 
-    def job_name(self, number: int, job: int) -> str:
-        """A job that a worker has, for the log; "" for one that has ended."""
+    def task_name(self, number: int, task: int) -> str:
+        """A task that a worker has, for the log; "" for one that has ended."""
         worker = self._scheduler.workers.get(number)
-        found = worker.jobs.get(job) if worker is not None else None
-        return f"{found.stats.name} #{job}" if found is not None else ""
+        found = worker.tasks.get(task) if worker is not None else None
+        return f"{found.stats.name} #{task}" if found is not None else ""
 
-    # --- how jobs end ---
+    # --- how tasks end ---
 
-    def _job_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Job | None:
-        """A worker has done with a job; None where its caller had been answered before."""
+    def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
+        """A worker has done with a task; None where its caller had been answered before."""
         scheduler = self._scheduler
         seconds = message.seconds
         if isinstance(message, Done):
-            job = scheduler.finished(number, message.job, seconds, now, failed=False, printed=message.output)
-            if job is not None:
-                self._endings.succeeded(job, message.value)
+            task = scheduler.finished(
+                number, message.task, seconds, now, failed=False, printed=message.output
+            )
+            if task is not None:
+                self._endings.succeeded(task, message.value)
         elif isinstance(message, Failed):
             ran = seconds if message.code != InvalidParams.code else None
-            job = scheduler.finished(number, message.job, ran, now, failed=True, printed=message.output)
+            task = scheduler.finished(number, message.task, ran, now, failed=True, printed=message.output)
             if message.leaving:
                 scheduler.retire(number, now)
-            if job is not None:
-                self._endings.failed(job, message)
+            if task is not None:
+                self._endings.failed(task, message)
         else:
-            job = scheduler.stopped(number, message.job, now)
-            if job is not None:
-                self._endings.stopped(job, message, now)
+            task = scheduler.stopped(number, message.task, now)
+            if task is not None:
+                self._endings.stopped(task, message, now)
         if self._memory is not None and self._pool is not None:
             used = self._memory.excess(number, seconds, now, self._pool.memory_kib)
             if used is not None and scheduler.retire(number, now):
                 _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
-        return job
+        return task
 
-    def _refuse(self, jobs: list[Job], error: TaskdError) -> None:
-        """Answer jobs that will not be run."""
-        for job in jobs:
-            self._endings.end(job, Failure.of(error))
-        _flush([job.caller for job in jobs])
+    def _refuse(self, tasks: list[Task], error: TaskdError) -> None:
+        """Answer tasks that will not be run."""
+        for task in tasks:
+            self._endings.end(task, Failure.of(error))
+        _flush([task.caller for task in tasks])
 
     # --- new code ---
 
@@ -457,12 +459,12 @@ class TaskServer:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.forget()  # it is other code now
-        for job in self._scheduler.drop_waiting(unless=self._functions):
-            self._refuse([job], MethodNotFound(f"no such function: {job.stats.name}"))
+        for task in self._scheduler.drop_waiting(unless=self._functions):
+            self._refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
-        for job in self._scheduler.all_waiting:
-            job.limit = self._limit(job)
+        for task in self._scheduler.all_waiting:
+            task.limit = self._limit(task)
         self._own.functions_changed()
 
     # --- the end ---
@@ -484,7 +486,7 @@ class TaskServer:
         self._has_given_up = True
         if self._pool is not None:
             for number, worker in self._scheduler.workers.items():
-                if worker.jobs:
+                if worker.tasks:
                     self._pool.signal(number)
         self._check_drained()
 

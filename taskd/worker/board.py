@@ -1,9 +1,9 @@
 """Memory that the daemon shares with the workers of a fork server.
 
-Each worker has a place there. It writes down the job that it begins, and what
+Each worker has a place there. It writes down the task that it begins, and what
 it has not sent yet of those that are over; so the daemon knows both however
 the worker ends, and a process that is killed takes nothing with it but the
-one job that it was running.
+one task that it was running.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 
 __all__ = ["Board"]
 
-_WORD = 8  # a job's number, or a length, as 64 bits
+_WORD = 8  # a task's number, or a length, as 64 bits
 _WORDS = 2
 
 KEPT_BYTES = 4096 - _WORD * _WORDS
@@ -52,9 +52,9 @@ class Board:
 
     # --- the worker ---
 
-    def begin(self, place: int, job: int) -> None:
-        """The worker is about to call the function of this job."""
-        self._words[place * _PLACE // _WORD] = job
+    def begin(self, place: int, task: int) -> None:
+        """The worker is about to call the function of this task."""
+        self._words[place * _PLACE // _WORD] = task
 
     def keep(self, place: int, lines: bytes) -> bool:
         """Keep lines that will be sent later; False where there is no room for them."""
@@ -74,7 +74,7 @@ class Board:
     # --- the daemon ---
 
     def begun(self, place: int) -> int:
-        """The job that the worker began last, 0 for none."""
+        """The task that the worker began last, 0 for none."""
         return self._words[place * _PLACE // _WORD]
 
     def kept(self, place: int) -> bytes:

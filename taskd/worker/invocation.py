@@ -49,7 +49,7 @@ class FunctionCaller:
         try:
             args, kwargs = function.parameters.bind(run.args)
         except InvalidParams as misfit:
-            return _refused(run.job, 0.0, misfit, f"{run.function}: {misfit.message}")
+            return _refused(run.task, 0.0, misfit, f"{run.function}: {misfit.message}")
         interrupter = self._interrupter
         error: BaseException | None = None
         stop = result = None
@@ -66,10 +66,10 @@ class FunctionCaller:
         seconds = time.perf_counter() - started
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else encodable(_traceback(error))
-            return Stopped(run.job, seconds, self._wrote(), trace)
+            return Stopped(run.task, seconds, self._wrote(), trace)
         if error is not None:
-            return self._raised(run.job, seconds, error)
-        return self._returned(run.job, seconds, result)
+            return self._raised(run.task, seconds, error)
+        return self._returned(run.task, seconds, result)
 
     def close(self) -> None:
         """Nothing is called any more."""
@@ -94,21 +94,21 @@ class FunctionCaller:
         finally:
             self._interrupter.run_as(None)
 
-    def _returned(self, job: int, seconds: float, result: Any) -> Done | Failed:
+    def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
         wrote = self._wrote()
         try:
             value = _json(result)
         except Exception as error:
             kind = type(result).__name__
             bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
-            return _refused(job, seconds, bad, output=wrote)
+            return _refused(task, seconds, bad, output=wrote)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
-            return _refused(job, seconds, TooLarge(size, limit=limit), output=wrote)
-        return Done(job, seconds, wrote, Raw(value))
+            return _refused(task, seconds, TooLarge(size, limit=limit), output=wrote)
+        return Done(task, seconds, wrote, Raw(value))
 
-    def _raised(self, job: int, seconds: float, error: BaseException) -> Failed:
+    def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
         kind = type(error)
         name = (
             kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -128,7 +128,7 @@ class FunctionCaller:
             data |= {"message": text, "hard_memory": limit}
         message = f"{name}: {text}" if text else name
         return Failed(
-            job,
+            task,
             seconds,
             self._wrote(),
             TaskFailed.code,
@@ -152,11 +152,11 @@ def _traceback(error: BaseException) -> str:
 
 
 def _refused(
-    job: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
+    task: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
 ) -> Failed:
     """A failure that has no traceback which would help anybody."""
     data = Raw(_encode(error.data)) if error.data else NULL
-    return Failed(job, seconds, output, error.code, encodable(message or error.message), data, None)
+    return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
 
 
 _only_one = msgspec.json.Decoder(tuple[Raw])

@@ -46,7 +46,7 @@ RECEIVE_SIZE = 65536
 """Bytes asked for at once: more than nearly every task's arguments."""
 
 HOLD_SECONDS = 0.001
-"""Seconds that an outcome may wait for those of the next jobs, where more than one was given."""
+"""Seconds that an outcome may wait for those of the next tasks, where more than one was given."""
 
 _OUTPUT = 1
 """The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
@@ -129,10 +129,10 @@ class Worker:
     def _serve(self, run: Run) -> None:
         is_short = run.flags & SHORT
         if not is_short:
-            self._show(f"{run.function} #{run.job}")
+            self._show(f"{run.function} #{run.task}")
         if run.flags & PROGRESS:
-            self._progress.begin(run.job)
-        self._board.begin(self._place, run.job)
+            self._progress.begin(run.task)
+        self._board.begin(self._place, run.task)
         started = time.perf_counter()
         outcome = self._caller.call(run, started)
         if run.flags & PROGRESS:
@@ -165,7 +165,7 @@ class Worker:
         """Read what has come while a function runs. Called by the interrupter."""
         running = self._interrupter.running
         if running is not None and running.flags & SHORT:
-            self._show(f"{running.function} #{running.job}")  # so short it is not
+            self._show(f"{running.function} #{running.task}")  # so short it is not
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
                 self._obey(data)
@@ -174,7 +174,7 @@ class Worker:
         if self._interrupter.interrupt(message):
             return
         for run in self._queue:
-            if run.job == message.job and run.attempt == message.attempt:
+            if run.task == message.task and run.attempt == message.attempt:
                 self._queue.remove(run)
                 self._give_back([run])
                 return
@@ -188,7 +188,7 @@ class Worker:
     def _give_back(self, runs: list[Run]) -> None:
         self._flush()
         if runs:
-            self._send(Returned([run.job for run in runs]))
+            self._send(Returned([run.task for run in runs]))
 
     # --- what it says ---
 
@@ -245,9 +245,9 @@ def rehearse(config: Config) -> None:
     # Of this kind, since each is then received by itself.
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
-        for job in range(REHEARSALS):
-            flags = SHORT if job % 2 else 0
-            ours.sendall(encode(Run(job, 1, _nothing.__name__, Raw(b"[null]"), flags)))
+        for task in range(REHEARSALS):
+            flags = SHORT if task % 2 else 0
+            ours.sendall(encode(Run(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)
         board = Board(descriptor)

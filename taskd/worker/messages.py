@@ -7,7 +7,7 @@ comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
 worker's end of its channel, and the one that becomes its stdout and stderr.
 
 Beside these there is the board: memory that the daemon and all workers of a
-fork server share, with one number for each worker, in which it writes the job
+fork server share, with one number for each worker, in which it writes the task
 that it begins. So the daemon knows what a worker had begun, whatever becomes
 of it, and need not be told.
 """
@@ -84,12 +84,12 @@ SHORT = 2
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
-    """Run a function. `attempt` counts how often the job has been given to a worker.
+    """Run a function. `attempt` counts how often the task has been given to a worker.
 
     `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
     """
 
-    job: int
+    task: int
     attempt: int
     function: str
     args: Raw
@@ -97,18 +97,18 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
-    """Interrupt the function of this job, in this attempt; or return the job where it has not begun.
+    """Interrupt the function of this task, in this attempt; or return the task where it has not begun.
 
     `cancelled`: whether because it was cancelled, or else because its time is over.
     """
 
-    job: int
+    task: int
     attempt: int
     cancelled: bool
 
 
 class CallBack(msgspec.Struct, frozen=True, array_like=True, tag="call-back"):
-    """Return every job that has not begun."""
+    """Return every task that has not begun."""
 
 
 ToWorker: TypeAlias = Run | Interrupt | CallBack
@@ -121,7 +121,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
     """The function returned. `output`: it wrote what may still be in the pipe."""
 
-    job: int
+    task: int
     seconds: float
     output: bool
     value: Raw
@@ -134,7 +134,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     `data` is `NULL` for none. `leaving`: the worker is not to be used any more.
     """
 
-    job: int
+    task: int
     seconds: float
     output: bool
     code: int
@@ -147,22 +147,22 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     """The function has ended after it was interrupted. `traceback` where its cleaning up raised."""
 
-    job: int
+    task: int
     seconds: float
     output: bool
     traceback: str | None
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
-    """These jobs have not begun, and will not."""
+    """These tasks have not begun, and will not."""
 
-    jobs: list[int]
+    tasks: list[int]
 
 
 class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     """How far the function is."""
 
-    job: int
+    task: int
     done: int | float
     total: int | float | None
     message: str | None

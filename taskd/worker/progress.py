@@ -36,21 +36,21 @@ class ProgressReporter:
         self._send = send
         self._lock = allocate_lock()
         self._wake: Condition | None = None
-        self._job: int | None = None
+        self._task: int | None = None
         self._kept: Reported | None = None
         self._next_at = 0.0
 
-    def begin(self, job: int) -> None:
-        """The reports are of `job` from now on."""
-        self._job = job
+    def begin(self, task: int) -> None:
+        """The reports are of `task` from now on."""
+        self._task = task
         self._next_at = 0.0
 
     def end(self) -> None:
-        """The job is over: what is kept goes out now, and nothing after it."""
+        """The task is over: what is kept goes out now, and nothing after it."""
         with self._lock:
             if self._kept is not None:
                 self._send(self._kept)
-            self._kept = self._job = None
+            self._kept = self._task = None
 
     def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
@@ -60,9 +60,9 @@ class ProgressReporter:
         total = None if total is None else _number(total)
         message = None if message is None else encodable(message[:MAX_TEXT])
         with self._lock:
-            if self._job is None:
+            if self._task is None:
                 return
-            report = Reported(self._job, done, total, message)
+            report = Reported(self._task, done, total, message)
             now = time.monotonic()
             if now >= self._next_at:
                 self._kept = None

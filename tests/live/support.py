@@ -327,9 +327,9 @@ def cancel(request_id: Any, which: Any) -> dict[str, Any]:
     return rpc(request_id, "taskd.cancel", id=which)
 
 
-def cancel_job(request_id: Any, job: int) -> dict[str, Any]:
+def cancel_task(request_id: Any, task: int) -> dict[str, Any]:
     """The JSON-RPC request that cancels the task with this number."""
-    return rpc(request_id, "taskd.cancel", job=job)
+    return rpc(request_id, "taskd.cancel", task=task)
 
 
 def lines_of(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from tests.live.support import (
     Gate,
     bare,
     cancel,
-    cancel_job,
+    cancel_task,
     data_of,
     kept_daemon,
     lines_of,
@@ -64,15 +64,15 @@ def result_of(reply: Any) -> Any:
     return reply["result"]
 
 
-def job_of(daemon: Daemon, function: str) -> int:
+def task_of(daemon: Daemon, function: str) -> int:
     """The number of the one task of this function that runs."""
 
     def runs(status: dict[str, Any]) -> bool:
         return function in [worker["function"] for worker in status["workers"]]
 
     workers = daemon.wait_for_status(runs)["workers"]
-    (job,) = [worker["job"] for worker in workers if worker["function"] == function]
-    return job
+    (task,) = [worker["task"] for worker in workers if worker["function"] == function]
+    return task
 
 
 def cancelled(daemon: Daemon) -> int:
@@ -258,7 +258,7 @@ def test_any_task_can_be_cancelled_by_its_number(
     client.send(bare("stand_and_tell", gate.path, drop.path), bare("hello"))
     gate.wait_until_entered()
     other = one.connect()
-    stopped(result_of(other.ask(cancel_job("c", job_of(one, "stand_and_tell")))))
+    stopped(result_of(other.ask(cancel_task("c", task_of(one, "stand_and_tell")))))
     assert drop.receive() == TOLD
     stopped(data_of(client.receive(), CANCELLED))
     assert client.receive() == "Hello, World!"
@@ -269,8 +269,8 @@ def test_a_waiting_bare_request_keeps_its_place_among_the_replies(
 ) -> None:
     client.send(gate.call(), bare("note", str(tmp_path / "notes"), "ran"), bare("hello"))
     gate.wait_until_entered()
-    first = job_of(one, "wait_for")
-    assert one.connect().ask(bare("taskd.cancel", job=first + 1)) == WAITED
+    first = task_of(one, "wait_for")
+    assert one.connect().ask(bare("taskd.cancel", task=first + 1)) == WAITED
     gate.release("unhurt")
     assert client.receive() == "unhurt"
     assert data_of(client.receive(), CANCELLED) == WAITED
@@ -281,8 +281,8 @@ def test_a_waiting_bare_request_keeps_its_place_among_the_replies(
 def test_a_notification_is_cancelled_without_a_reply(one: Daemon, client: Connection, gate: Gate) -> None:
     client.send(rpc(None, "wait_for", gate.path))
     gate.wait_until_entered()
-    job = job_of(one, "wait_for")
-    stopped(result_of(client.ask(cancel_job("c", job))))
+    task = task_of(one, "wait_for")
+    stopped(result_of(client.ask(cancel_task("c", task))))
     assert client.ask(rpc("next", "hello"))["id"] == "next"
 
 
@@ -291,19 +291,28 @@ def test_a_number_that_was_never_given_or_is_over_is_done(
 ) -> None:
     client.send(gate.rpc("a"))
     gate.wait_until_entered()
-    job = job_of(one, "wait_for")
+    task = task_of(one, "wait_for")
     gate.release()
     assert client.receive()["id"] == "a"
-    for number in (job, job + 1_000_000):
-        assert result_of(client.ask(cancel_job("c", number))) == DONE
+    for number in (task, task + 1_000_000):
+        assert result_of(client.ask(cancel_task("c", number))) == DONE
 
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"id": 1, "job": 1}, {"job": "x"}, {"job": 1.5}, {"job": None}, {"id": 1, "why": "x"}, [], [1, 2]],
+    [
+        {},
+        {"id": 1, "task": 1},
+        {"task": "x"},
+        {"task": 1.5},
+        {"task": None},
+        {"id": 1, "why": "x"},
+        [],
+        [1, 2],
+    ],
     ids=str,
 )
-def test_exactly_one_of_id_and_job_is_needed(client: Connection, params: Any) -> None:
+def test_exactly_one_of_id_and_task_is_needed(client: Connection, params: Any) -> None:
     reply = client.ask({"jsonrpc": "2.0", "id": "c", "method": "taskd.cancel", "params": params})
     data_of(reply, INVALID_PARAMS)
 
@@ -421,8 +430,8 @@ async def test_a_websocket_cancels_its_own_requests_by_id_and_any_task_by_number
     assert await in_thread(drop.receive) == TOLD
     stopped(data_of(await page.receive_json(), CANCELLED))
     stopped(result_of(await page.receive_json()))
-    job = await in_thread(job_of, daemon, "wait_for")
-    stopped(result_of(await page.ask(cancel_job("c", job))))
+    task = await in_thread(task_of, daemon, "wait_for")
+    stopped(result_of(await page.ask(cancel_task("c", task))))
     stopped(data_of(await other.receive_json(), CANCELLED))
     assert result_of(await page.ask(cancel("c", "nobody"))) == DONE
 
@@ -499,9 +508,9 @@ async def test_a_call_that_another_connection_cancels_fails_with_what_was(
 
     call = caller.call("wait_for", path=gate.path)
     await entered(gate)
-    job = await in_thread(job_of, one, "wait_for")
+    task = await in_thread(task_of, one, "wait_for")
     other = one.connect()
-    await in_thread(other.ask, cancel_job("c", job))
+    await in_thread(other.ask, cancel_task("c", task))
     with pytest.raises(Cancelled) as caught:
         await within(call)
     stopped(caught.value.data)

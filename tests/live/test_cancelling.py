@@ -214,7 +214,18 @@ async def test_one_that_is_not_known_or_has_ended_was_done(url, server, websocke
 
 @pytest.mark.parametrize(
     "params",
-    [None, {}, [], [1], {"id": 1, "job": 2}, {"ids": 1}, {"id": None}, {"id": [1]}, {"id": {}}, {"id": True}],
+    [
+        None,
+        {},
+        [],
+        [1],
+        {"id": 1, "task": 2},
+        {"ids": 1},
+        {"id": None},
+        {"id": [1]},
+        {"id": {}},
+        {"id": True},
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_parameters_that_name_nothing_are_invalid(url, websocket, params):
@@ -224,11 +235,11 @@ async def test_parameters_that_name_nothing_are_invalid(url, websocket, params):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_is_the_task_servers_to_cancel(url, server, websocket):
+async def test_a_task_is_the_task_servers_to_cancel(url, server, websocket):
     server.behave = lambda message: message.answer({"was": "waiting"})
     ws = await websocket(url)
-    assert (await ws.ask(rpc("taskd.cancel", {"job": 12}, "c")))["result"] == {"was": "waiting"}
-    assert server.messages[0].content["params"] == {"job": 12}
+    assert (await ws.ask(rpc("taskd.cancel", {"task": 12}, "c")))["result"] == {"was": "waiting"}
+    assert server.messages[0].content["params"] == {"task": 12}
 
 
 @pytest_twisted.ensureDeferred

@@ -417,7 +417,7 @@ def test_a_task_that_is_held_back_for_its_caller_can_be_cancelled_and_expires(
     second.release()
     assert other.receive()["id"] == "second"
     daemon.wait_for_status(lambda status: "big" in [each["name"] for each in status["functions"]])
-    assert other.ask(rpc("cancel", "taskd.cancel", job=7))["result"] == {"was": "waiting"}
+    assert other.ask(rpc("cancel", "taskd.cancel", task=7))["result"] == {"was": "waiting"}
     daemon.wait_for_status(lambda status: status["counts"]["expired"] == 1)
     assert deaf.receive()["id"] == "big"
     replies = {reply["id"]: reply for reply in (deaf.receive(), deaf.receive())}

@@ -107,11 +107,16 @@ def test_the_whole_has_the_members_that_the_protocol_lists(eventful: Daemon) -> 
     assert status["connections"] >= 1
     (worker,) = status["workers"]
     assert worker.keys() == {
-        "number", "pid", "state", "seconds", "function", "job", "done",
-        "generation", "memory_kib", "jobs", "stopping",
+        "number", "pid", "state", "seconds", "function", "task", "done",
+        "generation", "memory_kib", "tasks", "stopping",
     }  # fmt: skip
-    assert (worker["state"], worker["jobs"], worker["stopping"], worker["generation"]) == ("idle", 0, None, 1)
-    assert (worker["function"], worker["job"]) == (None, None)
+    assert (worker["state"], worker["tasks"], worker["stopping"], worker["generation"]) == (
+        "idle",
+        0,
+        None,
+        1,
+    )
+    assert (worker["function"], worker["task"]) == (None, None)
 
 
 def test_the_command_shows_it_to_a_person(eventful: Daemon) -> None:
@@ -134,7 +139,7 @@ def test_a_worker_tells_what_it_runs_and_what_it_uses(start: Start, make_gate: M
     )
     (busy,) = [worker for worker in status["workers"] if worker["state"] == "busy"]
     (idle,) = [worker for worker in status["workers"] if worker["state"] == "idle"]
-    assert (busy["function"], busy["job"], busy["jobs"]) == ("use_and_stand", 1, 1)
+    assert (busy["function"], busy["task"], busy["tasks"]) == ("use_and_stand", 1, 1)
     assert busy["memory_kib"] > 100 * 1024 > (idle["memory_kib"] or 0)
     gate.release()
     assert client.receive()["id"] == "held"
@@ -174,7 +179,7 @@ def test_a_task_that_is_being_stopped_is_shown_so(
         client.send(cancel("c", "a"))
     ending.wait_until_entered()
     (worker,) = daemon.status()["workers"]
-    assert (worker["stopping"], worker["job"]) == (why, 1)
+    assert (worker["stopping"], worker["task"]) == (why, 1)
     ending.release()
     assert client.receive()["error"]["code"] == (-32001 if why == "timeout" else -32002)
     daemon.wait_for_workers(1)

@@ -188,7 +188,7 @@ def test_a_worker_that_dies_during_the_stop_does_not_hold_it_up(start: Start, ma
     gates = [make_gate(), make_gate()]
     clients = [hold(daemon, gate) for gate in gates]
     tell(daemon)
-    (victim,) = [each["pid"] for each in status_of(clients)["workers"] if each["job"] == 1]
+    (victim,) = [each["pid"] for each in status_of(clients)["workers"] if each["task"] == 1]
     os.kill(victim, signal.SIGKILL)
     assert code_of(clients[0].receive()) == -32003
     gates[1].release("finished")

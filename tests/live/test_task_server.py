@@ -778,7 +778,7 @@ def test_status_tells_what_runs_what_waits_and_what_was_done(start: Start, gate:
     assert status["stopping"] is False
     assert (status["waiting"], status["running"], status["max_queue"]) == (0, 1, 77)
     (busy,) = [worker for worker in status["workers"] if worker["state"] == "busy"]
-    assert (busy["function"], busy["job"]) == ("wait_for", 4)
+    assert (busy["function"], busy["task"]) == ("wait_for", 4)
     assert busy["seconds"] >= 0
     seen = {each["name"]: (each["done"], each["failed"], each["lost"]) for each in status["functions"]}
     assert (seen["hello"], seen["boom"], seen["vanish"]) == ((1, 0, 0), (0, 1, 0), (0, 0, 1))

@@ -177,18 +177,18 @@ class Chaos:
             peer.flush()
             self.happened["cancels of what waits for long"] += 1
 
-    def cancel_job(self, peer: Peer, job: int) -> None:
+    def cancel_task(self, peer: Peer, task: int) -> None:
         """Cancel a task by its number, whosever it is."""
         ledger = self.ledger
 
         def fits(answer: dict[str, str]) -> bool:
-            ledger.jobs_cancelled += answer["was"] != "done"
+            ledger.tasks_cancelled += answer["was"] != "done"
             return answer["was"] in ("waiting", "running", "done")
 
         asked = Asked("taskd.cancel", self.mix.number(), fits)
-        peer.ask(Order(asked, "taskd.cancel", f'{{"job":{job}}}'))
+        peer.ask(Order(asked, "taskd.cancel", f'{{"task":{task}}}'))
         peer.flush()
-        self.happened["cancels by job"] += 1
+        self.happened["cancels by task"] += 1
 
     # --- connections ---
 

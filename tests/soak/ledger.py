@@ -100,7 +100,7 @@ class Ledger:
     lost: int = 0
     is_stopping: bool = False
     _kills: deque[float] = field(default_factory=deque)
-    jobs_cancelled: int = 0
+    tasks_cancelled: int = 0
     unexplained_cancels: int = 0
     latencies: array[float] = field(default_factory=lambda: array("f"))
     reloading_since: float | None = None
@@ -255,10 +255,10 @@ class Ledger:
 
     def check_bounds(self) -> None:
         """What was cancelled without our knowing which must be accounted for."""
-        if self.unexplained_cancels > self.jobs_cancelled:
+        if self.unexplained_cancels > self.tasks_cancelled:
             self.violate(
                 f"{self.unexplained_cancels} requests were cancelled by nobody; "
-                f"{self.jobs_cancelled} were cancelled by the number of their job"
+                f"{self.tasks_cancelled} were cancelled by the number of their task"
             )
 
     def check_marks(self, numbers: array[int]) -> None:
@@ -276,5 +276,5 @@ class Ledger:
             elif number in ran and mark is Mark.MUST_NOT:
                 self.violate(f"task {number} was run, and was answered that it was not")
             missing += number not in ran and mark is Mark.NOTIFIED
-        if missing > self.may_be_lost + self.jobs_cancelled:
+        if missing > self.may_be_lost + self.tasks_cancelled:
             self.violate(f"{missing} notifications were not run")

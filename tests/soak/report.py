@@ -80,7 +80,7 @@ def figures_of(ledger: Ledger, happened: Counter[str]) -> dict[str, str]:
         "happened": ", ".join(f"{what} {count:,}" for what, count in sorted(happened.items())),
         "lost": f"{ledger.lost} tasks with a process that we had killed (of {ledger.may_be_lost} processes); "
         f"{ledger.dropped:,} requests with their connection",
-        "cancelled": f"{ledger.unexplained_cancels} by the number of their job",
+        "cancelled": f"{ledger.unexplained_cancels} by the number of their task",
         "checked": f"{len(ledger.marks):,} tasks by the trace that they leave; "
         f"{ledger.progress:,} reports of progress",
     }

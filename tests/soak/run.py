@@ -221,9 +221,9 @@ class Soak:
             self._memory.add(time.monotonic(), self.server.memory())
             self._most_workers = max(self._most_workers, len(self.server.workers()))
             status = await self._clients.status()
-            jobs = [worker["job"] for worker in status["workers"] if worker["job"] is not None]
-            if jobs:
-                self._chaos.cancel_job(self._clients.control, self._rng.choice(jobs))
+            tasks = [worker["task"] for worker in status["workers"] if worker["task"] is not None]
+            if tasks:
+                self._chaos.cancel_task(self._clients.control, self._rng.choice(tasks))
 
     # --- the end ---
 

@@ -40,7 +40,7 @@ class FakePool:
         self.last_number = 0
         self.workers = {}
         self.told = []
-        """What was asked for, but for jobs: (what, worker, …)."""
+        """What was asked for, but for tasks: (what, worker, …)."""
         self.stopped = None
 
     # --- `Pool` ---
@@ -121,22 +121,22 @@ class FakePool:
     def begin(self, number):
         """A worker begins what it was sent first."""
         run = self.workers[number].runs[0]
-        self.workers[number].begun = run.job
+        self.workers[number].begun = run.task
         return run
 
     def finish(self, number, value=b"1", seconds=0.1):
-        """A worker returns the result of its first job."""
+        """A worker returns the result of its first task."""
         run = self.begin(number)
-        self._end(number, Done(run.job, seconds, False, Raw(value)))
+        self._end(number, Done(run.task, seconds, False, Raw(value)))
 
     def fail(self, number, code=-32000, message="no", data=NULL, traceback="trace", **more):
         run = self.begin(number)
-        self._end(number, Failed(run.job, 0.1, False, code, message, Raw(data), traceback, **more))
+        self._end(number, Failed(run.task, 0.1, False, code, message, Raw(data), traceback, **more))
 
-    def stop_job(self, number, traceback=None):
-        """The first job of a worker ends because it was interrupted."""
+    def stop_task(self, number, traceback=None):
+        """The first task of a worker ends because it was interrupted."""
         run = self.begin(number)
-        self._end(number, Stopped(run.job, 0.1, False, traceback))
+        self._end(number, Stopped(run.task, 0.1, False, traceback))
 
     def _end(self, number, message):
         self.workers[number].runs.pop(0)
@@ -144,13 +144,13 @@ class FakePool:
 
     def report(self, number, done, total=None, message=None):
         run = self.begin(number)
-        self.observer.worker_said(number, [Reported(run.job, done, total, message)])
+        self.observer.worker_said(number, [Reported(run.task, done, total, message)])
 
-    def give_back(self, number, jobs):
+    def give_back(self, number, tasks):
         """A worker returns what it has not begun."""
         runs = self.workers[number].runs
-        runs[:] = [run for run in runs if run.job not in jobs]
-        self.observer.worker_said(number, [Returned(jobs)])
+        runs[:] = [run for run in runs if run.task not in tasks]
+        self.observer.worker_said(number, [Returned(tasks)])
 
     def lose(self, number, code=-9, **more):
         """A worker ends."""

@@ -91,24 +91,24 @@ class OutputReaderTests(SynchronousTestCase):
         self.write(b"x" * MAX_LINE)
         self.assertEqual([len(line) for line in self.lines], [MAX_LINE])
 
-    def test_a_job_that_ends_has_what_it_wrote_delivered(self):
+    def test_a_task_that_ends_has_what_it_wrote_delivered(self):
         os.write(self.write_end, b"one\ntwo")
-        self.reader.finish_job(more=True)
+        self.reader.finish_task(more=True)
         self.assertEqual(self.lines, ["one", "two"])
-        self.reader.finish_job(more=True)
-        self.reader.finish_job(more=False)
+        self.reader.finish_task(more=True)
+        self.reader.finish_task(more=False)
         self.assertEqual(self.lines, ["one", "two"])
 
-    def test_a_job_that_wrote_nothing_costs_no_read(self):
+    def test_a_task_that_wrote_nothing_costs_no_read(self):
         os.write(self.write_end, b"of the next one\n")
-        self.reader.finish_job(more=False)
+        self.reader.finish_task(more=False)
         self.assertEqual(self.lines, [])
 
     def test_a_full_pipe_is_read_to_its_end(self):
         line = b"x" * 127 + b"\n"
         os.set_blocking(self.write_end, False)
         os.write(self.write_end, line * 512)
-        self.reader.finish_job(more=True)
+        self.reader.finish_task(more=True)
         self.assertEqual(len(self.lines), 512)
 
     def flood(self, count):
@@ -118,7 +118,7 @@ class OutputReaderTests(SynchronousTestCase):
     def test_lines_over_the_rate_are_left_out_and_counted(self):
         self.flood(2)
         self.assertEqual(self.lines, ["x"] * BURST)
-        self.reader.finish_job(more=False)
+        self.reader.finish_task(more=False)
         self.assertEqual(self.lines[BURST:], ["(1000 lines left out: over 100 a second)"])
         self.reactor.advance(1.0)
         self.write(b"later\n")
@@ -162,13 +162,13 @@ class OutputReaderTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.reader.fileno(), -1)
         self.reader.close()
-        self.reader.finish_job(more=True)
+        self.reader.finish_task(more=True)
         self.assertEqual(self.lines, ["the end"])
 
     def test_a_flood_at_the_end_is_read_no_further_than_the_pipe_holds(self):
         os.close(self.write_end)
         self.write_end = None
-        self.reader.finish_job(more=True)
+        self.reader.finish_task(more=True)
         self.assertEqual(self.lines, [])
 
     def test_the_stack_of_a_crash_is_kept_though_its_lines_are_left_out(self):
@@ -184,7 +184,7 @@ class OutputReaderTests(SynchronousTestCase):
         for piece in pieces:
             if piece:
                 self.write(piece)
-        self.reader.finish_job(more=False)
+        self.reader.finish_task(more=False)
         text = b"".join(pieces)
         expected = text.split(b"\n")
         if not expected[-1]:

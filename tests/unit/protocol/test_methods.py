@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Cancelled, InvalidParams, TaskFailed
 from taskd.model import Call, Dialect, Failure, Result
-from taskd.protocol.methods import WAS_DONE, cancel_line, how_cancelled, id_to_cancel, names_job
+from taskd.protocol.methods import WAS_DONE, cancel_line, how_cancelled, id_to_cancel, names_task
 from taskd.protocol.requests import parse
 
 
@@ -20,11 +20,11 @@ class CancelTests(SynchronousTestCase):
             self.assertTrue(call.is_notification)
             self.assertEqual(id_to_cancel(call.args), request_id)
 
-    def test_a_job_is_named_by_job_alone(self):
-        self.assertTrue(names_job(Raw(b'{"job": 5}')))
-        self.assertTrue(names_job(Raw(b'{"job": "wrong, which is for the task server to say"}')))
-        for args in (None, Raw(b"{}"), Raw(b'{"id": 5}'), Raw(b'{"id": 5, "job": 5}'), Raw(b"[5]")):
-            self.assertFalse(names_job(args), args)
+    def test_a_task_is_named_by_task_alone(self):
+        self.assertTrue(names_task(Raw(b'{"task": 5}')))
+        self.assertTrue(names_task(Raw(b'{"task": "wrong, which is for the task server to say"}')))
+        for args in (None, Raw(b"{}"), Raw(b'{"id": 5}'), Raw(b'{"id": 5, "task": 5}'), Raw(b"[5]")):
+            self.assertFalse(names_task(args), args)
 
     def test_what_names_no_request_is_refused(self):
         for args in (
@@ -32,7 +32,7 @@ class CancelTests(SynchronousTestCase):
             Raw(b"{}"),
             Raw(b"[]"),
             Raw(b"[7]"),
-            Raw(b'{"id": 7, "job": 5}'),
+            Raw(b'{"id": 7, "task": 5}'),
             Raw(b'{"id": 7, "more": 5}'),
             Raw(b'{"id": null}'),
             Raw(b'{"id": true}'),

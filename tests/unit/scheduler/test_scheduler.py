@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler import FunctionStats, Scheduler, TaskState, WorkerState
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE, SchedulerConfig
 from taskd.scheduler.queue import FAIR_TURN
 from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES, SHORT_WORKERS
 from taskd.scheduler.states import (
-    JOB_STEPS,
     STOP_STEPS,
+    TASK_STEPS,
     WORKER_STEPS,
     StopStep,
-    check_job,
     check_stop,
+    check_task,
     check_worker,
 )
 from taskd.scheduler.workers import BATCH_SECONDS, MAX_BATCH
-from tests.unit.jobs import FakeCaller, FakeJob, short
+from tests.unit.tasks import FakeCaller, FakeTask, short
 
 
 def nothing_begun(worker):
@@ -30,7 +30,7 @@ def nothing_begun(worker):
 
 
 class SchedulerCase(SynchronousTestCase):
-    """Has a scheduler, and makes jobs for it."""
+    """Has a scheduler, and makes tasks for it."""
 
     def setUp(self):
         self.numbers = itertools.count(1)
@@ -48,21 +48,21 @@ class SchedulerCase(SynchronousTestCase):
         self.scheduler.worker_started(number, now, generation)
         self.scheduler.worker_ready(number, now)
 
-    def job(self, stats=None, **more):
-        return FakeJob(next(self.numbers), stats or self.stats, **more)
+    def task(self, stats=None, **more):
+        return FakeTask(next(self.numbers), stats or self.stats, **more)
 
     def submit(self, count=1, stats=None, deadline=None, **more):
-        """So many jobs; the only one where it is one."""
-        jobs = [self.job(stats, **more) for _ in range(count)]
-        for job in jobs:
-            self.scheduler.submit(job, deadline)
-        return jobs[0] if count == 1 else jobs
+        """So many tasks; the only one where it is one."""
+        tasks = [self.task(stats, **more) for _ in range(count)]
+        for task in tasks:
+            self.scheduler.submit(task, deadline)
+        return tasks[0] if count == 1 else tasks
 
     def assign(self, now=0.0):
         return self.scheduler.assign(now)
 
-    def finish(self, job, now=0.0, seconds=0.0, **more):
-        return self.scheduler.finished(job.worker, job.number, seconds, now, **{"failed": False, **more})
+    def finish(self, task, now=0.0, seconds=0.0, **more):
+        return self.scheduler.finished(task.worker, task.number, seconds, now, **{"failed": False, **more})
 
     def tick(self, now, begun=nothing_begun):
         return self.scheduler.tick(now, begun)
@@ -73,17 +73,17 @@ class SchedulerCase(SynchronousTestCase):
 
 class StateTests(SynchronousTestCase):
     def test_the_tables_list_every_state(self):
-        for kind, steps in (JobState, JOB_STEPS), (WorkerState, WORKER_STEPS), (StopStep, STOP_STEPS):
+        for kind, steps in (TaskState, TASK_STEPS), (WorkerState, WORKER_STEPS), (StopStep, STOP_STEPS):
             self.assertEqual(set(steps), set(kind))
             for before, after in steps.items():
                 self.assertNotIn(before, after)
-        self.assertFalse(JOB_STEPS[JobState.DONE])
+        self.assertFalse(TASK_STEPS[TaskState.DONE])
         self.assertFalse(WORKER_STEPS[WorkerState.GONE])
         self.assertFalse(STOP_STEPS[StopStep.KILLED])
 
     def test_a_step_that_its_table_does_not_list_is_a_bug_and_every_other_is_taken(self):
         checks = [
-            (JobState, JOB_STEPS, check_job),
+            (TaskState, TASK_STEPS, check_task),
             (WorkerState, WORKER_STEPS, lambda old, new: check_worker(1, old, new)),
             (StopStep, STOP_STEPS, check_stop),
         ]
@@ -101,37 +101,37 @@ class QueueTests(SchedulerCase):
         self.assertEqual(MAX_QUEUE, 10_000)
         scheduler = self.make()
         self.submit(10_000)
-        self.assertRaises(Busy, scheduler.submit, self.job())
+        self.assertRaises(Busy, scheduler.submit, self.task())
         self.assertEqual(scheduler.waiting, 10_000)
 
-    def test_a_refused_job_is_left_as_it_was(self):
+    def test_a_refused_task_is_left_as_it_was(self):
         scheduler = self.make(max_queue=0)
-        job = self.job()
-        error = self.assertRaises(Busy, scheduler.submit, job, 5.0)
-        self.assertEqual((job.state, scheduler.waiting, scheduler.wake_at), (JobState.NEW, 0, inf))
+        task = self.task()
+        error = self.assertRaises(Busy, scheduler.submit, task, 5.0)
+        self.assertEqual((task.state, scheduler.waiting, scheduler.wake_at), (TaskState.NEW, 0, inf))
         self.assertEqual((error.code, error.data), (-32004, {"retry_after": 1.0}))
 
     def test_an_idle_worker_makes_room_in_the_queue(self):
         scheduler = self.make(1, max_queue=0)
         self.submit()
-        self.assertRaises(Busy, scheduler.submit, self.job())
+        self.assertRaises(Busy, scheduler.submit, self.task())
         self.assign()
-        self.assertRaises(Busy, scheduler.submit, self.job())
+        self.assertRaises(Busy, scheduler.submit, self.task())
 
-    def test_a_job_cannot_be_submitted_once_it_is_done(self):
+    def test_a_task_cannot_be_submitted_once_it_is_done(self):
         self.make()
-        self.assertRaises(StateError, self.scheduler.submit, self.job(state=JobState.DONE))
+        self.assertRaises(StateError, self.scheduler.submit, self.task(state=TaskState.DONE))
 
     def retry_after(self, seconds, waiting, workers=1):
-        """What a caller is told after one job of `seconds`, with so many waiting."""
+        """What a caller is told after one task of `seconds`, with so many waiting."""
         scheduler = self.make(workers, max_queue=waiting)
         scheduler.functions["f"] = self.stats = FunctionStats("f")
-        job = self.submit()
+        task = self.submit()
         self.assign()
-        self.finish(job, seconds=seconds)
+        self.finish(task, seconds=seconds)
         self.submit(waiting + workers)
         self.assign()
-        return self.assertRaises(Busy, scheduler.submit, self.job()).data["retry_after"]
+        return self.assertRaises(Busy, scheduler.submit, self.task()).data["retry_after"]
 
     def test_a_refused_caller_is_told_to_wait_longer_where_the_queue_is_slower(self):
         self.assertEqual(self.retry_after(1.0, 100), 10.0)
@@ -139,7 +139,7 @@ class QueueTests(SchedulerCase):
         self.assertEqual(self.retry_after(0.0, 100), 0.1)
         self.assertEqual(self.retry_after(3600.0, 100), 60.0)
 
-    def test_every_waiting_job_can_be_found_and_listed_and_the_oldest_is_known(self):
+    def test_every_waiting_task_can_be_found_and_listed_and_the_oldest_is_known(self):
         caller = FakeCaller(is_full=True)
         scheduler = self.make(1)
         self.assertIsNone(scheduler.oldest)
@@ -151,35 +151,35 @@ class QueueTests(SchedulerCase):
         self.assertEqual(scheduler.all_waiting, [urgent, held, last])
         self.assertIs(scheduler.oldest, held)
         self.assertEqual((scheduler.waiting, scheduler.running, scheduler.is_empty), (3, 1, False))
-        for job in held, last, given, urgent:
-            self.assertIs(scheduler.find(job.number), job)
+        for task in held, last, given, urgent:
+            self.assertIs(scheduler.find(task.number), task)
         self.finish(given)
         self.assertIsNone(scheduler.find(given.number))
         self.assertIsNone(scheduler.find(1000))
 
-    def test_waiting_jobs_can_be_dropped_but_for_those_of_some_functions(self):
+    def test_waiting_tasks_can_be_dropped_but_for_those_of_some_functions(self):
         scheduler = self.make(1)
         other = FunctionStats("g")
         held = self.submit(caller=FakeCaller(is_full=True))
         given = self.submit(priority=0)
         self.assign()
-        jobs = [self.submit(), self.submit(stats=other), self.submit()]
-        self.assertEqual(scheduler.drop_waiting(unless={"g": 1}), [held, jobs[0], jobs[2]])
-        self.assertEqual((scheduler.all_waiting, scheduler.running), ([jobs[1]], 1))
-        self.assertEqual(scheduler.drop_waiting(), [jobs[1]])
+        tasks = [self.submit(), self.submit(stats=other), self.submit()]
+        self.assertEqual(scheduler.drop_waiting(unless={"g": 1}), [held, tasks[0], tasks[2]])
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([tasks[1]], 1))
+        self.assertEqual(scheduler.drop_waiting(), [tasks[1]])
         self.assertEqual(scheduler.drop_waiting(), [])
         self.finish(given)
         self.assertTrue(scheduler.is_empty)
-        self.assertTrue(all(job.state is JobState.DONE for job in [held, given, *jobs]))
+        self.assertTrue(all(task.state is TaskState.DONE for task in [held, given, *tasks]))
 
 
 class HeldTests(SchedulerCase):
-    def test_a_job_whose_caller_is_full_waits_and_holds_up_nobody(self):
+    def test_a_task_whose_caller_is_full_waits_and_holds_up_nobody(self):
         scheduler = self.make(2)
         full = FakeCaller(is_full=True)
         held, other, last = self.submit(caller=full), self.submit(), self.submit(caller=full)
         self.assertEqual(self.assign(), [(2, [other])])
-        self.assertEqual((held.state, scheduler.waiting, scheduler.is_empty), (JobState.HELD, 2, False))
+        self.assertEqual((held.state, scheduler.waiting, scheduler.is_empty), (TaskState.HELD, 2, False))
         full.is_full = False
         self.assertEqual(self.assign(), [])
         scheduler.release()
@@ -197,46 +197,46 @@ class HeldTests(SchedulerCase):
         scheduler.release()
         self.assertEqual(scheduler.all_waiting, [*held, later])
 
-    def test_a_held_job_makes_the_server_busy_for_nobody(self):
+    def test_a_held_task_makes_the_server_busy_for_nobody(self):
         scheduler = self.make(1, max_queue=0)
         self.submit(caller=FakeCaller(is_full=True))
         self.assign()
         self.submit()
-        self.assertRaises(Busy, scheduler.submit, self.job())
+        self.assertRaises(Busy, scheduler.submit, self.task())
 
-    def test_only_the_held_jobs_can_be_dropped(self):
+    def test_only_the_held_tasks_can_be_dropped(self):
         scheduler = self.make(1)
         held = self.submit(caller=FakeCaller(is_full=True))
         self.submit(2)
         self.assign()
         self.assertEqual(scheduler.drop_held(), [held])
-        self.assertEqual((held.state, scheduler.waiting), (JobState.DONE, 1))
+        self.assertEqual((held.state, scheduler.waiting), (TaskState.DONE, 1))
         self.assertEqual(scheduler.drop_held(), [])
 
-    def test_a_held_job_can_be_cancelled_and_its_deadline_counts(self):
+    def test_a_held_task_can_be_cancelled_and_its_deadline_counts(self):
         scheduler = self.make(1)
         full = FakeCaller(is_full=True)
         cancelled, expired = self.submit(caller=full), self.submit(caller=full, deadline=1.0)
         self.assign()
         self.assertEqual(scheduler.cancel(cancelled, 0.0), [])
-        self.assertEqual([action.job for action in self.tick(1.0)], [expired])
-        self.assertEqual([job.state for job in (cancelled, expired)], [JobState.DONE] * 2)
+        self.assertEqual([action.task for action in self.tick(1.0)], [expired])
+        self.assertEqual([task.state for task in (cancelled, expired)], [TaskState.DONE] * 2)
         scheduler.release()
         self.assertTrue(scheduler.is_empty)
 
 
 class TurnTests(SchedulerCase):
-    def test_jobs_of_one_priority_run_first_in_first_out(self):
+    def test_tasks_of_one_priority_run_first_in_first_out(self):
         self.make(1)
-        jobs = self.submit(5)
+        tasks = self.submit(5)
         order = []
         while given := self.assign():
-            [(_, [job])] = given
-            order.append(job)
-            self.finish(job)
-        self.assertEqual(order, jobs)
+            [(_, [task])] = given
+            order.append(task)
+            self.finish(task)
+        self.assertEqual(order, tasks)
 
-    def test_urgent_jobs_come_first(self):
+    def test_urgent_tasks_come_first(self):
         self.make(1)
         late, middle, urgent = self.submit(priority=9), self.submit(), self.submit(priority=0)
         order = []
@@ -246,7 +246,7 @@ class TurnTests(SchedulerCase):
         self.assertEqual(order, [urgent, middle, late])
 
     @given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 3))
-    def test_an_unimportant_job_starts_at_the_latest_after_ten_times_as_many_as_were_before_it(
+    def test_an_unimportant_task_starts_at_the_latest_after_ten_times_as_many_as_were_before_it(
         self, before, workers
     ):
         self.make(workers)
@@ -254,15 +254,15 @@ class TurnTests(SchedulerCase):
             self.submit(priority=priority)
         wanted = self.submit(priority=9)
         started = []
-        while wanted.state is JobState.WAITING:
+        while wanted.state is TaskState.WAITING:
             self.submit(workers + 1, priority=0)
-            given = [job for _, jobs in self.assign() for job in jobs]
+            given = [task for _, tasks in self.assign() for task in tasks]
             started += given
-            for job in given:
-                self.finish(job)
+            for task in given:
+                self.finish(task)
         self.assertLess(started.index(wanted), FAIR_TURN * (len(before) + 1))
 
-    def test_a_job_is_bound_only_to_an_idle_worker(self):
+    def test_a_task_is_bound_only_to_an_idle_worker(self):
         scheduler = self.make()
         self.submit(2)
         self.assertEqual(self.assign(), [])
@@ -280,54 +280,56 @@ class TurnTests(SchedulerCase):
         self.submit()
         self.assertEqual([worker for worker, _ in self.assign()], [3])
 
-    def test_a_job_knows_who_runs_it_since_when_and_how_often_it_was_given(self):
+    def test_a_task_knows_who_runs_it_since_when_and_how_often_it_was_given(self):
         self.make(1)
-        job = self.submit()
+        task = self.submit()
         self.assign(7.0)
-        self.assertEqual((job.state, job.worker, job.attempt, job.started), (JobState.GIVEN, 1, 1, 7.0))
+        self.assertEqual((task.state, task.worker, task.attempt, task.started), (TaskState.GIVEN, 1, 1, 7.0))
         self.scheduler.worker_lost(1, 0, 8.0)
-        self.assertEqual((job.state, job.worker), (JobState.WAITING, 0))
+        self.assertEqual((task.state, task.worker), (TaskState.WAITING, 0))
         self.start(2, 8.0)
         self.assign(9.0)
-        self.assertEqual((job.worker, job.attempt, job.started), (2, 2, 9.0))
+        self.assertEqual((task.worker, task.attempt, task.started), (2, 2, 9.0))
 
     def test_a_worker_cannot_finish_what_it_does_not_have(self):
         self.make(2)
-        jobs = self.submit(2)
+        tasks = self.submit(2)
         self.assign()
-        self.finish(jobs[0])
-        self.assertRaises(StateError, self.finish, jobs[0])
-        other = jobs[0].worker
-        self.assertRaises(StateError, self.scheduler.finished, other, jobs[1].number, 0.0, 0.0, failed=False)
-        self.assertRaises(StateError, self.scheduler.finished, 9, jobs[1].number, 0.0, 0.0, failed=False)
-        self.assertRaises(StateError, self.scheduler.returned, other, [jobs[1].number], 0.0)
+        self.finish(tasks[0])
+        self.assertRaises(StateError, self.finish, tasks[0])
+        other = tasks[0].worker
+        self.assertRaises(StateError, self.scheduler.finished, other, tasks[1].number, 0.0, 0.0, failed=False)
+        self.assertRaises(StateError, self.scheduler.finished, 9, tasks[1].number, 0.0, 0.0, failed=False)
+        self.assertRaises(StateError, self.scheduler.returned, other, [tasks[1].number], 0.0)
 
     def test_runs_are_counted_but_for_those_whose_arguments_did_not_fit(self):
         self.make(1)
         for seconds, failed in (1.0, False), (3.0, True), (None, True):
-            job = self.submit()
+            task = self.submit()
             self.assign()
-            self.assertIs(self.finish(job, seconds=seconds, failed=failed), job)
+            self.assertIs(self.finish(task, seconds=seconds, failed=failed), task)
         self.assertEqual((self.stats.done, self.stats.failed, self.stats.mean), (1, 1, 2.0))
         self.assertEqual(self.scheduler.workers[1].done, 3)
 
 
 class BatchTests(SchedulerCase):
-    def test_short_jobs_are_given_to_one_worker_together(self):
+    def test_short_tasks_are_given_to_one_worker_together(self):
         self.make(3)
-        jobs = self.submit(5, short())
-        self.assertEqual(self.assign(), [(3, jobs)])
+        tasks = self.submit(5, short())
+        self.assertEqual(self.assign(), [(3, tasks)])
         more = self.submit(2, short())
         self.assertEqual(self.assign(), [(3, more)])
         self.assertEqual(self.scheduler.running, 7)
 
-    def test_other_jobs_have_a_worker_for_themselves(self):
+    def test_other_tasks_have_a_worker_for_themselves(self):
         self.make(4)
         batch = short()
-        jobs = [self.submit(stats=stats) for stats in (batch, None, batch, None, batch)]
-        self.assertEqual(self.assign(), [(4, [jobs[0], jobs[2], jobs[4]]), (3, [jobs[1]]), (2, [jobs[3]])])
+        tasks = [self.submit(stats=stats) for stats in (batch, None, batch, None, batch)]
+        self.assertEqual(
+            self.assign(), [(4, [tasks[0], tasks[2], tasks[4]]), (3, [tasks[1]]), (2, [tasks[3]])]
+        )
 
-    def test_a_short_job_is_never_put_behind_a_long_one(self):
+    def test_a_short_task_is_never_put_behind_a_long_one(self):
         self.make(1)
         self.submit()
         self.assign()
@@ -336,64 +338,64 @@ class BatchTests(SchedulerCase):
 
     def test_a_batch_is_at_most_so_many(self):
         self.make(2)
-        jobs = self.submit(MAX_BATCH + 1, short())
-        self.assertEqual(self.assign(), [(2, jobs[:-1]), (1, jobs[-1:])])
+        tasks = self.submit(MAX_BATCH + 1, short())
+        self.assertEqual(self.assign(), [(2, tasks[:-1]), (1, tasks[-1:])])
 
     def test_a_batch_takes_at_most_so_long_by_the_estimates(self):
         self.make(2)
-        jobs = self.submit(5, short(estimate=BATCH_SECONDS / 2))
-        self.assertEqual(self.assign(), [(2, jobs[:2]), (1, jobs[2:4])])
-        self.finish(jobs[0])
+        tasks = self.submit(5, short(estimate=BATCH_SECONDS / 2))
+        self.assertEqual(self.assign(), [(2, tasks[:2]), (1, tasks[2:4])])
+        self.finish(tasks[0])
         self.assertEqual(self.assign(), [])  # the open one is full
-        self.finish(jobs[1])
-        self.assertEqual(self.assign(), [(2, jobs[4:])])
+        self.finish(tasks[1])
+        self.assertEqual(self.assign(), [(2, tasks[4:])])
 
     def test_what_has_ended_makes_room(self):
         self.make(1)
-        jobs = self.submit(MAX_BATCH, short())
+        tasks = self.submit(MAX_BATCH, short())
         self.assign()
-        self.finish(jobs[0])
+        self.finish(tasks[0])
         more = self.submit(2, short())
         self.assertEqual(self.assign(), [(1, more[:1])])
 
-    def test_a_job_with_a_short_limit_is_never_batched(self):
+    def test_a_task_with_a_short_limit_is_never_batched(self):
         self.make(2)
         tight = self.submit(2, short(), limit=BATCHED_LIMIT / 2)
         self.assertEqual(self.assign(), [(2, tight[:1]), (1, tight[1:])])
-        for job in tight:
-            self.finish(job)
+        for task in tight:
+            self.finish(task)
         wide = self.submit(2, short(), limit=BATCHED_LIMIT)
         self.assertEqual(self.assign(), [(1, wide)])
 
     def test_a_worker_gets_no_more_than_it_may_run(self):
         self.make(2, max_tasks=3)
-        jobs = self.submit(4, short())
-        self.assertEqual(self.assign(), [(2, jobs[:3]), (1, jobs[3:])])
+        tasks = self.submit(4, short())
+        self.assertEqual(self.assign(), [(2, tasks[:3]), (1, tasks[3:])])
 
     def test_only_so_many_workers_run_batches_at_once(self):
         self.make(2 * SHORT_WORKERS, processors=1)
-        jobs = self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
+        tasks = self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
         given = self.assign()
         self.assertEqual([len(batch) for _, batch in given], [MAX_BATCH] * SHORT_WORKERS)
-        self.finish(jobs[0])
-        self.assertEqual(self.assign(), [(jobs[0].worker, [jobs[-5]])])
+        self.finish(tasks[0])
+        self.assertEqual(self.assign(), [(tasks[0].worker, [tasks[-5]])])
         self.make(2 * SHORT_WORKERS, processors=2)
         self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
         self.assertEqual(len(self.assign()), SHORT_WORKERS + 1)
 
-    def test_jobs_that_a_worker_returns_go_back_to_the_head_in_their_order(self):
+    def test_tasks_that_a_worker_returns_go_back_to_the_head_in_their_order(self):
         scheduler = self.make(1)
-        jobs = self.submit(4, short())
+        tasks = self.submit(4, short())
         self.assign()
         later = self.submit()
-        self.assertEqual(scheduler.returned(1, [job.number for job in jobs[1:]], 0.0), [])
-        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*jobs[1:], later], 1))
+        self.assertEqual(scheduler.returned(1, [task.number for task in tasks[1:]], 0.0), [])
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*tasks[1:], later], 1))
         self.assertEqual(self.state(1), WorkerState.BUSY)
-        scheduler.returned(1, [jobs[0].number], 0.0)
-        self.assertEqual(scheduler.all_waiting, [*jobs, later])
+        scheduler.returned(1, [tasks[0].number], 0.0)
+        self.assertEqual(scheduler.all_waiting, [*tasks, later])
         self.assertEqual((scheduler.running, self.state(1)), (0, WorkerState.IDLE))
-        self.assertEqual(self.assign(), [(1, jobs)])
-        self.assertEqual([job.attempt for job in jobs], [2] * 4)
+        self.assertEqual(self.assign(), [(1, tasks)])
+        self.assertEqual([task.attempt for task in tasks], [2] * 4)
 
 
 class WorkerTests(SchedulerCase):
@@ -403,10 +405,10 @@ class WorkerTests(SchedulerCase):
         since = [scheduler.workers[1].since]
         scheduler.worker_ready(1, 2.0)
         since.append(scheduler.workers[1].since)
-        job = self.submit()
+        task = self.submit()
         self.assign(3.0)
         since.append(scheduler.workers[1].since)
-        self.finish(job, 4.0)
+        self.finish(task, 4.0)
         since.append(scheduler.workers[1].since)
         self.assertEqual(since, [1.0, 2.0, 3.0, 4.0])
 
@@ -430,21 +432,21 @@ class WorkerTests(SchedulerCase):
     def test_what_was_begun_is_lost_with_its_worker_and_the_rest_waits_again(self):
         scheduler = self.make(1)
         batch = short()
-        jobs = self.submit(4, batch)
+        tasks = self.submit(4, batch)
         self.assign()
         later = self.submit()
-        self.assertEqual(scheduler.worker_lost(1, jobs[1].number, 1.0), jobs[:2])
-        self.assertEqual([job.state for job in jobs[:2]], [JobState.DONE] * 2)
-        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*jobs[2:], later], 0))
+        self.assertEqual(scheduler.worker_lost(1, tasks[1].number, 1.0), tasks[:2])
+        self.assertEqual([task.state for task in tasks[:2]], [TaskState.DONE] * 2)
+        self.assertEqual((scheduler.all_waiting, scheduler.running), ([*tasks[2:], later], 0))
         self.assertEqual((batch.lost, batch.is_short), (2, False))
         self.assertEqual(scheduler.workers, {})
 
     def test_a_worker_that_had_begun_nothing_loses_nothing(self):
         scheduler = self.make(1)
-        jobs = self.submit(3, short())
+        tasks = self.submit(3, short())
         self.assign()
         self.assertEqual(scheduler.worker_lost(1, 77, 1.0), [])
-        self.assertEqual((scheduler.all_waiting, scheduler.running), (jobs, 0))
+        self.assertEqual((scheduler.all_waiting, scheduler.running), (tasks, 0))
 
     def test_a_worker_can_be_lost_whatever_it_does(self):
         scheduler = self.make(2, max_workers=5)
@@ -467,17 +469,17 @@ class WorkerTests(SchedulerCase):
         scheduler.worker_lost(2, 0, 0.0)
         self.assertEqual(scheduler.departures(), [])
 
-    def test_one_that_retires_ends_after_its_jobs(self):
+    def test_one_that_retires_ends_after_its_tasks(self):
         scheduler = self.make(1)
-        jobs = self.submit(2, short())
+        tasks = self.submit(2, short())
         self.assign()
         scheduler.retire(1, 0.0)
         scheduler.retire(1, 0.0)
         self.assertEqual((scheduler.departures(), scheduler.active), ([], 0))
         self.submit(stats=short())
         self.assertEqual(self.assign(), [])
-        for job in jobs:
-            self.finish(job)
+        for task in tasks:
+            self.finish(task)
         self.assertEqual((scheduler.departures(), scheduler.departures()), ([1], []))
         self.assertEqual(self.state(1), WorkerState.LEAVING)
 
@@ -494,21 +496,21 @@ class WorkerTests(SchedulerCase):
         scheduler = self.make(1, max_tasks=2)
         for _ in range(2):
             self.assertEqual(scheduler.departures(), [])
-            job = self.submit()
+            task = self.submit()
             self.assign()
-            self.finish(job)
+            self.finish(task)
         self.assertEqual((scheduler.departures(), self.state(1)), ([1], WorkerState.LEAVING))
         self.assertEqual(scheduler.missing, 1)
 
-    def test_a_job_before_which_workers_end_is_not_tried_for_ever(self):
+    def test_a_task_before_which_workers_end_is_not_tried_for_ever(self):
         scheduler = self.make()
-        job = self.submit()
+        task = self.submit()
         for number in range(1, MAX_LOSSES + 2):
             self.start(number)
-            self.assertEqual(self.assign(), [(number, [job])])
+            self.assertEqual(self.assign(), [(number, [task])])
             lost = scheduler.worker_lost(number, 0, 0.0)
-        self.assertEqual(lost, [job])
-        self.assertEqual((job.state, scheduler.waiting, scheduler.running), (JobState.DONE, 0, 0))
+        self.assertEqual(lost, [task])
+        self.assertEqual((task.state, scheduler.waiting, scheduler.running), (TaskState.DONE, 0, 0))
 
 
 class BoundsTests(SchedulerCase):
@@ -520,7 +522,7 @@ class BoundsTests(SchedulerCase):
         scheduler.retire(1, 0.0)
         self.assertEqual(scheduler.missing, 2)
 
-    def test_more_are_wanted_where_jobs_wait_up_to_the_most(self):
+    def test_more_are_wanted_where_tasks_wait_up_to_the_most(self):
         scheduler = self.make(min_workers=0, max_workers=5)
         self.assertEqual(scheduler.missing, 0)
         self.submit(2)
@@ -538,15 +540,15 @@ class BoundsTests(SchedulerCase):
         self.submit()
         self.assertEqual(scheduler.missing, 0)
 
-    def test_a_worker_is_wanted_for_each_batch_of_short_jobs(self):
+    def test_a_worker_is_wanted_for_each_batch_of_short_tasks(self):
         scheduler = self.make(min_workers=0, max_workers=100)
         self.submit(MAX_BATCH + 1, short())
         self.assertEqual(scheduler.missing, 2)
 
-    def test_jobs_that_nobody_can_run_want_no_worker(self):
+    def test_tasks_that_nobody_can_run_want_no_worker(self):
         scheduler = self.make(min_workers=0, max_workers=5)
-        job = self.submit()
-        scheduler.cancel(job, 0.0)
+        task = self.submit()
+        scheduler.cancel(task, 0.0)
         self.assertEqual(scheduler.missing, 0)
 
     def test_the_surplus_leaves_after_it_was_idle_for_so_long(self):
@@ -565,9 +567,9 @@ class BoundsTests(SchedulerCase):
     def test_a_surplus_that_comes_of_work_leaves_too(self):
         scheduler = self.make(2, min_workers=1, max_workers=2, idle_seconds=10.0)
         scheduler.tick(0.0, nothing_begun)
-        job = self.submit()
+        task = self.submit()
         self.assign(5.0)
-        self.finish(job, 6.0)
+        self.finish(task, 6.0)
         self.tick(10.0)
         self.assertEqual(scheduler.departures(), [1])
         self.tick(100.0)
@@ -577,22 +579,22 @@ class BoundsTests(SchedulerCase):
 class ReloadTests(SchedulerCase):
     def test_new_code_stands_by_until_the_switch_and_then_the_old_leaves(self):
         scheduler = self.make(2)
-        jobs = self.submit(2)
+        tasks = self.submit(2)
         self.assign()
         self.start(3, generation=2)
         self.start(4, generation=2)
         scheduler.worker_started(5, 0.0, 2)
         more = self.submit(3)
         self.assertEqual((self.assign(), scheduler.standing_by, scheduler.active), ([], 2, 2))
-        self.finish(jobs[0])
+        self.finish(tasks[0])
         scheduler.switch(2, 1.0)
         self.assertEqual((scheduler.generation, scheduler.active, scheduler.standing_by), (2, 3, 0))
         self.assertEqual([number for number, _ in self.assign()], [4, 3])
         scheduler.worker_ready(5, 2.0)
         self.assertEqual(self.assign(), [(5, more[2:])])
-        self.assertEqual(scheduler.departures(), [jobs[0].worker])
-        self.finish(jobs[1])
-        self.assertEqual(scheduler.departures(), [jobs[1].worker])
+        self.assertEqual(scheduler.departures(), [tasks[0].worker])
+        self.finish(tasks[1])
+        self.assertEqual(scheduler.departures(), [tasks[1].worker])
 
     def test_one_that_leaves_already_is_told_to_end_once(self):
         scheduler = self.make(1)
@@ -632,32 +634,32 @@ class ReloadTests(SchedulerCase):
 
 
 class DeadlineTests(SchedulerCase):
-    def test_a_job_that_waits_past_its_deadline_is_not_started(self):
+    def test_a_task_that_waits_past_its_deadline_is_not_started(self):
         scheduler = self.make()
-        job, other = self.submit(deadline=3.0), self.submit(deadline=5.0)
+        task, other = self.submit(deadline=3.0), self.submit(deadline=5.0)
         self.assertEqual(scheduler.wake_at, 3.0)
         self.assertEqual(self.tick(2.0), [])
         self.assertEqual(scheduler.wake_at, 3.0)
-        self.assertEqual([action.job for action in self.tick(3.0)], [job])
-        self.assertEqual((job.state, scheduler.all_waiting), (JobState.DONE, [other]))
+        self.assertEqual([action.task for action in self.tick(3.0)], [task])
+        self.assertEqual((task.state, scheduler.all_waiting), (TaskState.DONE, [other]))
         self.assertEqual(scheduler.wake_at, 5.0)
 
-    def test_a_job_that_comes_back_has_its_deadline_still(self):
+    def test_a_task_that_comes_back_has_its_deadline_still(self):
         for back in 1.0, 4.0:
             scheduler = self.make(1)
-            job = self.submit(deadline=3.0)
+            task = self.submit(deadline=3.0)
             self.assign()
             self.tick(2.0)
             if back > 3.0:
                 self.tick(3.5)
             scheduler.worker_lost(1, 0, back)
             self.assertEqual(scheduler.wake_at, 3.0)
-            self.assertEqual([action.job for action in self.tick(4.0)], [job])
+            self.assertEqual([action.task for action in self.tick(4.0)], [task])
             self.assertTrue(scheduler.is_empty)
 
-    def test_a_job_that_was_started_has_no_deadline_any_more(self):
+    def test_a_task_that_was_started_has_no_deadline_any_more(self):
         scheduler = self.make(1)
-        job = self.submit(deadline=3.0)
+        task = self.submit(deadline=3.0)
         self.assign()
         self.assertEqual(self.tick(3.0), [])
-        self.assertEqual((job.state, scheduler.wake_at), (JobState.GIVEN, inf))
+        self.assertEqual((task.state, scheduler.wake_at), (TaskState.GIVEN, inf))

@@ -10,13 +10,13 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy
-from taskd.scheduler import FunctionStats, JobState, Scheduler, WorkerState
+from taskd.scheduler import FunctionStats, Scheduler, TaskState, WorkerState
 from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES
 from taskd.scheduler.stops import CHECK_SECONDS
 from taskd.scheduler.workers import MAX_BATCH
-from tests.unit.jobs import FakeCaller, FakeJob, short
+from tests.unit.tasks import FakeCaller, FakeTask, short
 
 STEPS = [0.0, CHECK_SECONDS / 2, CHECK_SECONDS, 2 * CHECK_SECONDS, 0.3, 1.0, 7.0]
 """Seconds by which time moves on."""
@@ -30,14 +30,14 @@ class FakeWorker:
     is_ready: bool = False
     is_ending: bool = False
     queue: deque = field(default_factory=deque)
-    running: FakeJob | None = None
+    running: FakeTask | None = None
     begun: int = 0
     interrupted: bool = False
     told: deque = field(default_factory=deque)
     signals: list = field(default_factory=list)
 
     @property
-    def jobs(self):
+    def tasks(self):
         """All that it has, in the order in which it runs them."""
         return [*([self.running] if self.running is not None else []), *self.queue]
 
@@ -72,16 +72,16 @@ def some_worker(condition):
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Jobs, workers and time that come and go."""
+    """Tasks, workers and time that come and go."""
 
     def __init__(self):
         super().__init__()
         self.now = 0.0
-        self.last_job = 0
+        self.last_task = 0
         self.last_worker = 0
         self.generation = 1
         self.workers = {}
-        self.jobs = []
+        self.tasks = []
         self.ended = {}
         self.runs = {}
         self.deadlines = {}
@@ -111,7 +111,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.start(1)
             self.ready(self.last_worker)
 
-    # --- jobs ---
+    # --- tasks ---
 
     @rule(
         count=st.integers(1, 5),
@@ -123,14 +123,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         turns=st.booleans(),
     )
     def submit(self, count, function, priority, limit, deadline, caller, turns):
-        """A job is refused exactly where the queue is full."""
+        """A task is refused exactly where the queue is full."""
         for _ in range(count):
-            self.last_job += 1
-            job = FakeJob(self.last_job, self.functions[function], priority, limit, self.callers[caller])
-            waiting = sum(each.state is JobState.WAITING for each in self.jobs)
+            self.last_task += 1
+            task = FakeTask(self.last_task, self.functions[function], priority, limit, self.callers[caller])
+            waiting = sum(each.state is TaskState.WAITING for each in self.tasks)
             is_full = waiting >= self.config.max_queue + len(self.idle())
             try:
-                self.scheduler.submit(job, None if deadline is None else self.now + deadline)
+                self.scheduler.submit(task, None if deadline is None else self.now + deadline)
             except Busy as error:
                 refused = error
             else:
@@ -139,24 +139,24 @@ class SchedulerMachine(RuleBasedStateMachine):
             if refused is not None:
                 assert 0 < refused.data["retry_after"] <= 60
                 continue
-            self.jobs.append(job)
-            self.runs[job] = 0
+            self.tasks.append(task)
+            self.runs[task] = 0
             if deadline is not None:
-                self.deadlines[job] = self.now + deadline
+                self.deadlines[task] = self.now + deadline
         if turns:
             self.turn()
 
     def idle(self):
         return [number for number, view in self.scheduler.workers.items() if view.state is WorkerState.IDLE]
 
-    def end(self, job, how):
-        """A job ends once, and has not ended before."""
-        assert job not in self.ended, f"{job} ended twice: {self.ended[job]}, {how}"
-        assert job.state is JobState.DONE
-        self.ended[job] = how
+    def end(self, task, how):
+        """A task ends once, and has not ended before."""
+        assert task not in self.ended, f"{task} ended twice: {self.ended[task]}, {how}"
+        assert task.state is TaskState.DONE
+        self.ended[task] = how
 
     def under_way(self):
-        return [job for job in self.jobs if job not in self.ended]
+        return [task for task in self.tasks if task not in self.ended]
 
     @rule()
     def turn(self):
@@ -168,32 +168,32 @@ class SchedulerMachine(RuleBasedStateMachine):
     def assign(self):
         """Whoever can work works; what is short goes along with what is short only."""
         idle = set(self.idle())
-        batched = {number: list(worker.jobs) for number, worker in self.workers.items()}
-        for number, jobs in self.scheduler.assign(self.now):
+        batched = {number: list(worker.tasks) for number, worker in self.workers.items()}
+        for number, tasks in self.scheduler.assign(self.now):
             worker = self.workers[number]
             assert worker.is_ready
             assert not worker.is_ending
             assert worker.generation == self.scheduler.generation
-            assert number in idle or all(self.may_batch(job) for job in jobs)
-            assert len(jobs) == 1 or all(self.may_batch(job) for job in jobs)
+            assert number in idle or all(self.may_batch(task) for task in tasks)
+            assert len(tasks) == 1 or all(self.may_batch(task) for task in tasks)
             if number not in idle:
                 assert batched[number]
                 assert not self.scheduler.workers[number].called_back
-            worker.queue += jobs
-            assert len(worker.jobs) <= MAX_BATCH
+            worker.queue += tasks
+            assert len(worker.tasks) <= MAX_BATCH
             if self.config.max_tasks is not None:
                 done = self.scheduler.workers[number].done
-                assert done + len(worker.jobs) <= self.config.max_tasks
-        waiting = [job for job in self.under_way() if job.state is JobState.WAITING]
-        assert not any(job.is_held for job in waiting if self.idle())
+                assert done + len(worker.tasks) <= self.config.max_tasks
+        waiting = [task for task in self.under_way() if task.state is TaskState.WAITING]
+        assert not any(task.is_held for task in waiting if self.idle())
         assert not waiting or not self.idle() or self.all_short_run()
 
     @staticmethod
-    def may_batch(job):
-        return job.stats.is_short and (job.limit is None or job.limit >= BATCHED_LIMIT)
+    def may_batch(task):
+        return task.stats.is_short and (task.limit is None or task.limit >= BATCHED_LIMIT)
 
     def all_short_run(self):
-        """Where enough run batches, the idle ones are left to other jobs."""
+        """Where enough run batches, the idle ones are left to other tasks."""
         return len(self.scheduler._short) >= 4 * self.config.processors
 
     @rule(caller=st.integers(0, 1), is_full=st.booleans())
@@ -205,30 +205,30 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(held=st.booleans(), unless=st.sampled_from([(), {"short"}]))
     def drop(self, held, unless):
         expected = [
-            job
-            for job in self.under_way()
-            if job.state is JobState.HELD
-            or (not held and job.state is JobState.WAITING and job.stats.name not in unless)
+            task
+            for task in self.under_way()
+            if task.state is TaskState.HELD
+            or (not held and task.state is TaskState.WAITING and task.stats.name not in unless)
         ]
         if not held:
-            expected = [job for job in expected if job.stats.name not in unless]
+            expected = [task for task in expected if task.stats.name not in unless]
         dropped = self.scheduler.drop_held() if held else self.scheduler.drop_waiting(unless)
         assert set(dropped) == set(expected)
-        for job in dropped:
-            self.end(job, "dropped")
+        for task in dropped:
+            self.end(task, "dropped")
 
     @precondition(lambda self: self.under_way())
     @rule(data=st.data())
     def cancel(self, data):
-        job = data.draw(st.sampled_from(self.under_way()))
-        was_given = job.state is JobState.GIVEN
-        actions = self.scheduler.cancel(job, self.now)
+        task = data.draw(st.sampled_from(self.under_way()))
+        was_given = task.state is TaskState.GIVEN
+        actions = self.scheduler.cancel(task, self.now)
         if was_given:
-            assert job.stop is not None
+            assert task.stop is not None
             self.act(actions)
         else:
             assert actions == []
-            self.end(job, "cancelled")
+            self.end(task, "cancelled")
 
     # --- what workers do ---
 
@@ -237,7 +237,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @some_worker(can_begin)
     @rule(data=st.data())
-    def begin_job(self, data):
+    def begin_task(self, data):
         self.begin_next(self.workers[self.any_worker(data, can_begin)])
 
     def begin_next(self, worker):
@@ -253,48 +253,48 @@ class SchedulerMachine(RuleBasedStateMachine):
         failed=st.booleans(),
         leaving=st.sampled_from([False, False, False, True]),
     )
-    def end_job(self, data, seconds, failed, leaving):
+    def end_task(self, data, seconds, failed, leaving):
         number = self.any_worker(data, is_running)
         worker = self.workers[number]
-        job, worker.running = worker.running, None
+        task, worker.running = worker.running, None
         if worker.interrupted:
-            ended = self.scheduler.stopped(number, job.number, self.now)
+            ended = self.scheduler.stopped(number, task.number, self.now)
         else:
-            ended = self.scheduler.finished(number, job.number, seconds, self.now, failed=failed)
+            ended = self.scheduler.finished(number, task.number, seconds, self.now, failed=failed)
         if leaving:
             self.scheduler.retire(number, self.now)
-        if job in self.ended:
+        if task in self.ended:
             assert ended is None
         else:
-            assert ended is job
-            self.end(job, "finished")
+            assert ended is task
+            self.end(task, "finished")
         self.turn()
 
     @some_worker(was_told)
     @rule(data=st.data())
     def obey(self, data):
-        """A worker reads what it has been told: it returns jobs, or marks the one that it runs."""
+        """A worker reads what it has been told: it returns tasks, or marks the one that it runs."""
         number = self.any_worker(data, was_told)
         worker = self.workers[number]
         order = worker.told.popleft()
         if order is None:
             returned = list(worker.queue)
         else:
-            job, attempt = order
-            if job is worker.running and job.attempt == attempt:
+            task, attempt = order
+            if task is worker.running and task.attempt == attempt:
                 worker.interrupted = True
-            returned = [each for each in worker.queue if each is job and each.attempt == attempt]
-        for job in returned:
-            worker.queue.remove(job)
+            returned = [each for each in worker.queue if each is task and each.attempt == attempt]
+        for task in returned:
+            worker.queue.remove(task)
         if returned:
-            wanted = [job for job in returned if job.stop is None]
-            ended = self.scheduler.returned(number, [job.number for job in returned], self.now)
-            assert set(ended) == {job for job in returned if job.stop and job not in self.ended}
-            for job in ended:
-                self.end(job, "returned")
-            for priority in {job.priority for job in wanted}:
-                level = [job for job in self.scheduler.all_waiting if job.priority == priority]
-                head = [job for job in wanted if job.priority == priority]
+            wanted = [task for task in returned if task.stop is None]
+            ended = self.scheduler.returned(number, [task.number for task in returned], self.now)
+            assert set(ended) == {task for task in returned if task.stop and task not in self.ended}
+            for task in ended:
+                self.end(task, "returned")
+            for priority in {task.priority for task in wanted}:
+                level = [task for task in self.scheduler.all_waiting if task.priority == priority]
+                head = [task for task in wanted if task.priority == priority]
                 assert level[: len(head)] == head
         self.turn()
 
@@ -308,16 +308,16 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lose(self, number):
         worker = self.workers.pop(number)
         expected = {
-            job
-            for job in worker.jobs
-            if job not in self.ended and (job.stop is not None or job.losses >= MAX_LOSSES)
+            task
+            for task in worker.tasks
+            if task not in self.ended and (task.stop is not None or task.losses >= MAX_LOSSES)
         }
         if worker.running is not None and worker.running not in self.ended:
             expected.add(worker.running)
         lost = self.scheduler.worker_lost(number, worker.begun, self.now)
         assert set(lost) == expected
-        for job in lost:
-            self.end(job, "lost")
+        for task in lost:
+            self.end(task, "lost")
 
     # --- workers come and go ---
 
@@ -352,7 +352,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for number in self.scheduler.departures():
             worker = self.workers[number]
             assert not worker.is_ending
-            assert worker.jobs == []
+            assert worker.tasks == []
             worker.is_ending = True
 
     @some_worker(is_departing)
@@ -382,29 +382,29 @@ class SchedulerMachine(RuleBasedStateMachine):
     def tick(self, seconds):
         self.now += seconds
         self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
-        for job in self.under_way():
-            if job.state in (JobState.WAITING, JobState.HELD):
-                assert self.deadlines.get(job, inf) > self.now
+        for task in self.under_way():
+            if task.state in (TaskState.WAITING, TaskState.HELD):
+                assert self.deadlines.get(task, inf) > self.now
 
     def act(self, actions):
         for action in actions:
             match action:
-                case Expire(job):
-                    assert self.deadlines[job] <= self.now
-                    self.end(job, "expired")
+                case Expire(task):
+                    assert self.deadlines[task] <= self.now
+                    self.end(task, "expired")
                 case CallBack(number):
-                    assert len(self.workers[number].jobs) > 1
+                    assert len(self.workers[number].tasks) > 1
                     self.workers[number].told.append(None)
-                case Interrupt(number, job):
-                    assert job in self.workers[number].jobs
-                    self.workers[number].told.append((job, job.attempt))
-                case Abandon(job):
-                    assert job is not self.workers[job.worker].running
-                    self.end(job, "abandoned")
-                case Terminate(number, job):
-                    assert job is self.workers[number].running or job.number == self.workers[number].begun
+                case Interrupt(number, task):
+                    assert task in self.workers[number].tasks
+                    self.workers[number].told.append((task, task.attempt))
+                case Abandon(task):
+                    assert task is not self.workers[task.worker].running
+                    self.end(task, "abandoned")
+                case Terminate(number, task):
+                    assert task is self.workers[number].running or task.number == self.workers[number].begun
                     self.workers[number].signals.append("TERM")
-                    self.end(job, "terminated")
+                    self.end(task, "terminated")
                 case Kill(number):
                     worker = self.workers[number]
                     assert self.ended[worker.running] in ("terminated", "abandoned")
@@ -413,23 +413,23 @@ class SchedulerMachine(RuleBasedStateMachine):
     # --- what always holds ---
 
     @invariant()
-    def every_job_is_in_one_place(self):
+    def every_task_is_in_one_place(self):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        given = [job for worker in self.workers.values() for job in worker.jobs]
+        given = [task for worker in self.workers.values() for task in worker.tasks]
         assert len(given) == len(set(given))
         waiting = scheduler.all_waiting
         assert len(waiting) == len(set(waiting))
         assert not set(waiting) & set(given)
-        assert {*waiting, *given, *self.ended} == set(self.jobs)
+        assert {*waiting, *given, *self.ended} == set(self.tasks)
         assert not set(waiting) & set(self.ended)
-        for job in waiting:
-            assert job.state in (JobState.WAITING, JobState.HELD)
-        for job in given:
-            assert (job.state is JobState.DONE) == (job in self.ended)
+        for task in waiting:
+            assert task.state in (TaskState.WAITING, TaskState.HELD)
+        for task in given:
+            assert (task.state is TaskState.DONE) == (task in self.ended)
         assert scheduler.waiting == len(waiting)
-        assert scheduler.running == sum(job.state is JobState.GIVEN for job in given)
+        assert scheduler.running == sum(task.state is TaskState.GIVEN for task in given)
         assert scheduler.is_empty == (not self.under_way())
 
     @invariant()
@@ -440,14 +440,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert set(scheduler.workers) == set(self.workers)
         for number, worker in self.workers.items():
             view = scheduler.workers[number]
-            assert list(view.jobs.values()) == worker.jobs
-            assert view.state is not WorkerState.IDLE or not worker.jobs
-            assert view.state is not WorkerState.BUSY or worker.jobs
+            assert list(view.tasks.values()) == worker.tasks
+            assert view.state is not WorkerState.IDLE or not worker.tasks
+            assert view.state is not WorkerState.BUSY or worker.tasks
         leaving = sum(view.state is WorkerState.LEAVING for view in scheduler.workers.values())
         assert scheduler.active <= len(self.workers) - leaving
 
     @invariant()
-    def no_job_is_begun_again_once_it_has_begun(self):
+    def no_task_is_begun_again_once_it_has_begun(self):
         assert all(runs <= 1 for runs in self.runs.values())
 
     @invariant()
@@ -455,14 +455,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        due = [self.deadlines.get(job, inf) for job in scheduler.all_waiting]
+        due = [self.deadlines.get(task, inf) for task in scheduler.all_waiting]
         for view in scheduler.workers.values():
-            jobs = list(view.jobs.values())
-            due += [job.stop.next_at for job in jobs if job.stop and job.stop.step == 0]
+            tasks = list(view.tasks.values())
+            due += [task.stop.next_at for task in tasks if task.stop and task.stop.step == 0]
             first = view.first
             if first is not None and first.limit is not None and first.stop is None:
                 due.append(first.started + first.limit)
-            if len(jobs) > 1 and not view.called_back:
+            if len(tasks) > 1 and not view.called_back:
                 due.append(view.checked + CHECK_SECONDS)
             if view.state is WorkerState.IDLE and scheduler.active > self.config.min_workers:
                 due.append(self.now + self.config.idle_seconds)
@@ -476,12 +476,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             caller.is_full = False
         self.scheduler.release()
         rounds = 0
-        while self.under_way() or any(worker.jobs for worker in self.workers.values()):
+        while self.under_way() or any(worker.tasks for worker in self.workers.values()):
             rounds += 1
             assert rounds < 200
             self.one_round()
         assert self.scheduler.is_empty
-        self.no_job_is_begun_again_once_it_has_begun()
+        self.no_task_is_begun_again_once_it_has_begun()
 
     def one_round(self):
         """Every worker does all that it has; whoever ends, ends."""
@@ -492,17 +492,17 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.lose(number)
         self.assign()
         for number, worker in list(self.workers.items()):
-            while worker.jobs:
+            while worker.tasks:
                 if worker.running is None:
                     self.begin_next(worker)
-                job, worker.running = worker.running, None
-                ended = self.scheduler.finished(number, job.number, 0.0, self.now, failed=False)
+                task, worker.running = worker.running, None
+                ended = self.scheduler.finished(number, task.number, 0.0, self.now, failed=False)
                 if ended is not None:
-                    self.end(job, "finished")
+                    self.end(task, "finished")
         self.turn()
-        self.every_job_is_in_one_place()
+        self.every_task_is_in_one_place()
 
 
 class SchedulerMachineTests(SynchronousTestCase):
-    def test_any_course_of_events_ends_every_job_once(self):
+    def test_any_course_of_events_ends_every_task_once(self):
         run_machine(SchedulerMachine)

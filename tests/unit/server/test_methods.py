@@ -68,17 +68,17 @@ class OwnMethodsTests(ServerCase):
             self.assertEqual(error["code"], INVALID_PARAMS)
             self.assertTrue(error["message"].startswith(f"taskd.{method}: "), error)
 
-    def test_to_cancel_takes_either_an_id_or_a_job(self):
+    def test_to_cancel_takes_either_an_id_or_a_task(self):
         self.make()
         for params in (
             None,
             {},
-            {"id": 1, "job": 1},
+            {"id": 1, "task": 1},
             {"id": None},
-            {"job": None},
+            {"task": None},
             [],
-            {"job": "1"},
-            {"jobs": 1},
+            {"task": "1"},
+            {"tasks": 1},
         ):
             error = self.ask("cancel", params)
             self.assertEqual(error["code"], INVALID_PARAMS, params)
@@ -92,7 +92,7 @@ class OwnMethodsTests(ServerCase):
 
     def test_to_cancel_takes_its_arguments_by_position_too(self):
         self.make()
-        for params in [7], ["x"], {"id": "x"}, {"job": 7}, {"id": 7, "job": None}:
+        for params in [7], ["x"], {"id": "x"}, {"task": 7}, {"id": 7, "task": None}:
             self.assertEqual(self.ask("cancel", params), {"was": "done"}, params)
 
     def test_they_cannot_be_cancelled_themselves(self):

@@ -111,7 +111,7 @@ class CallTests(LoggingCase):
         self.make()
         client = self.connect()
         broken = self.server._limit
-        self.server._limit = lambda job: 1 / 0
+        self.server._limit = lambda task: 1 / 0
         client.call()
         self.server._limit = broken
         client.call()
@@ -120,7 +120,7 @@ class CallTests(LoggingCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(self.pool.workers[1].runs), 1)
 
-    def test_a_caller_that_reads_nothing_has_its_jobs_held(self):
+    def test_a_caller_that_reads_nothing_has_its_tasks_held(self):
         self.make()
         client = self.connect()
         client.call()
@@ -187,7 +187,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(len(self.pool.workers), 4)
 
-    def test_a_job_is_lost_with_its_worker_and_all_that_is_known_is_told(self):
+    def test_a_task_is_lost_with_its_worker_and_all_that_is_known_is_told(self):
         self.make()
         client = self.connect()
         client.call()
@@ -230,7 +230,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(error["data"], {"seconds": 0.0, "reason": "the fork server ended"})
         self.assertIn("the fork server ended", error["message"])
 
-    def test_a_job_that_had_not_begun_runs_elsewhere(self):
+    def test_a_task_that_had_not_begun_runs_elsewhere(self):
         self.make()
         client = self.connect()
         client.call()
@@ -262,21 +262,21 @@ class WorkerTests(LoggingCase):
         self.turn()
         self.assertEqual(self.pool.told, [("end", 1)])
 
-    def test_jobs_are_named_for_the_log(self):
+    def test_tasks_are_named_for_the_log(self):
         self.make()
         client = self.connect()
         client.call()
-        names = [self.server.job_name(*which) for which in ((1, 1), (1, 2), (5, 1))]
+        names = [self.server.task_name(*which) for which in ((1, 1), (1, 2), (5, 1))]
         self.assertEqual(names, ["f #1", "", ""])
 
 
 class BatchTests(LoggingCase):
-    def test_what_is_behind_a_job_that_takes_too_long_is_called_back_and_runs_elsewhere(self):
+    def test_what_is_behind_a_task_that_takes_too_long_is_called_back_and_runs_elsewhere(self):
         self.make(2)
         self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
-        self.assertEqual([run.job for run in self.pool.workers[2].runs], [1, 2, 3])
+        self.assertEqual([run.task for run in self.pool.workers[2].runs], [1, 2, 3])
         self.pool.begin(2)
         self.turn(CHECK_SECONDS)
         self.assertEqual(self.pool.told, [])
@@ -284,9 +284,9 @@ class BatchTests(LoggingCase):
         self.assertEqual((self.pool.told, self.server.counts.called_back), ([("call back", 2)], 1))
         self.pool.give_back(2, [2, 3])
         self.turn()
-        self.assertEqual([(run.job, run.attempt) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
+        self.assertEqual([(run.task, run.attempt) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
 
-    def test_a_cancelled_job_of_a_batch_is_answered_when_it_comes_back(self):
+    def test_a_cancelled_task_of_a_batch_is_answered_when_it_comes_back(self):
         self.make()
         self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
         client = self.connect()
@@ -315,7 +315,7 @@ class BatchTests(LoggingCase):
 
 
 class CancelTests(LoggingCase):
-    def test_a_waiting_job_is_answered_at_once_and_before_who_cancelled_it(self):
+    def test_a_waiting_task_is_answered_at_once_and_before_who_cancelled_it(self):
         self.make()
         client = self.connect()
         client.call()
@@ -327,23 +327,23 @@ class CancelTests(LoggingCase):
         self.assertEqual(answer["result"], {"was": "waiting"})
         self.assertEqual(self.server.counts.cancelled, 1)
 
-    def test_a_running_job_is_interrupted_and_answered_when_it_has_ended(self):
+    def test_a_running_task_is_interrupted_and_answered_when_it_has_ended(self):
         self.make()
         client, other = self.connect(), self.connect()
         client.call()
         self.pool.begin(1)
-        other.call("taskd.cancel", {"job": 1})
+        other.call("taskd.cancel", {"task": 1})
         self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, True))])
         self.assertEqual(client.heard() + other.heard(), [])
         self.assertEqual(self.server.status().workers[0].stopping, "cancelled")
         self.turn(0.25)
-        self.pool.stop_job(1)
+        self.pool.stop_task(1)
         expected = {"was": "running", "stopped_after": 0.25, "killed": False}
         self.assertEqual((client.reply()["data"], other.reply()), (expected, expected))
         self.turn()
         self.assertEqual(self.server.status().workers[0].state, "idle")
 
-    def test_a_running_job_that_does_not_end_is_killed(self):
+    def test_a_running_task_that_does_not_end_is_killed(self):
         self.make()
         client = self.connect()
         client.call()
@@ -361,7 +361,7 @@ class CancelTests(LoggingCase):
         self.pool.lose(1)
         self.assertEqual(client.heard(), [])
 
-    def test_a_job_that_dies_while_it_is_cancelled_is_cancelled(self):
+    def test_a_task_that_dies_while_it_is_cancelled_is_cancelled(self):
         self.make()
         client = self.connect()
         client.call()
@@ -373,7 +373,7 @@ class CancelTests(LoggingCase):
         self.assertEqual(cancelled["error"]["code"], CANCELLED)
         self.assertEqual(answer["result"], {"was": "running", "stopped_after": 1.0, "killed": True})
 
-    def test_a_job_that_had_not_begun_when_its_worker_died_was_waiting(self):
+    def test_a_task_that_had_not_begun_when_its_worker_died_was_waiting(self):
         self.make()
         client = self.connect()
         client.call()
@@ -381,7 +381,7 @@ class CancelTests(LoggingCase):
         self.pool.lose(1)
         self.assertEqual(client.heard()[1]["result"], {"was": "waiting"})
 
-    def test_a_job_that_ends_well_all_the_same_was_done(self):
+    def test_a_task_that_ends_well_all_the_same_was_done(self):
         self.make()
         client = self.connect()
         client.call()
@@ -397,14 +397,14 @@ class CancelTests(LoggingCase):
             (client, {"id": 7}),
             (client, {"id": "1"}),
             (other, {"id": 1}),
-            (client, {"job": 7}),
-            (client, {"job": 0}),
+            (client, {"task": 7}),
+            (client, {"task": 0}),
         ):
             connection.call("taskd.cancel", params)
             self.assertEqual(connection.reply(), {"was": "done"})
         self.pool.finish(1)
         client.heard()
-        client.call("taskd.cancel", {"job": 1})
+        client.call("taskd.cancel", {"task": 1})
         self.assertEqual(client.reply(), {"was": "done"})
 
     def test_two_who_cancel_the_same_are_both_answered(self):
@@ -412,8 +412,8 @@ class CancelTests(LoggingCase):
         client = self.connect()
         client.call()
         client.call("taskd.cancel", {"id": 1})
-        client.call("taskd.cancel", {"job": 1})
-        self.pool.stop_job(1)
+        client.call("taskd.cancel", {"task": 1})
+        self.pool.stop_task(1)
         self.assertEqual([reply["id"] for reply in client.heard()], [1, 2, 3])
         self.assertEqual(len(self.pool.told), 1)
 
@@ -422,12 +422,12 @@ class CancelTests(LoggingCase):
         client = self.connect()
         client.call()
         client.call("taskd.cancel", {"id": 1})
-        self.pool.stop_job(1, traceback="the trace")
+        self.pool.stop_task(1, traceback="the trace")
         self.assertTrue(self.has_logged("f #1 failed after 0.100 s\nthe trace"))
 
 
 class DisconnectTests(LoggingCase):
-    def test_a_job_runs_on_without_its_caller(self):
+    def test_a_task_runs_on_without_its_caller(self):
         self.make()
         client = self.connect()
         client.call()
@@ -437,7 +437,7 @@ class DisconnectTests(LoggingCase):
         self.assertEqual(self.server.counts.done, 1)
         self.assertEqual(client.heard(), [])
 
-    def test_a_job_that_asked_for_it_is_cancelled_with_its_connection(self):
+    def test_a_task_that_asked_for_it_is_cancelled_with_its_connection(self):
         for leave in (lambda client: client.disconnect()), (lambda client: client.end_sending()):
             self.make()
             client = self.connect()
@@ -447,7 +447,7 @@ class DisconnectTests(LoggingCase):
             leave(client)
             self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, True))])
             self.assertEqual(self.server.status().waiting, 1)
-            self.pool.stop_job(1)
+            self.pool.stop_task(1)
             self.turn()
             self.assertEqual(self.server.counts.cancelled, 2)
             self.assertEqual(len(self.pool.workers[1].runs), 1)
@@ -457,7 +457,7 @@ class DisconnectTests(LoggingCase):
         client = self.connect()
         client.call(on_disconnect="cancel")
         client.end_sending()
-        self.pool.stop_job(1)
+        self.pool.stop_task(1)
         self.assertEqual(client.reply()["code"], CANCELLED)
         self.assertTrue(client.transport.disconnecting)
 
@@ -475,8 +475,8 @@ class LimitTests(LoggingCase):
         client = self.connect()
         for asked in calls:
             client.call(**({} if asked is None else {"timeout": asked}))
-        jobs = [self.server.find(number) for number in range(1, len(calls) + 1)]
-        return [job.limit for job in jobs]
+        tasks = [self.server.find(number) for number in range(1, len(calls) + 1)]
+        return [task.limit for task in tasks]
 
     def test_the_smaller_of_the_limits_counts(self):
         self.assertEqual(self.limits_of(None, 5, 100), [None, 5, 100])
@@ -484,7 +484,7 @@ class LimitTests(LoggingCase):
         self.assertEqual(self.limits_of(None, 5, 100, own=20.0), [20.0, 5, 20.0])
         self.assertEqual(self.limits_of(None, 5, 100, timeout=10.0, own=20.0), [20.0, 5, 20.0])
 
-    def test_a_job_over_its_limit_is_stopped_and_its_caller_told(self):
+    def test_a_task_over_its_limit_is_stopped_and_its_caller_told(self):
         self.make(functions=[function("f", timeout=2.0)])
         client = self.connect()
         client.call()
@@ -494,7 +494,7 @@ class LimitTests(LoggingCase):
         self.turn(0.1)
         self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, False))])
         self.turn(0.5)
-        self.pool.stop_job(1)
+        self.pool.stop_task(1)
         error = client.reply()
         self.assertEqual(error["code"], TIMED_OUT)
         self.assertEqual(error["data"], {"limit": "timeout", "seconds": 2.0, "ran": 2.5, "killed": False})
@@ -514,7 +514,7 @@ class LimitTests(LoggingCase):
         self.turn(KILL_AFTER)
         self.assertEqual(self.pool.told[2:], [("signal", 1, SIGKILL)])
 
-    def test_a_job_that_waits_past_its_deadline_is_answered_and_not_started(self):
+    def test_a_task_that_waits_past_its_deadline_is_answered_and_not_started(self):
         self.make()
         client = self.connect()
         client.call()
@@ -527,14 +527,14 @@ class LimitTests(LoggingCase):
         self.turn()
         self.assertEqual(self.pool.workers[1].runs, [])
 
-    def test_urgent_jobs_come_first(self):
+    def test_urgent_tasks_come_first(self):
         self.make()
         client = self.connect()
         for priority in 5, 9, 0:
             client.call(priority=priority)
         self.pool.finish(1)
         self.turn()
-        self.assertEqual(self.pool.workers[1].runs[0].job, 3)
+        self.assertEqual(self.pool.workers[1].runs[0].task, 3)
 
 
 class StatusTests(LoggingCase):
@@ -570,8 +570,8 @@ class StatusTests(LoggingCase):
                 "state": "busy",
                 "seconds": 2.0,
                 "function": "f",
-                "job": 1,
-                "jobs": 1,
+                "task": 1,
+                "tasks": 1,
                 "stopping": None,
                 "done": 0,
                 "generation": 1,
@@ -581,16 +581,16 @@ class StatusTests(LoggingCase):
         self.assertEqual(status["workers"][1]["state"], "starting")
         self.assertEqual(status["counts"]["workers_started"], 2)
 
-    def test_of_a_batch_the_job_that_was_begun_last_is_shown(self):
+    def test_of_a_batch_the_task_that_was_begun_last_is_shown(self):
         self.make()
         self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
         self.pool.workers[1].begun = 2
         [worker] = self.server.status().workers
-        self.assertEqual((worker.job, worker.jobs, worker.function), (2, 3, "f"))
+        self.assertEqual((worker.task, worker.tasks, worker.function), (2, 3, "f"))
         self.pool.workers[1].begun = 77
-        self.assertEqual(self.server.status().workers[0].job, 1)
+        self.assertEqual(self.server.status().workers[0].task, 1)
 
     def test_before_the_start_there_is_nothing_to_tell(self):
         self.make(loaded=False)
@@ -655,14 +655,14 @@ class ReloadTests(LoggingCase):
         [run] = self.pool.workers[2].runs
         self.assertEqual(run.function, "new")
 
-    def test_waiting_jobs_get_the_limits_of_the_new_code(self):
+    def test_waiting_tasks_get_the_limits_of_the_new_code(self):
         self.make()
         client = self.connect()
         client.call()
         client.call()
         self.reload(function("f", timeout=3.0))
         self.pool.ready()
-        self.assertEqual([job.limit for job in self.server._scheduler.all_waiting], [3.0])
+        self.assertEqual([task.limit for task in self.server._scheduler.all_waiting], [3.0])
 
     def test_code_that_cannot_be_imported_changes_nothing(self):
         self.make()

@@ -10,8 +10,8 @@ from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Interrupt, Run
 
 
-def run(job=1, attempt=1):
-    return Run(job, attempt, "f", NULL, 0)
+def run(task=1, attempt=1):
+    return Run(task, attempt, "f", NULL, 0)
 
 
 class InterrupterCase(SynchronousTestCase):
@@ -27,13 +27,13 @@ class InterrupterCase(SynchronousTestCase):
             message = self.said.pop(0)
             self.taken.append(self.interrupter.interrupt(message))
 
-    def say(self, job=1, attempt=1, *, cancelled=True):
-        """The daemon asks for a job to be interrupted, and pokes."""
-        self.said.append(Interrupt(job, attempt, cancelled))
+    def say(self, task=1, attempt=1, *, cancelled=True):
+        """The daemon asks for a task to be interrupted, and pokes."""
+        self.said.append(Interrupt(task, attempt, cancelled))
         self.interrupter.poke()
 
-    def begin(self, job=1, attempt=1, *, is_async=False):
-        self.interrupter.begin(run(job, attempt), is_async=is_async)
+    def begin(self, task=1, attempt=1, *, is_async=False):
+        self.interrupter.begin(run(task, attempt), is_async=is_async)
 
 
 class InterrupterTests(InterrupterCase):
@@ -58,10 +58,10 @@ class InterrupterTests(InterrupterCase):
         self.assertEqual(self.taken, [True, True, True])
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
-    def test_another_job_or_attempt_is_not_interrupted(self):
-        self.begin(job=2, attempt=2)
-        self.say(job=1, attempt=2)
-        self.say(job=2, attempt=1)
+    def test_another_task_or_attempt_is_not_interrupted(self):
+        self.begin(task=2, attempt=2)
+        self.say(task=1, attempt=2)
+        self.say(task=2, attempt=1)
         self.assertEqual(self.taken, [False, False])
         self.assertIsNone(self.interrupter.end())
 
@@ -73,11 +73,11 @@ class InterrupterTests(InterrupterCase):
         self.interrupter.attend()
         self.assertEqual(self.looks, 1)
 
-    def test_a_stop_that_comes_after_the_end_hits_no_other_job(self):
+    def test_a_stop_that_comes_after_the_end_hits_no_other_task(self):
         self.begin()
         self.interrupter.end()
         self.say()
-        self.begin(job=2)
+        self.begin(task=2)
         self.assertEqual((self.taken, self.interrupter.running), ([False], run(2)))
         self.assertIsNone(self.interrupter.end())
 
@@ -86,11 +86,11 @@ class InterrupterTests(InterrupterCase):
         self.assertRaises(TaskCancelled, self.begin)
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
-    def test_the_stop_of_a_job_is_forgotten_when_the_next_begins(self):
+    def test_the_stop_of_a_task_is_forgotten_when_the_next_begins(self):
         self.begin()
         self.assertRaises(TaskStopped, self.say)
         self.interrupter.end()
-        self.begin(job=2)
+        self.begin(task=2)
         self.interrupter.attend()
         self.assertIsNone(self.interrupter.end())
 

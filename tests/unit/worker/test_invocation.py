@@ -29,17 +29,17 @@ class FunctionCallerTests(SynchronousTestCase):
         while self.said:
             self.interrupter.interrupt(self.said.pop(0))
 
-    def stop(self, *, cancelled=True, job=1):
+    def stop(self, *, cancelled=True, task=1):
         """What the daemon and its signal do while a function runs."""
-        self.said.append(Interrupt(job, 1, cancelled))
+        self.said.append(Interrupt(task, 1, cancelled))
         self.interrupter.poke()
 
-    def call(self, function, args=NULL, job=1):
+    def call(self, function, args=NULL, task=1):
         registry = Registry()
         registry.add(function, "f")
         self.caller = FunctionCaller(registry, self.config, self.interrupter, lambda: self.wrote)
         self.addCleanup(self.caller.close)
-        return self.caller.call(Run(job, 1, "f", Raw(args), 0), 0.0)
+        return self.caller.call(Run(task, 1, "f", Raw(args), 0), 0.0)
 
     # --- what ends well ---
 
@@ -47,7 +47,7 @@ class FunctionCallerTests(SynchronousTestCase):
         for wrote in False, True:
             self.wrote = wrote
             done = self.call(lambda a: {"a": a}, b'{"a":"b"}')
-            self.assertEqual((type(done), done.job, bytes(done.value)), (Done, 1, b'{"a":"b"}'))
+            self.assertEqual((type(done), done.task, bytes(done.value)), (Done, 1, b'{"a":"b"}'))
             self.assertEqual(done.output, wrote)
             self.assertGreater(done.seconds, 0)
 
@@ -129,7 +129,7 @@ class FunctionCallerTests(SynchronousTestCase):
     def test_a_function_that_is_interrupted_is_told_to_be_stopped(self):
         for cancelled in True, False:
             stopped = self.call(lambda cancelled=cancelled: self.stop(cancelled=cancelled))
-            self.assertEqual((type(stopped), stopped.job, stopped.traceback), (Stopped, 1, None))
+            self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
 
     def test_a_function_sees_why_and_may_clean_up(self):
         seen = []
@@ -164,9 +164,9 @@ class FunctionCallerTests(SynchronousTestCase):
         self.assertIsInstance(stopped, Stopped)
         self.assertIn("no such row", stopped.traceback)
 
-    def test_a_stop_for_another_job_changes_nothing(self):
+    def test_a_stop_for_another_task_changes_nothing(self):
         def function():
-            self.stop(job=2)
+            self.stop(task=2)
             return 1
 
         self.assertIsInstance(self.call(function), Done)

@@ -39,7 +39,7 @@ registry_module = importlib.import_module("taskd.functions.registry")
 
 CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
-JOB = 7
+TASK = 7
 
 NO_PIPE = 1 << 20
 """No descriptor of this process."""
@@ -115,14 +115,14 @@ class WorkerCase(SynchronousTestCase):
         self.theirs.close()
         return self.heard()
 
-    def run_of(self, job=JOB, function="f", args=NULL, flags=0, attempt=1):
-        return Run(job, attempt, function, Raw(args), flags)
+    def run_of(self, task=TASK, function="f", args=NULL, flags=0, attempt=1):
+        return Run(task, attempt, function, Raw(args), flags)
 
 
 class WorkerTests(WorkerCase):
     def outcome(self, args=NULL):
         _ready, outcome = self.run_worker(self.run_of(args=args))
-        self.assertEqual((_ready, outcome.job), (Ready(), JOB))
+        self.assertEqual((_ready, outcome.task), (Ready(), TASK))
         return outcome
 
     def result(self, args=NULL):
@@ -155,7 +155,7 @@ class WorkerTests(WorkerCase):
         said = self.run_worker(*[self.run_of(number, args=b"[%d]" % number) for number in range(5)])
         self.assertEqual(said[0], Ready())
         self.assertEqual(
-            [(done.job, bytes(done.value)) for done in said[1:]], [(n, b"%d" % n) for n in range(5)]
+            [(done.task, bytes(done.value)) for done in said[1:]], [(n, b"%d" % n) for n in range(5)]
         )
         self.assertEqual(self.titles[0], "TaskWorker: idle")
         self.assertIn("TaskWorker: f #3", self.titles)
@@ -265,7 +265,7 @@ class WorkerTests(WorkerCase):
         self.add(function)
         said = self.run_worker(self.run_of(1, flags=PROGRESS), self.run_of(2))
         self.assertEqual(said[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
-        self.assertEqual([(type(message), message.job) for message in said[3:]], [(Done, 1), (Done, 2)])
+        self.assertEqual([(type(message), message.task) for message in said[3:]], [(Done, 1), (Done, 2)])
 
     def test_hooks_are_called_before_the_first_task_and_after_the_last(self):
         order = []
@@ -313,31 +313,31 @@ class WorkerTests(WorkerCase):
 
 
 class BatchTests(WorkerCase):
-    """Several jobs that a worker has at once."""
+    """Several tasks that a worker has at once."""
 
     def batch(self, count, flags=SHORT):
         return [self.run_of(number, args=b"[%d]" % number, flags=flags) for number in range(1, count + 1)]
 
-    def test_the_board_says_which_job_was_begun_last(self):
+    def test_the_board_says_which_task_was_begun_last(self):
         begun = []
         self.add(lambda number: begun.append(self.board.begun(1)))
         self.assertEqual(len(self.run_worker(*self.batch(3))), 4)
         self.assertEqual(begun, [1, 2, 3])
         self.assertEqual((self.board.begun(1), self.board.begun(0)), (3, 0))
 
-    def test_outcomes_of_short_jobs_are_sent_together_and_kept_on_the_board_meanwhile(self):
+    def test_outcomes_of_short_tasks_are_sent_together_and_kept_on_the_board_meanwhile(self):
         heard, kept = [], []
 
         def function(number):
             heard.append(self.heard())
-            kept.append([message.job for message in decode_from_worker(self.board.kept(1))])
+            kept.append([message.task for message in decode_from_worker(self.board.kept(1))])
 
         self.patch(worker_module, "HOLD_SECONDS", 1000.0)
         self.add(function)
         rest = self.run_worker(*self.batch(3))
         self.assertEqual(heard, [[Ready()], [], []])
         self.assertEqual(kept, [[], [1], [1, 2]])
-        self.assertEqual([message.job for message in rest], [1, 2, 3])
+        self.assertEqual([message.task for message in rest], [1, 2, 3])
         self.assertEqual(self.board.kept(1), b"")
 
     def test_an_outcome_that_has_waited_for_long_is_sent(self):
@@ -360,16 +360,16 @@ class BatchTests(WorkerCase):
         self.run_worker(*self.batch(4))
         self.assertEqual(heard, [1, 0, 2, 0])
 
-    def test_a_job_that_prints_is_told_apart_from_those_after_it(self):
+    def test_a_task_that_prints_is_told_apart_from_those_after_it(self):
         read_end, write_end = os.pipe()
         self.addCleanup(os.close, read_end)
         self.addCleanup(os.close, write_end)
         self.patch(worker_module, "_OUTPUT", read_end)
         self.add(lambda number: os.write(write_end, b"x"))
         _ready, done, returned = self.run_worker(*self.batch(3))
-        self.assertEqual((done.job, done.output, returned), (1, True, Returned([2, 3])))
+        self.assertEqual((done.task, done.output, returned), (1, True, Returned([2, 3])))
 
-    def test_a_short_job_does_not_change_the_title_and_another_does(self):
+    def test_a_short_task_does_not_change_the_title_and_another_does(self):
         self.add(lambda number: None)
         self.run_worker(*self.batch(2))
         self.assertEqual(self.titles, ["TaskWorker: idle", "TaskWorker: stopping"])
@@ -392,10 +392,10 @@ class BatchTests(WorkerCase):
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)
         _ready, returned, done = self.heard()
-        self.assertEqual((returned, done.job), (Returned([2, 3]), 1))
+        self.assertEqual((returned, done.task), (Returned([2, 3]), 1))
         self.assertIn("TaskWorker: f #1", self.titles)  # it turned out not to be short
 
-    def test_what_is_sent_along_with_the_jobs_is_obeyed_before_them(self):
+    def test_what_is_sent_along_with_the_tasks_is_obeyed_before_them(self):
         self.add(lambda number: number)
         said = self.run_worker(*self.batch(3), CallBack())
         self.assertEqual(said, [Ready(), Returned([1, 2, 3])])
@@ -429,14 +429,14 @@ class InterruptTests(WorkerCase):
 
         self.add(function)
         _ready, stopped, done = self.served(self.run_of(1, args=b"[1]"), self.run_of(2, args=b"[2]"))
-        self.assertEqual((type(stopped), stopped.job, stopped.traceback), (Stopped, 1, None))
-        self.assertEqual((type(done), done.job), (Done, 2))
+        self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
+        self.assertEqual((type(done), done.task), (Done, 2))
 
-    def test_a_job_that_has_not_begun_is_returned_alone(self):
+    def test_a_task_that_has_not_begun_is_returned_alone(self):
         self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
         runs = [self.run_of(number, args=b"[%d]" % number) for number in (1, 2, 3)]
         _ready, returned, first, third = self.served(*runs)
-        self.assertEqual((returned, first.job, third.job), (Returned([2]), 1, 3))
+        self.assertEqual((returned, first.task, third.task), (Returned([2]), 1, 3))
 
     def test_another_attempt_is_left_alone(self):
         self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
@@ -451,20 +451,20 @@ class InterruptTests(WorkerCase):
 
     def test_a_report_is_written_whole_before_the_stop_is_raised(self):
         def function():
-            self.say(Interrupt(JOB, 1, False))
+            self.say(Interrupt(TASK, 1, False))
             self.worker._interrupter._poked = True
             progress(1, 2)
             raise AssertionError("it goes on")
 
         self.add(function)
         _ready, reported, stopped = self.served(self.run_of(flags=PROGRESS))
-        self.assertEqual((reported, type(stopped)), (Reported(JOB, 1, 2, None), Stopped))
+        self.assertEqual((reported, type(stopped)), (Reported(TASK, 1, 2, None), Stopped))
 
     def test_an_async_function_is_cancelled(self):
         import asyncio
 
         async def function():
-            asyncio.get_running_loop().call_soon(self.poke, Interrupt(JOB, 1, True))
+            asyncio.get_running_loop().call_soon(self.poke, Interrupt(TASK, 1, True))
             await asyncio.Event().wait()
 
         self.add(function)

@@ -80,14 +80,14 @@ class ProgressReporterTests(SynchronousTestCase):
         self.assertGreaterEqual(len(self.sent), 19)
 
     def test_the_first_report_is_sent_at_once(self):
-        for job in 1, 2:
-            self.reporter.begin(job)
+        for task in 1, 2:
+            self.reporter.begin(task)
             self.reporter.report(0, 10, "begun")
-            self.assertEqual(self.sent[-1], Reported(job, 0, 10, "begun"))
+            self.assertEqual(self.sent[-1], Reported(task, 0, 10, "begun"))
             self.reporter.end()
         self.assertEqual(len(self.sent), 2)
 
-    def test_the_last_report_is_sent_when_the_job_ends(self):
+    def test_the_last_report_is_sent_when_the_task_ends(self):
         self.reporter.begin(1)
         for step in range(5):
             self.reporter.report(step)
@@ -126,9 +126,9 @@ class ProgressReporterTests(SynchronousTestCase):
             self.clock.now += 1
         self.assertEqual(self.threads, [])
 
-    def test_there_is_one_thread_for_all_jobs(self):
-        for job in range(3):
-            self.reporter.begin(job)
+    def test_there_is_one_thread_for_all_tasks(self):
+        for task in range(3):
+            self.reporter.begin(task)
             self.reporter.report(1)
             self.reporter.report(2)
             self.reporter.end()
@@ -140,7 +140,7 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.report(step)
         self.assertEqual(self.condition.notified, 3)
 
-    def test_nothing_is_sent_outside_a_job(self):
+    def test_nothing_is_sent_outside_a_task(self):
         self.reporter.report(1)
         self.reporter.begin(1)
         self.reporter.end()
@@ -148,7 +148,7 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.end()
         self.assertEqual(self.sent, [])
 
-    def test_nothing_of_a_job_is_sent_after_its_end(self):
+    def test_nothing_of_a_task_is_sent_after_its_end(self):
         self.reporter.begin(1)
         self.reporter.report(1)
         self.reporter.report(2)

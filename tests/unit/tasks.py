@@ -1,22 +1,22 @@
-"""Jobs for the tests of the scheduler: nothing but what `SchedulableJob` asks for."""
+"""Tasks for the tests of the scheduler: nothing but what `SchedulableTask` asks for."""
 
 from dataclasses import dataclass, field
 
-from taskd.scheduler import FunctionStats, JobState
+from taskd.scheduler import FunctionStats, TaskState
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.scheduler.workers import Stop
 
 
 @dataclass(eq=False)
 class FakeCaller:
-    """Who asked for a job; while it is full its jobs are not begun."""
+    """Who asked for a task; while it is full its tasks are not begun."""
 
     is_full: bool = False
 
 
 @dataclass(eq=False)
-class FakeJob:
-    """One job. `Scheduler` sets `state` and what follows it."""
+class FakeTask:
+    """One task. `Scheduler` sets `state` and what follows it."""
 
     number: int
     stats: FunctionStats = field(default_factory=lambda: FunctionStats("f"))
@@ -24,7 +24,7 @@ class FakeJob:
     limit: float | None = None
     caller: FakeCaller | None = None
     deadline: float | None = None
-    state: JobState = JobState.NEW
+    state: TaskState = TaskState.NEW
     worker: int = 0
     attempt: int = 0
     losses: int = 0
