@@ -90,7 +90,7 @@ def _options(settings: Settings, seconds: float) -> list[str]:
 
 @contextmanager
 def running(name: str, setting: Setting, settings: Settings, seconds: float) -> Iterator[Callable[[], float]]:
-    """Run a peer; what measures its rate."""
+    """Attempt a peer; what measures its rate."""
     driver = ["window.py", f"{name}_tasks"] if setting.command else [f"{name}_client.py", *setting.driver]
     options = _options(settings, seconds)
     command = [str(environment(name) / "python"), *driver, *options]
@@ -142,12 +142,12 @@ def queues(field: Field) -> list[Result]:
     own = Series(
         "taskd, its own client",
         RATE,
-        f"{MANY} workers, a TaskClient with {settings.in_flight} calls under way",
+        f"{MANY} workers, a TaskClient with {settings.in_flight} calls in flight",
     )
     result = Result(
         "queues",
         "Beside Python's task queues, results awaited",
-        f"Tasks that return their argument, {settings.in_flight} under way; each peer through its own client "
+        f"Tasks that return their argument, {settings.in_flight} in flight; each peer through its own client "
         "in one process, at the best of the settings tried. Celery, Dramatiq, Huey and RQ keep tasks and "
         "results in Redis, which outlives their processes; ampoule and taskd keep them in memory.",
         [ours, own],

@@ -86,7 +86,7 @@ class _Counted:
 
 
 def websockets(field: Field) -> list[Result]:
-    """A websocket message to `task complete`, 50 clients with one under way each."""
+    """A websocket message to `task complete`, 50 clients with one in flight each."""
     load = field.timed(WEBSOCKET)
     seen: list[Figures] = []
     contestants: Contestants = {}
@@ -108,7 +108,7 @@ def websockets(field: Field) -> list[Result]:
     pooled = Result(
         "websocket-pooled",
         "Websocket message to “task complete”, `--link pooled`",
-        "50 websockets, one message under way on each.",
+        "50 websockets, one message in flight on each.",
         list(ours["pooled"]),
     )
     each = Result(

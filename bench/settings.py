@@ -21,7 +21,7 @@ class Settings:
     waiting: int = 10_000
     idle: int = 5_000
     in_flight: int = 800
-    """Tasks under way in a client of a task queue: as many as 50 connections with 16 on each."""
+    """Tasks in flight in a client of a task queue: as many as 50 connections with 16 on each."""
 
 
 FULL = Settings()

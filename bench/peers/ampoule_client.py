@@ -38,7 +38,7 @@ async def run(options: Namespace) -> None:
 
 
 def main(_: Any) -> Deferred[None]:
-    """Run until the time is over."""
+    """Attempt until the time is over."""
     parser = arguments()
     parser.add_argument("--processes", type=int, default=4)
     return Deferred.fromCoroutine(run(parser.parse_args()))

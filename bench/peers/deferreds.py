@@ -1,4 +1,4 @@
-"""Keeps calls of a Twisted client under way, as `window.drive` does for clients that block."""
+"""Keeps calls of a Twisted client in flight, as `window.drive` does for clients that block."""
 
 from __future__ import annotations
 

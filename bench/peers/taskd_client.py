@@ -26,7 +26,7 @@ async def run(reactor: Any, options: Namespace) -> None:
 
 
 def main(reactor: Any) -> Deferred[None]:
-    """Run until the time is over."""
+    """Attempt until the time is over."""
     parser = arguments()
     parser.add_argument("--server", default="tcp:127.0.0.1:12345")
     return Deferred.fromCoroutine(run(reactor, parser.parse_args()))

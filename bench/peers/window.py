@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 
 class Meter:
-    """Counts the replies within `seconds` after a warm-up; `start` it when enough tasks are under way."""
+    """Counts the replies within `seconds` after a warm-up; `start` it when enough tasks are in flight."""
 
     def __init__(self, warm_up: float, seconds: float) -> None:
         self._warm_up = warm_up
@@ -56,7 +56,7 @@ class Meter:
 def drive(
     submit: Callable[[int], Any], collect: Callable[[Any], object], meter: Meter, in_flight: int
 ) -> None:
-    """Keep so many tasks under way until the time is over; the oldest is awaited first."""
+    """Keep so many tasks in flight until the time is over; the oldest is awaited first."""
     numbers = count()
     handles = deque((number, submit(number)) for number in islice(numbers, in_flight))
     meter.start()

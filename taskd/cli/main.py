@@ -25,13 +25,14 @@ from taskd.errors import MethodNotFound, TaskdError, Unreachable
 from taskd.functions.parameters import wire_name
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import PRIORITY, Options
+from taskd.net.reactor import Reactor
 
 __all__ = ["main"]
 
 DEFAULT_SERVER = "tcp:127.0.0.1:12345"
 
 DEFAULT_CONCURRENCY = 50
-"""Calls of `taskd map` under way at once: half of what one websocket may have."""
+"""Calls of `taskd map` in flight at once: half of what one websocket may have."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
@@ -45,7 +46,7 @@ def _fail(message: str, status: int = 1) -> NoReturn:
 def _run(main: Callable[[Any, TaskClient], Awaitable[None]], server: str, via: str | None) -> None:
     """Run a coroutine with a client; errors become sentences and exit statuses."""
 
-    async def run(reactor: Any) -> None:
+    async def run(reactor: Reactor) -> None:
         try:
             client = TaskClient(reactor, via or server, link="pooled")
         except ValueError as error:
@@ -131,7 +132,7 @@ def call(
     truth value) or NAME:=JSON. Ctrl-C cancels the task.
     """
 
-    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         args = _arguments(arguments, await _annotations(client, function) if arguments else {})
         bar = progress_bar(transient=True)
         shown = bar.add_task(function, total=None)
@@ -196,7 +197,7 @@ def _json(value: Any) -> str:
     type=click.IntRange(1),
     default=DEFAULT_CONCURRENCY,
     show_default=True,
-    help="Calls under way at once.",
+    help="Calls in flight at once.",
 )
 @click.option("--failed", metavar="FILE", help="Where failed rows go.  [default: NAME.failed.EXT, here]")
 @click.option(
@@ -228,7 +229,7 @@ def map_(
             _fail(f"{target} is the file with the rows: it would be overwritten", 2)
     failed = failed or f"{source.stem}.failed{source.suffix}"
 
-    async def run(reactor: Any, client: TaskClient) -> None:
+    async def run(reactor: Reactor, client: TaskClient) -> None:
         annotations = await _annotations(client, function)
         try:
             with open(file, encoding="utf-8-sig", newline="") as counted:
@@ -262,10 +263,10 @@ def cancel(tasks: tuple[int, ...], server: str, via: str | None) -> None:
     """Cancel each TASK: a number, as `taskd status` and the log show it.
 
     One that runs is interrupted, and killed where it does not end within its
-    grace. The exit status is 1 where one was not under way (any more).
+    grace. The exit status is 1 where one was not in flight (any more).
     """
 
-    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         asked = [client.request(f"{RESERVED}cancel", {"task": task}) for task in tasks]
         answers = [(task, await answer) for task, answer in zip(tasks, asked, strict=True)]
         for task, answer in answers:
@@ -280,7 +281,7 @@ def _cancelled(answer: dict[str, Any]) -> str:
     if answer["was"] == "running":
         how = "killed" if answer["killed"] else "stopped"
         return f"was running, {how} after {answer['stopped_after']:.1f} s"
-    return "was waiting" if answer["was"] == "waiting" else "is not under way"
+    return "was waiting" if answer["was"] == "waiting" else "is not in flight"
 
 
 # --- functions and status ----------------------------------------------------
@@ -292,7 +293,7 @@ def _cancelled(answer: dict[str, Any]) -> str:
 def functions(server: str, via: str | None, *, as_json: bool) -> None:
     """List the functions that can be called."""
 
-    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         answer = await client.request("taskd.functions")
         if as_json:
             click.echo(_json(answer))
@@ -311,7 +312,7 @@ def functions(server: str, via: str | None, *, as_json: bool) -> None:
 def status(server: str, via: str | None, *, as_json: bool) -> None:
     """Show what the server and each of its workers is doing."""
 
-    async def run(reactor: Any, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         answer = await client.request("taskd.status")
         if as_json:
             click.echo(_json(answer))

@@ -17,6 +17,7 @@ from taskd.cli.rows import FailedRows, Row
 from taskd.client import TaskClient
 from taskd.errors import Busy, TaskdError
 from taskd.model import Options
+from taskd.net.reactor import Reactor
 
 __all__ = ["Mapping"]
 
@@ -26,7 +27,7 @@ class Mapping:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         client: TaskClient,
         function: str,
         options: Options,
@@ -42,7 +43,7 @@ class Mapping:
         self._done = 0
         self._interrupted = False
         self._started = time.monotonic()
-        self._under_way: set[Deferred[Any]] = set()
+        self._in_flight: set[Deferred[Any]] = set()
         self._pauses: set[Deferred[None]] = set()
         # Once it runs: the reactor sets handlers of its own when it starts.
         reactor.callWhenRunning(signal.signal, signal.SIGINT, self._caught_interrupt)
@@ -76,7 +77,7 @@ class Mapping:
         assert row.args is not None
         while True:
             call = self._client.request(self._function, row.args, options=self._options)
-            self._under_way.add(call)
+            self._in_flight.add(call)
             try:
                 result = await call
             except Busy as error:
@@ -98,7 +99,7 @@ class Mapping:
                         msgspec.json.encode({"line": row.line, "result": result}).decode() + "\n"
                     )
             finally:
-                self._under_way.discard(call)
+                self._in_flight.discard(call)
             return
 
     async def _pause(self, seconds: float) -> None:
@@ -117,7 +118,7 @@ class Mapping:
 
     def _interrupt(self) -> None:
         if self._interrupted:
-            for call in list(self._under_way):
+            for call in list(self._in_flight):
                 call.cancel()
         else:
             self._interrupted = True

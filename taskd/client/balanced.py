@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.balancer import Balancer, Server
+from taskd.client.balancer import Balancer, ServerLoad
 from taskd.client.link import Link, OnProgress
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Outcome
@@ -24,7 +24,7 @@ _log = Logger(namespace="taskd.client")
 class _Tries:
     """A call that could not be sent to the first server: where it was tried, and who has it now."""
 
-    servers: list[Server] = field(default_factory=list)
+    servers: list[ServerLoad] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     now: Deferred[Outcome] | None = None
 
@@ -58,14 +58,14 @@ class BalancedLink:
             errbackArgs=(server, call, on_progress, done),
         )
 
-    def _answered(self, outcome: Outcome, server: Server) -> Outcome:
+    def _answered(self, outcome: Outcome, server: ServerLoad) -> Outcome:
         self._balancer.answered(server)
         return outcome
 
     def _failed(
         self,
         reason: TwistedFailure,
-        server: Server,
+        server: ServerLoad,
         call: Call,
         on_progress: OnProgress | None,
         done: Deferred[Outcome],
@@ -84,7 +84,7 @@ class BalancedLink:
 
     def _try_next(
         self,
-        server: Server,
+        server: ServerLoad,
         error: Unreachable,
         call: Call,
         on_progress: OnProgress | None,
@@ -108,7 +108,7 @@ class BalancedLink:
             errbackArgs=(following, call, on_progress, done),
         )
 
-    def _answered_late(self, outcome: Outcome, server: Server, done: Deferred[Outcome]) -> Outcome:
+    def _answered_late(self, outcome: Outcome, server: ServerLoad, done: Deferred[Outcome]) -> Outcome:
         del self._tries[done]
         return self._answered(outcome, server)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["Balancer", "Server"]
+__all__ = ["Balancer", "ServerLoad"]
 
 FIRST_PENALTY = 1.0
 """Seconds that a server is left alone after it failed once; doubled each time."""
@@ -15,11 +15,11 @@ MAX_PENALTY = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class Server:
-    """One task server: how many calls it has under way, and how it did lately."""
+class ServerLoad:
+    """One task server: how many calls it has in flight, and how it did lately."""
 
     name: str
-    under_way: int = 0
+    in_flight: int = 0
     failures: int = 0
     left_alone_until: float = float("-inf")
 
@@ -28,10 +28,10 @@ class Balancer:
     """Chooses the least busy server, and leaves those alone that fail."""
 
     def __init__(self, names: Collection[str]) -> None:
-        self.servers = [Server(name) for name in names]
+        self.servers = [ServerLoad(name) for name in names]
         self._only = self.servers[0] if len(self.servers) == 1 else None  # as it mostly is
 
-    def choose(self, now: float, tried: Collection[Server] = ()) -> Server | None:
+    def choose(self, now: float, tried: Collection[ServerLoad] = ()) -> ServerLoad | None:
         """The least busy server that is not left alone, and was not `tried`.
 
         Where all that are left failed lately, the one whose time ends first:
@@ -44,29 +44,29 @@ class Balancer:
             return None
         available = [server for server in candidates if server.left_alone_until <= now]
         if available:
-            return min(available, key=lambda server: server.under_way)
+            return min(available, key=lambda server: server.in_flight)
         return min(candidates, key=lambda server: server.left_alone_until)
 
-    def started(self, server: Server) -> None:
+    def started(self, server: ServerLoad) -> None:
         """A call goes to `server`."""
-        server.under_way += 1
+        server.in_flight += 1
 
-    def answered(self, server: Server) -> None:
+    def answered(self, server: ServerLoad) -> None:
         """`server` answered a call."""
-        server.under_way -= 1
+        server.in_flight -= 1
         server.failures = 0
         server.left_alone_until = float("-inf")
 
-    def abandoned(self, server: Server) -> None:
+    def abandoned(self, server: ServerLoad) -> None:
         """Nobody waits any more for a call that `server` has; that says nothing about it."""
-        server.under_way -= 1
+        server.in_flight -= 1
 
-    def failed(self, server: Server, now: float) -> None:
+    def failed(self, server: ServerLoad, now: float) -> None:
         """`server` could not be reached, or broke off: leave it alone for a growing while.
 
         Calls that fail together (all of one server that went away) count once.
         """
-        server.under_way -= 1
+        server.in_flight -= 1
         if server.left_alone_until <= now:
             server.left_alone_until = now + min(FIRST_PENALTY * 2.0**server.failures, MAX_PENALTY)
             server.failures = min(server.failures + 1, 16)

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from taskd.client.link import Connection, factory_for
 from taskd.net.endpoints import CONNECT_TIMEOUT, PlainAddress, client_endpoint, keep_alive, plain_address
+from taskd.net.reactor import Reactor
 
 __all__ = ["Connecting", "Connector", "connector"]
 
@@ -59,7 +60,7 @@ class Connector(Protocol):
         """
 
 
-def connector(reactor: Any, server: str) -> Connector:
+def connector(reactor: Reactor, server: str) -> Connector:
     """What makes connections to `server`, a client endpoint string. Raises `ValueError` where it is none."""
     endpoint = client_endpoint(reactor, server)
     address = plain_address(server)
@@ -81,7 +82,7 @@ class _ByEndpoint:
 class _ByAddress:
     """The short way."""
 
-    def __init__(self, reactor: Any, address: PlainAddress) -> None:
+    def __init__(self, reactor: Reactor, address: PlainAddress) -> None:
         self._reactor = reactor
         self._address = address
 
@@ -112,7 +113,7 @@ class PlainTransport:
         "_unsent",
     )
 
-    def __init__(self, reactor: Any, address: PlainAddress, connection: Connection) -> None:
+    def __init__(self, reactor: Reactor, address: PlainAddress, connection: Connection) -> None:
         self._reactor = reactor
         self._address = address
         self._connection: Connection | None = connection

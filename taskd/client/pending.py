@@ -13,7 +13,7 @@ from taskd.model import Call, Outcome, Progress
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.requests import json_rpc_line, parse_reply
 
-__all__ = ["Waiters"]
+__all__ = ["PendingCalls"]
 
 
 class _Waiting(Deferred[Outcome]):
@@ -27,7 +27,7 @@ class _Waiting(Deferred[Outcome]):
         self.on_progress = on_progress
 
 
-class Waiters:
+class PendingCalls:
     """Who waits for a reply on one connection.
 
     Every call is sent as JSON-RPC under a number, by whose text it is known. A notification is sent as a

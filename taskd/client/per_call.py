@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
@@ -12,6 +10,7 @@ from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost, report
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Dialect, Outcome, Progress, Result
+from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.requests import call_line, parse_bare_reply, parse_reply
 
@@ -127,7 +126,7 @@ class PerCallLink:
     none. `max_reply` is in bytes. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY) -> None:
+    def __init__(self, reactor: Reactor, server: str, max_reply: int = MAX_REPLY) -> None:
         self.server = server
         self._connector = connector(reactor, server)
         self._max_reply = max_reply

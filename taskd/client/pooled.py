@@ -1,26 +1,26 @@
-"""Connections that are kept, each with many calls under way."""
+"""Connections that are kept, each with many calls in flight."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost
-from taskd.client.pending import Waiters
+from taskd.client.pending import PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.errors import ParseError
 from taskd.model import Call, Outcome
+from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE
 
 __all__ = ["PooledLink"]
 
-MAX_IN_FLIGHT = 500
-"""Calls on one connection: half of what the server lets one have under way,
+MAX_CALLS_PER_CONNECTION = 500
+"""Calls on one connection: half of what the server lets one have in flight,
 so that it never stops reading from us."""
 
 ALONE = MAX_MESSAGE // 10
@@ -28,11 +28,11 @@ ALONE = MAX_MESSAGE // 10
 
 
 class _Kept(Connection):
-    """A connection with many calls under way."""
+    """A connection with many calls in flight."""
 
     def __init__(self, link: PooledLink) -> None:
         self._link = link
-        self.waiters = Waiters(self._send_line, MAX_IN_FLIGHT)
+        self.waiters = PendingCalls(self._send_line, MAX_CALLS_PER_CONNECTION)
         self.connecting: Connecting | None = None
         self._unsent: list[bytes] = []
 
@@ -76,7 +76,7 @@ class _Kept(Connection):
 
 
 class PooledLink:
-    """Keeps connections, each with up to `MAX_IN_FLIGHT` calls under way.
+    """Keeps connections, each with up to `MAX_CALLS_PER_CONNECTION` calls in flight.
 
     Calls are always sent as JSON-RPC, under ids of our own; one of more than
     `alone` bytes gets a connection of its own, and goes as it is. `server` is
@@ -84,7 +84,7 @@ class PooledLink:
     `max_reply` is in bytes. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Any, server: str, max_reply: int = MAX_REPLY, alone: int = ALONE) -> None:
+    def __init__(self, reactor: Reactor, server: str, max_reply: int = MAX_REPLY, alone: int = ALONE) -> None:
         self.server = server
         self.turn_end = TurnEnd(reactor)
         self._connector = connector(reactor, server)
@@ -102,7 +102,7 @@ class PooledLink:
     def _with_room(self) -> _Kept:
         """The first that is not full: few connections, with many calls each, are read and written at once."""
         for kept in self._connections:
-            if len(kept.waiters) < MAX_IN_FLIGHT:
+            if len(kept.waiters) < MAX_CALLS_PER_CONNECTION:
                 return kept
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply

@@ -15,6 +15,7 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
 from taskd.functions.parameters import wire_name
 from taskd.model import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
+from taskd.net.reactor import Reactor
 
 __all__ = ["TaskClient"]
 
@@ -32,12 +33,12 @@ class TaskClient:
     `server` is a Twisted client endpoint string (``tcp:HOST:PORT``,
     ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a gateway's
     ``ws://…``. `link` is ``per-call`` (a connection for each call) or
-    ``pooled`` (connections are kept, with many calls under way on each); a
+    ``pooled`` (connections are kept, with many calls in flight on each); a
     websocket is always kept. Raises `ValueError` for an address that is none.
     """
 
     def __init__(
-        self, reactor: Any, server: str, *, link: Literal["per-call", "pooled"] = "per-call"
+        self, reactor: Reactor, server: str, *, link: Literal["per-call", "pooled"] = "per-call"
     ) -> None:
         self._reactor = reactor
         self._link: Link
@@ -109,7 +110,7 @@ class TaskClient:
         return done.addCallback(_result)
 
     def close(self) -> None:
-        """Drop the connections; calls under way fail.
+        """Drop the connections; calls in flight fail.
 
         Their tasks run on, but for those whose `on_disconnect` is "cancel".
         """

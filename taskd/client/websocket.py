@@ -17,17 +17,16 @@ from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.link import MAX_REPLY, OnProgress, explain
-from taskd.client.pending import Waiters
+from taskd.client.pending import PendingCalls
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Outcome
 from taskd.net.endpoints import CONNECT_TIMEOUT
+from taskd.net.reactor import Reactor
+from taskd.protocol.websocket_frames import PING_INTERVAL
 
 __all__ = ["WebSocketLink"]
 
-PING_INTERVAL = 20
-"""Seconds between pings, and to answer one: as the gateway does it."""
-
-MAX_IN_FLIGHT = 80
+MAX_CALLS_PER_WEBSOCKET = 80
 """Calls that are sent and not answered: of the 100 that a gateway takes, so
 that it does not hold back what asks to cancel them."""
 
@@ -55,7 +54,7 @@ class _Factory(WebSocketClientFactory):
     noisy = False
     protocol = _Protocol
 
-    def __init__(self, url: str, link: WebSocketLink, reactor: Any) -> None:
+    def __init__(self, url: str, link: WebSocketLink, reactor: Reactor) -> None:
         super().__init__(url, reactor=reactor)
         self.link = link
         self.setProtocolOptions(
@@ -78,7 +77,7 @@ class WebSocketLink:
     where it is not. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Any, url: str) -> None:
+    def __init__(self, reactor: Reactor, url: str) -> None:
         self._reactor = reactor
         self._url = url
         try:
@@ -89,7 +88,7 @@ class WebSocketLink:
             ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
-        self._waiters = Waiters(self._send, MAX_IN_FLIGHT)
+        self._waiters = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
 
     def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
         """Send over the websocket, which is opened where there is none. As `Link.call`."""

@@ -14,7 +14,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 
-__all__ = ["Options", "memory_size", "worker_bounds"]
+__all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
 """Heavy work mostly waits (for mail servers, databases, disks): the page that
@@ -95,7 +95,7 @@ def _number(option: str, kind: type[int] | type[float], minimum: float) -> Calla
     return convert
 
 
-class Options(usage.Options):
+class DaemonOptions(usage.Options):
     """The command line of ``twistd taskd``; endpoints are Twisted endpoint strings."""
 
     longdesc = (
@@ -166,7 +166,7 @@ class Options(usage.Options):
             "max-outstanding",
             None,
             MAX_OUTSTANDING,
-            "Requests of one connection under way at once.",
+            "Requests of one connection in flight at once.",
             _number("--max-outstanding", int, 1),
         ],
         [

@@ -19,10 +19,11 @@ from twisted.internet.process import reapAllProcesses
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskd.daemon.options import Options
+from taskd.daemon.options import DaemonOptions
 from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.net.endpoints import client_description, keep_alive, server_endpoint
+from taskd.net.reactor import Reactor, installed_reactor
 from taskd.net.server_transport import ServerConnection
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Options", "ServiceConfig", "TaskdService", "makeService"]
 
 _log = Logger(namespace="taskd")
+
+Options = DaemonOptions
+"""By this name `twistd` finds the options of the plugin that names this module."""
 
 FLUSH_TIMEOUT = 5.0
 """Seconds that clients have, at the end, to take the replies that they are owed."""
@@ -59,7 +63,7 @@ class ServiceConfig:
     stop_timeout: float
 
     @classmethod
-    def of(cls, options: Options, directory: str) -> ServiceConfig:
+    def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
         """The configuration that the options describe; relative paths begin in `directory`."""
         # twistd may change to another directory before the app is imported.
         apps = [
@@ -97,7 +101,7 @@ class ServiceConfig:
         )
 
 
-def _gateway_config(options: Options) -> GatewayConfig:
+def _gateway_config(options: DaemonOptions) -> GatewayConfig:
     from taskd.listeners.gateway import GatewayConfig
 
     return GatewayConfig(
@@ -105,11 +109,9 @@ def _gateway_config(options: Options) -> GatewayConfig:
     )
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: DaemonOptions) -> IService:
     """The service for ``twistd``."""
-    from twisted.internet import reactor  # the plugin's entry: everything below is handed it
-
-    return TaskdService(reactor, ServiceConfig.of(options, os.getcwd()))
+    return TaskdService(installed_reactor(), ServiceConfig.of(options, os.getcwd()))
 
 
 # --- the service -------------------------------------------------------------
@@ -122,7 +124,7 @@ class TaskdService(Service):
     after. Raises `StartError` where that cannot be done.
     """
 
-    def __init__(self, reactor: Any, config: ServiceConfig) -> None:
+    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
         self._reactor = reactor
         self._config = config
         self._ports: list[IListeningPort] = []
@@ -264,7 +266,7 @@ class TaskdService(Service):
             self._server.end_now()
 
 
-def _site(reactor: Any, gateway: Gateway) -> IProtocolFactory:
+def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from twisted.web.server import Site
 
     from taskd.web import Root
@@ -291,7 +293,7 @@ def _closed(port: IListeningPort) -> Deferred[None]:
     return closed
 
 
-def wait(reactor: Any, deferred: Deferred[_Result]) -> _Result:
+def wait(reactor: Reactor, deferred: Deferred[_Result]) -> _Result:
     """The result of `deferred`, for which the reactor is turned by hand where it does not run yet.
 
     twistd starts services before it runs the reactor, and only then can a

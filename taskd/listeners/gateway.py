@@ -6,7 +6,7 @@ import fnmatch
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -22,23 +22,21 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import Cancelled, InternalError, InvalidParams, ShuttingDown
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import ReplySender
+from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, WAS_DONE, how_cancelled, id_to_cancel, names_task
 from taskd.protocol.session import Request, Session, task_complete
+from taskd.protocol.websocket_frames import PING_INTERVAL
 
 __all__ = ["Gateway", "GatewayConfig", "is_allowed_origin", "link_kind"]
 
 _log = Logger(namespace="taskd.gateway")
 
-MAX_IN_FLIGHT = 100
-"""Messages of one websocket under way at once: more than a page ever has, and
+MAX_MESSAGES_IN_FLIGHT = 100
+"""Messages of one websocket in flight at once: more than a page ever has, and
 few enough that one user cannot take all of a pool's queue."""
-
-PING_INTERVAL = 20
-"""Seconds between two pings, and to answer one: less than the idle time after
-which proxies and home routers drop a connection."""
 
 UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
 
@@ -59,9 +57,9 @@ class GatewayConfig:
     link: Literal["per-message", "pooled"] = "per-message"
     allow_origins: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
-    max_in_flight: int = MAX_IN_FLIGHT
+    max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
 
-    def start(self, reactor: Any) -> Gateway:
+    def start(self, reactor: Reactor) -> Gateway:
         """Make a gateway. Raises `ValueError` for a task server that is no endpoint."""
         return Gateway(reactor, self)
 
@@ -128,7 +126,7 @@ class GatewayProtocol(TextServerProtocol):
         """The websocket is there: begin."""
         gateway = self.factory.gateway
         self._session = Session(gateway.config.max_in_flight, task_complete)
-        # What is under way at the task servers, the longest first, and who
+        # What is in flight at the task servers, the longest first, and who
         # wants to know how it was cancelled.
         self._calls: dict[Request, Deferred[Outcome]] = {}
         self._cancelling: dict[Request, list[Request]] = {}
@@ -243,14 +241,14 @@ class GatewayProtocol(TextServerProtocol):
             self.factory.gateway.link.ask_to_cancel(self._calls[request])
 
     def _named(self, request_id: bytes) -> Request | None:
-        """The longest under way of those with that id."""
+        """The longest in flight of those with that id."""
         for request in self._calls:
             if request.call.id is not None and bytes(request.call.id) == request_id:
                 return request
         return None
 
     def give_up(self) -> None:
-        """Answer every call that is under way; its task goes on."""
+        """Answer every call that is in flight; its task goes on."""
         calls, self._calls = self._calls, {}
         for request, done in calls.items():
             self._answer(request, _GIVEN_UP)
@@ -313,7 +311,7 @@ class GatewayProtocol(TextServerProtocol):
             self.autoPingTimeoutCall = None
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """How many calls of this websocket have not ended."""
         return self._session.outstanding if self._session is not None else 0
 
@@ -360,7 +358,7 @@ class GatewayFactory(WebSocketServerFactory):
 class Gateway:
     """All websockets, and the link to the task servers that they share."""
 
-    def __init__(self, reactor: Any, config: GatewayConfig) -> None:
+    def __init__(self, reactor: Reactor, config: GatewayConfig) -> None:
         self.reactor = reactor
         self.config = config
         self.link = BalancedLink(reactor, config.task_servers, self._link_to)
@@ -393,18 +391,18 @@ class Gateway:
     def one_ended(self) -> None:
         """A call may have been the last one that `drain` waits for."""
         drained = self._drained
-        if drained is not None and not drained.called and not any(one.under_way for one in self._open):
+        if drained is not None and not drained.called and not any(one.in_flight for one in self._open):
             drained.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Take no more messages; fires when those under way are answered. To be called once."""
+        """Take no more messages; fires when those in flight are answered. To be called once."""
         self._drained = Deferred()
         drained = self._drained
         self.one_ended()
         return drained
 
     def give_up(self) -> None:
-        """Answer every message that is still under way: the gateway is shutting down."""
+        """Answer every message that is still in flight: the gateway is shutting down."""
         for protocol in list(self._open):
             protocol.give_up()
 

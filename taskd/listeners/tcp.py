@@ -91,7 +91,7 @@ class TaskProtocol(LinearLineReceiver):
         self._reading = False
         self.flush()
         # It may be gone altogether: that cannot be told apart before it is written to.
-        self.factory.server.abandoned(list(self._session.under_way))
+        self.factory.server.abandoned(list(self._session.in_flight))
 
     def writeConnectionLost(self) -> None:
         """Our sending side is shut down; that happens only when the connection ends."""
@@ -103,12 +103,12 @@ class TaskProtocol(LinearLineReceiver):
         self._check_full()
         self.factory.connection_lost(self)
         self.factory.server.connections -= 1
-        self.factory.server.abandoned(list(self._session.under_way))
+        self.factory.server.abandoned(list(self._session.in_flight))
 
     # --- `taskd.server.task.Caller` ---
 
     def find(self, request_id: Raw) -> Task | None:
-        """The request under way that has this id."""
+        """The request in flight that has this id."""
         return self._session.find(request_id)
 
     def answered(self, request: Task, outcome: Outcome) -> None:

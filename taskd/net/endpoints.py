@@ -42,6 +42,8 @@ from twisted.internet.tcp import Port
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from taskd.net.reactor import Reactor
+
 __all__ = [
     "CONNECT_TIMEOUT",
     "CertificateRefused",
@@ -82,7 +84,7 @@ CLIENT_FORMS = (
 
 
 def server_endpoint(
-    reactor: Any, description: str, transport: Callable[..., Any] | None = None
+    reactor: Reactor, description: str, transport: Callable[..., Any] | None = None
 ) -> IStreamServerEndpoint:
     """The endpoint that a server's endpoint string describes.
 
@@ -108,7 +110,7 @@ def server_endpoint(
 
 
 def client_endpoint(
-    reactor: Any, description: str, timeout: float = CONNECT_TIMEOUT
+    reactor: Reactor, description: str, timeout: float = CONNECT_TIMEOUT
 ) -> IStreamClientEndpoint:
     """The endpoint that a client's endpoint string describes; `timeout` is in seconds.
 
@@ -242,7 +244,7 @@ def _no_delay(listener: socket.socket) -> None:
 
 
 def _ssl_server(
-    reactor: Any,
+    reactor: Reactor,
     port: str,
     *,
     privateKey: str = "server.pem",  # noqa: N803  # Twisted's names, which its users know
@@ -377,7 +379,7 @@ def _names(patterns: Any) -> str:
 
 
 def _tls_client(
-    reactor: Any,
+    reactor: Reactor,
     timeout: float,
     host: str,
     port: str,

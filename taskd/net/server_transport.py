@@ -31,6 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskd.net.reactor import Reactor
+
 __all__ = ["ServerConnection"]
 
 _log = Logger(namespace="taskd.transport")
@@ -68,7 +70,7 @@ class ServerConnection:
     )
 
     def __init__(
-        self, sock: socket.socket, protocol: Any, client: Any, port: object, number: int, reactor: Any
+        self, sock: socket.socket, protocol: Any, client: Any, port: object, number: int, reactor: Reactor
     ) -> None:
         sock.setblocking(False)
         self._socket = sock

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-__all__ = ["LostWorker", "signal_name"]
+__all__ = ["WorkerExit", "signal_name"]
 
 
 @dataclass(frozen=True, slots=True)
-class LostWorker:
+class WorkerExit:
     """What is known of a worker that has ended.
 
     `code` is its exit status, or minus the signal, or None where the fork

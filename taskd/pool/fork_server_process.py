@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskd.functions.registry import FunctionInfo
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.reactor import Reactor
 from taskd.worker.messages import (
     BOARD,
     CONTROL,
@@ -39,7 +40,7 @@ MAX_FORKS = 64
 """Workers forked in one go: each has two descriptors open in the fork server
 meanwhile, which may have no more than the usual 1024."""
 
-KILL_AFTER = 5.0
+EXIT_TIMEOUT = 5.0
 """Seconds that a process has to exit in once it was told to."""
 
 
@@ -71,7 +72,7 @@ class ForkServerLink(ProcessProtocol):
     go to the log.
     """
 
-    def __init__(self, reactor: Any, config: Config, board: int, observer: ForkServerObserver) -> None:
+    def __init__(self, reactor: Reactor, config: Config, board: int, observer: ForkServerObserver) -> None:
         self._reactor = reactor
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
@@ -82,7 +83,9 @@ class ForkServerLink(ProcessProtocol):
         ours.setblocking(False)
         with ours:  # the reactor makes itself a descriptor of its own
             reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: self._control)
+                ours.fileno(),
+                socket.AF_UNIX,
+                ServerFactory.forProtocol(lambda: self._control),  # type: ignore[arg-type]  # typed as Factory
             )
         self._control.transport.write(encode(config))
         with theirs, open(os.devnull, "rb") as nothing:
@@ -137,7 +140,7 @@ class ForkServerLink(ProcessProtocol):
         `at_once` ends one that is still importing the app, and hears nothing.
         """
         self._control.transport.loseConnection()
-        delay = 0 if at_once else KILL_AFTER
+        delay = 0 if at_once else EXIT_TIMEOUT
         self._kill = self._reactor.callLater(delay, self._kill_process)
 
     def _kill_process(self) -> None:

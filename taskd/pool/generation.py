@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Protocol
 
 from taskd.functions.registry import FunctionInfo
+from taskd.net.reactor import Reactor
 from taskd.pool.fork_server_process import ForkServerLink
 from taskd.worker.board import Board
 from taskd.worker.messages import Config, Exited
@@ -41,7 +42,7 @@ class Generation:
     """
 
     def __init__(
-        self, reactor: Any, number: int, config: Config, max_workers: int, observer: GenerationObserver
+        self, reactor: Reactor, number: int, config: Config, max_workers: int, observer: GenerationObserver
     ) -> None:
         self.number = number
         self.can_fork = False

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet import fdesc, main
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from taskd.net.reactor import Reactor
 from taskd.pool.crash_stacks import StackCatcher
 
 __all__ = ["LineRate", "OutputReader"]
 
-MAX_LINE = 8192
+MAX_LOGGED_LINE = 8192
 """Bytes of one logged line; a longer one is cut into several."""
 
 LINES_PER_SECOND = 100.0
@@ -60,7 +60,7 @@ class OutputReader(FileDescriptor):
     many. Owns the read end, `descriptor`, and closes it at its end.
     """
 
-    def __init__(self, reactor: Any, descriptor: int, deliver: Callable[[str], None]) -> None:
+    def __init__(self, reactor: Reactor, descriptor: int, deliver: Callable[[str], None]) -> None:
         super().__init__(reactor)
         fdesc.setNonBlocking(descriptor)
         self._descriptor = descriptor
@@ -131,14 +131,14 @@ class OutputReader(FileDescriptor):
         *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line)
-        while len(rest) >= MAX_LINE:
-            self._line(rest[:MAX_LINE])
-            rest = rest[MAX_LINE:]
+        while len(rest) >= MAX_LOGGED_LINE:
+            self._line(rest[:MAX_LOGGED_LINE])
+            rest = rest[MAX_LOGGED_LINE:]
         self._rest = rest
 
     def _line(self, line: bytes) -> None:
-        for start in range(0, len(line), MAX_LINE) or (0,):
-            text = line[start : start + MAX_LINE].decode("utf-8", "backslashreplace").rstrip("\r")
+        for start in range(0, len(line), MAX_LOGGED_LINE) or (0,):
+            text = line[start : start + MAX_LOGGED_LINE].decode("utf-8", "backslashreplace").rstrip("\r")
             self._stacks.line(text)
             if self._rate.allows(self._clock.seconds()):
                 self._tell_left_out()

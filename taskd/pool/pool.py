@@ -12,7 +12,7 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
@@ -21,23 +21,24 @@ from twisted.logger import Logger
 
 from taskd.errors import StartError
 from taskd.functions.registry import FunctionInfo
-from taskd.pool.exits import LostWorker
-from taskd.pool.fork_server_process import KILL_AFTER
+from taskd.net.reactor import Reactor
+from taskd.pool.exits import WorkerExit
+from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.generation import Generation
 from taskd.pool.output import OutputReader
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
     POKE,
-    CallBack,
+    Attempt,
     Config,
     Done,
     Exited,
     Failed,
     Interrupt,
     Ready,
+    Reclaim,
     Reported,
     Returned,
-    Run,
     Stopped,
     decode_from_worker,
     encode,
@@ -79,7 +80,7 @@ class PoolObserver(Protocol):
     def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
         """What a worker sent, in order."""
 
-    def worker_lost(self, number: int, lost: LostWorker) -> None:
+    def worker_lost(self, number: int, lost: WorkerExit) -> None:
         """A worker has ended, and everything that it sent has been handed over."""
 
     def task_name(self, number: int, task: int) -> str:
@@ -93,7 +94,7 @@ class PoolConfig:
     max_workers: int
     config: Config
 
-    def start(self, reactor: Any, observer: PoolObserver) -> Pool:
+    def start(self, reactor: Reactor, observer: PoolObserver) -> Pool:
         """Begin. `Pool.loaded` fires once the app is imported."""
         return Pool(reactor, self, observer)
 
@@ -111,14 +112,14 @@ class _Worker:
     was_ready: bool = False
     was_ended: bool = False
     gone: Deferred[None] = field(default_factory=Deferred)
-    exit: LostWorker | None = None
+    exit: WorkerExit | None = None
     kill: IDelayedCall | None = None
 
 
 class Pool:
     """A running pool. Made by `PoolConfig.start`; ended by `stop`."""
 
-    def __init__(self, reactor: Any, wanted: PoolConfig, observer: PoolObserver) -> None:
+    def __init__(self, reactor: Reactor, wanted: PoolConfig, observer: PoolObserver) -> None:
         self._reactor = reactor
         self._wanted = wanted
         self._observer = observer
@@ -171,19 +172,19 @@ class Pool:
         of.fork(number, channel_end, output_end)
         return number
 
-    def send(self, number: int, runs: list[Run]) -> None:
+    def send(self, number: int, runs: list[Attempt]) -> None:
         """Give a worker tasks, in this order."""
         self._workers[number].channel.send(encode_all(runs))
 
-    def call_back(self, number: int) -> None:
+    def reclaim(self, number: int) -> None:
         """Have a worker return the tasks that it has not begun."""
-        self._tell(number, CallBack())
+        self._tell(number, Reclaim())
 
     def interrupt(self, number: int, message: Interrupt) -> None:
         """Have a worker interrupt the function of a task."""
         self._tell(number, message)
 
-    def _tell(self, number: int, message: CallBack | Interrupt) -> None:
+    def _tell(self, number: int, message: Reclaim | Interrupt) -> None:
         worker = self._workers[number]
         worker.channel.send(encode(message))
         worker.generation.signal(number, POKE, group=False)
@@ -320,14 +321,14 @@ class Pool:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(worker.pid, signal.SIGKILL)
         if worker.exit is None:
-            self._note_exit(worker, LostWorker(None, reason=f"the fork server ended ({how})"))
+            self._note_exit(worker, WorkerExit(None, reason=f"the fork server ended ({how})"))
 
     # --- the end ---
 
     def stop(self) -> Deferred[None]:
         """Let every worker end in order, and the fork servers after them.
 
-        A worker that has not ended after `KILL_AFTER` seconds is killed.
+        A worker that has not ended after `EXIT_TIMEOUT` seconds is killed.
         Fires when no process is left. To be called once.
         """
         self._stopping = True
@@ -364,14 +365,14 @@ class Pool:
         worker.pid = pid
         if pid is None:
             _log.error("a worker cannot be started: {reason}", reason=reason)
-            self._note_exit(worker, LostWorker(None, reason=f"fork: {reason}"))
+            self._note_exit(worker, WorkerExit(None, reason=f"fork: {reason}"))
 
     def worker_exited(self, exited: Exited) -> None:
         """The process is gone; what it sent may still be in the socket."""
-        lost = LostWorker(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
+        lost = WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
         self._note_exit(self._workers[exited.number], lost)
 
-    def _note_exit(self, worker: _Worker, ending: LostWorker) -> None:
+    def _note_exit(self, worker: _Worker, ending: WorkerExit) -> None:
         worker.exit = ending
         self._close_descriptors(worker)
         if worker.channel.connected:
@@ -420,7 +421,7 @@ class Pool:
             self._kill_later(worker)
 
     def _kill_later(self, worker: _Worker) -> None:
-        worker.kill = self._reactor.callLater(KILL_AFTER, self.signal, worker.number)
+        worker.kill = self._reactor.callLater(EXIT_TIMEOUT, self.signal, worker.number)
 
     def _bury(self, worker: _Worker) -> None:
         """Nothing more will come from this worker: tell so."""

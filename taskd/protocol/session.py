@@ -8,7 +8,7 @@ outcomes go in by `Session.answer`, and messages to be sent come out of
 - bare replies, and errors about lines that could not be read, go out in
   request order; JSON-RPC replies as soon as they are there;
 - a batch gets one reply, when its last request is done;
-- at most `max_outstanding` requests are under way; lines past that wait, and
+- at most `max_outstanding` requests are in flight; lines past that wait, and
   `wants_data` is False until enough replies have gone out.
 """
 
@@ -28,7 +28,7 @@ from taskd.protocol.requests import Batch, Invalid, batch_reply, parse, progress
 __all__ = ["MAX_OUTSTANDING", "Request", "Session", "task_complete"]
 
 MAX_OUTSTANDING = 1000
-"""Requests of one connection under way at once: enough to keep any pool busy,
+"""Requests of one connection in flight at once: enough to keep any pool busy,
 few enough that one client cannot fill the server's queue of 10 000 alone."""
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
@@ -96,7 +96,7 @@ class Session(Generic[_Request]):
         "_max_outstanding",
         "_outbox",
         "closing",
-        "under_way",
+        "in_flight",
     )
 
     def __init__(
@@ -114,18 +114,18 @@ class Session(Generic[_Request]):
         self._late_progress: dict[Request, bytes] | None = None
         self._deaf = False
         self.closing = False
-        self.under_way: set[_Request] = set()
+        self.in_flight: set[_Request] = set()
         """The requests that have been started and not answered."""
 
     @property
     def outstanding(self) -> int:
-        """How many requests are under way."""
-        return len(self.under_way)
+        """How many requests are in flight."""
+        return len(self.in_flight)
 
     def find(self, request_id: Raw) -> _Request | None:
-        """The request under way that has this id, None where there is none."""
+        """The request in flight that has this id, None where there is none."""
         wanted = bytes(request_id)
-        for request in self.under_way:
+        for request in self.in_flight:
             if request.call.id is not None and bytes(request.call.id) == wanted:
                 return request
         return None
@@ -166,13 +166,13 @@ class Session(Generic[_Request]):
         backlog = self._backlog
         if backlog is None:
             return started
-        under_way = self.under_way
-        while backlog and len(under_way) < self._max_outstanding:
+        in_flight = self.in_flight
+        while backlog and len(in_flight) < self._max_outstanding:
             line = backlog.popleft()
             parsed = parse(line) if isinstance(line, bytes) else Invalid(line)
             if type(parsed) is Call:
                 request = self._make_request(parsed)
-                under_way.add(request)
+                in_flight.add(request)
                 if parsed.dialect is BARE:
                     self._keep_order(request)
                 started.append(request)
@@ -214,7 +214,7 @@ class Session(Generic[_Request]):
         if not wanted and reply.replies:
             self._outbox.append(batch_reply(reply.replies))
         requests = [self._make_request(call, None if call.is_notification else reply) for call in calls]
-        self.under_way.update(requests)
+        self.in_flight.update(requests)
         return requests
 
     def _refuse(self, invalid: Invalid) -> None:
@@ -234,7 +234,7 @@ class Session(Generic[_Request]):
     def answer(self, request: _Request, outcome: Outcome) -> None:
         """Give a request its one outcome. Raises `StateError` for a second one."""
         try:
-            self.under_way.remove(request)
+            self.in_flight.remove(request)
         except KeyError:
             raise StateError(f"a second reply to {request.call}") from None
         call = request.call
@@ -258,7 +258,7 @@ class Session(Generic[_Request]):
         With `congested` (the peer is slow to read) it waits for `take` with
         `resumed`, and only the last report of each request is kept.
         """
-        if request not in self.under_way or not request.call.options.progress or request.call.is_notification:
+        if request not in self.in_flight or not request.call.options.progress or request.call.is_notification:
             return
         line = progress_line(request.call.id, progress)
         if congested:
@@ -303,14 +303,14 @@ class Session(Generic[_Request]):
     @property
     def wants_data(self) -> bool:
         """Whether to go on reading from the peer."""
-        return not self.closing and not self._backlog and len(self.under_way) < self._max_outstanding
+        return not self.closing and not self._backlog and len(self.in_flight) < self._max_outstanding
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will come or go: the connection may be closed."""
         return (
             self.closing
-            and not self.under_way
+            and not self.in_flight
             and not self._backlog
             and not self._in_order
             and not self._outbox

@@ -6,7 +6,11 @@ server's is not. Whatever else there is, Autobahn reads and writes.
 
 from __future__ import annotations
 
-__all__ = ["read_texts", "text_frame"]
+__all__ = ["PING_INTERVAL", "read_texts", "text_frame"]
+
+PING_INTERVAL = 20
+"""Seconds between two pings of either side, and to answer one: less than the idle time
+after which proxies and home routers drop a connection."""
 
 _FINAL_TEXT = 0x81
 _MASKED = 0x80

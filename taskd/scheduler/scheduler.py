@@ -5,7 +5,7 @@ worker when that worker is idle (late binding). The exception are functions
 that are known to be short (`FunctionStats.is_short`): a worker may be given
 several of their tasks at once, since waking another process costs more than
 running them. When the first of them takes longer than expected, the others
-are called back, and given to others.
+are reclaimed, and given to others.
 
 Idle workers are taken last in, first out, so that caches stay warm and the
 surplus can be seen and ended.
@@ -19,7 +19,7 @@ from math import inf
 from typing import Generic
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler.actions import Action, Expire
+from taskd.scheduler.actions import Action, ExpireTask
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.queue import Deadlines, TaskQueue
 from taskd.scheduler.states import (
@@ -27,17 +27,17 @@ from taskd.scheduler.states import (
     DONE,
     GIVEN,
     GONE,
-    HELD,
     IDLE,
     LEAVING,
     STANDBY,
     STARTING,
+    THROTTLED,
     WAITING,
     check_task,
 )
 from taskd.scheduler.stats import FunctionStats
-from taskd.scheduler.stops import CHECK_SECONDS, Watch
-from taskd.scheduler.workers import MAX_BATCH, OVERHEAD, Task, WorkerView
+from taskd.scheduler.stops import LATE_SECONDS, Watch
+from taskd.scheduler.workers import MAX_TASKS_PER_WORKER, OVERHEAD, Task, WorkerView
 
 __all__ = ["Scheduler"]
 
@@ -76,8 +76,8 @@ class Scheduler(Generic[Task]):
         """Tasks that workers have, and that are not answered."""
         self.wake_at = inf
         self._queue: TaskQueue[Task] = TaskQueue()
-        self._deadlines: Deadlines[Task] = Deadlines(lambda task: task.state in (WAITING, HELD))
-        self._held: deque[Task] = deque()
+        self._deadlines: Deadlines[Task] = Deadlines(lambda task: task.state in (WAITING, THROTTLED))
+        self._throttled: deque[Task] = deque()
         self._idle: list[int] = []
         self._short: dict[int, WorkerView[Task]] = {}
         self._open: WorkerView[Task] | None = None
@@ -91,7 +91,7 @@ class Scheduler(Generic[Task]):
     @property
     def waiting(self) -> int:
         """How many tasks wait for a worker, or for their caller."""
-        return len(self._queue) + len(self._held)
+        return len(self._queue) + len(self._throttled)
 
     @property
     def is_empty(self) -> bool:
@@ -133,15 +133,15 @@ class Scheduler(Generic[Task]):
 
     def release(self) -> None:
         """Let the tasks that were held wait again, ahead of the others, as they came."""
-        while self._held:
-            task = self._held.pop()
+        while self._throttled:
+            task = self._throttled.pop()
             task.state = check_task(task.state, WAITING)
             self._queue.push_back(task)
 
-    def drop_held(self) -> list[Task]:
+    def drop_throttled(self) -> list[Task]:
         """Take the tasks that are held out of the queue; they will not be run."""
-        dropped = list(self._held)
-        self._held.clear()
+        dropped = list(self._throttled)
+        self._throttled.clear()
         for task in dropped:
             task.state = check_task(task.state, DONE)
         return dropped
@@ -172,7 +172,7 @@ class Scheduler(Generic[Task]):
     @property
     def all_waiting(self) -> list[Task]:
         """Every task that waits."""
-        return [*self._queue, *self._held]
+        return [*self._queue, *self._throttled]
 
     # --- tasks and workers ---
 
@@ -184,10 +184,10 @@ class Scheduler(Generic[Task]):
         given: dict[int, list[Task]] = {}
         queue = self._queue
         while (task := queue.first()) is not None:
-            if task.is_held:
+            if task.is_throttled:
                 queue.take(task)
-                task.state = check_task(task.state, HELD)
-                self._held.append(task)
+                task.state = check_task(task.state, THROTTLED)
+                self._throttled.append(task)
                 continue
             worker = self._worker_for(task, now)
             if worker is None:
@@ -237,7 +237,7 @@ class Scheduler(Generic[Task]):
         if len(worker.tasks) == 1:
             worker.heard = worker.checked = now
             if worker.number in self._short:
-                self.wake(now + CHECK_SECONDS)
+                self.wake(now + LATE_SECONDS)
 
     def finished(
         self,
@@ -322,7 +322,7 @@ class Scheduler(Generic[Task]):
     def _free(self, worker: WorkerView[Task], now: float) -> None:
         """A worker has no task any more."""
         worker.load = 0.0
-        worker.called_back = False
+        worker.reclaimed = False
         self.not_short(worker)
         if worker.state is LEAVING:
             self._departures.append(worker.number)
@@ -447,7 +447,7 @@ class Scheduler(Generic[Task]):
             first = self._queue.first()
             tasks = len(self._queue)
             if first is not None and self._may_batch(first):
-                tasks = -(-tasks // MAX_BATCH)
+                tasks = -(-tasks // MAX_TASKS_PER_WORKER)
             starting = sum(view.state is STARTING for view in self.workers.values())
             starting -= sum(self.workers[number].state is STARTING for number in self._incoming)
             wanted = max(wanted, active - starting + tasks)
@@ -492,10 +492,10 @@ class Scheduler(Generic[Task]):
         return []
 
     def _take_out(self, task: Task) -> None:
-        was_held = task.state is HELD
+        was_throttled = task.state is THROTTLED
         task.state = check_task(task.state, DONE)
-        if was_held:
-            self._held.remove(task)
+        if was_throttled:
+            self._throttled.remove(task)
         else:
             self._queue.remove()
 
@@ -504,7 +504,7 @@ class Scheduler(Generic[Task]):
         actions: list[Action[Task]] = []
         for task in self._deadlines.expired(now):
             self._take_out(task)
-            actions.append(Expire(task))
+            actions.append(ExpireTask(task))
         self.wake_at = inf
         for worker in self.workers.values():
             if worker.tasks:

@@ -20,7 +20,7 @@ class TaskState(IntEnum):
 
     NEW = 0
     WAITING = 1
-    HELD = 2
+    THROTTLED = 2
     """Its caller leaves too much unread."""
     GIVEN = 3
     """A worker has it, and runs it or will soon."""
@@ -54,13 +54,13 @@ class StopStep(IntEnum):
 
 # By these names on the hot paths: Python 3.11 takes as long to find a member of
 # an enumeration as for a whole function call.
-NEW, WAITING, HELD, GIVEN, DONE = TaskState
+NEW, WAITING, THROTTLED, GIVEN, DONE = TaskState
 STARTING, STANDBY, IDLE, BUSY, LEAVING, GONE = WorkerState
 
 TASK_STEPS = {
     TaskState.NEW: frozenset({TaskState.WAITING}),
-    TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.HELD, TaskState.DONE}),
-    TaskState.HELD: frozenset({TaskState.WAITING, TaskState.DONE}),
+    TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.THROTTLED, TaskState.DONE}),
+    TaskState.THROTTLED: frozenset({TaskState.WAITING, TaskState.DONE}),
     # Back to waiting: the worker returned it, or died, before it had begun.
     TaskState.GIVEN: frozenset({TaskState.DONE, TaskState.WAITING}),
     TaskState.DONE: frozenset[TaskState](),

@@ -21,7 +21,7 @@ LONG_RUN = 16
 a processor: one in sixteen may, before the function is taken for long."""
 
 SURPRISE = 32
-"""Points that a run costs for which others had to be called back: at the second
+"""Points that a run costs for which others had to be reclaimed: at the second
 in a row the function is not short any more."""
 
 WEIGHT = 0.125
@@ -75,7 +75,7 @@ class FunctionStats:
         self.estimate += (seconds - self.estimate) * WEIGHT
 
     def surprised(self) -> None:
-        """Others had to be called back because a run took too long."""
+        """Others had to be reclaimed because a run took too long."""
         self.points = max(self.points - SURPRISE, 0)
 
     def forget(self) -> None:

@@ -10,16 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Literal
 
-from taskd.scheduler.actions import Abandon, Action, CallBack, Interrupt, Kill, Terminate
+from taskd.scheduler.actions import (
+    AbandonTask,
+    Action,
+    InterruptTask,
+    KillWorker,
+    ReclaimTasks,
+    TerminateWorker,
+)
 from taskd.scheduler.states import DONE, StopStep, check_task
 from taskd.scheduler.workers import Stop, Task, WorkerView
 
 if TYPE_CHECKING:
     from taskd.scheduler.scheduler import Scheduler
 
-__all__ = ["CHECK_SECONDS", "Watch"]
+__all__ = ["LATE_SECONDS", "Watch"]
 
-CHECK_SECONDS = 0.005
+LATE_SECONDS = 0.005
 """Seconds between two looks at a worker that runs short tasks. One that runs the
 same task at two looks is late, and the tasks that it has not begun are called
 back: ten times what a batch should take, and with the way to another worker
@@ -60,32 +67,32 @@ class Watch(Generic[Task]):
         worker = self._scheduler.workers[task.worker]
         task.stop = Stop(reason, now, now + task.stats.grace)
         self._scheduler.wake(task.stop.next_at)
-        actions: list[Action[Task]] = [Interrupt(worker.number, task)]
+        actions: list[Action[Task]] = [InterruptTask(worker.number, task)]
         if len(worker.tasks) > 1:
-            actions += self._call_back(worker)
+            actions += self._reclaim(worker)
         return actions
 
-    def _call_back(self, worker: WorkerView[Task]) -> list[Action[Task]]:
+    def _reclaim(self, worker: WorkerView[Task]) -> list[Action[Task]]:
         self._scheduler.not_short(worker)
-        if worker.called_back:
+        if worker.reclaimed:
             return []
-        worker.called_back = True
-        return [CallBack(worker.number)]
+        worker.reclaimed = True
+        return [ReclaimTasks(worker.number)]
 
     def _check_short(self, worker: WorkerView[Task], now: float, begun: int) -> list[Action[Task]]:
-        """Where a worker is late that runs short tasks, call back what it has not begun."""
-        if now < worker.checked + CHECK_SECONDS:
-            self._scheduler.wake(worker.checked + CHECK_SECONDS)
+        """Where a worker is late that runs short tasks, reclaim what it has not begun."""
+        if now < worker.checked + LATE_SECONDS:
+            self._scheduler.wake(worker.checked + LATE_SECONDS)
             return []
         running = worker.tasks.get(begun)
         if running is None or begun != worker.watched:
             worker.watched = begun
             worker.checked = now
-            self._scheduler.wake(now + CHECK_SECONDS)
+            self._scheduler.wake(now + LATE_SECONDS)
             return []
         running.stats.surprised()
         self._scheduler.not_short(worker)
-        return self._call_back(worker) if len(worker.tasks) > 1 else []
+        return self._reclaim(worker) if len(worker.tasks) > 1 else []
 
     def _climb(
         self, worker: WorkerView[Task], task: Task, stop: Stop, now: float, *, is_running: bool
@@ -100,10 +107,10 @@ class Watch(Generic[Task]):
             task.state = check_task(task.state, DONE)
             self._scheduler.running -= 1
             if not is_running:
-                return [Abandon(task)]
+                return [AbandonTask(task)]
             self._scheduler.retire(worker.number, now)
-            return [Terminate(worker.number, task)]
+            return [TerminateWorker(worker.number, task)]
         if stop.step is StopStep.TERMINATED and is_running:
             stop.kill()
-            return [Kill(worker.number)]
+            return [KillWorker(worker.number)]
         return []

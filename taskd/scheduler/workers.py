@@ -10,7 +10,7 @@ from taskd.scheduler.stats import FunctionStats
 
 __all__ = ["SchedulableTask", "Stop", "WorkerView"]
 
-MAX_BATCH = 32
+MAX_TASKS_PER_WORKER = 32
 """Tasks that one worker may have at once: by then waking it costs each of them next to nothing."""
 
 BATCH_SECONDS = 0.0005
@@ -23,7 +23,7 @@ may have come upon a task that takes long, and what it has already waits for tha
 OVERHEAD = 0.00001
 """Seconds that a worker spends on a task beside running its function."""
 
-KILL_AFTER = 2.0
+KILL_DELAY = 2.0
 """Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
 
 
@@ -49,7 +49,7 @@ class SchedulableTask(Protocol):
         """The function that it runs."""
 
     @property
-    def is_held(self) -> bool:
+    def is_throttled(self) -> bool:
         """Whether it is not to be started now: its caller does not take what it has been sent."""
 
 
@@ -68,7 +68,7 @@ class Stop:
     def terminate(self, now: float) -> None:
         """Its grace is over."""
         self.step = check_stop(self.step, StopStep.TERMINATED)
-        self.next_at = now + KILL_AFTER
+        self.next_at = now + KILL_DELAY
 
     def kill(self) -> None:
         """SIGTERM has not ended it."""
@@ -96,7 +96,7 @@ class WorkerView(Generic[Task]):
     heard: float = 0.0
     checked: float = 0.0
     watched: int = 0
-    called_back: bool = False
+    reclaimed: bool = False
     dismissed: bool = False
     done: int = 0
 
@@ -114,10 +114,10 @@ class WorkerView(Generic[Task]):
         """Whether it may be given one more short task behind its short ones."""
         tasks = len(self.tasks)
         return (
-            tasks < MAX_BATCH
+            tasks < MAX_TASKS_PER_WORKER
             and self.load < BATCH_SECONDS
             and now - self.heard < FRESH_SECONDS
-            and not self.called_back
+            and not self.reclaimed
             and self.state is BUSY
             and (max_tasks is None or self.done + tasks < max_tasks)
         )

@@ -11,20 +11,20 @@ from twisted.logger import Logger
 
 from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.model import Call, Failure, Outcome, Result
-from taskd.pool.exits import LostWorker
+from taskd.pool.exits import WorkerExit
 from taskd.protocol.methods import how_cancelled
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.status import Counts
 from taskd.server.task import Caller, Task
 from taskd.worker.messages import NULL, Failed, Stopped
 
-__all__ = ["Endings", "as_result", "internal_error"]
+__all__ = ["Completion", "as_result", "internal_error"]
 
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
 
-class Endings:
+class Completion:
     """Gives tasks their outcomes, one each; counts them; tells those who wait for the end of a task.
 
     Whoever calls it flushes the task's caller afterwards.
@@ -70,7 +70,7 @@ class Endings:
         """It has not ended within its grace, and its process is being killed."""
         self.end(task, stopped(task, now, killed=True))
 
-    def lost(self, task: Task, lost: LostWorker, now: float) -> None:
+    def lost(self, task: Task, lost: WorkerExit, now: float) -> None:
         """Its worker has ended under it, or under another before it."""
         if task.stop is None:
             self.end(task, worker_lost(task, lost, now))

@@ -6,7 +6,7 @@ from typing import Any
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure
-from taskd.pool.exits import LostWorker, signal_name
+from taskd.pool.exits import WorkerExit, signal_name
 from taskd.server.task import Task
 
 __all__ = ["cancelled_waiting", "deadline_over", "stopped", "worker_lost"]
@@ -55,7 +55,7 @@ def stopped(task: Task, now: float, *, killed: bool) -> Failure:
     )
 
 
-def worker_lost(task: Task, lost: LostWorker, now: float) -> Failure:
+def worker_lost(task: Task, lost: WorkerExit, now: float) -> Failure:
     """The process has ended under it."""
     data: dict[str, Any] = {"seconds": round(now - task.started, 3)}
     if lost.code is not None and lost.code < 0:

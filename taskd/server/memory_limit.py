@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 __all__ = ["MemoryBound"]
 
-CHECK_SECONDS = 0.1
+LOOK_INTERVAL = 0.1
 """Seconds between two looks at a worker's memory while it runs short tasks: a look
 (it reads a file of /proc) costs as much as some of them."""
 
@@ -22,7 +22,7 @@ class MemoryBound:
         self, number: int, seconds: float, now: float, memory_kib: Callable[[int], int | None]
     ) -> int | None:
         """The KiB that a worker has, where they are too many after a task of so many `seconds`."""
-        if seconds < CHECK_SECONDS and now - self._seen.get(number, -CHECK_SECONDS) < CHECK_SECONDS:
+        if seconds < LOOK_INTERVAL and now - self._seen.get(number, -LOOK_INTERVAL) < LOOK_INTERVAL:
             return None
         self._seen[number] = now
         used = memory_kib(number)

@@ -114,7 +114,7 @@ class OwnMethods:
 
     def _cancel(self, request: Task, caller: Caller, request_id: Raw | None, number: int | None) -> None:
         task = caller.find(request_id) if request_id is not None else self._server.find(number or 0)
-        if task is None or not task.is_under_way:
+        if task is None or not task.is_in_flight:
             caller.answered(request, WAS_DONE)
         else:
             self._server.cancel_for(request, caller, task)

@@ -59,7 +59,7 @@ class Reload:
         self._awaited = 0
 
     @property
-    def is_under_way(self) -> bool:
+    def is_in_flight(self) -> bool:
         """Whether it has neither succeeded nor failed."""
         return self.state in (ReloadState.LOADING, ReloadState.WARMING)
 

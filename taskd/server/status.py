@@ -66,7 +66,7 @@ class Counts:
     cancelled: int = 0
     lost: int = 0
     refused: int = 0
-    called_back: int = 0
+    reclaimed: int = 0
     workers_started: int = 0
     workers_replaced: int = 0
 

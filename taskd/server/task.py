@@ -9,9 +9,9 @@ from taskd.protocol.session import Request
 from taskd.scheduler.states import DONE, NEW
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.workers import Stop
-from taskd.worker.messages import NULL, PROGRESS, SHORT, Run
+from taskd.worker.messages import NULL, PROGRESS, SHORT, Attempt
 
-__all__ = ["Caller", "Task", "run_message"]
+__all__ = ["Caller", "Task", "attempt_message"]
 
 
 class Task(Request):
@@ -59,23 +59,23 @@ class Task(Request):
         self.state = NEW
 
     @property
-    def is_under_way(self) -> bool:
+    def is_in_flight(self) -> bool:
         """Whether it has been taken, and not ended."""
         return self.state is not NEW and self.state is not DONE
 
     @property
-    def is_held(self) -> bool:
+    def is_throttled(self) -> bool:
         """Whether its outcome would only pile up."""
         return self.caller.is_full
 
 
-def run_message(task: Task) -> Run:
+def attempt_message(task: Task) -> Attempt:
     """What a worker is told of a task."""
     call = task.call
     flags = SHORT if task.stats.is_short else 0
     if call.options is not NO_OPTIONS and call.options.progress:
         flags |= PROGRESS
-    return Run(task.number, task.attempt, call.function, call.args or NULL, flags)
+    return Attempt(task.number, task.attempt, call.function, call.args or NULL, flags)
 
 
 class Caller(Protocol):
@@ -86,7 +86,7 @@ class Caller(Protocol):
         """Whether it leaves too much unread; `TaskServer.resume` follows the end of that."""
 
     def find(self, request_id: Any) -> Task | None:
-        """Its request under way that has this id (`msgspec.Raw`), None where there is none."""
+        """Its request in flight that has this id (`msgspec.Raw`), None where there is none."""
 
     def answered(self, request: Task, outcome: Outcome) -> None:
         """The request has ended. `flush` follows."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from signal import SIGKILL, SIGTERM
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,20 +20,28 @@ from taskd.errors import (
 )
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import Failure, Progress
+from taskd.net.reactor import Reactor
 from taskd.net.timers import Alarm, TurnEnd
-from taskd.pool.exits import LostWorker
+from taskd.pool.exits import WorkerExit
 from taskd.pool.pool import Pool, PoolConfig, WorkerMessage
 from taskd.scheduler import FunctionStats, Scheduler, TaskState
-from taskd.scheduler.actions import Abandon, Action, CallBack, Expire, Kill, Terminate
-from taskd.scheduler.actions import Interrupt as InterruptAction
+from taskd.scheduler.actions import (
+    AbandonTask,
+    Action,
+    ExpireTask,
+    InterruptTask,
+    KillWorker,
+    ReclaimTasks,
+    TerminateWorker,
+)
 from taskd.scheduler.config import SchedulerConfig
-from taskd.server.completion import Endings, internal_error
+from taskd.server.completion import Completion, internal_error
 from taskd.server.failures import cancelled_waiting, deadline_over
 from taskd.server.memory_limit import MemoryBound
 from taskd.server.methods import OwnMethods
 from taskd.server.reload import Reload
 from taskd.server.status import Counts, ServerStatus, server_status
-from taskd.server.task import Caller, Task, run_message
+from taskd.server.task import Caller, Task, attempt_message
 from taskd.worker.messages import (
     Done,
     Failed,
@@ -73,10 +80,10 @@ class TaskServer:
     """The registry, the scheduler and the pool, put together.
 
     `start` begins the pool; `submit` takes requests; `drain` waits for what
-    is under way; `stop` ends every process.
+    is in flight; `stop` ends every process.
     """
 
-    def __init__(self, reactor: Any, wanted: ServerConfig) -> None:
+    def __init__(self, reactor: Reactor, wanted: ServerConfig) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = reactor
         self._wanted = wanted
@@ -96,7 +103,7 @@ class TaskServer:
         self.counts = Counts()
         self.connections = 0
         """How many connections there are; those who accept them count."""
-        self._endings = Endings(self.counts)
+        self._completion = Completion(self.counts)
         self._own = OwnMethods(self)
 
     def start(self) -> Deferred[None]:
@@ -122,7 +129,7 @@ class TaskServer:
 
     def cancel_for(self, request: Task, caller: Caller, task: Task) -> None:
         """Cancel a task, and answer the request when it has ended."""
-        self._endings.watch(task, request, caller)
+        self._completion.watch(task, request, caller)
         self._cancel(task)
 
     def status(self) -> ServerStatus:
@@ -135,7 +142,7 @@ class TaskServer:
             name=self._wanted.pool.config.name,
             uptime=round(now - self._started, 3),
             stopping=self.stopping,
-            reloading=self._reload is not None and self._reload.is_under_way,
+            reloading=self._reload is not None and self._reload.is_in_flight,
             connections=self.connections,
             counts=self.counts,
         )
@@ -171,7 +178,7 @@ class TaskServer:
         """Nobody waits for these requests any more: those that asked for it are cancelled."""
         wanted = [request for request in requests if request.call.options.on_disconnect == "cancel"]
         for task in wanted:
-            if task.is_under_way:
+            if task.is_in_flight:
                 self._cancel(task)
 
     def _accept(self, task: Task, caller: Caller, now: float) -> None:
@@ -217,7 +224,7 @@ class TaskServer:
         was_waiting = task.state is not TaskState.GIVEN
         self._act(self._scheduler.cancel(task, self._clock.seconds()))
         if was_waiting:
-            self._endings.end(task, cancelled_waiting(task))
+            self._completion.end(task, cancelled_waiting(task))
             task.caller.flush()
         self._soon()
 
@@ -239,7 +246,7 @@ class TaskServer:
         if self._has_given_up:
             self._check_drained()  # before anything that has come back is started again
         for number, tasks in self._scheduler.assign(self._clock.seconds()):
-            self._pool.send(number, [run_message(task) for task in tasks])
+            self._pool.send(number, [attempt_message(task) for task in tasks])
         self._balance()
         for number in self._scheduler.departures():
             self._pool.end_worker(number)
@@ -273,30 +280,30 @@ class TaskServer:
         ended: list[Task] = []
         for action in actions:
             match action:
-                case Expire(task):
-                    self._endings.end(task, deadline_over(task))
+                case ExpireTask(task):
+                    self._completion.end(task, deadline_over(task))
                     ended.append(task)
-                case CallBack(worker):
-                    self.counts.called_back += 1
-                    self._pool.call_back(worker)
-                case InterruptAction(worker, task):
+                case ReclaimTasks(worker):
+                    self.counts.reclaimed += 1
+                    self._pool.reclaim(worker)
+                case InterruptTask(worker, task):
                     assert task.stop is not None
                     self._pool.interrupt(
                         worker, Interrupt(task.number, task.attempt, task.stop.reason == "cancelled")
                     )
-                case Abandon(task):
-                    self._endings.end(task, cancelled_waiting(task))
+                case AbandonTask(task):
+                    self._completion.end(task, cancelled_waiting(task))
                     ended.append(task)
-                case Terminate(worker, task):
+                case TerminateWorker(worker, task):
                     _task_log.warn(
                         "{function} #{task} has not ended within its grace: its process group is terminated",
                         function=task.stats.name,
                         task=task.number,
                     )
                     self._pool.signal(worker, SIGTERM)
-                    self._endings.terminated(task, now)
+                    self._completion.terminated(task, now)
                     ended.append(task)
-                case Kill(worker):
+                case KillWorker(worker):
                     self._pool.signal(worker, SIGKILL)
         _flush([task.caller for task in ended])
 
@@ -305,9 +312,9 @@ class TaskServer:
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """The app is imported: for the first time, anew after a crash, or for a reload."""
         reload = self._reload
-        if reload is not None and reload.is_under_way and reload.generation == generation:
+        if reload is not None and reload.is_in_flight and reload.generation == generation:
             reload.loaded(functions, self._scheduler.active)
-            if not reload.is_under_way and self._pool is not None:
+            if not reload.is_in_flight and self._pool is not None:
                 self._pool.abandon_next()  # it has failed: nothing of it is to stay
             return
         self._scheduler.generation = generation
@@ -339,7 +346,7 @@ class TaskServer:
         for message in messages:
             if isinstance(message, Returned):
                 for task in self._scheduler.returned(number, message.tasks, now):
-                    self._endings.end(task, cancelled_waiting(task))
+                    self._completion.end(task, cancelled_waiting(task))
                     callers[task.caller] = None
             elif isinstance(message, Reported):
                 task = self._scheduler.workers[number].tasks[message.task]
@@ -357,13 +364,13 @@ class TaskServer:
         else:
             self._alarm.set(self._scheduler.wake_at)
 
-    def worker_lost(self, number: int, lost: LostWorker) -> None:
+    def worker_lost(self, number: int, lost: WorkerExit) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
         worker = self._scheduler.workers[number]
         tasks = self._scheduler.worker_lost(number, lost.begun, now)
         for task in tasks:
-            self._endings.lost(task, lost, now)
+            self._completion.lost(task, lost, now)
         if lost.stack:
             _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(lost.stack))
         _flush([task.caller for task in tasks])
@@ -374,7 +381,7 @@ class TaskServer:
         reload = self._reload
         if (
             reload is not None
-            and reload.is_under_way
+            and reload.is_in_flight
             and reload.generation == worker.generation
             and not lost.was_ready
         ):
@@ -398,18 +405,18 @@ class TaskServer:
                 number, message.task, seconds, now, failed=False, printed=message.output
             )
             if task is not None:
-                self._endings.succeeded(task, message.value)
+                self._completion.succeeded(task, message.value)
         elif isinstance(message, Failed):
             ran = seconds if message.code != InvalidParams.code else None
             task = scheduler.finished(number, message.task, ran, now, failed=True, printed=message.output)
             if message.leaving:
                 scheduler.retire(number, now)
             if task is not None:
-                self._endings.failed(task, message)
+                self._completion.failed(task, message)
         else:
             task = scheduler.stopped(number, message.task, now)
             if task is not None:
-                self._endings.stopped(task, message, now)
+                self._completion.stopped(task, message, now)
         if self._memory is not None and self._pool is not None:
             used = self._memory.excess(number, seconds, now, self._pool.memory_kib)
             if used is not None and scheduler.retire(number, now):
@@ -419,7 +426,7 @@ class TaskServer:
     def _refuse(self, tasks: list[Task], error: TaskdError) -> None:
         """Answer tasks that will not be run."""
         for task in tasks:
-            self._endings.end(task, Failure.of(error))
+            self._completion.end(task, Failure.of(error))
         _flush([task.caller for task in tasks])
 
     # --- new code ---
@@ -428,7 +435,7 @@ class TaskServer:
         """Load the app anew, and use it once all is well; what comes of it is logged."""
         if self._pool is None or self.stopping:
             return
-        if self._reload is not None and self._reload.is_under_way:
+        if self._reload is not None and self._reload.is_in_flight:
             self._fail_reload("told to reload once more")
         generation = self._pool.reload()
         if generation is None:
@@ -474,7 +481,7 @@ class TaskServer:
 
         To be called once. Whatever waits or runs goes on; `give_up` cuts it short.
         """
-        if self._reload is not None and self._reload.is_under_way:
+        if self._reload is not None and self._reload.is_in_flight:
             self._fail_reload("the server is shutting down")
         self._drained = Deferred()
         drained = self._drained
@@ -496,7 +503,7 @@ class TaskServer:
         # A caller that reads nothing is not to hold up the end; and once we have
         # given up, nothing is started, not even what comes back from a worker.
         scheduler = self._scheduler
-        dropped = scheduler.drop_waiting() if self._has_given_up else scheduler.drop_held()
+        dropped = scheduler.drop_waiting() if self._has_given_up else scheduler.drop_throttled()
         self._refuse(dropped, ShuttingDown("the server shut down before the task was started"))
         if not self._drained.called and self._scheduler.is_empty:
             self._drained.callback(None)

@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from taskd import __version__
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
+from taskd.net.reactor import installed_reactor
 
 __all__ = ["Root", "config_from_environment"]
 
@@ -51,10 +52,8 @@ class Root(Resource):
     def __init__(self, gateway: Gateway | None = None) -> None:
         super().__init__()
         if gateway is None:
-            from twisted.internet import reactor  # `twistd web` passes none
-
-            try:
-                gateway = config_from_environment(os.environ).start(reactor)
+            try:  # `twistd web` passes no reactor
+                gateway = config_from_environment(os.environ).start(installed_reactor())
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
         self._websocket = WebSocketResource(gateway.factory)

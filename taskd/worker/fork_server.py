@@ -201,7 +201,7 @@ class ForkServer:
         ]
 
     def _become_worker(self, worker: Worker, given: list[int], index: int, place: int) -> NoReturn:
-        """Run a worker with the two of `given` that begin at `index`; the others are its siblings'."""
+        """Attempt a worker with the two of `given` that begin at `index`; the others are its siblings'."""
         status = 1
         try:
             self._leave_parent(given, index)
@@ -287,7 +287,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def main() -> int:
-    """Run the fork server; the exit status is 1 where the app could not be loaded."""
+    """Attempt the fork server; the exit status is 1 where the app could not be loaded."""
     gc.disable()  # the workers enable it: until they are forked there is little garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
     with suppress(PermissionError):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from taskd.functions.stops import TaskCancelled, TaskTimeout
-from taskd.worker.messages import Interrupt, Run
+from taskd.worker.messages import Attempt, Interrupt
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -35,7 +35,7 @@ class Interrupter:
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
-        self._running: Run | None = None
+        self._running: Attempt | None = None
         self._stop: Interrupt | None = None
         self._raised = False
         self._is_async = False
@@ -45,11 +45,11 @@ class Interrupter:
         self._thread = get_ident()
 
     @property
-    def running(self) -> Run | None:
+    def running(self) -> Attempt | None:
         """What runs, and may be interrupted."""
         return self._running
 
-    def begin(self, run: Run, *, is_async: bool) -> None:
+    def begin(self, run: Attempt, *, is_async: bool) -> None:
         """The function is about to be called. From here until `end`, a stop may be raised anywhere."""
         self._stop = None
         self._raised = False

@@ -15,7 +15,7 @@ from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Config, Done, Failed, Run, Stopped
+from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Stopped
 from taskd.worker.progress import MAX_TEXT, encodable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class FunctionCaller:
         self._wrote = wrote
         self._event_loop: Runner | None = None
 
-    def call(self, run: Run, started: float) -> Done | Failed | Stopped:
+    def call(self, run: Attempt, started: float) -> Done | Failed | Stopped:
         """Call the function; what it raises is in the message. `started` is now (`time.perf_counter`)."""
         function = self._registry[run.function]
         try:

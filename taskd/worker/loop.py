@@ -26,13 +26,13 @@ from taskd.worker.messages import (
     POKE,
     PROGRESS,
     SHORT,
-    CallBack,
+    Attempt,
     Config,
     Interrupt,
     Ready,
+    Reclaim,
     Reported,
     Returned,
-    Run,
     WholeLines,
     decode_to_worker,
     encode,
@@ -74,7 +74,7 @@ class Worker:
         self._config = config
         self._sending = allocate_lock()
         self._lines = WholeLines()
-        self._queue: deque[Run] = deque()
+        self._queue: deque[Attempt] = deque()
         self._unsent: list[bytes] = []
         self._unsent_since = 0.0
         self._shown = ""
@@ -126,7 +126,7 @@ class Worker:
                 return
             self._obey(data)
 
-    def _serve(self, run: Run) -> None:
+    def _serve(self, run: Attempt) -> None:
         is_short = run.flags & SHORT
         if not is_short:
             self._show(f"{run.function} #{run.task}")
@@ -154,11 +154,11 @@ class Worker:
 
     def _obey(self, data: bytes) -> None:
         for message in decode_to_worker(self._lines.receive(data)):
-            if type(message) is Run:
+            if type(message) is Attempt:
                 self._queue.append(message)
             elif type(message) is Interrupt:
                 self._interrupt(message)
-            elif type(message) is CallBack:
+            elif type(message) is Reclaim:
                 self._return_queue()
 
     def _look(self) -> None:
@@ -185,7 +185,7 @@ class Worker:
         self._queue.clear()
         self._give_back(runs)
 
-    def _give_back(self, runs: list[Run]) -> None:
+    def _give_back(self, runs: list[Attempt]) -> None:
         self._flush()
         if runs:
             self._send(Returned([run.task for run in runs]))
@@ -247,7 +247,7 @@ def rehearse(config: Config) -> None:
     with ours, theirs:
         for task in range(REHEARSALS):
             flags = SHORT if task % 2 else 0
-            ours.sendall(encode(Run(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))
+            ours.sendall(encode(Attempt(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)
         board = Board(descriptor)

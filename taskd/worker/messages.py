@@ -29,7 +29,7 @@ __all__ = [
     "POKE",
     "PROGRESS",
     "SHORT",
-    "CallBack",
+    "Attempt",
     "Config",
     "Done",
     "Exited",
@@ -42,9 +42,9 @@ __all__ = [
     "LoadFailed",
     "Loaded",
     "Ready",
+    "Reclaim",
     "Reported",
     "Returned",
-    "Run",
     "Signal",
     "Stopped",
     "ToForkServer",
@@ -77,14 +77,14 @@ NULL = Raw(b"null")
 
 
 PROGRESS = 1
-"""A flag of `Run`: somebody wants to hear how far it is."""
+"""A flag of `Attempt`: somebody wants to hear how far it is."""
 
 SHORT = 2
-"""A flag of `Run`: the function is known to be short; its process title is not worth setting."""
+"""A flag of `Attempt`: the function is known to be short; its process title is not worth setting."""
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True, tag="run", gc=False):
-    """Run a function. `attempt` counts how often the task has been given to a worker.
+class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=False):
+    """Attempt a function. `attempt` counts how often the task has been given to a worker.
 
     `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
     """
@@ -107,11 +107,11 @@ class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
     cancelled: bool
 
 
-class CallBack(msgspec.Struct, frozen=True, array_like=True, tag="call-back"):
+class Reclaim(msgspec.Struct, frozen=True, array_like=True, tag="reclaim"):
     """Return every task that has not begun."""
 
 
-ToWorker: TypeAlias = Run | Interrupt | CallBack
+ToWorker: TypeAlias = Attempt | Interrupt | Reclaim
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):

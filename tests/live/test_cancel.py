@@ -548,7 +548,7 @@ def test_the_commands_exit_status_tells_whether_any_was_not_under_way(start: Sta
     gate.wait_until_entered()
     ended = run_taskd(daemon.tcp, "cancel", 1, 4711)
     assert ended.returncode == 1
-    assert "#4711: is not under way" in ended.stdout.splitlines()
+    assert "#4711: is not in flight" in ended.stdout.splitlines()
     assert re.search(r"^#1: was running, stopped after", ended.stdout, re.M)
     assert "Traceback" not in ended.stderr
     stopped(data_of(client.receive(), CANCELLED))

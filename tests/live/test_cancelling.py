@@ -337,7 +337,7 @@ async def test_a_gateway_that_stops_cancels_no_task(start, link, server, websock
     held = [await server.received(), await server.received()]
     daemon.process.send_signal(signal.SIGTERM)
     await in_thread(daemon.wait_for_log, r"Port \d+ Closed")
-    # What is under way can still be cancelled.
+    # What is in flight can still be cancelled.
     ws.send(rpc("taskd.cancel", {"id": 1}, "c"))
     cancel = await server.received()
     assert cancel.connection in {message.connection for message in held}

@@ -19,7 +19,7 @@ NORMAL, GOING_AWAY, UNSUPPORTED_DATA, TOO_BIG = 1000, 1001, 1003, 1009
 """Close codes of RFC 6455, 7.4.1."""
 
 MAX_IN_FLIGHT = 100
-"""Messages of one websocket under way at once."""
+"""Messages of one websocket in flight at once."""
 
 
 @pytest.fixture

@@ -233,8 +233,8 @@ def test_an_old_task_of_the_last_priority_does_not_starve(start: Start, gate: Ga
 def test_a_stream_of_urgent_tasks_that_never_ends_does_not_starve_the_others(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     urgent, patient = daemon.connect(), daemon.connect()
-    under_way = 20
-    urgent.send(*(rpc(number, "nap", 0.002, options={"priority": 0}) for number in range(under_way)))
+    in_flight = 20
+    urgent.send(*(rpc(number, "nap", 0.002, options={"priority": 0}) for number in range(in_flight)))
     patient.send(rpc("old", "hello", options={"priority": 9}))
     done = 0
     while "hello" not in [each["name"] for each in daemon.status()["functions"]]:

@@ -326,12 +326,12 @@ def test_under_load_a_reload_loses_nothing(make_app: Any) -> None:
     seen: list[list[Any]] = [[], []]
 
     def call(client: Connection, answers: list[Any]) -> None:
-        under_way = 50
-        client.send(*[rpc(1, "version")] * under_way)
+        in_flight = 50
+        client.send(*[rpc(1, "version")] * in_flight)
         while not stop.is_set():
             answers.append(client.receive())
             client.send(rpc(1, "version"))
-        answers.extend(client.receive() for _ in range(under_way))
+        answers.extend(client.receive() for _ in range(in_flight))
 
     clients = [app.daemon.connect() for _ in seen]
     callers = [

@@ -78,7 +78,7 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
     for number in range(12):
         # One that was long may not pass for short any more.
         warm_up(daemon, tmp_path / "warm", client)
-        before = daemon.status()["counts"]["called_back"]
+        before = daemon.status()["counts"]["reclaimed"]
         gate, notes = make_gate(), tmp_path / f"notes {number}"
         # In one write: the long one is the first of what its worker is given.
         began = time.monotonic()
@@ -88,13 +88,13 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
         )
         assert results(client, each).keys() == set(range(each))
         seconds = time.monotonic() - began
-        if daemon.status()["counts"]["called_back"] > before:
+        if daemon.status()["counts"]["reclaimed"] > before:
             took.append(seconds)
         gate.release()
         assert client.receive()["id"] == "long"
         assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
     # The quickest is what it takes; the others tell how busy the machine is.
-    assert took, "none was ever called back"
+    assert took, "none was ever reclaimed"
     assert min(took) < WITHIN, took
 
 

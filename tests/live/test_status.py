@@ -75,7 +75,7 @@ def test_everything_that_has_happened_is_counted(eventful: Daemon) -> None:
     assert replaced in (0, 1)
     assert counts == {
         "done": 2, "failed": 1, "timed_out": 1, "expired": 1, "cancelled": 3, "lost": 1, "refused": 3,
-        "called_back": 0, "workers_started": 2,
+        "reclaimed": 0, "workers_started": 2,
     }  # fmt: skip
 
 

@@ -188,7 +188,7 @@ class Changes:
         self._happened["fork servers killed under broken code"] += 1
 
     async def _settle(self) -> None:
-        """Have good code in use, whatever is under way."""
+        """Have good code in use, whatever is in flight."""
         for _ in range(4):
             if await self._reload_now(may_fail="."):
                 return

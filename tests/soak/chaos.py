@@ -155,7 +155,7 @@ class Chaos:
         peer = self._peer()
         if peer is None:
             return
-        for _ in range(peer.room - peer.under_way):
+        for _ in range(peer.room - peer.in_flight):
             peer.ask(self.mix.short())
         peer.flush()
         self.happened["bursts"] += 1
@@ -196,7 +196,7 @@ class Chaos:
         peer = self._peer()
         if peer is None:
             return
-        for asked in peer.owed():  # what it had asked for last is to be under way
+        for asked in peer.owed():  # what it had asked for last is to be in flight
             asked.timed = False
         drawn = self.rng.random()
         if isinstance(peer, WebSocketPeer) and drawn < 0.6:

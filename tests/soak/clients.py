@@ -105,7 +105,7 @@ class Clients:
             if peer.paused:
                 peer.resume()
         ending = time.monotonic() + ANSWER_SECONDS
-        while not all(peer.is_open and not peer.under_way for peer in self.open_peers):
+        while not all(peer.is_open and not peer.in_flight for peer in self.open_peers):
             if time.monotonic() > ending:
                 self._tell_what_is_owed()
                 raise Stuck(f"not all was answered; the server says {await self.status()}")

@@ -234,7 +234,7 @@ class Ledger:
     # --- latency ---
 
     def reload_began(self) -> None:
-        """What is under way from now on is under way during a reload."""
+        """What is in flight from now on is in flight during a reload."""
         if self.reloading_since is None:
             self.reloading_since = self.clock()
 

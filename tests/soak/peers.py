@@ -32,7 +32,7 @@ class Ending(Enum):
 class Peer(asyncio.Protocol):
     """One connection: asks, and checks that each answer belongs to something that was asked.
 
-    `room` is how much may be under way. `on_lost` is called when it is closed.
+    `room` is how much may be in flight. `on_lost` is called when it is closed.
     """
 
     room = 0
@@ -56,7 +56,7 @@ class Peer(asyncio.Protocol):
     # --- what is asked ---
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """How many answers are owed."""
         return len(self._by_id) + len(self._in_order) + self._batched
 
@@ -125,7 +125,7 @@ class Peer(asyncio.Protocol):
         self.put(message)
 
     def to_cancel(self, rng: Random) -> Asked | None:
-        """One of the requests under way that have an id."""
+        """One of the requests in flight that have an id."""
         asked = [asked for asked in self._by_id.values() if not asked.what.startswith("taskd.")]
         return rng.choice(asked) if asked else None
 

@@ -62,10 +62,10 @@ MAX_RATE = 10_000.0
 """Requests a second: what is kept of ten minutes of it fits into memory."""
 
 DEEP = 60
-"""Requests under way on each connection while the saturation is measured."""
+"""Requests in flight on each connection while the saturation is measured."""
 
 LAST, LAST_SECONDS = 30, 0.3
-"""Requests on each connection, and the seconds of one of them, that are under way at the stop."""
+"""Requests on each connection, and the seconds of one of them, that are in flight at the stop."""
 
 QUIET_SECONDS = 20.0
 """Seconds that the server has to get rid of everything in that it needs no more."""
@@ -172,7 +172,7 @@ class Soak:
         ending = time.monotonic() + seconds
         while time.monotonic() < ending:
             for peer in self._clients.peers:
-                for _ in range(DEEP - peer.under_way):
+                for _ in range(DEEP - peer.in_flight):
                     self._mix.put_one(peer)
                 peer.flush()
             await asyncio.sleep(0)
@@ -203,7 +203,7 @@ class Soak:
             while owed >= 1:
                 owed -= 1
                 peer = self._rng.choice(peers) if peers else None
-                if peer is None or not peer.is_open or peer.under_way >= peer.room:
+                if peer is None or not peer.is_open or peer.in_flight >= peer.room:
                     self._held_back += 1
                 else:
                     self._mix.put_one(peer)

@@ -65,7 +65,7 @@ class Server:
         self._log = log
         self._record: list[str] = []
         self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
-        # The one that is under way, and the one that was asked for and has not begun.
+        # The one that is in flight, and the one that was asked for and has not begun.
         self._reload: asyncio.Future[str] | None = None
         self._next_reload: asyncio.Future[str] | None = None
         self._reader: asyncio.Task[None] | None = None

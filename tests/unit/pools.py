@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import FunctionInfo
 from taskd.listeners.tcp import TaskFactory, TcpLimits
-from taskd.pool.pool import LostWorker
+from taskd.pool.pool import WorkerExit
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stopped
@@ -68,7 +68,7 @@ class FakePool:
         assert number in self.workers
         self.told.append(("interrupt", number, message))
 
-    def call_back(self, number):
+    def reclaim(self, number):
         assert number in self.workers
         self.told.append(("call back", number))
 
@@ -155,7 +155,7 @@ class FakePool:
     def lose(self, number, code=-9, **more):
         """A worker ends."""
         worker = self.workers.pop(number)
-        lost = LostWorker(code, worker.begun, was_ready=worker.is_ready, **more)
+        lost = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
         self.observer.worker_lost(number, lost)
 
 

@@ -32,7 +32,7 @@ class FakeTask:
     stop: Stop | None = None
 
     @property
-    def is_held(self):
+    def is_throttled(self):
         return self.caller is not None and self.caller.is_full
 
     def __repr__(self):

@@ -29,7 +29,7 @@ class BalancerTests(SynchronousTestCase):
         self.assertEqual({self.start() for _ in range(3)}, {self.a, self.b, self.c})
         self.balancer.answered(self.b)
         self.assertIs(self.start(), self.b)
-        self.assertEqual([server.under_way for server in self.balancer.servers], [1, 1, 1])
+        self.assertEqual([server.in_flight for server in self.balancer.servers], [1, 1, 1])
 
     def test_a_call_that_nobody_waits_for_is_not_under_way(self):
         first = self.start()
@@ -63,7 +63,7 @@ class BalancerTests(SynchronousTestCase):
         for _ in range(50):
             self.balancer.failed(self.a, 5.0)
         self.assertEqual(self.a.left_alone_until, 5.0 + FIRST)
-        self.assertEqual(self.a.under_way, 0)
+        self.assertEqual(self.a.in_flight, 0)
 
     def test_an_answer_ends_the_penalty_and_forgets_the_failures(self):
         self.fail(self.a, 0.0)
@@ -109,7 +109,7 @@ class BalancerMachine(RuleBasedStateMachine):
         super().__init__()
         self.balancer = Balancer(["a", "b", "c"])
         self.now = 0.0
-        self.under_way = []
+        self.in_flight = []
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 5.0, 40.0]))
     def pass_time(self, seconds):
@@ -128,15 +128,15 @@ class BalancerMachine(RuleBasedStateMachine):
         free = [server for server in left if server.left_alone_until <= self.now]
         if free:
             assert chosen in free
-            assert chosen.under_way == min(server.under_way for server in free)
+            assert chosen.in_flight == min(server.in_flight for server in free)
         self.balancer.started(chosen)
-        self.under_way.append(chosen)
+        self.in_flight.append(chosen)
 
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.in_flight)
     @rule(end=st.sampled_from(["answered", "abandoned", "failed"]), data=st.data())
     def end(self, end, data):
-        server = data.draw(st.sampled_from(self.under_way))
-        self.under_way.remove(server)
+        server = data.draw(st.sampled_from(self.in_flight))
+        self.in_flight.remove(server)
         if end == "failed":
             self.balancer.failed(server, self.now)
             assert self.now < server.left_alone_until <= self.now + LONGEST
@@ -146,7 +146,7 @@ class BalancerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_what_is_under_way(self):
         for server in self.balancer.servers:
-            assert server.under_way == self.under_way.count(server)
+            assert server.in_flight == self.in_flight.count(server)
 
 
 class MachineTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.client.balanced import BalancedLink
-from taskd.client.pending import Waiters
+from taskd.client.pending import PendingCalls
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Dialect, Failure, Progress, Result
 
@@ -25,7 +25,7 @@ def reply(number, **members):
 class WaitersTests(SynchronousTestCase):
     def setUp(self):
         self.sent = []
-        self.waiters = Waiters(lambda line: self.sent.append(json.loads(line)), window=3)
+        self.waiters = PendingCalls(lambda line: self.sent.append(json.loads(line)), window=3)
 
     def add(self, on_progress=None):
         return self.waiters.add(CALL, on_progress)
@@ -148,7 +148,7 @@ class WaitersTests(SynchronousTestCase):
         call = self.add()
         self.waiters.opened()
         self.waiters.received(reply(1))
-        for other in (call, Deferred(), Waiters(self.fail, 1).add(CALL, None)):
+        for other in (call, Deferred(), PendingCalls(self.fail, 1).add(CALL, None)):
             self.assertFalse(self.waiters.ask_to_cancel(other))
             self.assertFalse(self.waiters.let_go(other))
         self.assertEqual(self.ids, [1])

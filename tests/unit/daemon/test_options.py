@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.daemon.options import WORKERS_PER_CPU, Options, memory_size, worker_bounds
+from taskd.daemon.options import WORKERS_PER_CPU, DaemonOptions, memory_size, worker_bounds
 from taskd.daemon.service import ServiceConfig
 
 
 def parsed(*arguments):
-    options = Options()
+    options = DaemonOptions()
     options.parseOptions(list(arguments))
     return options
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool.output import BURST, LINES_PER_SECOND, MAX_LINE, REST_SECONDS, LineRate, OutputReader
+from taskd.pool.output import BURST, LINES_PER_SECOND, MAX_LOGGED_LINE, REST_SECONDS, LineRate, OutputReader
 
 
 class FakeReactor(Clock):
@@ -83,13 +83,13 @@ class OutputReaderTests(SynchronousTestCase):
         self.assertEqual(self.lines, ["caf\\xe9"])
 
     def test_a_long_line_is_cut_into_several(self):
-        self.write(b"x" * (MAX_LINE + 5) + b"\n")
+        self.write(b"x" * (MAX_LOGGED_LINE + 5) + b"\n")
         self.reader.doRead()
-        self.assertEqual([len(line) for line in self.lines], [MAX_LINE, 5])
+        self.assertEqual([len(line) for line in self.lines], [MAX_LOGGED_LINE, 5])
 
     def test_a_line_without_an_end_is_delivered_when_it_is_long(self):
-        self.write(b"x" * MAX_LINE)
-        self.assertEqual([len(line) for line in self.lines], [MAX_LINE])
+        self.write(b"x" * MAX_LOGGED_LINE)
+        self.assertEqual([len(line) for line in self.lines], [MAX_LOGGED_LINE])
 
     def test_a_task_that_ends_has_what_it_wrote_delivered(self):
         os.write(self.write_end, b"one\ntwo")

@@ -542,7 +542,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class FindTests(SynchronousTestCase):
-    """Requests under way are named by their ids."""
+    """Requests in flight are named by their ids."""
 
     def session(self, *lines):
         session = Session()

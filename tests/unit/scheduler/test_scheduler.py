@@ -21,7 +21,7 @@ from taskd.scheduler.states import (
     check_task,
     check_worker,
 )
-from taskd.scheduler.workers import BATCH_SECONDS, MAX_BATCH
+from taskd.scheduler.workers import BATCH_SECONDS, MAX_TASKS_PER_WORKER
 from tests.unit.tasks import FakeCaller, FakeTask, short
 
 
@@ -179,7 +179,7 @@ class HeldTests(SchedulerCase):
         full = FakeCaller(is_full=True)
         held, other, last = self.submit(caller=full), self.submit(), self.submit(caller=full)
         self.assertEqual(self.assign(), [(2, [other])])
-        self.assertEqual((held.state, scheduler.waiting, scheduler.is_empty), (TaskState.HELD, 2, False))
+        self.assertEqual((held.state, scheduler.waiting, scheduler.is_empty), (TaskState.THROTTLED, 2, False))
         full.is_full = False
         self.assertEqual(self.assign(), [])
         scheduler.release()
@@ -209,9 +209,9 @@ class HeldTests(SchedulerCase):
         held = self.submit(caller=FakeCaller(is_full=True))
         self.submit(2)
         self.assign()
-        self.assertEqual(scheduler.drop_held(), [held])
+        self.assertEqual(scheduler.drop_throttled(), [held])
         self.assertEqual((held.state, scheduler.waiting), (TaskState.DONE, 1))
-        self.assertEqual(scheduler.drop_held(), [])
+        self.assertEqual(scheduler.drop_throttled(), [])
 
     def test_a_held_task_can_be_cancelled_and_its_deadline_counts(self):
         scheduler = self.make(1)
@@ -338,7 +338,7 @@ class BatchTests(SchedulerCase):
 
     def test_a_batch_is_at_most_so_many(self):
         self.make(2)
-        tasks = self.submit(MAX_BATCH + 1, short())
+        tasks = self.submit(MAX_TASKS_PER_WORKER + 1, short())
         self.assertEqual(self.assign(), [(2, tasks[:-1]), (1, tasks[-1:])])
 
     def test_a_batch_takes_at_most_so_long_by_the_estimates(self):
@@ -352,7 +352,7 @@ class BatchTests(SchedulerCase):
 
     def test_what_has_ended_makes_room(self):
         self.make(1)
-        tasks = self.submit(MAX_BATCH, short())
+        tasks = self.submit(MAX_TASKS_PER_WORKER, short())
         self.assign()
         self.finish(tasks[0])
         more = self.submit(2, short())
@@ -374,13 +374,13 @@ class BatchTests(SchedulerCase):
 
     def test_only_so_many_workers_run_batches_at_once(self):
         self.make(2 * SHORT_WORKERS, processors=1)
-        tasks = self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
+        tasks = self.submit(SHORT_WORKERS * MAX_TASKS_PER_WORKER + 5, short())
         given = self.assign()
-        self.assertEqual([len(batch) for _, batch in given], [MAX_BATCH] * SHORT_WORKERS)
+        self.assertEqual([len(batch) for _, batch in given], [MAX_TASKS_PER_WORKER] * SHORT_WORKERS)
         self.finish(tasks[0])
         self.assertEqual(self.assign(), [(tasks[0].worker, [tasks[-5]])])
         self.make(2 * SHORT_WORKERS, processors=2)
-        self.submit(SHORT_WORKERS * MAX_BATCH + 5, short())
+        self.submit(SHORT_WORKERS * MAX_TASKS_PER_WORKER + 5, short())
         self.assertEqual(len(self.assign()), SHORT_WORKERS + 1)
 
     def test_tasks_that_a_worker_returns_go_back_to_the_head_in_their_order(self):
@@ -542,7 +542,7 @@ class BoundsTests(SchedulerCase):
 
     def test_a_worker_is_wanted_for_each_batch_of_short_tasks(self):
         scheduler = self.make(min_workers=0, max_workers=100)
-        self.submit(MAX_BATCH + 1, short())
+        self.submit(MAX_TASKS_PER_WORKER + 1, short())
         self.assertEqual(scheduler.missing, 2)
 
     def test_tasks_that_nobody_can_run_want_no_worker(self):

@@ -11,14 +11,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy
 from taskd.scheduler import FunctionStats, Scheduler, TaskState, WorkerState
-from taskd.scheduler.actions import Abandon, CallBack, Expire, Interrupt, Kill, Terminate
+from taskd.scheduler.actions import (
+    AbandonTask,
+    ExpireTask,
+    InterruptTask,
+    KillWorker,
+    ReclaimTasks,
+    TerminateWorker,
+)
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES
-from taskd.scheduler.stops import CHECK_SECONDS
-from taskd.scheduler.workers import MAX_BATCH
+from taskd.scheduler.stops import LATE_SECONDS
+from taskd.scheduler.workers import MAX_TASKS_PER_WORKER
 from tests.unit.tasks import FakeCaller, FakeTask, short
 
-STEPS = [0.0, CHECK_SECONDS / 2, CHECK_SECONDS, 2 * CHECK_SECONDS, 0.3, 1.0, 7.0]
+STEPS = [0.0, LATE_SECONDS / 2, LATE_SECONDS, 2 * LATE_SECONDS, 0.3, 1.0, 7.0]
 """Seconds by which time moves on."""
 
 
@@ -155,7 +162,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert task.state is TaskState.DONE
         self.ended[task] = how
 
-    def under_way(self):
+    def in_flight(self):
         return [task for task in self.tasks if task not in self.ended]
 
     @rule()
@@ -178,14 +185,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert len(tasks) == 1 or all(self.may_batch(task) for task in tasks)
             if number not in idle:
                 assert batched[number]
-                assert not self.scheduler.workers[number].called_back
+                assert not self.scheduler.workers[number].reclaimed
             worker.queue += tasks
-            assert len(worker.tasks) <= MAX_BATCH
+            assert len(worker.tasks) <= MAX_TASKS_PER_WORKER
             if self.config.max_tasks is not None:
                 done = self.scheduler.workers[number].done
                 assert done + len(worker.tasks) <= self.config.max_tasks
-        waiting = [task for task in self.under_way() if task.state is TaskState.WAITING]
-        assert not any(task.is_held for task in waiting if self.idle())
+        waiting = [task for task in self.in_flight() if task.state is TaskState.WAITING]
+        assert not any(task.is_throttled for task in waiting if self.idle())
         assert not waiting or not self.idle() or self.all_short_run()
 
     @staticmethod
@@ -206,21 +213,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     def drop(self, held, unless):
         expected = [
             task
-            for task in self.under_way()
-            if task.state is TaskState.HELD
+            for task in self.in_flight()
+            if task.state is TaskState.THROTTLED
             or (not held and task.state is TaskState.WAITING and task.stats.name not in unless)
         ]
         if not held:
             expected = [task for task in expected if task.stats.name not in unless]
-        dropped = self.scheduler.drop_held() if held else self.scheduler.drop_waiting(unless)
+        dropped = self.scheduler.drop_throttled() if held else self.scheduler.drop_waiting(unless)
         assert set(dropped) == set(expected)
         for task in dropped:
             self.end(task, "dropped")
 
-    @precondition(lambda self: self.under_way())
+    @precondition(lambda self: self.in_flight())
     @rule(data=st.data())
     def cancel(self, data):
-        task = data.draw(st.sampled_from(self.under_way()))
+        task = data.draw(st.sampled_from(self.in_flight()))
         was_given = task.state is TaskState.GIVEN
         actions = self.scheduler.cancel(task, self.now)
         if was_given:
@@ -382,30 +389,30 @@ class SchedulerMachine(RuleBasedStateMachine):
     def tick(self, seconds):
         self.now += seconds
         self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
-        for task in self.under_way():
-            if task.state in (TaskState.WAITING, TaskState.HELD):
+        for task in self.in_flight():
+            if task.state in (TaskState.WAITING, TaskState.THROTTLED):
                 assert self.deadlines.get(task, inf) > self.now
 
     def act(self, actions):
         for action in actions:
             match action:
-                case Expire(task):
+                case ExpireTask(task):
                     assert self.deadlines[task] <= self.now
                     self.end(task, "expired")
-                case CallBack(number):
+                case ReclaimTasks(number):
                     assert len(self.workers[number].tasks) > 1
                     self.workers[number].told.append(None)
-                case Interrupt(number, task):
+                case InterruptTask(number, task):
                     assert task in self.workers[number].tasks
                     self.workers[number].told.append((task, task.attempt))
-                case Abandon(task):
+                case AbandonTask(task):
                     assert task is not self.workers[task.worker].running
                     self.end(task, "abandoned")
-                case Terminate(number, task):
+                case TerminateWorker(number, task):
                     assert task is self.workers[number].running or task.number == self.workers[number].begun
                     self.workers[number].signals.append("TERM")
                     self.end(task, "terminated")
-                case Kill(number):
+                case KillWorker(number):
                     worker = self.workers[number]
                     assert self.ended[worker.running] in ("terminated", "abandoned")
                     worker.signals.append("KILL")
@@ -425,12 +432,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert {*waiting, *given, *self.ended} == set(self.tasks)
         assert not set(waiting) & set(self.ended)
         for task in waiting:
-            assert task.state in (TaskState.WAITING, TaskState.HELD)
+            assert task.state in (TaskState.WAITING, TaskState.THROTTLED)
         for task in given:
             assert (task.state is TaskState.DONE) == (task in self.ended)
         assert scheduler.waiting == len(waiting)
         assert scheduler.running == sum(task.state is TaskState.GIVEN for task in given)
-        assert scheduler.is_empty == (not self.under_way())
+        assert scheduler.is_empty == (not self.in_flight())
 
     @invariant()
     def workers_have_what_the_scheduler_thinks_they_have(self):
@@ -462,8 +469,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             first = view.first
             if first is not None and first.limit is not None and first.stop is None:
                 due.append(first.started + first.limit)
-            if len(tasks) > 1 and not view.called_back:
-                due.append(view.checked + CHECK_SECONDS)
+            if len(tasks) > 1 and not view.reclaimed:
+                due.append(view.checked + LATE_SECONDS)
             if view.state is WorkerState.IDLE and scheduler.active > self.config.min_workers:
                 due.append(self.now + self.config.idle_seconds)
         assert scheduler.wake_at <= min(due, default=inf)
@@ -476,7 +483,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             caller.is_full = False
         self.scheduler.release()
         rounds = 0
-        while self.under_way() or any(worker.tasks for worker in self.workers.values()):
+        while self.in_flight() or any(worker.tasks for worker in self.workers.values()):
             rounds += 1
             assert rounds < 200
             self.one_round()

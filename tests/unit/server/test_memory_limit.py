@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.server.memory_limit import CHECK_SECONDS, MemoryBound
+from taskd.server.memory_limit import LOOK_INTERVAL, MemoryBound
 
 
 class MemoryBoundTests(SynchronousTestCase):
@@ -29,12 +29,12 @@ class MemoryBoundTests(SynchronousTestCase):
 
     def test_after_short_tasks_it_is_looked_at_now_and_then(self):
         for tick in range(100):
-            self.excess(1, 0.0, tick * CHECK_SECONDS / 10)
+            self.excess(1, 0.0, tick * LOOK_INTERVAL / 10)
         self.assertEqual(len(self.looks), 10)
 
     def test_after_a_long_task_it_is_always_looked_at(self):
         for _ in range(3):
-            self.excess(1, CHECK_SECONDS, 0.0)
+            self.excess(1, LOOK_INTERVAL, 0.0)
         self.assertEqual(len(self.looks), 3)
 
     def test_the_first_task_of_a_worker_is_looked_at(self):

@@ -31,14 +31,14 @@ class ReloadTests(SynchronousTestCase):
         return self.can_start is True or len(self.started) <= int(self.can_start)
 
     def test_all_its_workers_are_started_and_awaited_before_the_switch(self):
-        self.assertTrue(self.reload.is_under_way)
+        self.assertTrue(self.reload.is_in_flight)
         self.reload.loaded(FUNCTIONS, 3)
         self.assertEqual((self.started, self.reload.state), ([2, 2, 2], ReloadState.WARMING))
         for _ in range(2):
             self.reload.worker_ready()
             self.assertEqual(self.switched, [])
         self.reload.worker_ready()
-        self.assertEqual((self.switched, self.reload.is_under_way), ([FUNCTIONS], False))
+        self.assertEqual((self.switched, self.reload.is_in_flight), ([FUNCTIONS], False))
         self.assertEqual(self.logged, [("info", "reloaded: 1 functions, generation 2")])
 
     def test_one_worker_at_least_proves_that_the_code_works(self):
@@ -71,7 +71,7 @@ class ReloadTests(SynchronousTestCase):
         self.reload.loaded(FUNCTIONS, 1)
         self.reload.failed("no good")
         self.reload.worker_ready()
-        self.assertEqual((self.switched, self.reload.is_under_way), ([], False))
+        self.assertEqual((self.switched, self.reload.is_in_flight), ([], False))
         self.assertIn("not reloaded: no good", self.logged[0][1])
 
     def test_a_step_that_the_table_does_not_list_is_a_bug(self):

@@ -5,8 +5,8 @@ from twisted.logger import globalLogPublisher
 from taskd.errors import StartError
 from taskd.functions.stops import GRACE
 from taskd.scheduler.stats import KNOWN_SHORT
-from taskd.scheduler.stops import CHECK_SECONDS
-from taskd.scheduler.workers import KILL_AFTER
+from taskd.scheduler.stops import LATE_SECONDS
+from taskd.scheduler.workers import KILL_DELAY
 from taskd.worker.messages import Interrupt
 from tests.unit.pools import ServerCase, function
 
@@ -278,10 +278,10 @@ class BatchTests(LoggingCase):
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
         self.assertEqual([run.task for run in self.pool.workers[2].runs], [1, 2, 3])
         self.pool.begin(2)
-        self.turn(CHECK_SECONDS)
+        self.turn(LATE_SECONDS)
         self.assertEqual(self.pool.told, [])
-        self.turn(CHECK_SECONDS)
-        self.assertEqual((self.pool.told, self.server.counts.called_back), ([("call back", 2)], 1))
+        self.turn(LATE_SECONDS)
+        self.assertEqual((self.pool.told, self.server.counts.reclaimed), ([("call back", 2)], 1))
         self.pool.give_back(2, [2, 3])
         self.turn()
         self.assertEqual([(run.task, run.attempt) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
@@ -356,7 +356,7 @@ class CancelTests(LoggingCase):
         self.assertEqual(self.pool.told[1:], [("signal", 1, SIGTERM)])
         self.assertTrue(self.has_logged("f #1 has not ended within its grace"))
         self.assertEqual(len(self.pool.workers), 2)
-        self.turn(KILL_AFTER)
+        self.turn(KILL_DELAY)
         self.assertEqual(self.pool.told[2:], [("signal", 1, SIGKILL)])
         self.pool.lose(1)
         self.assertEqual(client.heard(), [])
@@ -511,7 +511,7 @@ class LimitTests(LoggingCase):
         self.assertEqual(self.pool.told[1:], [("signal", 1, SIGTERM)])
         error = client.reply()
         self.assertEqual(error["data"], {"limit": "timeout", "seconds": 2.0, "ran": 3.0, "killed": True})
-        self.turn(KILL_AFTER)
+        self.turn(KILL_DELAY)
         self.assertEqual(self.pool.told[2:], [("signal", 1, SIGKILL)])
 
     def test_a_task_that_waits_past_its_deadline_is_answered_and_not_started(self):

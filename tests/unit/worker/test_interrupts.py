@@ -7,11 +7,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Interrupt, Run
+from taskd.worker.messages import NULL, Attempt, Interrupt
 
 
 def run(task=1, attempt=1):
-    return Run(task, attempt, "f", NULL, 0)
+    return Attempt(task, attempt, "f", NULL, 0)
 
 
 class InterrupterCase(SynchronousTestCase):

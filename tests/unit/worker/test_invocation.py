@@ -11,7 +11,7 @@ from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import FunctionCaller
-from taskd.worker.messages import NULL, Config, Done, Failed, Interrupt, Run, Stopped
+from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Interrupt, Stopped
 from taskd.worker.progress import MAX_TEXT
 
 CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
@@ -39,7 +39,7 @@ class FunctionCallerTests(SynchronousTestCase):
         registry.add(function, "f")
         self.caller = FunctionCaller(registry, self.config, self.interrupter, lambda: self.wrote)
         self.addCleanup(self.caller.close)
-        return self.caller.call(Run(task, 1, "f", Raw(args), 0), 0.0)
+        return self.caller.call(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
     # --- what ends well ---
 
@@ -60,7 +60,7 @@ class FunctionCallerTests(SynchronousTestCase):
         for _ in range(2):
             self.assertIsInstance(self.call(function), Done)
         caller = self.caller
-        self.assertIsInstance(caller.call(Run(2, 1, "f", NULL, 0), 0.0), Done)
+        self.assertIsInstance(caller.call(Attempt(2, 1, "f", NULL, 0), 0.0), Done)
         self.assertIs(loops[-1], loops[-2])
         caller.close()
         self.assertTrue(loops[-1].is_closed())

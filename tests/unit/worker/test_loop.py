@@ -20,15 +20,15 @@ from taskd.worker.messages import (
     POKE,
     PROGRESS,
     SHORT,
-    CallBack,
+    Attempt,
     Config,
     Done,
     Failed,
     Interrupt,
     Ready,
+    Reclaim,
     Reported,
     Returned,
-    Run,
     Stopped,
     decode_from_worker,
     encode,
@@ -116,7 +116,7 @@ class WorkerCase(SynchronousTestCase):
         return self.heard()
 
     def run_of(self, task=TASK, function="f", args=NULL, flags=0, attempt=1):
-        return Run(task, attempt, function, Raw(args), flags)
+        return Attempt(task, attempt, function, Raw(args), flags)
 
 
 class WorkerTests(WorkerCase):
@@ -387,7 +387,7 @@ class BatchTests(WorkerCase):
         )
 
     def test_what_has_not_begun_is_returned_when_it_is_called_back(self):
-        self.add(lambda number: self.poke(CallBack()) if number == 1 else number)
+        self.add(lambda number: self.poke(Reclaim()) if number == 1 else number)
         self.say(*self.batch(3))
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)
@@ -397,13 +397,13 @@ class BatchTests(WorkerCase):
 
     def test_what_is_sent_along_with_the_tasks_is_obeyed_before_them(self):
         self.add(lambda number: number)
-        said = self.run_worker(*self.batch(3), CallBack())
+        said = self.run_worker(*self.batch(3), Reclaim())
         self.assertEqual(said, [Ready(), Returned([1, 2, 3])])
-        self.assertEqual(self.run_worker(CallBack()), [Ready()])
+        self.assertEqual(self.run_worker(Reclaim()), [Ready()])
 
     def test_outcomes_go_out_before_what_is_returned(self):
         self.patch(worker_module, "HOLD_SECONDS", 1000.0)
-        self.add(lambda number: self.poke(CallBack()) if number == 2 else number)
+        self.add(lambda number: self.poke(Reclaim()) if number == 2 else number)
         self.say(*self.batch(4))
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)

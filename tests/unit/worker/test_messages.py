@@ -9,7 +9,7 @@ from taskd.worker.messages import (
     NULL,
     PROGRESS,
     SHORT,
-    CallBack,
+    Attempt,
     Config,
     Done,
     Exited,
@@ -20,9 +20,9 @@ from taskd.worker.messages import (
     Loaded,
     LoadFailed,
     Ready,
+    Reclaim,
     Reported,
     Returned,
-    Run,
     Signal,
     Stopped,
     WholeLines,
@@ -55,8 +55,8 @@ class MessageTests(SynchronousTestCase):
     """What one end encodes the other decodes as the same."""
 
     def test_messages_to_a_worker(self):
-        runs = [Run(1, 1, "f", Raw(b'{"a":1}'), PROGRESS | SHORT), Run(2, 3, "g", NULL, 0)]
-        others = [Interrupt(1, 1, True), Interrupt(2, 3, False), CallBack()]
+        runs = [Attempt(1, 1, "f", Raw(b'{"a":1}'), PROGRESS | SHORT), Attempt(2, 3, "g", NULL, 0)]
+        others = [Interrupt(1, 1, True), Interrupt(2, 3, False), Reclaim()]
         data = encode_all(runs) + b"".join(map(encode, others))
         self.assertEqual(decode_to_worker(data), [*runs, *others])
         self.assertEqual(data.count(b"\n"), 5)
