@@ -9,7 +9,7 @@ from taskd.protocol.session import Request
 from taskd.scheduler.states import DONE, NEW
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.workers import Stop
-from taskd.worker.messages import NULL, PROGRESS, SHORT, Attempt
+from taskd.worker.messages import IS_SHORT, NULL, WANTS_PROGRESS, Attempt
 
 __all__ = ["Caller", "Task", "attempt_message"]
 
@@ -72,9 +72,9 @@ class Task(Request):
 def attempt_message(task: Task) -> Attempt:
     """What a worker is told of a task."""
     call = task.call
-    flags = SHORT if task.stats.is_short else 0
+    flags = IS_SHORT if task.stats.is_short else 0
     if call.options is not NO_OPTIONS and call.options.progress:
-        flags |= PROGRESS
+        flags |= WANTS_PROGRESS
     return Attempt(task.number, task.attempt, call.function, call.args or NULL, flags)
 
 
