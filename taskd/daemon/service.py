@@ -28,7 +28,7 @@ from taskd.net.server_transport import ServerConnection
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
-from taskd.worker.messages import Config
+from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
     # Imported where there is a gateway: without one, Autobahn and twisted.web
@@ -69,7 +69,7 @@ class ServiceConfig:
         apps = [
             str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]
         ]
-        config = Config(
+        config = WorkerConfig(
             apps,
             directory,
             options["name"],

@@ -132,11 +132,11 @@ class TaskFactory(ServerFactory):
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.clients = Peers()
+        self.peers = Peers()
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""
-        if self.clients.is_stopping:
+        if self.peers.is_stopping:
             return None
         protocol = TaskProtocol()
         protocol.factory = self
@@ -144,16 +144,16 @@ class TaskFactory(ServerFactory):
 
     def stop_accepting(self) -> None:
         """Refuse new connections."""
-        self.clients.stop_accepting()
+        self.peers.stop_accepting()
 
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when no request of any connection is in flight."""
-        return self.clients.drain()
+        return self.peers.drain()
 
     def abort(self) -> None:
         """Drop every connection that is left."""
-        self.clients.abort()
+        self.peers.abort()
 
     def close(self) -> Deferred[None]:
         """Close every connection behind what it is owed; fires when all are closed."""
-        return self.clients.close()
+        return self.peers.close()

@@ -141,7 +141,7 @@ class WebSocketFactory(WebSocketServerFactory):
         super().__init__(reactor=reactor)
         self.clock: IReactorTime = reactor
         self.backend = backend
-        self.clients = peers
+        self.peers = peers
         self.allow_origins = allow_origins
         self.max_in_flight = max_in_flight
         limit = max_message - 1  # to a task server it goes with an LF

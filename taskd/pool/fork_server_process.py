@@ -21,13 +21,13 @@ from taskd.worker.messages import (
     BOARD,
     CONTROL,
     MAX_LINE,
-    Config,
     Exited,
     Fork,
     Forked,
     Loaded,
     LoadFailed,
     Signal,
+    WorkerConfig,
     decode_from_fork_server,
     encode,
 )
@@ -72,7 +72,9 @@ class ForkServerLink(ProcessProtocol):
     go to the log.
     """
 
-    def __init__(self, reactor: Reactor, config: Config, board: int, observer: ForkServerObserver) -> None:
+    def __init__(
+        self, reactor: Reactor, config: WorkerConfig, board: int, observer: ForkServerObserver
+    ) -> None:
         self._reactor = reactor
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None

@@ -9,7 +9,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
 from taskd.pool.fork_server_process import ForkServerLink
 from taskd.worker.board import Board
-from taskd.worker.messages import Config, Exited
+from taskd.worker.messages import Exited, WorkerConfig
 
 __all__ = ["Generation", "GenerationObserver"]
 
@@ -42,7 +42,12 @@ class Generation:
     """
 
     def __init__(
-        self, reactor: Reactor, number: int, config: Config, max_workers: int, observer: GenerationObserver
+        self,
+        reactor: Reactor,
+        number: int,
+        config: WorkerConfig,
+        max_workers: int,
+        observer: GenerationObserver,
     ) -> None:
         self.number = number
         self.can_fork = False

@@ -30,7 +30,6 @@ from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
     POKE,
     Attempt,
-    Config,
     Done,
     Exited,
     Failed,
@@ -40,6 +39,7 @@ from taskd.worker.messages import (
     Reported,
     Returned,
     Stopped,
+    WorkerConfig,
     decode_from_worker,
     encode,
     encode_all,
@@ -92,7 +92,7 @@ class PoolConfig:
     """The pool that is wanted: at most `max_workers` processes at once which run the app's functions."""
 
     max_workers: int
-    config: Config
+    config: WorkerConfig
 
     def start(self, reactor: Reactor, observer: PoolObserver) -> Pool:
         """Begin. `Pool.loaded` fires once the app is imported."""

@@ -11,12 +11,9 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from taskd.worker.messages import WholeLines
+from taskd.worker.messages import RECEIVE_SIZE, WholeLines
 
 __all__ = ["WorkerSocket"]
-
-RECEIVE_SIZE = 65536
-"""Bytes read at once: many outcomes, or a good part of a long one."""
 
 
 class WorkerSocket(FileDescriptor):

@@ -35,7 +35,7 @@ class CallTests(LoggingCase):
         client = self.connect()
         client.call("f", {"a": 1})
         [run] = self.pool.workers[1].runs
-        self.assertEqual((run.function, bytes(run.args), run.attempt, run.flags), ("f", b'{"a":1}', 1, 0))
+        self.assertEqual((run.function, bytes(run.args), run.number, run.flags), ("f", b'{"a":1}', 1, 0))
         self.pool.finish(1, b'{"b":2}')
         self.assertEqual(client.heard(), [{"jsonrpc": "2.0", "id": 1, "result": {"b": 2}}])
         self.assertEqual((self.server.counts.done, self.server.status().functions[0].done), (1, 1))
@@ -239,7 +239,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(client.heard(), [])
         self.pool.ready()
         self.turn()
-        self.assertEqual(self.pool.workers[2].runs[0].attempt, 2)
+        self.assertEqual(self.pool.workers[2].runs[0].number, 2)
 
     def test_one_that_has_grown_too_large_is_replaced_after_its_task(self):
         self.make(max_memory=2000)
@@ -284,7 +284,7 @@ class BatchTests(LoggingCase):
         self.assertEqual((self.pool.told, self.server.counts.reclaimed), ([("call back", 2)], 1))
         self.pool.give_back(2, [2, 3])
         self.turn()
-        self.assertEqual([(run.task, run.attempt) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
+        self.assertEqual([(run.task, run.number) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
 
     def test_a_cancelled_task_of_a_batch_is_answered_when_it_comes_back(self):
         self.make()
