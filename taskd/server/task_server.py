@@ -249,7 +249,7 @@ class TaskServer:
             self._pool.send(number, [attempt_message(task) for task in tasks])
         self._balance()
         for number in self._scheduler.departures():
-            self._pool.end_worker(number)
+            self._pool.retire(number)
         self._check_drained()
         self._alarm.set(self._scheduler.wake_at)
 
@@ -307,7 +307,7 @@ class TaskServer:
                     self._pool.signal(worker, SIGKILL)
         _flush([task.caller for task in ended])
 
-    # --- what the pool tells (`taskd.pool.pool.PoolObserver`) ---
+    # --- what the pool reports (`taskd.pool.pool.PoolObserver`) ---
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """The app is imported: for the first time, anew after a crash, or for a reload."""
@@ -339,7 +339,7 @@ class TaskServer:
             reload.worker_ready()
         self._soon()
 
-    def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
+    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
         """Outcomes and progress: pass them on, and give the worker its next tasks."""
         now = self._clock.seconds()
         callers: dict[Caller, None] = {}
@@ -364,7 +364,7 @@ class TaskServer:
         else:
             self._alarm.set(self._scheduler.wake_at)
 
-    def worker_lost(self, number: int, lost: WorkerExit) -> None:
+    def worker_exited(self, number: int, lost: WorkerExit) -> None:
         """A worker has ended; what it had begun is lost, and what it had not waits again."""
         now = self._clock.seconds()
         worker = self._scheduler.workers[number]
@@ -514,12 +514,12 @@ class TaskServer:
             done: Deferred[None] = Deferred()
             done.callback(None)
             return done
-        return self._pool.stop()
+        return self._pool.close()
 
     def end_now(self) -> None:
         """Kill every worker at once; for use during `stop`."""
         if self._pool is not None:
-            self._pool.end_now()
+            self._pool.abort()
 
 
 def _flush(callers: list[Caller]) -> None:
