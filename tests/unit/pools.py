@@ -39,9 +39,9 @@ class FakePool:
         self.can_start = True
         self.last_number = 0
         self.workers = {}
-        self.told = []
+        self.orders = []
         """What was asked for, but for tasks: (what, worker, …)."""
-        self.stopped = None
+        self.closed = None
 
     # --- `Pool` ---
 
@@ -60,20 +60,20 @@ class FakePool:
     def begun(self, number):
         return self.workers[number].begun
 
-    def end_worker(self, number):
+    def retire(self, number):
         assert number in self.workers
-        self.told.append(("end", number))
+        self.orders.append(("retire", number))
 
     def interrupt(self, number, message):
         assert number in self.workers
-        self.told.append(("interrupt", number, message))
+        self.orders.append(("interrupt", number, message))
 
     def reclaim(self, number):
         assert number in self.workers
-        self.told.append(("call back", number))
+        self.orders.append(("reclaim", number))
 
     def signal(self, number, signal_number=9):
-        self.told.append(("signal", number, signal_number))
+        self.orders.append(("signal", number, signal_number))
 
     def memory_kib(self, number):
         worker = self.workers.get(number)
@@ -97,12 +97,12 @@ class FakePool:
             self.abandoned.append(self.next)
             self.next = None
 
-    def stop(self):
-        self.stopped = Deferred()
-        return self.stopped
+    def close(self):
+        self.closed = Deferred()
+        return self.closed
 
-    def end_now(self):
-        self.told.append(("end now",))
+    def abort(self):
+        self.orders.append(("abort",))
 
     # --- what its processes do ---
 
@@ -140,23 +140,23 @@ class FakePool:
 
     def _end(self, number, message):
         self.workers[number].runs.pop(0)
-        self.observer.worker_said(number, [message])
+        self.observer.worker_messages(number, [message])
 
     def report(self, number, done, total=None, message=None):
         run = self.begin(number)
-        self.observer.worker_said(number, [Reported(run.task, done, total, message)])
+        self.observer.worker_messages(number, [Reported(run.task, done, total, message)])
 
     def give_back(self, number, tasks):
         """A worker returns what it has not begun."""
         runs = self.workers[number].runs
         runs[:] = [run for run in runs if run.task not in tasks]
-        self.observer.worker_said(number, [Returned(tasks)])
+        self.observer.worker_messages(number, [Returned(tasks)])
 
     def lose(self, number, code=-9, **more):
         """A worker ends."""
         worker = self.workers.pop(number)
         lost = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
-        self.observer.worker_lost(number, lost)
+        self.observer.worker_exited(number, lost)
 
 
 class ServerCase(SynchronousTestCase):

@@ -108,7 +108,7 @@ class OwnMethodsTests(ServerCase):
         client.protocol.dataReceived(b'{"jsonrpc":"2.0","id":"a","method":"f"}\n')
         client.protocol.dataReceived(b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id": "a" }}\n')
         self.turn()
-        self.assertEqual(self.pool.told[0][:2], ("interrupt", 1))
+        self.assertEqual(self.pool.orders[0][:2], ("interrupt", 1))
 
 
 class OutcomeTests(ServerCase):
