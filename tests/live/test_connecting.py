@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from taskd.client.client_transport import MAX_TRIES, RETRY, PlainTransport, connector
 from taskd.client.link import Connection, explain
+from taskd.net.client_transport import MAX_TRIES, RETRY, PlainTransport, connector
 from taskd.net.endpoints import CONNECT_TIMEOUT, PlainAddress, plain_address
 
 WAIT = 10.0
