@@ -145,7 +145,7 @@ class TaskdService(Service):
         if config.gateway is not None:
             self._gateway = self._make_gateway(config.gateway)
             for description in config.websocket:
-                self._listen(description, _site(self._reactor, self._gateway))
+                self._listen(description, _site(self._reactor, self._gateway), ServerTransport)
 
     def _make_gateway(self, config: GatewayConfig) -> Gateway:
         if not config.task_servers:
