@@ -24,7 +24,7 @@ from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.net.endpoints import client_description, keep_alive, server_endpoint
 from taskd.net.reactor import Reactor, installed_reactor
-from taskd.net.server_transport import ServerConnection
+from taskd.net.server_transport import ServerTransport
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
@@ -141,11 +141,11 @@ class TaskdService(Service):
             self._server = TaskServer(self._reactor, config.server)
             self._tcp = TaskFactory(self._reactor, self._server, config.limits)
             for description in config.listen:
-                self._listen(description, self._tcp, ServerConnection)
+                self._listen(description, self._tcp, ServerTransport)
         if config.gateway is not None:
             self._gateway = self._make_gateway(config.gateway)
             for description in config.websocket:
-                self._listen(description, _site(self._reactor, self._gateway))
+                self._listen(description, _site(self._reactor, self._gateway), ServerTransport)
 
     def _make_gateway(self, config: GatewayConfig) -> Gateway:
         if not config.task_servers:

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
-from taskd.net.server_transport import HIGH_WATER, ServerConnection
+from taskd.net.buffered_socket import HIGH_WATER
+from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 IDLE_BYTES = 6 * 1024
@@ -66,7 +67,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.factory = TaskFactory(self.reactor, server, TcpLimits(**limits))
         self.socket = FakeSocket()
         self.protocol = self.factory.buildProtocol(None)
-        self.connection = ServerConnection(
+        self.connection = ServerTransport(
             self.socket, self.protocol, ("127.0.0.1", 1), None, 0, self.reactor
         )
         self.protocol.makeConnection(self.connection)
@@ -155,7 +156,7 @@ class TaskProtocolTests(SynchronousTestCase):
 
         def connect(sock):
             protocol = factory.buildProtocol(None)
-            protocol.makeConnection(ServerConnection(sock, protocol, ("127.0.0.1", 1), None, 0, reactor))
+            protocol.makeConnection(ServerTransport(sock, protocol, ("127.0.0.1", 1), None, 0, reactor))
             connections.append(protocol)
 
         connect(FakeSocket())
