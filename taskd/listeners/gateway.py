@@ -30,7 +30,7 @@ from taskd.protocol.methods import CANCEL, WAS_DONE, how_cancelled, id_to_cancel
 from taskd.protocol.session import Request, Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL
 
-__all__ = ["Gateway", "GatewayConfig", "is_allowed_origin", "link_kind"]
+__all__ = ["Gateway", "GatewayConfig", "LinkKind", "is_allowed_origin", "link_kind"]
 
 _log = Logger(namespace="taskd.gateway")
 
@@ -46,6 +46,11 @@ _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had e
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
+LinkKind = Literal["per-message", "pooled", "local"]
+"""How a gateway calls task servers: by a connection for each message, by connections
+that are kept, or the task server of its own process without any."""
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """Where a gateway sends its calls, and what it lets in.
@@ -54,7 +59,7 @@ class GatewayConfig:
     """
 
     task_servers: Sequence[str]
-    link: Literal["per-message", "pooled"] = "per-message"
+    link: LinkKind = "per-message"
     allow_origins: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
@@ -64,13 +69,15 @@ class GatewayConfig:
         return Gateway(reactor, self)
 
 
-def link_kind(text: str) -> Literal["per-message", "pooled"]:
-    """The kind of link that is named so. Raises `ValueError`."""
+def link_kind(text: str) -> LinkKind:
+    """Return the kind of link that `text` names. Raises `ValueError`."""
     if text == "per-message":
         return "per-message"
     if text == "pooled":
         return "pooled"
-    raise ValueError(f"a gateway's link is per-message or pooled, not {text!r}")
+    if text == "local":
+        return "local"
+    raise ValueError(f"a gateway's link is per-message, pooled or local, not {text!r}")
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
