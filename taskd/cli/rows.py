@@ -173,5 +173,5 @@ class FailedRows:
 
 
 def _without_error(names: list[str], cells: list[str]) -> list[str]:
-    """Return the cells without the reason of an earlier failure; there may be more cells than names, or fewer."""
+    """Return the cells without an earlier reason; there may be more or fewer than there are names."""
     return [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]
