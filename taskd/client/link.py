@@ -7,13 +7,12 @@ could not be made or was lost. Nothing else ever fails the Deferred of an outcom
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
@@ -21,8 +20,9 @@ from zope.interface import implementer
 
 from taskd.errors import Unreachable
 from taskd.model import Call, Outcome, Progress
-from taskd.net.endpoints import CertificateRefused, keep_alive
+from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.tls import CertificateRefused
 from taskd.protocol.requests import JSON_RPC, Dialect
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "OnProgress",
     "PendingCall",
     "explain",
-    "factory_for",
     "lost",
     "report",
 ]
@@ -186,13 +185,3 @@ class Connection(LinearLineReceiver):
     def why(self, reason: TwistedFailure) -> str:
         """Return the reason why the connection could not be made or was lost."""
         return self.fault or explain(reason)
-
-
-_Connection = TypeVar("_Connection", bound=Connection)
-
-
-def factory_for(connection: _Connection) -> Factory[_Connection]:
-    """Return a factory for this one connection, which does not log that it starts and stops."""
-    factory = Factory.forProtocol(lambda: connection)
-    factory.noisy = False
-    return factory

@@ -5,11 +5,11 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import CLOSED, MAX_REPLY, Connection, OnProgress, lost, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.errors import ParseError
 from taskd.model import Call, Outcome, Progress
+from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import parse_bare_reply, parse_reply

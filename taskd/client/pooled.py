@@ -6,13 +6,13 @@ from contextlib import suppress
 
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import CLOSED, MAX_REPLY, Connection, OnProgress, PendingCall, lost
 from taskd.client.pending import PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError
 from taskd.model import Call
+from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -72,10 +72,13 @@ class GatewayConfig:
 
 def link_kind(text: str) -> LinkKind:
     """Return the kind of link of this name. Raises `ValueError` if there is none."""
-    for kind in get_args(LinkKind):
-        if text == kind:
-            return text  # type: ignore[return-value]
-    raise ValueError(f"a gateway's link is {', '.join(get_args(LinkKind)[:-1])} or local, not {text!r}")
+    if text == "per-message":
+        return "per-message"
+    if text == "pooled":
+        return "pooled"
+    if text == "local":
+        return "local"
+    raise ValueError(f"a gateway's link is per-message, pooled or local, not {text!r}")
 
 
 class RemoteBackend:
@@ -202,8 +205,10 @@ class Gateway:
         return self._peers.drain()
 
     def abort(self) -> None:
-        """Answer every message that is still in flight; its task goes on."""
+        """Answer every message in flight, whose task goes on; during `close`, drop the websockets."""
         self._peers.give_up(_GIVEN_UP)
+        if self._peers.is_closing:
+            self._peers.abort()
 
     def close(self) -> Deferred[None]:
         """Close every websocket, behind what is being sent on it; fires when all are closed.

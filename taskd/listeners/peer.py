@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
+from taskd.net.buffered_socket import StreamTransport
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
@@ -118,7 +119,7 @@ class Peer(Generic[Work]):
         backend: Backend[Work],
         session: Session[Work],
         clock: IReactorTime,
-        transport: IConsumer,
+        transport: StreamTransport,
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
@@ -299,7 +300,7 @@ class Peers:
     def __init__(self) -> None:
         self._peers: set[Peer[Any]] = set()
         self._closed: Deferred[None] = Deferred()
-        self._is_closing = False
+        self.is_closing = False
         self.is_stopping = False
         """Whether no new connections are accepted."""
 
@@ -344,12 +345,12 @@ class Peers:
 
     def close(self) -> Deferred[None]:
         """Close every connection behind what it is owed; fires when all are closed."""
-        self._is_closing = True
+        self.is_closing = True
         for peer in list(self._peers):
             peer.close()
         self._check_closed()
         return self._closed
 
     def _check_closed(self) -> None:
-        if self._is_closing and not self._peers and not self._closed.called:
+        if self.is_closing and not self._peers and not self._closed.called:
             self._closed.callback(None)
