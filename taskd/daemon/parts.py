@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -12,7 +14,7 @@ from taskd.server.task_server import TaskServer
 if TYPE_CHECKING:
     from taskd.listeners.gateway import Gateway
 
-__all__ = ["GatewayPart", "Part", "ServerPart", "TcpPart"]
+__all__ = ["GatewayPart", "Part", "Parts", "ServerPart", "TcpPart"]
 
 
 class Part(Protocol):
@@ -33,6 +35,28 @@ class Part(Protocol):
 
     def close(self) -> Deferred[None]:
         """Release everything; fire when nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one daemon, by kind.
+
+    A gateway alone has no `connections` and no `server`, a task server alone no `gateway`.
+    """
+
+    gateway: Sequence[Part] = ()
+    connections: Sequence[Part] = ()
+    server: Sequence[Part] = ()
+
+    @property
+    def present(self) -> list[Part]:
+        """All of them."""
+        return [*self.gateway, *self.connections, *self.server]
+
+    @property
+    def with_tasks(self) -> list[Part]:
+        """Those that tasks are in flight in: connections only wait for these."""
+        return [*self.gateway, *self.server]
 
 
 # --- adapters: to be removed once the parts themselves have these four methods ---
