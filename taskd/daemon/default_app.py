@@ -26,4 +26,4 @@ def announcement(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"every mail will fail: {error}"
     else:
         yield f"mails go to {delivery} (set {URL_VARIABLE} to change that)"
-    yield "to serve your own functions: twistd -n taskd --app YOUR_MODULE"
+    yield "to serve functions of your own, start: twistd -n taskd --app YOUR_MODULE"

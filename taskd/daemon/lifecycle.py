@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
+from taskd.daemon.parts import Part, Parts
 from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.endpoints import client_description
@@ -31,26 +32,6 @@ _log = Logger(namespace="taskd")
 FLUSH_TIMEOUT = 5.0
 """Seconds that clients have, at the end, to take the replies that they are owed:
 enough for one that reads, and one that does not must not keep a server from ending."""
-
-
-class Part(Protocol):
-    """A part of a daemon, as far as stopping the daemon needs it.
-
-    Each method is called at most once, in this order, except for `abort`: it
-    may come at any time, before and during `close`, and more than once.
-    """
-
-    def stop_accepting(self) -> None:
-        """Refuse new work from now on; what was taken goes on."""
-
-    def drain(self) -> Deferred[None]:
-        """Fire when everything that was taken has ended."""
-
-    def abort(self) -> None:
-        """End at once what is left, so that `drain` or `close` fires soon."""
-
-    def close(self) -> Deferred[None]:
-        """Release everything; fire when nothing is left."""
 
 
 class UnstartedDaemon:
@@ -77,18 +58,27 @@ class UnstartedDaemon:
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
-        server = tcp = gateway = None
+        parts = Parts()
+        server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits)
             _serve(self._task_ports, tcp)
+            parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
             gateway = self._start_gateway(config.gateway, server)
             _serve(self._gateway_ports, _site(reactor, gateway))
-        ports = [*self._task_ports, *self._gateway_ports]
-        return RunningDaemon(reactor, ports, server, tcp, gateway, config.stop_timeout, loaded)
+            parts = replace(parts, gateway=[gateway])
+        return RunningDaemon(
+            reactor,
+            [*self._task_ports, *self._gateway_ports],
+            parts,
+            config.stop_timeout,
+            loaded,
+            server.reload if server is not None else _nothing_to_reload,
+        )
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
@@ -115,37 +105,28 @@ class UnstartedDaemon:
 
 
 class RunningDaemon:
-    """A daemon that was started.
+    """A daemon that was started, of the parts that it has.
 
-    Without a task server (`server` and `tcp` are None) it is a gateway alone,
-    and without a gateway it is a task server alone. `loaded` fires when the
-    app is imported, and fails with `StartError` if it cannot be.
+    `loaded` fires when the app is imported, and fails with `StartError` if it
+    cannot be. `reload` has the app imported anew.
     """
 
     def __init__(
         self,
-        reactor: Reactor,
+        clock: IReactorTime,
         ports: Sequence[BoundPort],
-        server: TaskServer | None,
-        tcp: TaskFactory | None,
-        gateway: Gateway | None,
+        parts: Parts,
         stop_timeout: float,
         loaded: Deferred[None],
+        reload: Callable[[], None],
     ) -> None:
         self.loaded = loaded
-        self._reactor = reactor
+        self.reload = reload
+        self._clock = clock
         self._ports = ports
-        self._server = server
+        self._parts = parts
         self._stop_timeout = stop_timeout
         self._is_aborted = False
-        self._gateways: list[Part] = [gateway] if gateway is not None else []
-        self._listeners: list[Part] = [tcp] if tcp is not None else []
-        self._servers: list[Part] = [server] if server is not None else []
-
-    def reload(self) -> None:
-        """Have the task server, if there is one, import its app anew."""
-        if self._server is not None:
-            self._server.reload()
 
     def close(self) -> Deferred[None]:
         """Stop in order; fire when nothing is left. To be called once.
@@ -155,59 +136,76 @@ class RunningDaemon:
         when their clients have what they are owed, or have had their time to
         take it; end every process.
         """
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._close_in_order())
 
     def abort(self) -> None:
         """End at once whatever `close` still waits for."""
         self._is_aborted = True
-        for part in self._parts:
-            part.abort()
+        _abort(self._parts.present)
 
-    @property
-    def _parts(self) -> list[Part]:
-        """The parts in the order in which they are closed: a gateway's calls may use connections."""
-        return [*self._gateways, *self._listeners, *self._servers]
-
-    async def _stop(self) -> None:
-        for part in self._parts:
+    async def _close_in_order(self) -> None:
+        parts = self._parts
+        for part in parts.present:
             part.stop_accepting()
         await _close_ports(self._ports)
-        await self._drain()
-        await self._close(self._gateways)
-        await self._close(self._listeners, FLUSH_TIMEOUT)
-        await self._close(self._servers)
+        await self._limited(
+            _drain(parts.with_tasks),
+            parts.with_tasks,
+            self._stop_timeout,
+            "tasks still run after {seconds} s: they are ended",
+        )
+        # A gateway's calls may use connections: it is closed before they are.
+        await self._hastened(_close(parts.gateway), parts.gateway)
+        await self._limited(
+            _drain_and_close(parts.connections),
+            parts.connections,
+            FLUSH_TIMEOUT,
+            "clients have left replies unread for {seconds} s: they are disconnected",
+        )
+        await self._hastened(_close(parts.server), parts.server)
 
-    async def _drain(self) -> None:
-        """Wait until no task is in flight, and abort what is left after the stop timeout."""
-        parts = [*self._gateways, *self._servers]
-        drained = DeferredList([part.drain() for part in parts])
+    async def _limited(
+        self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part], seconds: float, warning: str
+    ) -> None:
+        """Wait for a step; after so many seconds, log a warning and abort its parts."""
 
         def time_is_over() -> None:
-            _log.warn("tasks still run after {seconds} s: they are ended", seconds=self._stop_timeout)
+            _log.warn(warning, seconds=seconds)
             _abort(parts)
 
-        deadline = self._reactor.callLater(self._stop_timeout, time_is_over)
-        if self._is_aborted:
-            _abort(parts)
-        await drained
+        deadline = self._clock.callLater(seconds, time_is_over)
+        await self._hastened(step, parts)
         if deadline.active():
             deadline.cancel()
 
-    async def _close(self, parts: Sequence[Part], seconds: float | None = None) -> None:
-        """Close the parts, one after the other, and abort each that is not closed after so many seconds."""
-        for part in parts:
-            closed = part.close()
-            deadline = None if seconds is None else self._reactor.callLater(seconds, part.abort)
-            if self._is_aborted:
-                part.abort()
-            await closed
-            if deadline is not None and deadline.active():
-                deadline.cancel()
+    async def _hastened(self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part]) -> None:
+        """Wait for a step; after `abort`, its parts are aborted as soon as it has begun."""
+        ended = Deferred.fromCoroutine(step)
+        if self._is_aborted:
+            _abort(parts)
+        await ended
+
+
+async def _drain(parts: Sequence[Part]) -> None:
+    await DeferredList([part.drain() for part in parts])
+
+
+async def _close(parts: Sequence[Part]) -> None:
+    await DeferredList([part.close() for part in parts])
+
+
+async def _drain_and_close(parts: Sequence[Part]) -> None:
+    await _drain(parts)
+    await _close(parts)
 
 
 def _abort(parts: Sequence[Part]) -> None:
     for part in parts:
         part.abort()
+
+
+def _nothing_to_reload() -> None:
+    """Do nothing: a gateway has no app."""
 
 
 def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:
