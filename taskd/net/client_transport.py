@@ -265,6 +265,7 @@ _CLOSED = _closed_socket()
 """Takes the place of a socket that has been handed on."""
 
 
+@implementer(ITransport)
 class ClientTransport(BufferedSocket):
     """A connection to a TCP or unix address.
 

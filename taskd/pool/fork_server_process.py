@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 from twisted.internet import interfaces
@@ -118,7 +118,8 @@ class ForkServerProcess(ProcessProtocol):
         self._to_fork.append((number, place, channel, output))
 
     def _send_forks(self) -> None:
-        transport = self._control.transport
+        # A unix socket's: adopted above.
+        transport = cast(interfaces.IUNIXTransport, self._control.transport)
         while self._to_fork:
             wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
             for _, _, channel, output in wanted:
