@@ -5,6 +5,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest_twisted
 from msgspec import Raw
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data, File
 
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TaskProtocol, TcpLimits
@@ -321,3 +325,78 @@ async def test_replies_do_not_wait_for_acknowledgements_and_vanished_peers_are_n
     assert server_side.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert server_side.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     sock.close()
+
+
+# --- HTTP over it ---------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[int]:
+    """The port of a Twisted web server over this transport; it has `/little` and `/much`."""
+    from twisted.internet import reactor
+
+    root = Resource()
+    root.putChild(b"little", Data(b"little", "text/plain"))
+    (tmp_path / "much").write_bytes(b"x" * MUCH)
+    root.putChild(b"much", File(str(tmp_path / "much")))
+    endpoint = server_endpoint(reactor, "tcp:0:interface=127.0.0.1", ServerTransport)
+    port: Any = pytest_twisted.blockon(endpoint.listen(Site(root)))
+    yield port.getHost().port
+    pytest_twisted.blockon(port.stopListening())
+
+
+MUCH = 20_000_000
+"""Bytes that no socket's buffers take at once."""
+
+
+def get(connection: HTTPConnection, path: str, **headers: str) -> bytes:
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse().read()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_requests_share_a_connection(site: int) -> None:
+    connection = HTTPConnection("127.0.0.1", site, timeout=TIMEOUT)
+    for path, body in [("/little", b"little"), ("/much", b"x" * MUCH), ("/little", b"little")]:
+        assert await in_thread(get, connection, path) == body
+    connection.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_responses_are_whole_before_the_connection_closes(site: int) -> None:
+    for path, size in (("/little", 6), ("/much", MUCH)):
+        sock = connect(site)
+        sock.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+        response = await in_thread(read_to_the_end, sock)
+        assert len(response.partition(b"\r\n\r\n")[2]) == size
+        sock.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_requests_that_come_together_are_answered_in_order(site: int) -> None:
+    sock = connect(site)
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n"
+    sock.sendall(request % (b"/much", b"") + request % (b"/little", b"Connection: close\r\n"))
+    response = await in_thread(read_to_the_end, sock)
+    assert response.count(b"HTTP/1.1 200 OK") == 2
+    assert response.endswith(b"\r\n\r\nlittle")
+    sock.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_http_client_that_leaves_in_the_middle_harms_no_other(site: int) -> None:
+    for leave in (reset, socket.socket.close):
+        sock = connect(site)
+        sock.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await in_thread(sock.recv, 100)
+        leave(sock)
+    connection = HTTPConnection("127.0.0.1", site, timeout=TIMEOUT)
+    assert await in_thread(get, connection, "/little") == b"little"
+    connection.close()
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    received = bytearray()
+    while data := sock.recv(1 << 20):
+        received += data
+    return bytes(received)
