@@ -365,7 +365,6 @@ def test_the_kernel_looks_after_a_peer_that_can_vanish(reactor):
             connection = Noting()
             address = PlainAddress(socket.AF_INET, listening.getsockname(), is_remote)
             transport = ClientTransport(reactor, connected(listening), address, connection)
-            transport.begin()
             transport.setTcpNoDelay(True)
             with socket.socket(fileno=os.dup(transport.fileno())) as same:
                 assert same.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == is_remote
