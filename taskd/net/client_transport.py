@@ -133,7 +133,7 @@ class _ByAddress:
             sock.close()
             return _Refused(self._reactor, connection, _connect_error(error.args))
         if code in (0, EISCONN):
-            ClientTransport(self._reactor, sock, address, connection).begin()
+            connection.plainly_made(ClientTransport(self._reactor, sock, address, connection))
             return _MADE
         if code in _PENDING or code == EAGAIN:
             return _PendingSocket(self._reactor, sock, address, connection, code)
@@ -204,7 +204,8 @@ class _PendingSocket:
         if code in (0, EISCONN):
             self._stop_waiting()
             sock, self._socket = self._socket, _CLOSED
-            ClientTransport(self._reactor, sock, self._address, self._connection).begin()
+            transport = ClientTransport(self._reactor, sock, self._address, self._connection)
+            self._connection.plainly_made(transport)
         elif code == EAGAIN and self._tries_left:
             self._try_later()
         elif code in _PENDING:
@@ -265,6 +266,7 @@ _CLOSED = _closed_socket()
 """Takes the place of a socket that has been handed on."""
 
 
+@implementer(ITransport)
 class ClientTransport(BufferedSocket):
     """A connection to a TCP or unix address.
 
@@ -283,10 +285,6 @@ class ClientTransport(BufferedSocket):
         super().__init__(reactor, sock, connection.dataReceived)
         if address.is_remote:
             keep_alive(sock)
-
-    def begin(self) -> None:
-        """Tell the connection that it is made."""
-        self._connection.plainly_made(self)
 
     def getPeer(self) -> IAddress:
         """Return the address of the server."""

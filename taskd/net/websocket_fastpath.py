@@ -34,66 +34,7 @@ JOINED = 65536
 """Bytes of texts that are written in one piece: a longer piece is no cheaper, and has to be copied."""
 
 
-class TextServerProtocol(WebSocketServerProtocol):
-    """A websocket of texts. Override `texts_received` and `binary_received`."""
-
-    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
-    has_fast_path = True
-    """Whether short texts are read here: false if Autobahn's state is not what this module knows."""
-
-    def texts_received(self, texts: list[bytes]) -> None:
-        """Take the texts that one read has completed, in order; each is UTF-8 and within the limit."""
-        raise NotImplementedError
-
-    def binary_received(self) -> None:
-        """Take note of a binary message."""
-        raise NotImplementedError
-
-    # --- what comes in ---
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take the whole, short texts that `data` begins with, and leave the rest to Autobahn."""
-        if (
-            self.has_fast_path
-            and self.state == self.STATE_OPEN
-            and not self.data
-            and self.current_frame is None
-            and not self.inside_message
-            and self.autoPingTimeoutCall is None
-        ):
-            texts, end = read_texts(data, self.maxMessagePayloadSize)
-            if texts:
-                self.texts_received(texts)
-                if end == len(data):
-                    return
-                data = data[end:]
-        super().dataReceived(data)
-
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """Take a message that Autobahn has read."""
-        if isBinary:
-            self.binary_received()
-        else:
-            self.texts_received([payload])
-
-    # --- what goes out ---
-
-    @staticmethod
-    def frames(texts: list[bytes]) -> list[bytes]:
-        """Return the pieces to give to `write_frames`, one call for each, to send these texts."""
-        if len(texts) == 1:
-            return [text_frame(texts[0])]
-        if sum(map(len, texts)) > JOINED:
-            return [text_frame(text) for text in texts]
-        return [b"".join([text_frame(text) for text in texts])]
-
-    def write_frames(self, data: bytes) -> None:
-        """Send whole frames; drop them if the websocket is being closed."""
-        if self.state == self.STATE_OPEN:
-            self.transport.write(data)
-
-
-# --- whether Autobahn reads as this module knows ------------------------------
+# --- whether Autobahn's state is the one that is read here ---------------------
 
 _HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -153,6 +94,67 @@ def _known_states(kind: type[WebSocketServerProtocol]) -> list[bool]:
     return states
 
 
-if not reads_as_known(WebSocketServerProtocol):
-    TextServerProtocol.has_fast_path = False
+# --- the fast path -------------------------------------------------------------
+
+
+class TextServerProtocol(WebSocketServerProtocol):
+    """A websocket of texts. Override `texts_received` and `binary_received`."""
+
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
+    has_fast_path = reads_as_known(WebSocketServerProtocol)
+    """Whether short texts are read here; otherwise Autobahn reads them."""
+
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Take the texts that one read has completed, in order; each is UTF-8 and within the limit."""
+        raise NotImplementedError
+
+    def binary_received(self) -> None:
+        """Take note of a binary message."""
+        raise NotImplementedError
+
+    # --- what comes in ---
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the whole, short texts that `data` begins with, and leave the rest to Autobahn."""
+        if (
+            self.has_fast_path
+            and self.state == self.STATE_OPEN
+            and not self.data
+            and self.current_frame is None
+            and not self.inside_message
+            and self.autoPingTimeoutCall is None
+        ):
+            texts, end = read_texts(data, self.maxMessagePayloadSize)
+            if texts:
+                self.texts_received(texts)
+                if end == len(data):
+                    return
+                data = data[end:]
+        super().dataReceived(data)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
+        """Take a message that Autobahn has read."""
+        if isBinary:
+            self.binary_received()
+        else:
+            self.texts_received([payload])
+
+    # --- what goes out ---
+
+    @staticmethod
+    def frames(texts: list[bytes]) -> list[bytes]:
+        """Return the pieces to give to `write_frames`, one call for each, to send these texts."""
+        if len(texts) == 1:
+            return [text_frame(texts[0])]
+        if sum(map(len, texts)) > JOINED:
+            return [text_frame(text) for text in texts]
+        return [b"".join([text_frame(text) for text in texts])]
+
+    def write_frames(self, data: bytes) -> None:
+        """Send whole frames; drop them if the websocket is being closed."""
+        if self.state == self.STATE_OPEN:
+            self.transport.write(data)
+
+
+if not TextServerProtocol.has_fast_path:
     _log.warn("this release of Autobahn is unknown: it reads every websocket message itself, more slowly")
