@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -76,7 +76,7 @@ class FunctionCaller:
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _call(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not function.is_async:
             return function.callable(*args, **kwargs)
         if self._event_loop is None:
@@ -85,7 +85,7 @@ class FunctionCaller:
             self._event_loop = Runner()
         return self._event_loop.run(self._await(function, args, kwargs))
 
-    async def _await(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         from asyncio import current_task
 
         self._interrupter.run_as(current_task())
