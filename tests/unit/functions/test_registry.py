@@ -1,4 +1,4 @@
-"""What an app registers, and how it is described."""
+"""The registry of functions, and how they are described."""
 
 import functools
 import importlib
