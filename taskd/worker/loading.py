@@ -33,7 +33,7 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
             raise AppError(_explain(app, directory, error)) from error
     if not len(registry):
         named = ", ".join(apps)
-        raise AppError(f"--app {named}: no task is registered there; mark a function with @task")
+        raise AppError(f"--app {named}: no function is registered there; mark a function with @task")
     try:
         registry.compile()
     except TypeError as error:
