@@ -9,7 +9,7 @@ worker's end of its channel, and the one that becomes its stdout and stderr.
 Beside these there is the board: memory that the daemon and all workers of a
 fork server share, with one number for each worker, in which it writes the task
 that it begins. So the daemon knows what a worker had begun, whatever becomes
-of it, and need not be told.
+of the worker, without a message.
 """
 
 from __future__ import annotations
@@ -67,12 +67,11 @@ BOARD = 4
 """The descriptor at which the fork server finds the board."""
 
 POKE = 23
-"""SIGURG: has a worker look at its channel while a function runs. It is ignored where
-nobody handles it, and hardly a program uses it (Go interrupts its threads by it, for
-the same reasons)."""
+"""SIGURG: has a worker read its channel while a function runs. A process without a handler
+ignores it, and hardly a program uses it (Go interrupts its threads by it, for the same reasons)."""
 
 MAX_LINE = 2**31
-"""Bytes: both ends are ours, and what they pass on was limited where it came in."""
+"""Bytes: both ends are internal, and what they pass on was limited when it was received."""
 
 RECEIVE_SIZE = 65536
 """Bytes that either end asks for in one read: more than nearly every task's arguments or result."""
@@ -133,10 +132,10 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """The function could not be called, or raised, or returned what is no JSON.
+    """The function could not be called, or raised, or returned what is not JSON.
 
-    `traceback` is for the log; None where the caller's arguments were at fault.
-    `data` is `NULL` for none. `leaving`: the worker is not to be used any more.
+    `traceback` is for the log; None if the caller's arguments were at fault.
+    `data` is `NULL` for none. `leaving`: the worker must get no further task.
     """
 
     task: int
@@ -150,7 +149,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
-    """The function has ended after it was interrupted. `traceback` where its cleaning up raised."""
+    """The function has ended after it was interrupted. `traceback` is set if its cleaning up raised."""
 
     task: int
     seconds: float
@@ -165,7 +164,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
 
 
 class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
-    """How far the function is."""
+    """The progress of the running function."""
 
     task: int
     done: int | float
@@ -177,7 +176,7 @@ FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
-    """What the fork server and its workers need to know.
+    """The configuration of the fork server and its workers.
 
     `apps` are modules or file paths, `directory` is importable, `name` is
     shown in process titles, `max_result` is in bytes of JSON, `hard_memory` in
@@ -199,7 +198,7 @@ class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
-    """Send `signal` to worker `number`, if it still is: to its process alone, or to its whole group."""
+    """Send `signal` to worker `number`, if it still exists: to its process alone, or to its whole group."""
 
     number: int
     signal: int
@@ -222,7 +221,7 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):
-    """Worker `number` is process `pid`; None where fork failed, for `reason`."""
+    """Worker `number` is process `pid`; None if the fork failed, for `reason`."""
 
     number: int
     pid: int | None
@@ -233,8 +232,8 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     """Worker `number` has ended: `code` is its exit status, or minus the signal.
 
     `peak_kib` is the most memory it had resident, in KiB. `out_of_memory`
-    tells, for SIGKILL, whether the kernel sent it for lack of memory; None
-    where that cannot be known.
+    is, for SIGKILL, whether the kernel sent it for lack of memory; None if that
+    is unknown.
     """
 
     number: int
@@ -254,16 +253,16 @@ decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
 
 
 def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | WorkerConfig) -> bytes:
-    """One message as one line, LF included."""
+    """Encode one message as one line, LF included."""
     return _encoder.encode(message) + b"\n"
 
 
 encode_all = _encoder.encode_lines
-"""Several messages, each as one line."""
+"""Encode several messages, each as one line."""
 
 
 class WholeLines:
-    """Cuts a stream of bytes behind the last LF that has come: what is before it can be decoded at once."""
+    """A stream of bytes, cut behind the last LF received: what is before it can be decoded at once."""
 
     __slots__ = ("_rest",)
 
@@ -271,7 +270,7 @@ class WholeLines:
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:
-        """The whole lines that are there with `data`; b"" for none. Linear in what is received."""
+        """Return the lines that `data` completes; b"" for none. Takes time linear in what is received."""
         end = data.rfind(b"\n") + 1
         rest = self._rest
         if not end:
