@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import FunctionInfo
 from taskd.listeners.tcp import TaskFactory, TcpLimits
-from taskd.pool.pool import WorkerExit
+from taskd.pool.exits import WorkerExit
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stopped
