@@ -1,4 +1,4 @@
-"""Actions: what the scheduler decides when time has passed or a task is cancelled, for others to carry out."""
+"""Actions: what the scheduler decides, for others to carry out."""
 
 from __future__ import annotations
 

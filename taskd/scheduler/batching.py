@@ -7,6 +7,8 @@ them at once. If the first takes longer than expected, the others are reclaimed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from taskd.scheduler.actions import Action, ReclaimTasks
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.states import BUSY
@@ -55,19 +57,25 @@ def may_batch(task: Task) -> bool:
 
 
 class Batching:
-    """The workers that run batches, and are not late with them."""
+    """The workers that run batches, and are not late with them.
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    `wake` is called with the time when the next look at a worker is due.
+    """
+
+    def __init__(self, config: SchedulerConfig, wake: Callable[[float], None]) -> None:
         self.workers: dict[int, WorkerView] = {}
+        self.worker_limit = SHORT_WORKERS * config.processors
+        """Workers that may run batches at once."""
         self._open: WorkerView | None = None
         """The worker that was given a task last: it is filled up before another is."""
         self._max_tasks = config.max_tasks
-        self.max_workers = SHORT_WORKERS * config.processors
+        self._wake = wake
 
     def add(self, worker: WorkerView, now: float) -> None:
-        """Let a worker that was idle run a batch. The first look at it is due in `LATE_SECONDS`."""
+        """Let a worker that was idle run a batch."""
         self.workers[worker.number] = self._open = worker
         worker.progress_at = worker.checked_at = now
+        self._wake(now + LATE_SECONDS)
 
     def discard(self, worker: WorkerView) -> None:
         """Give a worker no more tasks besides those that it has; does nothing if it runs no batch."""
@@ -80,7 +88,7 @@ class Batching:
         worker = self._open
         if worker is not None and self._has_room(worker, now):
             return worker
-        if len(self.workers) < self.max_workers:
+        if len(self.workers) < self.worker_limit:
             return None
         self._open = next((each for each in self.workers.values() if self._has_room(each, now)), None)
         return self._open
@@ -95,22 +103,23 @@ class Batching:
             and (self._max_tasks is None or worker.done + tasks < self._max_tasks)
         )
 
-    def look_at(self, worker: WorkerView, now: float, begun: int) -> bool:
-        """Look at a worker that runs a batch, and return whether it is late; then it runs none any more.
+    def look_at(self, worker: WorkerView, now: float, begun: int) -> list[Action]:
+        """Look at a worker that has tasks: if it is late with a batch, reclaim those that it has not begun.
 
-        `begun` is the number of the task that the worker began last. If the
-        worker is not late, the next look is due `LATE_SECONDS` after its `checked_at`.
+        `begun` is the number of the task that the worker began last.
         """
-        if now < worker.checked_at + LATE_SECONDS:
-            return False
-        running = worker.tasks.get(begun)
-        if running is None or begun != worker.checked_task:
+        if worker.number not in self.workers:
+            return []
+        if now >= worker.checked_at + LATE_SECONDS:
+            running = worker.tasks.get(begun)
+            if running is not None and begun == worker.checked_task:
+                running.stats.surprised()
+                self.discard(worker)
+                return self.reclaim(worker)
             worker.checked_task = begun
             worker.checked_at = now
-            return False
-        running.stats.surprised()
-        self.discard(worker)
-        return True
+        self._wake(worker.checked_at + LATE_SECONDS)
+        return []
 
     def reclaim(self, worker: WorkerView) -> list[Action]:
         """Return the action that takes back what a worker has not begun, if anything and not asked yet."""

@@ -1,4 +1,4 @@
-"""The scheduler: which waiting task gets which worker, and when a task that a worker has must end.
+"""The scheduler: which waiting task gets which worker, and what becomes of it there.
 
 A task waits in the queue, never behind another one in a worker: it is bound to a
 worker when that worker is idle (late binding). The exception is tasks that are
@@ -9,24 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Literal
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler.actions import (
-    AbandonTask,
-    Action,
-    ExpireTask,
-    InterruptTask,
-    KillWorker,
-    TerminateWorker,
-)
-from taskd.scheduler.batching import LATE_SECONDS, MAX_TASKS_PER_WORKER, Batching, may_batch
+from taskd.scheduler.actions import Action, ExpireTask
+from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.deadlines import Deadlines
 from taskd.scheduler.queue import TaskQueue
-from taskd.scheduler.states import DONE, GIVEN, StopStep, check_task
+from taskd.scheduler.states import DONE, GIVEN, check_task
 from taskd.scheduler.stats import FunctionStats
-from taskd.scheduler.stops import Stop
+from taskd.scheduler.stopping import Stopping
 from taskd.scheduler.task import Task
 from taskd.scheduler.workers import OVERHEAD, Fleet, WorkerView
 
@@ -55,13 +47,14 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
+        self.wake_at = inf
         self.functions: dict[str, FunctionStats] = {}
         self.queue = TaskQueue()
         self.fleet = Fleet(config, self._wake)
-        self.batching = Batching(config)
+        self.batching = Batching(config, self._wake)
         self._workers = self.fleet.workers
+        self._stopping = Stopping(self.fleet, self.batching, self._wake)
         self._deadlines = Deadlines()
-        self.wake_at = inf
 
     # --- tasks come and go ---
 
@@ -92,7 +85,7 @@ class Scheduler:
         if task.state is not GIVEN:
             self.queue.remove(task)
             return []
-        return [] if task.stop is not None else self._stop(task, "cancelled", now)
+        return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
 
     def find(self, number: int) -> Task | None:
         """Return the task of this number, None if it has its outcome already or never was."""
@@ -123,12 +116,11 @@ class Scheduler:
             is_short = may_batch(task)
             worker = batching.with_room(now) if is_short and batching.workers else None
             if worker is None:
-                if not fleet.idle or (is_short and len(batching.workers) >= batching.max_workers):
+                if not fleet.idle or (is_short and len(batching.workers) >= batching.worker_limit):
                     break
                 worker = fleet.take_idle(now)
                 if is_short:
                     batching.add(worker, now)
-                    self._wake(now + LATE_SECONDS)
             queue.take(task)
             worker.give(task, now)
             if task.limit is not None:
@@ -266,54 +258,11 @@ class Scheduler:
         self.wake_at = self._deadlines.next_at
         for worker in self._workers.values():
             if worker.tasks:
-                actions += self._look_at(worker, now, begun(worker.number))
+                latest = begun(worker.number)
+                actions += self.batching.look_at(worker, now, latest)
+                actions += self._stopping.look_at(worker, now, latest)
         self.fleet.retire_idle(now)
         return actions
-
-    def _look_at(self, worker: WorkerView, now: float, begun: int) -> list[Action]:
-        """Return what has become due with a worker that has tasks."""
-        actions: list[Action] = []
-        for task in worker.tasks.values():
-            if task.stop is not None:
-                actions += self._go_on_stopping(worker, task, task.stop, now, begun)
-        if worker.number in self.batching.workers:
-            if self.batching.look_at(worker, now, begun):
-                actions += self.batching.reclaim(worker)
-            else:
-                self._wake(worker.checked_at + LATE_SECONDS)
-        first = worker.first
-        if first is not None and first.limit is not None and first.stop is None:
-            if first.number != begun:
-                first.started = now  # it has not begun, and so its time has not
-            due = first.started + first.limit
-            if due <= now:
-                actions += self._stop(first, "timeout", now)
-            else:
-                self._wake(due)
-        return actions
-
-    def _stop(self, task: Task, reason: Literal["timeout", "cancelled"], now: float) -> list[Action]:
-        """Begin to stop a task that a worker has; those behind it are reclaimed."""
-        task.stop = Stop(reason, now, now + task.stats.grace)
-        self._wake(task.stop.next_at)
-        worker = self.fleet.view(task.worker)
-        return [InterruptTask(worker.number, task), *self.batching.reclaim(worker)]
-
-    def _go_on_stopping(
-        self, worker: WorkerView, task: Task, stop: Stop, now: float, begun: int
-    ) -> list[Action]:
-        """Take the next step of a stop if it is due, and return what to do."""
-        step = stop.advance(now, is_running=task.number == begun)
-        self._wake(stop.next_at)
-        if step is None:
-            return []
-        if step is StopStep.KILLED:
-            return [KillWorker(worker.number)]
-        task.state = check_task(task.state, DONE)
-        if step is StopStep.ABANDONED:
-            return [AbandonTask(task)]
-        self.fleet.retire(worker.number, now)
-        return [TerminateWorker(worker.number, task)]
 
 
 def _retry_after(functions: Iterable[FunctionStats], waiting: int, workers: int) -> float:

@@ -22,7 +22,7 @@ class Subscriber(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the subscriber leaves too much unread: the tasks that it submitted are throttled meanwhile."""
+        """Whether the subscriber leaves too much unread: the tasks that it submitted wait meanwhile."""
 
     def task_progressed(self, key: Any, progress: Progress) -> None:
         """Take a task's progress. `flush` follows."""
