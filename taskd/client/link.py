@@ -22,8 +22,9 @@ from zope.interface import implementer
 
 from taskd.errors import Unreachable
 from taskd.model import Call, Outcome, Progress
-from taskd.net.endpoints import CertificateRefused, keep_alive
+from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.tls import CertificateRefused
 
 __all__ = ["MAX_REPLY", "Connection", "Link", "OnProgress", "explain", "factory_for", "lost", "report"]
 

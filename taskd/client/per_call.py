@@ -6,10 +6,10 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost, report
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Dialect, Outcome, Progress, Result
+from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.requests import call_line, parse_bare_reply, parse_reply

@@ -7,12 +7,12 @@ from contextlib import suppress
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.client_transport import Connecting, connector
 from taskd.client.link import MAX_REPLY, Connection, OnProgress, lost
 from taskd.client.pending import PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.errors import ParseError
 from taskd.model import Call, Outcome
+from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE

@@ -6,10 +6,9 @@ The original searches its whole buffer anew for each piece of a long line
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.protocols.basic import LineReceiver
 
+from taskd.net.buffered_socket import StreamTransport
 from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
 
 __all__ = ["LinearLineReceiver"]
@@ -26,7 +25,7 @@ class LinearLineReceiver(LineReceiver):
 
     delimiter = b"\n"
     MAX_LENGTH = MAX_MESSAGE
-    transport: Any  # of TCP, unix or TLS: no interface of Twisted has all that they share
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     _splitter: LineSplitter | None = None
 
     def connectionMade(self) -> None:

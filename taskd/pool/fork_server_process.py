@@ -21,18 +21,18 @@ from taskd.worker.messages import (
     BOARD,
     CONTROL,
     MAX_LINE,
-    Config,
     Exited,
     Fork,
     Forked,
     Loaded,
     LoadFailed,
     Signal,
+    WorkerConfig,
     decode_from_fork_server,
     encode,
 )
 
-__all__ = ["ForkServerLink", "ForkServerObserver"]
+__all__ = ["ForkServerObserver", "ForkServerProcess"]
 
 _log = Logger(namespace="taskd.fork_server")
 
@@ -56,14 +56,14 @@ class ForkServerObserver(Protocol):
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
         """Worker `number` has begun; or, where `pid` is None, could not."""
 
-    def worker_exited(self, exited: Exited) -> None:
+    def worker_reaped(self, exited: Exited) -> None:
         """A worker has ended, and been waited for."""
 
     def fork_server_ended(self, how: str) -> None:
         """The process is gone, and with it, soon, every worker that it forked."""
 
 
-class ForkServerLink(ProcessProtocol):
+class ForkServerProcess(ProcessProtocol):
     """One fork server process, from its start to its end.
 
     Starting it makes the process and sends it its configuration; `board` is a
@@ -72,7 +72,9 @@ class ForkServerLink(ProcessProtocol):
     go to the log.
     """
 
-    def __init__(self, reactor: Reactor, config: Config, board: int, observer: ForkServerObserver) -> None:
+    def __init__(
+        self, reactor: Reactor, config: WorkerConfig, board: int, observer: ForkServerObserver
+    ) -> None:
         self._reactor = reactor
         self._observer = observer
         self._process: interfaces.IProcessTransport | None = None
@@ -164,7 +166,7 @@ class ForkServerLink(ProcessProtocol):
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
                 case Exited():
-                    self._observer.worker_exited(message)
+                    self._observer.worker_reaped(message)
 
     def outReceived(self, data: bytes) -> None:
         """What the app prints while it is imported."""
@@ -188,7 +190,7 @@ class _Control(LinearLineReceiver):
 
     MAX_LENGTH = MAX_LINE
 
-    def __init__(self, link: ForkServerLink) -> None:
+    def __init__(self, link: ForkServerProcess) -> None:
         self._link = link
         self.closed: Deferred[None] = Deferred()
 

@@ -1,4 +1,4 @@
-"""The methods in the namespace ``taskd.``: what each takes, what it answers, and how a call reaches its handler."""
+"""The methods in the namespace ``taskd.``: what each takes and answers, and how calls reach the handlers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _bound(call: Call) -> tuple[list[Any], dict[str, Any]]:
 
 
 def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
-    """Have a method of the table answer a call. Raises `MethodNotFound`, `InvalidParams`, or as the handler."""
+    """Have its handler answer a call. Raises `MethodNotFound`, `InvalidParams`, or as the handler does."""
     args, named = _bound(call)
     handler: Callable[..., Answer] = getattr(methods, call.function.removeprefix(RESERVED))
     return handler(asker, *args, **named)
@@ -111,7 +111,7 @@ class CancelTarget:
         request_id = None if bytes(id) == bytes(NOT_GIVEN) else bytes(id)
         if (request_id is None) == (task is None):
             raise InvalidParams(
-                f"{CANCEL} takes either the id of a request of this connection, or a task", argument="id"
+                f"{CANCEL}: takes either the id of a request of this connection, or a task", argument="id"
             )
         if request_id is not None and request_id[0] not in _ID_STARTS:
             raise InvalidParams(

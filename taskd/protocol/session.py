@@ -268,6 +268,15 @@ class Session(Generic[Work]):
             self._outbox = []
         return taken
 
+    def clear(self) -> None:
+        """Forget everything: the connection is gone, and no reply is owed any more."""
+        for request in self.in_flight:
+            request.batch = None
+        self.in_flight.clear()
+        self._backlog = self._in_order = self._late_progress = None
+        self._outbox = []
+        self._refuses_rest = self.closing = True
+
     # --- state ---
 
     @property

@@ -40,9 +40,9 @@ from taskd.server.failures import cancelled_waiting, deadline_over
 from taskd.server.memory_limit import MemoryLimit
 from taskd.server.reload import Reloader
 from taskd.worker.messages import (
+    IS_SHORT,
     NULL,
-    PROGRESS,
-    SHORT,
+    WANTS_PROGRESS,
     Attempt,
     Done,
     Failed,
@@ -147,7 +147,7 @@ class Dispatcher:
             self.pool.send(number, [_attempt(task) for task in tasks])
         self._balance()
         for number in scheduler.fleet.departures():
-            self.pool.end_worker(number)
+            self.pool.retire(number)
         if self._phase is not _Phase.OPEN:
             self._check_drained()
         self._alarm.set(scheduler.wake_at)
@@ -234,7 +234,7 @@ class Dispatcher:
             self.reloader.worker_is_ready()
         self.turn_soon()
 
-    def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
+    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
         """Pass on outcomes and progress, and give the worker its next tasks."""
         now = self._clock.seconds()
         subscribers: dict[Subscriber, None] = {}
@@ -284,7 +284,7 @@ class Dispatcher:
             _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
         return task
 
-    def worker_lost(self, number: int, lost: WorkerExit) -> None:
+    def worker_exited(self, number: int, lost: WorkerExit) -> None:
         """Complete the task that a worker had begun when it ended; what it had not begun waits again."""
         now = self._clock.seconds()
         worker = self.scheduler.fleet.workers[number]
@@ -330,7 +330,7 @@ class Dispatcher:
         """Refuse every task that waits, and kill every worker that has one; during `close`, kill them all."""
         self._phase = _Phase.ABORTED
         if self._is_closing:
-            self.pool.end_now()
+            self.pool.abort()
         for number, worker in self.scheduler.fleet.workers.items():
             if worker.tasks:
                 self.pool.signal(number, SIGKILL)
@@ -339,7 +339,7 @@ class Dispatcher:
     def close(self) -> Deferred[None]:
         """End every process, workers in order; fires when none is left."""
         self._is_closing = True
-        return self.pool.stop()
+        return self.pool.close()
 
     def _check_drained(self) -> None:
         # A submitter that reads nothing must not hold up the end; and after an abort
@@ -355,7 +355,7 @@ class Dispatcher:
 def _attempt(task: Task) -> Attempt:
     """Return the message that has a worker run a task."""
     call = task.call
-    flags = SHORT if task.stats.is_short else 0
+    flags = IS_SHORT if task.stats.is_short else 0
     if call.options is not NO_OPTIONS and call.options.progress:
-        flags |= PROGRESS
+        flags |= WANTS_PROGRESS
     return Attempt(task.number, task.attempts, call.function, call.args or NULL, flags)

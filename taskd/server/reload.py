@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
 
-__all__ = ["CodePool", "ReloadState", "Reloader"]
+__all__ = ["RELOAD_STEPS", "CodePool", "ReloadState", "Reloader", "next_state"]
 
 _log = Logger(namespace="taskd.reload")
 
@@ -39,6 +39,14 @@ RELOAD_STEPS = {
     ReloadState.FAILED: {ReloadState.LOADING},
 }
 """Every step that reloads can take."""
+
+
+def next_state(old: ReloadState, new: ReloadState) -> ReloadState:
+    """Return `new`. Raises `StateError` if a reload cannot go there from `old`."""
+    if new not in RELOAD_STEPS[old]:
+        raise StateError(f"a reload cannot go from {old.value} to {new.value}")
+    return new
+
 
 _IN_PROGRESS = (ReloadState.LOADING, ReloadState.WARMING)
 
@@ -129,6 +137,4 @@ class Reloader:
         self._pool.abandon_next()
 
     def _step(self, state: ReloadState) -> None:
-        if state not in RELOAD_STEPS[self._state]:
-            raise StateError(f"a reload cannot go from {self._state.value} to {state.value}")
-        self._state = state
+        self._state = next_state(self._state, state)

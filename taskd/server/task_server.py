@@ -90,6 +90,10 @@ class TaskServer:
         """Cancel a task that is in flight; its subscribers get the outcome, possibly before this returns."""
         self._dispatcher.cancel(task)
 
+    def detach(self, task: Task) -> None:
+        """Let a task go on without a reply to whoever submitted it."""
+        task.detach()
+
     def status(self) -> ServerStatus:
         """Return what the server and each of its workers is doing."""
         now = self._clock.seconds()

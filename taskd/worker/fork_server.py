@@ -1,7 +1,7 @@
 """The fork server: imports the app once, and forks a worker whenever it is asked.
 
 ``python -P -m taskd.worker.fork_server``, started by the daemon with a unix
-socket as descriptor 3 and the board as 4. It reads a `Config`, imports the app, answers `Loaded`
+socket as descriptor 3 and the board as 4. It reads a `WorkerConfig`, imports the app, answers `Loaded`
 or `LoadFailed`, and then serves `Fork` and `Signal` until the socket closes;
 then it kills every worker that is left, with all the processes of its group.
 
@@ -34,12 +34,12 @@ from taskd.functions.registry import Registry, registry
 from taskd.protocol.framing import LineSplitter
 from taskd.worker.board import Board
 from taskd.worker.loading import AppError, check_hard_memory, load_apps
-from taskd.worker.loop import RECEIVE_SIZE, Worker, rehearse
+from taskd.worker.loop import Worker, rehearse
 from taskd.worker.messages import (
     BOARD,
     CONTROL,
     MAX_LINE,
-    Config,
+    RECEIVE_SIZE,
     Exited,
     Fork,
     Forked,
@@ -47,6 +47,7 @@ from taskd.worker.messages import (
     Loaded,
     LoadFailed,
     Signal,
+    WorkerConfig,
     decode_config,
     decode_to_fork_server,
     encode,
@@ -98,7 +99,7 @@ class ForkServer:
         self._killed: set[int] = set()
         self._oom = OomWatch()
 
-    def load(self) -> Config | None:
+    def load(self) -> WorkerConfig | None:
         """Read the configuration and import the app; None where there is nothing to serve."""
         lines: list[bytes] = []
         while not lines:
@@ -117,7 +118,7 @@ class ForkServer:
             import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 
-    def serve(self, config: Config) -> None:
+    def serve(self, config: WorkerConfig) -> None:
         """Fork and kill as told, until the daemon closes the socket."""
         self._hard_memory = config.hard_memory
         rehearse(config)

@@ -83,7 +83,7 @@ class Interrupter:
     def interrupt(self, message: Interrupt) -> bool:
         """Have the function interrupted, if it is this one that runs; whether it is."""
         running = self._running
-        if running is None or running.task != message.task or running.attempt != message.attempt:
+        if running is None or running.task != message.task or running.number != message.attempt:
             return False
         if self._stop is None:
             self._stop = message

@@ -15,7 +15,7 @@ from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Stopped
+from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT, encodable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FunctionCaller:
     """
 
     def __init__(
-        self, registry: Registry, config: Config, interrupter: Interrupter, wrote: Callable[[], bool]
+        self, registry: Registry, config: WorkerConfig, interrupter: Interrupter, wrote: Callable[[], bool]
     ) -> None:
         self._registry = registry
         self._config = config

@@ -23,27 +23,25 @@ from taskd.worker.board import Board
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import FunctionCaller
 from taskd.worker.messages import (
+    IS_SHORT,
     POKE,
-    PROGRESS,
-    SHORT,
+    RECEIVE_SIZE,
+    WANTS_PROGRESS,
     Attempt,
-    Config,
     Interrupt,
     Ready,
     Reclaim,
     Reported,
     Returned,
     WholeLines,
+    WorkerConfig,
     decode_to_worker,
     encode,
 )
 from taskd.worker.process_title import setproctitle
 from taskd.worker.progress import ProgressReporter
 
-__all__ = ["RECEIVE_SIZE", "Worker", "rehearse"]
-
-RECEIVE_SIZE = 65536
-"""Bytes asked for at once: more than nearly every task's arguments."""
+__all__ = ["Worker", "rehearse"]
 
 HOLD_SECONDS = 0.001
 """Seconds that an outcome may wait for those of the next tasks, where more than one was given."""
@@ -69,7 +67,7 @@ class Worker:
     _board: Board
     _place: int
 
-    def __init__(self, registry: Registry, config: Config) -> None:
+    def __init__(self, registry: Registry, config: WorkerConfig) -> None:
         self._registry = registry
         self._config = config
         self._sending = allocate_lock()
@@ -127,15 +125,15 @@ class Worker:
             self._obey(data)
 
     def _serve(self, run: Attempt) -> None:
-        is_short = run.flags & SHORT
+        is_short = run.flags & IS_SHORT
         if not is_short:
             self._show(f"{run.function} #{run.task}")
-        if run.flags & PROGRESS:
+        if run.flags & WANTS_PROGRESS:
             self._progress.begin(run.task)
         self._board.begin(self._place, run.task)
         started = time.perf_counter()
         outcome = self._caller.call(run, started)
-        if run.flags & PROGRESS:
+        if run.flags & WANTS_PROGRESS:
             self._progress.end()
         line = encode(outcome)
         if not self._unsent:
@@ -164,7 +162,7 @@ class Worker:
     def _look(self) -> None:
         """Read what has come while a function runs. Called by the interrupter."""
         running = self._interrupter.running
-        if running is not None and running.flags & SHORT:
+        if running is not None and running.flags & IS_SHORT:
             self._show(f"{running.function} #{running.task}")  # so short it is not
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
@@ -174,7 +172,7 @@ class Worker:
         if self._interrupter.interrupt(message):
             return
         for run in self._queue:
-            if run.task == message.task and run.attempt == message.attempt:
+            if run.task == message.task and run.number == message.attempt:
                 self._queue.remove(run)
                 self._give_back([run])
                 return
@@ -230,7 +228,7 @@ class Worker:
         setproctitle(f"{self._config.name}: {doing}")
 
 
-def rehearse(config: Config) -> None:
+def rehearse(config: WorkerConfig) -> None:
     """Have a worker, here in the fork server, run a function that does nothing.
 
     What Python notes at the first runs of a piece of code (specialised
@@ -246,7 +244,7 @@ def rehearse(config: Config) -> None:
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
         for task in range(REHEARSALS):
-            flags = SHORT if task % 2 else 0
+            flags = IS_SHORT if task % 2 else 0
             ours.sendall(encode(Attempt(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)

@@ -2,7 +2,7 @@
 
 Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
 that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
-comes back; `Config` and `ToForkServer` go to the fork server, `FromForkServer`
+comes back; `WorkerConfig` and `ToForkServer` go to the fork server, `FromForkServer`
 comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
 worker's end of its channel, and the one that becomes its stdout and stderr.
 
@@ -24,13 +24,13 @@ from taskd.functions.registry import FunctionInfo
 __all__ = [
     "BOARD",
     "CONTROL",
+    "IS_SHORT",
     "MAX_LINE",
     "NULL",
     "POKE",
-    "PROGRESS",
-    "SHORT",
+    "RECEIVE_SIZE",
+    "WANTS_PROGRESS",
     "Attempt",
-    "Config",
     "Done",
     "Exited",
     "Failed",
@@ -50,6 +50,7 @@ __all__ = [
     "ToForkServer",
     "ToWorker",
     "WholeLines",
+    "WorkerConfig",
     "decode_config",
     "decode_from_fork_server",
     "decode_from_worker",
@@ -73,33 +74,37 @@ the same reasons)."""
 MAX_LINE = 2**31
 """Bytes: both ends are ours, and what they pass on was limited where it came in."""
 
+RECEIVE_SIZE = 65536
+"""Bytes that either end asks for in one read: more than nearly every task's arguments or result."""
+
 NULL = Raw(b"null")
 
+WANTS_PROGRESS = 1
+"""A flag of `Attempt`: the caller wants the task's progress."""
 
-PROGRESS = 1
-"""A flag of `Attempt`: somebody wants to hear how far it is."""
-
-SHORT = 2
+IS_SHORT = 2
 """A flag of `Attempt`: the function is known to be short; its process title is not worth setting."""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=False):
-    """Attempt a function. `attempt` counts how often the task has been given to a worker.
+    """Run a function for a task. `number` counts how often the task has been given to a worker, from 1.
 
-    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
+    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` is a sum of `WANTS_PROGRESS` and
+    `IS_SHORT`.
     """
 
     task: int
-    attempt: int
+    number: int
     function: str
     args: Raw
     flags: int
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
-    """Interrupt the function of this task, in this attempt; or return the task where it has not begun.
+    """Interrupt the function of this attempt of a task, or return the task if it has not begun.
 
-    `cancelled`: whether because it was cancelled, or else because its time is over.
+    `attempt` is the `number` of an `Attempt`; of another attempt the worker takes no notice.
+    `cancelled` is True if a caller cancelled the task, False if its time limit is over.
     """
 
     task: int
@@ -171,7 +176,7 @@ class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
 FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
 
 
-class Config(msgspec.Struct, frozen=True):
+class WorkerConfig(msgspec.Struct, frozen=True):
     """What the fork server and its workers need to know.
 
     `apps` are modules or file paths, `directory` is importable, `name` is
@@ -243,12 +248,12 @@ FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
 _encoder = msgspec.json.Encoder()
 decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines
 decode_from_worker = msgspec.json.Decoder(FromWorker).decode_lines
-decode_config = msgspec.json.Decoder(Config).decode
+decode_config = msgspec.json.Decoder(WorkerConfig).decode
 decode_to_fork_server = msgspec.json.Decoder(ToForkServer).decode
 decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
 
 
-def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | Config) -> bytes:
+def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | WorkerConfig) -> bytes:
     """One message as one line, LF included."""
     return _encoder.encode(message) + b"\n"
 

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from taskd.client.client_transport import MAX_TRIES, RETRY, PlainTransport, connector
 from taskd.client.link import Connection, explain
+from taskd.net.client_transport import MAX_TRIES, RETRY, ClientTransport, connector
 from taskd.net.endpoints import CONNECT_TIMEOUT, PlainAddress, plain_address
 
 WAIT = 10.0
@@ -120,6 +120,14 @@ def listening(request, tmp_path):
         yield listening, server
 
 
+def connected(listening):
+    """A socket that is connected to a listening one, and does not block."""
+    sock = socket.socket()
+    sock.connect(listening.getsockname())
+    sock.setblocking(False)
+    return sock
+
+
 def accept(listening):
     peer, _ = listening.accept()
     peer.settimeout(WAIT)
@@ -163,7 +171,7 @@ def test_losing_the_connection_closes_it_at_once_and_is_told_once(reactor, conne
     for again in (transport.loseConnection, transport.abortConnection, connecting.cancel):
         again()
     transport.write(b"nobody hears it")
-    assert (transport.fileno(), transport.doRead(), transport.doWrite()) == (-1, None, None)
+    assert (transport.fileno(), transport.doWrite()) == (-1, None)
     assert len(connection.happened) == 2
 
 
@@ -353,8 +361,8 @@ def test_the_kernel_looks_after_a_peer_that_can_vanish(reactor):
         for is_remote in (False, True):
             connection = Noting()
             address = PlainAddress(socket.AF_INET, listening.getsockname(), is_remote)
-            transport = PlainTransport(reactor, address, connection)
-            transport.connect()
+            transport = ClientTransport(reactor, connected(listening), address, connection)
+            transport.begin()
             transport.setTcpNoDelay(True)
             with socket.socket(fileno=os.dup(transport.fileno())) as same:
                 assert same.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == is_remote

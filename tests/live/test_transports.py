@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
-from taskd.net.server_transport import ServerConnection
+from taskd.net.server_transport import ServerTransport
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
 
@@ -159,7 +159,7 @@ class Listening:
         self.server = Server()
         self.factory = TaskFactory(reactor, self.server, TcpLimits(**limits))
         ports: list[Any] = []
-        endpoint = server_endpoint(reactor, description, ServerConnection)
+        endpoint = server_endpoint(reactor, description, ServerTransport)
         endpoint.listen(self.factory).addCallback(ports.append)
         (self.port,) = ports
         keep_alive(self.port.socket)

@@ -8,7 +8,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.options import WORKERS_PER_CPU, DaemonOptions, memory_size, worker_bounds
-from taskd.daemon.service import ServiceConfig
+from taskd.daemon.config import ServiceConfig
 
 
 def parsed(*arguments):

@@ -11,10 +11,10 @@ from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import FunctionCaller
-from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Interrupt, Stopped
+from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT
 
-CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
 
 class FunctionCallerTests(SynchronousTestCase):

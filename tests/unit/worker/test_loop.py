@@ -16,12 +16,11 @@ from taskd.worker import loop as worker_module
 from taskd.worker.board import KEPT_BYTES, Board
 from taskd.worker.loop import Worker, rehearse
 from taskd.worker.messages import (
+    IS_SHORT,
     NULL,
     POKE,
-    PROGRESS,
-    SHORT,
+    WANTS_PROGRESS,
     Attempt,
-    Config,
     Done,
     Failed,
     Interrupt,
@@ -30,6 +29,7 @@ from taskd.worker.messages import (
     Reported,
     Returned,
     Stopped,
+    WorkerConfig,
     decode_from_worker,
     encode,
 )
@@ -37,7 +37,7 @@ from taskd.worker.progress import MAX_TEXT
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
-CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
 TASK = 7
 
@@ -263,7 +263,7 @@ class WorkerTests(WorkerCase):
             return 1
 
         self.add(function)
-        said = self.run_worker(self.run_of(1, flags=PROGRESS), self.run_of(2))
+        said = self.run_worker(self.run_of(1, flags=WANTS_PROGRESS), self.run_of(2))
         self.assertEqual(said[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
         self.assertEqual([(type(message), message.task) for message in said[3:]], [(Done, 1), (Done, 2)])
 
@@ -315,7 +315,7 @@ class WorkerTests(WorkerCase):
 class BatchTests(WorkerCase):
     """Several tasks that a worker has at once."""
 
-    def batch(self, count, flags=SHORT):
+    def batch(self, count, flags=IS_SHORT):
         return [self.run_of(number, args=b"[%d]" % number, flags=flags) for number in range(1, count + 1)]
 
     def test_the_board_says_which_task_was_begun_last(self):
@@ -457,7 +457,7 @@ class InterruptTests(WorkerCase):
             raise AssertionError("it goes on")
 
         self.add(function)
-        _ready, reported, stopped = self.served(self.run_of(flags=PROGRESS))
+        _ready, reported, stopped = self.served(self.run_of(flags=WANTS_PROGRESS))
         self.assertEqual((reported, type(stopped)), (Reported(TASK, 1, 2, None), Stopped))
 
     def test_an_async_function_is_cancelled(self):
