@@ -233,12 +233,12 @@ class Scheduler:
     def missing(self) -> int:
         """How many workers to start: up to the minimum, and up to the maximum while tasks wait."""
         if not self.queue.count:
-            return self.fleet.missing(0)
+            return self.fleet.to_start(0)
         wanted = self.queue.count
         first = self.queue.first()
         if first is not None and may_batch(first):
             wanted = -(-wanted // MAX_TASKS_PER_WORKER)
-        return self.fleet.missing(wanted)
+        return self.fleet.to_start(wanted)
 
     @property
     def is_due(self) -> bool:

@@ -87,7 +87,7 @@ class WorkerView:
             return self.tasks.pop(task_number)
         except KeyError:
             raise StateError(
-                f"worker {self.number} spoke of task {task_number}, which it does not have"
+                f"worker {self.number} named task {task_number}, which it does not have"
             ) from None
 
     def split(self, begun: int) -> tuple[list[Task], list[Task]]:
@@ -219,16 +219,11 @@ class Fleet:
         """How many tasks workers have that have no outcome yet."""
         return sum(task.state is GIVEN for view in self.workers.values() for task in view.tasks.values())
 
-    @property
-    def standing_by(self) -> int:
-        """How many workers of the next generation are ready."""
-        return sum(self.workers[number].state is STANDBY for number in self._next_generation)
-
-    def missing(self, wanted: int) -> int:
+    def to_start(self, wanted: int) -> int:
         """Return how many workers to start if tasks wait that `wanted` more workers could run.
 
-        Those that are being started are among the wanted ones. At least as many
-        are missing as make up the minimum, and never more than the maximum allows.
+        Workers that are being started already count as wanted ones. The answer
+        always reaches the minimum, and never passes the maximum.
         """
         config, active = self._config, self.active
         total = config.min_workers

@@ -24,7 +24,7 @@ class BatchTests(SchedulerCase):
         self.assertEqual(self.assign(), [(3, more)])
         self.assertEqual(self.scheduler.fleet.running, 7)
 
-    def test_other_tasks_have_a_worker_for_themselves(self):
+    def test_each_other_task_has_a_worker_to_itself(self):
         self.make(4)
         batch = short_function()
         tasks = [self.submit(stats=stats) for stats in (batch, None, batch, None, batch)]
@@ -39,12 +39,12 @@ class BatchTests(SchedulerCase):
         self.submit(stats=short_function())
         self.assertEqual(self.assign(), [])
 
-    def test_a_batch_is_at_most_so_many(self):
+    def test_a_batch_has_a_greatest_number_of_tasks(self):
         self.make(2)
         tasks = self.submit(MAX_TASKS_PER_WORKER + 1, short_function())
         self.assertEqual(self.assign(), [(2, tasks[:-1]), (1, tasks[-1:])])
 
-    def test_a_batch_takes_at_most_so_long_by_the_estimates(self):
+    def test_a_batch_has_a_greatest_length_by_the_estimates(self):
         self.make(2)
         tasks = self.submit(5, short_function(seconds=BATCH_SECONDS / 2))
         self.assertEqual(self.assign(), [(2, tasks[:2]), (1, tasks[2:4])])
@@ -53,7 +53,7 @@ class BatchTests(SchedulerCase):
         self.finish(tasks[1])
         self.assertEqual(self.assign(), [(2, tasks[4:])])
 
-    def test_what_has_ended_makes_room(self):
+    def test_a_task_that_has_ended_makes_room_for_another(self):
         self.make(1)
         tasks = self.submit(MAX_TASKS_PER_WORKER, short_function())
         self.assign()
@@ -70,12 +70,12 @@ class BatchTests(SchedulerCase):
         wide = self.submit(2, short_function(), limit=BATCHED_LIMIT)
         self.assertEqual(self.assign(), [(1, wide)])
 
-    def test_a_worker_gets_no_more_than_it_may_run(self):
+    def test_a_worker_gets_no_more_tasks_than_it_may_still_run(self):
         self.make(2, max_tasks=3)
         tasks = self.submit(4, short_function())
         self.assertEqual(self.assign(), [(2, tasks[:3]), (1, tasks[3:])])
 
-    def test_only_so_many_workers_run_batches_at_once(self):
+    def test_the_number_of_workers_that_run_batches_is_limited(self):
         self.make(2 * SHORT_WORKERS, processors=1)
         tasks = self.submit(SHORT_WORKERS * MAX_TASKS_PER_WORKER + 5, short_function())
         given = self.assign()
@@ -110,7 +110,7 @@ class ReclaimTests(SchedulerCase):
         self.assign()
         return tasks
 
-    def test_what_runs_at_two_looks_is_late_and_the_rest_is_called_back_once(self):
+    def test_a_worker_that_runs_the_same_task_at_two_looks_is_late_and_the_rest_is_reclaimed_once(self):
         tasks = self.batch()
         points = self.stats.points
         self.assertEqual(self.scheduler.wake_at, LATE_SECONDS)
@@ -128,7 +128,7 @@ class ReclaimTests(SchedulerCase):
             self.assertEqual(self.scheduler.wake_at, LATE_SECONDS)
         self.assertEqual(self.tick(LATE_SECONDS, tasks[0]), [])
 
-    def test_one_that_gets_on_is_not_late(self):
+    def test_a_worker_that_makes_progress_is_not_late(self):
         tasks = self.batch()
         for look, task in enumerate(tasks[:-1], start=1):
             self.assertEqual(self.tick(look * LATE_SECONDS, task), [])
@@ -136,18 +136,18 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.tick(10 * LATE_SECONDS, tasks[-1]), [])
         self.assertEqual(self.tick(11 * LATE_SECONDS, tasks[-1]), [])
 
-    def test_one_that_waits_for_a_processor_is_not_late(self):
+    def test_a_worker_that_waits_for_a_processor_is_not_late(self):
         self.batch()
         for look in range(1, 10):
             self.assertEqual(self.tick(look * LATE_SECONDS), [])
 
-    def test_one_that_leaves_is_looked_at_too(self):
+    def test_a_worker_that_leaves_is_looked_at_too(self):
         tasks = self.batch()
         self.scheduler.fleet.retire(1, 0.0)
         self.assertEqual(self.tick(LATE_SECONDS, tasks[0]), [])
         self.assertEqual(self.tick(2 * LATE_SECONDS, tasks[0]), [ReclaimTasks(1)])
 
-    def test_a_single_task_is_looked_at_and_never_called_back(self):
+    def test_a_single_task_can_be_late_but_is_never_reclaimed(self):
         self.make(1)
         task = self.submit(stats=short_function())
         self.assign()
@@ -158,7 +158,7 @@ class ReclaimTests(SchedulerCase):
         self.submit(stats=task.stats)
         self.assertEqual(self.assign(3.0), [])
 
-    def test_one_that_was_called_back_gets_nothing_more_until_it_is_free(self):
+    def test_a_worker_whose_tasks_were_reclaimed_gets_no_more_until_it_is_free(self):
         tasks = self.batch()
         self.tick(LATE_SECONDS, tasks[0])
         self.tick(2 * LATE_SECONDS, tasks[0])
@@ -174,8 +174,8 @@ class ReclaimTests(SchedulerCase):
             self.finish(task)
         self.assertEqual(self.state(1), WorkerState.IDLE)
 
-    def test_the_next_of_a_batch_is_stopped_at_its_limit_though_the_rest_was_called_back(self):
-        """It had begun before the worker heard of that."""
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_rest_was_reclaimed(self):
+        """It had begun before the worker received the order."""
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()
@@ -185,7 +185,7 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.scheduler.wake_at, 1.5)
         self.assertEqual(self.tick(1.5, second), [InterruptTask(1, second)])
 
-    def test_the_next_of_a_batch_is_stopped_at_its_limit_though_the_first_was_returned(self):
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_first_was_returned(self):
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.errors import Busy, StateError
-from taskd.scheduler import FunctionStats, TaskState, WorkerState
+from taskd.scheduler import FunctionStats, TaskState
 from taskd.scheduler.config import MAX_QUEUE
 from taskd.scheduler.queue import FAIR_TURN
 from taskd.scheduler.scheduler import MAX_LOSSES
@@ -15,7 +15,7 @@ from tests.unit.tasks import FakeSubscriber, short_function
 
 
 class QueueTests(SchedulerCase):
-    def test_the_queue_is_that_of_the_protocol(self):
+    def test_the_queue_is_as_long_as_the_protocol_says(self):
         self.assertEqual(MAX_QUEUE, 10_000)
         scheduler = self.make()
         self.submit(10_000)
@@ -41,7 +41,7 @@ class QueueTests(SchedulerCase):
         self.assertRaises(StateError, self.scheduler.submit, self.task(state=TaskState.DONE))
 
     def retry_after(self, seconds, waiting, workers=1):
-        """What a caller is told after one task of `seconds`, with so many waiting."""
+        """Return what a refused caller is sent after one task of `seconds`, with so many waiting."""
         scheduler = self.make(workers, max_queue=waiting)
         scheduler.functions["f"] = self.stats = FunctionStats("f")
         task = self.submit()
@@ -51,7 +51,7 @@ class QueueTests(SchedulerCase):
         self.assign()
         return self.assertRaises(Busy, scheduler.submit, self.task()).data["retry_after"]
 
-    def test_a_refused_caller_is_told_to_wait_longer_where_the_queue_is_slower(self):
+    def test_a_refused_caller_has_to_wait_longer_if_the_queue_is_slower(self):
         self.assertEqual(self.retry_after(1.0, 100), 10.0)
         self.assertEqual(self.retry_after(1.0, 100, workers=4), 2.5)
         self.assertEqual(self.retry_after(0.0, 100), 0.1)
@@ -61,17 +61,17 @@ class QueueTests(SchedulerCase):
         caller = FakeSubscriber(is_full=True)
         scheduler = self.make(1)
         self.assertIsNone(scheduler.queue.oldest)
-        held = self.submit(subscriber=caller)
+        throttled = self.submit(subscriber=caller)
         last = self.submit(priority=9)
         given = self.submit(priority=0)
         urgent = self.submit(priority=0)
         self.assign()
-        self.assertEqual(scheduler.queue.all_waiting, [urgent, held, last])
-        self.assertIs(scheduler.queue.oldest, held)
+        self.assertEqual(scheduler.queue.all_waiting, [urgent, throttled, last])
+        self.assertIs(scheduler.queue.oldest, throttled)
         self.assertEqual(
             (scheduler.queue.waiting, scheduler.fleet.running, scheduler.is_empty), (3, 1, False)
         )
-        for task in held, last, given, urgent:
+        for task in throttled, last, given, urgent:
             self.assertIs(scheduler.find(task.number), task)
         self.finish(given)
         self.assertIsNone(scheduler.find(given.number))
@@ -80,62 +80,62 @@ class QueueTests(SchedulerCase):
     def test_waiting_tasks_can_be_dropped_but_for_those_of_some_functions(self):
         scheduler = self.make(1)
         other = FunctionStats("g")
-        held = self.submit(subscriber=FakeSubscriber(is_full=True))
+        throttled = self.submit(subscriber=FakeSubscriber(is_full=True))
         given = self.submit(priority=0)
         self.assign()
         tasks = [self.submit(), self.submit(stats=other), self.submit()]
-        self.assertEqual(scheduler.queue.drop_waiting(unless={"g": 1}), [held, tasks[0], tasks[2]])
+        self.assertEqual(scheduler.queue.drop_waiting(unless={"g": 1}), [throttled, tasks[0], tasks[2]])
         self.assertEqual((scheduler.queue.all_waiting, scheduler.fleet.running), ([tasks[1]], 1))
         self.assertEqual(scheduler.queue.drop_waiting(), [tasks[1]])
         self.assertEqual(scheduler.queue.drop_waiting(), [])
         self.finish(given)
         self.assertTrue(scheduler.is_empty)
-        self.assertTrue(all(task.state is TaskState.DONE for task in [held, given, *tasks]))
+        self.assertTrue(all(task.state is TaskState.DONE for task in [throttled, given, *tasks]))
 
 
-class HeldTests(SchedulerCase):
-    def test_a_task_whose_caller_is_full_waits_and_holds_up_nobody(self):
+class ThrottledTests(SchedulerCase):
+    def test_a_task_whose_submitter_is_full_waits_and_delays_no_other(self):
         scheduler = self.make(2)
         full = FakeSubscriber(is_full=True)
-        held, other, last = self.submit(subscriber=full), self.submit(), self.submit(subscriber=full)
+        throttled, other, last = self.submit(subscriber=full), self.submit(), self.submit(subscriber=full)
         self.assertEqual(self.assign(), [(2, [other])])
         self.assertEqual(
-            (held.state, scheduler.queue.waiting, scheduler.is_empty), (TaskState.THROTTLED, 2, False)
+            (throttled.state, scheduler.queue.waiting, scheduler.is_empty), (TaskState.THROTTLED, 2, False)
         )
         full.is_full = False
         self.assertEqual(self.assign(), [])
         scheduler.queue.release()
-        self.assertEqual(self.assign(), [(1, [held])])
+        self.assertEqual(self.assign(), [(1, [throttled])])
         self.finish(other)
         self.assertEqual(self.assign(), [(2, [last])])
 
-    def test_those_that_were_held_come_before_those_that_came_later(self):
+    def test_released_tasks_come_before_those_that_were_submitted_later(self):
         scheduler = self.make(1)
         full = FakeSubscriber(is_full=True)
-        held = self.submit(2, subscriber=full)
+        throttled = self.submit(2, subscriber=full)
         self.assign()
         later = self.submit()
         full.is_full = False
         scheduler.queue.release()
-        self.assertEqual(scheduler.queue.all_waiting, [*held, later])
+        self.assertEqual(scheduler.queue.all_waiting, [*throttled, later])
 
-    def test_a_held_task_makes_the_server_busy_for_nobody(self):
+    def test_a_throttled_task_does_not_make_the_server_busy_for_others(self):
         scheduler = self.make(1, max_queue=0)
         self.submit(subscriber=FakeSubscriber(is_full=True))
         self.assign()
         self.submit()
         self.assertRaises(Busy, scheduler.submit, self.task())
 
-    def test_only_the_held_tasks_can_be_dropped(self):
+    def test_throttled_tasks_can_be_dropped_alone(self):
         scheduler = self.make(1)
-        held = self.submit(subscriber=FakeSubscriber(is_full=True))
+        throttled = self.submit(subscriber=FakeSubscriber(is_full=True))
         self.submit(2)
         self.assign()
-        self.assertEqual(scheduler.queue.drop_throttled(), [held])
-        self.assertEqual((held.state, scheduler.queue.waiting), (TaskState.DONE, 1))
+        self.assertEqual(scheduler.queue.drop_throttled(), [throttled])
+        self.assertEqual((throttled.state, scheduler.queue.waiting), (TaskState.DONE, 1))
         self.assertEqual(scheduler.queue.drop_throttled(), [])
 
-    def test_a_held_task_can_be_cancelled_and_its_deadline_counts(self):
+    def test_a_throttled_task_can_be_cancelled_and_its_deadline_counts(self):
         scheduler = self.make(1)
         full = FakeSubscriber(is_full=True)
         cancelled, expired = self.submit(subscriber=full), self.submit(subscriber=full, deadline=1.0)
@@ -194,7 +194,7 @@ class TurnTests(SchedulerCase):
         self.assertEqual(len(self.assign()), 1)
         self.assertEqual(self.assign(), [])
 
-    def test_the_worker_that_was_idle_last_works_first(self):
+    def test_the_worker_that_became_idle_last_works_first(self):
         self.make(3)
         first = self.submit(2)
         self.assertEqual([worker for worker, _ in self.assign()], [3, 2])
@@ -202,7 +202,7 @@ class TurnTests(SchedulerCase):
         self.submit()
         self.assertEqual([worker for worker, _ in self.assign()], [3])
 
-    def test_a_task_knows_who_runs_it_since_when_and_how_often_it_was_given(self):
+    def test_a_task_knows_its_worker_its_start_and_its_attempts(self):
         self.make(1)
         task = self.submit()
         self.assign(7.0)
@@ -232,6 +232,19 @@ class TurnTests(SchedulerCase):
             self.assertIs(self.finish(task, seconds=seconds, failed=failed), task)
         self.assertEqual((self.stats.done, self.stats.failed, self.stats.mean), (1, 1, 2.0))
         self.assertEqual(self.scheduler.fleet.workers[1].done, 3)
+
+    def test_a_pass_is_due_while_tasks_wait_or_workers_must_end(self):
+        scheduler = self.make(1)
+        self.assertFalse(scheduler.is_due)
+        task = self.submit()
+        self.assertTrue(scheduler.is_due)
+        self.assign()
+        self.assertFalse(scheduler.is_due)
+        scheduler.fleet.retire(1, 0.0)
+        self.finish(task)
+        self.assertTrue(scheduler.is_due)
+        scheduler.fleet.departures()
+        self.assertFalse(scheduler.is_due)
 
 
 class LossTests(SchedulerCase):
@@ -266,12 +279,6 @@ class LossTests(SchedulerCase):
             (task.state, scheduler.queue.waiting, scheduler.fleet.running), (TaskState.DONE, 0, 0)
         )
 
-    def test_a_step_of_a_worker_that_is_in_no_table_is_a_bug(self):
-        scheduler = self.make(1)
-        self.submit()
-        scheduler.fleet.workers[1].state = WorkerState.GONE
-        self.assertRaises(StateError, scheduler.assign, 0.0)
-
 
 class DeadlineTests(SchedulerCase):
     def test_a_task_that_waits_past_its_deadline_is_not_started(self):
@@ -284,7 +291,7 @@ class DeadlineTests(SchedulerCase):
         self.assertEqual((task.state, scheduler.queue.all_waiting), (TaskState.DONE, [other]))
         self.assertEqual(scheduler.wake_at, 5.0)
 
-    def test_a_task_that_comes_back_has_its_deadline_still(self):
+    def test_a_task_that_comes_back_still_has_its_deadline(self):
         for back in 1.0, 4.0:
             scheduler = self.make(1)
             task = self.submit(deadline=3.0)

@@ -63,13 +63,13 @@ class LadderTests(SchedulerCase):
         self.assertEqual(self.tick(100.0), [])
         self.assertEqual(self.stats.done + self.stats.failed, 0)
 
-    def test_a_result_that_was_under_way_counts(self):
+    def test_a_result_that_was_in_flight_counts(self):
         task = self.running()
         self.scheduler.cancel(task, 0.0)
         self.assertIs(self.finish(task), task)
         self.assertEqual(self.stats.done, 1)
 
-    def test_a_task_that_ends_after_it_was_answered_is_answered_no_more(self):
+    def test_a_task_that_ends_after_it_was_terminated_has_no_second_outcome(self):
         for end in self.finish, lambda task: self.scheduler.stopped(1, task.number, 9.0):
             task = self.running()
             self.scheduler.cancel(task, 0.0)
@@ -78,11 +78,11 @@ class LadderTests(SchedulerCase):
             self.assertEqual(self.scheduler.fleet.departures(), [1])
             self.assertEqual((self.tick(100.0), self.scheduler.fleet.running), ([], 0))
 
-    def test_nobody_stops_a_task_unasked(self):
+    def test_a_worker_that_stops_a_task_unasked_is_a_bug(self):
         task = self.running()
         self.assertRaises(StateError, self.scheduler.stopped, 1, task.number, 0.0)
 
-    def test_one_that_was_cancelled_is_lost_with_its_worker_begun_or_not(self):
+    def test_a_cancelled_task_is_lost_with_its_worker_whether_it_had_begun_or_not(self):
         for begun in True, False:
             task = self.running()
             self.scheduler.cancel(task, 0.0)
@@ -139,17 +139,19 @@ class CancelTests(SchedulerCase):
         self.assertIs(self.finish(tasks[0]), tasks[0])
         self.assertEqual(self.state(1), WorkerState.IDLE)
 
-    def test_one_that_was_abandoned_and_begins_nevertheless_does_not_stay(self):
+    def test_an_abandoned_task_that_begins_all_the_same_is_killed(self):
         scheduler = self.make(1)
         tasks = self.submit(2, short_function())
         self.assign()
         scheduler.cancel(tasks[1], 0.0)
         due = tasks[1].stats.grace
         self.tick(due, tasks[0])
+        self.assertEqual(self.tick(due + KILL_DELAY, tasks[0]), [])
         self.finish(tasks[0])
-        self.assertEqual(self.tick(due + KILL_DELAY, tasks[1]), [KillWorker(1)])
+        self.assertEqual(scheduler.wake_at, due + 2 * KILL_DELAY)
+        self.assertEqual(self.tick(due + 2 * KILL_DELAY, tasks[1]), [KillWorker(1)])
 
-    def test_what_stands_behind_a_task_that_is_killed_runs_elsewhere(self):
+    def test_tasks_behind_one_that_is_killed_run_elsewhere(self):
         scheduler = self.make(1)
         tasks = self.submit(3, short_function())
         self.assign()
@@ -169,7 +171,7 @@ class CancelTests(SchedulerCase):
 
 
 class LimitTests(SchedulerCase):
-    def test_each_of_a_batch_has_its_own_limit_from_its_own_start(self):
+    def test_each_task_of_a_batch_has_its_own_limit_from_its_own_start(self):
         self.make(1)
         tasks = self.submit(2, short_function(), limit=1.0)
         self.assign(0.0)
@@ -178,7 +180,7 @@ class LimitTests(SchedulerCase):
         self.assertLessEqual(self.scheduler.wake_at, 1.9)
         self.assertEqual(self.tick(1.9, tasks[1]), [InterruptTask(1, tasks[1])])
 
-    def test_what_stands_behind_a_task_over_its_limit_is_called_back(self):
+    def test_tasks_behind_one_that_is_over_its_limit_are_reclaimed(self):
         self.make(1)
         tasks = self.submit(2, short_function(), limit=1.0)
         self.assign()

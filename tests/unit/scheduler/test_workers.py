@@ -11,7 +11,7 @@ from tests.unit.tasks import short_function
 
 
 class WorkerTests(SchedulerCase):
-    def test_a_worker_tells_since_when_it_does_what_it_does(self):
+    def test_a_worker_has_the_time_of_its_last_step(self):
         scheduler = self.make()
         scheduler.fleet.add(1, 1.0)
         since = [scheduler.fleet.workers[1].since]
@@ -35,7 +35,7 @@ class WorkerTests(SchedulerCase):
         self.assertRaises(StateError, scheduler.worker_exited, 2, 0, 0.0)
         self.assertRaises(StateError, scheduler.fleet.retire, 2, 0.0)
 
-    def test_a_worker_can_be_lost_whatever_it_does(self):
+    def test_a_worker_can_exit_in_any_state(self):
         scheduler = self.make(2, max_workers=5)
         scheduler.fleet.add(3, 0.0)
         self.start(4, generation=2)
@@ -47,7 +47,7 @@ class WorkerTests(SchedulerCase):
         self.submit()
         self.assertEqual(self.assign(), [])
 
-    def test_one_that_is_to_end_and_is_lost_before_that_is_not_told_to_end(self):
+    def test_a_departing_worker_that_has_exited_is_no_longer_among_the_departures(self):
         scheduler = self.make(2)
         scheduler.fleet.retire(1, 0.0)
         scheduler.fleet.retire(2, 0.0)
@@ -56,7 +56,7 @@ class WorkerTests(SchedulerCase):
         scheduler.worker_exited(2, 0, 0.0)
         self.assertEqual(scheduler.fleet.departures(), [])
 
-    def test_one_that_retires_ends_after_its_tasks(self):
+    def test_a_retired_worker_ends_after_its_tasks(self):
         scheduler = self.make(1)
         tasks = self.submit(2, short_function())
         self.assign()
@@ -70,7 +70,7 @@ class WorkerTests(SchedulerCase):
         self.assertEqual((scheduler.fleet.departures(), scheduler.fleet.departures()), ([1], []))
         self.assertEqual(self.state(1), WorkerState.LEAVING)
 
-    def test_one_that_retires_before_it_is_ready_ends_at_once(self):
+    def test_a_worker_that_is_retired_before_it_is_ready_ends_at_once(self):
         scheduler = self.make()
         scheduler.fleet.add(1, 0.0)
         scheduler.fleet.retire(1, 0.0)
@@ -79,7 +79,7 @@ class WorkerTests(SchedulerCase):
         self.submit()
         self.assertEqual((self.assign(), scheduler.fleet.departures()), ([], []))
 
-    def test_a_worker_ends_after_so_many_tasks(self):
+    def test_a_worker_ends_after_its_greatest_number_of_tasks(self):
         scheduler = self.make(1, max_tasks=2)
         for _ in range(2):
             self.assertEqual(scheduler.fleet.departures(), [])
@@ -89,9 +89,24 @@ class WorkerTests(SchedulerCase):
         self.assertEqual((scheduler.fleet.departures(), self.state(1)), ([1], WorkerState.LEAVING))
         self.assertEqual(scheduler.missing, 1)
 
+    def test_only_workers_that_leave_because_there_are_too_many_or_newer_ones_are_dismissed(self):
+        scheduler = self.make(4, min_workers=2, idle_seconds=10.0)
+        views = dict(scheduler.fleet.workers)
+        scheduler.fleet.retire(1, 0.0)
+        self.tick(10.0)
+        self.assertEqual([number for number, view in views.items() if view.dismissed], [2])
+        scheduler.fleet.switch(2, 11.0)
+        self.assertEqual([number for number, view in views.items() if view.dismissed], [2, 3, 4])
+
+    def test_a_worker_takes_no_step_that_its_table_does_not_list(self):
+        scheduler = self.make(1)
+        self.submit()
+        scheduler.fleet.workers[1].state = WorkerState.GONE
+        self.assertRaises(StateError, scheduler.assign, 0.0)
+
 
 class BoundsTests(SchedulerCase):
-    def test_the_least_are_always_wanted(self):
+    def test_workers_up_to_the_minimum_are_always_missing(self):
         scheduler = self.make(min_workers=2, max_workers=5)
         self.assertEqual(scheduler.missing, 2)
         scheduler.fleet.add(1, 0.0)
@@ -99,7 +114,7 @@ class BoundsTests(SchedulerCase):
         scheduler.fleet.retire(1, 0.0)
         self.assertEqual(scheduler.missing, 2)
 
-    def test_more_are_wanted_where_tasks_wait_up_to_the_most(self):
+    def test_workers_up_to_the_maximum_are_missing_while_tasks_wait(self):
         scheduler = self.make(min_workers=0, max_workers=5)
         self.assertEqual(scheduler.missing, 0)
         self.submit(2)
@@ -112,23 +127,23 @@ class BoundsTests(SchedulerCase):
             scheduler.fleet.add(number, 0.0)
         self.assertEqual(scheduler.missing, 0)
 
-    def test_none_are_wanted_while_one_is_idle(self):
+    def test_none_is_missing_while_one_is_idle(self):
         scheduler = self.make(1, min_workers=0, max_workers=5)
         self.submit()
         self.assertEqual(scheduler.missing, 0)
 
-    def test_a_worker_is_wanted_for_each_batch_of_short_tasks(self):
+    def test_one_worker_is_missing_for_each_batch_of_short_tasks(self):
         scheduler = self.make(min_workers=0, max_workers=100)
         self.submit(MAX_TASKS_PER_WORKER + 1, short_function())
         self.assertEqual(scheduler.missing, 2)
 
-    def test_tasks_that_nobody_can_run_want_no_worker(self):
+    def test_no_worker_is_missing_for_a_cancelled_task(self):
         scheduler = self.make(min_workers=0, max_workers=5)
         task = self.submit()
         scheduler.cancel(task, 0.0)
         self.assertEqual(scheduler.missing, 0)
 
-    def test_the_surplus_leaves_after_it_was_idle_for_so_long(self):
+    def test_idle_workers_above_the_minimum_leave_after_the_idle_time(self):
         scheduler = self.make(min_workers=1, max_workers=5)
         for number in 1, 2, 3:
             self.start(number, float(number))
@@ -141,7 +156,7 @@ class BoundsTests(SchedulerCase):
         self.assertEqual((scheduler.fleet.departures(), scheduler.wake_at), ([2], inf))
         self.assertEqual((self.state(3), scheduler.fleet.active, scheduler.missing), (WorkerState.IDLE, 1, 0))
 
-    def test_a_surplus_that_comes_of_work_leaves_too(self):
+    def test_an_idle_worker_above_the_minimum_that_has_worked_leaves_too(self):
         scheduler = self.make(2, min_workers=1, max_workers=2, idle_seconds=10.0)
         self.tick(0.0)
         task = self.submit()
@@ -162,12 +177,11 @@ class ReloadTests(SchedulerCase):
         self.start(4, generation=2)
         scheduler.fleet.add(5, 0.0, 2)
         more = self.submit(3)
-        self.assertEqual((self.assign(), scheduler.fleet.standing_by, scheduler.fleet.active), ([], 2, 2))
+        self.assertEqual((self.assign(), scheduler.fleet.active), ([], 2))
+        self.assertEqual([self.state(number) for number in (3, 4)], [WorkerState.STANDBY] * 2)
         self.finish(tasks[0])
         scheduler.fleet.switch(2, 1.0)
-        self.assertEqual(
-            (scheduler.fleet.generation, scheduler.fleet.active, scheduler.fleet.standing_by), (2, 3, 0)
-        )
+        self.assertEqual((scheduler.fleet.generation, scheduler.fleet.active), (2, 3))
         self.assertEqual([number for number, _ in self.assign()], [4, 3])
         scheduler.fleet.ready(5, 2.0)
         self.assertEqual(self.assign(), [(5, more[2:])])
@@ -175,13 +189,13 @@ class ReloadTests(SchedulerCase):
         self.finish(tasks[1])
         self.assertEqual(scheduler.fleet.departures(), [tasks[1].worker])
 
-    def test_one_that_leaves_already_is_told_to_end_once(self):
+    def test_a_worker_that_leaves_already_departs_once_after_a_switch(self):
         scheduler = self.make(1)
         scheduler.fleet.retire(1, 0.0)
         scheduler.fleet.switch(2, 0.0)
         self.assertEqual(scheduler.fleet.departures(), [1])
 
-    def test_workers_that_are_started_for_the_new_code_do_not_count_before(self):
+    def test_workers_of_the_new_code_do_not_count_before_the_switch(self):
         scheduler = self.make(min_workers=0, max_workers=3)
         scheduler.fleet.add(1, 0.0, 2)
         self.submit(2)
@@ -189,19 +203,17 @@ class ReloadTests(SchedulerCase):
         scheduler.fleet.ready(1, 0.0)
         self.assertEqual(scheduler.missing, 2)
 
-    def test_one_that_stands_by_can_be_lost_or_retire(self):
+    def test_a_worker_that_stands_by_can_exit_or_be_retired(self):
         scheduler = self.make(1)
         self.start(2, generation=2)
         self.start(3, generation=2)
         scheduler.worker_exited(2, 0, 0.0)
         scheduler.fleet.retire(3, 0.0)
-        self.assertEqual(
-            (scheduler.fleet.departures(), scheduler.fleet.active, scheduler.fleet.standing_by), ([3], 1, 0)
-        )
+        self.assertEqual((scheduler.fleet.departures(), scheduler.fleet.active), ([3], 1))
         scheduler.fleet.switch(2, 0.0)
         self.assertEqual((scheduler.fleet.departures(), scheduler.fleet.active), ([1], 0))
 
-    def test_a_surplus_of_the_new_code_leaves_in_its_time(self):
+    def test_idle_workers_of_the_new_code_leave_after_the_idle_time_from_the_switch(self):
         scheduler = self.make(1, min_workers=0, idle_seconds=10.0)
         self.submit()
         self.assign()
