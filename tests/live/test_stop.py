@@ -337,15 +337,7 @@ def test_a_stop_while_workers_are_starting_leaves_nothing(start: Start, tmp_path
 def last_words(output: str) -> list[str]:
     """What was said beyond twistd's and Twisted's own lines about starting, without times."""
     lines = [line.partition("] ")[2] or line for line in output.splitlines()]
-    noise = (
-        "twistd ",
-        "reactor class",
-        "task server starting",
-        "gateway starting",
-        "listening on",
-        "Main loop",
-        "Server Shut",
-    )
+    noise = ("twistd ", "reactor class", "task server starting", "gateway starting", "listening on", "Main loop", "Server Shut")
     return [line for line in lines if not line.startswith(noise)]
 
 
