@@ -1,4 +1,4 @@
-"""Fixtures that start and stop real servers."""
+"""What tests/live and tests/contracts share: fixtures that start and stop real servers."""
 
 from __future__ import annotations
 
