@@ -16,6 +16,12 @@ import pytest_twisted
 from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
 
 
+def pytest_configure() -> None:
+    """Have servers take SIGINT: a shell starts what it runs in the background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Start servers with the given options; each is stopped, and leaves no process behind."""
