@@ -645,7 +645,8 @@ def _cancels() -> list[Row]:
         ("an id that is an object", [{}]),
         ("a task that is a text", {"task": "7"}),
         ("a task that is no whole number", {"task": 1.5}),
-        ("an unknown parameter", {"id": 7, "why": 1}),
+        ("an unknown parameter", {"ids": 7}),
+        ("an unknown parameter beside an id", {"id": 7, "why": 1}),
         ("three parameters", [7, None, 1]),
     ]
     rows = []
