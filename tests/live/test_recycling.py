@@ -315,26 +315,3 @@ def test_a_stop_does_not_start_workers_for_what_waits_in_vain(start: Start, make
     assert {reply["id"] for reply in client.receive_all()} == {"waits", *(gate.path for gate in gates)}
     daemon.wait_for_end()
     assert daemon.family() == []
-
-
-# --- options that make no sense ----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--workers", "3:1"), ("--workers", "0:0"), ("--workers", "-1:2"), ("--workers", ":"),
-        ("--workers", "1:x"), ("--workers", "1:2:3"), ("--idle", "-1"), ("--idle", "soon"),
-        ("--max-tasks", "0"), ("--max-tasks", "x"), ("--max-memory", "5X"), ("--max-memory", "-5M"),
-        ("--max-memory", "0"), ("--hard-memory", "lots"), ("--timeout", "0"), ("--timeout", "nan"),
-    ],
-    ids=" ".join,
-)  # fmt: skip
-def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
-    start: Start, options: tuple[str, ...]
-) -> None:
-    daemon = start(*options)
-    daemon.wait_for_end()
-    assert options[0].lstrip("-") in daemon.log
-    assert "Traceback" not in daemon.log
-    assert daemon.family() == []
