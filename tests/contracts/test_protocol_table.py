@@ -9,16 +9,8 @@ import pytest
 import pytest_twisted
 
 from tests.live.support import APPS, Daemon, kept_daemon
-from tests.protocol_table import (
-    MAX_MESSAGE,
-    TCP,
-    WEBSOCKET,
-    Row,
-    mismatch,
-    rows_on,
-    seen_on_tcp,
-    seen_on_websocket,
-)
+from tests.protocol_rows import TCP, WEBSOCKET, Row, mismatch, seen_on_tcp, seen_on_websocket
+from tests.protocol_table import MAX_MESSAGE, rows_on
 
 LINKS = ("per-message", "pooled")
 

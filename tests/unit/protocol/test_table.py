@@ -10,15 +10,8 @@ from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
 from taskd.functions.registry import Registry
 from taskd.model import Failure, Result
 from taskd.protocol.session import Session, task_complete
-from tests.protocol_table import (
-    SESSION,
-    TCP,
-    WEBSOCKET,
-    mismatch,
-    rows_on,
-    seen_on_tcp,
-    seen_on_websocket,
-)
+from tests.protocol_rows import SESSION, TCP, WEBSOCKET, mismatch, seen_on_tcp, seen_on_websocket
+from tests.protocol_table import rows_on
 
 
 def hello(name: str = "World"):
