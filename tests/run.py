@@ -67,6 +67,9 @@ SECONDS = {
 """Seconds that each file takes by itself, roughly: only their proportions count, to share
 the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
 
+UNRECORDED: frozenset[str] = frozenset()
+"""Files whose servers and commands run nothing that is not run elsewhere, too."""
+
 UNKNOWN_SECONDS = 10
 """Seconds for a file that is not in the table."""
 
