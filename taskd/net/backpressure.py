@@ -6,8 +6,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
+
+from taskd.net.buffered_socket import StreamTransport
 
 __all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
 
@@ -55,7 +57,7 @@ class ReplySender:
     def __init__(
         self,
         clock: IReactorTime,
-        transport: IConsumer,
+        transport: StreamTransport,
         write: Callable[[bytes], None],
         on_change: Callable[[], None],
         on_stalled: Callable[[], None],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IUNIXTransport
 from twisted.internet.protocol import ProcessProtocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -118,7 +119,7 @@ class ForkServerProcess(ProcessProtocol):
         self._to_fork.append((number, place, channel, output))
 
     def _send_forks(self) -> None:
-        transport = self._control.transport
+        transport = cast(IUNIXTransport, self._control.transport)
         while self._to_fork:
             wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
             for _, _, channel, output in wanted:

@@ -140,7 +140,7 @@ class Session(Generic[Work]):
             message = backlog.popleft()
             parsed = parse(message) if isinstance(message, bytes) else Invalid(message)
             if type(parsed) is Request:
-                request = cast(Request[Work], parsed)
+                request = cast("Request[Work]", parsed)
                 in_flight[request] = None
                 if request.dialect is BARE:
                     self._keep_order(request)
@@ -174,7 +174,7 @@ class Session(Generic[Work]):
         return invalid
 
     def _start_batch(self, batch: Batch) -> list[Request[Work]]:
-        requests = [cast(Request[Work], item) for item in batch.items if isinstance(item, Request)]
+        requests = [cast("Request[Work]", item) for item in batch.items if isinstance(item, Request)]
         awaited = [request for request in requests if not request.is_notification]
         replies = BatchReplies(len(awaited))
         for request in awaited:

@@ -99,6 +99,8 @@ class Dispatcher:
         self._last_submit = -inf
         self._alarm = Alarm(reactor, self._tick)
         self._phase = _Phase.OPEN
+        self.is_stopping = False
+        """Whether nothing new is accepted."""
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
         self.pool = pool.start(reactor, self)
@@ -148,7 +150,7 @@ class Dispatcher:
         self._balance()
         for number in scheduler.departures():
             self.pool.retire(number)
-        if self._phase is not _Phase.OPEN:
+        if self.is_stopping:
             self._check_drained()
         self._alarm.set(scheduler.wake_at)
 
@@ -253,7 +255,7 @@ class Dispatcher:
                     subscribers[ended.subscriber] = None
         for subscriber in subscribers:
             subscriber.flush()
-        if self.scheduler.is_due or self._phase is not _Phase.OPEN:
+        if self.scheduler.is_due or self.is_stopping:
             self.turn_soon()
         else:
             self._alarm.set(self.scheduler.wake_at)
@@ -295,7 +297,7 @@ class Dispatcher:
             _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(lost.stack))
         flush(tasks)
         self._memory.forget(number)
-        if self._phase is _Phase.OPEN and not worker.dismissed:
+        if not self.is_stopping and not worker.dismissed:
             self._counters.workers_replaced += 1
         if self.reloader.is_loading(worker.generation) and not lost.was_ready:
             self.reloader.fail(f"a worker of the new code ended before it was ready: {lost.describe()}")
@@ -309,17 +311,16 @@ class Dispatcher:
 
     # --- the stop ---
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether nothing new is accepted."""
-        return self._phase is not _Phase.OPEN
-
     def stop_accepting(self) -> None:
         """Expect no more tasks; a reload in progress is given up."""
         if self._phase is _Phase.OPEN:
-            self._phase = _Phase.DRAINING
+            self._enter(_Phase.DRAINING)
             if self.reloader.in_progress:
                 self.reloader.fail("the server is shutting down")
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        self.is_stopping = phase is not _Phase.OPEN
 
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when no task waits or runs any more."""
@@ -328,7 +329,7 @@ class Dispatcher:
 
     def abort(self) -> None:
         """Refuse every task that waits, and kill every worker that has one; during `close`, kill them all."""
-        self._phase = _Phase.ABORTED
+        self._enter(_Phase.ABORTED)
         if self._is_closing:
             self.pool.abort()
         for number, worker in self.scheduler.workers.items():

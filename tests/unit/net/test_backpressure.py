@@ -328,7 +328,7 @@ class FakeServer:
 
     def submit(self, requests, caller):
         for request in requests:
-            caller.answered(request, Result(Raw(b"%d" % len(request.call.function))))
+            caller.task_ended(request, Result(Raw(b"%d" % len(request.function))))
 
     def abandoned(self, requests):
         pass
