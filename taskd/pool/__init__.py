@@ -1,5 +1,1 @@
-"""The processes that do the work, and the daemon's side of them.
-
-`forkserver` and `worker` run in processes of their own and import no Twisted;
-`pool`, `link` and `output` run in the daemon.
-"""
+"""The daemon's side of the processes that import the app and run its functions."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import re
 
+from taskd.worker import messages
+
 __all__ = ["StackCatcher"]
 
 # Python/traceback.c, _Py_DumpTraceback: a heading, then a line for each frame.
 _HEADING = "Current thread 0x"
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
 
-_OURS = os.path.dirname(__file__)
-"""Frames from here on are taskd's own, and of no interest."""
+_WORKER_FILES = os.path.dirname(messages.__file__)
+"""The code around a task: from its first frame on, a stack is taskd's own, and of no interest."""
 
 MAX_FRAMES = 50
-"""Frames that are kept: the innermost ones say what hung or crashed."""
+"""Frames that are kept: the innermost ones show what hung or crashed."""
 
 
 class StackCatcher:
-    """Keeps the stack that was written last.
+    """Finds stacks in a worker's output, and keeps the last one.
 
     `stack` has a text for each frame, ``file.py:12 in function``, the innermost
-    first. Files are named without their directory: callers are sent it.
+    first. Files are named without their directory, since callers are sent the stack.
     """
 
     def __init__(self) -> None:
@@ -30,14 +32,14 @@ class StackCatcher:
         self._inside = False
 
     def line(self, text: str) -> None:
-        """One line of the worker's output."""
+        """Take one line of the worker's output."""
         if not self._inside:
             if _HEADING in text:
                 self.stack = []
                 self._inside = True
             return
         match = _FRAME.match(text)
-        if match is None or match["file"].startswith(_OURS) or len(self.stack) >= MAX_FRAMES:
+        if match is None or match["file"].startswith(_WORKER_FILES) or len(self.stack) >= MAX_FRAMES:
             self._inside = False
             return
         self.stack.append(f"{os.path.basename(match['file'])}:{match['line']} in {match['function']}")

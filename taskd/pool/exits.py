@@ -1,4 +1,4 @@
-"""What is known of a worker that has ended."""
+"""How a worker process ended, and what it left behind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ __all__ = ["WorkerExit", "signal_name"]
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """What is known of a worker that has ended.
+    """How a worker ended, and what it left behind.
 
-    `code` is its exit status, or minus the signal, or None where the fork
-    server ended before it could say. `begun` is the number of the task that it
-    began last. `peak_kib` is the most memory that it had resident.
-    `out_of_memory` tells whether the kernel killed it for lack of memory, None
-    where that cannot be known. `stack` is what a crash has left, innermost
-    frame first. `was_ready`: its start hooks had run.
+    - `code`: its exit status, or minus the signal that killed it; None if the
+      fork server ended before it could report that, or could not fork the
+      worker: `reason` then says which.
+    - `begun`: the number of the task that it began last, 0 for none.
+    - `peak_kib`: the most memory that it had resident, in KiB, if known.
+    - `out_of_memory`: whether the kernel killed it for lack of memory; None if
+      that is not known.
+    - `stack`: the stack that a crash printed, innermost frame first.
+    - `was_ready`: whether its start hooks had run.
     """
 
     code: int | None
@@ -29,7 +32,7 @@ class WorkerExit:
     was_ready: bool = False
 
     def describe(self) -> str:
-        """How it ended, in words."""
+        """Describe in words how the worker ended."""
         if self.code is None:
             return self.reason
         if self.code < 0:
@@ -39,7 +42,7 @@ class WorkerExit:
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9."""
+    """Return the name of a signal: ``SIGKILL`` for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,140 +1,191 @@
-"""The processes of one import of the app: a fork server and its workers."""
+"""One import of the app: a fork server, and the workers that it forks."""
 
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol, TypeAlias
 
+from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
-from taskd.net.reactor import Reactor
-from taskd.pool.fork_server_process import ForkServerProcess
+from taskd.pool.fork_server_process import ForkServerObserver, ForkServerProcess
+from taskd.pool.worker_process import WorkerProcess
 from taskd.worker.board import Board
-from taskd.worker.messages import Exited, WorkerConfig
+from taskd.worker.messages import Exited
 
-__all__ = ["Generation", "GenerationObserver"]
+__all__ = [
+    "GENERATION_STEPS",
+    "SPARE_PLACES",
+    "Generation",
+    "GenerationObserver",
+    "GenerationStage",
+    "StartForkServer",
+]
 
 SPARE_PLACES = 64
-"""Places on the board beyond one for each worker that may be wanted: workers
+"""Places on the board beyond two for each worker that may be wanted: workers
 that leave keep theirs until they are gone."""
+
+StartForkServer: TypeAlias = Callable[[int, ForkServerObserver], ForkServerProcess]
+"""Starts a fork server, given the board's descriptor, which can be closed
+afterwards, and the observer of what it reports."""
 
 
 class GenerationObserver(Protocol):
-    """Who hears what becomes of a generation."""
+    """What receives the reports of generations."""
 
     def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
-        """The app is imported; workers can be forked."""
+        """Start workers, if the generation is wanted: the app is imported."""
 
-    def generation_ended(self, generation: Generation, how: str) -> None:
-        """The fork server is gone, and with it, soon, every worker that it forked."""
+    def generation_emptied(self, generation: Generation) -> None:
+        """Close the generation, if it is not in use: its last worker is gone."""
 
-    def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
-        """Worker `number` has begun; or, where `pid` is None, could not."""
+    def generation_ended(self, generation: Generation, how: str, reason: str) -> None:
+        """Drop the generation: its fork server has ended, and its workers end with it.
 
-    def worker_reaped(self, exited: Exited) -> None:
-        """A worker has ended, and been waited for."""
+        `how` is the fork server's exit; `reason` is that too, or why the app could not be imported.
+        """
+
+
+class GenerationStage(Enum):
+    """How far the import of the app is."""
+
+    IMPORTING = "importing"
+    LOADED = "loaded"
+    """Workers can be forked."""
+    FAILED = "failed"
+    """The app cannot be imported; the fork server ends."""
+    ENDED = "ended"
+
+
+GENERATION_STEPS = {
+    GenerationStage.IMPORTING: {GenerationStage.LOADED, GenerationStage.FAILED, GenerationStage.ENDED},
+    GenerationStage.LOADED: {GenerationStage.ENDED},
+    GenerationStage.FAILED: {GenerationStage.ENDED},
+    GenerationStage.ENDED: frozenset[GenerationStage](),
+}
+"""Every step that a generation can take."""
 
 
 class Generation:
-    """One import of the app, from its start until its last process is gone.
+    """One import of the app, from the start of its fork server until its last worker is gone.
 
-    `number` counts the imports; `has_loaded` tells whether the app could be
-    imported, and `load_error` why not, where it could not.
+    `number` counts the imports. `load_error` says why the app could not be
+    imported; "" if it could, or if that is not known.
     """
 
     def __init__(
-        self,
-        reactor: Reactor,
-        number: int,
-        config: WorkerConfig,
-        max_workers: int,
-        observer: GenerationObserver,
+        self, number: int, max_workers: int, start: StartForkServer, observer: GenerationObserver
     ) -> None:
         self.number = number
-        self.can_fork = False
-        self.has_loaded = False
-        self.load_error: str | None = None
+        self.load_error = ""
+        self._stage = GenerationStage.IMPORTING
         self._closing = False
-        self._has_ended = False
         self._observer = observer
+        self._workers: dict[int, WorkerProcess] = {}
+        self._places: dict[int, int] = {}
         places = 2 * max_workers + SPARE_PLACES
+        self._free = list(range(places - 1, -1, -1))
         descriptor = Board.create(places)
         try:
             self._board = Board(descriptor)
-            self._free = list(range(places - 1, -1, -1))
-            self._taken: dict[int, int] = {}
-            self._link = ForkServerProcess(reactor, config, descriptor, self)
+            self._fork_server = start(descriptor, self)
         finally:
             os.close(descriptor)
+
+    def __repr__(self) -> str:
+        return f"<generation {self.number}, {self._stage.value}, {len(self._workers)} workers>"
 
     @property
     def has_place(self) -> bool:
         """Whether one more worker can be forked."""
-        return self.can_fork and bool(self._free)
+        return self._stage is GenerationStage.LOADED and bool(self._free)
 
     @property
     def is_empty(self) -> bool:
         """Whether none of its workers is left."""
-        return not self._taken
+        return not self._workers
 
-    def fork(self, number: int, channel: int, output: int) -> None:
-        """Fork a worker, as `ForkServerProcess.fork`. It has a place until `forget`."""
+    def fork(self, worker: WorkerProcess) -> None:
+        """Have a worker forked. It has a place on the board until `forget`."""
         place = self._free.pop()
         self._board.clear(place)
-        self._taken[number] = place
-        self._link.fork(number, place, channel, output)
-
-    def forget(self, number: int) -> None:
-        """The worker is gone."""
-        self._free.append(self._taken.pop(number))
-        self._check_over()
-
-    def begun(self, number: int) -> int:
-        """The number of the task that a worker began last, 0 for none."""
-        return self._board.begun(self._taken[number])
-
-    def kept(self, number: int) -> bytes:
-        """The lines that a worker had kept to send them later, when it ended."""
-        return self._board.kept(self._taken[number])
-
-    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
-        """Send a signal to a worker, or to its whole process group."""
-        if self.can_fork:
-            self._link.signal(number, signal_number, group=group)
+        self._places[worker.number] = place
+        self._workers[worker.number] = worker
+        channel, output = worker.descriptors
+        self._fork_server.fork(worker.number, place, channel, output)
 
     def close(self) -> None:
-        """End the fork server, and every worker that is left; `generation_ended` follows."""
-        if not self._closing:
-            self._closing = True
-            self._link.close(at_once=not self.can_fork)
+        """End the fork server, and every worker that is left; `generation_ended` follows. Idempotent."""
+        if self._closing or self._stage is GenerationStage.ENDED:
+            return
+        self._closing = True
+        if self._stage is GenerationStage.IMPORTING:
+            self._fork_server.abort()  # while it imports the app it reads nothing
+        else:
+            self._fork_server.close()
+
+    # --- `taskd.pool.worker_process.WorkerHome` ---
+
+    def begun(self, number: int) -> int:
+        """Return the number of the task that a worker began last, 0 for none."""
+        return self._board.begun(self._places[number])
+
+    def kept(self, number: int) -> bytes:
+        """Return the lines that a worker had not sent yet when it ended."""
+        return self._board.kept(self._places[number])
+
+    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
+        """Send a signal to a worker, or to its whole process group, while there is a fork server."""
+        if self._stage is GenerationStage.LOADED:
+            self._fork_server.signal(number, signal_number, group=group)
+
+    def forget(self, number: int) -> None:
+        """Free the place of a worker that is gone."""
+        del self._workers[number]
+        self._free.append(self._places.pop(number))
+        self._release_board()
+        if self.is_empty:
+            self._observer.generation_emptied(self)
 
     # --- `taskd.pool.fork_server_process.ForkServerObserver` ---
 
     def app_loaded(self, functions: list[FunctionInfo]) -> None:
-        """Workers can be forked."""
-        self.can_fork = self.has_loaded = True
+        """Report that workers can be forked."""
+        self._step(GenerationStage.LOADED)
         self._observer.generation_loaded(self, functions)
 
     def app_failed(self, reason: str) -> None:
-        """The app cannot be imported; `fork_server_ended` follows."""
+        """Keep the reason until the fork server has ended."""
+        self._step(GenerationStage.FAILED)
         self.load_error = reason
 
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
-        """Pass it on."""
-        self._observer.worker_forked(number, pid, reason)
+        """Pass on to the worker that it was forked, or could not be."""
+        self._workers[number].forked(pid, reason)
 
     def worker_reaped(self, exited: Exited) -> None:
-        """Pass it on."""
-        self._observer.worker_reaped(exited)
+        """Pass on to the worker that its process has ended."""
+        self._workers[exited.number].reaped(exited)
 
     def fork_server_ended(self, how: str) -> None:
-        """The process is gone."""
-        self.can_fork = False
-        self._observer.generation_ended(self, how)
-        self._has_ended = True
-        self._check_over()
+        """End with the fork server, and have the workers do so."""
+        while_importing = " while it imported the app" if self._stage is GenerationStage.IMPORTING else ""
+        reason = self.load_error or f"the fork server ended{while_importing} ({how})"
+        self._step(GenerationStage.ENDED)
+        for worker in list(self._workers.values()):
+            worker.fork_server_ended(how)
+        self._observer.generation_ended(self, how, reason)
+        self._release_board()
 
-    def _check_over(self) -> None:
-        """Close the board, once nothing is left of which it could tell."""
-        if self._has_ended and self.is_empty:
-            # Not left to the garbage collector, which may come by in hours.
+    def _release_board(self) -> None:
+        """Close the board once nothing will read it."""
+        if self._stage is GenerationStage.ENDED and self.is_empty:
+            # Not left to the garbage collector, which may take hours to run.
             self._board.close()
+
+    def _step(self, stage: GenerationStage) -> None:
+        if stage not in GENERATION_STEPS[self._stage]:
+            raise StateError(f"a generation cannot go from {self._stage.value} to {stage.value}")
+        self._stage = stage

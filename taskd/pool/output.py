@@ -1,4 +1,4 @@
-"""What workers print, on its way to the log, at a bounded rate."""
+"""The output of workers, on its way to the log, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ MAX_LOGGED_LINE = 8192
 """Bytes of one logged line; a longer one is cut into several."""
 
 LINES_PER_SECOND = 100.0
-"""Of one worker, in the long run: a hundred workers that print without end then
-cost the daemon less than one of its processors, and a log can still be read."""
+"""Lines logged of one worker, in the long run: a hundred workers that print without
+end then cost the daemon less than one processor, and the log can still be read."""
 
 BURST = 1000
-"""Lines that may come at once: a traceback or a table is logged whole."""
+"""Lines of one worker that may be logged at once: enough for a whole traceback or table."""
 
 REST_SECONDS = 0.05
-"""Seconds for which a worker that prints too much is not read from: what it may
-write in that time fits the pipe, or else it waits."""
-
+"""Seconds for which the output of a worker that prints too much is not read. What it
+writes meanwhile fits the pipe, or the worker waits."""
 
 PIPE_READS = 9
 """Reads that empty a pipe: it holds 64 KiB (pipe(7)), and Twisted reads 8 KiB at a time."""
 
 
 class LineRate:
-    """How many lines may be logged: a bucket that holds `BURST` and fills by `LINES_PER_SECOND`."""
+    """A limit on the lines logged: a bucket that holds `BURST` and fills by `LINES_PER_SECOND`."""
 
     def __init__(self, now: float) -> None:
         self._tokens = float(BURST)
@@ -43,7 +42,7 @@ class LineRate:
         self.left_out = 0
 
     def allows(self, now: float) -> bool:
-        """Whether one more line may be logged; those that may not are counted in `left_out`."""
+        """Whether one more line may be logged; lines that may not are counted in `left_out`."""
         self._tokens = min(self._tokens + (now - self._at) * LINES_PER_SECOND, BURST)
         self._at = now
         if self._tokens < 1:
@@ -54,10 +53,11 @@ class LineRate:
 
 
 class OutputReader(FileDescriptor):
-    """Reads one worker's stdout and stderr from a pipe, and hands on its lines.
+    """The reader of one worker's stdout and stderr, which come through one pipe.
 
-    Lines over the rate are left out; `deliver` is then given one that says how
-    many. Owns the read end, `descriptor`, and closes it at its end.
+    `deliver` is called with each line. Lines over the rate are left out, and
+    `deliver` is then called with a line that says how many. Owns `descriptor`,
+    the read end, and closes it when the output ends.
     """
 
     def __init__(self, reactor: Reactor, descriptor: int, deliver: Callable[[str], None]) -> None:
@@ -80,11 +80,11 @@ class OutputReader(FileDescriptor):
 
     @property
     def stack(self) -> list[str]:
-        """The stack that a crash has left, innermost frame first; see `StackCatcher`."""
+        """The stack that a crash printed, innermost frame first; see `StackCatcher`."""
         return self._stacks.stack
 
     def doRead(self) -> Exception | None:
-        """Called by the reactor when there is output."""
+        """Read some of the output; the reactor calls this when there is any."""
         reason = self._read()
         if self._rate.left_out and reason is None and not self._resting:
             reason = self._read_pipe()
@@ -103,7 +103,7 @@ class OutputReader(FileDescriptor):
         return reason
 
     def _read_pipe(self) -> Exception | None:
-        """Read what is in the pipe; no more than it holds, however fast it is filled."""
+        """Read what is in the pipe, but no more than a pipe holds, however fast it is filled."""
         for _ in range(PIPE_READS):
             before = self._count
             if (reason := self._read()) is not None:
@@ -113,9 +113,9 @@ class OutputReader(FileDescriptor):
         return None
 
     def finish_task(self, *, more: bool) -> None:
-        """A task has ended: what it wrote is delivered now, a last line without LF too.
+        """Deliver what a task that has ended wrote, including a last line without LF.
 
-        `more` tells whether there is anything still to be read.
+        `more`: whether some of it may still be in the pipe.
         """
         if more and self.connected:
             self._read_pipe()
@@ -124,7 +124,7 @@ class OutputReader(FileDescriptor):
         if self._rest:
             self._line(self._rest)
             self._rest = b""
-        self._tell_left_out()
+        self._report_left_out()
 
     def _received(self, data: bytes) -> None:
         self._count += len(data)
@@ -141,16 +141,16 @@ class OutputReader(FileDescriptor):
             text = line[start : start + MAX_LOGGED_LINE].decode("utf-8", "backslashreplace").rstrip("\r")
             self._stacks.line(text)
             if self._rate.allows(self._clock.seconds()):
-                self._tell_left_out()
+                self._report_left_out()
                 self._deliver(text)
 
-    def _tell_left_out(self) -> None:
+    def _report_left_out(self) -> None:
         if self._rate.left_out:
             count, self._rate.left_out = self._rate.left_out, 0
             self._deliver(f"({count} lines left out: over {LINES_PER_SECOND:.0f} a second)")
 
     def connectionLost(self, reason: Failure) -> None:
-        """The worker has closed its end, or we give up: deliver the rest, close ours."""
+        """Deliver the rest and close the read end: the worker has closed its end, or is gone."""
         if not self.connected:
             return
         super().connectionLost(reason)
@@ -159,11 +159,11 @@ class OutputReader(FileDescriptor):
         self._descriptor = -1
 
     def close(self) -> None:
-        """Read what is there, then close."""
+        """Read what is in the pipe, then close it. Idempotent."""
         if self.connected:
             self.finish_task(more=True)
             self.stopReading()
-            # Not before this turn of the reactor is over: it may have an event
-            # for this descriptor at hand, and a new one of the same number
-            # would get it.
+            # Not before this turn of the reactor is over: the reactor may have an
+            # event for this descriptor at hand, and a new descriptor of the same
+            # number would get it.
             self._clock.callLater(0, self.connectionLost, Failure(main.CONNECTION_DONE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -77,7 +77,7 @@ _PARAMETERS = {
 }
 
 
-def _bound(call: Call) -> tuple[list[Any], dict[str, Any]]:
+def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return a call's arguments. Raises `MethodNotFound`, or `InvalidParams`, which names the method."""
     parameters = _PARAMETERS.get(call.function)
     if parameters is None:

@@ -1,4 +1,4 @@
-"""What the scheduler wants done, now that time has passed or somebody has asked."""
+"""Actions: what the scheduler decides, for others to carry out."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ExpireTask:
-    """The deadline of a waiting task is over: answer it. It has left the queue."""
+    """Complete a task that has left the queue, since its deadline is over."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class ReclaimTasks:
-    """Have a worker return the tasks that it has not begun: the one before them takes too long."""
+    """Have a worker return the tasks that it has not begun, since the one before them takes too long."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
 class InterruptTask:
-    """Have a worker interrupt the function of this task, or return the task where it has not begun."""
+    """Have a worker interrupt the function of a task, or return the task if it has not begun."""
 
     worker: int
     task: Task
@@ -42,7 +42,7 @@ class InterruptTask:
 
 @dataclass(frozen=True, slots=True)
 class TerminateWorker:
-    """Send SIGTERM to a worker's process group, and answer the task."""
+    """Send SIGTERM to a worker's process group, and complete the task."""
 
     worker: int
     task: Task
@@ -50,7 +50,7 @@ class TerminateWorker:
 
 @dataclass(frozen=True, slots=True)
 class AbandonTask:
-    """Answer a task that stands in a worker behind one that does not end: it will not begin any more."""
+    """Complete a task that stands in a worker behind one that does not end, and will not begin any more."""
 
     task: Task
 

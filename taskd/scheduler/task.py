@@ -22,7 +22,7 @@ class Subscriber(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it leaves too much unread: none of the tasks that it submitted is started meanwhile."""
+        """Whether the subscriber leaves too much unread: the tasks that it submitted wait meanwhile."""
 
     def task_progressed(self, key: Any, progress: Progress) -> None:
         """Take a task's progress. `flush` follows."""
@@ -40,10 +40,10 @@ class _Nobody:
     is_full = False
 
     def task_progressed(self, key: object, progress: Progress) -> None:
-        """Drop it."""
+        """Drop what the task reports."""
 
     def task_ended(self, key: object, outcome: Outcome) -> None:
-        """Drop it."""
+        """Drop the outcome."""
 
     def flush(self) -> None:
         """Do nothing."""
@@ -87,13 +87,8 @@ class Task(msgspec.Struct, eq=False):
 
     @property
     def is_in_flight(self) -> bool:
-        """Whether it has been accepted, and has not ended."""
+        """Whether the task has been accepted, and has no outcome yet."""
         return self.state is not NEW and self.state is not DONE
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether it must wait because its submitter does not read what it is sent."""
-        return self.subscriber.is_full
 
     def subscribe(self, subscriber: Subscriber, key: Any) -> None:
         """Have one more subscriber get what is still to come of this task."""

@@ -148,7 +148,7 @@ class Dispatcher:
         for number, tasks in scheduler.assign(self._clock.seconds()):
             self.pool.send(number, [_attempt(task) for task in tasks])
         self._balance()
-        for number in scheduler.departures():
+        for number in scheduler.fleet.departures():
             self.pool.retire(number)
         if self.is_stopping:
             self._check_drained()
@@ -157,7 +157,7 @@ class Dispatcher:
     def _balance(self) -> None:
         """Start the workers that are missing."""
         for _ in range(self.scheduler.missing):
-            if not self._start_worker(self.scheduler.generation):
+            if not self._start_worker(self.scheduler.fleet.generation):
                 return
 
     def _start_worker(self, generation: int) -> bool:
@@ -165,7 +165,7 @@ class Dispatcher:
         if number is None:
             return False
         self._counters.workers_started += 1
-        self.scheduler.worker_started(number, self._clock.seconds(), generation)
+        self.scheduler.fleet.add(number, self._clock.seconds(), generation)
         return True
 
     def _tick(self) -> None:
@@ -210,9 +210,9 @@ class Dispatcher:
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """Use the app that was imported, at the start or after a crash; or go on with a reload."""
         if self.reloader.is_loading(generation):
-            self.reloader.loaded(functions, self.scheduler.active)
+            self.reloader.loaded(functions, self.scheduler.fleet.active)
             return
-        self.scheduler.generation = generation
+        self.scheduler.fleet.generation = generation
         self._use(functions)
         self.turn_soon()
 
@@ -222,7 +222,7 @@ class Dispatcher:
             self.reloader.fail(reason)
 
     def _switch(self, generation: int, functions: list[FunctionInfo]) -> None:
-        self.scheduler.switch(generation, self._clock.seconds())
+        self.scheduler.fleet.switch(generation, self._clock.seconds())
         self._use(functions)
 
     def can_start_workers(self) -> None:
@@ -231,8 +231,8 @@ class Dispatcher:
 
     def worker_ready(self, number: int) -> None:
         """Let a worker have its first task."""
-        self.scheduler.worker_ready(number, self._clock.seconds())
-        if self.reloader.is_loading(self.scheduler.workers[number].generation):
+        self.scheduler.fleet.ready(number, self._clock.seconds())
+        if self.reloader.is_loading(self.scheduler.fleet.workers[number].generation):
             self.reloader.worker_is_ready()
         self.turn_soon()
 
@@ -246,7 +246,7 @@ class Dispatcher:
                     self.completion.complete(task, cancelled_waiting(task))
                     subscribers[task.subscriber] = None
             elif isinstance(message, Reported):
-                task = self.scheduler.workers[number].tasks[message.task]
+                task = self.scheduler.fleet.workers[number].tasks[message.task]
                 self.completion.progressed(task, Progress(message.done, message.total, message.message))
                 subscribers[task.subscriber] = None
             else:
@@ -274,7 +274,7 @@ class Dispatcher:
             ran = seconds if message.code != InvalidParams.code else None
             task = scheduler.finished(number, message.task, ran, now, failed=True, printed=message.output)
             if message.leaving:
-                scheduler.retire(number, now)
+                scheduler.fleet.retire(number, now)
             if task is not None:
                 self.completion.failed(task, message)
         else:
@@ -282,15 +282,15 @@ class Dispatcher:
             if task is not None:
                 self.completion.stopped(task, message, now)
         used = self._memory.excess(number, seconds, now)
-        if used is not None and scheduler.retire(number, now):
+        if used is not None and scheduler.fleet.retire(number, now):
             _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
         return task
 
     def worker_exited(self, number: int, lost: WorkerExit) -> None:
         """Complete the task that a worker had begun when it ended; what it had not begun waits again."""
         now = self._clock.seconds()
-        worker = self.scheduler.workers[number]
-        tasks = self.scheduler.worker_lost(number, lost.begun, now)
+        worker = self.scheduler.fleet.workers[number]
+        tasks = self.scheduler.worker_exited(number, lost.begun, now)
         for task in tasks:
             self.completion.lost(task, lost, now)
         if lost.stack:
@@ -305,7 +305,7 @@ class Dispatcher:
 
     def task_name(self, number: int, task: int) -> str:
         """Return the name of a task that a worker has, for the log; "" if it has ended."""
-        worker = self.scheduler.workers.get(number)
+        worker = self.scheduler.fleet.workers.get(number)
         found = worker.tasks.get(task) if worker is not None else None
         return f"{found.stats.name} #{found.number}" if found is not None else ""
 
@@ -332,7 +332,7 @@ class Dispatcher:
         self._enter(_Phase.ABORTED)
         if self._is_closing:
             self.pool.abort()
-        for number, worker in self.scheduler.workers.items():
+        for number, worker in self.scheduler.fleet.workers.items():
             if worker.tasks:
                 self.pool.signal(number, SIGKILL)
         self._check_drained()
@@ -347,7 +347,7 @@ class Dispatcher:
         # nothing is started, not even what comes back from a worker.
         scheduler = self.scheduler
         aborted = self._phase is _Phase.ABORTED
-        dropped = scheduler.drop_waiting() if aborted else scheduler.drop_throttled()
+        dropped = scheduler.queue.drop_waiting() if aborted else scheduler.queue.drop_throttled()
         self.refuse(dropped, ShuttingDown("the server shut down before the task was started"))
         if not self._drained.called and scheduler.is_empty:
             self._drained.callback(None)

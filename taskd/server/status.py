@@ -119,18 +119,18 @@ def server_status(
     scheduler: Scheduler, pool: Pool, now: float, counts: Counters, **more: Any
 ) -> ServerStatus:
     """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
-    oldest = scheduler.oldest
+    oldest = scheduler.queue.oldest
     return ServerStatus(
         version=__version__,
-        generation=scheduler.generation,
-        waiting=scheduler.waiting,
+        generation=scheduler.fleet.generation,
+        waiting=scheduler.queue.waiting,
         oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
-        running=scheduler.running,
+        running=scheduler.fleet.running,
         max_queue=scheduler.config.max_queue,
         min_workers=scheduler.config.min_workers,
         max_workers=scheduler.config.max_workers,
         counts=counts,
-        workers=[worker_status(worker, pool, now) for _, worker in sorted(scheduler.workers.items())],
+        workers=[worker_status(worker, pool, now) for _, worker in sorted(scheduler.fleet.workers.items())],
         functions=[
             function_status(stats) for _, stats in sorted(scheduler.functions.items()) if _has_run(stats)
         ],

@@ -179,7 +179,7 @@ class TaskServer:
 
     def resume(self) -> None:
         """Start tasks that were throttled: a requester that was full takes outcomes again, or is gone."""
-        self._scheduler.release()
+        self._scheduler.queue.release()
         self._dispatcher.turn_soon()
 
     # --- code ---
@@ -199,11 +199,11 @@ class TaskServer:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.forget()  # it is other code now
-        for task in scheduler.drop_waiting(unless=self._functions):
+        for task in scheduler.queue.drop_waiting(unless=self._functions):
             self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
-        for task in scheduler.all_waiting:
+        for task in scheduler.queue.all_waiting:
             task.limit = self._limit(task.call, task.stats)
         self._methods.functions_changed()
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.functions.registry import FunctionInfo
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
-from taskd.pool.pool import WorkerExit
+from taskd.pool.exits import WorkerExit
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.server.task_server import ServerConfig

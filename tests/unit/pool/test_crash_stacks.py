@@ -4,8 +4,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool import crash_stacks as stacks
 from taskd.pool.crash_stacks import MAX_FRAMES, StackCatcher
+from taskd.worker import loop
 
 SEGFAULT = """\
 Fatal Python error: Segmentation fault
@@ -15,8 +15,8 @@ Current thread 0x00007f0e81bdab80 (most recent call first):
   File "/home/user/crash.py", line 4 in inner
   File "/home/user/crash.py", line 7 in <lambda>
   File "/home/user/crash.py", line 7 in method
-  File "{ours}/calls.py", line 84 in _call
-  File "{ours}/worker.py", line 140 in _serve
+  File "{ours}/invocation.py", line 84 in call
+  File "{ours}/loop.py", line 140 in serve
 """
 """As faulthandler of Python 3.11 writes it."""
 
@@ -35,7 +35,7 @@ Current thread 0x00007f6ba9fd8b80 (most recent call first):
 Extension modules: numpy.core (total: 1)
 """
 
-OURS = str(Path(stacks.__file__).parent)
+OURS = str(Path(loop.__file__).parent)
 
 
 class StackCatcherTests(SynchronousTestCase):
@@ -67,12 +67,12 @@ class StackCatcherTests(SynchronousTestCase):
         self.assertEqual(len(self.caught(SEGFAULT, "more\n", THREADS)), 3)
         self.assertEqual(len(self.caught(THREADS, "more\n", SEGFAULT, "the end\n")), 4)
 
-    def test_what_else_is_printed_is_no_stack(self):
+    def test_other_output_is_no_stack(self):
         self.assertEqual(self.caught('  File "a.py", line 3 in f\n', "Current thread\n", "\n"), [])
         traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\nValueError\n'
         self.assertEqual(self.caught(traceback), [])
 
-    def test_a_heading_may_stand_behind_what_was_printed_without_an_end(self):
+    def test_a_heading_may_follow_output_without_a_line_end(self):
         text = 'half a lineCurrent thread 0x0001 (most recent call first):\n  File "a.py", line 3 in f\n'
         self.assertEqual(self.caught(text), ["a.py:3 in f"])
 

@@ -4,8 +4,8 @@ from twisted.logger import globalLogPublisher
 
 from taskd.errors import StartError
 from taskd.functions.stops import GRACE
+from taskd.scheduler.batching import LATE_SECONDS
 from taskd.scheduler.stops import KILL_DELAY
-from taskd.scheduler.watch import LATE_SECONDS
 from taskd.server import task_server
 from taskd.worker.messages import Interrupt
 from tests.unit.pools import ServerCase, function

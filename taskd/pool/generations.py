@@ -1,0 +1,306 @@
+"""Which import of the app is in use, which one follows it, and when another fork server is started.
+
+The first import must succeed: otherwise there is nothing to serve, and
+`Generations.loaded` fails. After it, a fork server that ends is replaced after
+a delay. A reload imports the app beside the generation in use; `switch` puts
+the new one in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from taskd.errors import StartError, StateError
+from taskd.functions.registry import FunctionInfo
+from taskd.pool.backoff import Backoff
+from taskd.pool.generation import Generation, StartForkServer
+from taskd.pool.timer import Timer
+
+__all__ = [
+    "STEPS",
+    "Closing",
+    "CodeObserver",
+    "Generations",
+    "Importing",
+    "Reloading",
+    "Replacing",
+    "Serving",
+    "State",
+    "Unusable",
+    "Waiting",
+]
+
+_log = Logger(namespace="taskd.pool")
+
+
+class CodeObserver(Protocol):
+    """What is informed of the app's code."""
+
+    def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
+        """Start workers of this generation: the app is imported."""
+
+    def code_failed(self, generation: int, reason: str) -> None:
+        """Give up the reload: the app cannot be used. The generation in use goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importing:
+    """The app is being imported for the first time."""
+
+    current: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The first import has failed: there is nothing to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One generation is in use. It may still import the app, if its predecessor's fork server ended."""
+
+    current: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """One generation is in use, and another is about to follow it."""
+
+    current: Generation
+    following: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The fork server has ended, and another one starts after a delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacing:
+    """The fork server has ended, and a reload is about to follow it."""
+
+    following: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """No generation is started any more."""
+
+
+State: TypeAlias = Importing | Unusable | Serving | Reloading | Waiting | Replacing | Closing
+
+STEPS: dict[type[State], set[type[State]]] = {
+    Importing: {Serving, Unusable, Closing},
+    Unusable: {Closing},
+    Serving: {Reloading, Waiting, Closing},
+    Reloading: {Reloading, Serving, Waiting, Closing},
+    Waiting: {Serving, Replacing, Closing},
+    Replacing: {Replacing, Serving, Waiting, Closing},
+    Closing: set(),
+}
+"""Every step that the generations can take together.
+
+A generation outside the state is an older one, which ends with its last
+worker, or one that was given up, which ends at once.
+"""
+
+
+class Generations:
+    """All imports of the app that have not ended.
+
+    `start` starts the fork server of each, `max_workers` is how many workers
+    may be wanted at once. `loaded` fires once the app is imported for the first
+    time, and fails with `StartError` if it cannot be.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, max_workers: int, start: StartForkServer, observer: CodeObserver
+    ) -> None:
+        self.loaded: Deferred[None] = Deferred()
+        self._max_workers = max_workers
+        self._start = start
+        self._observer = observer
+        self._all: dict[int, Generation] = {}
+        self._last_number = 0
+        self._backoff = Backoff()
+        self._restart = Timer(clock, self._replace)
+        self._closed: Deferred[None] = Deferred()
+        self._state: State = Importing(self._start_one())
+
+    def usable(self, number: int) -> Generation | None:
+        """Return the generation of this number if one of its workers can be started now."""
+        generation = self._all.get(number)
+        if generation is None or not generation.has_place or self.is_closing:
+            return None
+        return generation
+
+    def is_current(self, number: int) -> bool:
+        """Whether the generation of this number is the one in use."""
+        match self._state:
+            case Importing(current) | Serving(current) | Reloading(current, _):
+                return current.number == number
+        return False
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether no generation is started any more."""
+        return isinstance(self._state, Closing)
+
+    def reset_backoff(self) -> None:
+        """Have the next fork server that ends replaced without a long delay: a worker has become ready."""
+        self._backoff.reset()
+
+    # --- reloads ---
+
+    def reload(self) -> int | None:
+        """Import the app again, and return the number of that generation.
+
+        One that is about to follow is given up for it. Returns None, and does
+        nothing, until the app was imported for the first time, and once
+        `stop_accepting` was called.
+        """
+        match self._state:
+            case Serving(current):
+                following = self._start_one()
+                self._enter(Reloading(current, following))
+            case Reloading(current, abandoned):
+                following = self._start_one()
+                self._enter(Reloading(current, following))
+                abandoned.close()
+            case Waiting():
+                self._restart.cancel()
+                following = self._start_one()
+                self._enter(Replacing(following))
+            case Replacing(abandoned):
+                following = self._start_one()
+                self._enter(Replacing(following))
+                abandoned.close()
+            case _:
+                return None
+        return following.number
+
+    def abandon_next(self) -> None:
+        """Give up the generation that is about to follow, if there is one."""
+        match self._state:
+            case Reloading(current, following):
+                self._enter(Serving(current))
+                following.close()
+            case Replacing(following):
+                self._wait("there is no fork server any more")
+                following.close()
+
+    def switch(self) -> None:
+        """Use the generation that is about to follow; the older one ends with its last worker.
+
+        Raises `StateError` if no generation is about to follow.
+        """
+        match self._state:
+            case Reloading(current, following):
+                self._enter(Serving(following))
+                if current.is_empty:
+                    current.close()
+            case Replacing(following):
+                self._enter(Serving(following))
+            case state:
+                raise StateError(f"nothing can be switched to while {type(state).__name__.lower()}")
+
+    # --- the end ---
+
+    def stop_accepting(self) -> None:
+        """Start no generation and no worker from now on. To be called once."""
+        self._restart.cancel()
+        self._enter(Closing())
+
+    def close(self) -> Deferred[None]:
+        """End every fork server; fires when none is left. To be called once, after `stop_accepting`."""
+        for generation in list(self._all.values()):
+            generation.close()
+        self._check_closed()
+        return self._closed
+
+    def _check_closed(self) -> None:
+        if not self._all and not self._closed.called:
+            self._closed.callback(None)
+
+    # --- `taskd.pool.generation.GenerationObserver` ---
+
+    def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
+        """Report the code of a generation that is in use, or about to follow."""
+        if not self._is_wanted(generation):
+            return
+        if isinstance(self._state, Importing):
+            self._enter(Serving(generation))
+        self._observer.code_loaded(generation.number, functions)
+        if not self.loaded.called:
+            self.loaded.callback(None)
+
+    def generation_emptied(self, generation: Generation) -> None:
+        """End an older generation: its last worker is gone."""
+        if generation.number in self._all and not self.is_closing and not self._is_wanted(generation):
+            generation.close()
+
+    def generation_ended(self, generation: Generation, how: str, reason: str) -> None:
+        """Start another one later if this one was in use; report a reload that has failed."""
+        del self._all[generation.number]
+        match self._state:
+            case Importing():
+                self._enter(Unusable())
+                self.loaded.errback(StartError(f"taskd: {reason}"))
+            case Serving(current) if current is generation:
+                self._current_ended(generation, how)
+            case Reloading(current, following) if current is generation:
+                # What is started instead imports the new code as well.
+                self._current_ended(generation, how)
+                following.close()
+                self._observer.code_failed(following.number, "the fork server in use ended meanwhile")
+            case Reloading(current, following) if following is generation:
+                self._enter(Serving(current))
+                self._observer.code_failed(generation.number, reason)
+            case Replacing(following) if following is generation:
+                self._wait("there is no fork server any more")
+                self._observer.code_failed(generation.number, reason)
+            case Closing():
+                if not self.loaded.called:
+                    self.loaded.errback(StartError("taskd: stopped while the app was being imported"))
+                self._check_closed()
+
+    def _current_ended(self, generation: Generation, how: str) -> None:
+        if generation.load_error:
+            _log.error("{reason}", reason=generation.load_error)
+        self._wait(f"the fork server ended ({how})")
+
+    # --- starts ---
+
+    def _start_one(self) -> Generation:
+        self._last_number += 1
+        generation = Generation(self._last_number, self._max_workers, self._start, self)
+        self._all[generation.number] = generation
+        return generation
+
+    def _wait(self, why: str) -> None:
+        self._enter(Waiting())
+        delay = self._backoff.next_delay()
+        _log.error("{why}; another one starts in {delay} s", why=why, delay=delay)
+        self._restart.start(delay)
+
+    def _replace(self) -> None:
+        self._enter(Serving(self._start_one()))
+
+    def _is_wanted(self, generation: Generation) -> bool:
+        match self._state:
+            case Importing(wanted) | Serving(wanted) | Replacing(wanted):
+                return wanted is generation
+            case Reloading(current, following):
+                return generation in (current, following)
+        return False
+
+    def _enter(self, state: State) -> None:
+        if type(state) not in STEPS[type(self._state)]:
+            old, new = type(self._state).__name__, type(state).__name__
+            raise StateError(f"the generations cannot go from {old} to {new}")
+        self._state = state

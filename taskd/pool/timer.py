@@ -1,0 +1,43 @@
+"""A timer that can be started, cancelled and asked whether it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["Timer"]
+
+
+class Timer:
+    """One function that is called after a delay, unless the timer is cancelled before.
+
+    Unlike `taskd.net.timers.Alarm` it can be cancelled, and never rings early.
+    """
+
+    __slots__ = ("_call", "_clock", "_function")
+
+    def __init__(self, clock: IReactorTime, function: Callable[[], object]) -> None:
+        self._clock = clock
+        self._function = function
+        self._call: IDelayedCall | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the function is going to be called."""
+        return self._call is not None
+
+    def start(self, delay: float) -> None:
+        """Call the function in `delay` seconds. Does nothing if the timer already runs."""
+        if self._call is None:
+            self._call = self._clock.callLater(delay, self._ring)
+
+    def cancel(self) -> None:
+        """Call the function no more, until the timer is started again. Idempotent."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _ring(self) -> None:
+        self._call = None
+        self._function()

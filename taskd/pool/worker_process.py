@@ -1,0 +1,323 @@
+"""One worker process, seen from the daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+import msgspec
+from twisted.logger import Logger
+
+from taskd.errors import StateError
+from taskd.net.reactor import Reactor
+from taskd.pool.exits import WorkerExit
+from taskd.pool.fork_server_process import EXIT_TIMEOUT
+from taskd.pool.output import OutputReader
+from taskd.pool.timer import Timer
+from taskd.pool.worker_socket import WorkerSocket
+from taskd.worker.messages import (
+    POKE,
+    Attempt,
+    Done,
+    Exited,
+    Failed,
+    Interrupt,
+    Ready,
+    Reclaim,
+    Reported,
+    Returned,
+    Stopped,
+    decode_from_worker,
+    encode,
+    encode_all,
+)
+
+__all__ = [
+    "WORKER_STEPS",
+    "WorkerHome",
+    "WorkerMessage",
+    "WorkerObserver",
+    "WorkerOwner",
+    "WorkerProcess",
+    "WorkerStage",
+]
+
+_log = Logger(namespace="taskd.pool")
+_task_log = Logger(namespace="taskd.task")
+
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+_SHOWN_BYTES = 200
+"""Bytes logged of a message that cannot be decoded: enough to recognise it."""
+
+WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported
+
+_OUTCOMES = (Done, Failed, Stopped)
+
+
+class WorkerObserver(Protocol):
+    """What receives the reports of workers. Numbers name workers, and are never used twice."""
+
+    def worker_ready(self, number: int) -> None:
+        """Send the worker its first task, if there is one: its start hooks have run."""
+
+    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
+        """Take what the worker sent, in order; never an empty list."""
+
+    def task_name(self, number: int, task: int) -> str:
+        """Name a task that the worker has, for the log; "" for one that has ended."""
+
+
+class WorkerHome(Protocol):
+    """The generation that a worker belongs to: it signals the worker, and reads its place on the board."""
+
+    number: int
+
+    def begun(self, number: int) -> int:
+        """Return the number of the task that a worker began last, 0 for none."""
+
+    def kept(self, number: int) -> bytes:
+        """Return the lines that a worker had not sent yet when it ended."""
+
+    def signal(self, number: int, signal_number: int, *, group: bool) -> None:
+        """Send a signal to a worker, or to its whole process group."""
+
+    def forget(self, number: int) -> None:
+        """Free the place of a worker that is gone."""
+
+
+class WorkerOwner(Protocol):
+    """What keeps a `WorkerProcess` for as long as it lasts."""
+
+    def worker_ready(self, number: int) -> None:
+        """Pass on that the worker's start hooks have run."""
+
+    def worker_gone(self, worker: WorkerProcess, ending: WorkerExit) -> None:
+        """Drop the worker: nothing is left of it, and all that it sent has been handed on."""
+
+
+class WorkerStage(Enum):
+    """What is left of a worker process: two things end independently, the process and its channel."""
+
+    FORKING = "forking"
+    """The fork server has been asked for it. It has its channel, and can be sent tasks."""
+    RUNNING = "running"
+    LEAVING = "leaving"
+    """Its channel is closed; the process has not ended yet."""
+    DRAINING = "draining"
+    """The process has ended, or could not be forked; its channel is read to the end."""
+    GONE = "gone"
+
+
+WORKER_STEPS = {
+    WorkerStage.FORKING: {WorkerStage.RUNNING, WorkerStage.LEAVING, WorkerStage.DRAINING},
+    WorkerStage.RUNNING: {WorkerStage.LEAVING, WorkerStage.DRAINING},
+    WorkerStage.LEAVING: {WorkerStage.GONE},
+    WorkerStage.DRAINING: {WorkerStage.GONE},
+    WorkerStage.GONE: frozenset[WorkerStage](),
+}
+"""Every step that a worker can take."""
+
+
+class WorkerProcess:
+    """One worker process, from before it is forked until its last trace is gone.
+
+    Opens its channel and the pipe of its output, so it raises `OSError` when
+    there are too many open files. `descriptors` are the worker's ends of the
+    two, for the fork server; they are closed once `forked` is called. `name` is
+    the pool's, for the log. `pid` is None until the process has been forked.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        number: int,
+        generation: WorkerHome,
+        observer: WorkerObserver,
+        owner: WorkerOwner,
+        name: str,
+    ) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid: int | None = None
+        self._observer = observer
+        self._owner = owner
+        self._name = name
+        self._stage = WorkerStage.FORKING
+        self._was_ready = False
+        self._was_retired = False
+        self._exit = WorkerExit(None, reason="it has not ended")
+        self._kill = Timer(reactor, self.signal)
+        daemon_end, worker_end = socket.socketpair()
+        try:
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            daemon_end.close()
+            worker_end.close()
+            raise
+        self.descriptors: tuple[int, ...] = (worker_end.detach(), write_end)
+        self._channel = WorkerSocket(reactor, daemon_end, self._received, self._channel_closed)
+        self._output = OutputReader(reactor, read_end, self._log_output)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.number}, process {self.pid}, {self._stage.value}>"
+
+    # --- what the pool asks of it ---
+
+    def send(self, attempts: list[Attempt]) -> None:
+        """Give the worker tasks, in this order."""
+        self._channel.send(encode_all(attempts))
+
+    def poke(self, message: Reclaim | Interrupt) -> None:
+        """Send a message that the worker reads even while a function runs."""
+        self._channel.send(encode(message))
+        self.generation.signal(self.number, POKE, group=False)
+
+    def signal(self, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal to the worker's process group."""
+        self.generation.signal(self.number, signal_number, group=True)
+
+    def retire(self) -> None:
+        """Let the worker end once it has done what it was given; kill it if that takes too long."""
+        self._was_retired = True
+        self._channel.end_sending()
+        self._kill.start(EXIT_TIMEOUT)
+
+    def begun(self) -> int:
+        """Return the number of the task that the worker began last, 0 for none."""
+        return self.generation.begun(self.number)
+
+    def memory_kib(self) -> int | None:
+        """Return the memory that the worker has resident, in KiB; None if that cannot be read."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * _PAGE_KIB
+        except (OSError, IndexError, ValueError):
+            return None
+
+    # --- what the fork server reports of it ---
+
+    def forked(self, pid: int | None, reason: str) -> None:
+        """Note the process id; or, if `pid` is None, that the worker could not be forked."""
+        self._close_descriptors()  # the fork server has copies of its own
+        self.pid = pid
+        if pid is None:
+            _log.error("a worker cannot be started: {reason}", reason=reason)
+            self._process_ended(WorkerExit(None, reason=f"fork: {reason}"))
+        elif self._stage is WorkerStage.FORKING:
+            self._step(WorkerStage.RUNNING)
+
+    def reaped(self, exited: Exited) -> None:
+        """Note how the process ended. What it sent may still be in the socket."""
+        self._process_ended(
+            WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
+        )
+
+    def fork_server_ended(self, how: str) -> None:
+        """End with the fork server, unless the worker has ended before."""
+        if self._stage in (WorkerStage.DRAINING, WorkerStage.GONE):
+            return
+        if self.pid is not None:
+            # The kernel ends the worker; what its tasks have started, only the daemon can.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._process_ended(WorkerExit(None, reason=f"the fork server ended ({how})"))
+
+    # --- its end ---
+
+    def _process_ended(self, ending: WorkerExit) -> None:
+        self._exit = ending
+        self._close_descriptors()
+        if self._stage is WorkerStage.LEAVING:
+            self._bury()
+        else:
+            self._step(WorkerStage.DRAINING)
+            # If a child of the task held the other end open, no end of file
+            # would come: this makes one, behind what was already sent.
+            self._channel.end_receiving()
+
+    def _channel_closed(self) -> None:
+        if self._stage is WorkerStage.DRAINING:
+            self._bury()
+        else:
+            self._step(WorkerStage.LEAVING)
+            self._kill.start(EXIT_TIMEOUT)
+
+    def _bury(self) -> None:
+        """Hand on what is left of the worker, and how it ended."""
+        self._step(WorkerStage.GONE)
+        self._output.close()
+        self._kill.cancel()
+        self._hand_on_kept()
+        ending = replace(
+            self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
+        )
+        self.generation.forget(self.number)
+        if ending.code != 0 or not self._was_retired:
+            _log.warn(
+                "worker {number} (process {pid}) ended: {how}",
+                number=self.number,
+                pid=self.pid,
+                how=ending.describe(),
+            )
+        self._owner.worker_gone(self, ending)
+
+    def _close_descriptors(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = ()
+
+    def _step(self, stage: WorkerStage) -> None:
+        if stage not in WORKER_STEPS[self._stage]:
+            raise StateError(f"a worker cannot go from {self._stage.value} to {stage.value}")
+        self._stage = stage
+
+    # --- what it sends ---
+
+    def _received(self, lines: bytes) -> None:
+        """Hand on what the worker sent, and kill it if that cannot be decoded."""
+        try:
+            decoded = decode_from_worker(lines)
+        except msgspec.DecodeError:
+            _log.critical(
+                "worker {number} sent what no worker sends: {lines!r}",
+                number=self.number,
+                lines=lines[:_SHOWN_BYTES],
+            )
+            self.signal()
+            return
+        messages: list[WorkerMessage] = []
+        for message in decoded:
+            if type(message) is Ready:
+                self._was_ready = True
+                self._owner.worker_ready(self.number)
+            else:
+                if isinstance(message, _OUTCOMES):
+                    self._output.finish_task(more=message.output)
+                messages.append(message)
+        if messages:
+            self._observer.worker_messages(self.number, messages)
+
+    def _hand_on_kept(self) -> None:
+        """Hand on the outcomes that the worker had not sent yet when it ended."""
+        unsent: list[WorkerMessage] = [
+            message
+            for message in decode_from_worker(self.generation.kept(self.number))
+            if isinstance(message, _OUTCOMES) and self._observer.task_name(self.number, message.task)
+        ]
+        if unsent:
+            self._observer.worker_messages(self.number, unsent)
+
+    def _log_output(self, line: str) -> None:
+        _task_log.info(
+            "{name}[{pid}] {task}: {line}",
+            name=self._name,
+            pid=self.pid,
+            task=self._observer.task_name(self.number, self.begun()) or "no task",
+            line=line,
+        )
