@@ -235,7 +235,7 @@ class MaildirDelivery:
         self.path = path
 
     def __str__(self) -> str:
-        return f"the Maildir {self._path}"
+        return f"the Maildir {self.path}"
 
     def deliver(self, mail: Mail) -> None:
         """Add `mail` to ``new``; it is on the disk when this returns."""
@@ -299,7 +299,7 @@ class SmtpDelivery:
 
     def __str__(self) -> str:
         """The server, without user and password."""
-        return str(self._server)
+        return str(self.server)
 
     def deliver(self, mail: Mail) -> None:
         """Send `mail` to the server; when this returns, the server has accepted it.
