@@ -27,10 +27,10 @@ from taskd.apps.mail import (
     OutcomeUnknownError,
     RefusedError,
     ServerAwayError,
-    compose,
     delivery_to,
     send_mail,
 )
+from taskd.apps.mail_message import compose
 from taskd.functions.registry import registry
 
 DEADLINE = 10

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.apps import mail
-from taskd.apps.mail import ConfigError, Mail, compose, delivery_to
+from taskd.apps.mail import ConfigError, delivery_to
+from taskd.apps.mail_message import Mail, compose
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120)
 INJECTED = "=?utf-8?q?x=0d=0aBcc=3a_eve=40example.org?="
