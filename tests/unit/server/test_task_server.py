@@ -830,5 +830,5 @@ class EndTests(LoggingCase):
         self.assertNoResult(stopped)
         self.server.end_now()
         self.assertEqual(self.pool.orders, [("abort",)])
-        self.pool.closed.callback(None)
+        self.pool.lose(1)
         self.successResultOf(stopped)
