@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 from twisted.internet import interfaces
@@ -25,13 +25,13 @@ from taskd.worker.messages import (
     BOARD,
     CONTROL,
     MAX_LINE,
-    Config,
     Exited,
     Fork,
     Forked,
     Loaded,
     LoadFailed,
     Signal,
+    WorkerConfig,
     decode_from_fork_server,
     encode,
 )
@@ -80,7 +80,9 @@ class ForkServerProcess(ProcessProtocol):
     while it is imported goes to the log.
     """
 
-    def __init__(self, reactor: Reactor, config: Config, board: int, observer: ForkServerObserver) -> None:
+    def __init__(
+        self, reactor: Reactor, config: WorkerConfig, board: int, observer: ForkServerObserver
+    ) -> None:
         self._clock: interfaces.IReactorTime = reactor
         self._observer = observer
         self._kill = Timer(reactor, self._kill_process)
@@ -124,7 +126,7 @@ class ForkServerProcess(ProcessProtocol):
         self._to_fork.append((number, place, channel, output))
 
     def _send_forks(self) -> None:
-        transport = self._control.transport
+        transport = cast(interfaces.IUNIXTransport, self._control.transport)
         while self._to_fork:
             wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
             for _, _, channel, output in wanted:

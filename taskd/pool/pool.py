@@ -22,7 +22,7 @@ from taskd.pool.generation import StartForkServer
 from taskd.pool.generations import CodeObserver, Generations
 from taskd.pool.timer import Timer
 from taskd.pool.worker_process import WorkerMessage, WorkerObserver, WorkerProcess
-from taskd.worker.messages import Attempt, Config, Interrupt, Reclaim
+from taskd.worker.messages import Attempt, Interrupt, Reclaim, WorkerConfig
 
 __all__ = ["Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
 
@@ -44,7 +44,7 @@ class PoolConfig:
     """The pool that is wanted: at most `max_workers` processes at once, which run the app's functions."""
 
     max_workers: int
-    config: Config
+    config: WorkerConfig
 
     def start(self, reactor: Reactor, observer: PoolObserver) -> Pool:
         """Start the first fork server. `Pool.loaded` fires once the app is imported."""

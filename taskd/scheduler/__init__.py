@@ -1,4 +1,4 @@
-"""Who works on what: pure, and without a clock (time is an argument, in seconds)."""
+"""The scheduler: which worker runs what. Pure, and without a clock: time is an argument, in seconds."""
 
 from taskd.scheduler.scheduler import Scheduler
 from taskd.scheduler.states import TaskState, WorkerState

@@ -1,9 +1,11 @@
-"""What the scheduler wants done, now that time has passed or somebody has asked."""
+"""Actions: what the scheduler decides, for others to carry out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
+
+from taskd.scheduler.task import Task
 
 __all__ = [
     "AbandonTask",
@@ -15,42 +17,40 @@ __all__ = [
     "TerminateWorker",
 ]
 
-Task = TypeVar("Task")
-
 
 @dataclass(frozen=True, slots=True)
-class ExpireTask(Generic[Task]):
-    """The deadline of a waiting task is over: answer it. It has left the queue."""
+class ExpireTask:
+    """Complete a task that has left the queue, since its deadline is over."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class ReclaimTasks:
-    """Have a worker return the tasks that it has not begun: the one before them takes too long."""
+    """Have a worker return the tasks that it has not begun, since the one before them takes too long."""
 
     worker: int
 
 
 @dataclass(frozen=True, slots=True)
-class InterruptTask(Generic[Task]):
-    """Have a worker interrupt the function of this task, or return the task where it has not begun."""
-
-    worker: int
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateWorker(Generic[Task]):
-    """Send SIGTERM to a worker's process group, and answer the task."""
+class InterruptTask:
+    """Have a worker interrupt the function of a task, or return the task if it has not begun."""
 
     worker: int
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class AbandonTask(Generic[Task]):
-    """Answer a task that stands in a worker behind one that does not end: it will not begin any more."""
+class TerminateWorker:
+    """Send SIGTERM to a worker's process group, and complete the task."""
+
+    worker: int
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonTask:
+    """Complete a task that stands in a worker behind one that does not end, and will not begin any more."""
 
     task: Task
 
@@ -62,11 +62,4 @@ class KillWorker:
     worker: int
 
 
-Action: TypeAlias = (
-    ExpireTask[Task]
-    | ReclaimTasks
-    | InterruptTask[Task]
-    | TerminateWorker[Task]
-    | AbandonTask[Task]
-    | KillWorker
-)
+Action: TypeAlias = ExpireTask | ReclaimTasks | InterruptTask | TerminateWorker | AbandonTask | KillWorker

@@ -1,4 +1,4 @@
-"""How many workers and tasks there may be."""
+"""The bounds of the scheduler: how many workers and tasks there may be."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ make it come and go, and by the next hour its memory is free."""
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """The bounds. `idle_seconds` is how long a worker above `min_workers` may be idle.
+    """The bounds of one scheduler.
 
-    `max_tasks`: tasks after which a worker leaves, None for never. `processors`:
-    how many workers can run at the same time.
+    `idle_seconds` is how long a worker above `min_workers` may be idle,
+    `max_tasks` after how many tasks a worker leaves (None for never),
+    `processors` how many workers can run at the same time.
     """
 
     min_workers: int

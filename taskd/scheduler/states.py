@@ -1,6 +1,6 @@
-"""What a task, a worker and a stop can go through: each one literal table.
+"""States of a task, of a worker and of a stop: one literal table of steps for each.
 
-A step that its table does not list raises `StateError`, and is a bug of taskd.
+A step that its table does not list raises `StateError`, and is a bug in taskd.
 """
 
 from __future__ import annotations
@@ -9,23 +9,32 @@ from enum import IntEnum
 
 from taskd.errors import StateError
 
-__all__ = ["StopStep", "TaskState", "WorkerState", "check_stop", "check_task", "check_worker"]
+__all__ = [
+    "STOP_STEPS",
+    "TASK_STEPS",
+    "WORKER_STEPS",
+    "StopStep",
+    "TaskState",
+    "WorkerState",
+    "check_stop",
+    "check_task",
+]
 
 # IntEnum: its members are hashed as integers, in C; those of Enum by a method
 # in Python, which would cost as much as the rest of a step.
 
 
 class TaskState(IntEnum):
-    """What has become of a task."""
+    """Where a task is on its way to its outcome."""
 
     NEW = 0
     WAITING = 1
     THROTTLED = 2
-    """Its caller leaves too much unread."""
+    """It waits, and is not started while its submitter leaves too much unread."""
     GIVEN = 3
     """A worker has it, and runs it or will soon."""
     DONE = 4
-    """Its caller has been answered."""
+    """It has its outcome, or will not be run and gets one now."""
 
 
 class WorkerState(IntEnum):
@@ -33,23 +42,25 @@ class WorkerState(IntEnum):
 
     STARTING = 0
     STANDBY = 1
-    """Of new code that is not in use yet."""
+    """Ready, with new code that is not in use yet."""
     IDLE = 2
     BUSY = 3
     LEAVING = 4
-    """Gets no more tasks, and ends after those that it has."""
+    """It gets no more tasks, and ends after those that it has."""
     GONE = 5
 
 
 class StopStep(IntEnum):
-    """How far the stop of a running task is."""
+    """How far the stop of a task that a worker has is."""
 
-    RAISED = 0
-    """The function has been interrupted, and cleans up."""
-    TERMINATED = 1
-    """Its process group has been sent SIGTERM."""
-    KILLED = 2
-    """Its process group has been sent SIGKILL."""
+    INTERRUPTED = 0
+    """The function has been interrupted, and cleans up; or the worker returns the task unbegun."""
+    ABANDONED = 1
+    """The task had not begun when its grace was over. It will not begin any more."""
+    TERMINATED = 2
+    """The worker's process group has been sent SIGTERM."""
+    KILLED = 3
+    """The worker's process group has been sent SIGKILL."""
 
 
 # By these names on the hot paths: Python 3.11 takes as long to find a member of
@@ -80,29 +91,24 @@ WORKER_STEPS = {
 """Every step that a worker can take."""
 
 STOP_STEPS = {
-    StopStep.RAISED: frozenset({StopStep.TERMINATED}),
+    StopStep.INTERRUPTED: frozenset({StopStep.ABANDONED, StopStep.TERMINATED}),
+    # An abandoned task that begins all the same has had its grace.
+    StopStep.ABANDONED: frozenset({StopStep.KILLED}),
     StopStep.TERMINATED: frozenset({StopStep.KILLED}),
     StopStep.KILLED: frozenset[StopStep](),
 }
-"""Every step up the ladder that ends a running task."""
+"""Every step up the ladder that ends a task."""
 
 
 def check_task(old: TaskState, new: TaskState) -> TaskState:
-    """`new`; raises `StateError` where a task cannot come to it from `old`."""
+    """Return `new`. Raises `StateError` if a task cannot go there from `old`."""
     if new not in TASK_STEPS[old]:
         raise StateError(f"a task cannot go from {old.name} to {new.name}")
     return new
 
 
-def check_worker(number: int, old: WorkerState, new: WorkerState) -> WorkerState:
-    """`new`; raises `StateError` where a worker cannot come to it from `old`."""
-    if new not in WORKER_STEPS[old]:
-        raise StateError(f"worker {number} cannot go from {old.name} to {new.name}")
-    return new
-
-
 def check_stop(old: StopStep, new: StopStep) -> StopStep:
-    """`new`; raises `StateError` where a stop cannot come to it from `old`."""
+    """Return `new`. Raises `StateError` if a stop cannot go there from `old`."""
     if new not in STOP_STEPS[old]:
         raise StateError(f"a stop cannot go from {old.name} to {new.name}")
     return new

@@ -1,90 +1,50 @@
-"""A worker as the scheduler sees it, and how a running task is stopped."""
+"""The fleet of workers: which are there, starting, idle, standing by or leaving, and how many to start.
+
+Idle workers are taken last in, first out, so that caches stay warm, and those
+above the minimum stay idle and can be ended.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
 
-from taskd.scheduler.states import BUSY, STARTING, StopStep, TaskState, WorkerState, check_stop, check_worker
-from taskd.scheduler.stats import FunctionStats
+from taskd.errors import StateError
+from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.states import (
+    BUSY,
+    GIVEN,
+    GONE,
+    IDLE,
+    LEAVING,
+    STANDBY,
+    STARTING,
+    WORKER_STEPS,
+    WorkerState,
+    check_task,
+)
+from taskd.scheduler.task import Task
 
-__all__ = ["SchedulableTask", "Stop", "WorkerView"]
-
-MAX_TASKS_PER_WORKER = 32
-"""Tasks that one worker may have at once: by then waking it costs each of them next to nothing."""
-
-BATCH_SECONDS = 0.0005
-"""Seconds of work, by the estimates, above which a worker gets no more tasks at once."""
-
-FRESH_SECONDS = 0.001
-"""Seconds since a worker was last heard of after which it is given no more: it
-may have come upon a task that takes long, and what it has already waits for that."""
+__all__ = ["OVERHEAD", "Fleet", "WorkerView"]
 
 OVERHEAD = 0.00001
 """Seconds that a worker spends on a task beside running its function."""
 
-KILL_DELAY = 2.0
-"""Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
-
-
-class SchedulableTask(Protocol):
-    """What the scheduler needs of a task. `state` and what follows it are the scheduler's to set.
-
-    `limit` is in seconds of run time, None for none.
-    """
-
-    number: int
-    priority: int
-    limit: float | None
-    deadline: float | None
-    state: TaskState
-    worker: int
-    attempt: int
-    losses: int
-    started: float
-    stop: Stop | None
-
-    @property
-    def stats(self) -> FunctionStats:
-        """The function that it runs."""
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether it is not to be started now: its caller does not take what it has been sent."""
-
-
-Task = TypeVar("Task", bound=SchedulableTask)
-
-
-@dataclass(slots=True)
-class Stop:
-    """The stop of a running task: why, since when, and what comes when."""
-
-    reason: Literal["timeout", "cancelled"]
-    since: float
-    next_at: float
-    step: StopStep = StopStep.RAISED
-
-    def terminate(self, now: float) -> None:
-        """Its grace is over."""
-        self.step = check_stop(self.step, StopStep.TERMINATED)
-        self.next_at = now + KILL_DELAY
-
-    def kill(self) -> None:
-        """SIGTERM has not ended it."""
-        self.step = check_stop(self.step, StopStep.KILLED)
-        self.next_at = float("inf")
-
 
 @dataclass(slots=True, eq=False)
-class WorkerView(Generic[Task]):
-    """One worker: what it does, and since when.
+class WorkerView:
+    """One worker as the scheduler sees it: what it does, and since when.
 
     `tasks` are those that it has been given and that have not ended, in the
-    order in which it runs them; `load` is about how many seconds they take;
-    `heard` is when it was given the first or ended one last. `checked` is when
-    it was last seen to be getting on with short ones, and `watched` the task
-    that it ran then. `dismissed`: nobody is to take its place.
+    order in which it runs them. `done` counts those that have. `dismissed` says
+    that it leaves because there are too many workers, or a newer generation:
+    its exit is not a loss.
+
+    The rest is for batches (`taskd.scheduler.batching`): `load` is about how
+    many seconds the worker's tasks take, `progress_at` when it was given its
+    first task or last ended one; `checked_at` is when it was last found not to
+    be late, and `checked_task` the number of the task that it ran then.
+    `reclaimed` says that it has been asked to return what it has not begun.
     """
 
     number: int
@@ -92,32 +52,207 @@ class WorkerView(Generic[Task]):
     since: float
     state: WorkerState = STARTING
     tasks: dict[int, Task] = field(default_factory=dict)
-    load: float = 0.0
-    heard: float = 0.0
-    checked: float = 0.0
-    watched: int = 0
-    reclaimed: bool = False
-    dismissed: bool = False
     done: int = 0
+    dismissed: bool = False
+    load: float = 0.0
+    progress_at: float = 0.0
+    checked_at: float = 0.0
+    checked_task: int = 0
+    reclaimed: bool = False
 
     def step(self, state: WorkerState, now: float) -> None:
-        """Go to another state. Raises `StateError` where there is no such step."""
-        self.state = check_worker(self.number, self.state, state)
+        """Go to another state. Raises `StateError` if there is no such step."""
+        if state not in WORKER_STEPS[self.state]:
+            raise StateError(f"worker {self.number} cannot go from {self.state.name} to {state.name}")
+        self.state = state
         self.since = now
 
     @property
     def first(self) -> Task | None:
-        """The task that it runs, as far as can be told from what it has said."""
+        """The task that the worker runs, as far as its messages show; None if it has none."""
         return next(iter(self.tasks.values()), None)
 
-    def has_room(self, max_tasks: int | None, now: float) -> bool:
-        """Whether it may be given one more short task behind its short ones."""
-        tasks = len(self.tasks)
-        return (
-            tasks < MAX_TASKS_PER_WORKER
-            and self.load < BATCH_SECONDS
-            and now - self.heard < FRESH_SECONDS
-            and not self.reclaimed
-            and self.state is BUSY
-            and (max_tasks is None or self.done + tasks < max_tasks)
-        )
+    def give(self, task: Task, now: float) -> None:
+        """Let the worker run a task after those that it has."""
+        task.state = check_task(task.state, GIVEN)
+        task.worker = self.number
+        task.attempts += 1
+        task.started = now
+        self.tasks[task.number] = task
+        self.load += task.stats.estimate + OVERHEAD
+
+    def take(self, task_number: int) -> Task:
+        """Take a task from the worker. Raises `StateError` if it does not have the task."""
+        try:
+            return self.tasks.pop(task_number)
+        except KeyError:
+            raise StateError(
+                f"worker {self.number} named task {task_number}, which it does not have"
+            ) from None
+
+    def split(self, begun: int) -> tuple[list[Task], list[Task]]:
+        """Return the tasks up to the one with the number `begun`, and those behind it."""
+        tasks = list(self.tasks.values())
+        end = 1 + list(self.tasks).index(begun) if begun in self.tasks else 0
+        return tasks[:end], tasks[end:]
+
+
+class Fleet:
+    """All workers, named by integers that the pool gives, and never gives twice.
+
+    Workers of a generation later than `generation` stand by until `switch`.
+    `wake` is called with the time when `retire_idle` is due. After any call,
+    `departing` may name workers that must end.
+    """
+
+    def __init__(self, config: SchedulerConfig, wake: Callable[[float], None]) -> None:
+        self.workers: dict[int, WorkerView] = {}
+        self.idle: list[WorkerView] = []
+        """The last one to have become idle is the last."""
+        self.generation = 1
+        self.departing: list[int] = []
+        """Workers that must end now: see `departures`."""
+        self._config = config
+        self._wake = wake
+        self._next_generation: set[int] = set()
+        self._leaving = 0
+
+    def view(self, number: int) -> WorkerView:
+        """Return a worker. Raises `StateError` if there is none of this number."""
+        try:
+            return self.workers[number]
+        except KeyError:
+            raise StateError(f"there is no worker {number}") from None
+
+    # --- come and go ---
+
+    def add(self, number: int, now: float, generation: int = 1) -> None:
+        """Count a worker that is being started. Raises `StateError` if there is one of this number."""
+        if number in self.workers:
+            raise StateError(f"worker {number} is there already")
+        self.workers[number] = WorkerView(number, generation, now)
+        if generation > self.generation:
+            self._next_generation.add(number)
+
+    def ready(self, number: int, now: float) -> None:
+        """Make a started worker idle, or let it stand by if its generation is not in use yet."""
+        worker = self.view(number)
+        if worker.state is LEAVING:
+            return
+        if worker.state is not STARTING:
+            raise StateError(f"worker {number} is ready for the second time")
+        if number in self._next_generation:
+            worker.step(STANDBY, now)
+        else:
+            self._make_idle(worker, now)
+
+    def free(self, worker: WorkerView, now: float) -> None:
+        """Make a worker that has no more tasks idle, or have it end if it leaves or has run enough."""
+        worker.load = 0.0
+        worker.reclaimed = False
+        if worker.state is LEAVING:
+            self.departing.append(worker.number)
+        elif self._config.max_tasks is not None and worker.done >= self._config.max_tasks:
+            self._leave(worker, now)
+        else:
+            self._make_idle(worker, now)
+
+    def _make_idle(self, worker: WorkerView, now: float) -> None:
+        worker.step(IDLE, now)
+        self.idle.append(worker)
+        if self.active > self._config.min_workers:
+            self._wake(now + self._config.idle_seconds)
+
+    def take_idle(self, now: float) -> WorkerView:
+        """Return the worker that became idle last, which is busy from now on; there must be one."""
+        worker = self.idle.pop()
+        worker.step(BUSY, now)
+        return worker
+
+    def retire(self, number: int, now: float) -> bool:
+        """Let a worker leave after the tasks that it has; returns False if it is leaving already."""
+        worker = self.view(number)
+        if worker.state is LEAVING:
+            return False
+        self._leave(worker, now)
+        return True
+
+    def _leave(self, worker: WorkerView, now: float) -> None:
+        if worker.state is IDLE:
+            self.idle.remove(worker)
+        if not worker.tasks:
+            self.departing.append(worker.number)
+        worker.step(LEAVING, now)
+        self._next_generation.discard(worker.number)
+        self._leaving += 1
+
+    def remove(self, number: int, now: float) -> WorkerView:
+        """Forget, and return, a worker whose process has ended."""
+        worker = self.view(number)
+        if worker.state is IDLE:
+            self.idle.remove(worker)
+        elif worker.state is LEAVING:
+            self._leaving -= 1
+            if number in self.departing:
+                self.departing.remove(number)
+        worker.step(GONE, now)
+        self._next_generation.discard(number)
+        del self.workers[number]
+        return worker
+
+    def departures(self) -> list[int]:
+        """Return the workers that must end now, each of them once."""
+        departing = self.departing
+        if departing:
+            self.departing = []
+        return departing
+
+    # --- how many ---
+
+    @property
+    def active(self) -> int:
+        """How many workers are there, or are being started, and will not leave."""
+        return len(self.workers) - self._leaving - len(self._next_generation)
+
+    @property
+    def running(self) -> int:
+        """How many tasks workers have that have no outcome yet."""
+        return sum(task.state is GIVEN for view in self.workers.values() for task in view.tasks.values())
+
+    def to_start(self, wanted: int) -> int:
+        """Return how many workers to start if tasks wait that `wanted` more workers could run.
+
+        Workers that are being started already count as wanted ones. The answer
+        always reaches the minimum, and never passes the maximum.
+        """
+        config, active = self._config, self.active
+        total = config.min_workers
+        if wanted and not self.idle and active < config.max_workers:
+            starting = sum(view.state is STARTING for view in self.workers.values())
+            starting -= sum(self.workers[number].state is STARTING for number in self._next_generation)
+            total = max(total, active - starting + wanted)
+        return max(0, min(total, config.max_workers) - active)
+
+    def retire_idle(self, now: float) -> None:
+        """Dismiss the idle workers above the minimum that have been idle for too long."""
+        excess = self.active - self._config.min_workers
+        for worker in self.idle[: max(excess, 0)]:
+            due = worker.since + self._config.idle_seconds
+            if due > now:
+                self._wake(due)
+                return
+            worker.dismissed = True
+            self._leave(worker, now)
+
+    # --- new code ---
+
+    def switch(self, generation: int, now: float) -> None:
+        """Use the workers of `generation` from now on; the older ones leave after their tasks."""
+        self.generation = generation
+        self._next_generation.clear()
+        for worker in self.workers.values():
+            if worker.generation < generation and worker.state is not LEAVING:
+                worker.dismissed = True
+                self._leave(worker, now)
+            elif worker.generation == generation and worker.state is STANDBY:
+                self._make_idle(worker, now)

@@ -13,10 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
+from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.exits import WorkerExit
 from taskd.scheduler.config import SchedulerConfig
-from taskd.server.task_server import ServerConfig, TaskServer
+from taskd.scheduler.stats import KNOWN_SHORT
+from taskd.server.task_server import ServerConfig
 from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stopped
 
 
@@ -182,17 +184,9 @@ class ServerCase(SynchronousTestCase):
         """A server with so many workers, all ready; its functions are f and g unless others are given."""
         timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
         config = SchedulerConfig(least, most or max(least, 1), **more)
-        self.server = TaskServer(
-            self.clock,
-            ServerConfig(
-                SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool),
-                config,
-                timeout,
-                max_memory,
-            ),
-        )
-        self.factory = TaskFactory(self.clock, self.server, TcpLimits(max_unsent=1000))
-        self.started = self.server.start()
+        pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
+        self.server = ServerConfig(pool, config, timeout, max_memory).start(self.clock)
+        self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
         if loaded:
             self.pool.load(*(functions or [function("f"), function("g")]))
             self.turn()
@@ -203,6 +197,18 @@ class ServerCase(SynchronousTestCase):
     def start_pool(self, reactor, observer):
         self.pool = FakePool(observer)
         return self.pool
+
+    def make_short(self, name):
+        """Run a function until it is known to be short, even after a surprise; the last task's number."""
+        client = self.connect()
+        for _ in range(2 * KNOWN_SHORT):
+            client.call(name)
+            [number] = [number for number, worker in self.pool.workers.items() if worker.runs]
+            self.pool.finish(number, seconds=0.0)
+            self.turn()
+        client.heard()
+        self.pool.orders.clear()
+        return 2 * KNOWN_SHORT
 
     def turn(self, seconds=0.0):
         self.clock.advance(seconds)

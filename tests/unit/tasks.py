@@ -1,44 +1,43 @@
-"""Tasks for the tests of the scheduler: nothing but what `SchedulableTask` asks for."""
+"""Tasks, subscribers and functions for the unit tests."""
 
-from dataclasses import dataclass, field
-
-from taskd.scheduler import FunctionStats, TaskState
+from taskd.model import PRIORITY, Call
+from taskd.scheduler import FunctionStats
 from taskd.scheduler.stats import KNOWN_SHORT
-from taskd.scheduler.workers import Stop
+from taskd.scheduler.task import NOBODY, Task
 
 
-@dataclass(eq=False)
-class FakeCaller:
-    """Who asked for a task; while it is full its tasks are not begun."""
+class FakeSubscriber:
+    """Remembers what it gets as `sent`; while it `is_full`, the tasks that it submitted are throttled."""
 
-    is_full: bool = False
+    def __init__(self, *, is_full=False):
+        self.is_full = is_full
+        self.sent = []
+        self.flushes = 0
 
+    def task_progressed(self, key, progress):
+        self.sent.append((key, progress))
 
-@dataclass(eq=False)
-class FakeTask:
-    """One task. `Scheduler` sets `state` and what follows it."""
+    def task_ended(self, key, outcome):
+        self.sent.append((key, outcome))
 
-    number: int
-    stats: FunctionStats = field(default_factory=lambda: FunctionStats("f"))
-    priority: int = 5
-    limit: float | None = None
-    caller: FakeCaller | None = None
-    deadline: float | None = None
-    state: TaskState = TaskState.NEW
-    worker: int = 0
-    attempt: int = 0
-    losses: int = 0
-    started: float = 0.0
-    stop: Stop | None = None
-
-    @property
-    def is_throttled(self):
-        return self.caller is not None and self.caller.is_full
-
-    def __repr__(self):
-        return f"<#{self.number} {self.stats.name} {self.state.name}>"
+    def flush(self):
+        self.flushes += 1
 
 
-def short(name="short", **stats):
-    """A function that is known to be short, and stays so after one surprise."""
-    return FunctionStats(name, points=2 * KNOWN_SHORT, **stats)
+def make_task(number, stats=None, *, subscriber=NOBODY, key=None, received=0.0, priority=PRIORITY, **more):
+    """A task as a server makes it of a call."""
+    stats = stats if stats is not None else FunctionStats("f")
+    return Task(number, Call(stats.name), stats, subscriber, key, received, priority, **more)
+
+
+def run_until_short(stats, seconds=0.0):
+    """Count runs until a function is known to be short, and would stay so after one surprise."""
+    for _ in range(2 * KNOWN_SHORT):
+        stats.add(seconds, failed=False, printed=False)
+    assert stats.is_short
+    return stats
+
+
+def short_function(name="short", seconds=0.0, **stats):
+    """The statistics of a function that is known to be short."""
+    return run_until_short(FunctionStats(name, **stats), seconds)

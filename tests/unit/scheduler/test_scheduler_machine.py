@@ -1,4 +1,4 @@
-"""The whole scheduler, against workers that do as real ones do, in any course of events."""
+"""The whole scheduler, against workers that behave like real ones, in any course of events."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,11 +19,12 @@ from taskd.scheduler.actions import (
     ReclaimTasks,
     TerminateWorker,
 )
+from taskd.scheduler.batching import BATCHED_LIMIT, LATE_SECONDS, MAX_TASKS_PER_WORKER, SHORT_WORKERS
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.scheduler import BATCHED_LIMIT, MAX_LOSSES
-from taskd.scheduler.stops import LATE_SECONDS
-from taskd.scheduler.workers import MAX_TASKS_PER_WORKER
-from tests.unit.tasks import FakeCaller, FakeTask, short
+from taskd.scheduler.scheduler import MAX_LOSSES
+from taskd.scheduler.states import StopStep
+from taskd.scheduler.task import Task
+from tests.unit.tasks import FakeSubscriber, make_task, short_function
 
 STEPS = [0.0, LATE_SECONDS / 2, LATE_SECONDS, 2 * LATE_SECONDS, 0.3, 1.0, 7.0]
 """Seconds by which time moves on."""
@@ -31,21 +32,21 @@ STEPS = [0.0, LATE_SECONDS / 2, LATE_SECONDS, 2 * LATE_SECONDS, 0.3, 1.0, 7.0]
 
 @dataclass(eq=False)
 class FakeWorker:
-    """A worker process: what it has been given and not begun, what it runs, what it has been told."""
+    """A worker process: what it has been given and not begun, what it runs, which orders it has been sent."""
 
     generation: int
     is_ready: bool = False
     is_ending: bool = False
     queue: deque = field(default_factory=deque)
-    running: FakeTask | None = None
+    running: Task | None = None
     begun: int = 0
     interrupted: bool = False
-    told: deque = field(default_factory=deque)
+    orders: deque = field(default_factory=deque)
     signals: list = field(default_factory=list)
 
     @property
     def tasks(self):
-        """All that it has, in the order in which it runs them."""
+        """All tasks that it has, in the order in which it runs them."""
         return [*([self.running] if self.running is not None else []), *self.queue]
 
 
@@ -57,8 +58,8 @@ def is_running(worker):
     return worker.running is not None
 
 
-def was_told(worker):
-    return bool(worker.told)
+def has_orders(worker):
+    return bool(worker.orders)
 
 
 def is_there(worker):
@@ -74,7 +75,7 @@ def is_departing(worker):
 
 
 def some_worker(condition):
-    """A rule for when there is a worker of which this holds."""
+    """Make a rule apply only while there is a worker for which the condition holds."""
     return precondition(lambda machine: any(map(condition, machine.workers.values())))
 
 
@@ -92,7 +93,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended = {}
         self.runs = {}
         self.deadlines = {}
-        self.callers = [FakeCaller(), FakeCaller()]
+        self.subscribers = [FakeSubscriber(), FakeSubscriber()]
 
     @initialize(
         least=st.integers(0, 2),
@@ -111,7 +112,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             processors=processors,
         )
         self.scheduler = Scheduler(self.config)
-        functions = [short(), FunctionStats("long"), short("strict", grace=0.0)]
+        functions = [short_function(), FunctionStats("long"), short_function("strict", grace=0.0)]
         self.scheduler.functions = {stats.name: stats for stats in functions}
         self.functions = functions
         for _ in range(least):
@@ -126,18 +127,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority=st.sampled_from([0, 5, 5, 9]),
         limit=st.sampled_from([None, None, 0.2, BATCHED_LIMIT]),
         deadline=st.sampled_from([None, None, 0.0, 0.5, 5.0]),
-        caller=st.integers(0, 1),
+        subscriber=st.integers(0, 1),
         turns=st.booleans(),
     )
-    def submit(self, count, function, priority, limit, deadline, caller, turns):
-        """A task is refused exactly where the queue is full."""
+    def submit(self, count, function, priority, limit, deadline, subscriber, turns):
+        """A task is refused if, and only if, the queue is full."""
         for _ in range(count):
             self.last_task += 1
-            task = FakeTask(self.last_task, self.functions[function], priority, limit, self.callers[caller])
+            task = make_task(
+                self.last_task,
+                self.functions[function],
+                subscriber=self.subscribers[subscriber],
+                priority=priority,
+                limit=limit,
+                deadline=None if deadline is None else self.now + deadline,
+            )
             waiting = sum(each.state is TaskState.WAITING for each in self.tasks)
             is_full = waiting >= self.config.max_queue + len(self.idle())
             try:
-                self.scheduler.submit(task, None if deadline is None else self.now + deadline)
+                self.scheduler.submit(task)
             except Busy as error:
                 refused = error
             else:
@@ -154,10 +162,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.turn()
 
     def idle(self):
-        return [number for number, view in self.scheduler.workers.items() if view.state is WorkerState.IDLE]
+        return [
+            number for number, view in self.scheduler.fleet.workers.items() if view.state is WorkerState.IDLE
+        ]
 
     def end(self, task, how):
-        """A task ends once, and has not ended before."""
+        """Note that a task has ended, which it does once."""
         assert task not in self.ended, f"{task} ended twice: {self.ended[task]}, {how}"
         assert task.state is TaskState.DONE
         self.ended[task] = how
@@ -167,32 +177,32 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def turn(self):
-        """What the server does at the end of each of its turns."""
+        """Do what the server does at the end of each of its turns."""
         self.assign()
         self.balance()
         self.depart()
 
     def assign(self):
-        """Whoever can work works; what is short goes along with what is short only."""
+        """Every worker that can work works; short tasks share a worker with short ones only."""
         idle = set(self.idle())
         batched = {number: list(worker.tasks) for number, worker in self.workers.items()}
         for number, tasks in self.scheduler.assign(self.now):
             worker = self.workers[number]
             assert worker.is_ready
             assert not worker.is_ending
-            assert worker.generation == self.scheduler.generation
+            assert worker.generation == self.scheduler.fleet.generation
             assert number in idle or all(self.may_batch(task) for task in tasks)
             assert len(tasks) == 1 or all(self.may_batch(task) for task in tasks)
             if number not in idle:
                 assert batched[number]
-                assert not self.scheduler.workers[number].reclaimed
+                assert not self.scheduler.fleet.workers[number].reclaimed
             worker.queue += tasks
             assert len(worker.tasks) <= MAX_TASKS_PER_WORKER
             if self.config.max_tasks is not None:
-                done = self.scheduler.workers[number].done
+                done = self.scheduler.fleet.workers[number].done
                 assert done + len(worker.tasks) <= self.config.max_tasks
         waiting = [task for task in self.in_flight() if task.state is TaskState.WAITING]
-        assert not any(task.is_throttled for task in waiting if self.idle())
+        assert not any(task.subscriber.is_full for task in waiting if self.idle())
         assert not waiting or not self.idle() or self.all_short_run()
 
     @staticmethod
@@ -200,26 +210,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         return task.stats.is_short and (task.limit is None or task.limit >= BATCHED_LIMIT)
 
     def all_short_run(self):
-        """Where enough run batches, the idle ones are left to other tasks."""
-        return len(self.scheduler._short) >= 4 * self.config.processors
+        """Return whether enough workers run batches, so that the idle ones are left to other tasks."""
+        return len(self.scheduler.batching.workers) >= SHORT_WORKERS * self.config.processors
 
-    @rule(caller=st.integers(0, 1), is_full=st.booleans())
-    def fill_or_empty(self, caller, is_full):
-        self.callers[caller].is_full = is_full
+    @rule(subscriber=st.integers(0, 1), is_full=st.booleans())
+    def fill_or_empty(self, subscriber, is_full):
+        self.subscribers[subscriber].is_full = is_full
         if not is_full:
-            self.scheduler.release()
+            self.scheduler.queue.release()
 
-    @rule(held=st.booleans(), unless=st.sampled_from([(), {"short"}]))
-    def drop(self, held, unless):
+    @rule(throttled=st.booleans(), unless=st.sampled_from([(), {"short"}]))
+    def drop(self, throttled, unless):
         expected = [
             task
             for task in self.in_flight()
             if task.state is TaskState.THROTTLED
-            or (not held and task.state is TaskState.WAITING and task.stats.name not in unless)
+            or (not throttled and task.state is TaskState.WAITING and task.stats.name not in unless)
         ]
-        if not held:
+        if not throttled:
             expected = [task for task in expected if task.stats.name not in unless]
-        dropped = self.scheduler.drop_throttled() if held else self.scheduler.drop_waiting(unless)
+        dropped = (
+            self.scheduler.queue.drop_throttled() if throttled else self.scheduler.queue.drop_waiting(unless)
+        )
         assert set(dropped) == set(expected)
         for task in dropped:
             self.end(task, "dropped")
@@ -269,7 +281,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             ended = self.scheduler.finished(number, task.number, seconds, self.now, failed=failed)
         if leaving:
-            self.scheduler.retire(number, self.now)
+            self.scheduler.fleet.retire(number, self.now)
         if task in self.ended:
             assert ended is None
         else:
@@ -277,20 +289,20 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.end(task, "finished")
         self.turn()
 
-    @some_worker(was_told)
+    @some_worker(has_orders)
     @rule(data=st.data())
     def obey(self, data):
-        """A worker reads what it has been told: it returns tasks, or marks the one that it runs."""
-        number = self.any_worker(data, was_told)
+        """A worker reads an order: it returns tasks, or marks the one that it runs."""
+        number = self.any_worker(data, has_orders)
         worker = self.workers[number]
-        order = worker.told.popleft()
+        order = worker.orders.popleft()
         if order is None:
             returned = list(worker.queue)
         else:
             task, attempt = order
-            if task is worker.running and task.attempt == attempt:
+            if task is worker.running and task.attempts == attempt:
                 worker.interrupted = True
-            returned = [each for each in worker.queue if each is task and each.attempt == attempt]
+            returned = [each for each in worker.queue if each is task and each.attempts == attempt]
         for task in returned:
             worker.queue.remove(task)
         if returned:
@@ -300,7 +312,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for task in ended:
                 self.end(task, "returned")
             for priority in {task.priority for task in wanted}:
-                level = [task for task in self.scheduler.all_waiting if task.priority == priority]
+                level = [task for task in self.scheduler.queue.all_waiting if task.priority == priority]
                 head = [task for task in wanted if task.priority == priority]
                 assert level[: len(head)] == head
         self.turn()
@@ -308,7 +320,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @some_worker(is_there)
     @rule(data=st.data())
     def die(self, data):
-        """What it had begun is lost; what it had not waits again, but for what was to be stopped."""
+        """What the worker had begun is lost; the rest waits again, but for what was being stopped."""
         number = self.any_worker(data, is_there)
         self.lose(number)
 
@@ -321,7 +333,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         }
         if worker.running is not None and worker.running not in self.ended:
             expected.add(worker.running)
-        lost = self.scheduler.worker_lost(number, worker.begun, self.now)
+        lost = self.scheduler.worker_exited(number, worker.begun, self.now)
         assert set(lost) == expected
         for task in lost:
             self.end(task, "lost")
@@ -331,20 +343,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     def start(self, generation):
         self.last_worker += 1
         self.workers[self.last_worker] = FakeWorker(generation)
-        self.scheduler.worker_started(self.last_worker, self.now, generation)
+        self.scheduler.fleet.add(self.last_worker, self.now, generation)
 
     def ready(self, number):
         self.workers[number].is_ready = True
-        self.scheduler.worker_ready(number, self.now)
+        self.scheduler.fleet.ready(number, self.now)
 
     def balance(self):
         missing = self.scheduler.missing
-        active = self.scheduler.active
+        active = self.scheduler.fleet.active
         assert missing >= 0
         assert active + missing <= max(self.config.max_workers, active)
         assert active + missing >= self.config.min_workers
         for _ in range(missing):
-            self.start(self.scheduler.generation)
+            self.start(self.scheduler.fleet.generation)
         assert self.scheduler.missing == 0
 
     @some_worker(is_starting)
@@ -355,8 +367,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.turn()
 
     def depart(self):
-        """Whoever is to end has nothing to do any more."""
-        for number in self.scheduler.departures():
+        """A worker that must end has no tasks."""
+        for number in self.scheduler.fleet.departures():
             worker = self.workers[number]
             assert not worker.is_ending
             assert worker.tasks == []
@@ -368,20 +380,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         number = self.any_worker(data, is_departing)
         self.lose(number)
 
-    @precondition(lambda self: self.generation == self.scheduler.generation and self.generation < 4)
+    @precondition(lambda self: self.generation == self.scheduler.fleet.generation and self.generation < 4)
     @rule(count=st.integers(1, 3))
     def load_new_code(self, count):
         self.generation += 1
         for _ in range(count):
             self.start(self.generation)
 
-    @precondition(lambda self: self.generation > self.scheduler.generation)
+    @precondition(lambda self: self.generation > self.scheduler.fleet.generation)
     @rule()
     def switch(self):
-        self.scheduler.switch(self.generation, self.now)
+        self.scheduler.fleet.switch(self.generation, self.now)
         for number, worker in self.workers.items():
             if worker.generation < self.generation:
-                assert self.scheduler.workers[number].state is WorkerState.LEAVING
+                assert self.scheduler.fleet.workers[number].state is WorkerState.LEAVING
 
     # --- time ---
 
@@ -401,10 +413,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.end(task, "expired")
                 case ReclaimTasks(number):
                     assert len(self.workers[number].tasks) > 1
-                    self.workers[number].told.append(None)
+                    self.workers[number].orders.append(None)
                 case InterruptTask(number, task):
                     assert task in self.workers[number].tasks
-                    self.workers[number].told.append((task, task.attempt))
+                    self.workers[number].orders.append((task, task.attempts))
                 case AbandonTask(task):
                     assert task is not self.workers[task.worker].running
                     self.end(task, "abandoned")
@@ -426,7 +438,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         given = [task for worker in self.workers.values() for task in worker.tasks]
         assert len(given) == len(set(given))
-        waiting = scheduler.all_waiting
+        waiting = scheduler.queue.all_waiting
         assert len(waiting) == len(set(waiting))
         assert not set(waiting) & set(given)
         assert {*waiting, *given, *self.ended} == set(self.tasks)
@@ -435,8 +447,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert task.state in (TaskState.WAITING, TaskState.THROTTLED)
         for task in given:
             assert (task.state is TaskState.DONE) == (task in self.ended)
-        assert scheduler.waiting == len(waiting)
-        assert scheduler.running == sum(task.state is TaskState.GIVEN for task in given)
+        assert scheduler.queue.waiting == len(waiting)
+        assert scheduler.fleet.running == sum(task.state is TaskState.GIVEN for task in given)
         assert scheduler.is_empty == (not self.in_flight())
 
     @invariant()
@@ -444,14 +456,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        assert set(scheduler.workers) == set(self.workers)
+        assert set(scheduler.fleet.workers) == set(self.workers)
         for number, worker in self.workers.items():
-            view = scheduler.workers[number]
+            view = scheduler.fleet.workers[number]
             assert list(view.tasks.values()) == worker.tasks
             assert view.state is not WorkerState.IDLE or not worker.tasks
             assert view.state is not WorkerState.BUSY or worker.tasks
-        leaving = sum(view.state is WorkerState.LEAVING for view in scheduler.workers.values())
-        assert scheduler.active <= len(self.workers) - leaving
+        leaving = sum(view.state is WorkerState.LEAVING for view in scheduler.fleet.workers.values())
+        assert scheduler.fleet.active <= len(self.workers) - leaving
 
     @invariant()
     def no_task_is_begun_again_once_it_has_begun(self):
@@ -462,16 +474,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = getattr(self, "scheduler", None)
         if scheduler is None:
             return
-        due = [self.deadlines.get(task, inf) for task in scheduler.all_waiting]
-        for view in scheduler.workers.values():
+        due = [self.deadlines.get(task, inf) for task in scheduler.queue.all_waiting]
+        for view in scheduler.fleet.workers.values():
             tasks = list(view.tasks.values())
-            due += [task.stop.next_at for task in tasks if task.stop and task.stop.step == 0]
+            due += [
+                task.stop.next_at for task in tasks if task.stop and task.stop.step is not StopStep.KILLED
+            ]
             first = view.first
             if first is not None and first.limit is not None and first.stop is None:
                 due.append(first.started + first.limit)
             if len(tasks) > 1 and not view.reclaimed:
-                due.append(view.checked + LATE_SECONDS)
-            if view.state is WorkerState.IDLE and scheduler.active > self.config.min_workers:
+                due.append(view.checked_at + LATE_SECONDS)
+            if view.state is WorkerState.IDLE and scheduler.fleet.active > self.config.min_workers:
                 due.append(self.now + self.config.idle_seconds)
         assert scheduler.wake_at <= min(due, default=inf)
 
@@ -479,9 +493,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Left alone, everything ends."""
         if getattr(self, "scheduler", None) is None:
             return
-        for caller in self.callers:
-            caller.is_full = False
-        self.scheduler.release()
+        for subscriber in self.subscribers:
+            subscriber.is_full = False
+        self.scheduler.queue.release()
         rounds = 0
         while self.in_flight() or any(worker.tasks for worker in self.workers.values()):
             rounds += 1
@@ -491,7 +505,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.no_task_is_begun_again_once_it_has_begun()
 
     def one_round(self):
-        """Every worker does all that it has; whoever ends, ends."""
+        """Every worker runs all tasks that it has, and those that must end do."""
         for number, worker in list(self.workers.items()):
             if not worker.is_ready:
                 self.ready(number)

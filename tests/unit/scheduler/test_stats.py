@@ -6,9 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.stops import GRACE
 from taskd.scheduler import FunctionStats
-from taskd.scheduler.stats import KNOWN_SHORT, LONG_RUN, SHORT
+from taskd.scheduler.stats import KNOWN_SHORT, LONG_RUN, SHORT_SECONDS
 
-SHORT_RUN, LONG = SHORT / 10, SHORT
+SHORT_RUN, LONG = SHORT_SECONDS / 10, SHORT_SECONDS
 
 
 def seen(*runs, **more):
@@ -84,5 +84,5 @@ class FunctionStatsTests(SynchronousTestCase):
         stats = FunctionStats("f")
         for seconds, printed in runs:
             stats.add(seconds, failed=False, printed=printed)
-            self.assertTrue(0 <= stats.estimate <= SHORT)
+            self.assertTrue(0 <= stats.estimate <= SHORT_SECONDS)
             self.assertTrue(0 <= stats.points <= 2 * KNOWN_SHORT)
