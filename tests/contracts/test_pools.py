@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from taskd.errors import StateError
 from taskd.pool.pool import PoolConfig
-from taskd.worker.messages import Attempt, Config, Done, Returned
+from taskd.worker.messages import Attempt, Done, Returned, WorkerConfig
 from tests.live.support import Gate
 from tests.unit.pools import FakePool, function
 
@@ -95,7 +95,7 @@ class RealPool:
         from twisted.internet import reactor
 
         (directory / "app.py").write_text(APP)
-        config = Config(["app"], str(directory), "contract", 1 << 20, True)
+        config = WorkerConfig(["app"], str(directory), "contract", 1 << 20, True)
         self.closed = False
         self.observer = Recorder()
         self.gate = gate

@@ -67,9 +67,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.factory = TaskFactory(self.reactor, server, TcpLimits(**limits))
         self.socket = FakeSocket()
         self.protocol = self.factory.buildProtocol(None)
-        self.connection = ServerTransport(
-            self.socket, self.protocol, ("127.0.0.1", 1), None, 0, self.reactor
-        )
+        self.connection = ServerTransport(self.socket, self.protocol, ("127.0.0.1", 1), None, 0, self.reactor)
         self.protocol.makeConnection(self.connection)
 
     def receive(self, data):

@@ -10,10 +10,10 @@ from taskd.errors import StateError
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.generation import GENERATION_STEPS, SPARE_PLACES, GenerationStage
 from taskd.pool.pool import Pool, PoolConfig
-from taskd.worker.messages import Config, Done, Interrupt
+from taskd.worker.messages import Done, Interrupt, WorkerConfig
 from tests.unit.pool.processes import FakeReactor, ForkServers
 
-CONFIG = Config([], ".", "TaskWorker", 1000, True)
+CONFIG = WorkerConfig([], ".", "TaskWorker", 1000, True)
 
 
 class PoolTests(SynchronousTestCase):
