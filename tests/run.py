@@ -1,8 +1,11 @@
-"""``make test``: the unit tests under trial, the live tests under pytest, and their coverage.
+"""``make test``: the unit tests under trial, live tests and contracts under pytest, and their coverage.
 
-trial and pytest-twisted each want the reactor for themselves: two processes.
-The last line counts the tests of both. Exit status 1 where a test failed or
-less is covered than must be.
+trial and pytest-twisted each want the reactor for themselves, and live tests
+mostly wait, so several runs go on at once, each in a process of its own. Their
+lines are shown as they come, behind the name of the run. The last line counts
+all tests. The exit status is 1 if a test failed or too little was covered.
+
+Arguments go to one run of pytest (files, ``-k``, ``-x``), without coverage.
 """
 
 from __future__ import annotations
@@ -12,106 +15,201 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+LIVE = ("tests/live", "tests/contracts")
+"""The folders whose tests run under pytest."""
 
 CORE = "taskd/errors.py,taskd/model.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
 CORE_PERCENT = 100
 ALL_PERCENT = 90
 
-SHARDS = 2
-"""Runs of pytest at once, for the live tests."""
+SHARDS = 4
+"""Runs of pytest at once: on two processors more gain nothing, and fewer leave one idle
+while a test waits."""
 
-Counts = tuple[int, int, int]
+SECONDS = {
+    "test_cancel.py": 22,
+    "test_cancelling.py": 33,
+    "test_cli.py": 44,
+    "test_client.py": 24,
+    "test_connecting.py": 1,
+    "test_flow_control.py": 22,
+    "test_gateway.py": 36,
+    "test_limits.py": 52,
+    "test_lost.py": 9,
+    "test_mail.py": 2,
+    "test_output.py": 9,
+    "test_packaging.py": 29,
+    "test_pool.py": 46,
+    "test_protocol_table.py": 14,
+    "test_queue.py": 22,
+    "test_recycling.py": 32,
+    "test_reload.py": 51,
+    "test_short.py": 12,
+    "test_smoke.py": 3,
+    "test_soak.py": 18,
+    "test_status.py": 13,
+    "test_stop.py": 42,
+    "test_task_server.py": 48,
+    "test_tls.py": 21,
+    "test_transports.py": 4,
+    "test_web.py": 6,
+    "test_workerman.py": 1,
+}
+"""Seconds that each file takes by itself, roughly: only their proportions count, to share
+the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
+
+UNRECORDED = frozenset({
+    "test_flow_control.py", "test_gateway.py", "test_limits.py", "test_lost.py", "test_output.py",
+    "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_short.py",
+    "test_soak.py", "test_stop.py", "test_task_server.py", "test_transports.py", "test_workerman.py",
+})  # fmt: skip
+"""Files whose servers and commands run hardly a line that those of others do not: coverage
+does not record them. All of them together add less than half a per cent."""
+
+UNKNOWN_SECONDS = 10
+"""Seconds for a file that is not in the table."""
 
 
-def python(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python at the root of the project; what it prints is shown, and returned."""
+@dataclass(frozen=True)
+class Counts:
+    """How many tests passed, failed and were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def but_not_clean(self) -> Counts:
+        """The same, with a failure if there is none: the run itself failed."""
+        return self if self.failed else self + Counts(failed=1)
+
+
+# --- running -----------------------------------------------------------------
+
+
+def python(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python at the root of the project; show its lines behind `name`, and return them."""
     command = [sys.executable, *arguments]
+    shown = f"{name:>7} | " if name else ""
+    began = time.monotonic()
     with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
-            print(line, end="", flush=True)
+            print(f"{shown}{line}", end="", flush=True)
             lines.append(line)
+    if name:
+        print(f"{shown}took {time.monotonic() - began:.0f} s", flush=True)
     return subprocess.CompletedProcess(command, process.returncode, "".join(lines))
 
 
 def unit_tests(coverage: list[str]) -> Counts:
-    """Passed, failed and skipped tests of `tests/unit`."""
-    ran = python(*coverage, "-m", "twisted.trial", "--reporter=text", "--temp-directory=.trial", "tests.unit")
-    counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", ran.stdout.splitlines()[-1])}
-    failed = counts.get("failures", 0) + counts.get("errors", 0)
-    if ran.returncode and not failed:
-        failed = 1  # trial itself could not run
-    return counts.get("successes", 0), failed, counts.get("skips", 0)
+    """Run `tests/unit`."""
+    arguments = ["-m", "twisted.trial", "--reporter=text", "--temp-directory=.trial", "tests.unit"]
+    ran = python("unit", *coverage, *arguments)
+    last = ran.stdout.splitlines()[-1] if ran.stdout else ""
+    counted = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}
+    failed = counted.get("failures", 0) + counted.get("errors", 0)
+    counts = Counts(counted.get("successes", 0), failed, counted.get("skips", 0))
+    return counts.but_not_clean() if ran.returncode else counts
 
 
-def shards() -> list[list[str]]:
-    """The files of the live tests, shared out: these tests mostly wait, so several runs go on at once."""
-    files = sorted((ROOT / "tests" / "live").glob("test_*.py"), key=lambda file: -file.stat().st_size)
-    shared_out: list[list[Path]] = [[] for _ in range(SHARDS)]
-    for file in files:
-        min(shared_out, key=lambda shard: sum(each.stat().st_size for each in shard)).append(file)
-    return [sorted(str(file.relative_to(ROOT)) for file in shard) for shard in shared_out]
-
-
-def live_tests(coverage: list[str], arguments: list[str]) -> Counts:
-    """Passed, failed and skipped tests of `tests/live`."""
-    runs = [arguments] if arguments else shards()
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(len(runs)) as threads:
-        reports = [Path(directory, f"report-{number}.xml") for number in range(len(runs))]
-        counts = list(threads.map(lambda run: live_run(coverage, *run), zip(reports, runs, strict=True)))
-    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
-    return passed, failed, skipped
-
-
-def live_run(coverage: list[str], report: Path, arguments: list[str]) -> Counts:
-    """Passed, failed and skipped tests of one run of pytest."""
-    ran = python(
-        *coverage, "-m", "pytest", f"--junitxml={report}", "-p", "no:cacheprovider", "-rs", *arguments
-    )
-    if not report.exists():
-        return 0, 1, 0
-    suite = ET.parse(report).getroot()[0]
+def pytest_run(name: str, coverage: list[str], arguments: list[str]) -> Counts:
+    """Run pytest once."""
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory, "report.xml")
+        options = [f"--junitxml={report}", "-p", "no:cacheprovider", "-rs"]
+        ran = python(name, *coverage, "-m", "pytest", *options, *arguments)
+        if not report.exists():
+            return Counts(failed=1)
+        suite = ET.parse(report).getroot()[0]
+    if os.environ.get("TASKD_TEST_TIMES"):
+        print_times(suite)
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-    if ran.returncode and not failed:
-        failed = 1
-    return total - failed - skipped, failed, skipped
+    counts = Counts(total - failed - skipped, failed, skipped)
+    return counts.but_not_clean() if ran.returncode else counts
+
+
+def print_times(suite: ET.Element) -> None:
+    """Print the seconds of each file, as the table has them."""
+    seconds: dict[str, float] = {}
+    for case in suite:
+        file = f"{case.get('classname', '').rpartition('.')[2]}.py"
+        seconds[file] = seconds.get(file, 0.0) + float(case.get("time", 0))
+    for file, each in sorted(seconds.items()):
+        print(f'    "{file}": {max(1, round(each))},')
+
+
+# --- sharing out -------------------------------------------------------------
+
+
+def shards(count: int = SHARDS) -> list[list[str]]:
+    """Share out the files under pytest: each in turn, the longest first, to the run that has least to do."""
+    files = [file for folder in LIVE for file in (ROOT / folder).glob("test_*.py")]
+    shared_out: list[tuple[list[Path], list[int]]] = [([], []) for _ in range(count)]
+    for file in sorted(files, key=lambda file: (-seconds_of(file), file.name)):
+        shard, times = min(shared_out, key=lambda each: sum(each[1]))
+        shard.append(file)
+        times.append(seconds_of(file))
+    return [sorted(str(file.relative_to(ROOT)) for file in shard) for shard, _ in shared_out]
+
+
+def seconds_of(file: Path) -> int:
+    """How long a file takes, according to the table."""
+    return SECONDS.get(file.name, UNKNOWN_SECONDS)
+
+
+# --- all of it ---------------------------------------------------------------
 
 
 def is_covered() -> bool:
     """Whether enough of the code ran."""
-    python("-m", "coverage", "combine", "--quiet")
-    core = python("-m", "coverage", "report", f"--include={CORE}", f"--fail-under={CORE_PERCENT}")
-    everything = python("-m", "coverage", "report", f"--fail-under={ALL_PERCENT}")
+    python("", "-m", "coverage", "combine", "--quiet")
+    core = python("", "-m", "coverage", "report", f"--include={CORE}", f"--fail-under={CORE_PERCENT}")
+    everything = python("", "-m", "coverage", "report", f"--fail-under={ALL_PERCENT}")
     return core.returncode == 0 and everything.returncode == 0
 
 
-def main() -> int:
-    """Run everything; arguments go to pytest, and leave coverage alone."""
-    arguments = sys.argv[1:]
-    coverage = [] if arguments else ["-m", "coverage", "run"]
-    python("-m", "coverage", "erase")
-    counts = [unit_tests(coverage), live_tests(coverage, arguments)]
-    covered = bool(arguments) or is_covered()
-    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
-    if not covered:
+def run_everything() -> Counts:
+    """Run all tests at once, and see what they have covered."""
+    python("", "-m", "coverage", "erase")
+    coverage = ["-m", "coverage", "run"]
+    shared_out = shards()
+    with ThreadPoolExecutor(len(shared_out) + 1) as threads:
+        runs = [threads.submit(unit_tests, coverage)]
+        runs += [
+            threads.submit(pytest_run, f"live {number}", coverage, shard)
+            for number, shard in enumerate(shared_out, 1)
+        ]
+        counts = reduce(Counts.__add__, [run.result() for run in runs])
+    if not is_covered():
         print("too little of the code was run by the tests: see above")
-        failed += 1
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+        counts += Counts(failed=1)
+    return counts
+
+
+def main() -> int:
+    """Run everything, or what the arguments say, after the unit tests."""
+    arguments = sys.argv[1:]
+    began = time.monotonic()
+    counts = unit_tests([]) + pytest_run("live", [], arguments) if arguments else run_everything()
+    print(f"took {time.monotonic() - began:.0f} s")
+    print(f"{counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
+    return 1 if counts.failed else 0
 
 
 if __name__ == "__main__":

@@ -190,13 +190,27 @@ class FakeTaskServer(ServerFactory):
 
     def __init__(self, behave=lambda message: None):
         self.behave = behave
-        self.connections = []
-        self.messages = []
-        self.open_connections = self.most_open = 0
-        self._received = DeferredQueue()
-        self._lost = DeferredQueue()
+        self.open_connections = 0
+        self._forget()
         self.port = reactor.listenTCP(0, self, backlog=1024, interface="127.0.0.1")
         self.endpoint = f"tcp:127.0.0.1:{self.port.getHost().port}"
+
+    def _forget(self):
+        self.connections = []
+        self.messages = []
+        self.most_open = self.open_connections
+        self._received = DeferredQueue()
+        self._lost = DeferredQueue()
+
+    async def start_again(self, behave=lambda message: None):
+        """Drop every connection, and be as new: for a test after another one."""
+        for connection in self.connections:
+            if connection.connected:
+                connection.transport.abortConnection()
+        while self.open_connections:
+            await self.lost()
+        self._forget()
+        self.behave = behave
 
     def received(self):
         """A Deferred of the next message."""

@@ -244,11 +244,17 @@ class Daemon:
 
 
 @contextmanager
-def kept_daemon(*options: str, directory: Path) -> Iterator[Daemon]:
-    """A server for many tests, ready; at its end nothing of it is left, and it has logged no bug."""
+def kept_daemon(*options: str, directory: Path, ready: str = r"functions: ") -> Iterator[Daemon]:
+    """Run a server for many tests, once it has logged `ready`; at its end nothing of it is left.
+
+    Fails if it has logged a bug of its own.
+    """
     daemon = Daemon(*options, directory=directory)
-    yield daemon.wait_until_ready()
-    daemon.stop()
+    try:
+        daemon.wait_for_log(ready)
+        yield daemon
+    finally:
+        daemon.stop()
     daemon.wait_until_gone()
     assert "a bug in taskd" not in daemon.log
     assert "Unhandled" not in daemon.log
@@ -281,9 +287,13 @@ class Connection:
         self.socket.shutdown(socket.SHUT_WR)
         return self
 
+    def receive_lines(self) -> list[bytes]:
+        """Every line until the server closes, as it came."""
+        return [line.removesuffix(b"\n") for line in self._file]
+
     def receive_all(self) -> list[Any]:
-        """Every line until the server closes."""
-        return [json.loads(line) for line in self._file]
+        """Every line until the server closes, as JSON."""
+        return [json.loads(line) for line in self.receive_lines()]
 
     def close(self) -> None:
         """Close it."""

@@ -200,7 +200,7 @@ def test_the_task_takes_its_arguments_by_their_names_on_the_wire(handler, config
         args, kwargs = task.parameters.bind(
             b'{"from":"ann@example.org","to":"bob@example.org","contents":"x"}'
         )
-        task.function(*args, **kwargs)
+        task.callable(*args, **kwargs)
     assert the_only(handler)["From"] == ANN
 
 

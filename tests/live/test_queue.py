@@ -328,9 +328,7 @@ def test_ten_thousand_wait_and_are_all_run_once_and_in_order(start: Start, gate:
     daemon.wait_for_status(lambda status: status["waiting"] == 10_000)
     other = daemon.connect()
     data_of(other.ask(rpc(1, "hello")), BUSY)
-    began = time.monotonic()
-    assert other.ask(bare("taskd.ping")) == "pong"
-    assert time.monotonic() - began < 1
+    assert other.ask(bare("taskd.ping")) == "pong"  # though nothing has been run
     gate.release()
     assert held.receive()["id"] == "held"
     for number, client in enumerate(clients):

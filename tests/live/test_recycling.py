@@ -12,6 +12,7 @@ import pytest
 
 from tests.live.support import (
     APPS,
+    TIMEOUT,
     Daemon,
     Gate,
     bare,
@@ -115,7 +116,10 @@ def test_a_worker_that_keeps_too_much_memory_is_replaced_after_its_task(start: S
     assert client.ask(bare("hoard", 10)) == pid
     assert client.ask(bare("pid")) == pid
     assert client.ask(bare("hoard", 200)) == pid
-    assert client.ask(bare("pid")) != pid
+    # How much it has is looked at ten times a second, or after a longer task.
+    ending = time.monotonic() + TIMEOUT
+    while client.ask(bare("pid")) == pid:
+        assert time.monotonic() < ending
     wait_for_exit(pid)
     counts = daemon.wait_for_status(lambda status: status["counts"]["workers_replaced"] == 1)["counts"]
     assert (counts["lost"], counts["failed"]) == (0, 0)
@@ -310,27 +314,4 @@ def test_a_stop_does_not_start_workers_for_what_waits_in_vain(start: Start, make
         gate.release()
     assert {reply["id"] for reply in client.receive_all()} == {"waits", *(gate.path for gate in gates)}
     daemon.wait_for_end()
-    assert daemon.family() == []
-
-
-# --- options that make no sense ----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--workers", "3:1"), ("--workers", "0:0"), ("--workers", "-1:2"), ("--workers", ":"),
-        ("--workers", "1:x"), ("--workers", "1:2:3"), ("--idle", "-1"), ("--idle", "soon"),
-        ("--max-tasks", "0"), ("--max-tasks", "x"), ("--max-memory", "5X"), ("--max-memory", "-5M"),
-        ("--max-memory", "0"), ("--hard-memory", "lots"), ("--timeout", "0"), ("--timeout", "nan"),
-    ],
-    ids=" ".join,
-)  # fmt: skip
-def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
-    start: Start, options: tuple[str, ...]
-) -> None:
-    daemon = start(*options)
-    daemon.wait_for_end()
-    assert options[0].lstrip("-") in daemon.log
-    assert "Traceback" not in daemon.log
     assert daemon.family() == []

@@ -656,12 +656,14 @@ def progress(request_id: Any, done: float, total: float, message: str) -> dict[s
 
 
 def test_progress_comes_before_the_result_and_its_last_report_always(client: Connection) -> None:
+    began = time.monotonic()
     client.send(rpc("p", "count", [100], options={"progress": True})).end_sending()
     *reports, last = client.receive_all()
+    seconds = time.monotonic() - began
     assert last == result("p", 100)
     assert reports[0] == progress("p", 1, 100, "step 1")
     assert reports[-1] == progress("p", 100, 100, "step 100")
-    assert len(reports) == 2  # all within a twentieth of a second
+    assert 2 <= len(reports) <= 2 + seconds * 20
 
 
 def test_progress_of_a_bare_request_has_no_id(client: Connection) -> None:
@@ -681,14 +683,13 @@ def test_progress_is_sent_only_where_it_was_asked_for(client: Connection) -> Non
 
 
 def test_progress_comes_at_most_twenty_times_a_second(client: Connection) -> None:
+    began = time.monotonic()
     client.send(rpc(1, "count", [500, 0.002], options={"progress": True})).end_sending()
-    times: list[float] = []
     done: list[int] = []
     while (message := client.receive()) != result(1, 500):
-        times.append(time.monotonic())
         done.append(message["params"]["done"])
-    seconds = times[-1] - times[0]
-    assert seconds * 10 <= len(times) <= seconds * 20 + 2
+    seconds = time.monotonic() - began
+    assert 5 <= len(done) <= seconds * 20 + 2
     assert done == sorted(set(done))
     assert done[-1] == 500
 

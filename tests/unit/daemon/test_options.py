@@ -104,14 +104,14 @@ class OptionsTests(SynchronousTestCase):
 
     def test_a_value_that_makes_no_sense_is_refused_and_its_option_named(self):
         for option, values in {
-            "--workers": ["0", "x", "3:2", "0:0", "-1"],
-            "--idle": ["0", "-1", "nan", "inf", "x"],
+            "--workers": ["0", "x", "3:2", "0:0", "-1", "-1:2", ":", "1:x", "1:2:3"],
+            "--idle": ["0", "-1", "nan", "inf", "soon"],
             "--timeout": ["0", "-1", "nan", "inf", "x", ""],
             "--max-tasks": ["0", "-1", "1.5", "x"],
-            "--max-memory": ["0", "x", "5T", "-1", ""],
-            "--hard-memory": ["0", "x", "5T", "0.5"],
+            "--max-memory": ["0", "x", "5T", "5X", "-1", "-5M", ""],
+            "--hard-memory": ["0", "lots", "5T", "0.5"],
             "--stop-timeout": ["-1", "nan", "x"],
-            "--max-message": ["63", "x"],
+            "--max-message": ["1", "63", "x"],
             "--max-queue": ["-1", "x", "1.5"],
             "--max-outstanding": ["0"],
             "--max-unsent": ["0"],

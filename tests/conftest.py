@@ -1,4 +1,4 @@
-"""Fixtures that start and stop real servers."""
+"""What tests/live and tests/contracts share: fixtures that start and stop real servers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ import pytest
 import pytest_twisted
 
 from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
+from tests.run import UNRECORDED
+
+RECORDING = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
+"""What has coverage record a process, if this one is recorded."""
+
+
+def pytest_configure() -> None:
+    """Have servers take SIGINT: a shell starts what it runs in the background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recording(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have coverage record the servers of a module, if that adds to what others do: it doubles their cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name in UNRECORDED:
+            for name in RECORDING:
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture
@@ -94,7 +114,7 @@ def drop(make_drop: Callable[[], Drop]) -> Drop:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A server as `daemon`, for all tests that leave it as it was."""
     directory = tmp_path_factory.mktemp("shared")
-    daemon = Daemon("--app", str(APPS / "plain.py"), "--workers", "4", directory=directory)
+    daemon = Daemon("--app", str(APPS / "plain.py"), "--workers", "4", directory=directory, env=RECORDING)
     try:
         yield daemon.wait_until_ready()
         assert "Unhandled" not in daemon.log
