@@ -21,7 +21,7 @@ __all__ = ["Asker", "Requester", "ServerMethods"]
 class Requester(Subscriber, Protocol):
     """A connection that asks: a subscriber whose keys are its requests, and which knows them by id."""
 
-    def cancel_request(self, asking: Request[Task], request_id: bytes) -> None:
+    def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
 
 

@@ -218,7 +218,6 @@ async def test_one_that_is_not_known_or_has_ended_was_done(url, server, websocke
         None,
         {},
         [],
-        [1],
         {"id": 1, "task": 2},
         {"ids": 1},
         {"id": None},
