@@ -236,7 +236,7 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.sender.send(b"x")
         self.assertTrue(fixture.sender.full)
 
-    def test_its_owner_is_told_when_there_is_room_again(self):
+    def test_its_owner_is_called_when_there_is_room_again(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * (SLICE + 100_000))
         self.assertTrue(fixture.sender.full)
@@ -245,7 +245,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertFalse(fixture.sender.full)
         self.assertEqual(fixture.changes, 1)
 
-    def test_its_owner_may_send_more_when_told(self):
+    def test_its_owner_may_send_more_when_it_is_called(self):
         fixture = Fixture()
         sender = fixture.sender
         more = [b"b" * 100_000, b"c"]
