@@ -6,7 +6,6 @@ Arguments, results and ids stay the JSON text that they came in as
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -14,19 +13,8 @@ from msgspec import Meta, Raw
 
 from taskd.errors import TaskdError, exception_for
 
-__all__ = ["Call", "Dialect", "Failure", "Options", "Outcome", "Progress", "Result"]
+__all__ = ["NO_OPTIONS", "PRIORITY", "Call", "Failure", "Options", "Outcome", "Progress", "Result"]
 
-
-class Dialect(Enum):
-    """The two forms of a request (docs/protocol.md), told apart by each message."""
-
-    BARE = "bare"
-    JSON_RPC = "JSON-RPC 2.0"
-
-
-# By these names on the hot paths: Python 3.11 takes as long to find a member of
-# an enumeration as for a whole function call.
-BARE, JSON_RPC = Dialect
 
 PRIORITY = 5
 """What a call that asks for none has, of 0 (first) to 9."""
@@ -50,28 +38,20 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 NO_OPTIONS = Options()
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
-    """One request to run a function.
+class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A function's name, its arguments and how to run it.
 
-    `args` is the JSON text of an object or an array, or None for none; `id`
-    the JSON text of the id, or None for a notification or a bare request.
+    `args` is the JSON text of an object or an array, or None for none.
     """
 
-    dialect: Dialect
     function: str
     args: Raw | None = None
-    id: Raw | None = None
     options: Options = NO_OPTIONS
 
     @property
     def size(self) -> int:
-        """About how many bytes the call is: its name and its arguments."""
+        """Return about how many bytes the call takes: its name and its arguments."""
         return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
-
-    @property
-    def is_notification(self) -> bool:
-        """Whether the caller wants no reply."""
-        return self.id is None and self.dialect is Dialect.JSON_RPC
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

@@ -16,14 +16,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater, react
+from twisted.python.failure import Failure
 
 from taskd.client import TaskClient
 from taskd.errors import TaskdError
+from taskd.net.reactor import Reactor
 
 HERE = Path(__file__).resolve().parent
 OUTBOX = HERE / "outbox"
@@ -31,13 +32,13 @@ LOG = HERE / "taskd.log"
 BIN = Path(sys.executable).parent
 
 WORKERS = 100
-"""As many as the page has that taskd comes from."""
+"""As many as Workerman's example has."""
 
 START_TIMEOUT = 20.0
-"""Seconds for the server to answer its first request."""
+"""Seconds that the server has to answer its first request."""
 
 STOP_TIMEOUT = 15.0
-"""Seconds for it to stop, before it is killed."""
+"""Seconds that the server has to stop, before it is killed."""
 
 
 class Server:
@@ -59,7 +60,7 @@ class Server:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us; we stop the server
+            start_new_session=True,  # Ctrl-C is for the demo, which stops the server
         )  # fmt: skip
 
     def __enter__(self) -> Server:
@@ -69,19 +70,19 @@ class Server:
         self.stop()
 
     def failed(self) -> str | None:
-        """Why the server is not running; None while it is."""
+        """Return why the server is not running; None while it is."""
         if self._process.poll() is None:
             return None
         lines = LOG.read_text(errors="replace").splitlines()
-        said = [line.partition("taskd: ")[2] for line in lines if "taskd: " in line]
-        if not said:
+        reasons = [line.partition("taskd: ")[2] for line in lines if "taskd: " in line]
+        if not reasons:
             return f"it ended with exit status {self._process.returncode}; see {LOG}"
-        return said[-1] + (
-            "\nmake demo PORT=… TASK_PORT=… moves it." if "listen" in said[-1] else f"; see {LOG}"
+        return reasons[-1] + (
+            "\nmake demo PORT=… TASK_PORT=… moves it." if "listen" in reasons[-1] else f"; see {LOG}"
         )
 
     def stop(self) -> None:
-        """Stop it, and make sure that all of it is gone."""
+        """Stop the server, and make sure that all of it is gone."""
         try:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -92,7 +93,7 @@ class Server:
         self._log.close()
 
     def processes(self) -> list[int]:
-        """The ids of every process that belongs to it, by their titles."""
+        """Return the ids of the server's processes, by their titles."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -104,18 +105,18 @@ class Server:
 
 
 class Sending(ProcessProtocol):
-    """`taskd map`, with the terminal as its own; `ended` fires with its exit status."""
+    """A `taskd map` that writes to this terminal; `ended` fires with its exit status."""
 
     def __init__(self) -> None:
         self.ended: Deferred[int] = Deferred()
 
-    def processEnded(self, reason: Any) -> None:
-        """Tell how it ended."""
+    def processEnded(self, reason: Failure) -> None:
+        """Fire `ended`."""
         self.ended.callback(reason.value.exitCode if reason.value.exitCode is not None else 1)
 
 
-async def wait_until_ready(reactor: Any, server: Server, url: str) -> TaskClient:
-    """A client of the server, once it answers."""
+async def wait_until_ready(reactor: Reactor, server: Server, url: str) -> TaskClient:
+    """Return a client of the server, once it answers."""
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         if (why := server.failed()) is not None:
@@ -132,8 +133,8 @@ async def wait_until_ready(reactor: Any, server: Server, url: str) -> TaskClient
             return client
 
 
-async def measure(reactor: Any, client: TaskClient, meanwhile: Deferred[int]) -> list[float]:
-    """Seconds that small requests take, one after the other, from the first mail until `meanwhile` fires."""
+async def measure(reactor: Reactor, client: TaskClient, meanwhile: Deferred[int]) -> list[float]:
+    """Make small requests from the first mail until `meanwhile` fires; return the seconds of each."""
     while not meanwhile.called:
         state = await client.request("taskd.status")
         if any(function["name"] == "send_mail" for function in state["functions"]):
@@ -147,8 +148,8 @@ async def measure(reactor: Any, client: TaskClient, meanwhile: Deferred[int]) ->
     return times
 
 
-async def run(reactor: Any, server: Server, url: str) -> int:
-    """Send the newsletter; the exit status of the demo."""
+async def run(reactor: Reactor, server: Server, url: str) -> int:
+    """Send the newsletter; return the exit status of the demo."""
     client = await wait_until_ready(reactor, server, url)
     sending = Sending()
     command = [str(BIN / "taskd"), "map", "send_mail", str(HERE / "users.csv"), "--via", url]

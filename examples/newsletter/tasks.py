@@ -1,4 +1,4 @@
-"""A small task, to be asked for while the newsletter is being sent."""
+"""A small task, to be called while the newsletter is being sent."""
 
 from taskd import task
 

@@ -33,7 +33,7 @@ import os
 import re
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import policy
@@ -55,6 +55,7 @@ __all__ = [
     "RefusedError",
     "ServerAwayError",
     "compose",
+    "configured_delivery",
     "delivery_to",
     "send_mail",
 ]
@@ -223,11 +224,19 @@ def delivery_to(url: str) -> Delivery:
     raise _config_error(f"unknown scheme {scheme!r}" if rest.startswith("//") else "no known scheme")
 
 
+def configured_delivery(environ: Mapping[str, str]) -> Delivery:
+    """The delivery that the environment asks for, or the default. Raises `ConfigError`."""
+    return delivery_to(environ.get(URL_VARIABLE, "").strip() or DEFAULT_URL)
+
+
 class MaildirDelivery:
     """Delivers into the Maildir at `path`; any number of processes may do so at once."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+
+    def __str__(self) -> str:
+        return f"the Maildir {self._path}"
 
     def deliver(self, mail: Mail) -> None:
         """Add `mail` to ``new``; it is on the disk when this returns."""
@@ -288,6 +297,10 @@ class SmtpDelivery:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._idle: smtplib.SMTP | None = None
+
+    def __str__(self) -> str:
+        """The server, without user and password."""
+        return str(self._server)
 
     def deliver(self, mail: Mail) -> None:
         """Hand `mail` to the server; when this returns, it has answered for it.
@@ -472,7 +485,7 @@ _delivery: Delivery | None = None
 def _configured() -> Delivery:
     global _delivery
     if _delivery is None:
-        _delivery = delivery_to(os.environ.get(URL_VARIABLE, "").strip() or DEFAULT_URL)
+        _delivery = configured_delivery(os.environ)
     return _delivery
 
 

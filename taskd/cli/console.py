@@ -1,9 +1,11 @@
-"""What the ``taskd`` command writes to, and how it looks there."""
+"""The output of the ``taskd`` command: where it goes, and how it looks."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,21 +17,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["duration", "err", "out", "progress_bar", "table"]
+__all__ = ["duration", "err", "json_text", "out", "progress_bar", "table"]
 
 PIPE_WIDTH = 1000
-"""Columns of a table that nobody sees at once."""
+"""Columns of a table that goes into a pipe or a file."""
 
 BAR_REFRESH = 10
-"""Updates of the progress bar a second."""
+"""Updates of the progress bar each second."""
 
-# Into a pipe, rows stay whole: whoever greps them wants all of a row.
+# In a pipe, rows stay whole: grep must find all of a row.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
 def progress_bar(*, transient: bool = False) -> Progress:
-    """A bar on stderr; a `transient` one is gone at its end."""
+    """Return a progress bar on stderr; a `transient` one disappears at its end."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -43,7 +45,7 @@ def progress_bar(*, transient: bool = False) -> Progress:
 
 
 def table(*columns: str, right: tuple[int, ...] = ()) -> Table:
-    """A table with these columns; those numbered in `right` hold numbers."""
+    """Return a table with these columns; those whose positions are in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         made.add_column(column, justify="right" if number in right else "left")
@@ -51,7 +53,7 @@ def table(*columns: str, right: tuple[int, ...] = ()) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """So many seconds, in the unit that suits them."""
+    """Return the text of a duration, in the unit that suits its length."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 60:
@@ -59,3 +61,9 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON: objects and arrays in several lines, other values in one."""
+    text = msgspec.json.encode(value)
+    return (msgspec.json.format(text, indent=2) if isinstance(value, dict | list) else text).decode()

@@ -1,29 +1,110 @@
-"""One run of ``taskd map``: a call for each row of a file."""
+"""``taskd map``: a call for each row of a file."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TextIO
 
+import click
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from taskd.cli.console import err, progress_bar
-from taskd.cli.rows import FailedRows, Row
+from taskd.cli.functions import fetch_annotations
+from taskd.cli.options import call_options, server_options
+from taskd.cli.rows import FailedRows, Row, count_rows, read_rows
+from taskd.cli.running import FAILED, USAGE, fail, run_with_client
 from taskd.client import TaskClient
 from taskd.errors import Busy, TaskdError
 from taskd.model import Options
 from taskd.net.reactor import Reactor
 
-__all__ = ["Mapping"]
+__all__ = ["MapRun", "map_"]
+
+DEFAULT_CONCURRENCY = 50
+"""Calls in flight at once: half of what one websocket may have."""
+
+RETRY_SECONDS = 1.0
+"""Seconds before a busy server is asked again, if it does not say when."""
+
+INTERRUPTED_BEFORE = "not sent: interrupted"
+INTERRUPTED_AFTER = "sent, but interrupted before it was answered"
 
 
-class Mapping:
-    """One run of `taskd map`."""
+@click.command(name="map")
+@click.argument("function")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    default=DEFAULT_CONCURRENCY,
+    show_default=True,
+    help="Calls in flight at once.",
+)
+@click.option("--failed", metavar="FILE", help="Where failed rows go.  [default: NAME.failed.EXT, here]")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, writable=True), help="Write results there, as JSON lines."
+)
+@call_options
+@server_options
+def map_(
+    function: str,
+    file: str,
+    concurrency: int,
+    failed: str | None,
+    output: str | None,
+    options: Options,
+    server: str,
+) -> None:
+    """Call FUNCTION once for each row of FILE: CSV with a header, or JSON lines.
+
+    Rows that fail go to a file of the same kind, which says why and can be
+    mapped again; the exit status is then 1. After Ctrl-C the rows that have
+    not been answered go there too.
+    """
+    source = Path(file)
+    for target in (failed, output):
+        if target is not None and Path(target).exists() and source.samefile(target):
+            fail(f"{target} is the file with the rows: it would be overwritten", USAGE)
+    failed_path = failed or f"{source.stem}.failed{source.suffix}"
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:
+        annotations = await fetch_annotations(client, function)
+        try:
+            with open(file, encoding="utf-8-sig", newline="") as counted:
+                total = count_rows(file, counted)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
+        with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
+            failed_rows = FailedRows(failed_path, _create)
+            map_run = MapRun(reactor, client, function, options, failed_rows, results)
+            await map_run.run(read_rows(file, rows, annotations), total, concurrency)
+        map_run.summarise()
+        if failed_rows.count:
+            raise SystemExit(FAILED)
+
+    run_with_client(run, server)
+
+
+def _create(path: str) -> TextIO:
+    return open(path, "w", encoding="utf-8", newline="")
+
+
+def _results(path: str | None) -> AbstractContextManager[TextIO | None]:
+    return _create(path) if path is not None else nullcontext()
+
+
+class MapRun:
+    """One run of `taskd map`: calls `function` for each row.
+
+    The first Ctrl-C sends no more rows and waits for those that were sent; the
+    second one cancels those. A row that a busy server refused is sent again.
+    """
 
     def __init__(
         self,
@@ -45,35 +126,35 @@ class Mapping:
         self._started = time.monotonic()
         self._in_flight: set[Deferred[Any]] = set()
         self._pauses: set[Deferred[None]] = set()
-        # Once it runs: the reactor sets handlers of its own when it starts.
+        # Only once the reactor runs: it sets handlers of its own when it starts.
         reactor.callWhenRunning(signal.signal, signal.SIGINT, self._caught_interrupt)
 
     async def run(self, rows: Iterator[Row], total: int, concurrency: int) -> None:
-        """Call for every row, `concurrency` at a time."""
+        """Call for every row, `concurrency` at a time. `total` rows are expected, for the progress bar."""
         bar = progress_bar()
         shown = bar.add_task(self._function, total=total)
         with bar if err.is_terminal else nullcontext():
-            workers = [
-                Deferred.fromCoroutine(self._work(rows, lambda: bar.update(shown, advance=1)))
+            senders = [
+                Deferred.fromCoroutine(self._send_rows(rows, lambda: bar.update(shown, advance=1)))
                 for _ in range(concurrency)
             ]
-            outcomes = await DeferredList(workers, consumeErrors=True)
+            outcomes = await DeferredList(senders, consumeErrors=True)
         self._failed.close()
         for succeeded, failure in outcomes:
             if not succeeded and failure is not None:
                 failure.raiseException()
 
-    async def _work(self, rows: Iterator[Row], advance: Callable[[], None]) -> None:
+    async def _send_rows(self, rows: Iterator[Row], advance: Callable[[], None]) -> None:
         for row in rows:
             if row.args is None:
                 self._failed.add(row, row.problem)
             elif self._interrupted:
-                self._failed.add(row, "not sent: interrupted")
+                self._failed.add(row, INTERRUPTED_BEFORE)
             else:
-                await self._one(row)
+                await self._send(row)
             advance()
 
-    async def _one(self, row: Row) -> None:
+    async def _send(self, row: Row) -> None:
         assert row.args is not None
         while True:
             call = self._client.request(self._function, row.args, options=self._options)
@@ -82,16 +163,14 @@ class Mapping:
                 result = await call
             except Busy as error:
                 if not self._interrupted:
-                    await self._pause(float(error.data.get("retry_after", 1.0)))
+                    await self._pause(float(error.data.get("retry_after", RETRY_SECONDS)))
                 if not self._interrupted:
                     continue
-                self._failed.add(row, "not sent: interrupted")
+                self._failed.add(row, INTERRUPTED_BEFORE)
             except TaskdError as error:
                 self._failed.add(row, f"{error.name}: {error.message}")
             except Exception as error:  # the wait was cancelled
-                self._failed.add(
-                    row, "sent, but interrupted before it was answered" if self._interrupted else repr(error)
-                )
+                self._failed.add(row, INTERRUPTED_AFTER if self._interrupted else repr(error))
             else:
                 self._done += 1
                 if self._results is not None:
@@ -103,7 +182,7 @@ class Mapping:
             return
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless interrupted."""
+        """Wait for so many seconds, or until interrupted."""
         pause: Deferred[None] = deferLater(self._reactor, seconds)
         self._pauses.add(pause)
         try:
@@ -127,10 +206,9 @@ class Mapping:
             err.print("interrupted: waiting for what has been sent (once more to stop waiting)")
 
     def summarise(self) -> None:
-        """Say how it went; the exit status is 1 where any row failed."""
+        """Print how many rows were done and how many failed."""
         seconds = time.monotonic() - self._started
         rate = self._done / seconds if seconds else 0.0
         err.print(f"{self._done} done, {self._failed.count} failed, {seconds:.1f} s ({rate:.0f} a second)")
         if self._failed.count:
             err.print(f"failed rows are in {self._failed.path}", markup=False, soft_wrap=True)
-            raise SystemExit(1)

@@ -19,9 +19,9 @@ from taskd.protocol.framing import MAX_MESSAGE
 __all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
 
 ERROR_COLUMN = "taskd_error"
-"""Where a failed row says why. Ignored when the file is read again, so that
-the file of failed rows can itself be mapped. The first column of CSV, so that
-a row with too few cells has its reason in the right place, and stays too short."""
+"""The column with the reason why a row failed. It is ignored when the file is read
+again, so that the file of failed rows can itself be mapped. It is the first column
+of CSV, so that a row with too few cells has its reason in the right place, and stays too short."""
 
 _NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -29,10 +29,10 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the line that it begins on, and its arguments, or what is wrong with it.
+    """One row of a file: its first line, and its arguments or what is wrong with it.
 
-    `original` is the row as it was: for CSV the names of the columns and the
-    cells, for JSON lines the text.
+    `original` is the row as it was read: for CSV the names of the columns and
+    the cells, for JSON lines the text. `args` is None if there is a `problem`.
     """
 
     line: int
@@ -42,10 +42,10 @@ class Row:
 
 
 def convert_text(text: str, annotation: str) -> Any:
-    """What a text stands for where a parameter is annotated so: a number, a truth value, or the text.
+    """Convert a text to what the annotation of a parameter asks for: a number, a truth value, None or text.
 
-    CSV and the command line know only text. Whatever cannot be converted
-    stays text, for the server to refuse with its own words.
+    CSV and the command line know only text. A text that cannot be converted
+    is returned as it is, and the server refuses it in its own words.
     """
     kinds = {part.strip() for part in annotation.replace("Optional[", "None |").rstrip("]").split("|")}
     if "str" in kinds:
@@ -58,27 +58,27 @@ def convert_text(text: str, annotation: str) -> Any:
         if name in kinds:
             with suppress(ValueError):
                 number = convert(text)
-                return number if math.isfinite(number) else text  # JSON has no others
+                return number if math.isfinite(number) else text  # JSON has finite numbers only
     return text
 
 
 def is_csv(path: str) -> bool:
-    """Whether a file holds CSV: by its name; JSON lines end in .jsonl, .ndjson or .json."""
+    """Return whether a file holds CSV, by its name: JSON lines end in .jsonl, .ndjson or .json."""
     return Path(path).suffix.lower() not in (".jsonl", ".ndjson", ".json")
 
 
 def read_rows(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
-    """The rows of an open file, which is called `path`.
+    """Yield the rows of an open file; `path` is its name.
 
     `annotations` are those of the function's parameters, by their names on
-    the wire. A row that cannot be used comes with its problem; raises
-    `ValueError` where the file as a whole cannot be.
+    the wire. A row that cannot be used is yielded with its problem. Raises
+    `ValueError` if the file as a whole cannot be used.
     """
     return _read_csv(path, file, annotations) if is_csv(path) else _read_json_lines(file)
 
 
 def count_rows(path: str, file: TextIO) -> int:
-    """How many rows there are; the file is read to its end."""
+    """Return the number of rows; the file is read to its end."""
     if is_csv(path):
         csv.field_size_limit(MAX_MESSAGE)
         return max(sum(1 for row in csv.reader(file) if row) - 1, 0)
@@ -138,9 +138,9 @@ def _read_json_lines(file: TextIO) -> Iterator[Row]:
 
 
 class FailedRows:
-    """Writes failed rows to `path`, in the format of the file that they came from.
+    """The file of failed rows, in the format of the file that they came from.
 
-    The file is made when the first row fails; `count` is how many have.
+    It is created at `path` when the first row fails; `count` is the number of failed rows.
     """
 
     def __init__(self, path: str, open_file: Callable[[str], TextIO]) -> None:
@@ -150,7 +150,7 @@ class FailedRows:
         self._file: TextIO | None = None
 
     def add(self, row: Row, why: str) -> None:
-        """Keep this row. Raises `OSError` where it cannot be written."""
+        """Write a row and the reason why it failed. Raises `OSError` if it cannot be written."""
         self.count += 1
         why = f"line {row.line}: {why}"
         is_first = self._file is None
@@ -167,11 +167,11 @@ class FailedRows:
         writer.writerow([why, *_without_error(names, cells)])
 
     def close(self) -> None:
-        """Finish the file, if there is one."""
+        """Close the file, if any row has failed."""
         if self._file is not None:
             self._file.close()
 
 
 def _without_error(names: list[str], cells: list[str]) -> list[str]:
-    """The cells, as many as there are, but for an older reason."""
+    """Return the cells without an earlier reason; there may be more or fewer than there are names."""
     return [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]

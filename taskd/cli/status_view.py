@@ -1,19 +1,41 @@
-"""What ``taskd status`` prints."""
+"""``taskd status``: what the server and its workers are doing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import click
 from rich.text import Text
 
-from taskd.cli.console import duration, out, table
+from taskd.cli.console import duration, json_text, out, table
+from taskd.cli.options import json_option, server_options
+from taskd.cli.running import run_with_client
+from taskd.client import TaskClient
+from taskd.functions.registry import RESERVED
+from taskd.net.reactor import Reactor
 
-__all__ = ["print_status"]
+__all__ = ["print_status", "status"]
+
+
+@click.command()
+@json_option
+@server_options
+def status(server: str, *, as_json: bool) -> None:
+    """Show what the server and each of its workers is doing."""
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+        answer = await client.request(f"{RESERVED}status")
+        if as_json:
+            click.echo(json_text(answer))
+        else:
+            print_status(answer)
+
+    run_with_client(run, server)
 
 
 def print_status(answer: dict[str, Any]) -> None:
-    """Print the answer of `taskd.status`, for a person."""
+    """Print an answer of `taskd.status` for a person: the server, its workers, its functions."""
     for line in _summary(answer):
         out.print(line, markup=False)
     right = (0, 1, 3, 5, 6, 7)
@@ -46,7 +68,7 @@ def print_status(answer: dict[str, Any]) -> None:
 
 
 def _summary(answer: dict[str, Any]) -> Iterator[str]:
-    """What concerns the server as a whole, in lines."""
+    """Yield the lines about the server as a whole."""
     stopping = ", stopping" if answer["stopping"] else ""
     reloading = ", reloading" if answer["reloading"] else ""
     oldest = answer["oldest_waiting"]

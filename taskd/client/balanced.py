@@ -1,9 +1,8 @@
-"""One way to several task servers."""
+"""One link to several task servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -11,123 +10,145 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.balancer import Balancer, ServerLoad
-from taskd.client.link import Link, OnProgress
+from taskd.client.link import Link, OnProgress, PendingCall
+from taskd.client.pending import CANCELLED_UNSENT
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Outcome
+from taskd.protocol.requests import JSON_RPC, Dialect
 
 __all__ = ["BalancedLink"]
 
 _log = Logger(namespace="taskd.client")
 
 
-@dataclass(slots=True, eq=False)
-class _Tries:
-    """A call that could not be sent to the first server: where it was tried, and who has it now."""
+class _BalancedCall:
+    """A call that goes from server to server until one has it. Is a `taskd.client.link.PendingCall`."""
 
-    servers: list[ServerLoad] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    now: Deferred[Outcome] | None = None
+    __slots__ = (
+        "_call",
+        "_dialect",
+        "_is_detached",
+        "_link",
+        "_on_progress",
+        "_pending",
+        "_tried",
+        "outcome",
+    )
+
+    def __init__(
+        self, link: BalancedLink, call: Call, on_progress: OnProgress | None, dialect: Dialect
+    ) -> None:
+        self.outcome: Deferred[Outcome] = Deferred()
+        self._link = link
+        self._call = call
+        self._on_progress = on_progress
+        self._dialect = dialect
+        self._is_detached = False
+        self._tried: dict[ServerLoad, str] = {}  # with the reasons why it could not be sent
+        self._pending: PendingCall
+
+    def send(self) -> None:
+        """Send the call to the least busy server that was not tried, if there is one."""
+        server = self._link.choose(self._tried)
+        if server is None:
+            error = Unreachable("; ".join(self._tried.values()), sent=False)
+            self.outcome.callback(Failure.of(error))
+            return
+        self._pending = self._link.link_to(server).call(self._call, self._on_progress, self._dialect)
+        self._pending.outcome.addCallbacks(
+            self._ended, self._failed, callbackArgs=(server,), errbackArgs=(server,)
+        )
+        if self._is_detached:
+            self._pending.detach()
+
+    def cancel(self) -> None:
+        """Have the task cancelled. As `PendingCall.cancel`."""
+        self._pending.cancel()
+
+    def detach(self) -> None:
+        """Wait no more. As `PendingCall.detach`."""
+        self._is_detached = True
+        self._pending.detach()
+
+    def _ended(self, outcome: Outcome, server: ServerLoad) -> None:
+        self._link.ended(server, outcome)
+        self.outcome.callback(outcome)
+
+    def _failed(self, reason: TwistedFailure, server: ServerLoad) -> None:
+        error = _unreachable(reason)
+        if self._link.failed(server, error):
+            self._tried[server] = error.message
+            self.send()
+        else:
+            self.outcome.callback(Failure.of(error))
+
+
+def _unreachable(reason: TwistedFailure) -> Unreachable:
+    """Return why a call failed, and log it."""
+    error = reason.value
+    assert isinstance(error, Unreachable), error
+    _log.warn("{error}", error=error.message)
+    return error
 
 
 class BalancedLink:
     """Sends each call to the least busy server that answers.
 
-    A call that could not be sent goes to the next server. One that was sent
-    is never sent again: it may have been run. Its Deferred always fires with
-    an outcome; that no server can be reached is one.
+    A call that could not be sent goes to the next server. A call that was sent
+    is never sent again, because it may have been run. `PendingCall.outcome`
+    never fails: that no server can be reached is an outcome. Is a
+    `taskd.client.link.Link`.
     """
 
     def __init__(self, clock: IReactorTime, servers: Sequence[str], link: Callable[[str], Link]) -> None:
         self._clock = clock
         self._balancer = Balancer(servers)
         self._links = {server: link(server) for server in servers}
-        self._tries: dict[Deferred[Outcome], _Tries] = {}
+        self._only = self._links[servers[0]] if len(servers) == 1 else None  # the usual case, made fast
+        self._is_closing = False
 
-    def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
-        """As `Link.call`, but it fails with nothing but `CancelledError`."""
-        # The link's own Deferred is returned: few calls need a second one.
-        balancer = self._balancer
-        server = balancer.choose(self._clock.seconds())
-        assert server is not None, "none was tried yet"
-        balancer.started(server)
-        done = self._links[server.name].call(call, on_progress)
-        return done.addCallbacks(
-            self._answered,
-            self._failed,
-            callbackArgs=(server,),
-            errbackArgs=(server, call, on_progress, done),
-        )
+    def call(
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+    ) -> PendingCall:
+        """Send to the least busy server. As `Link.call`, but the outcome never fails."""
+        if self._only is not None:
+            pending = self._only.call(call, on_progress, dialect)
+            pending.outcome.addErrback(_as_outcome)
+            return pending
+        balanced = _BalancedCall(self, call, on_progress, dialect)
+        balanced.send()
+        return balanced
 
-    def _answered(self, outcome: Outcome, server: ServerLoad) -> Outcome:
-        self._balancer.answered(server)
-        return outcome
+    def choose(self, tried: dict[ServerLoad, str]) -> ServerLoad | None:
+        """Return the server that should get a call, None if all were tried."""
+        server = self._balancer.choose(self._clock.seconds(), tried)
+        if server is not None:
+            self._balancer.started(server)
+        return server
 
-    def _failed(
-        self,
-        reason: TwistedFailure,
-        server: ServerLoad,
-        call: Call,
-        on_progress: OnProgress | None,
-        done: Deferred[Outcome],
-    ) -> TwistedFailure | Outcome | Deferred[Outcome]:
-        error = reason.value
-        if not isinstance(error, Unreachable):
+    def link_to(self, server: ServerLoad) -> Link:
+        """Return the link to one of the servers."""
+        return self._links[server.name]
+
+    def ended(self, server: ServerLoad, outcome: Outcome) -> None:
+        """Count a call that a server answered, or that was cancelled before the server had it."""
+        if outcome is CANCELLED_UNSENT:
             self._balancer.abandoned(server)
-            self._tries.pop(done, None)
-            return reason
+        else:
+            self._balancer.answered(server)
+
+    def failed(self, server: ServerLoad, error: Unreachable) -> bool:
+        """Count a call that failed; returns whether it may be sent to another server."""
         self._balancer.failed(server, self._clock.seconds())
-        _log.warn("{error}", error=error.message)
-        if error.data.get("sent"):
-            self._tries.pop(done, None)
-            return Failure.of(error)
-        return self._try_next(server, error, call, on_progress, done)
-
-    def _try_next(
-        self,
-        server: ServerLoad,
-        error: Unreachable,
-        call: Call,
-        on_progress: OnProgress | None,
-        done: Deferred[Outcome],
-    ) -> Outcome | Deferred[Outcome]:
-        """Send what could not be sent to one server to another one; `done` is what the caller has."""
-        tries = self._tries.setdefault(done, _Tries())
-        tries.servers.append(server)
-        tries.errors.append(error.message)
-        balancer = self._balancer
-        following = balancer.choose(self._clock.seconds(), tries.servers)
-        if following is None:
-            del self._tries[done]
-            return Failure.of(Unreachable("; ".join(tries.errors), sent=False))
-        balancer.started(following)
-        tries.now = self._links[following.name].call(call, on_progress)
-        return tries.now.addCallbacks(
-            self._answered_late,
-            self._failed,
-            callbackArgs=(following, done),
-            errbackArgs=(following, call, on_progress, done),
-        )
-
-    def _answered_late(self, outcome: Outcome, server: ServerLoad, done: Deferred[Outcome]) -> Outcome:
-        del self._tries[done]
-        return self._answered(outcome, server)
-
-    def _sent(self, done: Deferred[Outcome]) -> Deferred[Outcome]:
-        """What the link gave that has the call now."""
-        tries = self._tries.get(done)
-        return done if tries is None or tries.now is None else tries.now
-
-    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.ask_to_cancel`."""
-        sent = self._sent(done)
-        return any(link.ask_to_cancel(sent) for link in self._links.values())
-
-    def let_go(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.let_go`."""
-        sent = self._sent(done)
-        return any(link.let_go(sent) for link in self._links.values())
+        return not error.data.get("sent") and not self._is_closing
 
     def close(self) -> None:
-        """Drop every connection."""
+        """Drop every connection. As `Link.close`."""
+        self._is_closing = True
         for link in self._links.values():
             link.close()
+        self._is_closing = False
+
+
+def _as_outcome(reason: TwistedFailure) -> Outcome:
+    return Failure.of(_unreachable(reason))

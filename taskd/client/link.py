@@ -1,20 +1,18 @@
-"""Ways to a task server.
+"""Links: ways to a task server, and the calls that are pending on them.
 
-A `Link` takes a `Call` and gives a Deferred of its `Outcome`. The Deferred
-fails with nothing but `Unreachable` (and `CancelledError` where it was
-cancelled); whatever else goes wrong is an outcome too.
+Every call ends with an `Outcome`, or with `Unreachable` if its connection
+could not be made or was lost. Nothing else ever fails the Deferred of an outcome.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
@@ -22,10 +20,23 @@ from zope.interface import implementer
 
 from taskd.errors import Unreachable
 from taskd.model import Call, Outcome, Progress
-from taskd.net.endpoints import CertificateRefused, keep_alive
+from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.tls import CertificateRefused
+from taskd.protocol.requests import JSON_RPC, Dialect
 
-__all__ = ["MAX_REPLY", "Connection", "Link", "OnProgress", "explain", "factory_for", "lost", "report"]
+__all__ = [
+    "CLOSED",
+    "ENVELOPE",
+    "MAX_REPLY",
+    "Connection",
+    "Link",
+    "OnProgress",
+    "PendingCall",
+    "explain",
+    "lost",
+    "report",
+]
 
 OnProgress = Callable[[Progress], object]
 
@@ -35,39 +46,61 @@ ENVELOPE = 64 * 1024
 MAX_REPLY = 256 * 1024 * 1024
 """Bytes of the longest reply: a client trusts the server that it chose, up to its own memory."""
 
+CLOSED = "this client closed the connection"
+"""Why a call failed whose link was closed."""
+
 _log = Logger(namespace="taskd.client")
+
+
+class PendingCall(Protocol):
+    """A call that a link has taken, and that may not have ended yet.
+
+    `cancel` and `detach` may be called at any time and in any order; what
+    cannot have an effect any more has none.
+    """
+
+    @property
+    def outcome(self) -> Deferred[Outcome]:
+        """Fires once, with how the call ended.
+
+        Fails with `Unreachable` only, whose data tells whether the call had been `sent`.
+        """
+
+    def cancel(self) -> None:
+        """Have the task cancelled, and go on waiting: `outcome` fires with how it ended.
+
+        A call that was not sent yet ends at once, with the failure `Cancelled`
+        and ``{"was": "waiting"}``.
+        """
+
+    def detach(self) -> None:
+        """Wait no more, but have the task run: `outcome` fires with `taskd.client.pending.NO_REPLY`.
+
+        It fires now, or once the call is sent.
+        """
 
 
 class Link(Protocol):
     """One way to one task server."""
 
-    def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
-        """Send the call; the Deferred fires with how it ended.
+    def call(
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+    ) -> PendingCall:
+        """Send a call, under an id that the link chooses. `on_progress` gets the progress of its task.
 
-        Fails with `Unreachable`, which tells whether the call had been sent.
-        Cancelling ends the wait, and the task: one that was sent is asked to
-        be cancelled.
-        """
-
-    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
-        """Have the task be cancelled, and go on waiting for how it ends.
-
-        `done` is what `call` gave; False where it is none that waits here.
-        Where the call had not been sent, it fails with `CancelledError` at once.
-        """
-
-    def let_go(self, done: Deferred[Outcome]) -> bool:
-        """Nobody waits for the outcome any more, but the task is to be run.
-
-        Returns as `ask_to_cancel`; `done` fires with some outcome, some time.
+        `dialect` is the one that the task server is asked in if the call has a
+        connection of its own; on shared connections all calls are JSON-RPC.
         """
 
     def close(self) -> None:
-        """Drop the connections; what waits on them fails. No task is cancelled by that."""
+        """Drop the connections; calls that are pending on them fail with `Unreachable`.
+
+        Their tasks go on, unless their `on_disconnect` is "cancel".
+        """
 
 
 def report(on_progress: OnProgress | None, progress: Progress) -> None:
-    """Tell a caller how far its task is. What its callback raises is logged, and harms nobody."""
+    """Pass progress to a caller's callback. What the callback raises is logged, and harms no other call."""
     if on_progress is None:
         return
     try:
@@ -77,7 +110,7 @@ def report(on_progress: OnProgress | None, progress: Progress) -> None:
 
 
 def explain(reason: TwistedFailure) -> str:
-    """Why a connection could not be made or was lost, in words."""
+    """Return the reason why a connection could not be made or was lost, in words."""
     error = reason.value
     if isinstance(error, CertificateRefused):
         return error.why
@@ -94,7 +127,7 @@ def explain(reason: TwistedFailure) -> str:
 
 
 def lost(server: str, why: str, *, sent: bool) -> Unreachable:
-    """The error of a call whose connection could not be made or was lost."""
+    """Return the error of a call whose connection could not be made or was lost."""
     what = "was lost before it answered; the task may have run" if sent else "cannot be reached"
     return Unreachable(f"the task server {server} {what}: {why}", server=server, sent=sent)
 
@@ -104,17 +137,18 @@ class Connection(LinearLineReceiver):
     """A connection to a task server; it `is_open` once a TLS handshake, if any, is done."""
 
     is_open = False
-    too_long = False
+    fault = ""
+    """What the server did wrong, if that is why the connection was aborted."""
 
     def connectionMade(self) -> None:
-        """Begin, unless TLS has still to find out who the peer is."""
+        """Begin, unless TLS has yet to verify the peer."""
         super().connectionMade()
         if isinstance(self.transport, TLSMemoryBIOProtocol):
             return
         self.handshakeCompleted()
 
     def plainly_made(self, transport: Any) -> None:
-        """The short way of `makeConnection`, for a transport without TLS that sees to the rest itself."""
+        """Begin on a transport without TLS that sets its own socket options: `makeConnection` for short."""
         self.connected = 1
         self.transport = transport
         super().connectionMade()
@@ -122,7 +156,7 @@ class Connection(LinearLineReceiver):
         self.opened()
 
     def handshakeCompleted(self) -> None:
-        """The peer is who it should be: begin."""
+        """Begin: the peer is who it should be."""
         keep_alive(self.transport.getHandle())
         self.is_open = True
         self.opened()
@@ -132,28 +166,22 @@ class Connection(LinearLineReceiver):
         raise NotImplementedError
 
     def failed(self, reason: TwistedFailure) -> None:
-        """The connection could not be made, or is lost."""
+        """Fail the calls of this connection: it could not be made, or is lost."""
         raise NotImplementedError
 
     def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        """It is lost."""
+        """Fail the calls of this connection."""
         self.failed(reason)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """A reply is over the limit: nothing after it can be told apart."""
-        self.too_long = True
+        """Abort: after a reply over the limit, nothing can be read."""
+        self.abort_for(f"its reply is over {self.MAX_LENGTH} bytes")
+
+    def abort_for(self, fault: str) -> None:
+        """Abort the connection because of what the server did."""
+        self.fault = fault
         self.transport.abortConnection()
 
     def why(self, reason: TwistedFailure) -> str:
-        """Why the connection could not be made or was lost."""
-        return f"its reply is over {self.MAX_LENGTH} bytes" if self.too_long else explain(reason)
-
-
-_Connection = TypeVar("_Connection", bound=Connection)
-
-
-def factory_for(connection: _Connection) -> Factory[_Connection]:
-    """A factory for this one connection, which does not log its coming and going."""
-    factory = Factory.forProtocol(lambda: connection)
-    factory.noisy = False
-    return factory
+        """Return the reason why the connection could not be made or was lost."""
+        return self.fault or explain(reason)

@@ -1,128 +1,154 @@
-"""Calls that share a connection, told apart by ids of our own."""
+"""Calls that share a connection, told apart by ids: lines in, outcomes out, and no I/O.
+
+Each call is sent as JSON-RPC under a number, by whose text it is known. Its
+waiter gets the progress and, exactly once, the end. The rules:
+
+- at most `window` calls are sent and not answered; the others wait to be sent;
+- a call that has a waiter no more keeps its place until it is answered, so
+  that no more are sent than the server takes;
+- what belongs to no call (a late reply, progress that nobody asked for) is dropped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from msgspec import Raw
 
-from taskd.client.link import OnProgress, report
-from taskd.errors import Unreachable
-from taskd.model import Call, Outcome, Progress
+from taskd.errors import Cancelled, Unreachable
+from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.methods import cancel_line
-from taskd.protocol.requests import json_rpc_line, parse_reply
+from taskd.protocol.replies import parse_reply
+from taskd.protocol.requests import request_line
 
-__all__ = ["PendingCalls"]
+__all__ = ["CANCELLED_UNSENT", "NO_REPLY", "PendingCalls", "Waiter"]
+
+NO_REPLY = Result(Raw(b"null"))
+"""The outcome of a call that was sent and detached."""
+
+CANCELLED_UNSENT = Failure.of(Cancelled("the task was cancelled before it was sent", was="waiting"))
+"""The outcome of a call that was cancelled before any task server had it."""
 
 
-class _Waiting(Deferred[Outcome]):
-    """One call: fires with how it ended."""
+class Waiter(Protocol):
+    """Whoever waits for the end of one call."""
 
-    def __init__(
-        self, request_id: bytes, on_progress: OnProgress | None, cancel: Callable[[Deferred[Outcome]], None]
-    ) -> None:
-        super().__init__(cancel)
-        self.request_id = request_id
-        self.on_progress = on_progress
+    def progressed(self, progress: Progress) -> None:
+        """Take the progress of the call's task."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take the outcome of the call."""
+
+    def failed(self, error: Unreachable) -> None:
+        """Take the reason why there will be no outcome: the connection is gone."""
 
 
 class PendingCalls:
-    """Who waits for a reply on one connection.
+    """The calls that await their replies on one connection.
 
-    Every call is sent as JSON-RPC under a number, by whose text it is known. A notification is sent as a
-    request too, so that a full queue shows. At most `window` calls are sent
-    and not answered, the others wait here. `send` gets lines without their LF;
-    it is called only between `opened` and `fail`.
+    `send` gets lines without their LF; it is called only between `opened` and
+    `fail`. After `fail` another connection may be opened: the numbers go on.
     """
 
     def __init__(self, send: Callable[[bytes], None], window: int) -> None:
         self._send = send
         self._window = window
         self._numbers = count(1)
-        # None: nobody waits for this one any more. It has its place until it
-        # is answered, so that no more are sent than the server takes.
-        self._waiting: dict[bytes, _Waiting | None] = {}
-        self._unsent: dict[bytes, bytes] = {}  # of those that wait, in order
+        self._waiters: dict[bytes, Waiter | None] = {}
+        self._unsent: dict[bytes, bytes] = {}  # lines, in order; their calls have waiters
+        self._cancelled: set[bytes] = set()  # of those that are sent
+        self._detached: set[bytes] = set()  # of those that are not sent yet
         self._is_open = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """Return how many calls have not been answered, sent or not."""
+        return len(self._waiters)
 
-    def add(self, call: Call, on_progress: OnProgress | None) -> Deferred[Outcome]:
-        """Send a call, now or when the connection is there; fires with its outcome."""
+    def add(self, call: Call, waiter: Waiter) -> bytes:
+        """Send a call, now or when that is possible; returns the id that it is known by.
+
+        Its waiter is never called before this returns.
+        """
         request_id = b"%d" % next(self._numbers)
-        line = json_rpc_line(call, request_id)
-        done = _Waiting(request_id, on_progress, self._cancelled)
-        self._waiting[request_id] = done
-        if self._is_open and len(self._waiting) <= self._window:
+        line = request_line(call, request_id)
+        self._waiters[request_id] = waiter
+        if self._is_open and len(self._waiters) <= self._window:
             self._send(line)
         else:
             self._unsent[request_id] = line
-        return done
+        return request_id
+
+    def cancel(self, request_id: bytes) -> None:
+        """Have the task of a call cancelled; a call that was not sent yet ends at once."""
+        waiter = self._waiters.get(request_id)
+        if waiter is None:
+            return
+        if request_id in self._unsent:
+            self._forget_unsent(request_id)
+            waiter.ended(CANCELLED_UNSENT)
+        elif request_id not in self._cancelled:
+            self._cancelled.add(request_id)
+            self._send(cancel_line(request_id))
+
+    def detach(self, request_id: bytes) -> None:
+        """End a call without its reply, now or once it is sent."""
+        waiter = self._waiters.get(request_id)
+        if waiter is None:
+            return
+        if request_id in self._unsent:
+            self._detached.add(request_id)
+        else:
+            self._waiters[request_id] = None
+            waiter.ended(NO_REPLY)
+
+    def _forget_unsent(self, request_id: bytes) -> None:
+        del self._unsent[request_id]
+        del self._waiters[request_id]
+        self._detached.discard(request_id)
+
+    # --- what the connection does ---
 
     def opened(self) -> None:
-        """The connection is there: send what waited for it."""
+        """Send the calls that waited for the connection."""
         self._is_open = True
         self._send_more()
 
     def _send_more(self) -> None:
         unsent = self._unsent
-        while unsent and len(self._waiting) - len(unsent) < self._window:
-            self._send(unsent.pop(next(iter(unsent))))
+        while unsent and len(self._waiters) - len(unsent) < self._window:
+            request_id = next(iter(unsent))
+            self._send(unsent.pop(request_id))
+            if request_id in self._detached:
+                self._detached.remove(request_id)
+                self.detach(request_id)
 
     def received(self, line: bytes) -> None:
-        """A reply, or progress. Raises `ParseError` for what is neither."""
+        """Take in a reply or a progress notification. Raises `ParseError` for anything else."""
         reply = parse_reply(line)
         request_id = b"" if reply.id is None else bytes(reply.id)
-        if isinstance(reply.body, Progress):
-            waiting = self._waiting.get(request_id)
-            if waiting is not None:
-                report(waiting.on_progress, reply.body)
-        else:
-            waiting = self._waiting.pop(request_id, None)
-            if self._unsent:
-                self._send_more()
-            if waiting is not None:
-                waiting.callback(reply.body)
+        body = reply.body
+        if isinstance(body, Progress):
+            waiter = self._waiters.get(request_id)
+            if waiter is not None:
+                waiter.progressed(body)
+            return
+        waiter = self._waiters.pop(request_id, None)
+        if self._unsent:
+            self._send_more()
+        if self._cancelled:
+            self._cancelled.discard(request_id)
+        if waiter is not None:
+            waiter.ended(body)
 
-    def _cancelled(self, done: Deferred[Outcome]) -> None:
-        """Its Deferred was cancelled: so is the task."""
-        if not self._has(done):
-            return  # it fails along with others, and one of those has cancelled it
-        assert isinstance(done, _Waiting)
-        if self._unsent.pop(done.request_id, None) is not None:
-            del self._waiting[done.request_id]
-        else:
-            self._waiting[done.request_id] = None
-            self._ask_to_cancel(done)
-
-    def _ask_to_cancel(self, done: _Waiting) -> None:
-        self._send(cancel_line(done.request_id))
-
-    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.ask_to_cancel`."""
-        if not self._has(done):
-            return False
-        assert isinstance(done, _Waiting)
-        if done.request_id in self._unsent:
-            done.cancel()
-        else:
-            self._ask_to_cancel(done)
-        return True
-
-    def let_go(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.let_go`. The connection is others' too: it stays, and the outcome is read."""
-        return self._has(done)
-
-    def _has(self, done: Deferred[Outcome]) -> bool:
-        return isinstance(done, _Waiting) and self._waiting.get(done.request_id) is done
-
-    def fail(self, error: Unreachable) -> None:
-        """The connection is lost, and with it every call."""
-        waiting, self._waiting, self._unsent = self._waiting, {}, {}
+    def fail(self, error: Callable[[bool], Unreachable]) -> None:
+        """Fail every call: the connection is lost. `error(sent)` makes the reasons."""
+        waiters, self._waiters = self._waiters, {}
+        unsent, self._unsent = self._unsent, {}
+        self._cancelled.clear()
+        self._detached.clear()
         self._is_open = False
-        for done in waiting.values():
-            # The end of one may have been the reason to cancel another.
-            if done is not None and not done.called:
-                done.errback(error)
+        for request_id, waiter in waiters.items():
+            if waiter is not None:
+                waiter.failed(error(request_id not in unsent))

@@ -7,19 +7,20 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, structs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
-from taskd.client.link import Link, OnProgress
+from taskd.client.link import Link, OnProgress, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
 from taskd.functions.parameters import wire_name
-from taskd.model import NO_OPTIONS, Call, Dialect, Options, Outcome, Result
+from taskd.model import NO_OPTIONS, Call, Options, Outcome, Result
 from taskd.net.reactor import Reactor
 
 __all__ = ["TaskClient"]
 
-_LINKS: dict[str, Callable[[Any, str], Link]] = {"per-call": PerCallLink, "pooled": PooledLink}
+_LINKS: dict[str, Callable[[Reactor, str], Link]] = {"per-call": PerCallLink, "pooled": PooledLink}
 
 
 class TaskClient:
@@ -34,7 +35,7 @@ class TaskClient:
     ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a gateway's
     ``ws://…``. `link` is ``per-call`` (a connection for each call) or
     ``pooled`` (connections are kept, with many calls in flight on each); a
-    websocket is always kept. Raises `ValueError` for an address that is none.
+    websocket is always kept. Raises `ValueError` for an address that is not valid.
     """
 
     def __init__(
@@ -43,14 +44,14 @@ class TaskClient:
         self._reactor = reactor
         self._link: Link
         if server.startswith(("ws://", "wss://")):
-            # Autobahn takes a while to import, and several MiB: only who speaks websocket pays for it.
+            # Autobahn takes a while to import, and several MiB: only those who use websockets pay for it.
             from taskd.client.websocket import WebSocketLink
 
             self._link = WebSocketLink(reactor, server)
         elif link in _LINKS:
             self._link = _LINKS[link](reactor, server)
         else:
-            raise ValueError(f"link is one of {', '.join(_LINKS)}, not {link!r}")
+            raise ValueError(f"link must be one of {', '.join(_LINKS)}, not {link!r}")
 
     def call(
         self,
@@ -65,7 +66,7 @@ class TaskClient:
 
         A name that is a Python keyword is written with an underscore behind it
         (``from_``). For arguments named ``on_progress`` or ``timeout``, or by
-        position, there is `request`, which tells the rest.
+        position, there is `request`, which describes the rest.
         """
         named = {wire_name(name): value for name, value in args.items()}
         return self.request(function, named, on_progress=on_progress, timeout=timeout)
@@ -83,28 +84,26 @@ class TaskClient:
 
         The Deferred fires with the result. It fails with the class of
         `taskd.errors` that belongs to the error's code; with `Unreachable`
-        where there is no server; with `WaitTimeout` after `timeout` seconds
+        if there is no server; with `WaitTimeout` after `timeout` seconds
         of waiting. `on_progress` is called with each
         `taskd.model.Progress` of the task.
 
         Cancelling the Deferred cancels the task too: one that waits is not
-        started, one that runs is stopped. So does the end of `timeout`. What
-        came of it is not told, since nobody waits any more.
+        started, one that runs is stopped. So does the end of `timeout`. The
+        wait ends at once; how the task ended is then not known.
 
-        `options` (`taskd.model.Options`) tells the server how to run the
+        `options` (`taskd.model.Options`) say how the server should run the
         call: `timeout` (there it is run time), `deadline`, `priority`,
-        `on_disconnect`. Its `progress` is not looked at.
+        `on_disconnect`. Their `progress` is ignored.
 
-        Raises `TypeError` where `args` cannot be written as JSON.
+        Raises `TypeError` if `args` cannot be written as JSON.
         """
-        call = Call(
-            Dialect.JSON_RPC,
-            function,
-            Raw(msgspec.json.encode(args)),
-            Raw(b"1"),
-            structs.replace(options or NO_OPTIONS, progress=on_progress is not None),
-        )
-        done = self._link.call(call, on_progress)
+        asked = structs.replace(options or NO_OPTIONS, progress=on_progress is not None)
+        pending = self._link.call(Call(function, Raw(msgspec.json.encode(args)), asked), on_progress)
+        # Without a canceller of its own: Twisted then drops the outcome that comes after the cancel.
+        done: Deferred[Outcome] = Deferred()
+        pending.outcome.chainDeferred(done)
+        done.addErrback(_cancel, pending)
         if timeout is not None:
             done.addTimeout(timeout, self._reactor, lambda _, seconds: _raise_wait_timeout(function, seconds))
         return done.addCallback(_result)
@@ -112,9 +111,17 @@ class TaskClient:
     def close(self) -> None:
         """Drop the connections; calls in flight fail.
 
-        Their tasks run on, but for those whose `on_disconnect` is "cancel".
+        Their tasks go on, except those whose `on_disconnect` is "cancel".
         """
         self._link.close()
+
+
+def _cancel(reason: Failure, pending: PendingCall) -> Failure:
+    """Have the task cancelled if that is why the wait has ended."""
+    if reason.check(CancelledError):
+        pending.cancel()
+        pending.detach()
+    return reason
 
 
 def _raise_wait_timeout(function: str, seconds: float) -> Outcome:

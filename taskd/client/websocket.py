@@ -1,4 +1,4 @@
-"""A way to a task server through a gateway's websocket."""
+"""The link to a task server through a gateway's websocket."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from autobahn.twisted.websocket import (
 )
 from autobahn.websocket.types import ConnectionResponse
 from twisted.internet import ssl
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import MAX_REPLY, OnProgress, explain
+from taskd.client.link import CLOSED, MAX_REPLY, OnProgress, PendingCall, explain
 from taskd.client.pending import PendingCalls
+from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable
-from taskd.model import Call, Outcome
+from taskd.model import Call
 from taskd.net.endpoints import CONNECT_TIMEOUT
 from taskd.net.reactor import Reactor
+from taskd.protocol.requests import JSON_RPC, Dialect
 from taskd.protocol.websocket_frames import PING_INTERVAL
 
 __all__ = ["WebSocketLink"]
 
 MAX_CALLS_PER_WEBSOCKET = 80
-"""Calls that are sent and not answered: of the 100 that a gateway takes, so
-that it does not hold back what asks to cancel them."""
+"""Calls that are sent and not answered: less than the 100 that a gateway takes,
+so that it reads on, and what cancels them is not kept waiting."""
 
 
 class _Protocol(WebSocketClientProtocol):
-    """Autobahn's side: hands everything to the link."""
+    """Autobahn's side: passes everything to the link."""
 
     def onOpen(self) -> None:
         self.factory.link.opened(self)
@@ -71,14 +72,13 @@ class _Factory(WebSocketClientFactory):
 
 
 class WebSocketLink:
-    """Keeps one websocket, and tells the calls on it apart by ids of its own.
+    """Keeps one websocket, with many calls in flight.
 
     `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
-    where it is not. Is a `taskd.client.link.Link`.
+    if it is not. Is a `taskd.client.link.Link`.
     """
 
     def __init__(self, reactor: Reactor, url: str) -> None:
-        self._reactor = reactor
         self._url = url
         try:
             self._factory = _Factory(url, self, reactor)
@@ -88,50 +88,46 @@ class WebSocketLink:
             ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
-        self._waiters = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
+        self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
 
-    def call(self, call: Call, on_progress: OnProgress | None = None) -> Deferred[Outcome]:
-        """Send over the websocket, which is opened where there is none. As `Link.call`."""
-        done = self._waiters.add(call, on_progress)
+    def call(
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+    ) -> PendingCall:
+        """Send over the websocket, which is opened if there is none. As `Link.call`."""
+        pending = SharedCall(self._calls, call, on_progress)
         if self._protocol is None and self._connector is None:
             context = ssl.optionsForClientTLS(self._factory.host) if self._factory.isSecure else None
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
-        return done
+        return pending
 
     def _send(self, message: bytes) -> None:
-        # One that is closing takes nothing more; `lost` will tell those who wait.
+        # One that is closing takes nothing more: `lost` fails its calls.
         if self._protocol is not None and self._protocol.state == _Protocol.STATE_OPEN:
             self._protocol.sendMessage(message)
 
-    def ask_to_cancel(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.ask_to_cancel`."""
-        return self._waiters.ask_to_cancel(done)
-
-    def let_go(self, done: Deferred[Outcome]) -> bool:
-        """As `Link.let_go`."""
-        return self._waiters.let_go(done)
-
     def opened(self, protocol: _Protocol) -> None:
-        """The websocket is there: send what waited for it."""
+        """Send the calls that waited for the websocket."""
         self._protocol = protocol
-        self._waiters.opened()
+        self._calls.opened()
 
     def received(self, payload: bytes) -> None:
-        """A message from the gateway."""
-        with suppress(ParseError):  # a text for people is none of ours
-            self._waiters.received(payload)
+        """Take in a message from the gateway."""
+        with suppress(ParseError):  # a text for people
+            self._calls.received(payload)
 
     def lost(self, why: str) -> None:
-        """The websocket could not be opened, or is lost: so are its calls."""
-        sent = self._protocol is not None
+        """Fail the calls: the websocket could not be opened, or is lost."""
         self._protocol = self._connector = None
+        self._calls.fail(lambda sent: self._lost(why, sent=sent))
+
+    def _lost(self, why: str, *, sent: bool) -> Unreachable:
         what = "was lost before it answered; tasks may have run" if sent else "cannot be reached"
-        error = Unreachable(f"the gateway {self._url} {what}: {why}", server=self._url, sent=sent)
-        self._waiters.fail(error)
+        return Unreachable(f"the gateway {self._url} {what}: {why}", server=self._url, sent=sent)
 
     def close(self) -> None:
-        """Close the websocket."""
+        """Close the websocket. As `Link.close`."""
         if self._protocol is not None:
             self._protocol.sendClose()
         elif self._connector is not None:
             self._connector.disconnect()
+        self._calls.fail(lambda sent: self._lost(CLOSED, sent=sent))

@@ -9,6 +9,7 @@ from math import inf
 
 from twisted.python import usage
 
+from taskd.daemon.default_app import DEFAULT_APP
 from taskd.net.backpressure import MAX_UNSENT
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
@@ -17,20 +18,20 @@ from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 __all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
-"""Heavy work mostly waits (for mail servers, databases, disks): the page that
-taskd comes from advises ten processes for each CPU."""
+"""Workers for each CPU by default. Heavy work mostly waits (for mail servers, databases,
+disks): Workerman's example advises ten processes for each CPU."""
 
 NONE = "none"
-PER_MESSAGE = "per-message"
+PER_MESSAGE, LOCAL = "per-message", "local"
 
 
 def default_workers() -> int:
-    """Ten for each CPU that this process may use."""
+    """Return `WORKERS_PER_CPU` for each CPU that this process may use."""
     return WORKERS_PER_CPU * len(os.sched_getaffinity(0))
 
 
 def worker_bounds(text: str) -> tuple[int, int]:
-    """The least and the most workers that ``MIN:MAX``, or one number, stands for. Raises `ValueError`."""
+    """Return the least and the most workers that ``MIN:MAX``, or one number, means. Raises `ValueError`."""
     least, colon, most = str(text).partition(":")
     bounds = (int(least), int(most)) if colon else (int(least), int(least))
     if not 0 <= bounds[0] <= bounds[1] or bounds[1] < 1:
@@ -51,7 +52,7 @@ _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def memory_size(text: str) -> int:
-    """The bytes that ``500M`` stands for (K, M and G are powers of 1024). Raises `ValueError`."""
+    """Return the bytes that ``500M`` means (K, M and G are powers of 1024). Raises `ValueError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = 0 if match is None else int(float(match[1]) * _SIZES[match[2].upper()])
     if not size:
@@ -64,7 +65,7 @@ def _size(option: str) -> Callable[[str], int]:
         try:
             return memory_size(text)
         except ValueError:
-            raise usage.UsageError(f"{option} is an amount of memory, as 500M or 2G, not {text!r}") from None
+            raise usage.UsageError(f"{option} is an amount of memory like 500M or 2G, not {text!r}") from None
 
     return convert
 
@@ -75,7 +76,7 @@ def _above_zero(option: str) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = 0
-        if not 0 < value < inf:  # nor is NaN
+        if not 0 < value < inf:  # NaN is refused too
             raise usage.UsageError(f"{option} is a number of seconds above 0, not {text!r}")
         return value
 
@@ -100,52 +101,57 @@ class DaemonOptions(usage.Options):
 
     longdesc = (
         "Runs the functions of an app module in a pool of processes. They are called over TCP "
-        "(one JSON message, one line) and over websockets, and results are pushed back when they are there."
+        "(one JSON message, one line) and over websockets, and each result is pushed back when it is ready."
     )
     optParameters = [
         [
             "workers",
             None,
             None,
-            "Processes: a number, or MIN:MAX to have as many as are needed. Default: ten for each CPU.",
+            "Worker processes: a number, or MIN:MAX to run as many as are needed. Default: ten for each CPU.",
             _workers,
         ],
         [
             "idle",
             None,
             IDLE_SECONDS,
-            "Seconds after which a process above MIN that has nothing to do ends.",
+            "Seconds after which an idle worker above MIN ends.",
             _above_zero("--idle"),
         ],
         [
             "timeout",
             None,
             None,
-            "Seconds that a task may run for, where its function says nothing else.",
+            "Seconds that a task may run for, if its function sets no limit of its own.",
             _above_zero("--timeout"),
         ],
-        ["max-tasks", None, None, "Tasks after which a process is replaced.", _number("--max-tasks", int, 1)],
+        ["max-tasks", None, None, "Tasks after which a worker is replaced.", _number("--max-tasks", int, 1)],
         [
             "max-memory",
             None,
             None,
-            "Memory, as 500M, above which a process is replaced after its task.",
+            "Memory, like 500M, above which a worker is replaced after its task.",
             _size("--max-memory"),
         ],
         [
             "hard-memory",
             None,
             None,
-            "Memory, as 2G, that a process cannot have more of: its task fails.",
+            "Memory, like 2G, that a worker cannot exceed: its task fails instead.",
             _size("--hard-memory"),
         ],
         ["name", None, "TaskWorker", "Name of the pool, shown in the titles of its processes."],
-        ["link", None, PER_MESSAGE, "How the gateway connects to task servers: per-message, or pooled."],
+        [
+            "link",
+            None,
+            PER_MESSAGE,
+            "How the gateway calls task servers: per-message, pooled, or local (its own, without a socket).",
+        ],
         [
             "stop-timeout",
             None,
             30.0,
-            "Seconds that running tasks have to end in at a stop.",
+            "Seconds that tasks have, at a stop, to end by themselves.",
             _number("--stop-timeout", float, 0),
         ],
         [
@@ -159,14 +165,14 @@ class DaemonOptions(usage.Options):
             "max-queue",
             None,
             MAX_QUEUE,
-            "Tasks that may wait; past it callers are told 'busy'.",
+            "Tasks that may wait; callers beyond it get the error 'busy'.",
             _number("--max-queue", int, 0),
         ],
         [
             "max-outstanding",
             None,
             MAX_OUTSTANDING,
-            "Requests of one connection in flight at once.",
+            "Requests of one connection that may be in flight at once.",
             _number("--max-outstanding", int, 1),
         ],
         [
@@ -181,11 +187,14 @@ class DaemonOptions(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_default_app = True
+        """Whether the app is the default one, because none was named."""
         for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
             self[name] = []
 
     def opt_app(self, app: str) -> None:
-        """A module, or a file, whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
+        """A module or a file whose @task functions can be called; repeatable. Default: taskd.apps.mail."""
+        self.is_default_app = False
         self["app"].append(app)
 
     def opt_listen(self, endpoint: str) -> None:
@@ -201,27 +210,39 @@ class DaemonOptions(usage.Options):
         self["task-server"].append(endpoint)
 
     def opt_allow_origin(self, origin: str) -> None:
-        """Pages that may connect, as https://*.example.com; repeatable. Own and loopback ones always may."""
+        """Pages that may connect, as https://*.example.com; repeatable. Own and loopback pages always may."""
         self["allow-origin"].append(origin)
 
     def postOptions(self) -> None:
-        """Fill in the defaults, and refuse what cannot work together."""
-        self["app"] = self["app"] or ["taskd.apps.mail"]
+        """Fill in the defaults, and refuse options that cannot work together."""
+        self["app"] = self["app"] or [DEFAULT_APP]
         self["workers"] = self["workers"] or (default_workers(), default_workers())
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
         self["link"] = _link(self["link"])
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
+        if self["link"] == LOCAL:
+            self._check_local_link()
         if self["websocket"] and not self["listen"] and not self["task-server"]:
+            raise usage.UsageError("--listen none: name with --task-server where the gateway's calls go")
+
+    def _check_local_link(self) -> None:
+        if not self["listen"]:
             raise usage.UsageError(
-                "--listen none: say with --task-server where the gateway's calls are to go"
+                "--link local and --listen none: a local link calls the task server of its own daemon, "
+                "and this daemon has none; use --link per-message or --link pooled"
+            )
+        if self["task-server"]:
+            raise usage.UsageError(
+                "--link local and --task-server: a local link calls the task server of its own daemon "
+                "and no other; leave out one of the two"
             )
 
 
 def _link(text: str) -> str:
     if text == PER_MESSAGE:
-        return text
+        return text  # without importing the gateway, which a task server alone does not need
     from taskd.listeners.gateway import link_kind
 
     try:
@@ -234,5 +255,5 @@ def _endpoints(option: str, given: list[str]) -> list[str]:
     if NONE not in given:
         return given
     if len(given) > 1:
-        raise usage.UsageError(f"{option} none cannot be given along with another {option}")
+        raise usage.UsageError(f"{option} none cannot be combined with another {option}")
     return []

@@ -1,14 +1,16 @@
-"""The parameters of a function: JSON arguments checked and converted to Python ones."""
+"""The parameters of a function: checks JSON arguments and converts them to Python ones."""
 
 from __future__ import annotations
 
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, Raw
+from msgspec.structs import astuple
 
 from taskd.errors import InvalidParams, quoted
 
@@ -16,7 +18,7 @@ __all__ = ["Parameters", "python_name", "wire_name"]
 
 
 def wire_name(parameter: str) -> str:
-    """The name that a parameter has on the wire: ``from_`` is ``from`` there.
+    """Return the name that a parameter has on the wire: ``from_`` is ``from`` there.
 
     Only an underscore that keeps a Python keyword apart is dropped.
     """
@@ -25,25 +27,31 @@ def wire_name(parameter: str) -> str:
 
 
 def python_name(argument: str) -> str:
-    """The inverse of `wire_name`: the parameter that an argument on the wire stands for."""
+    """Return the name of the parameter for which an argument on the wire stands; inverse of `wire_name`."""
     return argument + "_" if keyword.iskeyword(argument) else argument
 
 
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_ARRAY = msgspec.json.Decoder(list[Raw])
 MAX_REASON = 500
 """Characters of a reason why an argument does not fit: it may quote the argument."""
 
 _ARRAY_STARTS, _NULL_STARTS = b"[n"
 _EXPECTED = re.compile(r"Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*?)`)?(?: - at `\$(?P<path>.*)`)?$")
 
+_Bound = tuple[Sequence[Any], dict[str, Any]]
+"""Positional and keyword arguments, as a function is called with them."""
+
+_AllDecoder = Callable[[Any], Any]
+"""Decodes the JSON of all arguments to one structure, with `UNSET` for each that is left out."""
+
 
 def _custom_type(info: Any, seen: set[int]) -> type | None:
-    """The first type in an annotation that msgspec does not know; None where it knows all."""
+    """Find the first type in an annotation that msgspec does not know; None if it knows all."""
     if isinstance(info, msgspec.inspect.CustomType):
         return info.cls
     if id(info) in seen:
-        return None  # a structure that holds itself, or one that stands in many places
+        return None  # a structure that contains itself, or one that stands in many places
     seen.add(id(info))
     if isinstance(info, tuple):
         parts: Iterable[Any] = info
@@ -54,20 +62,54 @@ def _custom_type(info: Any, seen: set[int]) -> type | None:
     return next((found for part in parts if (found := _custom_type(part, seen))), None)
 
 
-_AllDecoder = Callable[[Any], Any]
-
-
 def _kind(parameter: inspect.Parameter) -> Any:
-    """The type that an argument is converted to."""
+    """Return the type that an argument is converted to."""
     annotation = parameter.annotation
     return Any if annotation in (parameter.empty, object) else annotation
+
+
+def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
+    kind = _kind(parameter)
+    if (custom := _custom_type(msgspec.inspect.type_info(kind), set())) is not None:
+        raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
+    return msgspec.json.Decoder(kind)
+
+
+def _all_decoder(parameters: list[inspect.Parameter], *, array_like: bool) -> _AllDecoder:
+    """Make what decodes the arguments for all of `parameters` at once.
+
+    The defaults are not in it: only the function itself knows them for sure
+    (a decorator that wraps it may have others than its signature shows).
+    """
+    fields = [
+        (f"argument_{place}", _kind(parameter), *(() if parameter.default is parameter.empty else (UNSET,)))
+        for place, parameter in enumerate(parameters)
+    ]
+    names = {field[0]: wire_name(parameter.name) for field, parameter in zip(fields, parameters, strict=True)}
+    struct = msgspec.defstruct(
+        "Arguments",
+        fields,
+        rename=names,
+        array_like=array_like,
+        kw_only=not array_like,  # in an object, what has a default may come before what has none
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(struct).decode
+
+
+def _without_end(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Drop the arguments at the end that were left out."""
+    end = len(given)
+    while end and given[end - 1] is UNSET:
+        end -= 1
+    return given[:end]
 
 
 class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
-    Raises `TypeError` or `NameError` where an annotation cannot be resolved
-    or is no type that JSON can be converted to.
+    Raises `TypeError` or `NameError` if an annotation cannot be resolved
+    or is not a type that JSON can be converted to.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -78,7 +120,7 @@ class Parameters:
         self._more_named: msgspec.json.Decoder[Any] | None = None
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
         for parameter in self.signature.parameters.values():
-            decoder = self._decoder(parameter)
+            decoder = _decoder(parameter)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self._more_positional = decoder
             elif parameter.kind is parameter.VAR_KEYWORD:
@@ -88,60 +130,92 @@ class Parameters:
                 self._named[wire_name(parameter.name)] = parameter
                 if parameter.kind is not parameter.KEYWORD_ONLY:
                     self._positional.append(parameter)
-        self._all_named, self._all_positional = self._decoders_of_all()
+        # In the order of the signature, which has the keyword-only ones last.
+        self._names = [(each.name, each.kind is each.POSITIONAL_ONLY) for each in self._named.values()]
+        self._most_positional = len(self._positional)
+        self._required_positional = sum(each.default is each.empty for each in self._positional)
+        self._all_required = self._required_positional == len(self._named)
+        # So many arguments, if the last of them was given, are positional ones without a gap.
+        self._no_gap = min(self._required_positional + 1, self._most_positional)
+        self._all_named = self._decoder_by_name()
+        self._all_positional = self._decoder_by_position()
 
-    def _decoders_of_all(self) -> tuple[_AllDecoder | None, _AllDecoder | None]:
-        """What decodes all arguments at once, by name and by position.
+    def _decoder_by_name(self) -> _AllDecoder | None:
+        if self._more_named is not None:
+            return None
+        return _all_decoder(list(self._named.values()), array_like=False)
 
-        That is several times as fast as one by one, and fails wherever any of
-        them is left out or does not fit: then it is done one by one, which
-        finds out what is wrong. None where the function takes any number.
-        """
-        named = list(self._named.items())
-        if not named or self._more_positional is not None or self._more_named is not None:
-            return None, None
-        fields = [(f"argument_{place}", _kind(parameter)) for place, (_, parameter) in enumerate(named)]
-        wire_names = {field: name for (field, _), (name, _) in zip(fields, named, strict=True)}
-        decoders: list[_AllDecoder | None] = [None, None]
-        if len(self._positional) == len(named):
-            for place, array_like in enumerate((False, True)):
-                struct = msgspec.defstruct(
-                    "Arguments", fields, rename=wire_names, array_like=array_like, forbid_unknown_fields=True
-                )
-                decoders[place] = msgspec.json.Decoder(struct).decode
-        return decoders[0], decoders[1]
+    def _decoder_by_position(self) -> _AllDecoder | None:
+        only_named = [each for each in self._named.values() if each.kind is each.KEYWORD_ONLY]
+        if self._more_positional is not None or any(each.default is each.empty for each in only_named):
+            return None
+        return _all_decoder(self._positional, array_like=True)
 
-    @staticmethod
-    def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
-        kind = _kind(parameter)
-        if (custom := _custom_type(msgspec.inspect.type_info(kind), set())) is not None:
-            raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
-        return msgspec.json.Decoder(kind)
-
-    def bind(self, args: msgspec.Raw | None) -> tuple[list[Any], dict[str, Any]]:
+    def bind(self, args: Raw | None) -> _Bound:
         """Turn JSON arguments into positional and keyword ones, converted.
 
         `args` is the JSON text of an object (by name), of an array (by
-        position), or None or null for no arguments. Raises `InvalidParams`, which
+        position), or None or null for no arguments. What is left out and has a
+        default is left out of the call too. Raises `InvalidParams`, which
         names the first argument that does not fit.
         """
+        # All at once is several times as fast as one by one. It fails if anything is
+        # wrong; then they are converted one by one, which finds out what.
         first = _NULL_STARTS if args is None else memoryview(args)[0]
         if args is None or first == _NULL_STARTS:
             return self._bind_named({})
         at_once = self._all_positional if first == _ARRAY_STARTS else self._all_named
         if at_once is not None:
             try:
-                return list(msgspec.structs.astuple(at_once(args))), {}
+                given = astuple(at_once(args))
             except Exception:  # noqa: S110  # whatever it is, it is found below as well, and explained
                 pass
+            else:
+                if self._all_required:
+                    return given, {}
+                if given and given[-1] is UNSET:
+                    given = _without_end(given)
+                if len(given) <= self._no_gap or first == _ARRAY_STARTS:
+                    return given, {}
+                if (bound := self._around_gaps(given)) is not None:
+                    return bound
+        return self.bind_one_by_one(args)
+
+    def _around_gaps(self, given: tuple[Any, ...]) -> _Bound | None:
+        """Pass by name what is keyword-only, and what follows an argument that was left out.
+
+        None if one of these is positional-only.
+        """
+        for value in given:
+            if value is UNSET:
+                break
+        else:
+            if len(given) <= self._most_positional:
+                return given, {}
+        first_by_name = self._required_positional
+        while first_by_name < self._most_positional and given[first_by_name] is not UNSET:
+            first_by_name += 1
+        named: dict[str, Any] = {}
+        for place in range(first_by_name, len(given)):
+            if (value := given[place]) is not UNSET:
+                name, positional_only = self._names[place]
+                if positional_only:
+                    return None
+                named[name] = value
+        return given[:first_by_name], named
+
+    def bind_one_by_one(self, args: Raw | None) -> _Bound:
+        """Do what `bind` does, but convert each argument by itself: slower, with an error that explains."""
+        if args is None or memoryview(args)[0] == _NULL_STARTS:
+            return self._bind_named({})
         try:
-            if first == _ARRAY_STARTS:
+            if memoryview(args)[0] == _ARRAY_STARTS:
                 return self._bind_positional(_ARRAY.decode(args))
             return self._bind_named(_OBJECT.decode(args))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidParams(f"the arguments cannot be read: {error}") from None
 
-    def _bind_positional(self, values: list[msgspec.Raw]) -> tuple[list[Any], dict[str, Any]]:
+    def _bind_positional(self, values: list[msgspec.Raw]) -> _Bound:
         positional: list[Any] = []
         for parameter, raw in zip(self._positional, values, strict=False):
             positional.append(self._convert(wire_name(parameter.name), self._decoders[parameter.name], raw))
@@ -160,7 +234,7 @@ class Parameters:
                 self._require_default(parameter)
         return positional, {}
 
-    def _bind_named(self, values: dict[str, msgspec.Raw]) -> tuple[list[Any], dict[str, Any]]:
+    def _bind_named(self, values: dict[str, msgspec.Raw]) -> _Bound:
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for name, raw in values.items():

@@ -40,15 +40,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Hook = TypeVar("_Hook", bound=Callable[[], object])
 
 RESERVED = "taskd."
-"""Names that begin so are the server's own methods (docs/protocol.md)."""
+"""The prefix of the server's own methods (docs/protocol.md), which no function may have."""
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
-    """What `taskd.functions` tells of one function.
+    """The description of one function, as the method `taskd.functions` answers.
 
     `parameters` maps each name on the wire to its annotation, as text ("" for
-    none); `signature` is as a Python programmer would read it. `timeout` is the
-    function's own time limit and `grace` what it has to clean up in, in seconds.
+    none); `signature` is as a Python programmer would read it, and `summary`
+    the first line of the docstring. `timeout` is the function's own time limit
+    (None for none) and `grace` the time that it has to clean up, in seconds.
     """
 
     name: str
@@ -60,9 +61,10 @@ class FunctionInfo(msgspec.Struct, frozen=True):
 
 
 class Function:
-    """One registered function, under the name that it has on the wire.
+    """A registered function, under the name that it has on the wire.
 
-    `timeout` and `grace` are in seconds; None for no limit of its own.
+    `timeout` is its own time limit in seconds, None for none; `grace` is the
+    time that it has to clean up, in seconds.
     """
 
     def __init__(
@@ -76,17 +78,21 @@ class Function:
 
     @cached_property
     def parameters(self) -> Parameters:
-        """Resolved on first use: an annotation may name what its module defines later."""
+        """The function's parameters, resolved on first use.
+
+        Not before that: an annotation may name what its module defines later.
+        Raises as `Parameters` does.
+        """
         return Parameters(self.callable)
 
     @property
     def where(self) -> str:
-        """The file and line of the function, as far as Python knows them."""
+        """The file and line of the function (``app.py:12``), or its `repr` if Python does not know them."""
         code = getattr(inspect.unwrap(self.callable), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.callable)
 
     def describe(self) -> FunctionInfo:
-        """What a user of this function wants to know of it."""
+        """Describe the function to the people who call it. Raises `ValueError` if it has no signature."""
         signature = inspect.signature(self.callable)
         doc = inspect.getdoc(self.callable) or ""
         return FunctionInfo(
@@ -109,7 +115,10 @@ def _annotation_text(annotation: Any) -> str:
 
 
 class Registry:
-    """The functions that may be called, by name. Nothing else ever runs."""
+    """The functions that may be called, by name: a worker calls nothing else.
+
+    `start_hooks` and `stop_hooks` are called without arguments, in their order.
+    """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
@@ -135,44 +144,48 @@ class Registry:
         timeout: float | None = None,
         grace: float | None = None,
     ) -> Function:
-        """Register `function` under `name` (default: its own).
+        """Register `function` under `name` (default: its own name).
 
-        Raises `TypeError` for what can be no task, `ValueError` for a name
-        that is reserved, or taken by another function, and for a `timeout` or
-        a `grace` that is no number of seconds.
+        `timeout` and `grace` are in seconds; None for no time limit, and for `GRACE`.
+        To register the same function again changes nothing but its limits.
+
+        Raises `TypeError` if `function` is a class, a generator or not
+        callable, or has no name; `ValueError` if the name is reserved or
+        belongs to another function, if `timeout` is not above 0, or if `grace`
+        is below 0.
         """
         if timeout is not None and not (_is_seconds(timeout) and timeout > 0):
             raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
         if grace is not None and not (_is_seconds(grace) and grace >= 0):
             raise ValueError(f"grace is a number of seconds, 0 or more, not {grace!r}")
         if not callable(function) or inspect.isclass(function):
-            raise TypeError(f"a task is a function, not {function!r}")
+            raise TypeError(f"only a function can be registered, not {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function!r} is a generator; a task returns its result")
+            raise TypeError(f"{function!r} is a generator; a registered function returns its result")
         if name is None and not hasattr(function, "__name__"):
             raise TypeError(f"{function!r} has no name of its own: give it one with name=")
         own_name = name if name is not None else function.__name__
         added = Function(own_name, function, timeout, GRACE if grace is None else grace)
         if not added.name or added.name.startswith(RESERVED):
             raise ValueError(
-                f"a task cannot be named {added.name!r}: names in {RESERVED} are the server's own"
+                f"a function cannot be named {added.name!r}: names in {RESERVED} are the server's own"
             )
         known = self._functions.get(added.name)
         if known is not None and known.where != added.where:
-            raise ValueError(f"two tasks are named {added.name!r}: {known.where} and {added.where}")
+            raise ValueError(f"two functions are named {added.name!r}: {known.where} and {added.where}")
         self._functions[added.name] = added
         return added
 
     def compile(self) -> None:
         """Resolve every signature now, so that a mistake shows at the start.
 
-        Raises `TypeError`, which names the task, where one cannot be.
+        Raises `TypeError`, which names the function, if a signature cannot be resolved.
         """
         for entry in self:
             try:
                 _ = entry.parameters
             except Exception as error:
-                raise TypeError(f"task {entry.name!r} ({entry.where}): {error}") from error
+                raise TypeError(f"function {entry.name!r} ({entry.where}): {error}") from error
 
 
 def _is_seconds(value: object) -> bool:
@@ -180,8 +193,8 @@ def _is_seconds(value: object) -> bool:
 
 
 registry = Registry()
-"""Where `task` and the hooks register: a decorator in an app module has no
-argument to take a registry by. Everything else is handed the registry it uses."""
+"""The registry of `task` and the hooks: a decorator in an app module has no
+argument for one. Everything else gets the registry that it uses as an argument."""
 
 
 @overload
@@ -198,12 +211,12 @@ def task(
     timeout: float | None = None,
     grace: float | None = None,
 ) -> Any:
-    """Register a function as a task; the function itself is returned unchanged.
+    """Register a function, so that it can be called as a task; return it unchanged.
 
     Bare (``@task``), or with a `name` for the wire (``@task(name="mail.send")``),
     or with a time limit: after `timeout` seconds `TaskTimeout` is raised in the
-    function, and where it has not ended `grace` seconds (`GRACE`) later, its
-    process is ended. Raises as `Registry.add` does.
+    function, and if it has not ended `grace` seconds later (default: `GRACE`),
+    its process is killed. Raises as `Registry.add` does.
     """
 
     def register(function: _Function) -> _Function:
@@ -214,16 +227,20 @@ def task(
 
 
 def on_worker_start(hook: _Hook) -> _Hook:
-    """Call `hook` in each worker process before its first task.
+    """Register `hook`, to be called in each worker process before its first task; return it unchanged.
 
-    The place for a database connection. Where it raises, the worker exits,
-    the traceback is logged, and another is tried after a growing while.
+    It is the place to open a database connection. If it raises, the worker
+    exits, the traceback is logged, and another worker is started after a delay
+    that grows with each failure. Hooks are called in the order of their registration.
     """
     registry.start_hooks.append(hook)
     return hook
 
 
 def on_worker_stop(hook: _Hook) -> _Hook:
-    """Call `hook` in each worker process that ends in order (not in one that is killed)."""
+    """Register `hook`, to be called when a worker process ends in order; return it unchanged.
+
+    It is not called in a worker that is killed.
+    """
     registry.stop_hooks.append(hook)
     return hook

@@ -1,21 +1,21 @@
-"""What stops a function that runs, and how long it has to clean up."""
+"""The exceptions that stop a running function, and the time that it has to clean up."""
 
 from __future__ import annotations
 
 __all__ = ["GRACE", "TaskCancelled", "TaskStopped", "TaskTimeout"]
 
 GRACE = 5.0
-"""Seconds that a stopped function has to clean up in, where it does not say otherwise:
-enough to roll back and to delete a file; whoever waits is not kept much longer."""
+"""Seconds that a stopped function has to clean up, unless it is registered with another
+grace: enough to roll back and to delete a file, and its caller does not wait much longer."""
 
 
 class TaskStopped(BaseException):
-    """Raised inside a function that is to end now, whatever it is doing.
+    """The reason why a running function must end now, raised wherever the function is.
 
-    Not an `Exception`, as `asyncio.CancelledError` is none: code that catches
-    every error and goes on must not swallow it. A function may catch it to
-    clean up, for as long as its grace is; what it returns is not used. An
-    ``async def`` function gets `asyncio.CancelledError` in its place.
+    Like `asyncio.CancelledError` it is no `Exception`: code that catches every
+    error and goes on must not swallow it. A function may catch it to clean up
+    within its grace; what it returns then is ignored. An ``async def`` function
+    gets `asyncio.CancelledError` instead.
     """
 
 
@@ -24,4 +24,4 @@ class TaskTimeout(TaskStopped):
 
 
 class TaskCancelled(TaskStopped):
-    """Somebody has cancelled the task."""
+    """A caller has cancelled the task."""

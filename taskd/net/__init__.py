@@ -1,1 +1,1 @@
-"""Sockets, transports, endpoints and timers: Twisted, adapted."""
+"""Sockets, transports, endpoints and timers: Twisted, adapted to taskd."""

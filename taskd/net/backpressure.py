@@ -1,4 +1,4 @@
-"""Replies on their way to a reader that may be slow."""
+"""Replies on their way to a peer that may read them slowly."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
+
+from taskd.net.buffered_socket import BufferedSocket, StreamTransport
 
 __all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
 
@@ -15,26 +17,26 @@ MAX_UNSENT = 1024 * 1024
 """Bytes of replies that a client may leave unread before the server stops reading from it."""
 
 STALL_GRACE = 60.0
-"""Seconds without progress after which such a client is given up: longer than
-a laptop's wireless takes to come back, short enough to free what it holds."""
+"""Seconds without progress after which such a client is disconnected: longer than
+a laptop's wireless takes to come back, short enough to free the memory of its replies."""
 
 SLICE = 65536
-"""Bytes given to the transport at once; the transport asks for more when it has sent about as much."""
+"""Bytes given to the transport at once: about as many as it keeps before it pauses its producer."""
 
 
 @implementer(IPushProducer)
 class ReplySender:
-    """Holds what the peer has not read yet, and knows when it is too much.
+    """A queue of the replies that a transport cannot take yet, with a limit and a patience.
 
-    `write` passes bytes on; it is called only while `transport` keeps up.
-    `on_change` is called when `full` may have changed, or when everything is
-    sent. `on_stalled` is called when a reader for whom it is too much, or whose
-    connection is about to be closed, has taken nothing for `grace` seconds.
-    Bytes are cut into slices of `SLICE`, unless `whole`: then each `send` is
-    one message that must not be cut.
+    `write` passes bytes to the transport; it is called only while `transport`
+    keeps up. `on_change` is called when `full` may have changed, or when
+    everything is sent. `on_stalled` is called when the peer has taken nothing
+    for `grace` seconds although the queue is full or the connection is about
+    to close. Bytes are cut into slices of `SLICE`, unless `whole`: then each
+    `send` is one message that must not be cut.
 
-    Registers itself as the transport's producer: nobody else may. After
-    `close` it keeps no reference to its owner.
+    It registers itself as the transport's only producer. After `close` it
+    keeps no reference to its owner.
     """
 
     __slots__ = (
@@ -55,7 +57,7 @@ class ReplySender:
     def __init__(
         self,
         clock: IReactorTime,
-        transport: IConsumer,
+        transport: StreamTransport,
         write: Callable[[bytes], None],
         on_change: Callable[[], None],
         on_stalled: Callable[[], None],
@@ -72,7 +74,7 @@ class ReplySender:
         self._limit = limit
         self._grace = grace
         self._slice = sys.maxsize if whole else SLICE
-        # None until it is needed: an empty deque has 760 bytes, and most readers are never slow.
+        # None until it is needed: an empty deque takes 760 bytes, and most peers are never slow.
         self._unsent: deque[bytes | memoryview] | None = None
         self._size = 0
         self._timer: IDelayedCall | None = None
@@ -86,11 +88,11 @@ class ReplySender:
 
     @property
     def empty(self) -> bool:
-        """Whether everything is in the transport's hands."""
+        """Whether everything has been given to the transport."""
         return not self._unsent
 
     def send(self, data: bytes) -> None:
-        """Send these bytes, now or when the peer has read what was before them."""
+        """Send these bytes, now or when the peer has read those before them."""
         if not self.congested and len(data) <= self._slice:
             self._write(data)
             return
@@ -103,20 +105,21 @@ class ReplySender:
         self._watch()
 
     def end(self) -> None:
-        """Everything is in the transport's hands, and it is about to close.
+        """Let the transport close behind what it has been given, which is everything.
 
-        Where the reader does not take that within `grace` either, it is stalled.
+        If the peer does not take that within `grace` seconds either, it is stalled.
         """
         self._transport.unregisterProducer()
-        # `taskd.net.server_transport` says whether the kernel has it all; Twisted's transports do not.
-        if self._timer is None and not getattr(self._transport, "flushed", False):
+        # Of Twisted's transports it cannot be known whether the kernel has taken everything.
+        is_flushed = isinstance(self._transport, BufferedSocket) and self._transport.flushed
+        if self._timer is None and not is_flushed:
             self._timer = self._clock.callLater(self._grace, self._stalled)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Drop everything: the connection is gone."""
         self._unsent = None
         self._size = 0
-        self._on_change = self._on_stalled = _nothing
+        self._on_change = self._on_stalled = _ignore
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -131,7 +134,7 @@ class ReplySender:
             self._write(bytes(data))
 
     def _watch(self) -> None:
-        """Have the timer run while, and only while, too much is unsent."""
+        """Run the timer while, and only while, too much is unsent."""
         if self.full and self._timer is None:
             self._timer = self._clock.callLater(self._grace, self._stalled)
         elif not self.full and self._timer is not None:
@@ -145,11 +148,11 @@ class ReplySender:
     # --- IPushProducer, called by the transport ---
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """Stop writing: the transport has enough to send."""
         self.congested = True
 
     def resumeProducing(self) -> None:
-        """The transport has sent what it held."""
+        """Write again: the transport has sent what it had."""
         self.congested = False
         if self._timer is not None:
             self._timer.reset(self._grace)
@@ -158,9 +161,9 @@ class ReplySender:
         self._on_change()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
+        """Drop everything: the connection is lost."""
         self.close()
 
 
-def _nothing() -> None:
-    """What a closed sender has to tell."""
+def _ignore() -> None:
+    """Take the place of the callbacks of a closed sender."""

@@ -6,10 +6,9 @@ The original searches its whole buffer anew for each piece of a long line
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.protocols.basic import LineReceiver
 
+from taskd.net.buffered_socket import StreamTransport
 from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
 
 __all__ = ["LinearLineReceiver"]
@@ -19,23 +18,23 @@ class LinearLineReceiver(LineReceiver):
     """A `LineReceiver` for Text framing: lines end in LF, and CRs before it are dropped.
 
     Override `lines_received` to get all the lines of one read together, or
-    `lineReceived` as ever. For a line over `MAX_LENGTH` bytes (with its LF)
-    `lineLengthExceeded` is called, once; nothing after it is delivered.
-    There is no raw mode: Text has none.
+    `lineReceived` to get them one by one. For a line over `MAX_LENGTH` bytes
+    (with its LF) `lineLengthExceeded` is called, once; nothing after it is
+    delivered. There is no raw mode: Text framing has none.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = MAX_MESSAGE
-    transport: Any  # of TCP, unix or TLS: no interface of Twisted has all that they share
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     _splitter: LineSplitter | None = None
 
     def connectionMade(self) -> None:
-        """Begin with an empty buffer, and the limit as it now is."""
+        """Begin with an empty buffer, and with `MAX_LENGTH` as it is now."""
         self._splitter = LineSplitter(self.MAX_LENGTH)
 
     @property
     def unfinished(self) -> int:
-        """How many bytes have come of a line whose end has not."""
+        """How many bytes have arrived of a line whose end has not."""
         return self._splitter.unfinished if self._splitter is not None else 0
 
     def dataReceived(self, data: bytes) -> None:
@@ -54,10 +53,10 @@ class LinearLineReceiver(LineReceiver):
                 self.lines_received(lines)
 
     def lines_received(self, lines: list[bytes]) -> None:
-        """All the lines that one read completed, in order."""
+        """Take all the lines that one read has completed, in order."""
         for line in lines:
             self.lineReceived(line)
 
     def setRawMode(self) -> None:
-        """Refused: Text framing has no raw mode."""
+        """Refuse: Text framing has no raw mode."""
         raise NotImplementedError("Text framing has no raw mode")

@@ -1,4 +1,4 @@
-"""What is to be done later: at the end of the reactor's turn, or at a time that may still change."""
+"""Timers: what is called at the end of the reactor's turn, or at a time that may still change."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _log = Logger(namespace="taskd")
 
 
 class TurnEnd:
-    """Calls functions at the end of the reactor's turn in which they were given.
+    """A list of functions to call at the end of the reactor's turn.
 
-    So whoever writes to a connection several times in a turn sends it all in
-    one piece.
+    With it, code that writes to a connection several times in a turn sends
+    everything in one piece.
     """
 
     __slots__ = ("_clock", "_functions")
@@ -27,7 +27,7 @@ class TurnEnd:
         self._functions: list[Callable[[], None]] = []
 
     def call(self, function: Callable[[], None]) -> None:
-        """Have `function` called once for this call; what it raises harms no other."""
+        """Call `function` once at the end of this turn; an exception is logged, and the others still run."""
         if not self._functions:
             self._clock.callLater(0, self._run)
         self._functions.append(function)
@@ -42,10 +42,11 @@ class TurnEnd:
 
 
 class Alarm:
-    """Calls a function when the earliest of the times has come that it was given.
+    """A call of one function, at the earliest of the times that `set` is given.
 
-    It may call it too early, never too late: the function then sets it anew.
-    So a time that is always some seconds ahead costs no timer each time.
+    The call may come too early, never too late: the function then sets the
+    next time. So a deadline that keeps moving a few seconds ahead needs no new
+    timer for each move.
     """
 
     __slots__ = ("_at", "_call", "_clock", "_function")
@@ -57,7 +58,7 @@ class Alarm:
         self._call: IDelayedCall | None = None
 
     def set(self, when: float) -> None:
-        """Have the function called at `when` (of the clock), or earlier."""
+        """Call the function at `when` (in the clock's seconds), or earlier."""
         if when >= self._at:
             return
         self._at = when

@@ -1,50 +1,124 @@
-"""Autobahn's websocket server protocol, with a short way for short texts.
+"""Autobahn's websocket server protocol, with a fast path for short text frames.
 
 What Autobahn does for each message (log texts that nobody reads, statistics,
 listeners, a frame and a message object, a validator) costs several times what
-the message itself does. Whole, unfragmented, short text frames are read and
+the message itself costs. Whole, unfragmented, short text frames are read and
 written here; everything else, and every decision about the connection, is
 Autobahn's.
+
+Bytes may be taken before Autobahn sees them only while it stands between two
+messages and awaits no pong (for which a text would count too). It has no
+public way to ask that. This module alone reads the attributes that say so, and
+checks first that they do: `reads_as_known`. If they do not, Autobahn reads
+everything, which is correct, but slower.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from autobahn.twisted.websocket import WebSocketServerProtocol
-from twisted.internet.tcp import Connection
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.logger import Logger
 
+from taskd.net.buffered_socket import StreamTransport
 from taskd.protocol.websocket_frames import read_texts, text_frame
 
-__all__ = ["TextServerProtocol"]
+__all__ = ["TextServerProtocol", "reads_as_known"]
+
+_log = Logger(namespace="taskd.gateway")
 
 JOINED = 65536
 """Bytes of texts that are written in one piece: a longer piece is no cheaper, and has to be copied."""
 
 
+# --- whether Autobahn's state is the one that is read here ---------------------
+
+_HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+_TEXT = b"\x81\x81\0\0\0\0a"
+_FRAGMENT, _LAST_FRAGMENT = b"\x01\x81\0\0\0\0a", b"\x80\x81\0\0\0\0b"
+
+
+class _Nowhere:
+    """A transport whose peer reads nothing."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def loseConnection(self) -> None:  # noqa: N802
+        pass
+
+    def getPeer(self) -> IAddress:  # noqa: N802
+        return IPv4Address("TCP", "127.0.0.1", 1)
+
+
+def reads_as_known(kind: type[WebSocketServerProtocol]) -> bool:
+    """Whether a websocket protocol keeps the state of its reading in the attributes that are read here.
+
+    Opens a websocket in memory and looks at them before, within and between
+    messages. Raises nothing: if the protocol fails, its state is not known.
+    """
+    try:
+        return all(_known_states(kind))
+    except Exception:
+        return False
+
+
+def _known_states(kind: type[WebSocketServerProtocol]) -> list[bool]:
+    factory = WebSocketServerFactory(reactor=Clock())
+    factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, autoPingInterval=0)
+    protocol = kind()
+    protocol.factory = factory
+    protocol.makeConnection(_Nowhere())
+    states = [protocol.state != protocol.STATE_OPEN]
+
+    def after(data: bytes, holds: Callable[[], bool]) -> None:
+        protocol.dataReceived(data)
+        states.append(protocol.state == protocol.STATE_OPEN and protocol.autoPingTimeoutCall is None)
+        states.append(holds())
+
+    def is_idle() -> bool:
+        return not protocol.data and protocol.current_frame is None and not protocol.inside_message
+
+    after(_HANDSHAKE, is_idle)
+    after(_TEXT[:1], lambda: len(protocol.data) == 1)
+    after(_TEXT[1:6], lambda: protocol.current_frame is not None or bool(protocol.data))
+    after(_TEXT[6:], is_idle)
+    after(_FRAGMENT, lambda: bool(protocol.inside_message))
+    after(_LAST_FRAGMENT, is_idle)
+    return states
+
+
+# --- the fast path -------------------------------------------------------------
+
+
 class TextServerProtocol(WebSocketServerProtocol):
     """A websocket of texts. Override `texts_received` and `binary_received`."""
 
-    transport: Any
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
+    has_fast_path = reads_as_known(WebSocketServerProtocol)
+    """Whether short texts are read here; otherwise Autobahn reads them."""
 
     def texts_received(self, texts: list[bytes]) -> None:
-        """All the texts that one read completed, in order; each is UTF-8 and within the limit."""
+        """Take the texts that one read has completed, in order; each is UTF-8 and within the limit."""
         raise NotImplementedError
 
     def binary_received(self) -> None:
-        """A binary message."""
+        """Take note of a binary message."""
         raise NotImplementedError
 
     # --- what comes in ---
 
     def dataReceived(self, data: bytes) -> None:
         """Take the whole, short texts that `data` begins with, and leave the rest to Autobahn."""
-        # These attributes are Autobahn's own state of reading, the same in all
-        # its versions; there is no public way to ask. Only where it stands
-        # between two messages, and awaits no pong (for which a text would
-        # count too), may bytes be taken before it has seen them.
         if (
-            self.state == self.STATE_OPEN
+            self.has_fast_path
+            and self.state == self.STATE_OPEN
             and not self.data
             and self.current_frame is None
             and not self.inside_message
@@ -59,7 +133,7 @@ class TextServerProtocol(WebSocketServerProtocol):
         super().dataReceived(data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """A message that Autobahn has read."""
+        """Take a message that Autobahn has read."""
         if isBinary:
             self.binary_received()
         else:
@@ -69,7 +143,7 @@ class TextServerProtocol(WebSocketServerProtocol):
 
     @staticmethod
     def frames(texts: list[bytes]) -> list[bytes]:
-        """What is to be given to `write_frames`, in so many pieces, to send these texts."""
+        """Return the pieces to give to `write_frames`, one call for each, to send these texts."""
         if len(texts) == 1:
             return [text_frame(texts[0])]
         if sum(map(len, texts)) > JOINED:
@@ -77,24 +151,10 @@ class TextServerProtocol(WebSocketServerProtocol):
         return [b"".join([text_frame(text) for text in texts])]
 
     def write_frames(self, data: bytes) -> None:
-        """Send whole frames, at once where that can be; nothing where the websocket is being closed."""
-        if self.state != self.STATE_OPEN:
-            return
-        # A transport of Twisted's sends in the reactor's next turn, for which
-        # it has the reactor ask whether it can: two system calls and an event
-        # more. Where nothing waits before us, we need not either.
-        transport = self.transport
-        if (
-            isinstance(transport, Connection)
-            and not transport.dataBuffer
-            and not transport._tempDataBuffer
-            and transport.connected
-            and not transport.disconnecting
-            and not transport.TLS
-        ):
-            sent = transport.writeSomeData(data)
-            if sent == len(data):
-                return
-            if isinstance(sent, int):
-                data = data[sent:]
-        transport.write(data)
+        """Send whole frames; drop them if the websocket is being closed."""
+        if self.state == self.STATE_OPEN:
+            self.transport.write(data)
+
+
+if not TextServerProtocol.has_fast_path:
+    _log.warn("this release of Autobahn is unknown: it reads every websocket message itself, more slowly")

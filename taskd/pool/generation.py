@@ -7,9 +7,9 @@ from typing import Protocol
 
 from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
-from taskd.pool.fork_server_process import ForkServerLink
+from taskd.pool.fork_server_process import ForkServerProcess
 from taskd.worker.board import Board
-from taskd.worker.messages import Config, Exited
+from taskd.worker.messages import Exited, WorkerConfig
 
 __all__ = ["Generation", "GenerationObserver"]
 
@@ -30,7 +30,7 @@ class GenerationObserver(Protocol):
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
         """Worker `number` has begun; or, where `pid` is None, could not."""
 
-    def worker_exited(self, exited: Exited) -> None:
+    def worker_reaped(self, exited: Exited) -> None:
         """A worker has ended, and been waited for."""
 
 
@@ -42,7 +42,12 @@ class Generation:
     """
 
     def __init__(
-        self, reactor: Reactor, number: int, config: Config, max_workers: int, observer: GenerationObserver
+        self,
+        reactor: Reactor,
+        number: int,
+        config: WorkerConfig,
+        max_workers: int,
+        observer: GenerationObserver,
     ) -> None:
         self.number = number
         self.can_fork = False
@@ -57,7 +62,7 @@ class Generation:
             self._board = Board(descriptor)
             self._free = list(range(places - 1, -1, -1))
             self._taken: dict[int, int] = {}
-            self._link = ForkServerLink(reactor, config, descriptor, self)
+            self._link = ForkServerProcess(reactor, config, descriptor, self)
         finally:
             os.close(descriptor)
 
@@ -72,7 +77,7 @@ class Generation:
         return not self._taken
 
     def fork(self, number: int, channel: int, output: int) -> None:
-        """Fork a worker, as `ForkServerLink.fork`. It has a place until `forget`."""
+        """Fork a worker, as `ForkServerProcess.fork`. It has a place until `forget`."""
         place = self._free.pop()
         self._board.clear(place)
         self._taken[number] = place
@@ -117,9 +122,9 @@ class Generation:
         """Pass it on."""
         self._observer.worker_forked(number, pid, reason)
 
-    def worker_exited(self, exited: Exited) -> None:
+    def worker_reaped(self, exited: Exited) -> None:
         """Pass it on."""
-        self._observer.worker_exited(exited)
+        self._observer.worker_reaped(exited)
 
     def fork_server_ended(self, how: str) -> None:
         """The process is gone."""

@@ -30,7 +30,6 @@ from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
     POKE,
     Attempt,
-    Config,
     Done,
     Exited,
     Failed,
@@ -40,6 +39,7 @@ from taskd.worker.messages import (
     Reported,
     Returned,
     Stopped,
+    WorkerConfig,
     decode_from_worker,
     encode,
     encode_all,
@@ -77,10 +77,10 @@ class PoolObserver(Protocol):
     def worker_ready(self, number: int) -> None:
         """A worker can be sent its first task."""
 
-    def worker_said(self, number: int, messages: list[WorkerMessage]) -> None:
+    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
         """What a worker sent, in order."""
 
-    def worker_lost(self, number: int, lost: WorkerExit) -> None:
+    def worker_exited(self, number: int, lost: WorkerExit) -> None:
         """A worker has ended, and everything that it sent has been handed over."""
 
     def task_name(self, number: int, task: int) -> str:
@@ -92,7 +92,7 @@ class PoolConfig:
     """The pool that is wanted: at most `max_workers` processes at once which run the app's functions."""
 
     max_workers: int
-    config: Config
+    config: WorkerConfig
 
     def start(self, reactor: Reactor, observer: PoolObserver) -> Pool:
         """Begin. `Pool.loaded` fires once the app is imported."""
@@ -117,7 +117,7 @@ class _Worker:
 
 
 class Pool:
-    """A running pool. Made by `PoolConfig.start`; ended by `stop`."""
+    """A running pool. Made by `PoolConfig.start`; ended by `close`."""
 
     def __init__(self, reactor: Reactor, wanted: PoolConfig, observer: PoolObserver) -> None:
         self._reactor = reactor
@@ -195,7 +195,7 @@ class Pool:
         if worker is not None:
             worker.generation.signal(number, signal_number, group=True)
 
-    def end_worker(self, number: int) -> None:
+    def retire(self, number: int) -> None:
         """Let a worker end in order, once it has done what it has been given."""
         worker = self._workers[number]
         worker.was_ended = True
@@ -325,7 +325,7 @@ class Pool:
 
     # --- the end ---
 
-    def stop(self) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         """Let every worker end in order, and the fork servers after them.
 
         A worker that has not ended after `EXIT_TIMEOUT` seconds is killed.
@@ -337,12 +337,12 @@ class Pool:
                 timer.cancel()
         self._rest = self._retry = None
         for worker in list(self._workers.values()):
-            self.end_worker(worker.number)
+            self.retire(worker.number)
         everyone = DeferredList([worker.gone for worker in self._workers.values()])
         return everyone.addCallback(lambda _: self._stop_fork_servers())
 
-    def end_now(self) -> None:
-        """Kill every worker; for use during `stop`, which then fires soon."""
+    def abort(self) -> None:
+        """Kill every worker; for use during `close`, which then fires soon."""
         for number in self._workers:
             self.signal(number)
 
@@ -367,7 +367,7 @@ class Pool:
             _log.error("a worker cannot be started: {reason}", reason=reason)
             self._note_exit(worker, WorkerExit(None, reason=f"fork: {reason}"))
 
-    def worker_exited(self, exited: Exited) -> None:
+    def worker_reaped(self, exited: Exited) -> None:
         """The process is gone; what it sent may still be in the socket."""
         lost = WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
         self._note_exit(self._workers[exited.number], lost)
@@ -410,7 +410,7 @@ class Pool:
                     worker.output.finish_task(more=message.output)
                 messages.append(message)
         if messages:
-            self._observer.worker_said(number, messages)
+            self._observer.worker_messages(number, messages)
 
     def _channel_closed(self, number: int) -> None:
         """A worker's channel is closed: it has ended, or is about to."""
@@ -450,7 +450,7 @@ class Pool:
             self._rest_a_while()
         if generation.is_empty and generation not in (self._current, self._next) and generation.can_fork:
             generation.close()
-        self._observer.worker_lost(worker.number, lost)
+        self._observer.worker_exited(worker.number, lost)
         worker.gone.callback(None)
 
     def _hand_on_kept(self, worker: _Worker) -> None:
@@ -463,7 +463,7 @@ class Pool:
             and self._observer.task_name(worker.number, message.task)
         ]
         if unknown:
-            self._observer.worker_said(worker.number, unknown)
+            self._observer.worker_messages(worker.number, unknown)
 
     def _rest_a_while(self) -> None:
         """Start no worker for a growing while: those of late died young, or could not be started."""

@@ -1,60 +1,138 @@
-"""`taskd.cancel` between clients and gateways: who is named by it, and what is answered."""
+"""The methods in the namespace ``taskd.``: what each takes and answers, and how calls reach the handlers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from taskd.errors import Cancelled, InvalidParams
+from taskd.errors import Cancelled, InvalidParams, MethodNotFound, quoted
+from taskd.functions.parameters import Parameters
 from taskd.functions.registry import RESERVED
-from taskd.model import Failure, Outcome, Result
+from taskd.model import Call, Failure, Outcome, Result
 
-__all__ = ["CANCEL", "WAS_DONE", "cancel_line", "check_id", "how_cancelled", "id_to_cancel", "names_task"]
+__all__ = [
+    "CANCEL",
+    "WAS_DONE",
+    "CancelTarget",
+    "Methods",
+    "cancel_line",
+    "cancel_target",
+    "dispatch",
+    "how_cancelled",
+]
 
 CANCEL = f"{RESERVED}cancel"
 
 WAS_DONE = Result(Raw(b'{"was":"done"}'))
-"""The answer where the request had ended already, or is not known."""
+"""The answer to ``taskd.cancel`` if what it named has ended already, or is not known."""
 
-_members = msgspec.json.Decoder(dict[str, Raw])
+NOT_GIVEN = Raw(b"null")
+"""The default of an id. msgspec knows no optional `Raw`, and null names no request."""
+
 _ID_STARTS = b'"-0123456789'
+
+Asker = TypeVar("Asker", contravariant=True)
+Answer = Outcome | None
+"""What a handler returns: the outcome, or None if it answers later by itself."""
+
+
+class Methods(Protocol[Asker]):
+    """The table of methods: each function below is ``taskd.`` and its name.
+
+    Its parameters after `asker` are the method's own: calls are checked against
+    them and converted by their annotations, as those of any function are.
+    `asker` is whoever the answer goes to. Handlers may raise `taskd.errors.TaskdError`.
+    """
+
+    def ping(self, asker: Asker, /) -> Answer:
+        """Answer ``"pong"``."""
+
+    def functions(self, asker: Asker, /) -> Answer:
+        """Answer with a `FunctionInfo` for each function that can be called, once the app is imported."""
+
+    def status(self, asker: Asker, /) -> Answer:
+        """Answer with what the server and each of its workers is doing."""
+
+    def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Answer:  # noqa: A002
+        """Cancel a request of this connection by its `id`, or any task by its number.
+
+        Answers when it has ended: ``{"was": "waiting"}``, ``{"was": "running",
+        "stopped_after": seconds, "killed": bool}`` or ``{"was": "done"}``.
+        """
+
+
+def _own_parameters(method: Callable[..., object]) -> Parameters:
+    return Parameters(partial(method, None, None))  # but for `self` and `asker`
+
+
+_PARAMETERS = {
+    RESERVED + name: _own_parameters(method)
+    for name, method in vars(Methods).items()
+    if not name.startswith("_") and callable(method)
+}
+
+
+def _bound(call: Call) -> tuple[list[Any], dict[str, Any]]:
+    """Return a call's arguments. Raises `MethodNotFound`, or `InvalidParams`, which names the method."""
+    parameters = _PARAMETERS.get(call.function)
+    if parameters is None:
+        raise MethodNotFound(f"no such function: {quoted(call.function)}")
+    try:
+        return parameters.bind(call.args)
+    except InvalidParams as error:
+        raise InvalidParams(f"{call.function}: {error.message}", **error.data) from None
+
+
+def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
+    """Have its handler answer a call. Raises `MethodNotFound`, `InvalidParams`, or as the handler does."""
+    args, named = _bound(call)
+    handler: Callable[..., Answer] = getattr(methods, call.function.removeprefix(RESERVED))
+    return handler(asker, *args, **named)
+
+
+# --- taskd.cancel ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTarget:
+    """What a ``taskd.cancel`` names: a request by the JSON text of its id, or else a task by its number."""
+
+    request_id: bytes | None
+    task: int | None
+
+    @classmethod
+    def named(cls, id: Raw = NOT_GIVEN, task: int | None = None) -> CancelTarget:  # noqa: A002
+        """Return the target that these parameters of `Methods.cancel` name. Raises `InvalidParams`."""
+        request_id = None if bytes(id) == bytes(NOT_GIVEN) else bytes(id)
+        if (request_id is None) == (task is None):
+            raise InvalidParams(
+                f"{CANCEL}: takes either the id of a request of this connection, or a task", argument="id"
+            )
+        if request_id is not None and request_id[0] not in _ID_STARTS:
+            raise InvalidParams(
+                f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float"
+            )
+        return cls(request_id, task)
+
+
+def cancel_target(call: Call) -> CancelTarget:
+    """Return what a call of ``taskd.cancel`` names. Raises `InvalidParams`."""
+    args, named = _bound(call)
+    return CancelTarget.named(*args, **named)
 
 
 def cancel_line(request_id: bytes) -> bytes:
-    """The notification, without its LF, that asks for a request of its connection to be cancelled."""
+    """Return the notification, without its LF, that cancels a request of its connection."""
     return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % request_id
 
 
-def _named(args: Raw | None) -> dict[str, Raw]:
-    try:
-        return _members.decode(args or b"{}")
-    except msgspec.ValidationError:
-        return {}  # an array
-
-
-def names_task(args: Raw | None) -> bool:
-    """Whether a task of the task server is named, and not a request of the connection."""
-    return _named(args).keys() == {"task"}
-
-
-def id_to_cancel(args: Raw | None) -> bytes:
-    """The JSON text of the id that is named. Raises `InvalidParams`."""
-    named = _named(args)
-    if named.keys() != {"id"}:
-        raise InvalidParams(f"{CANCEL} takes either the id of a request of this connection, or a task")
-    request_id = bytes(named["id"])
-    check_id(request_id)
-    return request_id
-
-
-def check_id(request_id: bytes) -> None:
-    """Raise `InvalidParams` where this JSON text cannot be the id of a request."""
-    if request_id[0] not in _ID_STARTS:
-        raise InvalidParams(f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float")
-
-
 def how_cancelled(outcome: Outcome) -> Result:
-    """The answer where the request that was named ended so."""
+    """Return the answer to ``taskd.cancel`` if what it named ended with `outcome`."""
     if (
         isinstance(outcome, Failure)
         and outcome.code == Cancelled.code

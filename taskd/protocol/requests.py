@@ -1,48 +1,87 @@
-"""A line and what it says: requests in either dialect, and their replies.
+"""Requests in either dialect: read from a peer's messages, written for another server.
 
-`parse` never raises: what is no request becomes an `Invalid`, which carries
-the error to answer with.
+`parse` never raises: a message that is no request becomes an `Invalid`, which
+carries the error to answer with.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeAlias
+from enum import Enum
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
-from taskd.model import (
-    BARE,
-    JSON_RPC,
-    NO_OPTIONS,
-    Call,
-    Dialect,
-    Failure,
-    Options,
-    Outcome,
-    Progress,
-    Result,
-)
+from taskd.model import NO_OPTIONS, Call, Options
 
 __all__ = [
+    "BARE",
+    "JSON_RPC",
     "Batch",
+    "BatchReplies",
+    "Dialect",
     "Invalid",
-    "ParsedReply",
-    "batch_reply",
-    "call_line",
-    "json_rpc_line",
+    "Parsed",
+    "Request",
+    "check_utf8",
     "parse",
-    "parse_bare_reply",
-    "parse_reply",
-    "progress_line",
-    "reply_line",
+    "request_line",
 ]
 
 
+class Dialect(Enum):
+    """The two forms of a request (docs/protocol.md), told apart by each message."""
+
+    BARE = "bare"
+    JSON_RPC = "JSON-RPC 2.0"
+
+
+# By these names on the hot paths: Python 3.11 takes as long to find a member of
+# an enumeration as for a whole function call.
+BARE, JSON_RPC = Dialect
+
+Work = TypeVar("Work")
+"""What is done for a request, and can be cancelled: a task, or a call to another server."""
+
+
+class BatchReplies:
+    """The replies to a batch, until the last of them is there."""
+
+    __slots__ = ("missing", "replies")
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.replies: list[bytes] = []
+
+
+# The session and whoever runs it fill in the last three members: a request is not frozen, as its call is.
+class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ignore[misc]
+    """A call on one connection, in one dialect, that is owed one reply (a notification: none).
+
+    `id` is the JSON text of the id, or None for a notification or a bare
+    request. `work` belongs to whoever starts the request; `batch` and `ready`
+    (a bare reply that waits for its turn) belong to the session.
+    """
+
+    dialect: Dialect = JSON_RPC
+    id: Raw | None = None
+    work: Work | None = None
+    batch: BatchReplies | None = None
+    ready: bytes | None = None
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether the caller wants no reply."""
+        return self.id is None and self.dialect is JSON_RPC
+
+
+AnyRequest: TypeAlias = Request[object]
+
+
 class Invalid(msgspec.Struct, frozen=True):
-    """A message, or an element of a batch, that is no request; `id` is its id where it has one."""
+    """A message, or an element of a batch, that is no request; `id` is its id if it has one."""
 
     error: TaskdError
     id: Raw | None = None
@@ -52,13 +91,13 @@ class Invalid(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     """A JSON-RPC batch: the replies go out together, as one array."""
 
-    items: tuple[Call | Invalid, ...]
+    items: tuple[AnyRequest | Invalid, ...]
 
 
-Parsed: TypeAlias = Call | Batch | Invalid
+Parsed: TypeAlias = AnyRequest | Batch | Invalid
 
 
-# --- requests ----------------------------------------------------------------
+# --- reading -----------------------------------------------------------------
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,7 +155,7 @@ def parse(line: bytes) -> Parsed:
     """Read one message, of which neither framing nor encoding is assured."""
     if not line.isascii():
         try:
-            _check_utf8(line)
+            check_utf8(line)
         except ParseError as error:
             return Invalid(error)
     try:
@@ -124,9 +163,9 @@ def parse(line: bytes) -> Parsed:
             bare = _bare_envelope.decode(line)
             args = bare.args
             if args is UNSET:
-                return Call(BARE, bare.function, None, None, bare.options)
+                return Request(bare.function, None, bare.options, BARE)
             if memoryview(args)[0] in _CONTAINERS:
-                return Call(BARE, bare.function, args, None, bare.options)
+                return Request(bare.function, args, bare.options, BARE)
             return _refuse_object(_members.decode(line))
         return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -134,7 +173,7 @@ def parse(line: bytes) -> Parsed:
         return _parse_slowly(line)
 
 
-def _check_utf8(line: bytes) -> None:
+def check_utf8(line: bytes) -> None:
     """Raise `ParseError` where it is not: msgspec does not look inside strings that it only passes on."""
     if not line.isascii():
         try:
@@ -143,8 +182,8 @@ def _check_utf8(line: bytes) -> None:
             raise ParseError(f"not UTF-8: {error.reason} at byte {error.start}", at=error.start) from None
 
 
-def _request(envelope: _Envelope) -> Call | None:
-    """The call of a well-formed request, None for anything else."""
+def _request(envelope: _Envelope) -> AnyRequest | None:
+    """Return a well-formed request, None for anything else."""
     if (
         type(envelope.function) is str
         and envelope.jsonrpc is UNSET
@@ -166,10 +205,10 @@ def _request(envelope: _Envelope) -> Call | None:
     else:
         return None
     if args is UNSET:
-        return Call(dialect, function, None, request_id, envelope.options)
+        return Request(function, None, envelope.options, dialect, request_id)
     if memoryview(args)[0] not in _CONTAINERS:
         return None
-    return Call(dialect, function, args, request_id, envelope.options)
+    return Request(function, args, envelope.options, dialect, request_id)
 
 
 def _parse_slowly(line: bytes) -> Parsed:
@@ -210,7 +249,7 @@ def _batch(array: bytes) -> Batch | Invalid:
     return Batch(tuple(_element(bytes(element)) for element in elements))
 
 
-def _element(element: bytes) -> Call | Invalid:
+def _element(element: bytes) -> AnyRequest | Invalid:
     parsed = parse(element)
     if isinstance(parsed, Batch):
         return Invalid(InvalidRequest("a batch within a batch"))
@@ -273,150 +312,26 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
     return InvalidRequest("a request has each member once")
 
 
-def call_line(call: Call) -> bytes:
-    """The request that `parse` reads as `call`, as one line without its LF."""
-    return _one_line(_call_text(call))
+# --- writing -----------------------------------------------------------------
+
+
+def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect = JSON_RPC) -> bytes:
+    """Return the request that `parse` reads as this call, as one line without its LF.
+
+    `request_id` is the JSON text of an id; without one the request is a
+    notification. A bare request has none.
+    """
+    named = _encode(call.function)
+    options = call.options
+    asked = b"" if options is NO_OPTIONS or options == NO_OPTIONS else b',"options":%b' % _encode(options)
+    if dialect is BARE:
+        args = b"" if call.args is None else b',"args":%b' % call.args
+        return _one_line(b'{"function":%b%b%b}' % (named, args, asked))
+    identified = b"" if request_id is None else b'"id":%b,' % request_id
+    params = b"" if call.args is None else b',"params":%b' % call.args
+    return _one_line(b'{"jsonrpc":"2.0",%b"method":%b%b%b}' % (identified, named, params, asked))
 
 
 def _one_line(text: bytes) -> bytes:
     # A websocket message may hold line ends, between the tokens of its JSON.
     return text.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in text or b"\r" in text else text
-
-
-def _call_text(call: Call) -> bytes:
-    named = _encode(call.function)
-    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
-    if call.dialect is BARE:
-        args = b"" if call.args is None else b',"args":%b' % call.args
-        return b'{"function":%b%b%b}' % (named, args, options)
-    request_id = b"" if call.id is None else b'"id":%b,' % call.id
-    return _json_rpc_text(request_id, named, call.args, options)
-
-
-def _json_rpc_text(request_id: bytes, named: bytes, args: Raw | None, options: bytes) -> bytes:
-    if args is None:
-        return b'{"jsonrpc":"2.0",%b"method":%b%b}' % (request_id, named, options)
-    return b'{"jsonrpc":"2.0",%b"method":%b,"params":%b%b}' % (request_id, named, args, options)
-
-
-def _options_member(options: Options) -> bytes:
-    return b"" if options == NO_OPTIONS else b',"options":%b' % _encode(options)
-
-
-def json_rpc_line(call: Call, request_id: bytes) -> bytes:
-    """The same call, of whatever dialect, as a JSON-RPC request with this id, as `call_line`."""
-    options = b"" if call.options is NO_OPTIONS else _options_member(call.options)
-    return _one_line(_json_rpc_text(b'"id":%b,' % request_id, _encode(call.function), call.args, options))
-
-
-# --- replies -----------------------------------------------------------------
-
-
-def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> bytes:
-    """The reply to one request, without its LF. An unknown id is null, as JSON-RPC has it."""
-    if dialect is BARE:
-        if type(outcome) is Result:
-            return bytes(outcome.value)
-        return b'{"error":%b}' % msgspec.json.encode(outcome)
-    shown_id = b"null" if request_id is None else request_id
-    if type(outcome) is Result:
-        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (shown_id, outcome.value)
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (shown_id, msgspec.json.encode(outcome))
-
-
-def batch_reply(replies: list[bytes]) -> bytes:
-    """One array of the replies to a batch."""
-    return b"[%b]" % b",".join(replies)
-
-
-class _ProgressParams(msgspec.Struct, omit_defaults=True):
-    id: Raw
-    done: float | int
-    total: float | int | None = None
-    message: str | None = None
-
-
-_NULL = Raw(b"null")
-
-
-def progress_line(request_id: Raw | None, progress: Progress) -> bytes:
-    """A ``taskd.progress`` notification for the request of that id."""
-    params = _ProgressParams(request_id or _NULL, progress.done, progress.total, progress.message)
-    return b'{"jsonrpc":"2.0","method":"taskd.progress","params":%b}' % msgspec.json.encode(params)
-
-
-class ParsedReply(msgspec.Struct, frozen=True):
-    """What came back: `body` is how request `id` ended, or how far it is.
-
-    `id` is None where the reply names none (null): progress of a bare
-    request, or an error about a message that the server could not read.
-    """
-
-    id: Raw | None
-    body: Outcome | Progress
-
-
-class _Reply(msgspec.Struct):
-    jsonrpc: str
-    id: Raw = _NULL
-    result: Raw | UnsetType = UNSET
-    error: Failure | UnsetType = UNSET
-    method: str | UnsetType = UNSET
-    params: _ProgressParams | UnsetType = UNSET
-
-
-_reply = msgspec.json.Decoder(_Reply)
-
-
-def parse_reply(line: bytes) -> ParsedReply:
-    """Read a JSON-RPC reply or progress notification.
-
-    Raises `ParseError` for anything else; the peer is then no taskd.
-    """
-    _check_utf8(line)
-    try:
-        reply = _reply.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ParseError(f"no JSON-RPC reply: {error}") from None
-    if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
-        params = reply.params
-        return ParsedReply(_known(params.id), Progress(params.done, params.total, params.message))
-    if isinstance(reply.result, Raw):
-        return ParsedReply(_known(reply.id), Result(reply.result))
-    if isinstance(reply.error, Failure):
-        return ParsedReply(_known(reply.id), reply.error)
-    raise ParseError("no JSON-RPC reply: it has neither result nor error")
-
-
-def _known(request_id: Raw) -> Raw | None:
-    return None if bytes(request_id) == b"null" else request_id
-
-
-class _BareError(msgspec.Struct, forbid_unknown_fields=True):
-    error: Failure
-    jsonrpc: str = "2.0"
-    id: Any = None
-
-
-_bare_error = msgspec.json.Decoder(_BareError)
-
-
-def parse_bare_reply(line: bytes) -> Outcome | Progress:
-    """Read the reply to a bare request: any JSON is a result but ``{"error": …}``.
-
-    Raises `ParseError` where it is not JSON.
-    """
-    _check_utf8(line)
-    if line.startswith(b"{"):
-        if line.startswith(b'{"jsonrpc":"2.0","method":"taskd.progress"'):
-            return parse_reply(line).body
-        try:
-            return _bare_error.decode(line).error
-        except msgspec.ValidationError:
-            pass  # an object, and no error: a result
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise ParseError(f"the reply is not JSON: {error}") from None
-    try:
-        return Result(msgspec.json.decode(line, type=Raw))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ParseError(f"the reply is not JSON: {error}") from None

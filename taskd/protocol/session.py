@@ -1,14 +1,14 @@
-"""One connection, as the server sees it: which replies it owes, and in which order.
+"""One connection, as a server sees it: which replies it is owed, and in which order.
 
-Lines go in by `Session.receive`, requests come out of `Session.requests`,
-outcomes go in by `Session.answer`, and messages to be sent come out of
-`Session.take`. The rules:
+Messages go in through `Session.receive`, requests come out of
+`Session.requests`, outcomes go in through `Session.answer`, and the messages to
+send come out of `Session.take`. The rules:
 
-- every request gets exactly one reply, but for a notification, which gets none;
-- bare replies, and errors about lines that could not be read, go out in
+- every request gets exactly one reply, except a notification, which gets none;
+- bare replies, and errors about messages that could not be read, go out in
   request order; JSON-RPC replies as soon as they are there;
-- a batch gets one reply, when its last request is done;
-- at most `max_outstanding` requests are in flight; lines past that wait, and
+- a batch gets one reply, when its last request has been answered;
+- at most `max_outstanding` requests are in flight; messages past that wait, and
   `wants_data` is False until enough replies have gone out.
 """
 
@@ -17,15 +17,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
-
-from msgspec import Raw
+from typing import Generic, cast
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
-from taskd.model import BARE, JSON_RPC, Call, Failure, Outcome, Progress, Result
-from taskd.protocol.requests import Batch, Invalid, batch_reply, parse, progress_line, reply_line
+from taskd.model import Failure, Outcome, Progress, Result
+from taskd.protocol.replies import batch_reply, progress_line, reply_line
+from taskd.protocol.requests import BARE, JSON_RPC, Batch, BatchReplies, Invalid, Request, Work, parse
 
-__all__ = ["MAX_OUTSTANDING", "Request", "Session", "task_complete"]
+__all__ = ["MAX_OUTSTANDING", "Session", "result_or_error", "task_complete", "too_large"]
 
 MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy,
@@ -37,109 +36,79 @@ BareReply = Callable[[Outcome], bytes]
 
 
 def result_or_error(outcome: Outcome) -> bytes:
-    """The bare reply on TCP: the result itself, or an error object."""
+    """Render a bare reply as on TCP: the result itself, or an error object."""
     if type(outcome) is Result:
         return bytes(outcome.value)
     return reply_line(BARE, None, outcome)
 
 
 def task_complete(outcome: Outcome) -> bytes:
-    """The bare reply on a websocket, as the page that taskd comes from has it."""
+    """Render a bare reply as on a websocket, in the words of Workerman's example."""
     if isinstance(outcome, Result):
         return b"task complete"
     return f"task failed: {outcome.message}".encode()
 
 
-class _BatchReply:
-    """The replies to a batch, until all are there."""
-
-    __slots__ = ("missing", "replies")
-
-    def __init__(self, missing: int) -> None:
-        self.missing = missing
-        self.replies: list[bytes] = []
-
-
-class Request:
-    """One call, and the place where its reply belongs.
-
-    Whoever runs it may derive a class of its own, and keep there what it needs.
-    """
-
-    __slots__ = ("_batch", "_ready", "call")
-
-    def __init__(self, call: Call, batch: _BatchReply | None = None) -> None:
-        self.call = call
-        self._batch = batch
-        self._ready: bytes | None = None
-
-
-_Request = TypeVar("_Request", bound=Request)
-
-
-class Session(Generic[_Request]):
+class Session(Generic[Work]):
     """The replies owed on one connection. Does no I/O.
 
-    `bare_reply` renders the outcome of a bare request; `make_request` makes
-    the requests: `Request`, or a class derived from it.
+    `bare_reply` renders the outcome of a bare request. `Work` is what whoever
+    starts the requests keeps in `Request.work`.
     """
 
-    # An idle connection is to cost little: an empty deque takes 600 bytes, so
+    # An idle connection must cost little: an empty deque takes 600 bytes, so
     # one is made when there is something to put into it.
     __slots__ = (
         "_backlog",
         "_bare_reply",
-        "_deaf",
         "_in_order",
         "_late_progress",
-        "_make_request",
         "_max_outstanding",
         "_outbox",
+        "_refuses_rest",
         "closing",
         "in_flight",
     )
 
     def __init__(
-        self,
-        max_outstanding: int = MAX_OUTSTANDING,
-        bare_reply: BareReply = result_or_error,
-        make_request: Callable[..., _Request] = Request,  # type: ignore[assignment]
+        self, max_outstanding: int = MAX_OUTSTANDING, bare_reply: BareReply = result_or_error
     ) -> None:
-        self._make_request = make_request
         self._max_outstanding = max_outstanding
         self._bare_reply = bare_reply
         self._backlog: deque[bytes | TaskdError] | None = None
-        self._in_order: deque[_Request | bytes] | None = None
+        self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
-        self._late_progress: dict[Request, bytes] | None = None
-        self._deaf = False
+        self._late_progress: dict[Request[Work], bytes] | None = None
+        self._refuses_rest = False
         self.closing = False
-        self.in_flight: set[_Request] = set()
-        """The requests that have been started and not answered."""
+        self.in_flight: dict[Request[Work], None] = {}
+        """The requests that have been started and not answered, the longest in flight first."""
 
     @property
     def outstanding(self) -> int:
-        """How many requests are in flight."""
+        """Return how many requests are in flight."""
         return len(self.in_flight)
 
-    def find(self, request_id: Raw) -> _Request | None:
-        """The request in flight that has this id, None where there is none."""
-        wanted = bytes(request_id)
+    def find(self, request_id: bytes) -> Request[Work] | None:
+        """Return the request that has this id and has been in flight for longest, None if there is none.
+
+        `request_id` is the JSON text of the id.
+        """
         for request in self.in_flight:
-            if request.call.id is not None and bytes(request.call.id) == wanted:
+            if request.id is not None and bytes(request.id) == request_id:
                 return request
         return None
 
     # --- what comes in ---
 
-    def receive(self, lines: Iterable[bytes]) -> None:
-        """Take in messages, in the order they came. What comes after `refuse_rest` is nobody's."""
-        if self._deaf:
+    def receive(self, messages: Iterable[bytes]) -> None:
+        """Take in messages, in the order they came. Messages after `refuse_rest` are dropped."""
+        if self._refuses_rest:
             return
         if self._backlog is None:
-            self._backlog = deque(lines)
+            self._backlog = deque(messages)
         else:
-            self._backlog.extend(lines)
+            self._backlog.extend(messages)
 
     def _queue_error(self, error: TaskdError) -> None:
         if self._backlog is None:
@@ -147,12 +116,12 @@ class Session(Generic[_Request]):
         self._backlog.append(error)
 
     def refuse_rest(self, error: TaskdError) -> None:
-        """The rest of the stream cannot be read: answer so, after all that came before."""
+        """Answer with `error`, after all that came before: the rest of the stream cannot be read."""
         self._queue_error(error)
-        self._deaf = self.closing = True
+        self._refuses_rest = self.closing = True
 
     def end(self, unfinished: int = 0) -> None:
-        """No more will come. `unfinished` is how many bytes of a message had come."""
+        """Note that no more will come. `unfinished` is how many bytes of a message had come."""
         if unfinished and not self.closing:
             error = ParseError(
                 f"the connection ended inside a message, {unfinished} bytes into it; its LF is missing"
@@ -160,61 +129,62 @@ class Session(Generic[_Request]):
             self._queue_error(error)
         self.closing = True
 
-    def requests(self) -> list[_Request]:
-        """The requests that may now be started. To be asked again after each `answer`."""
-        started: list[_Request] = []
+    def requests(self) -> list[Request[Work]]:
+        """Return the requests that may be started now; more may follow after each `answer`."""
+        started: list[Request[Work]] = []
         backlog = self._backlog
         if backlog is None:
             return started
         in_flight = self.in_flight
         while backlog and len(in_flight) < self._max_outstanding:
-            line = backlog.popleft()
-            parsed = parse(line) if isinstance(line, bytes) else Invalid(line)
-            if type(parsed) is Call:
-                request = self._make_request(parsed)
-                in_flight.add(request)
-                if parsed.dialect is BARE:
+            message = backlog.popleft()
+            parsed = parse(message) if isinstance(message, bytes) else Invalid(message)
+            if type(parsed) is Request:
+                request = cast("Request[Work]", parsed)
+                in_flight[request] = None
+                if request.dialect is BARE:
                     self._keep_order(request)
                 started.append(request)
             elif type(parsed) is Batch:
                 started += self._start_batch(parsed)
             else:
                 assert isinstance(parsed, Invalid)
-                self._refuse(self._not_http(line, parsed))
+                self._refuse(self._not_http(message, parsed))
         if not backlog:
             self._backlog = None
         return started
 
-    def _keep_order(self, reply: _Request | bytes) -> None:
+    def _keep_order(self, reply: Request[Work] | bytes) -> None:
         if self._in_order is None:
             self._in_order = deque((reply,))
         else:
             self._in_order.append(reply)
 
-    def _not_http(self, line: bytes | TaskdError, invalid: Invalid) -> Invalid:
+    def _not_http(self, message: bytes | TaskdError, invalid: Invalid) -> Invalid:
         """Take nothing more from a web browser.
 
         Any page may have its visitor's browser post to a port of this
         machine: were the header lines merely errors, the body would be run.
         """
-        if isinstance(line, bytes) and _HTTP_REQUEST.match(line):
+        if isinstance(message, bytes) and _HTTP_REQUEST.match(message):
             assert self._backlog is not None
             self._backlog.clear()
-            self._deaf = self.closing = True
+            self._refuses_rest = self.closing = True
             return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
         return invalid
 
-    def _start_batch(self, batch: Batch) -> list[_Request]:
-        calls = [item for item in batch.items if isinstance(item, Call)]
-        wanted = sum(not call.is_notification for call in calls)
-        reply = _BatchReply(wanted)
+    def _start_batch(self, batch: Batch) -> list[Request[Work]]:
+        requests = [cast("Request[Work]", item) for item in batch.items if isinstance(item, Request)]
+        awaited = [request for request in requests if not request.is_notification]
+        replies = BatchReplies(len(awaited))
+        for request in awaited:
+            request.batch = replies
         for item in batch.items:
             if isinstance(item, Invalid):
-                reply.replies.append(reply_line(JSON_RPC, item.id, Failure.of(item.error)))
-        if not wanted and reply.replies:
-            self._outbox.append(batch_reply(reply.replies))
-        requests = [self._make_request(call, None if call.is_notification else reply) for call in calls]
-        self.in_flight.update(requests)
+                replies.replies.append(reply_line(JSON_RPC, item.id, Failure.of(item.error)))
+        if not awaited and replies.replies:
+            self._outbox.append(batch_reply(replies.replies))
+        self.in_flight.update(dict.fromkeys(requests))
         return requests
 
     def _refuse(self, invalid: Invalid) -> None:
@@ -224,43 +194,43 @@ class Session(Generic[_Request]):
         elif invalid.id is not None:
             self._outbox.append(reply_line(JSON_RPC, invalid.id, failure))
         else:
-            # Whose line it was cannot be told: it keeps its place among the
-            # bare replies, in the form that readers of both dialects know.
+            # Whose message it was is unknown: the error keeps its place among the
+            # bare replies, in the form that readers of both dialects understand.
             self._keep_order(reply_line(JSON_RPC, None, failure))
         self._release()
 
     # --- what goes out ---
 
-    def answer(self, request: _Request, outcome: Outcome) -> None:
+    def answer(self, request: Request[Work], outcome: Outcome) -> None:
         """Give a request its one outcome. Raises `StateError` for a second one."""
         try:
-            self.in_flight.remove(request)
+            del self.in_flight[request]
         except KeyError:
-            raise StateError(f"a second reply to {request.call}") from None
-        call = request.call
+            raise StateError(f"a second reply to {request.function}") from None
+        request.work = None
         if self._late_progress:
             self._flush_progress(request)
-        if call.dialect is BARE:
-            request._ready = self._bare_reply(outcome)
+        if request.dialect is BARE:
+            request.ready = self._bare_reply(outcome)
             self._release()
-        elif request._batch is not None:
-            batch = request._batch
-            batch.replies.append(reply_line(JSON_RPC, call.id, outcome))
+        elif request.batch is not None:
+            batch = request.batch
+            batch.replies.append(reply_line(JSON_RPC, request.id, outcome))
             batch.missing -= 1
             if not batch.missing:
                 self._outbox.append(batch_reply(batch.replies))
-        elif call.id is not None:
-            self._outbox.append(reply_line(JSON_RPC, call.id, outcome))
+        elif request.id is not None:
+            self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
 
-    def report(self, request: _Request, progress: Progress, *, congested: bool = False) -> None:
-        """Tell how far a request is, where its caller asked for that.
+    def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
+        """Report a request's progress, if its caller asked for that.
 
-        With `congested` (the peer is slow to read) it waits for `take` with
-        `resumed`, and only the last report of each request is kept.
+        With `congested` (the peer is slow to read) the report waits for `take`
+        with `resumed`, and only the last report of each request is kept.
         """
-        if request not in self.in_flight or not request.call.options.progress or request.call.is_notification:
+        if request not in self.in_flight or not request.options.progress or request.is_notification:
             return
-        line = progress_line(request.call.id, progress)
+        line = progress_line(request.id, progress)
         if congested:
             if self._late_progress is None:
                 self._late_progress = {}
@@ -270,7 +240,7 @@ class Session(Generic[_Request]):
                 self._late_progress.pop(request, None)
             self._outbox.append(line)
 
-    def _flush_progress(self, request: Request) -> None:
+    def _flush_progress(self, request: Request[Work]) -> None:
         assert self._late_progress is not None
         line = self._late_progress.pop(request, None)
         if line is not None:
@@ -281,7 +251,7 @@ class Session(Generic[_Request]):
         in_order = self._in_order
         while in_order:
             first = in_order[0]
-            ready = first if type(first) is bytes else first._ready  # type: ignore[union-attr]
+            ready = first if type(first) is bytes else first.ready  # type: ignore[union-attr]
             if ready is None:
                 return
             self._outbox.append(ready)
@@ -289,7 +259,7 @@ class Session(Generic[_Request]):
         self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
-        """The messages to be sent, in order, without their framing."""
+        """Take the messages to send, in order, without their framing."""
         if resumed and self._late_progress:
             self._outbox.extend(self._late_progress.values())
             self._late_progress = None
@@ -297,6 +267,15 @@ class Session(Generic[_Request]):
         if taken:
             self._outbox = []
         return taken
+
+    def clear(self) -> None:
+        """Forget everything: the connection is gone, and no reply is owed any more."""
+        for request in self.in_flight:
+            request.batch = None
+        self.in_flight.clear()
+        self._backlog = self._in_order = self._late_progress = None
+        self._outbox = []
+        self._refuses_rest = self.closing = True
 
     # --- state ---
 
@@ -318,5 +297,5 @@ class Session(Generic[_Request]):
 
 
 def too_large(limit: int) -> TooLarge:
-    """The error for a message over `limit` bytes."""
+    """Return the error for a message over `limit` bytes."""
     return TooLarge(f"a message is at most {limit} bytes, with its LF; this one is longer", limit=limit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
+
+from taskd.scheduler.task import Task
 
 __all__ = [
     "AbandonTask",
@@ -15,11 +17,9 @@ __all__ = [
     "TerminateWorker",
 ]
 
-Task = TypeVar("Task")
-
 
 @dataclass(frozen=True, slots=True)
-class ExpireTask(Generic[Task]):
+class ExpireTask:
     """The deadline of a waiting task is over: answer it. It has left the queue."""
 
     task: Task
@@ -33,7 +33,7 @@ class ReclaimTasks:
 
 
 @dataclass(frozen=True, slots=True)
-class InterruptTask(Generic[Task]):
+class InterruptTask:
     """Have a worker interrupt the function of this task, or return the task where it has not begun."""
 
     worker: int
@@ -41,7 +41,7 @@ class InterruptTask(Generic[Task]):
 
 
 @dataclass(frozen=True, slots=True)
-class TerminateWorker(Generic[Task]):
+class TerminateWorker:
     """Send SIGTERM to a worker's process group, and answer the task."""
 
     worker: int
@@ -49,7 +49,7 @@ class TerminateWorker(Generic[Task]):
 
 
 @dataclass(frozen=True, slots=True)
-class AbandonTask(Generic[Task]):
+class AbandonTask:
     """Answer a task that stands in a worker behind one that does not end: it will not begin any more."""
 
     task: Task
@@ -62,11 +62,4 @@ class KillWorker:
     worker: int
 
 
-Action: TypeAlias = (
-    ExpireTask[Task]
-    | ReclaimTasks
-    | InterruptTask[Task]
-    | TerminateWorker[Task]
-    | AbandonTask[Task]
-    | KillWorker
-)
+Action: TypeAlias = ExpireTask | ReclaimTasks | InterruptTask | TerminateWorker | AbandonTask | KillWorker

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
 
-from taskd.scheduler.states import WAITING, TaskState
+from taskd.scheduler.states import WAITING
+from taskd.scheduler.task import Task
 
 __all__ = ["FAIR_TURN", "PRIORITIES", "TaskQueue"]
 
@@ -22,26 +22,7 @@ do as there were before it, itself counted. (Ageing, where a priority grows with
 would let an hour's backlog of unimportant work stand before all that is urgent.)"""
 
 
-class QueuedTask(Protocol):
-    """What the queue needs of a task."""
-
-    @property
-    def number(self) -> int:
-        """Later tasks have greater ones."""
-
-    @property
-    def priority(self) -> int:
-        """0 to 9."""
-
-    @property
-    def state(self) -> TaskState:
-        """`WAITING` as long as it is in the queue."""
-
-
-Task = TypeVar("Task", bound=QueuedTask)
-
-
-class TaskQueue(Generic[Task]):
+class TaskQueue:
     """Tasks by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
 
     A task that is taken from the middle stays there until it comes up, or until
@@ -139,7 +120,7 @@ class TaskQueue(Generic[Task]):
         return min((self._levels[level][0] for level in self._used), key=lambda task: task.number)
 
 
-class Deadlines(Generic[Task]):
+class Deadlines:
     """Which tasks must have been started by when.
 
     Tasks leave the queue without a word to this: what is out of date is thrown

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from math import inf
-from typing import Generic
 
 from taskd.errors import Busy, StateError
 from taskd.scheduler.actions import Action, ExpireTask
@@ -36,8 +35,9 @@ from taskd.scheduler.states import (
     check_task,
 )
 from taskd.scheduler.stats import FunctionStats
-from taskd.scheduler.stops import LATE_SECONDS, Watch
-from taskd.scheduler.workers import MAX_TASKS_PER_WORKER, OVERHEAD, Task, WorkerView
+from taskd.scheduler.task import Task
+from taskd.scheduler.watch import LATE_SECONDS, Watch
+from taskd.scheduler.workers import MAX_TASKS_PER_WORKER, OVERHEAD, WorkerView
 
 __all__ = ["Scheduler"]
 
@@ -59,7 +59,7 @@ SHORT_WORKERS = 4
 at the same time, and would be taken for late while they wait for a processor."""
 
 
-class Scheduler(Generic[Task]):
+class Scheduler:
     """The queue, the workers, and what each function costs.
 
     Workers are named by integers that the pool gives, and never gives twice.
@@ -69,22 +69,22 @@ class Scheduler(Generic[Task]):
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.workers: dict[int, WorkerView[Task]] = {}
+        self.workers: dict[int, WorkerView] = {}
         self.functions: dict[str, FunctionStats] = {}
         self.generation = 1
         self.running = 0
         """Tasks that workers have, and that are not answered."""
         self.wake_at = inf
-        self._queue: TaskQueue[Task] = TaskQueue()
-        self._deadlines: Deadlines[Task] = Deadlines(lambda task: task.state in (WAITING, THROTTLED))
+        self._queue: TaskQueue = TaskQueue()
+        self._deadlines: Deadlines = Deadlines(lambda task: task.state in (WAITING, THROTTLED))
         self._throttled: deque[Task] = deque()
         self._idle: list[int] = []
-        self._short: dict[int, WorkerView[Task]] = {}
-        self._open: WorkerView[Task] | None = None
+        self._short: dict[int, WorkerView] = {}
+        self._open: WorkerView | None = None
         self._incoming: set[int] = set()
         self._leaving = 0
         self._departures: list[int] = []
-        self._watch: Watch[Task] = Watch(self)
+        self._watch: Watch = Watch(self)
 
     # --- the queue ---
 
@@ -103,8 +103,8 @@ class Scheduler(Generic[Task]):
         """The task that waits for longest."""
         return min(self.all_waiting, key=lambda task: task.number, default=None)
 
-    def submit(self, task: Task, deadline: float | None = None) -> None:
-        """Let a task wait, and be started before `deadline`. Raises `Busy` where the queue is full.
+    def submit(self, task: Task) -> None:
+        """Let a task wait until a worker is free. Raises `Busy` if the queue is full.
 
         The queue holds what idle workers cannot take at once: as long as one
         is idle it is not full. Tasks that are held do not count: a caller that
@@ -117,10 +117,9 @@ class Scheduler(Generic[Task]):
             )
         task.state = check_task(task.state, WAITING)
         self._queue.push(task)
-        task.deadline = deadline
-        if deadline is not None:
-            self._deadlines.add(deadline, task)
-            self.wake(deadline)
+        if task.deadline is not None:
+            self._deadlines.add(task.deadline, task)
+            self.wake(task.deadline)
 
     def _estimated_wait(self) -> float:
         """Seconds until about a tenth of the queue will have been worked off."""
@@ -200,7 +199,7 @@ class Scheduler(Generic[Task]):
                 given[worker.number] = [task]
         return list(given.items())
 
-    def _worker_for(self, task: Task, now: float) -> WorkerView[Task] | None:
+    def _worker_for(self, task: Task, now: float) -> WorkerView | None:
         """The worker that is to run the task now, None where it has to wait."""
         max_tasks = self.config.max_tasks
         is_short = self._may_batch(task)
@@ -224,10 +223,10 @@ class Scheduler(Generic[Task]):
     def _may_batch(task: Task) -> bool:
         return task.stats.is_short and (task.limit is None or task.limit >= BATCHED_LIMIT)
 
-    def _give(self, worker: WorkerView[Task], task: Task, now: float) -> None:
+    def _give(self, worker: WorkerView, task: Task, now: float) -> None:
         task.state = check_task(task.state, GIVEN)
         task.worker = worker.number
-        task.attempt += 1
+        task.attempts += 1
         task.started = now
         worker.tasks[task.number] = task
         worker.load += task.stats.estimate + OVERHEAD
@@ -286,7 +285,7 @@ class Scheduler(Generic[Task]):
         return cancelled
 
     @staticmethod
-    def _take_from(worker: WorkerView[Task], task_number: int) -> Task:
+    def _take_from(worker: WorkerView, task_number: int) -> Task:
         try:
             return worker.tasks.pop(task_number)
         except KeyError:
@@ -294,7 +293,7 @@ class Scheduler(Generic[Task]):
                 f"worker {worker.number} spoke of task {task_number}, which it does not have"
             ) from None
 
-    def _ended(self, worker: WorkerView[Task], task: Task, now: float) -> Task | None:
+    def _ended(self, worker: WorkerView, task: Task, now: float) -> Task | None:
         worker.done += 1
         first = worker.first
         if first is not None:
@@ -319,7 +318,7 @@ class Scheduler(Generic[Task]):
             self._deadlines.add(task.deadline, task)
             self.wake(task.deadline)
 
-    def _free(self, worker: WorkerView[Task], now: float) -> None:
+    def _free(self, worker: WorkerView, now: float) -> None:
         """A worker has no task any more."""
         worker.load = 0.0
         worker.reclaimed = False
@@ -333,11 +332,11 @@ class Scheduler(Generic[Task]):
             self._idle.append(worker.number)
             self._wake_for_surplus(now)
 
-    def runs_short(self, worker: WorkerView[Task]) -> bool:
+    def runs_short(self, worker: WorkerView) -> bool:
         """Whether it runs tasks that are known to be short, and is not late with them."""
         return worker.number in self._short
 
-    def not_short(self, worker: WorkerView[Task]) -> None:
+    def not_short(self, worker: WorkerView) -> None:
         """It does not run short tasks (any more), or is late with them."""
         self._short.pop(worker.number, None)
         if self._open is worker:
@@ -412,7 +411,7 @@ class Scheduler(Generic[Task]):
         self._leave(worker, now)
         return True
 
-    def _leave(self, worker: WorkerView[Task], now: float) -> None:
+    def _leave(self, worker: WorkerView, now: float) -> None:
         if worker.state is IDLE:
             self._idle.remove(worker.number)
         if not worker.tasks:
@@ -480,7 +479,7 @@ class Scheduler(Generic[Task]):
 
     # --- what is not wanted any more, and what is due ---
 
-    def cancel(self, task: Task, now: float) -> list[Action[Task]]:
+    def cancel(self, task: Task, now: float) -> list[Action]:
         """Somebody does not want this task any more; it must not have been answered.
 
         One that waits is out of the queue when this returns, and is to be
@@ -499,9 +498,9 @@ class Scheduler(Generic[Task]):
         else:
             self._queue.remove()
 
-    def tick(self, now: float, begun: Callable[[int], int]) -> list[Action[Task]]:
+    def tick(self, now: float, begun: Callable[[int], int]) -> list[Action]:
         """What has become due. `begun` tells which task a worker began last."""
-        actions: list[Action[Task]] = []
+        actions: list[Action] = []
         for task in self._deadlines.expired(now):
             self._take_out(task)
             actions.append(ExpireTask(task))
@@ -533,7 +532,7 @@ class Scheduler(Generic[Task]):
         if when < self.wake_at:
             self.wake_at = when
 
-    def _view(self, number: int) -> WorkerView[Task]:
+    def _view(self, number: int) -> WorkerView:
         try:
             return self.workers[number]
         except KeyError:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
 
-from taskd.scheduler.states import BUSY, STARTING, StopStep, TaskState, WorkerState, check_stop, check_worker
-from taskd.scheduler.stats import FunctionStats
+from taskd.scheduler.states import BUSY, STARTING, WorkerState, check_worker
+from taskd.scheduler.task import Task
 
-__all__ = ["SchedulableTask", "Stop", "WorkerView"]
+__all__ = ["WorkerView"]
 
 MAX_TASKS_PER_WORKER = 32
 """Tasks that one worker may have at once: by then waking it costs each of them next to nothing."""
@@ -23,61 +22,9 @@ may have come upon a task that takes long, and what it has already waits for tha
 OVERHEAD = 0.00001
 """Seconds that a worker spends on a task beside running its function."""
 
-KILL_DELAY = 2.0
-"""Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
-
-
-class SchedulableTask(Protocol):
-    """What the scheduler needs of a task. `state` and what follows it are the scheduler's to set.
-
-    `limit` is in seconds of run time, None for none.
-    """
-
-    number: int
-    priority: int
-    limit: float | None
-    deadline: float | None
-    state: TaskState
-    worker: int
-    attempt: int
-    losses: int
-    started: float
-    stop: Stop | None
-
-    @property
-    def stats(self) -> FunctionStats:
-        """The function that it runs."""
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether it is not to be started now: its caller does not take what it has been sent."""
-
-
-Task = TypeVar("Task", bound=SchedulableTask)
-
-
-@dataclass(slots=True)
-class Stop:
-    """The stop of a running task: why, since when, and what comes when."""
-
-    reason: Literal["timeout", "cancelled"]
-    since: float
-    next_at: float
-    step: StopStep = StopStep.RAISED
-
-    def terminate(self, now: float) -> None:
-        """Its grace is over."""
-        self.step = check_stop(self.step, StopStep.TERMINATED)
-        self.next_at = now + KILL_DELAY
-
-    def kill(self) -> None:
-        """SIGTERM has not ended it."""
-        self.step = check_stop(self.step, StopStep.KILLED)
-        self.next_at = float("inf")
-
 
 @dataclass(slots=True, eq=False)
-class WorkerView(Generic[Task]):
+class WorkerView:
     """One worker: what it does, and since when.
 
     `tasks` are those that it has been given and that have not ended, in the

@@ -1,94 +1,94 @@
-"""How tasks end: their callers are answered, it is counted, and what went wrong is logged."""
+"""The end of a task: its subscribers get the outcome, it is counted, and what went wrong is logged."""
 
 from __future__ import annotations
 
-import uuid
-from typing import Any
+from collections.abc import Iterable
 
-import msgspec
 from msgspec import Raw
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
-from taskd.model import Call, Failure, Outcome, Result
+from taskd.errors import Cancelled, TimedOut, WorkerLost
+from taskd.model import Failure, Outcome, Progress, Result
 from taskd.pool.exits import WorkerExit
-from taskd.protocol.methods import how_cancelled
+from taskd.scheduler.task import Task
+from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
-from taskd.server.status import Counts
-from taskd.server.task import Caller, Task
 from taskd.worker.messages import NULL, Failed, Stopped
 
-__all__ = ["Completion", "as_result", "internal_error"]
+__all__ = ["Completion", "flush"]
 
-_log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
 
 class Completion:
-    """Gives tasks their outcomes, one each; counts them; tells those who wait for the end of a task.
+    """Gives each task its one outcome.
 
-    Whoever calls it flushes the task's caller afterwards.
+    The submitter of a task is not flushed: `flush` does that once for all the
+    tasks that end together.
     """
 
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
-        self._watchers: dict[int, list[tuple[Task, Caller]]] = {}
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
 
-    def watch(self, task: Task, request: Task, caller: Caller) -> None:
-        """Answer this `taskd.cancel` when the task has ended, with how it was cancelled."""
-        self._watchers.setdefault(task.number, []).append((request, caller))
-
-    def end(self, task: Task, outcome: Outcome) -> None:
-        """The task has this outcome."""
+    def complete(self, task: Task, outcome: Outcome) -> None:
+        """Pass a task's outcome to its subscribers."""
         if type(outcome) is Failure:
             self._count(task, outcome)
-        task.caller.answered(task, outcome)
-        if self._watchers:
-            how = how_cancelled(outcome)
-            for request, caller in self._watchers.pop(task.number, ()):
-                caller.answered(request, how)
-                caller.flush()
+        task.subscriber.task_ended(task.key, outcome)
+        if task.others is not None:
+            for subscriber, key in task.others:
+                subscriber.task_ended(key, outcome)
+                subscriber.flush()
+
+    @staticmethod
+    def progressed(task: Task, progress: Progress) -> None:
+        """Pass a task's progress to its subscribers."""
+        task.subscriber.task_progressed(task.key, progress)
+        if task.others is not None:
+            for subscriber, key in task.others:
+                subscriber.task_progressed(key, progress)
+                subscriber.flush()
 
     def succeeded(self, task: Task, value: Raw) -> None:
-        """The function returned."""
-        self._counts.done += 1
-        self.end(task, Result(value))
+        """Complete a task whose function returned."""
+        self._counters.done += 1
+        self.complete(task, Result(value))
 
     def failed(self, task: Task, message: Failed) -> None:
-        """The function raised, or could not be called."""
-        self._counts.failed += 1
+        """Complete a task whose function raised, or could not be called."""
+        self._counters.failed += 1
         self._log_failure(task, message.seconds, message.traceback)
-        data: Any = None if message.data == NULL else message.data
-        self.end(task, Failure(message.code, message.message, data))
+        data = None if message.data == NULL else message.data
+        self.complete(task, Failure(message.code, message.message, data))
 
     def stopped(self, task: Task, message: Stopped, now: float) -> None:
-        """The function ended after it was interrupted."""
+        """Complete a task whose function ended after it was interrupted."""
         self._log_failure(task, message.seconds, message.traceback)
-        self.end(task, stopped(task, now, killed=False))
+        self.complete(task, stopped(task, now, killed=False))
 
     def terminated(self, task: Task, now: float) -> None:
-        """It has not ended within its grace, and its process is being killed."""
-        self.end(task, stopped(task, now, killed=True))
+        """Complete a task that has not ended within its grace, and whose process is being killed."""
+        self.complete(task, stopped(task, now, killed=True))
 
-    def lost(self, task: Task, lost: WorkerExit, now: float) -> None:
-        """Its worker has ended under it, or under another before it."""
+    def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
+        """Complete a task whose worker ended, or that no worker lived long enough to begin."""
         if task.stop is None:
-            self.end(task, worker_lost(task, lost, now))
-        elif lost.begun == task.number:
-            self.end(task, stopped(task, now, killed=True))
+            self.complete(task, worker_lost(task, exit_, now))
+        elif exit_.begun == task.number:
+            self.complete(task, stopped(task, now, killed=True))
         else:
-            self.end(task, cancelled_waiting(task))
+            self.complete(task, cancelled_waiting(task))
 
     def _count(self, task: Task, outcome: Failure) -> None:
         if outcome.code == Cancelled.code:
-            self._counts.cancelled += 1
+            self._counters.cancelled += 1
             task.stats.cancelled += 1
         elif outcome.code == WorkerLost.code:
-            self._counts.lost += 1
+            self._counters.lost += 1
         elif outcome.code == TimedOut.code and task.stop is None:
-            self._counts.expired += 1
+            self._counters.expired += 1
         elif outcome.code == TimedOut.code:
-            self._counts.timed_out += 1
+            self._counters.timed_out += 1
             task.stats.timed_out += 1
             _task_log.warn(
                 "{function} #{task}: {why}", function=task.stats.name, task=task.number, why=outcome.message
@@ -106,17 +106,7 @@ class Completion:
             )
 
 
-def as_result(value: Any) -> Result:
-    """A value of ours as the result of one of the server's own methods."""
-    return Result(Raw(msgspec.json.encode(value)))
-
-
-def internal_error(call: Call) -> Failure:
-    """The outcome of a call that a bug of ours has ended; what it was is logged. In an ``except``."""
-    reference = uuid.uuid4().hex[:12]
-    _log.failure(
-        "a bug in taskd [{reference}], in a call of {function!r}",
-        reference=reference,
-        function=call.function,
-    )
-    return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))
+def flush(tasks: Iterable[Task]) -> None:
+    """Flush the submitters of tasks that have ended, each once."""
+    for subscriber in {id(task.subscriber): task.subscriber for task in tasks}.values():
+        subscriber.flush()

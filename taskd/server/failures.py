@@ -1,19 +1,24 @@
-"""What callers are told of a task that has not simply ended."""
+"""The failures of tasks that expired, were stopped, or lost their worker."""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from taskd.errors import Cancelled, TimedOut, WorkerLost
+from twisted.logger import Logger
+
+from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.model import Failure
 from taskd.pool.exits import WorkerExit, signal_name
-from taskd.server.task import Task
+from taskd.scheduler.task import Task
 
-__all__ = ["cancelled_waiting", "deadline_over", "stopped", "worker_lost"]
+__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "stopped", "worker_lost"]
+
+_log = Logger(namespace="taskd.server")
 
 
 def deadline_over(task: Task) -> Failure:
-    """It was not started before its deadline."""
+    """Return the failure of a task that was not started before its deadline."""
     seconds = task.call.options.deadline
     return Failure.of(
         TimedOut(
@@ -25,12 +30,12 @@ def deadline_over(task: Task) -> Failure:
 
 
 def cancelled_waiting(task: Task) -> Failure:
-    """It was cancelled before it was started."""
+    """Return the failure of a task that was cancelled before it was started."""
     return Failure.of(Cancelled(f"{task.call.function} was cancelled before it was started", was="waiting"))
 
 
 def stopped(task: Task, now: float, *, killed: bool) -> Failure:
-    """It was stopped while it ran: by its time limit, or by who cancelled it."""
+    """Return the failure of a task that was stopped while it ran: at its time limit, or cancelled."""
     stop = task.stop
     assert stop is not None
     how = "its process was killed" if killed else "it has ended"
@@ -55,21 +60,30 @@ def stopped(task: Task, now: float, *, killed: bool) -> Failure:
     )
 
 
-def worker_lost(task: Task, lost: WorkerExit, now: float) -> Failure:
-    """The process has ended under it."""
+def worker_lost(task: Task, exit_: WorkerExit, now: float) -> Failure:
+    """Return the failure of a task whose worker process ended."""
     data: dict[str, Any] = {"seconds": round(now - task.started, 3)}
-    if lost.code is not None and lost.code < 0:
-        data["signal"] = signal_name(-lost.code)
-    elif lost.code is not None:
-        data["status"] = lost.code
-    if lost.reason:
-        data["reason"] = lost.reason
-    if lost.peak_kib is not None:
-        data["peak_memory_kib"] = lost.peak_kib
-    if lost.out_of_memory is not None:
-        data["out_of_memory"] = lost.out_of_memory
-    if lost.stack:
-        data["stack"] = list(lost.stack)
+    if exit_.code is not None and exit_.code < 0:
+        data["signal"] = signal_name(-exit_.code)
+    elif exit_.code is not None:
+        data["status"] = exit_.code
+    if exit_.reason:
+        data["reason"] = exit_.reason
+    if exit_.peak_kib is not None:
+        data["peak_memory_kib"] = exit_.peak_kib
+    if exit_.out_of_memory is not None:
+        data["out_of_memory"] = exit_.out_of_memory
+    if exit_.stack:
+        data["stack"] = list(exit_.stack)
     return Failure.of(
-        WorkerLost(f"the worker process ended under {task.call.function}: {lost.describe()}", **data)
+        WorkerLost(f"the worker process ended under {task.call.function}: {exit_.describe()}", **data)
     )
+
+
+def internal_error(function: str) -> Failure:
+    """Return the failure of a call that a bug in taskd ended, and log the exception being handled."""
+    reference = uuid.uuid4().hex[:12]
+    _log.failure(
+        "a bug in taskd [{reference}], in a call of {function!r}", reference=reference, function=function
+    )
+    return Failure.of(InternalError(f"a bug in taskd; see {reference} in its log", reference=reference))

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
-__all__ = ["MemoryBound"]
+__all__ = ["MemoryLimit"]
 
 LOOK_INTERVAL = 0.1
 """Seconds between two looks at a worker's memory while it runs short tasks: a look
 (it reads a file of /proc) costs as much as some of them."""
 
 
-class MemoryBound:
-    """Tells which workers have more than `limit` KiB resident after a task."""
+class MemoryLimit:
+    """Finds workers that have more than `limit` KiB resident after a task; None for no limit.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: dict[int, float] = {}
+    `memory_kib` returns what a worker has resident, in KiB, None if it is unknown.
+    """
 
-    def excess(
-        self, number: int, seconds: float, now: float, memory_kib: Callable[[int], int | None]
-    ) -> int | None:
-        """The KiB that a worker has, where they are too many after a task of so many `seconds`."""
-        if seconds < LOOK_INTERVAL and now - self._seen.get(number, -LOOK_INTERVAL) < LOOK_INTERVAL:
+    def __init__(self, limit: int | None, memory_kib: Callable[[int], int | None]) -> None:
+        self._limit = inf if limit is None else limit
+        self._memory_kib = memory_kib
+        self._looked: dict[int, float] = {}
+
+    def excess(self, worker: int, seconds: float, now: float) -> int | None:
+        """Return the KiB that a worker has, if they are too many after a task of so many `seconds`."""
+        if self._limit == inf:
             return None
-        self._seen[number] = now
-        used = memory_kib(number)
+        if seconds < LOOK_INTERVAL and now - self._looked.get(worker, -LOOK_INTERVAL) < LOOK_INTERVAL:
+            return None
+        self._looked[worker] = now
+        used = self._memory_kib(worker)
         return used if used is not None and used > self._limit else None
 
-    def forget(self, number: int) -> None:
-        """The worker is gone."""
-        self._seen.pop(number, None)
+    def forget(self, worker: int) -> None:
+        """Forget a worker that has ended."""
+        self._looked.pop(worker, None)

@@ -1,27 +1,64 @@
-"""The server's own methods, ``taskd.…``: which there are, and what they take."""
+"""The handlers of the methods in the namespace ``taskd.``; `taskd.protocol.methods` declares them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Raw
 
-from taskd.errors import InvalidParams, MethodNotFound, quoted
-from taskd.functions.registry import RESERVED, Function, FunctionInfo
-from taskd.model import Call
-from taskd.protocol.methods import CANCEL, WAS_DONE, check_id
-from taskd.server.completion import as_result
+from taskd.functions.registry import FunctionInfo
+from taskd.model import Outcome, Progress, Result
+from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
+from taskd.protocol.requests import Request
+from taskd.scheduler.task import Subscriber, Task
 from taskd.server.status import ServerStatus
-from taskd.server.task import Caller, Task
 
-__all__ = ["OwnMethods"]
+__all__ = ["Asker", "Requester", "ServerMethods"]
 
-_FUNCTIONS = f"{RESERVED}functions"
+
+class Requester(Subscriber, Protocol):
+    """A connection that asks: a subscriber whose keys are its requests, and which knows them by id."""
+
+    def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
+        """Cancel the request with this id, and answer `asking` when it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The request that a method answers, and the connection that it came from."""
+
+    requester: Requester
+    request: Request[Task]
+
+    def answer(self, outcome: Outcome) -> None:
+        """Answer later than the handler returned."""
+        self.requester.task_ended(self.request, outcome)
+        self.requester.flush()
+
+
+class _CancelWatch:
+    """Answers a ``taskd.cancel`` when the task that it named has ended."""
+
+    is_full = False
+
+    def task_progressed(self, key: Asker, progress: Progress) -> None:
+        """Nothing is reported while the task is being stopped."""
+
+    def task_ended(self, key: Asker, outcome: Outcome) -> None:
+        """Answer with how the task ended."""
+        key.answer(how_cancelled(outcome))
+
+    def flush(self) -> None:
+        """Each answer has been sent already."""
+
+
+_CANCEL_WATCH = _CancelWatch()
 
 
 class Server(Protocol):
-    """Who knows what is asked for."""
+    """What the handlers need of the task server."""
 
     @property
     def functions(self) -> list[FunctionInfo]:
@@ -31,101 +68,58 @@ class Server(Protocol):
         """What the server and each of its workers is doing."""
 
     def find(self, number: int) -> Task | None:
-        """The task of this number that has not ended."""
+        """Return the task of this number, None if it has ended or never was."""
 
-    def cancel_for(self, request: Task, caller: Caller, task: Task) -> None:
-        """Cancel a task, and answer the request when it has ended."""
-
-
-def _ping() -> None:
-    """``taskd.ping``."""
+    def cancel(self, task: Task) -> None:
+        """Cancel a task that is in flight."""
 
 
-def _functions() -> None:
-    """``taskd.functions``."""
+class ServerMethods:
+    """Answers the methods that concern the whole server, without asking any worker.
 
-
-def _status() -> None:
-    """``taskd.status``."""
-
-
-_NOT_GIVEN = Raw(b"null")
-"""msgspec knows no optional `Raw`; and a request whose id is null cannot be told from others by it."""
-
-
-def _cancel(
-    id: Raw = _NOT_GIVEN,  # noqa: A002  # its name on the wire
-    task: int | None = None,
-) -> tuple[Raw | None, int | None]:
-    """``taskd.cancel``: a request of this connection by its id, or any task by its number."""
-    request_id = None if bytes(id) == b"null" else id
-    if (request_id is None) == (task is None):
-        raise InvalidParams(f"{CANCEL}: takes either id or task", argument="id")
-    if request_id is not None:
-        check_id(bytes(request_id))
-    return request_id, task
-
-
-class OwnMethods:
-    """Answers calls of the server's own methods, without asking any worker."""
+    Is a `taskd.protocol.methods.Methods`.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        own: dict[str, Callable[..., Any]] = {
-            "ping": _ping,
-            "functions": _functions,
-            "status": _status,
-            "cancel": _cancel,
-        }
-        self._functions = {RESERVED + name: Function(RESERVED + name, takes) for name, takes in own.items()}
         # Who asked for the functions before the app was imported.
-        self._want_functions: list[tuple[Task, Caller]] = []
+        self._want_functions: list[Asker] = []
 
-    def accept(self, request: Task, caller: Caller) -> None:
-        """Answer a request, now or later. Raises `MethodNotFound` and `InvalidParams`."""
-        call = request.call
-        function = self._functions.get(call.function)
-        if function is None:
-            raise MethodNotFound(f"no such function: {quoted(call.function)}")
-        given = function.callable(*_bound(function, call))
-        if call.function == CANCEL:
-            self._cancel(request, caller, *given)
-        elif call.function == _FUNCTIONS:
-            self._want_functions.append((request, caller))
-            self._answer_functions()
-        elif call.function == f"{RESERVED}status":
-            caller.answered(request, as_result(self._server.status()))
-        else:
-            caller.answered(request, as_result("pong"))
+    def ping(self, asker: Asker, /) -> Outcome:
+        """Answer ``"pong"``."""
+        return _result("pong")
 
-    def functions_changed(self) -> None:
-        """The app is imported: who had asked too early is answered."""
-        for caller in self._answer_functions():
-            caller.flush()
-
-    def _answer_functions(self) -> list[Caller]:
+    def functions(self, asker: Asker, /) -> Outcome | None:
+        """Answer with the functions, now or once the app is imported."""
         functions = self._server.functions
         if not functions:
-            return []
+            self._want_functions.append(asker)
+            return None
+        return _result(functions)
+
+    def functions_changed(self) -> None:
+        """Answer those who asked before the app was imported."""
         wanted, self._want_functions = self._want_functions, []
-        for request, caller in wanted:
-            caller.answered(request, as_result(functions))
-        return [caller for _, caller in wanted]
+        for asker in wanted:
+            asker.answer(_result(self._server.functions))
 
-    def _cancel(self, request: Task, caller: Caller, request_id: Raw | None, number: int | None) -> None:
-        task = caller.find(request_id) if request_id is not None else self._server.find(number or 0)
-        if task is None or not task.is_in_flight:
-            caller.answered(request, WAS_DONE)
-        else:
-            self._server.cancel_for(request, caller, task)
+    def status(self, asker: Asker, /) -> Outcome:
+        """Answer with what the server and each of its workers is doing."""
+        return _result(self._server.status())
+
+    def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Outcome | None:  # noqa: A002
+        """Cancel a request of the asker's connection, or any task."""
+        target = CancelTarget.named(id, task)
+        if target.request_id is not None:
+            asker.requester.cancel_request(asker.request, target.request_id)
+            return None
+        found = self._server.find(target.task or 0)
+        if found is None or not found.is_in_flight:
+            return WAS_DONE
+        found.subscribe(_CANCEL_WATCH, asker)
+        self._server.cancel(found)
+        return None
 
 
-def _bound(function: Function, call: Call) -> list[Any]:
-    """The arguments of a call, by position. Raises `InvalidParams`, which names the method."""
-    try:
-        args, named = function.parameters.bind(call.args)
-    except InvalidParams as error:
-        raise InvalidParams(f"{function.name}: {error.message}", **error.data) from None
-    bound = function.parameters.signature.bind(*args, **named)
-    bound.apply_defaults()
-    return list(bound.args)
+def _result(value: Any) -> Result:
+    return Result(Raw(msgspec.json.encode(value)))

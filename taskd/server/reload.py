@@ -1,28 +1,30 @@
-"""New code while the old one works: load it, warm it up, switch over.
+"""New code while the old code works: load it, warm it up, switch over.
 
 The workers of the new code are all started before any of the old ones leaves,
-so that nothing waits meanwhile; and where the new code does not load, or a
-worker of it ends before it is ready, nothing has happened.
+so that nothing waits meanwhile. If the new code does not load, or a worker of
+it ends before it is ready, the old code goes on as if nothing had happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Protocol
 
 from twisted.logger import Logger
 
 from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
 
-__all__ = ["Reload", "ReloadState"]
+__all__ = ["RELOAD_STEPS", "CodePool", "ReloadState", "Reloader", "next_state"]
 
 _log = Logger(namespace="taskd.reload")
 
 
 class ReloadState(Enum):
-    """How far a reload is."""
+    """How far the latest reload is; `IDLE` before the first one."""
 
+    IDLE = "idle"
     LOADING = "loading"
     WARMING = "warming"
     SWITCHED = "switched"
@@ -30,68 +32,109 @@ class ReloadState(Enum):
 
 
 RELOAD_STEPS = {
+    ReloadState.IDLE: {ReloadState.LOADING},
     ReloadState.LOADING: {ReloadState.WARMING, ReloadState.FAILED},
     ReloadState.WARMING: {ReloadState.SWITCHED, ReloadState.FAILED},
-    ReloadState.SWITCHED: frozenset[ReloadState](),
-    ReloadState.FAILED: frozenset[ReloadState](),
+    ReloadState.SWITCHED: {ReloadState.LOADING},
+    ReloadState.FAILED: {ReloadState.LOADING},
 }
-"""Every step that a reload can take."""
+"""Every step that reloads can take."""
 
 
-class Reload:
-    """One reload, to `generation`.
+def next_state(old: ReloadState, new: ReloadState) -> ReloadState:
+    """Return `new`. Raises `StateError` if a reload cannot go there from `old`."""
+    if new not in RELOAD_STEPS[old]:
+        raise StateError(f"a reload cannot go from {old.value} to {new.value}")
+    return new
 
-    `start_worker` starts one of its workers, and tells whether it could;
-    `switch` is called with the new functions once all are ready.
+
+_IN_PROGRESS = (ReloadState.LOADING, ReloadState.WARMING)
+
+
+class CodePool(Protocol):
+    """What a reload needs of the pool."""
+
+    def reload(self) -> int | None:
+        """Import the app anew, beside what runs; returns the number of the generation, None if it cannot."""
+
+    def switch(self) -> None:
+        """Start workers of the next generation from now on."""
+
+    def abandon_next(self) -> None:
+        """Give up the next generation."""
+
+
+class Reloader:
+    """All reloads of a server, one at a time: a new one takes the place of one in progress.
+
+    `start_worker` starts a worker of a generation, and returns whether it
+    could; `use` makes the server use a generation and its functions.
     """
 
     def __init__(
         self,
-        generation: int,
+        pool: CodePool,
         start_worker: Callable[[int], bool],
-        switch: Callable[[list[FunctionInfo]], None],
+        use: Callable[[int, list[FunctionInfo]], None],
     ) -> None:
-        self.generation = generation
-        self.state = ReloadState.LOADING
+        self._pool = pool
         self._start_worker = start_worker
-        self._switch = switch
+        self._use = use
+        self._state = ReloadState.IDLE
+        self._generation = 0
         self._functions: list[FunctionInfo] = []
         self._awaited = 0
 
     @property
-    def is_in_flight(self) -> bool:
-        """Whether it has neither succeeded nor failed."""
-        return self.state in (ReloadState.LOADING, ReloadState.WARMING)
+    def in_progress(self) -> bool:
+        """Whether a reload has neither succeeded nor failed yet."""
+        return self._state in _IN_PROGRESS
+
+    def is_loading(self, generation: int) -> bool:
+        """Whether `generation` is the one that is being loaded or warmed up."""
+        return self.in_progress and generation == self._generation
+
+    def start(self) -> None:
+        """Load the app anew, and use it once all is well; the result is logged."""
+        if self.in_progress:
+            self.fail("another reload was asked for")
+        generation = self._pool.reload()
+        if generation is None:
+            _log.warn("not reloaded: the app has not been loaded yet")
+            return
+        _log.info("reloading: generation {generation}", generation=generation)
+        self._step(ReloadState.LOADING)
+        self._generation = generation
 
     def loaded(self, functions: list[FunctionInfo], workers: int) -> None:
-        """The new code is imported: have so many of its workers started, one at least.
+        """Start so many workers of the new code, one at least: it is imported.
 
-        Where fewer can be started now, those have to do; the others follow.
+        If fewer can be started now, those have to do; the others follow.
         """
         self._step(ReloadState.WARMING)
         self._functions = functions
-        self._awaited = sum(self._start_worker(self.generation) for _ in range(max(workers, 1)))
+        self._awaited = sum(self._start_worker(self._generation) for _ in range(max(workers, 1)))
         if not self._awaited:
-            self.failed("no worker of the new code could be started")
+            self.fail("no worker of the new code could be started")
 
-    def worker_ready(self) -> None:
-        """One of its workers is ready."""
+    def worker_is_ready(self) -> None:
+        """Count a worker of the new code that is ready; switch over with the last one."""
         self._awaited -= 1
-        if self._awaited == 0 and self.state is ReloadState.WARMING:
+        if self._awaited == 0 and self._state is ReloadState.WARMING:
             self._step(ReloadState.SWITCHED)
-            self._switch(self._functions)
+            self._pool.switch()
+            self._use(self._generation, self._functions)
             _log.info(
                 "reloaded: {count} functions, generation {generation}",
                 count=len(self._functions),
-                generation=self.generation,
+                generation=self._generation,
             )
 
-    def failed(self, reason: str) -> None:
-        """The new code cannot be used."""
+    def fail(self, reason: str) -> None:
+        """Give up the reload in progress; raises `StateError` if there is none."""
         self._step(ReloadState.FAILED)
         _log.error("not reloaded: {reason}\nThe old code goes on.", reason=reason)
+        self._pool.abandon_next()
 
     def _step(self, state: ReloadState) -> None:
-        if state not in RELOAD_STEPS[self.state]:
-            raise StateError(f"a reload cannot go from {self.state.value} to {state.value}")
-        self.state = state
+        self._state = next_state(self._state, state)

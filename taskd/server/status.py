@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -11,9 +10,9 @@ from taskd import __version__
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.workers import WorkerView
-from taskd.server.task import Task
+from taskd.server.counters import Counters
 
-__all__ = ["Counts", "FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
+__all__ = ["FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -55,22 +54,6 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     timeout: float | None
 
 
-@dataclass(slots=True)
-class Counts:
-    """What has happened since the server began."""
-
-    done: int = 0
-    failed: int = 0
-    timed_out: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    lost: int = 0
-    refused: int = 0
-    reclaimed: int = 0
-    workers_started: int = 0
-    workers_replaced: int = 0
-
-
 class ServerStatus(msgspec.Struct, frozen=True):
     """The whole answer. `uptime` and `oldest_waiting` are in seconds, `waiting` and `running` count tasks."""
 
@@ -87,12 +70,12 @@ class ServerStatus(msgspec.Struct, frozen=True):
     max_queue: int
     min_workers: int
     max_workers: int
-    counts: Counts
+    counts: Counters
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 
 
-def worker_status(worker: WorkerView[Task], pool: Pool, now: float) -> WorkerStatus:
+def worker_status(worker: WorkerView, pool: Pool, now: float) -> WorkerStatus:
     """What one worker is doing."""
     running = worker.first
     if len(worker.tasks) > 1:
@@ -133,7 +116,7 @@ def _has_run(stats: FunctionStats) -> bool:
 
 
 def server_status(
-    scheduler: Scheduler[Task], pool: Pool | None, now: float, counts: Counts, **more: Any
+    scheduler: Scheduler, pool: Pool, now: float, counts: Counters, **more: Any
 ) -> ServerStatus:
     """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
     oldest = scheduler.oldest
@@ -147,11 +130,7 @@ def server_status(
         min_workers=scheduler.config.min_workers,
         max_workers=scheduler.config.max_workers,
         counts=counts,
-        workers=[
-            worker_status(worker, pool, now)
-            for _, worker in sorted(scheduler.workers.items())
-            if pool is not None
-        ],
+        workers=[worker_status(worker, pool, now) for _, worker in sorted(scheduler.workers.items())],
         functions=[
             function_status(stats) for _, stats in sorted(scheduler.functions.items()) if _has_run(stats)
         ],

@@ -1,10 +1,9 @@
-"""What the websocket port serves over HTTP."""
+"""The websocket port over HTTP: websocket upgrades, and a plain page for everything else."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.web.http import NOT_FOUND
@@ -40,7 +39,7 @@ _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws
 
 
 class Root(Resource):
-    """A websocket upgrade on any path goes to `gateway`; anything else gets a plain page.
+    """The websocket port's resource: upgrades on any path go to `gateway`, other requests get a page.
 
     ``twistd -n web --port tcp:8080:interface=127.0.0.1 --class taskd.web.Root``
     makes one without arguments; it then makes a gateway of its own, with its
@@ -58,15 +57,15 @@ class Root(Resource):
                 raise StartError(f"taskd: {error}") from error
         self._websocket = WebSocketResource(gateway.factory)
 
-    def render(self, request: IRequest) -> Any:
-        """Answer one HTTP request."""
+    def render(self, request: IRequest) -> bytes | int:
+        """Answer one HTTP request: the body, or `NOT_DONE_YET` for a websocket."""
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
-        if b"websocket" in upgrade[0].lower():
-            return self._websocket.render(request)
-        return super().render(request)
+        is_websocket = b"websocket" in upgrade[0].lower()
+        answer: bytes | int = self._websocket.render(request) if is_websocket else super().render(request)
+        return answer
 
     def render_GET(self, request: IRequest) -> bytes:
-        """The page that says what runs here."""
+        """Return the page that says what runs here."""
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
@@ -75,14 +74,19 @@ class Root(Resource):
 
 
 def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
-    """A gateway's settings, as `twistd web` has no options for them.
+    """Return a gateway's settings from the environment, since `twistd web` has no options for them.
 
     ``TASKD_TASK_SERVER`` (client endpoint strings, separated by spaces;
     default ``tcp:127.0.0.1:12345``), ``TASKD_LINK`` (``per-message`` or
     ``pooled``), ``TASKD_ALLOW_ORIGIN`` (origins, separated by spaces). Raises
-    `ValueError` for a link that is neither.
+    `ValueError` for any other link.
     """
     link = link_kind(environ.get("TASKD_LINK", "per-message"))
+    if link == "local":
+        raise ValueError(
+            "TASKD_LINK cannot be local: a local link calls the task server of its own process, and "
+            "`twistd web` runs none; use per-message or pooled, or `twistd taskd --link local`"
+        )
     return GatewayConfig(
         task_servers=environ.get("TASKD_TASK_SERVER", "").split() or ["tcp:127.0.0.1:12345"],
         link=link,

@@ -1,9 +1,8 @@
-"""Memory that the daemon shares with the workers of a fork server.
+"""The board: memory that the daemon shares with the workers of a fork server.
 
-Each worker has a place there. It writes down the task that it begins, and what
-it has not sent yet of those that are over; so the daemon knows both however
-the worker ends, and a process that is killed takes nothing with it but the
-one task that it was running.
+Each worker has a place there, where it writes the task that it begins, and the
+outcomes that it has not sent yet. So the daemon knows both however the worker
+ends, and a killed process loses nothing but the task that it was running.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ _WORD = 8  # a task's number, or a length, as 64 bits
 _WORDS = 2
 
 KEPT_BYTES = 4096 - _WORD * _WORDS
-"""Bytes of a place for what is not sent yet: together with the words, one page."""
+"""Bytes of a place for outcomes that are not sent yet: together with the words, one page."""
 
 _PLACE = KEPT_BYTES + _WORD * _WORDS
 
 
 class Board:
-    """A map of `descriptor`, a memory file, which may be closed afterwards.
+    """The mapped memory file `descriptor`, which may be closed afterwards.
 
     A place belongs to one worker, which alone writes there; the daemon reads,
     and clears it before it gives it to the next one.
@@ -35,49 +34,49 @@ class Board:
 
     @staticmethod
     def create(places: int) -> int:
-        """The descriptor of a new one, for so many places. The caller closes it."""
+        """Make the memory for a board with so many places; return its descriptor, which the caller closes."""
         descriptor = os.memfd_create("taskd-board")
         os.ftruncate(descriptor, places * _PLACE)
         return descriptor
 
     def close(self) -> None:
-        """Give back the memory, and the descriptor that `mmap` has of its own. Not to be used any more."""
+        """Release the memory, and the descriptor that `mmap` keeps. The board must not be used afterwards."""
         self._words.release()
         self._map.close()
 
     def clear(self, place: int) -> None:
-        """Make it ready for another worker."""
+        """Make a place ready for another worker."""
         self._words[place * _PLACE // _WORD] = 0
         self.sent(place)
 
     # --- the worker ---
 
     def begin(self, place: int, task: int) -> None:
-        """The worker is about to call the function of this task."""
+        """Write that the worker is about to call the function of this task."""
         self._words[place * _PLACE // _WORD] = task
 
     def keep(self, place: int, lines: bytes) -> bool:
-        """Keep lines that will be sent later; False where there is no room for them."""
+        """Keep lines that will be sent later; return False if there is no room for them."""
         word = place * _PLACE // _WORD + 1
         length = self._words[word]
         if length + len(lines) > KEPT_BYTES:
             return False
         start = place * _PLACE + _WORD * _WORDS + length
         self._map[start : start + len(lines)] = lines
-        self._words[word] = length + len(lines)  # last: what is not whole is not there
+        self._words[word] = length + len(lines)  # last: lines that are not whole do not count
         return True
 
     def sent(self, place: int) -> None:
-        """All that was kept has been sent."""
+        """Drop what was kept: it has been sent."""
         self._words[place * _PLACE // _WORD + 1] = 0
 
     # --- the daemon ---
 
     def begun(self, place: int) -> int:
-        """The task that the worker began last, 0 for none."""
+        """Return the number of the task that the worker began last, 0 for none."""
         return self._words[place * _PLACE // _WORD]
 
     def kept(self, place: int) -> bytes:
-        """What the worker has kept: it may have been sent as well, where it ended in that moment."""
+        """Return the lines that the worker has kept; they may have been sent too, if it ended just then."""
         start = place * _PLACE + _WORD * _WORDS
         return self._map[start : start + self._words[place * _PLACE // _WORD + 1]]

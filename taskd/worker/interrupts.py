@@ -1,13 +1,13 @@
-"""How a running function is interrupted, and nothing else is.
+"""The interruption of a running function, and of nothing else.
 
-The daemon writes to the worker's channel what it wants, and sends a signal to
-have it read while a function runs. The signal itself says nothing: one that
+The daemon writes its wish to the worker's channel, and sends a signal to have
+it read while a function runs. The signal itself has no meaning: one that
 comes too late finds nothing to do, and can hit no other task.
 
 Python runs signal handlers in the main thread, between two instructions of
 whatever runs there. So the handler acts only while a task's function runs, and
-not where that is in code of ours that must not be left half-way (a line that
-is being written); there it leaves a mark, which is seen to afterwards.
+not inside internal code that must not be left half-way (a line that is being
+written); there it sets a flag, checked when the code leaves.
 """
 
 from __future__ import annotations
@@ -27,69 +27,69 @@ __all__ = ["Interrupter"]
 
 
 class Interrupter:
-    """Raises `TaskTimeout` or `TaskCancelled` in the function that runs, once for each run.
+    """Raises `TaskTimeout` or `TaskCancelled` in the running function, once for each attempt.
 
-    `look` is to read what the daemon has sent, and to call `interrupt` where
-    that asks for it. It is never called while it is being called.
+    `read_messages` must read what the daemon has sent, and call `interrupt` for
+    each `Interrupt`. It is never called while it is being called.
     """
 
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
+    def __init__(self, read_messages: Callable[[], None]) -> None:
+        self._read_messages = read_messages
         self._running: Attempt | None = None
         self._stop: Interrupt | None = None
         self._raised = False
         self._is_async = False
         self._async_task: Task[object] | None = None
-        self._poked = False
+        self._signalled = False
         self._shielded = False
         self._thread = get_ident()
 
     @property
     def running(self) -> Attempt | None:
-        """What runs, and may be interrupted."""
+        """The attempt that runs, and may be interrupted; None if none does."""
         return self._running
 
-    def begin(self, run: Attempt, *, is_async: bool) -> None:
-        """The function is about to be called. From here until `end`, a stop may be raised anywhere."""
+    def begin(self, attempt: Attempt, *, is_async: bool) -> None:
+        """Note that the function is about to be called. Until `end`, a stop may be raised anywhere."""
         self._stop = None
         self._raised = False
         self._is_async = is_async
-        self._running = run
-        if self._poked:
-            self.attend()
+        self._running = attempt
+        if self._signalled:
+            self.handle_signal()
 
     def end(self) -> Interrupt | None:
-        """The function has ended. What has interrupted it, if anything has."""
+        """Note that the function has ended; return what has interrupted it, if anything has."""
         self._running = None
         return self._stop
 
-    def poke(self, number: int = 0, frame: object = None) -> None:
-        """The handler of the signal."""
-        self._poked = True
+    def on_signal(self, number: int = 0, frame: object = None) -> None:
+        """Handle the signal now, or when the internal code that runs ends (for `signal.signal`)."""
+        self._signalled = True
         if self._running is not None and not self._shielded:
-            self.attend()
+            self.handle_signal()
 
-    def attend(self) -> None:
-        """See to what the signal was for, where there was one."""
-        while self._poked:
-            self._poked = False
+    def handle_signal(self) -> None:
+        """Read what the daemon sent, if a signal came, and raise the stop in the function that it is for."""
+        while self._signalled:
+            self._signalled = False
             self._shielded = True
             try:
-                self._look()
+                self._read_messages()
             finally:
                 self._shielded = False
-        self._raise()
+        self._raise_stop()
 
     def interrupt(self, message: Interrupt) -> bool:
-        """Have the function interrupted, if it is this one that runs; whether it is."""
+        """Have the function interrupted, if the message is for the running attempt; return whether it is."""
         running = self._running
-        if running is None or running.task != message.task or running.attempt != message.attempt:
+        if running is None or running.task != message.task or running.number != message.attempt:
             return False
         if self._stop is None:
             self._stop = message
         return True
 
-    def _raise(self) -> None:
+    def _raise_stop(self) -> None:
         stop = self._stop
         if stop is None or self._raised or self._running is None:
             return
@@ -107,22 +107,22 @@ class Interrupter:
             else TaskTimeout("the time limit is over")
         )
 
-    def run_as(self, task: Task[object] | None) -> None:
-        """The function is an ``async def``, and runs as this task of asyncio's; None for no more."""
+    def set_async_task(self, task: Task[object] | None) -> None:
+        """Set the asyncio task as which an ``async def`` function runs; None when it has ended."""
         self._async_task = task
         if task is not None:
-            self._raise()
+            self._raise_stop()
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Code of ours that a function calls, and that must not be left half-way."""
+        """Put off a stop while internal code runs that must not be left half-way."""
         if get_ident() != self._thread:
-            yield  # handlers do not run in this thread
+            yield  # handlers do not attempt in this thread
             return
         self._shielded = True
         try:
             yield
         finally:
             self._shielded = False
-            if self._poked:
-                self.attend()
+            if self._signalled:
+                self.handle_signal()

@@ -1,11 +1,11 @@
-"""One call in a worker: from the message that asks for it to the one that tells how it ended."""
+"""The call of one function in a worker: from its `Attempt` to the message of its outcome."""
 
 from __future__ import annotations
 
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,98 +15,101 @@ from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Stopped
+from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT, encodable
 
 if TYPE_CHECKING:
     from asyncio import Runner
 
-__all__ = ["FunctionCaller"]
+__all__ = ["Invoker"]
 
-_NOT_THE_TASKS = (os.path.dirname(__file__), os.path.join(os.path.dirname(os.__file__), "asyncio"))
-"""Where the frames above a task's own are: they are left out of its traceback."""
+_ABOVE_THE_FUNCTION = (os.path.dirname(__file__), os.path.join(os.path.dirname(os.__file__), "asyncio"))
+"""The folders of the frames above a function's own, which are left out of its traceback."""
 
 
-class FunctionCaller:
-    """Calls the functions of a registry, and makes messages of how they end.
+class Invoker:
+    """Calls the functions of a registry, and makes messages of their outcomes.
 
-    `wrote` tells whether there is output of the function that the daemon has
-    still to read.
+    `has_output` returns whether the daemon has output of the function still to read.
     """
 
     def __init__(
-        self, registry: Registry, config: Config, interrupter: Interrupter, wrote: Callable[[], bool]
+        self,
+        registry: Registry,
+        config: WorkerConfig,
+        interrupter: Interrupter,
+        has_output: Callable[[], bool],
     ) -> None:
         self._registry = registry
         self._config = config
         self._interrupter = interrupter
-        self._wrote = wrote
+        self._has_output = has_output
         self._event_loop: Runner | None = None
 
-    def call(self, run: Attempt, started: float) -> Done | Failed | Stopped:
-        """Call the function; what it raises is in the message. `started` is now (`time.perf_counter`)."""
-        function = self._registry[run.function]
+    def invoke(self, attempt: Attempt, started: float) -> Done | Failed | Stopped:
+        """Call the function; what it raises is in the message. `started` is `time.perf_counter()` now."""
+        function = self._registry[attempt.function]
         try:
-            args, kwargs = function.parameters.bind(run.args)
+            args, kwargs = function.parameters.bind(attempt.args)
         except InvalidParams as misfit:
-            return _refused(run.task, 0.0, misfit, f"{run.function}: {misfit.message}")
+            return _refused(attempt.task, 0.0, misfit, f"{attempt.function}: {misfit.message}")
         interrupter = self._interrupter
         error: BaseException | None = None
         stop = result = None
         try:
             try:
-                interrupter.begin(run, is_async=function.is_async)
+                interrupter.begin(attempt, is_async=function.is_async)
                 result = self._call(function, args, kwargs)
             finally:
                 stop = interrupter.end()
         except BaseException as raised:  # SystemExit too: a task ends, not its worker.
-            # Once more: where the stop was raised inside that `finally`, it is not done.
+            # Once more: if the stop was raised inside that `finally`, `end` has not run.
             stop = interrupter.end()
             error = raised
         seconds = time.perf_counter() - started
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else encodable(_traceback(error))
-            return Stopped(run.task, seconds, self._wrote(), trace)
+            return Stopped(attempt.task, seconds, self._has_output(), trace)
         if error is not None:
-            return self._raised(run.task, seconds, error)
-        return self._returned(run.task, seconds, result)
+            return self._raised(attempt.task, seconds, error)
+        return self._returned(attempt.task, seconds, result)
 
     def close(self) -> None:
-        """Nothing is called any more."""
+        """Close the event loop of ``async def`` functions, if there is one. Call nothing afterwards."""
         if self._event_loop is not None:
             self._event_loop.close()
 
-    def _call(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not function.is_async:
             return function.callable(*args, **kwargs)
         if self._event_loop is None:
-            from asyncio import Runner  # a third of a worker's memory, where no task needs it
+            from asyncio import Runner  # a third of a worker's memory, if no function needs it
 
             self._event_loop = Runner()
         return self._event_loop.run(self._await(function, args, kwargs))
 
-    async def _await(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         from asyncio import current_task
 
-        self._interrupter.run_as(current_task())
+        self._interrupter.set_async_task(current_task())
         try:
             return await function.callable(*args, **kwargs)
         finally:
-            self._interrupter.run_as(None)
+            self._interrupter.set_async_task(None)
 
     def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
-        wrote = self._wrote()
+        has_output = self._has_output()
         try:
             value = _json(result)
         except Exception as error:
             kind = type(result).__name__
             bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
-            return _refused(task, seconds, bad, output=wrote)
+            return _refused(task, seconds, bad, output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
-            return _refused(task, seconds, TooLarge(size, limit=limit), output=wrote)
-        return Done(task, seconds, wrote, Raw(value))
+            return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
+        return Done(task, seconds, has_output, Raw(value))
 
     def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
         kind = type(error)
@@ -116,7 +119,7 @@ class FunctionCaller:
         try:
             text = str(error)[:MAX_TEXT]
         except Exception as broken:
-            text = f"(its text cannot be had: {broken!r})"
+            text = f"(its text cannot be read: {broken!r})"
         trace = _traceback(error)
         data: dict[str, Any] = {"type": name, "message": text}
         if self._config.tracebacks:
@@ -130,23 +133,23 @@ class FunctionCaller:
         return Failed(
             task,
             seconds,
-            self._wrote(),
+            self._has_output(),
             TaskFailed.code,
             encodable(message),
             Raw(_encode(data)),
             encodable(trace),
-            leaving=over_limit,  # what it has left is in pieces: let another process go on
+            leaving=over_limit,  # what memory is left is fragmented: let another process go on
         )
 
 
 def _is_only_a_stop(error: BaseException) -> bool:
-    """Whether an interrupted function raised nothing but what it was interrupted by."""
+    """Return whether an interrupted function raised nothing but the stop itself."""
     return isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"
 
 
 def _traceback(error: BaseException) -> str:
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_NOT_THE_TASKS):
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_ABOVE_THE_FUNCTION):
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, frame))[-MAX_TEXT:]
 
@@ -154,7 +157,7 @@ def _traceback(error: BaseException) -> str:
 def _refused(
     task: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
 ) -> Failed:
-    """A failure that has no traceback which would help anybody."""
+    """Make a failure without a traceback, which would help nobody here."""
     data = Raw(_encode(error.data)) if error.data else NULL
     return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
 
@@ -165,9 +168,9 @@ _PLAIN = frozenset({int, float, bool, type(None)})
 
 
 def _json(result: Any) -> bytes:
-    """The JSON of a result, on one line. Raises where there is none.
+    """Encode a result as JSON, on one line. Raises if that is impossible.
 
-    A task may return a `msgspec.Raw`, which is encoded as it is.
+    A function may return a `msgspec.Raw`, which is encoded as it is.
     """
     value = msgspec.json.encode(result)
     if type(result) in _PLAIN:

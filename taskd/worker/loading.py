@@ -1,4 +1,4 @@
-"""Importing the app modules that `--app` names."""
+"""The import of the app modules that `--app` names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AppError", "check_hard_memory", "load_apps"]
 
 
 class AppError(Exception):
-    """An app cannot be used; the text says why, with the app's own traceback."""
+    """The reason why an app cannot be used, as text, with the app's own traceback."""
 
 
 def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
@@ -21,7 +21,8 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
 
     `directory` becomes importable, and so does the directory of a file, ahead
     of everything else, as for a script. What they register is checked. Raises
-    `AppError` where an app cannot be imported or nothing is registered.
+    `AppError` if an app cannot be imported, nothing is registered, or a
+    signature cannot be resolved.
     """
     sys.path.insert(0, directory)
     for app in apps:
@@ -33,7 +34,7 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
             raise AppError(_explain(app, directory, error)) from error
     if not len(registry):
         named = ", ".join(apps)
-        raise AppError(f"--app {named}: no task is registered there; mark a function with @task")
+        raise AppError(f"--app {named}: no function is registered there; mark a function with @task")
     try:
         registry.compile()
     except TypeError as error:
@@ -41,9 +42,9 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
 
 
 def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
-    """Raise `AppError` where this process has already what a worker of it may have, in bytes; None for any.
+    """Raise `AppError` if this process already uses the memory that a worker may have, `limit` bytes.
 
-    A limit like that would have every task fail. What counts is ``VmData``,
+    With such a limit every task would fail; None is no limit. What counts is ``VmData``,
     as for the limit itself (RLIMIT_DATA; proc(5), getrlimit(2)).
     """
     if limit is None:

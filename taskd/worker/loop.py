@@ -1,4 +1,4 @@
-"""What runs in a worker process: one task at a time, in a plain blocking loop."""
+"""The loop of a worker process: receives tasks and runs them one at a time. It blocks."""
 
 from __future__ import annotations
 
@@ -21,37 +21,35 @@ from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
 from taskd.worker.board import Board
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.invocation import FunctionCaller
+from taskd.worker.invocation import Invoker
 from taskd.worker.messages import (
+    IS_SHORT,
     POKE,
-    PROGRESS,
-    SHORT,
+    RECEIVE_SIZE,
+    WANTS_PROGRESS,
     Attempt,
-    Config,
     Interrupt,
     Ready,
     Reclaim,
     Reported,
     Returned,
     WholeLines,
+    WorkerConfig,
     decode_to_worker,
     encode,
 )
 from taskd.worker.process_title import setproctitle
 from taskd.worker.progress import ProgressReporter
 
-__all__ = ["RECEIVE_SIZE", "Worker", "rehearse"]
+__all__ = ["WorkerLoop", "rehearse"]
 
-RECEIVE_SIZE = 65536
-"""Bytes asked for at once: more than nearly every task's arguments."""
+OUTCOME_DELAY = 0.001
+"""Seconds that an outcome may wait for those of the next tasks, if the worker has more than one."""
 
-HOLD_SECONDS = 0.001
-"""Seconds that an outcome may wait for those of the next tasks, where more than one was given."""
-
-_OUTPUT = 1
+OUTPUT = 1
 """The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
 
-_WAITING = "idle"
+_IDLE = "idle"
 
 _READY = encode(Ready())
 
@@ -59,17 +57,17 @@ REHEARSALS = 20
 """Python specialises a function's code at its eighth call."""
 
 
-class Worker:
-    """Runs what comes over a channel until the daemon closes it.
+class WorkerLoop:
+    """Runs the tasks that come over a channel until the daemon closes it.
 
-    Made once, by the fork server, which is why it begins with nothing open.
+    Made once, by the fork server, for all its workers: so it begins with nothing open.
     """
 
     _channel: SocketType
     _board: Board
     _place: int
 
-    def __init__(self, registry: Registry, config: Config) -> None:
+    def __init__(self, registry: Registry, config: WorkerConfig) -> None:
         self._registry = registry
         self._config = config
         self._sending = allocate_lock()
@@ -77,82 +75,82 @@ class Worker:
         self._queue: deque[Attempt] = deque()
         self._unsent: list[bytes] = []
         self._unsent_since = 0.0
-        self._shown = ""
+        self._title_shows = ""
         self._in_pipe = array("i", [0])
-        self._interrupter = Interrupter(self._look)
-        self._caller = FunctionCaller(registry, config, self._interrupter, self._wrote)
+        self._interrupter = Interrupter(self._read_during_function)
+        self._invoker = Invoker(registry, config, self._interrupter, self._has_output)
         self._progress = ProgressReporter(self._send)
-        self._title_waiting = f"{config.name}: {_WAITING}"
+        self._idle_title = f"{config.name}: {_IDLE}"
 
     def prepare(self) -> None:
-        """Do, in the fork server, what each worker would do alike: they share the memory that it takes."""
+        """Do, in the fork server, what each worker would do alike, so that they share the memory for it."""
         report_progress_to(self._report)
-        signal.signal(POKE, self._interrupter.poke)
+        signal.signal(POKE, self._interrupter.on_signal)
 
     def run(self, channel: SocketType, board: Board, place: int) -> None:
-        """Serve until there is no more to do. What a hook raises goes through.
+        """Run tasks until the channel closes. What a hook raises goes through.
 
-        What the worker begins, and what it has not sent yet, is at `place` of the board.
+        The worker writes the task that it begins, and outcomes not sent yet, to its `place` on the board.
         """
         self._channel = channel
         self._board = board
         self._place = place
         for hook in self._registry.start_hooks:
             hook()
-        self._show_waiting()
+        self._show_idle()
         try:
             channel.sendall(_READY)
-            self._serve_all()
+            self._run_until_closed()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # The daemon is gone, and nobody waits for us any more.
+            pass  # The daemon is gone, and with it whoever waits.
         signal.signal(POKE, signal.SIG_IGN)
-        self._show("stopping")
-        self._caller.close()
+        self._set_title("stopping")
+        self._invoker.close()
         for hook in self._registry.stop_hooks:
             hook()
 
-    def _serve_all(self) -> None:
+    def _run_until_closed(self) -> None:
         queue = self._queue
         while True:
-            self._interrupter.attend()
+            self._interrupter.handle_signal()
             if queue:
-                self._serve(queue.popleft())
+                self._run_attempt(queue.popleft())
                 continue
             self._flush()
-            if self._shown is not _WAITING:
-                self._show_waiting()
+            if self._title_shows is not _IDLE:
+                self._show_idle()
             data = self._channel.recv(RECEIVE_SIZE)
             if not data:
                 return
-            self._obey(data)
+            self._handle_messages(data)
 
-    def _serve(self, run: Attempt) -> None:
-        is_short = run.flags & SHORT
+    def _run_attempt(self, attempt: Attempt) -> None:
+        is_short = attempt.flags & IS_SHORT
         if not is_short:
-            self._show(f"{run.function} #{run.task}")
-        if run.flags & PROGRESS:
-            self._progress.begin(run.task)
-        self._board.begin(self._place, run.task)
+            self._set_title(f"{attempt.function} #{attempt.task}")
+        if attempt.flags & WANTS_PROGRESS:
+            self._progress.begin(attempt.task)
+        self._board.begin(self._place, attempt.task)
         started = time.perf_counter()
-        outcome = self._caller.call(run, started)
-        if run.flags & PROGRESS:
+        outcome = self._invoker.invoke(attempt, started)
+        if attempt.flags & WANTS_PROGRESS:
             self._progress.end()
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
         self._unsent.append(line)
         if not self._queue:
-            return  # and so they are sent
+            return  # the loop sends them next
         if outcome.output:
-            self._return_queue()  # what each of them writes must be told apart
-        elif started + outcome.seconds - self._unsent_since > HOLD_SECONDS or not self._board.keep(
+            self._return_queue()  # the output of each must be told apart
+        elif started + outcome.seconds - self._unsent_since > OUTCOME_DELAY or not self._board.keep(
             self._place, line
         ):
             self._flush()
 
-    # --- what the daemon says ---
+    # --- messages from the daemon ---
 
-    def _obey(self, data: bytes) -> None:
+    def _handle_messages(self, data: bytes) -> None:
         for message in decode_to_worker(self._lines.receive(data)):
             if type(message) is Attempt:
                 self._queue.append(message)
@@ -161,36 +159,36 @@ class Worker:
             elif type(message) is Reclaim:
                 self._return_queue()
 
-    def _look(self) -> None:
-        """Read what has come while a function runs. Called by the interrupter."""
+    def _read_during_function(self) -> None:
+        """Read what was received while a function runs. Called by the interrupter."""
         running = self._interrupter.running
-        if running is not None and running.flags & SHORT:
-            self._show(f"{running.function} #{running.task}")  # so short it is not
+        if running is not None and running.flags & IS_SHORT:
+            self._set_title(f"{running.function} #{running.task}")  # it is not so short
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
-                self._obey(data)
+                self._handle_messages(data)
 
     def _interrupt(self, message: Interrupt) -> None:
         if self._interrupter.interrupt(message):
             return
-        for run in self._queue:
-            if run.task == message.task and run.attempt == message.attempt:
-                self._queue.remove(run)
-                self._give_back([run])
+        for attempt in self._queue:
+            if attempt.task == message.task and attempt.number == message.attempt:
+                self._queue.remove(attempt)
+                self._return([attempt])
                 return
-        # It has ended meanwhile, and the daemon will have read so by now.
+        # Otherwise it has ended meanwhile, and its outcome is on the way.
 
     def _return_queue(self) -> None:
-        runs = list(self._queue)
+        attempts = list(self._queue)
         self._queue.clear()
-        self._give_back(runs)
+        self._return(attempts)
 
-    def _give_back(self, runs: list[Attempt]) -> None:
+    def _return(self, attempts: list[Attempt]) -> None:
         self._flush()
-        if runs:
-            self._send(Returned([run.task for run in runs]))
+        if attempts:
+            self._send(Returned([attempt.task for attempt in attempts]))
 
-    # --- what it says ---
+    # --- messages to the daemon ---
 
     def _send(self, message: Ready | Reported | Returned) -> None:
         with self._sending:
@@ -208,52 +206,52 @@ class Worker:
         with self._interrupter.shield():
             self._progress.report(done, total, message)
 
-    def _wrote(self) -> bool:
-        """Whether the daemon has output of this task still to read."""
+    def _has_output(self) -> bool:
+        """Return whether the daemon has output of this task still to read."""
         for stream in (sys.stdout, sys.stderr):
             try:  # noqa: SIM105  # suppress() touches more of what workers share
                 stream.flush()
             except (OSError, ValueError, AttributeError):
                 pass  # The task may have closed or replaced it, or the pipe is gone.
         try:
-            fcntl.ioctl(_OUTPUT, termios.FIONREAD, self._in_pipe, True)
+            fcntl.ioctl(OUTPUT, termios.FIONREAD, self._in_pipe, True)
         except OSError:
             return False
         return self._in_pipe[0] > 0
 
-    def _show_waiting(self) -> None:
-        self._shown = _WAITING
-        setproctitle(self._title_waiting)
+    def _show_idle(self) -> None:
+        self._title_shows = _IDLE
+        setproctitle(self._idle_title)
 
-    def _show(self, doing: str) -> None:
-        self._shown = doing
+    def _set_title(self, doing: str) -> None:
+        self._title_shows = doing
         setproctitle(f"{self._config.name}: {doing}")
 
 
-def rehearse(config: Config) -> None:
+def rehearse(config: WorkerConfig) -> None:
     """Have a worker, here in the fork server, run a function that does nothing.
 
-    What Python notes at the first runs of a piece of code (specialised
-    instructions, found attributes) is then noted in memory that all workers
-    share, and not by each of them in its own copy.
+    Python stores what it finds out at the first runs of a piece of code
+    (specialised instructions, found attributes): here it does so in memory that
+    all workers share, instead of in each worker's own copy.
     """
     own = Registry()
     own.add(_nothing)
     own.compile()
-    worker = Worker(own, config)
+    worker = WorkerLoop(own, config)
     worker.prepare()
     # Of this kind, since each is then received by itself.
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
         for task in range(REHEARSALS):
-            flags = SHORT if task % 2 else 0
+            flags = IS_SHORT if task % 2 else 0
             ours.sendall(encode(Attempt(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))
         ours.shutdown(socket.SHUT_WR)
         descriptor = Board.create(1)
         board = Board(descriptor)
         os.close(descriptor)
         worker.run(theirs, board, 0)
-        board.close()  # nobody else would, and every worker would inherit it
+        board.close()  # or every worker would inherit it
 
 
 def _nothing(value: object) -> object:

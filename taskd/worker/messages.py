@@ -2,14 +2,14 @@
 
 Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
 that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
-comes back; `Config` and `ToForkServer` go to the fork server, `FromForkServer`
+comes back; `WorkerConfig` and `ToForkServer` go to the fork server, `FromForkServer`
 comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
 worker's end of its channel, and the one that becomes its stdout and stderr.
 
 Beside these there is the board: memory that the daemon and all workers of a
 fork server share, with one number for each worker, in which it writes the task
 that it begins. So the daemon knows what a worker had begun, whatever becomes
-of it, and need not be told.
+of the worker, without a message.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from taskd.functions.registry import FunctionInfo
 __all__ = [
     "BOARD",
     "CONTROL",
+    "IS_SHORT",
     "MAX_LINE",
     "NULL",
     "POKE",
-    "PROGRESS",
-    "SHORT",
+    "RECEIVE_SIZE",
+    "WANTS_PROGRESS",
     "Attempt",
-    "Config",
     "Done",
     "Exited",
     "Failed",
@@ -50,6 +50,7 @@ __all__ = [
     "ToForkServer",
     "ToWorker",
     "WholeLines",
+    "WorkerConfig",
     "decode_config",
     "decode_from_fork_server",
     "decode_from_worker",
@@ -66,40 +67,43 @@ BOARD = 4
 """The descriptor at which the fork server finds the board."""
 
 POKE = 23
-"""SIGURG: has a worker look at its channel while a function runs. It is ignored where
-nobody handles it, and hardly a program uses it (Go interrupts its threads by it, for
-the same reasons)."""
+"""SIGURG: has a worker read its channel while a function runs. A process without a handler
+ignores it, and hardly a program uses it (Go interrupts its threads by it, for the same reasons)."""
 
 MAX_LINE = 2**31
-"""Bytes: both ends are ours, and what they pass on was limited where it came in."""
+"""Bytes: both ends are internal, and what they pass on was limited when it was received."""
+
+RECEIVE_SIZE = 65536
+"""Bytes that either end asks for in one read: more than nearly every task's arguments or result."""
 
 NULL = Raw(b"null")
 
+WANTS_PROGRESS = 1
+"""A flag of `Attempt`: the caller wants the task's progress."""
 
-PROGRESS = 1
-"""A flag of `Attempt`: somebody wants to hear how far it is."""
-
-SHORT = 2
+IS_SHORT = 2
 """A flag of `Attempt`: the function is known to be short; its process title is not worth setting."""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=False):
-    """Attempt a function. `attempt` counts how often the task has been given to a worker.
+    """Run a function for a task. `number` counts how often the task has been given to a worker, from 1.
 
-    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` are `PROGRESS` and `SHORT`, added.
+    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` is a sum of `WANTS_PROGRESS` and
+    `IS_SHORT`.
     """
 
     task: int
-    attempt: int
+    number: int
     function: str
     args: Raw
     flags: int
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
-    """Interrupt the function of this task, in this attempt; or return the task where it has not begun.
+    """Interrupt the function of this attempt of a task, or return the task if it has not begun.
 
-    `cancelled`: whether because it was cancelled, or else because its time is over.
+    `attempt` is the `number` of an `Attempt`; of another attempt the worker takes no notice.
+    `cancelled` is True if a caller cancelled the task, False if its time limit is over.
     """
 
     task: int
@@ -128,10 +132,10 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """The function could not be called, or raised, or returned what is no JSON.
+    """The function could not be called, or raised, or returned what is not JSON.
 
-    `traceback` is for the log; None where the caller's arguments were at fault.
-    `data` is `NULL` for none. `leaving`: the worker is not to be used any more.
+    `traceback` is for the log; None if the caller's arguments were at fault.
+    `data` is `NULL` for none. `leaving`: the worker must get no further task.
     """
 
     task: int
@@ -145,7 +149,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
-    """The function has ended after it was interrupted. `traceback` where its cleaning up raised."""
+    """The function has ended after it was interrupted. `traceback` is set if its cleaning up raised."""
 
     task: int
     seconds: float
@@ -160,7 +164,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
 
 
 class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
-    """How far the function is."""
+    """The progress of the running function."""
 
     task: int
     done: int | float
@@ -171,8 +175,8 @@ class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
 FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
 
 
-class Config(msgspec.Struct, frozen=True):
-    """What the fork server and its workers need to know.
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """The configuration of the fork server and its workers.
 
     `apps` are modules or file paths, `directory` is importable, `name` is
     shown in process titles, `max_result` is in bytes of JSON, `hard_memory` in
@@ -194,7 +198,7 @@ class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
-    """Send `signal` to worker `number`, if it still is: to its process alone, or to its whole group."""
+    """Send `signal` to worker `number`, if it still exists: to its process alone, or to its whole group."""
 
     number: int
     signal: int
@@ -217,7 +221,7 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):
-    """Worker `number` is process `pid`; None where fork failed, for `reason`."""
+    """Worker `number` is process `pid`; None if the fork failed, for `reason`."""
 
     number: int
     pid: int | None
@@ -228,8 +232,8 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     """Worker `number` has ended: `code` is its exit status, or minus the signal.
 
     `peak_kib` is the most memory it had resident, in KiB. `out_of_memory`
-    tells, for SIGKILL, whether the kernel sent it for lack of memory; None
-    where that cannot be known.
+    is, for SIGKILL, whether the kernel sent it for lack of memory; None if that
+    is unknown.
     """
 
     number: int
@@ -243,22 +247,22 @@ FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
 _encoder = msgspec.json.Encoder()
 decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines
 decode_from_worker = msgspec.json.Decoder(FromWorker).decode_lines
-decode_config = msgspec.json.Decoder(Config).decode
+decode_config = msgspec.json.Decoder(WorkerConfig).decode
 decode_to_fork_server = msgspec.json.Decoder(ToForkServer).decode
 decode_from_fork_server = msgspec.json.Decoder(FromForkServer).decode
 
 
-def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | Config) -> bytes:
-    """One message as one line, LF included."""
+def encode(message: FromWorker | FromForkServer | ToForkServer | ToWorker | WorkerConfig) -> bytes:
+    """Encode one message as one line, LF included."""
     return _encoder.encode(message) + b"\n"
 
 
 encode_all = _encoder.encode_lines
-"""Several messages, each as one line."""
+"""Encode several messages, each as one line."""
 
 
 class WholeLines:
-    """Cuts a stream of bytes behind the last LF that has come: what is before it can be decoded at once."""
+    """A stream of bytes, cut behind the last LF received: what is before it can be decoded at once."""
 
     __slots__ = ("_rest",)
 
@@ -266,7 +270,7 @@ class WholeLines:
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:
-        """The whole lines that are there with `data`; b"" for none. Linear in what is received."""
+        """Return the lines that `data` completes; b"" for none. Takes time linear in what is received."""
         end = data.rfind(b"\n") + 1
         rest = self._rest
         if not end:

@@ -1,36 +1,52 @@
-"""The title of a process, as ps shows it, without what setproctitle's own import brings along.
+"""The title of a process, as ps shows it, without what setproctitle's own import loads.
 
-That package imports logging, and so threading: each has something done in
-every process that is forked, which costs each worker 0.4 MiB.
+That package imports logging, and so threading: each makes Python do something in
+every process that is forked, which costs each worker 0.4 MiB. So its extension
+module is loaded by itself. That module is private to the package: it is checked
+before it is used, and the package is imported if it is not as expected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
-__all__ = ["setproctitle"]
+__all__ = ["setproctitle", "title_setter"]
+
+PACKAGE = "setproctitle"
 
 
-def _from_extension() -> Callable[[str], None] | None:
-    """The function of the package's extension module, found and loaded without the package."""
-    package = PathFinder.find_spec("setproctitle")
-    places = package.submodule_search_locations if package is not None else None
-    spec = PathFinder.find_spec("setproctitle._setproctitle", places) if places else None
+def title_setter(package: str = PACKAGE) -> Callable[[str], None]:
+    """Return the function that sets the title of this process.
+
+    It comes from the extension module of `package`, or from `package` itself
+    if there is no such module, it cannot be loaded, or it has no such
+    function. Raises `ImportError` if `package` cannot be imported either.
+    """
+    return _from_extension(package) or _from_package(package)
+
+
+def _from_extension(package: str) -> Callable[[str], None] | None:
+    found = PathFinder.find_spec(package)
+    places = found.submodule_search_locations if found is not None else None
+    spec = PathFinder.find_spec(f"{package}._setproctitle", places) if places else None
     if spec is None or spec.loader is None:
         return None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Callable[[str], None] | None = getattr(module, "setproctitle", None)
-    return found
+    try:
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        setter: Callable[[str], None] | None = getattr(module, "setproctitle", None)
+    except Exception:  # another release may have something else there
+        return None
+    return setter if callable(setter) else None
 
 
-def _from_package() -> Callable[[str], None]:
-    import setproctitle as package  # where it is built otherwise than we know it
+def _from_package(package: str) -> Callable[[str], None]:
+    setter: Callable[[str], None] = import_module(package).setproctitle
+    return setter
 
-    return package.setproctitle
 
-
-setproctitle: Callable[[str], None] = _from_extension() or _from_package()
-"""Show this as the title of this process."""
+setproctitle = title_setter()
+"""Set the title of this process."""

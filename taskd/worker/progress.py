@@ -1,4 +1,4 @@
-"""How far the running task is, told to the daemon at a bounded rate."""
+"""The progress of the running task, sent to the daemon at a bounded rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROGRESS_INTERVAL = 0.05
 
 MAX_TEXT = 16_384
 """Characters kept of an exception's message, of a traceback and of a report's
-text: more than anybody reads, and far below the longest message."""
+text: more than anyone reads, and far below the longest message."""
 
 
 class ProgressReporter:
@@ -41,19 +41,19 @@ class ProgressReporter:
         self._next_at = 0.0
 
     def begin(self, task: int) -> None:
-        """The reports are of `task` from now on."""
+        """Take the following reports for those of `task`."""
         self._task = task
         self._next_at = 0.0
 
     def end(self) -> None:
-        """The task is over: what is kept goes out now, and nothing after it."""
+        """Send the report that is kept: the task has ended, and nothing is sent for it afterwards."""
         with self._lock:
             if self._kept is not None:
                 self._send(self._kept)
             self._kept = self._task = None
 
     def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """What `taskd.progress` does in a worker; raises `TypeError` or `ValueError` for nonsense."""
+        """Send a report now or later; this is `taskd.progress` in a worker, and raises as that does."""
         if message is not None and not isinstance(message, str):
             raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
         done = _number(done)
@@ -92,9 +92,9 @@ class ProgressReporter:
 
 
 def _number(value: Any) -> int | float:
-    """A number of any library as one that JSON has. Raises `TypeError` or `ValueError` for what is none."""
+    """Convert a number of any library to one for JSON. Raises `TypeError` or `ValueError` if it cannot be."""
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"progress is told in numbers, not in {type(value).__name__}")
+        raise TypeError(f"progress takes numbers, not {type(value).__name__}")
     if isinstance(value, numbers.Integral) and -(2**53) < int(value) < 2**53:
         return int(value)
     try:
@@ -102,10 +102,10 @@ def _number(value: Any) -> int | float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"progress is told in finite numbers, not in {number}")
+        raise ValueError(f"progress takes finite numbers, not {number}")
     return number
 
 
 def encodable(text: str) -> str:
-    """The text with what UTF-8 cannot hold (lone surrogates) written as escapes."""
+    """Replace what UTF-8 cannot encode (lone surrogates) by escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The `taskd` command, as a person or a script has it: what it prints, and its exit status."""
+"""The `taskd` command as people and scripts use it: what it prints, and its exit status."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def run(directory, *arguments, **more):
     )
 
 
-def said(ended, status):
-    """What it wrote to stderr; it ended with this status, and with no traceback."""
+def errors(ended, status):
+    """Return what the command wrote to stderr; it must have ended with this status and no traceback."""
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return ended.stderr
@@ -103,9 +103,9 @@ def test_call_writes_keywords_without_the_underscore_of_python(taskd):
         (["no_such_function", "a=1"], ["method not found", "no_such_function", "hello"]),
     ],
 )
-def test_call_says_in_a_sentence_what_failed(taskd, arguments, words):
+def test_call_reports_a_failure_in_one_sentence(taskd, arguments, words):
     ended = taskd("call", *arguments)
-    text = said(ended, FAILED)
+    text = errors(ended, FAILED)
     assert ended.stdout == ""
     assert text.startswith("taskd: ")
     assert text.count("\n") == 1
@@ -124,14 +124,14 @@ def test_call_says_in_a_sentence_what_failed(taskd, arguments, words):
         ["map", "hello", "no-such-file.csv"],
     ],
 )
-def test_a_command_that_cannot_be_meant_is_a_usage_error(taskd, arguments):
+def test_a_malformed_command_is_a_usage_error(taskd, arguments):
     ended = taskd(*arguments)
-    assert said(ended, USAGE) != ""
+    assert errors(ended, USAGE) != ""
 
 
 def test_call_says_which_argument_is_wrong(taskd):
-    assert "'name'" in said(taskd("call", "hello", "name"), USAGE)
-    assert "value:=nonsense" in said(taskd("call", "echo", "value:=nonsense"), USAGE)
+    assert "'name'" in errors(taskd("call", "hello", "name"), USAGE)
+    assert "value:=nonsense" in errors(taskd("call", "echo", "value:=nonsense"), USAGE)
 
 
 def test_the_command_knows_its_version_and_explains_itself(taskd):
@@ -140,7 +140,7 @@ def test_the_command_knows_its_version_and_explains_itself(taskd):
     assert __version__ in taskd("--version").stdout
     for arguments in (["--help"], ["map", "-h"]):
         ended = taskd(*arguments)
-        assert said(ended, 0) == ""
+        assert errors(ended, 0) == ""
         assert "Usage: taskd" in ended.stdout
 
 
@@ -148,12 +148,12 @@ def test_the_command_knows_its_version_and_explains_itself(taskd):
     ("command", "option"),
     [("call hello name=x", "--server"), ("map hello rows.csv", "--server"), ("status", "--via")],
 )
-def test_where_nobody_listens_it_says_so_in_one_sentence(taskd, refusing, tmp_path, command, option):
+def test_an_unreachable_server_is_reported_in_one_sentence(taskd, refusing, tmp_path, command, option):
     (tmp_path / "rows.csv").write_text("name\nAnn\n")
     port = refusing.rpartition(":")[2]
     address = {"--server": refusing, "--via": f"ws://127.0.0.1:{port}"}[option]
     ended = taskd(*command.split(), option, address)
-    text = said(ended, UNAVAILABLE)
+    text = errors(ended, UNAVAILABLE)
     assert ended.stdout == ""
     assert text.startswith("taskd: ")
     assert text.count("\n") == 1, text
@@ -161,12 +161,12 @@ def test_where_nobody_listens_it_says_so_in_one_sentence(taskd, refusing, tmp_pa
     assert os.listdir(tmp_path) == ["rows.csv"], "a file was left behind"
 
 
-def test_everything_works_by_way_of_a_gateway(taskd, shared, tmp_path):
+def test_every_command_works_through_a_gateway(taskd, shared, tmp_path):
     assert taskd("call", "--via", shared.ws, "add", "a=40", "b=2").stdout == "42\n"
     assert "hello" in taskd("functions", "--via", shared.ws).stdout
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
     ended = taskd("map", "--via", shared.ws, "--output", "out.jsonl", "add", "rows.csv")
-    assert "2 done, 0 failed" in said(ended, 0)
+    assert "2 done, 0 failed" in errors(ended, 0)
     # In the order in which they came back.
     results = sorted(read_json_lines(tmp_path / "out.jsonl"), key=lambda each: each["line"])
     assert results == [{"line": 2, "result": 3}, {"line": 3, "result": 7}]
@@ -178,7 +178,7 @@ def test_unix_sockets_work(start, taskd, tmp_path_factory):
     assert taskd("call", "--server", f"unix:{path}", "hello").stdout == '"Hello, World!"\n'
 
 
-def test_an_output_that_is_closed_is_no_traceback(taskd, shared, tmp_path):
+def test_a_closed_output_causes_no_traceback(taskd, shared, tmp_path):
     command = f"{BIN / 'taskd'} call big size=2000000 | head -c 10"
     ended = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, timeout=TIMEOUT, check=False
@@ -189,9 +189,9 @@ def test_an_output_that_is_closed_is_no_traceback(taskd, shared, tmp_path):
 # --- functions and status ----------------------------------------------------
 
 
-def test_functions_lists_signatures_and_what_they_do(taskd):
+def test_functions_lists_signatures_and_summaries(taskd):
     ended = taskd("functions")
-    assert said(ended, 0) == ""
+    assert errors(ended, 0) == ""
     lines = [" ".join(line.split()) for line in ended.stdout.splitlines()]
     assert any("hello(name: str = 'World') -> str Say hello." in line for line in lines), ended.stdout
     assert "add(a: int, b: int = 1) -> int" in ended.stdout
@@ -209,7 +209,7 @@ def test_status_shows_each_worker_and_what_it_does(start, taskd, gate):
     held = daemon.connect().send(gate.call())
     gate.wait_until_entered()
     ended = taskd("status", "--server", daemon.tcp)
-    assert said(ended, 0) == ""
+    assert errors(ended, 0) == ""
     assert "1 running, 0 of 10000 waiting" in " ".join(ended.stdout.split())
     assert "busy" in ended.stdout
     assert "wait_for" in ended.stdout
@@ -248,7 +248,7 @@ def read_csv(path):
 def test_map_calls_for_each_row_of_a_csv_file(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text('name\r\nAnn\r\n"Lee, Bob"\r\nไทย\r\n"two\r\nlines"\r\n', newline="")
     ended = taskd("map", "hello", "rows.csv", "--output", "out.jsonl")
-    text = said(ended, 0)
+    text = errors(ended, 0)
     assert "4 done, 0 failed" in text
     assert ended.stdout == ""
     results = {one["line"]: one["result"] for one in read_json_lines(tmp_path / "out.jsonl")}
@@ -258,27 +258,27 @@ def test_map_calls_for_each_row_of_a_csv_file(taskd, tmp_path):
 
 def test_map_converts_cells_to_the_numbers_that_the_function_wants(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n-3,0\n")
-    said(taskd("map", "add", "rows.csv", "--output", "out.jsonl"), 0)
+    errors(taskd("map", "add", "rows.csv", "--output", "out.jsonl"), 0)
     assert sorted(one["result"] for one in read_json_lines(tmp_path / "out.jsonl")) == [-3, 3]
 
 
 def test_map_calls_for_each_line_of_json(taskd, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": 2, "b": 5}\r\n{"b": 4, "a": 3}')
-    said(taskd("map", "add", "rows.jsonl", "--output", "out.jsonl"), 0)
+    errors(taskd("map", "add", "rows.jsonl", "--output", "out.jsonl"), 0)
     results = {one["line"]: one["result"] for one in read_json_lines(tmp_path / "out.jsonl")}
     assert results == {1: 2, 3: 7, 4: 7}
 
 
 def test_map_writes_keywords_as_they_are_on_the_wire(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("from,class\na@x,1\n")
-    said(taskd("map", "from.keyword", "rows.csv", "--output", "out.jsonl"), 0)
+    errors(taskd("map", "from.keyword", "rows.csv", "--output", "out.jsonl"), 0)
     assert read_json_lines(tmp_path / "out.jsonl") == [{"line": 2, "result": ["a@x", 1]}]
 
 
-def test_failed_rows_go_to_a_file_that_says_why(taskd, tmp_path):
+def test_failed_rows_go_to_a_file_with_the_reasons(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text('a,b\n1,2\nx,3\n4\n5,6,7\n"8\n8",1\n9,9\n')
     ended = taskd("map", "add", "rows.csv", "--output", "out.jsonl")
-    text = said(ended, FAILED)
+    text = errors(ended, FAILED)
     assert "2 done, 4 failed" in text
     assert "rows.failed.csv" in text
     failed = {one["a"]: one for one in read_csv(tmp_path / "rows.failed.csv")}
@@ -294,7 +294,7 @@ def test_failed_rows_go_to_a_file_that_says_why(taskd, tmp_path):
 
 def test_no_cell_of_a_failed_row_is_lost(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n5\nx,keep me\n5,6,surplus\n")
-    said(taskd("map", "add", "rows.csv"), FAILED)
+    errors(taskd("map", "add", "rows.csv"), FAILED)
     text = (tmp_path / "rows.failed.csv").read_text()
     assert set(text.splitlines()[0].split(",")) == {"a", "b", "taskd_error"}
     assert "keep me" in text
@@ -303,11 +303,11 @@ def test_no_cell_of_a_failed_row_is_lost(taskd, tmp_path):
 
 def test_the_failed_file_can_be_repaired_and_mapped_again(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("b,a\n1,x\n2,y\n3,3\n")
-    said(taskd("map", "add", "rows.csv"), FAILED)
+    errors(taskd("map", "add", "rows.csv"), FAILED)
     failed = tmp_path / "rows.failed.csv"
     failed.write_text(re.sub(r"\bx\b", "7", failed.read_text(), count=1))
     ended = taskd("map", "add", "rows.failed.csv", "--output", "out.jsonl")
-    assert "1 done, 1 failed" in said(ended, FAILED)
+    assert "1 done, 1 failed" in errors(ended, FAILED)
     assert [one["result"] for one in read_json_lines(tmp_path / "out.jsonl")] == [8]
     again = read_csv(tmp_path / "rows.failed.failed.csv")
     assert [(one["a"], one["b"]) for one in again] == [("y", "2")]
@@ -316,7 +316,7 @@ def test_the_failed_file_can_be_repaired_and_mapped_again(taskd, tmp_path):
 
 def test_the_failed_file_of_json_lines_can_be_mapped_again(taskd, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": "x", "b": 2}\nnonsense\n[1]\n')
-    assert "1 done, 3 failed" in said(taskd("map", "add", "rows.jsonl"), FAILED)
+    assert "1 done, 3 failed" in errors(taskd("map", "add", "rows.jsonl"), FAILED)
     failed = tmp_path / "rows.failed.jsonl"
     lines = failed.read_text().splitlines()
     assert len(lines) == 3
@@ -325,85 +325,85 @@ def test_the_failed_file_of_json_lines_can_be_mapped_again(taskd, tmp_path):
     assert refused == {"a": "x", "b": 2}
     assert "nonsense" in lines
     failed.write_text("".join(line + "\n" for line in lines).replace('"x"', "5"))
-    assert "1 done, 2 failed" in said(taskd("map", "add", "rows.failed.jsonl"), FAILED)
+    assert "1 done, 2 failed" in errors(taskd("map", "add", "rows.failed.jsonl"), FAILED)
 
 
-def test_the_failed_file_may_be_named(taskd, tmp_path):
+def test_the_failed_file_can_be_named(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("a\nx\n")
-    said(taskd("map", "add", "rows.csv", "--failed", "elsewhere.csv"), FAILED)
+    errors(taskd("map", "add", "rows.csv", "--failed", "elsewhere.csv"), FAILED)
     assert sorted(os.listdir(tmp_path)) == ["elsewhere.csv", "rows.csv"]
 
 
-def test_the_failed_file_goes_to_the_directory_that_one_is_in(taskd, tmp_path):
+def test_the_failed_file_goes_to_the_working_directory(taskd, tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "rows.csv").write_text("a\nx\n")
-    said(taskd("map", "add", "far/rows.csv"), FAILED)
+    errors(taskd("map", "add", "far/rows.csv"), FAILED)
     assert sorted(os.listdir(tmp_path)) == ["far", "rows.failed.csv"]
 
 
-def test_rows_of_a_function_that_fails_say_why(taskd, tmp_path):
+def test_rows_that_fail_in_the_function_have_its_reason(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("message\nno paper\nno ink\n")
-    assert "0 done, 2 failed" in said(taskd("map", "boom", "rows.csv"), FAILED)
+    assert "0 done, 2 failed" in errors(taskd("map", "boom", "rows.csv"), FAILED)
     reasons = {one["message"]: one["taskd_error"] for one in read_csv(tmp_path / "rows.failed.csv")}
     assert "no paper" in reasons["no paper"]
     assert reasons["no ink"].startswith("line 3: task failed: ")
 
 
-def test_a_bom_is_no_part_of_the_first_name(taskd, tmp_path):
+def test_a_bom_is_not_part_of_the_first_name(taskd, tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfname\r\nAnn\r\n")
-    assert "1 done, 0 failed" in said(taskd("map", "hello", "rows.csv"), 0)
+    assert "1 done, 0 failed" in errors(taskd("map", "hello", "rows.csv"), 0)
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"name": "Ann"}\n')
-    assert "1 done, 0 failed" in said(taskd("map", "hello", "rows.jsonl"), 0)
+    assert "1 done, 0 failed" in errors(taskd("map", "hello", "rows.jsonl"), 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"name,name\nAnn,Bob\n"])
 def test_a_csv_file_without_names_for_its_columns_is_refused(taskd, tmp_path, content):
     (tmp_path / "rows.csv").write_bytes(content)
-    text = said(taskd("map", "hello", "rows.csv"), USAGE)
+    text = errors(taskd("map", "hello", "rows.csv"), USAGE)
     assert "rows.csv" in text
     assert "line" in text
 
 
 def test_a_file_with_no_rows_is_done_at_once(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("name\n")
-    assert "0 done, 0 failed" in said(taskd("map", "hello", "rows.csv"), 0)
+    assert "0 done, 0 failed" in errors(taskd("map", "hello", "rows.csv"), 0)
     (tmp_path / "rows.jsonl").write_text("")
-    assert "0 done, 0 failed" in said(taskd("map", "hello", "rows.jsonl"), 0)
+    assert "0 done, 0 failed" in errors(taskd("map", "hello", "rows.jsonl"), 0)
 
 
 def test_a_file_that_is_not_utf8_is_refused_by_its_name(taskd, tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"name\nAnn\nJ\xfcrgen\n")
-    assert "rows.csv" in said(taskd("map", "hello", "rows.csv"), USAGE)
+    assert "rows.csv" in errors(taskd("map", "hello", "rows.csv"), USAGE)
 
 
-def test_a_function_that_is_not_there_costs_no_row(taskd, tmp_path):
+def test_an_unknown_function_fails_before_any_row(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("name\nAnn\n")
-    text = said(taskd("map", "no_such_function", "rows.csv"), FAILED)
+    text = errors(taskd("map", "no_such_function", "rows.csv"), FAILED)
     assert "no_such_function" in text
     assert "hello" in text, "which there are"
     assert os.listdir(tmp_path) == ["rows.csv"]
 
 
-def test_an_output_that_cannot_be_written_is_said_before_any_call(taskd, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported_before_any_call(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("name\nAnn\n")
-    said(taskd("map", "hello", "rows.csv", "--output", "no/such/directory.jsonl"), USAGE)
+    errors(taskd("map", "hello", "rows.csv", "--output", "no/such/directory.jsonl"), USAGE)
 
 
 @pytest.mark.parametrize("option", ["--output", "--failed"])
 def test_a_file_is_never_overwritten_with_its_own_results(taskd, tmp_path, option):
     (tmp_path / "rows.csv").write_text("a\n1\nx\n")
-    assert "rows.csv" in said(taskd("map", "add", "rows.csv", option, "./rows.csv"), USAGE)
+    assert "rows.csv" in errors(taskd("map", "add", "rows.csv", option, "./rows.csv"), USAGE)
     assert (tmp_path / "rows.csv").read_text() == "a\n1\nx\n"
 
 
 def test_every_row_of_a_long_file_is_called_once(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("a\n" + "".join(f"{number}\n" for number in range(3000)))
-    assert "3000 done, 0 failed" in said(taskd("map", "add", "rows.csv", "--output", "out.jsonl"), 0)
+    assert "3000 done, 0 failed" in errors(taskd("map", "add", "rows.csv", "--output", "out.jsonl"), 0)
     results = sorted(one["result"] for one in read_json_lines(tmp_path / "out.jsonl"))
     assert results == list(range(1, 3001))
 
 
-def test_in_a_terminal_it_shows_how_far_it_is(taskd, tmp_path, shared):
+def test_in_a_terminal_it_shows_its_progress(taskd, tmp_path, shared):
     (tmp_path / "rows.csv").write_text("a\n1\n2\n3\n")
     ours, theirs = pty.openpty()
     mapping = subprocess.Popen(
@@ -414,7 +414,7 @@ def test_in_a_terminal_it_shows_how_far_it_is(taskd, tmp_path, shared):
     )
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # which is how a terminal ends
+    with suppress(OSError):  # the end of a terminal is an error
         while piece := os.read(ours, 65536):
             shown += piece
     os.close(ours)
@@ -423,7 +423,7 @@ def test_in_a_terminal_it_shows_how_far_it_is(taskd, tmp_path, shared):
     assert b"3 done, 0 failed" in shown
 
 
-def test_as_many_rows_are_under_way_as_concurrency_says(start, taskd, tmp_path, make_gate):
+def test_as_many_rows_are_in_flight_as_concurrency_allows(start, taskd, tmp_path, make_gate):
     daemon = start("--workers", "4").wait_until_ready()
     daemon.wait_for_workers(4)
     gates = [make_gate() for _ in range(4)]
@@ -441,7 +441,7 @@ def test_as_many_rows_are_under_way_as_concurrency_says(start, taskd, tmp_path, 
     assert "4 done, 0 failed" in text
 
 
-def test_a_busy_server_is_asked_again_and_no_row_fails(start, taskd, tmp_path, gate):
+def test_a_busy_server_is_called_again_and_no_row_fails(start, taskd, tmp_path, gate):
     daemon = start("--workers", "1", "--max-queue", "1").wait_until_ready()
     daemon.wait_for_workers(1)
     held = daemon.connect().send(gate.call())
@@ -458,7 +458,7 @@ def test_a_busy_server_is_asked_again_and_no_row_fails(start, taskd, tmp_path, g
     assert sorted(one["result"] for one in read_json_lines(tmp_path / "out.jsonl")) == list(range(1, 11))
 
 
-def test_a_server_that_goes_leaves_every_unanswered_row_in_the_failed_file(start, taskd, tmp_path, gate):
+def test_every_unanswered_row_is_kept_when_the_server_is_lost(start, taskd, tmp_path, gate):
     daemon = start("--workers", "1").wait_until_ready()
     rows = [gate.path, "b", "c", "d", "e"]
     (tmp_path / "rows.csv").write_text("path\n" + "".join(f"{row}\n" for row in rows))
@@ -476,7 +476,7 @@ def test_a_server_that_goes_leaves_every_unanswered_row_in_the_failed_file(start
 
 
 class Interrupted:
-    """A `taskd map` of a held row and nine more, one at a time."""
+    """A `taskd map` of a row that waits at the gate and nine more, one at a time."""
 
     def __init__(self, directory, daemon, gate):
         rows = [gate.path, *(f"row {number}" for number in range(9))]
@@ -501,14 +501,14 @@ class Interrupted:
         return self
 
     def end(self):
-        """The failed rows, once it has ended."""
+        """Wait for the end; return the failed rows and why they failed."""
         self._text = self.process.stderr.read()
         assert self.process.wait(TIMEOUT) == FAILED, self._text
         assert "Traceback" not in self._text
         return {one["path"]: one["taskd_error"] for one in read_csv(self._failed)}
 
 
-def test_after_ctrl_c_what_was_sent_is_waited_for_and_the_rest_is_kept(daemon, tmp_path, gate):
+def test_after_ctrl_c_rows_that_were_sent_are_waited_for_and_the_rest_is_kept(daemon, tmp_path, gate):
     mapping = Interrupted(tmp_path, daemon, gate).interrupt().wait_for_line("interrupted")
     gate.release()
     failed = mapping.end()
@@ -547,7 +547,7 @@ async def test_ctrl_c_while_the_server_is_busy_keeps_every_row(fake, tmp_path):
         assert mapping.returncode == FAILED, text
         assert "Traceback" not in text
         assert sorted(one["a"] for one in read_csv(tmp_path / "rows.failed.csv")) == ["1", "2", "3", "4"]
-        assert len(server.messages) == 3, "nothing was sent any more"
+        assert len(server.messages) == 3, "nothing more was sent"
     finally:
         mapping.kill()
 
@@ -561,5 +561,5 @@ def test_ctrl_c_ends_a_call(taskd, shared, gate):
     _, text = calling.communicate(timeout=TIMEOUT)
     assert calling.returncode not in (0, UNAVAILABLE), text
     assert "Traceback" not in text
-    assert "was lost" not in text, "it is we who went"
+    assert "was lost" not in text, "this process cut the connection, not the server"
     gate.release()

@@ -505,7 +505,7 @@ BAD_APPS = {
     "no_tasks.py": ("def hello():\n    return 1\n", "no task"),
     "twice.py": (
         "from taskd import task\n@task(name='x')\ndef a(): pass\n@task(name='x')\ndef b(): pass\n",
-        "two tasks are named 'x'",
+        "two functions are named 'x'",
     ),
     "reserved.py": ("from taskd import task\n@task(name='taskd.mine')\ndef a(): pass\n", "taskd.mine"),
     "annotated.py": ("from taskd import task\n@task\ndef a(x: 'Nothing'): pass\n", "task 'a'"),

@@ -397,7 +397,7 @@ BAD = {
     "crash": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "not reloaded"),
     "two of one name": (
         "from taskd import task\n@task(name='x')\ndef a(): pass\n@task(name='x')\ndef b(): pass\n",
-        "two tasks are named 'x'",
+        "two functions are named 'x'",
     ),
     "start hook": (
         HOOKED.format("raise RuntimeError('no database')"),

@@ -1,4 +1,4 @@
-"""How a server ends: in order, cut short, at once; and a start that comes to nothing."""
+"""How a server ends: in order, at its time limit, at once; and a start that fails."""
 
 import os
 import signal
@@ -40,8 +40,8 @@ def code_of(reply: Any) -> int:
     return reply["error"]["code"]
 
 
-def tell(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
-    """Send a signal, and wait until the server says that it is stopping."""
+def begin_stop(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal, and wait until the server is stopping and its ports are closed."""
     own = daemon.connect()
     # A connection that was not accepted yet is reset when the port is closed.
     assert own.ask(bare("taskd.ping")) == "pong"
@@ -65,12 +65,12 @@ def hold(daemon: Daemon, gate: Gate, request: Any = None) -> Connection:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_runs_is_finished_and_answered_and_then_nothing_is_left(
+def test_running_tasks_are_finished_and_answered_and_then_nothing_is_left(
     start: Start, gate: Gate, number: signal.Signals
 ) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
-    tell(daemon, number)
+    begin_stop(daemon, number)
     gate.release("finished")
     assert client.receive() == "finished"
     assert client.receive() is None
@@ -80,12 +80,12 @@ def test_what_runs_is_finished_and_answered_and_then_nothing_is_left(
     assert "Unhandled" not in daemon.log
 
 
-def test_what_waits_is_answered_too(start: Start, gate: Gate) -> None:
+def test_waiting_tasks_are_answered_too(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = hold(daemon, gate)
     client.send(*(bare("echo", number) for number in range(100)))
     daemon.wait_for_status(lambda status: status["waiting"] == 100)
-    tell(daemon)
+    begin_stop(daemon)
     gate.release("finished")
     assert client.receive_all() == ["finished", *range(100)]
     daemon.wait_for_end()
@@ -96,7 +96,7 @@ def test_new_requests_are_refused_on_open_connections(start: Start, gate: Gate) 
     other = daemon.connect()
     assert other.ask(bare("hello")) == "Hello, World!"
     client = hold(daemon, gate, gate.rpc("held"))
-    tell(daemon)
+    begin_stop(daemon)
     for connection in (other, client):
         reply = connection.ask(rpc(1, "hello"))
         assert (reply["id"], code_of(reply)) == (1, -32005)
@@ -108,15 +108,15 @@ def test_new_requests_are_refused_on_open_connections(start: Start, gate: Gate) 
     daemon.wait_for_end()
 
 
-def test_a_refused_bare_request_keeps_its_place_behind_what_runs(start: Start, gate: Gate) -> None:
+def test_a_refused_bare_request_is_answered_after_the_task_before_it(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
-    tell(daemon)
+    begin_stop(daemon)
     client.send(bare("hello"))
     gate.release("finished")
     first, *rest = client.receive_all()
     assert first == "finished"
-    assert [code_of(reply) for reply in rest] in ([], [-32005])  # [] where it came after the end
+    assert [code_of(reply) for reply in rest] in ([], [-32005])  # [] if it came after the end
     daemon.wait_for_end()
 
 
@@ -125,7 +125,7 @@ def test_new_connections_are_refused(start: Start, tmp_path: Path, gate: Gate) -
     endpoints = ("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}")
     daemon = start(*endpoints, "--workers", "1").wait_until_ready()
     client = hold(daemon, gate)
-    tell(daemon)
+    begin_stop(daemon)
     with pytest.raises(ConnectionRefusedError):
         daemon.connect()
     with pytest.raises(FileNotFoundError):
@@ -139,7 +139,7 @@ def test_a_half_closed_client_still_gets_what_it_is_owed(start: Start, gate: Gat
     client = hold(daemon, gate)
     client.send(bare("echo", 1)).end_sending()
     daemon.wait_for_status(lambda status: status["waiting"] == 1)
-    tell(daemon)
+    begin_stop(daemon)
     gate.release("finished")
     assert client.receive_all() == ["finished", 1]
 
@@ -148,7 +148,7 @@ def test_a_task_whose_client_is_gone_is_finished(start: Start, gate: Gate, drop:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     request = {"function": "pass_on", "args": [gate.path, drop.path]}
     hold(daemon, gate, request).close()
-    tell(daemon)
+    begin_stop(daemon)
     gate.release("finished")
     assert drop.receive() == "finished"
     daemon.wait_for_end()
@@ -175,7 +175,7 @@ def test_a_large_reply_is_flushed_before_the_end(start: Start, gate: Gate) -> No
     size = 9 * 1024 * 1024
     client.send(*[bare("big", size)] * 3)
     daemon.wait_for_status(lambda status: status["waiting"] == 0 and status["running"] == 1)
-    tell(daemon)
+    begin_stop(daemon)
     gate.release("finished")
     replies = client.receive_all()
     assert replies[0] == "finished"
@@ -187,7 +187,7 @@ def test_a_worker_that_dies_during_the_stop_does_not_hold_it_up(start: Start, ma
     daemon = start("--workers", "2").wait_until_ready()
     gates = [make_gate(), make_gate()]
     clients = [hold(daemon, gate) for gate in gates]
-    tell(daemon)
+    begin_stop(daemon)
     (victim,) = [each["pid"] for each in status_of(clients)["workers"] if each["task"] == 1]
     os.kill(victim, signal.SIGKILL)
     assert code_of(clients[0].receive()) == -32003
@@ -205,14 +205,14 @@ def status_of(clients: list[Connection]) -> dict[str, Any]:
 def test_a_fork_server_that_dies_during_the_stop_does_not_hold_it_up(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
-    tell(daemon)
+    begin_stop(daemon)
     os.kill(daemon.fork_server, signal.SIGKILL)
     assert code_of(client.receive()) == -32003
     daemon.wait_for_end()
     assert daemon.family() == []
 
 
-def test_what_a_finished_task_left_running_ends_with_the_server(start: Start) -> None:
+def test_a_process_that_a_finished_task_left_ends_with_the_server(start: Start) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     sleeper = daemon.connect().ask(bare("spawn_sleeper"))
     assert sleeper in daemon.wait_for_family(4)
@@ -221,10 +221,10 @@ def test_what_a_finished_task_left_running_ends_with_the_server(start: Start) ->
     assert daemon.family() == []
 
 
-# --- cut short ---------------------------------------------------------------
+# --- ended early ---------------------------------------------------------------
 
 
-def test_stop_timeout_cuts_short_what_still_runs_and_answers_it(start: Start, gate: Gate) -> None:
+def test_stop_timeout_ends_tasks_that_still_run_and_answers_them(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--stop-timeout", "0.3").wait_until_ready()
     client = hold(daemon, gate)
     client.send(bare("hello"))
@@ -241,9 +241,7 @@ def test_stop_timeout_cuts_short_what_still_runs_and_answers_it(start: Start, ga
     daemon.wait_for_log(r"still run after 0\.3 s")
 
 
-def test_a_task_that_ignores_sigterm_is_cut_short_all_the_same(
-    start: Start, tmp_path: Path, drop: Drop
-) -> None:
+def test_a_task_that_ignores_sigterm_is_ended_all_the_same(start: Start, tmp_path: Path, drop: Drop) -> None:
     (tmp_path / "stubborn.py").write_text(
         "import signal, time\nfrom taskd import task\n"
         "@task\ndef stay(target):\n"
@@ -261,7 +259,7 @@ def test_a_task_that_ignores_sigterm_is_cut_short_all_the_same(
     assert daemon.family() == []
 
 
-def test_a_child_process_of_a_task_that_is_cut_short_ends_too(start: Start, gate: Gate) -> None:
+def test_a_child_process_of_a_task_that_is_ended_ends_too(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "1", "--stop-timeout", "0.2").wait_until_ready()
     client = hold(daemon, gate, gate.call("sleeper_and_stand"))
     daemon.wait_for_family(4)
@@ -272,11 +270,11 @@ def test_a_child_process_of_a_task_that_is_cut_short_ends_too(start: Start, gate
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_told_twice_it_ends_at_once(start: Start, make_gate: MakeGate, second: signal.Signals) -> None:
+def test_a_second_signal_ends_it_at_once(start: Start, make_gate: MakeGate, second: signal.Signals) -> None:
     daemon = start("--workers", "3").wait_until_ready()
     for gate in (make_gate(), make_gate()):
         hold(daemon, gate)
-    tell(daemon, signal.SIGINT)
+    begin_stop(daemon, signal.SIGINT)
     began = time.monotonic()
     daemon.process.send_signal(second)
     assert daemon.wait_for_end() < 0
@@ -285,10 +283,10 @@ def test_told_twice_it_ends_at_once(start: Start, make_gate: MakeGate, second: s
     assert "Unhandled" not in daemon.log
 
 
-def test_a_client_that_does_not_read_its_replies_holds_up_the_end_for_seconds_only(start: Start) -> None:
+def test_a_client_that_does_not_read_its_replies_delays_the_end_by_seconds_only(start: Start) -> None:
     daemon = start("--workers", "2", "--stop-timeout", "0.3").wait_until_ready()
     client = daemon.connect().send(*[rpc(1, "big", 9_000_000)] * 4)
-    # Whether all of them run or some are held back until it reads is not this test's affair.
+    # All of them may run, or some may be throttled until it reads: either is right here.
     daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
     began = time.monotonic()
     daemon.process.send_signal(signal.SIGTERM)
@@ -303,8 +301,8 @@ def test_a_stop_while_the_app_is_imported_leaves_nothing(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gate = make_gate()
-        # Each a file of its own: one that was written anew within a second, with
-        # the same size, would not be told from its byte code.
+        # Each is a file of its own: Python would take the byte code of the old file for one
+        # that was written anew within a second and has the same size.
         (tmp_path / f"slow_{number.name}.py").write_text(f"open({gate.path!r}).read()\n")
         daemon = start("--app", f"slow_{number.name}")
         gate.wait_until_entered()
@@ -331,13 +329,16 @@ def test_a_stop_while_workers_are_starting_leaves_nothing(start: Start, tmp_path
     assert daemon.family() == []
 
 
-# --- a start that comes to nothing -------------------------------------------
+# --- a start that fails -------------------------------------------
 
 
 def last_words(output: str) -> list[str]:
-    """What was said beyond twistd's and Twisted's own lines about starting, without times."""
+    """Return the lines of a log, without times, that are not about an ordinary start or end."""
     lines = [line.partition("] ")[2] or line for line in output.splitlines()]
-    noise = ("twistd ", "reactor class", "TaskFactory", "Site ", "listening on", "Main loop", "Server Shut")
+    noise = (
+        *("twistd ", "reactor class", "task server starting", "gateway starting", "listening on"),
+        *("Main loop", "Server Shut"),
+    )
     return [line for line in lines if not line.startswith(noise)]
 
 
@@ -385,7 +386,7 @@ def test_a_unix_socket_that_is_served_already_ends_the_start_and_the_other_serve
         "tcp:70000",
     ],
 )
-def test_an_endpoint_that_cannot_be_had_ends_the_start_and_is_named(start: Start, endpoint: str) -> None:
+def test_an_endpoint_that_cannot_be_bound_ends_the_start_and_is_named(start: Start, endpoint: str) -> None:
     daemon = start("--listen", endpoint)
     assert daemon.wait_for_end() == 1
     (sentence,) = last_words(daemon.log)
@@ -406,7 +407,7 @@ def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
     start: Start, options: tuple[str, ...]
 ) -> None:
     daemon = start(*options)
-    # twistd's own affair; before 26.10 it ended with 0 where options were wrong.
+    # The status is twistd's: before 26.10 it was 0 for wrong options.
     status = 1 if (twisted.version.major, twisted.version.minor) >= (26, 10) else 0
     assert daemon.wait_for_end() == status
     assert options[0].lstrip("-") in daemon.log
@@ -423,7 +424,7 @@ def test_the_pid_file_of_a_failed_start_is_removed(tmp_path: Path, pool_name: st
         ended = run_twistd(tmp_path, pool_name, *options)
     assert ended.returncode == 1, ended.stdout
     for pid in processes_marked(pool_name):
-        wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+        wait_for_exit(pid)  # twistd reports the failure before the daemon has quite ended
     assert not (tmp_path / "own.pid").exists()
     output = (tmp_path / "twistd.log").read_text() if daemonised else ended.stdout
     assert endpoint in output

@@ -5,6 +5,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import pytest_twisted
 from msgspec import Raw
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data, File
 
-from taskd.listeners.tcp import TaskFactory, TcpLimits
+from taskd.listeners.peer import UnsentLimits
+from taskd.listeners.tcp import TaskFactory, TaskProtocol, TcpLimits
 from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
-from taskd.net.server_transport import ServerConnection
+from taskd.net.server_transport import ServerTransport
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
 
@@ -127,39 +132,58 @@ def answer(sock: socket.socket) -> bytes:
 
 
 class Server:
-    """Answers a call with its arguments; once it is told to hold them, with `release`."""
+    """Answers a call with its arguments; while it `holds`, not before `release`."""
 
     def __init__(self) -> None:
+        self.connections = 0
         self.holds = False
         self.held: list[tuple[Any, Any]] = []
 
-    def submit(self, requests: list[Any], caller: Any) -> None:
+    def submit(self, requests: list[Any], requester: Any) -> None:
         for request in requests:
             if self.holds:
-                self.held.append((request, caller))
+                self.held.append((request, requester))
             else:
-                caller.answered(request, Result(request.call.args))
+                requester.task_ended(request, Result(request.args))
 
     def release(self, value: bytes) -> None:
         held, self.held = self.held, []
-        for request, caller in held:
-            caller.answered(request, Result(Raw(value)))
-            caller.flush()
+        for request, requester in held:
+            requester.task_ended(request, Result(Raw(value)))
+            requester.flush()
 
     def resume(self) -> None:
         pass
+
+    def cancel(self, work: object) -> None:
+        pass
+
+    def detach(self, work: object) -> None:
+        pass
+
+
+class Factory(TaskFactory):
+    """Knows the protocol that it made last."""
+
+    last: TaskProtocol
+
+    def buildProtocol(self, addr: Any) -> TaskProtocol | None:
+        protocol = super().buildProtocol(addr)
+        assert protocol is not None
+        self.last = protocol
+        return protocol
 
 
 class Listening:
     """A task server's port in this process, without a pool behind it."""
 
-    def __init__(self, description: str, **limits: Any) -> None:
+    def __init__(self, description: str, limits: TcpLimits) -> None:
         from twisted.internet import reactor
 
         self.server = Server()
-        self.factory = TaskFactory(reactor, self.server, TcpLimits(**limits))
+        self.factory = Factory(reactor, self.server, limits)
         ports: list[Any] = []
-        endpoint = server_endpoint(reactor, description, ServerConnection)
+        endpoint = server_endpoint(reactor, description, ServerTransport)
         endpoint.listen(self.factory).addCallback(ports.append)
         (self.port,) = ports
         keep_alive(self.port.socket)
@@ -179,15 +203,17 @@ class Listening:
 
     def close(self) -> None:
         self.factory.abort()
-        pytest_twisted.blockon(DeferredList([self.factory.finish(), self.port.stopListening()]))
+        pytest_twisted.blockon(DeferredList([self.factory.close(), self.port.stopListening()]))
 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Listening]]:
     started: list[Listening] = []
 
-    def start_one(description: str = "tcp:0:interface=127.0.0.1", **limits: Any) -> Listening:
-        started.append(Listening(description, **limits))
+    def start_one(
+        description: str = "tcp:0:interface=127.0.0.1", limits: TcpLimits | None = None
+    ) -> Listening:
+        started.append(Listening(description, limits or TcpLimits()))
         return started[-1]
 
     yield start_one
@@ -212,7 +238,7 @@ async def test_it_works_under_asyncio(listen: Listen) -> None:
     one = listen()
     for number in range(20):
         assert await in_thread(lambda: ask(connect(one.number), number)) == [number]  # noqa: B023
-    await one.until(lambda: not one.factory.connections)
+    await one.until(lambda: one.server.connections == 0)
 
 
 @pytest_twisted.ensureDeferred
@@ -223,7 +249,7 @@ async def test_it_works_over_ipv6(listen: Listen) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_long_replies_arrive_whole_under_asyncio(listen: Listen) -> None:
-    one = listen(max_unsent=100_000)
+    one = listen(limits=TcpLimits(unsent=UnsentLimits(max_unsent=100_000)))
     one.server.holds = True
     client = Connection(connect(one.number))
     client.send(*[{"function": "f"}] * 3).end_sending()
@@ -232,7 +258,7 @@ async def test_long_replies_arrive_whole_under_asyncio(listen: Listen) -> None:
     one.server.release(b'"%s"' % text.encode())
     assert await in_thread(client.receive_all) == [text] * 3
     client.close()
-    await one.until(lambda: not one.factory.connections)
+    await one.until(lambda: one.server.connections == 0)
 
 
 @pytest_twisted.ensureDeferred
@@ -255,7 +281,7 @@ async def test_an_aborted_connection_is_reset(listen: Listen) -> None:
     one.factory.abort()
     with pytest.raises(ConnectionResetError):
         await in_thread(client.receive)
-    await one.until(lambda: not one.factory.connections)
+    await one.until(lambda: one.server.connections == 0)
     one.server.release(b"7")
 
 
@@ -267,7 +293,7 @@ async def test_a_peer_that_resets_is_gone(listen: Listen) -> None:
     sock.sendall(b'{"function": "f"}\n')
     await one.until(lambda: one.server.held != [])
     reset(sock)
-    await one.until(lambda: not one.factory.connections)
+    await one.until(lambda: one.server.connections == 0)
     one.server.release(b"7")
 
 
@@ -282,11 +308,10 @@ async def test_a_reply_to_a_peer_that_ended_sending_and_then_reset_ends_the_conn
     sock.sendall(b'{"function": "f"}\n')
     sock.shutdown(socket.SHUT_WR)
     await one.until(lambda: one.server.held != [])
-    (protocol,) = one.factory.connections
-    await one.until(lambda: not protocol._reading)
+    await one.until(lambda: not one.factory.last.client.is_reading)
     reset(sock)
     one.server.release(b'"%s"' % (b"x" * 1_000_000))
-    await one.until(lambda: not one.factory.connections)
+    await one.until(lambda: one.server.connections == 0)
 
 
 @pytest_twisted.ensureDeferred
@@ -295,9 +320,83 @@ async def test_replies_do_not_wait_for_acknowledgements_and_vanished_peers_are_n
 ) -> None:
     one = listen()
     sock = connect(one.number)
-    await one.until(lambda: one.factory.connections != set())
-    (protocol,) = one.factory.connections
-    server_side = protocol.transport._socket
+    await one.until(lambda: one.server.connections == 1)
+    server_side = one.factory.last.transport.getHandle()
     assert server_side.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert server_side.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     sock.close()
+
+
+# --- HTTP over it ---------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[int]:
+    """The port of a Twisted web server over this transport; it has `/little` and `/much`."""
+    from twisted.internet import reactor
+
+    root = Resource()
+    root.putChild(b"little", Data(b"little", "text/plain"))
+    (tmp_path / "much").write_bytes(b"x" * MUCH)
+    root.putChild(b"much", File(str(tmp_path / "much")))
+    endpoint = server_endpoint(reactor, "tcp:0:interface=127.0.0.1", ServerTransport)
+    port: Any = pytest_twisted.blockon(endpoint.listen(Site(root)))
+    yield port.getHost().port
+    pytest_twisted.blockon(port.stopListening())
+
+
+MUCH = 20_000_000
+"""Bytes that no socket's buffers take at once."""
+
+
+def get(connection: HTTPConnection, path: str, **headers: str) -> bytes:
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse().read()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_requests_share_a_connection(site: int) -> None:
+    connection = HTTPConnection("127.0.0.1", site, timeout=TIMEOUT)
+    for path, body in [("/little", b"little"), ("/much", b"x" * MUCH), ("/little", b"little")]:
+        assert await in_thread(get, connection, path) == body
+    connection.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_responses_are_whole_before_the_connection_closes(site: int) -> None:
+    for path, size in (("/little", 6), ("/much", MUCH)):
+        sock = connect(site)
+        sock.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+        response = await in_thread(read_to_the_end, sock)
+        assert len(response.partition(b"\r\n\r\n")[2]) == size
+        sock.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_requests_that_come_together_are_answered_in_order(site: int) -> None:
+    sock = connect(site)
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n"
+    sock.sendall(request % (b"/much", b"") + request % (b"/little", b"Connection: close\r\n"))
+    response = await in_thread(read_to_the_end, sock)
+    assert response.count(b"HTTP/1.1 200 OK") == 2
+    assert response.endswith(b"\r\n\r\nlittle")
+    sock.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_http_client_that_leaves_in_the_middle_harms_no_other(site: int) -> None:
+    for leave in (reset, socket.socket.close):
+        sock = connect(site)
+        sock.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await in_thread(sock.recv, 100)
+        leave(sock)
+    connection = HTTPConnection("127.0.0.1", site, timeout=TIMEOUT)
+    assert await in_thread(get, connection, "/little") == b"little"
+    connection.close()
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    received = bytearray()
+    while data := sock.recv(1 << 20):
+        received += data
+    return bytes(received)

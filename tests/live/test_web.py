@@ -1,4 +1,4 @@
-"""The page at the websocket's port, and the gateway as a resource of `twistd web`."""
+"""The page on the websocket port, and the gateway as a resource of `twistd web`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_twistd_web_serves_the_gateway(web, shared, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_its_task_servers_link_and_origins_come_from_the_environment(web, fake, refusing, websocket):
+async def test_task_servers_link_and_origins_come_from_the_environment(web, fake, refusing, websocket):
     server = fake(lambda message: message.answer("done"))
     port = web(
         TASKD_TASK_SERVER=f"{refusing} {server.endpoint}",
@@ -79,10 +79,14 @@ async def test_its_task_servers_link_and_origins_come_from_the_environment(web, 
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
-    [({"TASKD_LINK": "sometimes"}, "sometimes"), ({"TASKD_TASK_SERVER": "tcp:nowhere"}, "tcp:nowhere")],
+    ("environ", "words"),
+    [
+        ({"TASKD_LINK": "sometimes"}, "sometimes"),
+        ({"TASKD_LINK": "local"}, "TASKD_LINK cannot be local"),
+        ({"TASKD_TASK_SERVER": "tcp:nowhere"}, "tcp:nowhere"),
+    ],
 )
-def test_twistd_web_says_which_setting_is_wrong_and_does_not_start(tmp_path, monkeypatch, environ, said):
+def test_twistd_web_says_which_setting_is_wrong_and_does_not_start(tmp_path, monkeypatch, environ, words):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     command = [BIN / "twistd", "-n", "--pidfile=", "web", "--port", "tcp:0", "--class", "taskd.web.Root"]
@@ -90,7 +94,7 @@ def test_twistd_web_says_which_setting_is_wrong_and_does_not_start(tmp_path, mon
         command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert said in ended.stderr
+    assert words in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
@@ -115,31 +119,31 @@ def test_there_is_a_plain_page(port):
     assert (head.status, body) == (200, "")
 
 
-def test_the_page_is_nowhere_else(port):
+def test_other_paths_are_not_found(port):
     response, _ = request(port, "GET", "/no/such/page")
     assert response.status == 404
 
 
-def test_nothing_can_be_posted(port):
+def test_a_post_is_refused(port):
     response, _ = request(port, "POST", "/")
     assert response.status == 405
     assert "GET" in response.getheader("allow")
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_path_takes_websockets(port, websocket):
+async def test_websockets_are_accepted_on_every_path(port, websocket):
     for path in ("", "/", "/ws", "/a/b/c?d=e"):
         ws = await websocket(f"ws://127.0.0.1:{port}{path}")
         assert await ws.send(bare("hello")).receive() == "task complete"
 
 
-def test_the_upgrade_header_is_read_as_http_has_it(port):
+def test_the_upgrade_header_is_read_as_http_defines_it(port):
     assert request(port, "GET", "/", {**UPGRADE, "Upgrade": "WebSocket"})[0].status == 101
     assert request(port, "GET", "/", {**UPGRADE, "Connection": "keep-alive, Upgrade"})[0].status == 101
     assert request(port, "GET", "/", {"Upgrade": "h2c", "Connection": "Upgrade"})[0].status == 200
 
 
-def test_a_handshake_that_is_none_is_refused_and_costs_nothing(port):
+def test_a_bad_handshake_is_refused_and_the_server_goes_on(port):
     for headers in (
         {"Upgrade": "websocket", "Connection": "Upgrade"},
         {**UPGRADE, "Sec-WebSocket-Key": "short"},

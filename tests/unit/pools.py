@@ -12,10 +12,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import FunctionInfo
+from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.pool import WorkerExit
 from taskd.scheduler.config import SchedulerConfig
-from taskd.server.task_server import ServerConfig, TaskServer
+from taskd.scheduler.stats import KNOWN_SHORT
+from taskd.server.task_server import ServerConfig
 from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stopped
 
 
@@ -39,9 +41,9 @@ class FakePool:
         self.can_start = True
         self.last_number = 0
         self.workers = {}
-        self.told = []
+        self.orders = []
         """What was asked for, but for tasks: (what, worker, …)."""
-        self.stopped = None
+        self.closed = None
 
     # --- `Pool` ---
 
@@ -60,20 +62,20 @@ class FakePool:
     def begun(self, number):
         return self.workers[number].begun
 
-    def end_worker(self, number):
+    def retire(self, number):
         assert number in self.workers
-        self.told.append(("end", number))
+        self.orders.append(("retire", number))
 
     def interrupt(self, number, message):
         assert number in self.workers
-        self.told.append(("interrupt", number, message))
+        self.orders.append(("interrupt", number, message))
 
     def reclaim(self, number):
         assert number in self.workers
-        self.told.append(("call back", number))
+        self.orders.append(("reclaim", number))
 
     def signal(self, number, signal_number=9):
-        self.told.append(("signal", number, signal_number))
+        self.orders.append(("signal", number, signal_number))
 
     def memory_kib(self, number):
         worker = self.workers.get(number)
@@ -97,12 +99,12 @@ class FakePool:
             self.abandoned.append(self.next)
             self.next = None
 
-    def stop(self):
-        self.stopped = Deferred()
-        return self.stopped
+    def close(self):
+        self.closed = Deferred()
+        return self.closed
 
-    def end_now(self):
-        self.told.append(("end now",))
+    def abort(self):
+        self.orders.append(("abort",))
 
     # --- what its processes do ---
 
@@ -140,23 +142,23 @@ class FakePool:
 
     def _end(self, number, message):
         self.workers[number].runs.pop(0)
-        self.observer.worker_said(number, [message])
+        self.observer.worker_messages(number, [message])
 
     def report(self, number, done, total=None, message=None):
         run = self.begin(number)
-        self.observer.worker_said(number, [Reported(run.task, done, total, message)])
+        self.observer.worker_messages(number, [Reported(run.task, done, total, message)])
 
     def give_back(self, number, tasks):
         """A worker returns what it has not begun."""
         runs = self.workers[number].runs
         runs[:] = [run for run in runs if run.task not in tasks]
-        self.observer.worker_said(number, [Returned(tasks)])
+        self.observer.worker_messages(number, [Returned(tasks)])
 
     def lose(self, number, code=-9, **more):
         """A worker ends."""
         worker = self.workers.pop(number)
         lost = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
-        self.observer.worker_lost(number, lost)
+        self.observer.worker_exited(number, lost)
 
 
 class ServerCase(SynchronousTestCase):
@@ -171,17 +173,9 @@ class ServerCase(SynchronousTestCase):
         """A server with so many workers, all ready; the functions are f and g where nothing else is said."""
         timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
         config = SchedulerConfig(least, most or max(least, 1), **more)
-        self.server = TaskServer(
-            self.clock,
-            ServerConfig(
-                SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool),
-                config,
-                timeout,
-                max_memory,
-            ),
-        )
-        self.factory = TaskFactory(self.clock, self.server, TcpLimits(max_unsent=1000))
-        self.started = self.server.start()
+        pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
+        self.server = ServerConfig(pool, config, timeout, max_memory).start(self.clock)
+        self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
         if loaded:
             self.pool.load(*(functions or [function("f"), function("g")]))
             self.turn()
@@ -192,6 +186,18 @@ class ServerCase(SynchronousTestCase):
     def start_pool(self, reactor, observer):
         self.pool = FakePool(observer)
         return self.pool
+
+    def make_short(self, name):
+        """Run a function until it is known to be short, even after a surprise; the last task's number."""
+        client = self.connect()
+        for _ in range(2 * KNOWN_SHORT):
+            client.call(name)
+            [number] = [number for number, worker in self.pool.workers.items() if worker.runs]
+            self.pool.finish(number, seconds=0.0)
+            self.turn()
+        client.heard()
+        self.pool.orders.clear()
+        return 2 * KNOWN_SHORT
 
     def turn(self, seconds=0.0):
         self.clock.advance(seconds)

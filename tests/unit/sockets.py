@@ -1,6 +1,7 @@
 """A socket and a reactor in memory, for tests of what stands between the two."""
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -20,6 +21,7 @@ class FakeSocket:
         self.blocking = True
         self.closed = False
         self.options = {}
+        self.shut_down = []
 
     def setblocking(self, flag):
         self.blocking = flag
@@ -49,6 +51,9 @@ class FakeSocket:
         self.room -= len(taken)
         self.sent += taken
         return len(taken)
+
+    def shutdown(self, how):
+        self.shut_down.append(how)
 
     def close(self):
         self.closed = True
@@ -98,7 +103,8 @@ class FakeReactor(Clock):
             why = error
         if why is not None:
             self.reading = False
-            if is_read and isinstance(why, ConnectionDone):
+            half = IHalfCloseableDescriptor.providedBy(connection)
+            if is_read and half and isinstance(why, ConnectionDone):
                 connection.readConnectionLost(Failure(why))
             else:
                 self.writing = False

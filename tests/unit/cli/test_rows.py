@@ -1,4 +1,4 @@
-"""Rows of arguments: reading, converting, counting, and keeping those that failed."""
+"""Rows of arguments: reading, converting and counting them, and writing those that failed."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from taskd.cli.rows import ERROR_COLUMN, FailedRows, convert_text, count_rows, r
 from taskd.functions.parameters import wire_name
 
 BIG_CELL = "x" * 1_000_000
-"""More than Python's csv module takes in one cell if it is not told otherwise."""
+"""A cell over the default limit of Python's csv module."""
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 names = st.lists(
@@ -24,7 +24,7 @@ names = st.lists(
 
 
 def rows_of(text, path="rows.csv", annotations=None):
-    """What is read from a file with this text."""
+    """Return the rows of a file with this text."""
     return list(read_rows(path, io.StringIO(text, newline=""), annotations or {}))
 
 
@@ -72,18 +72,18 @@ class FileOfFailedRows:
 
 
 class ConvertTextTests(SynchronousTestCase):
-    def test_text_is_a_number_where_one_is_wanted(self):
+    def test_text_becomes_a_number_if_one_is_wanted(self):
         self.assertEqual(convert_text("42", "int"), 42)
         self.assertEqual(convert_text("-7", "int"), -7)
         self.assertEqual(convert_text("2.5", "float"), 2.5)
         self.assertEqual(convert_text("3", "float"), 3)
         self.assertIs(type(convert_text("3", "int")), int)
 
-    def test_text_stays_text_where_text_is_wanted_or_nothing_is_said(self):
+    def test_text_stays_text_if_text_or_nothing_is_annotated(self):
         for annotation in ("str", "str | None", "int | str", "", "object", "list[int]", "Any"):
             self.assertEqual(convert_text("42", annotation), "42", annotation)
 
-    def test_text_is_a_truth_value_where_one_is_wanted(self):
+    def test_text_becomes_a_truth_value_if_one_is_wanted(self):
         for text, value in [
             ("true", True),
             ("Yes", True),
@@ -94,14 +94,14 @@ class ConvertTextTests(SynchronousTestCase):
         ]:
             self.assertIs(convert_text(text, "bool"), value, text)
 
-    def test_no_text_is_none_where_none_is_wanted(self):
+    def test_empty_text_becomes_none_if_none_is_allowed(self):
         for annotation in ("int | None", "Optional[int]", "None | float", "bool | None"):
             self.assertIsNone(convert_text("", annotation), annotation)
         self.assertEqual(convert_text("", "str | None"), "")
         self.assertEqual(convert_text("5", "int | None"), 5)
         self.assertEqual(convert_text("5", "Optional[int]"), 5)
 
-    def test_what_cannot_be_converted_stays_text_for_the_server_to_refuse(self):
+    def test_text_that_cannot_be_converted_stays_text_for_the_server_to_refuse(self):
         for text, annotation in [
             ("three", "int"),
             ("2.5", "int"),
@@ -115,7 +115,7 @@ class ConvertTextTests(SynchronousTestCase):
         for text in ("nan", "inf", "-inf", "Infinity", "1e999"):
             self.assertEqual(convert_text(text, "float"), text)
 
-    def test_a_whole_number_or_another_is_wanted(self):
+    def test_a_union_of_numbers_takes_whole_numbers_first(self):
         self.assertEqual(convert_text("5", "int | float"), 5)
         self.assertEqual(convert_text("2.5", "int | float"), 2.5)
 
@@ -147,15 +147,15 @@ class CsvTests(SynchronousTestCase):
         self.assertEqual(args_of(" from_ ,to\na,b\n"), [{"from": "a", "to": "b"}])
         self.assertEqual(args_of("from\na\n", annotations={"from": "str"}), [{"from": "a"}])
 
-    def test_lines_are_those_on_which_rows_begin(self):
+    def test_a_row_has_the_line_on_which_it_begins(self):
         rows = rows_of('a\n1\n"2\n2"\n\n4\n')
         self.assertEqual([row.line for row in rows], [2, 3, 6])
         self.assertEqual([row.line for row in rows_of('"a\nb"\n1\n')], [3])
 
-    def test_blank_lines_are_no_rows(self):
+    def test_blank_lines_are_skipped(self):
         self.assertEqual(args_of("a\n\n1\n\n\n2\n\n"), [{"a": "1"}, {"a": "2"}])
 
-    def test_line_ends_of_any_system_will_do(self):
+    def test_line_ends_of_every_system_are_accepted(self):
         for end in ("\n", "\r\n", "\r"):
             self.assertEqual(
                 args_of(f"a,b{end}1,2{end}3,4{end}"), [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
@@ -171,7 +171,7 @@ class CsvTests(SynchronousTestCase):
         self.assertEqual(rows[0].problem, "1 values for 2 columns")
         self.assertEqual(rows[1].problem, "3 values for 2 columns")
 
-    def test_a_row_that_is_no_csv_has_a_problem_and_costs_no_row_before_it(self):
+    def test_a_row_that_is_not_csv_has_a_problem_and_rows_before_it_are_kept(self):
         rows = rows_of('a\n1\n"2"x\n3\n')
         self.assertEqual(rows[0].args, {"a": "1"})
         self.assertIn("not CSV", rows[1].problem)
@@ -181,7 +181,7 @@ class CsvTests(SynchronousTestCase):
         rows = rows_of('a\n1\n"2\n3\n')
         self.assertEqual([row.args for row in rows], [{"a": "1"}, None])
 
-    def test_the_column_of_errors_is_no_argument(self):
+    def test_the_column_of_errors_is_not_an_argument(self):
         self.assertEqual(args_of(f"a,{ERROR_COLUMN}\n1,line 7: no paper\n"), [{"a": "1"}])
 
     def test_a_long_cell_is_read_whole(self):
@@ -192,13 +192,13 @@ class CsvTests(SynchronousTestCase):
         for text in ("", "\n1\n", "a,\n1,2\n", "a,a\n1,2\n", "from,from_\n1,2\n", " ,b\n"):
             self.assertRaises(ValueError, rows_of, text)
 
-    def test_a_header_alone_is_no_rows(self):
+    def test_a_header_alone_has_no_rows(self):
         self.assertEqual(rows_of("a,b\n"), [])
         self.assertEqual(counted("a,b\n"), 0)
         self.assertEqual(counted(""), 0)
 
     @given(names, st.data())
-    def test_what_the_csv_module_writes_is_read_back(self, header, data):
+    def test_rows_that_the_csv_module_writes_are_read_back(self, header, data):
         row = st.lists(cells, min_size=len(header), max_size=len(header))
         # One cell with nothing in it is written as "", and is a row all the same.
         rows = data.draw(st.lists(row, max_size=4))
@@ -224,7 +224,7 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertEqual([row.line for row in rows_of(text, "rows.jsonl")], [1, 3, 4])
         self.assertEqual(counted(text, "rows.jsonl"), 3)
 
-    def test_the_name_of_the_file_tells_that_it_is_json(self):
+    def test_json_lines_are_recognised_by_the_name_of_the_file(self):
         for path in ("rows.jsonl", "rows.ndjson", "rows.json", "a.csv/rows.JSONL"):
             self.assertEqual(args_of('{"a": 1}\n', path), [{"a": 1}])
         for path in ("rows.csv", "rows.txt", "rows", "a.jsonl/rows"):
@@ -233,7 +233,7 @@ class JsonLinesTests(SynchronousTestCase):
     def test_values_are_not_converted(self):
         self.assertEqual(args_of('{"a": "1"}', "rows.jsonl", {"a": "int"}), [{"a": "1"}])
 
-    def test_a_line_that_is_no_object_has_a_problem_and_costs_no_other(self):
+    def test_a_line_that_is_not_an_object_has_a_problem_and_other_lines_are_kept(self):
         deep = "[" * 100_000
         text = f'nonsense\n[1]\n5\n{{"a"\n{{"a": 1}}\n{{"a": {deep}\n'
         rows = rows_of(text, "rows.jsonl")
@@ -242,7 +242,7 @@ class JsonLinesTests(SynchronousTestCase):
             self.assertEqual(bool(row.problem), row.args is None)
         self.assertEqual(rows[0].original, "nonsense")
 
-    def test_the_member_of_errors_is_no_argument(self):
+    def test_the_member_of_errors_is_not_an_argument(self):
         self.assertEqual(args_of(f'{{"a": 1, "{ERROR_COLUMN}": "line 3: x"}}', "rows.jsonl"), [{"a": 1}])
 
     def test_a_line_may_hold_any_character_of_unicode(self):
@@ -251,7 +251,7 @@ class JsonLinesTests(SynchronousTestCase):
     @given(
         st.lists(st.dictionaries(st.text(), st.integers(-(2**60), 2**60) | st.text() | st.none()), max_size=5)
     )
-    def test_what_json_writes_is_read_back(self, rows):
+    def test_rows_that_json_writes_are_read_back(self, rows):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
             text.encode()
@@ -280,7 +280,7 @@ class FailedRowsTests(SynchronousTestCase):
             file.failed.add(row, "why")
         self.assertEqual((file.opened, file.failed.count), (["failed"], 2))
 
-    def test_a_failed_row_is_as_it_was_and_says_where_it_was_and_why(self):
+    def test_a_failed_row_is_written_as_it_was_with_its_line_and_reason(self):
         file = FileOfFailedRows()
         for row, why in zip(
             rows_of('a,b\n1,"x,y"\n02,"""z\n"""\n', annotations={"a": "int"}), ("so", "thus"), strict=True
@@ -311,7 +311,7 @@ class FailedRowsTests(SynchronousTestCase):
         file.failed.add(row, row.problem)
         self.assertIn("surplus", file.text)
 
-    def test_an_error_of_before_is_replaced(self):
+    def test_an_earlier_error_is_replaced(self):
         file = FileOfFailedRows()
         (row,) = rows_of(f"{ERROR_COLUMN},a\nline 9: then,1\n")
         file.failed.add(row, "now")
@@ -324,7 +324,7 @@ class FailedRowsTests(SynchronousTestCase):
         file.failed.add(row, 'a "traceback",\nof two lines')
         self.assertEqual(args_of(file.text), [{"a": "1"}])
 
-    def test_what_was_no_row_never_becomes_one(self):
+    def test_a_malformed_row_never_becomes_a_row(self):
         for text in (
             'a,b\n1\n2,two\n3,three,surplus\n"4"x,four\n',
             'a\n"1"x\n2\n3,surplus\n',
@@ -349,7 +349,7 @@ class FailedRowsTests(SynchronousTestCase):
             self.assertIn("surplus", file.text)
             rows = rows_of(file.text)
 
-    def test_failed_json_lines_say_why(self):
+    def test_failed_json_lines_have_their_reason(self):
         file = FileOfFailedRows("rows.jsonl")
         rows = rows_of('{"a": "ไทย", "b": {"c": [1.5, null]}}\nnonsense\n', "rows.jsonl")
         for row in rows:
@@ -361,7 +361,7 @@ class FailedRowsTests(SynchronousTestCase):
         self.assertEqual(second, "nonsense")
 
     @given(names, st.data())
-    def test_what_failed_can_be_read_again(self, header, data):
+    def test_failed_rows_can_be_read_again(self, header, data):
         row = st.lists(cells, min_size=len(header), max_size=len(header))
         text = csv_text(header, *data.draw(st.lists(row, min_size=1, max_size=4)))
         file = FileOfFailedRows()

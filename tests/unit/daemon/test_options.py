@@ -1,4 +1,4 @@
-"""The command line of `twistd taskd`, and the service that it describes."""
+"""The command line of `twistd taskd`, and the configuration that it describes."""
 
 import os
 
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.daemon.config import ServiceConfig
 from taskd.daemon.options import WORKERS_PER_CPU, DaemonOptions, memory_size, worker_bounds
-from taskd.daemon.service import ServiceConfig
 
 
 def parsed(*arguments):
@@ -80,7 +80,7 @@ class SizeTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    def test_without_any_there_are_sensible_defaults(self):
+    def test_without_options_there_are_sensible_defaults(self):
         options = parsed()
         cpus = len(os.sched_getaffinity(0))
         self.assertEqual(options["workers"], (WORKERS_PER_CPU * cpus, WORKERS_PER_CPU * cpus))
@@ -93,7 +93,7 @@ class OptionsTests(SynchronousTestCase):
             (options["idle"], options["stop-timeout"], options["link"]), (60.0, 30.0, "per-message")
         )
 
-    def test_what_is_given_is_taken(self):
+    def test_given_options_are_taken(self):
         options = parsed(
             *("--workers", "2:8", "--idle", "5", "--timeout", "1.5", "--max-tasks", "100"),
             *("--max-memory", "500M", "--hard-memory", "2G", "--stop-timeout", "0", "--max-queue", "0"),
@@ -102,7 +102,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options["max-tasks"], options["max-queue"], options["stop-timeout"]), (100, 0, 0.0))
         self.assertEqual((options["max-memory"], options["hard-memory"]), (500 * 1024**2, 2 * 1024**3))
 
-    def test_what_makes_no_sense_is_refused_by_the_name_of_its_option(self):
+    def test_a_value_that_makes_no_sense_is_refused_and_its_option_named(self):
         for option, values in {
             "--workers": ["0", "x", "3:2", "0:0", "-1", "-1:2", ":", "1:x", "1:2:3"],
             "--idle": ["0", "-1", "nan", "inf", "soon"],
@@ -121,11 +121,11 @@ class OptionsTests(SynchronousTestCase):
                 error = self.assertRaises(usage.UsageError, parsed, option, value)
                 self.assertIn(option, str(error))
 
-    def test_an_option_that_is_not_there_is_refused(self):
+    def test_an_unknown_option_is_refused(self):
         self.assertRaises(usage.UsageError, parsed, "--nope")
         self.assertRaises(usage.UsageError, parsed, "argument")
 
-    def test_what_may_come_again_is_collected(self):
+    def test_repeatable_options_are_collected(self):
         options = parsed(
             *("--app", "a", "--app", "b.py", "--listen", "tcp:1", "--listen", "unix:x"),
             *("--websocket", "tcp:2", "--task-server", "tcp:h:3", "--allow-origin", "https://x"),
@@ -134,7 +134,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options["websocket"], options["task-server"]), (["tcp:2"], ["tcp:h:3"]))
         self.assertEqual(options["allow-origin"], ["https://x"])
 
-    def test_either_part_can_be_left_out_and_not_both(self):
+    def test_either_part_can_be_left_out_but_not_both(self):
         self.assertEqual(parsed("--listen", "none", "--task-server", "tcp:h:1")["listen"], [])
         self.assertEqual(parsed("--websocket", "none")["websocket"], [])
         for wrong in (
@@ -145,12 +145,32 @@ class OptionsTests(SynchronousTestCase):
         ):
             self.assertRaises(usage.UsageError, parsed, *wrong)
 
-    def test_a_pooled_link_is_known(self):
-        self.assertEqual(parsed("--link", "pooled")["link"], "pooled")
+    def test_every_kind_of_link_is_known(self):
+        for link in "per-message", "pooled", "local":
+            self.assertEqual(parsed("--link", link)["link"], link)
+
+    def test_an_unknown_link_is_refused_with_the_kinds_that_there_are(self):
+        error = self.assertRaises(usage.UsageError, parsed, "--link", "x")
+        for word in "--link", "per-message", "pooled", "local", "'x'":
+            self.assertIn(word, str(error))
+
+    def test_a_local_link_needs_a_task_server_in_the_same_daemon(self):
+        for arguments in ["--listen", "none"], ["--listen", "none", "--task-server", "tcp:h:1"]:
+            error = self.assertRaises(usage.UsageError, parsed, "--link", "local", *arguments)
+            self.assertIn("--link local and --listen none", str(error))
+
+    def test_a_local_link_goes_to_no_other_task_server(self):
+        error = self.assertRaises(usage.UsageError, parsed, "--link", "local", "--task-server", "tcp:h:1")
+        self.assertIn("--link local and --task-server", str(error))
+
+    def test_whether_the_app_is_the_default_one_is_known(self):
+        self.assertIs(parsed().is_default_app, True)
+        for app in "x", "taskd.apps.mail":
+            self.assertIs(parsed("--app", app).is_default_app, False)
 
 
 class ServiceConfigTests(SynchronousTestCase):
-    def test_the_server_is_as_the_options_say(self):
+    def test_the_server_follows_the_options(self):
         config = described(
             *("--workers", "2:8", "--idle", "5", "--timeout", "1.5", "--max-tasks", "100", "--name", "N"),
             *("--max-memory", "500M", "--hard-memory", "2G", "--max-queue", "7", "--tracebacks"),
@@ -163,21 +183,21 @@ class ServiceConfigTests(SynchronousTestCase):
         self.assertEqual((pool.config.hard_memory, pool.config.name), (2 * 1024**3, "N"))
         self.assertIs(pool.config.tracebacks, True)
 
-    def test_without_limits_there_are_none(self):
+    def test_no_limit_is_set_by_default(self):
         server = described().server
         self.assertEqual((server.timeout, server.max_memory, server.pool.config.hard_memory), (None,) * 3)
 
-    def test_files_are_found_from_where_it_was_started_and_modules_by_their_names(self):
+    def test_files_are_relative_to_the_directory_of_the_start_and_modules_keep_their_names(self):
         apps = described(
             "--app", "a.b", "--app", "c.py", "--app", "d/e", "--app", "/f.py"
         ).server.pool.config.apps
         self.assertEqual(apps, ["a.b", "/srv/c.py", "/srv/d/e", "/f.py"])
 
-    def test_there_is_a_gateway_where_there_is_a_websocket(self):
+    def test_there_is_a_gateway_if_there_is_a_websocket(self):
         self.assertIsNone(described("--websocket", "none").gateway)
         gateway = described("--task-server", "tcp:h:1", "--allow-origin", "https://x").gateway
         self.assertEqual((gateway.task_servers, gateway.allow_origins), (["tcp:h:1"], ["https://x"]))
 
-    def test_the_limits_of_connections_are_as_the_options_say(self):
+    def test_the_limits_of_connections_follow_the_options(self):
         limits = described("--max-message", "64", "--max-outstanding", "2", "--max-unsent", "3").limits
-        self.assertEqual((limits.max_message, limits.max_outstanding, limits.max_unsent), (64, 2, 3))
+        self.assertEqual((limits.max_message, limits.max_outstanding, limits.unsent.max_unsent), (64, 2, 3))

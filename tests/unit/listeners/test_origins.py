@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.listeners.gateway import Gateway, GatewayConfig, is_allowed_origin
+from taskd.listeners.gateway import GatewayConfig
+from taskd.listeners.origins import is_allowed_origin
 
 HOST = "tasks.example.org:8080"
 
@@ -143,7 +144,7 @@ class FactoryTests(SynchronousTestCase):
     """What Autobahn leaves open by default."""
 
     def setUp(self):
-        self.gateway = Gateway(Clock(), GatewayConfig(["tcp:127.0.0.1:1"], max_message=5000))
+        self.gateway = GatewayConfig(["tcp:127.0.0.1:1"], max_message=5000).start(Clock())
         self.factory = self.gateway.factory
 
     def test_a_silent_peer_is_pinged_and_given_up(self):

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
-from taskd.net.server_transport import HIGH_WATER, ServerConnection
+from taskd.net.buffered_socket import HIGH_WATER
+from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 IDLE_BYTES = 6 * 1024
@@ -27,30 +28,33 @@ class FakeServer:
 
     def __init__(self):
         self.connections = 0
-        self.held = []
+        self.waiting = []
 
-    def submit(self, requests, caller):
-        self.held += [(request, caller) for request in requests]
+    def submit(self, requests, requester):
+        self.waiting += [(request, requester) for request in requests]
 
     def answer(self, result=b"1"):
-        held, self.held = self.held, []
-        for request, caller in held:
-            caller.answered(request, Result(Raw(result)))
-            caller.flush()
+        waiting, self.waiting = self.waiting, []
+        for request, requester in waiting:
+            requester.task_ended(request, Result(Raw(result)))
+            requester.flush()
 
     def resume(self):
         pass
 
-    def abandoned(self, requests):
+    def cancel(self, work):
+        pass
+
+    def detach(self, work):
         pass
 
 
 class EagerServer(FakeServer):
     """Answers at once."""
 
-    def submit(self, requests, caller):
+    def submit(self, requests, requester):
         for request in requests:
-            caller.answered(request, Result(Raw(b"1")))
+            requester.task_ended(request, Result(Raw(b"1")))
 
 
 class TaskProtocolTests(SynchronousTestCase):
@@ -63,9 +67,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.factory = TaskFactory(self.reactor, server, TcpLimits(**limits))
         self.socket = FakeSocket()
         self.protocol = self.factory.buildProtocol(None)
-        self.connection = ServerConnection(
-            self.socket, self.protocol, ("127.0.0.1", 1), None, 0, self.reactor
-        )
+        self.connection = ServerTransport(self.socket, self.protocol, ("127.0.0.1", 1), None, 0, self.reactor)
         self.protocol.makeConnection(self.connection)
 
     def receive(self, data):
@@ -92,7 +94,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.assertTrue(self.socket.closed)
         self.assertEqual(self.reactor.changes, before)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.assertEqual(self.factory.connections, set())
+        self.assertEqual(self.server.connections, 0)
 
     def test_a_client_that_ends_sending_gets_what_it_is_owed_and_then_the_close(self):
         self.receive(b'{"function":"f"}\n')
@@ -120,11 +122,11 @@ class TaskProtocolTests(SynchronousTestCase):
         reply = b'"%s"' % (b"x" * (MAX_UNSENT + HIGH_WATER))
         self.server.answer(reply)
         self.assertEqual(len(self.socket.sent), 100_000)
-        self.assertTrue(self.protocol.is_full)
+        self.assertTrue(self.protocol.client.is_full)
         self.socket.room = MUCH
         self.reactor.writable(self.connection)
         self.assertEqual(self.socket.sent, reply + b"\n" + reply + b"\n")
-        self.assertFalse(self.protocol.is_full)
+        self.assertFalse(self.protocol.client.is_full)
         self.assertFalse(self.reactor.writing)
 
     def test_what_was_asked_for_by_one_who_is_gone_is_answered_to_nobody(self):
@@ -152,7 +154,7 @@ class TaskProtocolTests(SynchronousTestCase):
 
         def connect(sock):
             protocol = factory.buildProtocol(None)
-            protocol.makeConnection(ServerConnection(sock, protocol, ("127.0.0.1", 1), None, 0, reactor))
+            protocol.makeConnection(ServerTransport(sock, protocol, ("127.0.0.1", 1), None, 0, reactor))
             connections.append(protocol)
 
         connect(FakeSocket())
@@ -166,7 +168,7 @@ class TaskProtocolTests(SynchronousTestCase):
 
     def test_the_end_of_a_server_is_awaited_until_the_last_connection_is_gone(self):
         self.receive(b'{"function":"f"}\n')
-        finished = self.factory.finish()
+        finished = self.factory.close()
         self.assertNoResult(finished)
         self.server.answer()
         self.assertNoResult(finished)
@@ -175,11 +177,11 @@ class TaskProtocolTests(SynchronousTestCase):
 
     def test_the_end_of_a_server_without_connections_is_there_at_once(self):
         self.connection.connectionLost(Failure(ConnectionLost()))
-        self.successResultOf(self.factory.finish())
+        self.successResultOf(self.factory.close())
 
     def test_connections_can_be_dropped_at_the_end(self):
         self.receive(b'{"function":"f"}\n')
-        finished = self.factory.finish()
+        finished = self.factory.close()
         self.factory.abort()
         self.assertNoResult(finished)
         self.reactor.advance(0)

@@ -5,7 +5,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
-from msgspec import Raw
 from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.interfaces import IConsumer, IPushProducer
@@ -18,12 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from taskd.listeners.tcp import TaskFactory, TcpLimits
-from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, SLICE, STALL_GRACE, ReplySender
-
-HIGH_WATER = 65536
-"""Bytes that Twisted's transports hold before they ask for a pause."""
+from taskd.net.buffered_socket import HIGH_WATER
+from taskd.net.lines import LinearLineReceiver
 
 
 @implementer(IConsumer)
@@ -80,12 +76,14 @@ class Fixture:
         self.transport = FakeTransport()
         self.changes = 0
         self.stalls = 0
+        self.on_change = lambda: None
         self.sender = ReplySender(
             self.clock, self.transport, self.transport.write, self.changed, self.stalled, **kwargs
         )
 
     def changed(self):
         self.changes += 1
+        self.on_change()
 
     def stalled(self):
         self.stalls += 1
@@ -249,10 +247,9 @@ class ReplySenderTests(SynchronousTestCase):
 
     def test_its_owner_may_send_more_when_told(self):
         fixture = Fixture()
-        fixture.changed = lambda: None
         sender = fixture.sender
         more = [b"b" * 100_000, b"c"]
-        sender._on_change = lambda: more and sender.send(more.pop(0))
+        fixture.on_change = lambda: more and sender.send(more.pop(0))
         sender.send(b"a" * 100_000)
         self.assertEqual(fixture.transport.read_all(), b"a" * 100_000 + b"b" * 100_000 + b"c")
 
@@ -321,17 +318,30 @@ class ReplySenderTests(SynchronousTestCase):
             self.assertEqual(fixture.clock.getDelayedCalls(), [])
 
 
-class FakeServer:
-    """Answers every request with its own length."""
+class Answering(LinearLineReceiver):
+    """Answers a line with its length; one that is too long, with an error behind which it closes."""
 
-    connections = 0
+    MAX_LENGTH = 1000
 
-    def submit(self, requests, caller):
-        for request in requests:
-            caller.answered(request, Result(Raw(b"%d" % len(request.call.function))))
+    def connectionMade(self):
+        super().connectionMade()
+        self.sender = ReplySender(
+            self.factory.clock, self.transport, self.transport.write, lambda: None, self.abort
+        )
 
-    def abandoned(self, requests):
-        pass
+    def abort(self):
+        raise AssertionError("the client reads")
+
+    def lineReceived(self, line):
+        self.sender.send(b"%d\n" % len(line))
+
+    def lineLengthExceeded(self, line):
+        self.sender.send(b"too long\n")
+        self.sender.end()
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason):
+        self.sender.close()
 
 
 class Client(Protocol):
@@ -354,7 +364,8 @@ class ClosingTests(SynchronousTestCase):
 
     def connect(self, *, tls):
         clock = Clock()
-        factory = TaskFactory(clock, FakeServer(), TcpLimits(max_message=1000))
+        factory = Factory.forProtocol(Answering)
+        factory.clock = clock
         client_factory = Factory.forProtocol(Client)
         if tls:
             issued = trustme.CA().issue_cert("server.example")
@@ -377,13 +388,13 @@ class ClosingTests(SynchronousTestCase):
 
     def check_closed(self, *, tls):
         transport, client, settle = self.connect(tls=tls)
-        transport.write(b'{"function":"four"}\n')
+        transport.write(b"four\n")
         settle()
         self.assertEqual(client.received, b"4\n")
         self.assertFalse(client.lost)
         transport.write(b"x" * 2000)
         settle()
-        self.assertIn(b"-32006", client.received)
+        self.assertEqual(client.received, b"4\ntoo long\n")
         self.assertTrue(client.lost)
 
     def test_a_connection_is_closed_behind_the_error_about_a_too_long_message(self):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from taskd.net.endpoints import CONNECT_TIMEOUT, client_description, client_endpoint, server_endpoint
-from taskd.net.server_transport import ServerConnection
+from taskd.net.server_transport import ServerTransport
 
 TIMEOUT = round(CONNECT_TIMEOUT)
 
@@ -136,7 +136,7 @@ class OwnTransportTests(SynchronousTestCase):
         self.factory = Factory.forProtocol(Protocol)
 
     def listen(self, description, reactor=None):
-        endpoint = server_endpoint(reactor or self.reactor, description, ServerConnection)
+        endpoint = server_endpoint(reactor or self.reactor, description, ServerTransport)
         verifyObject(IStreamServerEndpoint, endpoint)
         port = self.successResultOf(endpoint.listen(self.factory))
         if reactor is None:
@@ -145,7 +145,7 @@ class OwnTransportTests(SynchronousTestCase):
 
     def test_plain_connections_have_it(self):
         for description in ("tcp:1", "tcp:1:interface=\\:\\:1", "unix:/some/socket"):
-            self.assertIs(self.listen(description).transport, ServerConnection, description)
+            self.assertIs(self.listen(description).transport, ServerTransport, description)
         self.assertIs(self.reactor.ports[0].factory, self.factory)
 
     def test_on_tcp_what_is_written_does_not_wait_for_an_acknowledgement(self):
@@ -156,14 +156,14 @@ class OwnTransportTests(SynchronousTestCase):
     def test_tls_keeps_that_of_twisted(self):
         pem = self.mktemp()
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-        endpoint = server_endpoint(self.reactor, f"ssl:443:privateKey={pem}", ServerConnection)
+        endpoint = server_endpoint(self.reactor, f"ssl:443:privateKey={pem}", ServerTransport)
         self.assertIsInstance(endpoint, SSL4ServerEndpoint)
 
     def test_a_reactor_with_ports_of_another_kind_keeps_its_own(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))
 
     def test_what_is_no_endpoint_is_refused_all_the_same(self):
-        self.assertRaises(ValueError, server_endpoint, self.reactor, "tcp:port", ServerConnection)
+        self.assertRaises(ValueError, server_endpoint, self.reactor, "tcp:port", ServerTransport)
 
 
 class ClientEndpointTests(SynchronousTestCase):

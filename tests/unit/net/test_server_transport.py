@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from taskd.net.server_transport import HIGH_WATER, ServerConnection
+from taskd.net.buffered_socket import HIGH_WATER
+from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
@@ -85,7 +86,7 @@ class ConnectionTestCase(SynchronousTestCase):
         self.connection = self.protocol.transport = self.connect()
 
     def connect(self, client=("127.0.0.1", 1)):
-        return ServerConnection(self.socket, self.protocol, client, None, 0, self.reactor)
+        return ServerTransport(self.socket, self.protocol, client, None, 0, self.reactor)
 
     def receive(self, *data):
         """Have this come, one piece with each read."""

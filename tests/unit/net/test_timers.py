@@ -71,7 +71,9 @@ class AlarmTests(SynchronousTestCase):
         self.assertEqual(self.rung, [100.0])
 
     def test_it_can_be_set_anew_when_it_rings(self):
+        self.alarm = Alarm(
+            self.clock, lambda: (self.rung.append(1), self.alarm.set(self.clock.seconds() + 1))
+        )
         self.alarm.set(105.0)
-        self.alarm._function = lambda: (self.rung.append(1), self.alarm.set(self.clock.seconds() + 1))
         self.clock.pump([5.0, 1.0, 1.0])
         self.assertEqual(self.rung, [1, 1, 1])

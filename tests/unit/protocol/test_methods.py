@@ -6,53 +6,59 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Cancelled, InvalidParams, TaskFailed
-from taskd.model import Call, Dialect, Failure, Result
-from taskd.protocol.methods import WAS_DONE, cancel_line, how_cancelled, id_to_cancel, names_task
-from taskd.protocol.requests import parse
+from taskd.model import Call, Failure, Result
+from taskd.protocol.methods import CANCEL, WAS_DONE, cancel_line, cancel_target, how_cancelled
+from taskd.protocol.requests import Dialect, Request, parse
+
+
+def target(args):
+    """What a call of `taskd.cancel` with these arguments, as JSON text, names."""
+    return cancel_target(Call(CANCEL, None if args is None else Raw(args)))
 
 
 class CancelTests(SynchronousTestCase):
     def test_the_line_names_the_id_exactly_as_it_was_written(self):
         for request_id in (b"7", b"-1.50", b'"\\u0061"', '"ไทย"'.encode()):
-            call = parse(cancel_line(request_id))
-            assert isinstance(call, Call)
-            self.assertEqual((call.dialect, call.function), (Dialect.JSON_RPC, "taskd.cancel"))
-            self.assertTrue(call.is_notification)
-            self.assertEqual(id_to_cancel(call.args), request_id)
+            request = parse(cancel_line(request_id))
+            assert isinstance(request, Request)
+            self.assertEqual((request.dialect, request.function), (Dialect.JSON_RPC, "taskd.cancel"))
+            self.assertTrue(request.is_notification)
+            self.assertEqual(cancel_target(request).request_id, request_id)
 
-    def test_a_task_is_named_by_task_alone(self):
-        self.assertTrue(names_task(Raw(b'{"task": 5}')))
-        self.assertTrue(names_task(Raw(b'{"task": "wrong, which is for the task server to say"}')))
-        for args in (None, Raw(b"{}"), Raw(b'{"id": 5}'), Raw(b'{"id": 5, "task": 5}'), Raw(b"[5]")):
-            self.assertFalse(names_task(args), args)
+    def test_a_request_is_named_by_its_id_or_a_task_by_its_number(self):
+        for args in (b'{"id": 7}', b"[7]", b'{"id": 7, "task": null}', b"[7, null]"):
+            self.assertEqual((target(args).request_id, target(args).task), (b"7", None), args)
+        for args in (b'{"task": 7}', b"[null, 7]", b'{"id": null, "task": 7}'):
+            self.assertEqual((target(args).request_id, target(args).task), (None, 7), args)
 
-    def test_what_names_no_request_is_refused(self):
+    def test_arguments_that_name_nothing_or_too_much_are_refused(self):
         for args in (
             None,
-            Raw(b"{}"),
-            Raw(b"[]"),
-            Raw(b"[7]"),
-            Raw(b'{"id": 7, "task": 5}'),
-            Raw(b'{"id": 7, "more": 5}'),
-            Raw(b'{"id": null}'),
-            Raw(b'{"id": true}'),
-            Raw(b'{"id": [7]}'),
-            Raw(b'{"id": {}}'),
+            b"{}",
+            b"[]",
+            b'{"id": 7, "task": 5}',
+            b'{"id": 7, "more": 5}',
+            b'{"id": null}',
+            b'{"id": true}',
+            b'{"id": [7]}',
+            b'{"id": {}}',
+            b'{"task": "5"}',
         ):
-            with self.assertRaises(InvalidParams, msg=args):
-                id_to_cancel(args)
+            with self.assertRaises(InvalidParams, msg=args) as caught:
+                target(args)
+            self.assertTrue(caught.exception.message.startswith("taskd.cancel: "), args)
 
-    def test_how_it_was_cancelled_is_told_as_the_server_told_it(self):
+    def test_how_a_task_was_cancelled_is_answered_as_the_server_answered(self):
         for how in ({"was": "waiting"}, {"was": "running", "stopped_after": 0.3, "killed": False}):
             answer = how_cancelled(Failure.of(Cancelled("cancelled", **how)))
             self.assertEqual(json.loads(bytes(answer.value)), how)
 
-    def test_what_ended_otherwise_was_done(self):
+    def test_a_task_that_ended_otherwise_was_done(self):
         for outcome in (
             Result(Raw(b'{"was":"waiting"}')),
             Failure.of(TaskFailed("no", was="running")),
             Failure(-32002, "cancelled"),
             Failure(-32002, "cancelled", "a text"),
-            Failure(-32002, "cancelled", {"reason": "none of ours"}),
+            Failure(-32002, "cancelled", {"reason": "unknown"}),
         ):
             self.assertEqual(how_cancelled(outcome), WAS_DONE)

@@ -8,19 +8,10 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidRequest, MethodNotFound, ParseError, TooLarge
-from taskd.model import Call, Dialect, Failure, Options, Progress, Result
+from taskd.model import Failure, Options, Progress, Result
 from taskd.protocol.framing import LineSplitter
-from taskd.protocol.requests import (
-    Batch,
-    Invalid,
-    batch_reply,
-    call_line,
-    parse,
-    parse_bare_reply,
-    parse_reply,
-    progress_line,
-    reply_line,
-)
+from taskd.protocol.replies import batch_reply, parse_bare_reply, parse_reply, progress_line, reply_line
+from taskd.protocol.requests import Batch, Dialect, Invalid, Request, parse, request_line
 from tests.unit.texts import (
     containers,
     has_surrogate_escape,
@@ -90,20 +81,26 @@ near_requests = st.fixed_dictionaries(
 )
 """Objects with the members of requests, sometimes well-formed and mostly not."""
 
-calls = st.builds(
-    Call,
+requests = st.builds(
+    Request,
     dialect=st.just(Dialect.BARE),
     function=st.text(),
     args=(st.none() | text_of(containers)).map(raw),
     options=st.builds(Options, progress=st.booleans()),
 ) | st.builds(
-    Call,
+    Request,
     dialect=st.just(Dialect.JSON_RPC),
     function=st.text(),
     args=(st.none() | text_of(containers)).map(raw),
     id=(st.none() | id_texts).map(raw),
     options=st.builds(Options, progress=st.booleans()),
 )
+
+
+def line_of(request):
+    """The line that asks for this."""
+    return request_line(request, request.id, request.dialect)
+
 
 failures = st.builds(
     Failure,
@@ -116,7 +113,7 @@ failures = st.builds(
 @st.composite
 def damaged_requests(draw):
     """The line of a request in which some bytes are changed, left out or put in."""
-    line = bytearray(call_line(draw(calls)))
+    line = bytearray(line_of(draw(requests)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(line)))
         line[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2) | st.sampled_from(TOKENS))
@@ -167,7 +164,7 @@ class ParseTests(SynchronousTestCase):
     def check(self, line):
         """What `parse` says of one line must agree with `json.loads` and the protocol."""
         parsed = parse(line)
-        self.assertIsInstance(parsed, Call | Batch | Invalid)
+        self.assertIsInstance(parsed, Request | Batch | Invalid)
         if has_surrogate_escape(line):
             return
         if not is_json(line):
@@ -196,7 +193,7 @@ class ParseTests(SynchronousTestCase):
         if dialect is None:
             self.assert_invalid_request(parsed)
             return
-        self.assertIsInstance(parsed, Call)
+        self.assertIsInstance(parsed, Request)
         named, given = ("function", "args") if dialect is Dialect.BARE else ("method", "params")
         self.assertIs(parsed.dialect, dialect)
         self.assertEqual(parsed.function, value[named])
@@ -240,10 +237,10 @@ class ParseTests(SynchronousTestCase):
     def test_any_json_is_read_as_the_protocol_says(self, line):
         self.check(line)
 
-    @given(calls)
+    @given(requests)
     def test_a_request_is_read_back_from_its_line(self, call):
-        parsed = parse(call_line(call))
-        self.assertIsInstance(parsed, Call)
+        parsed = parse(line_of(call))
+        self.assertIsInstance(parsed, Request)
         self.assertEqual(
             (parsed.dialect, parsed.function, shown(parsed.id), parsed.options),
             (call.dialect, call.function, shown(call.id), call.options),
@@ -254,9 +251,9 @@ class ParseTests(SynchronousTestCase):
             if not set(bytes(call.args)) & set(b"\r\n"):  # it is passed on as it came
                 self.assertEqual(bytes(parsed.args), bytes(call.args))
 
-    @given(calls)
+    @given(requests)
     def test_the_line_of_a_request_is_one_line(self, call):
-        line = call_line(call)
+        line = line_of(call)
         self.assertEqual(LineSplitter().receive(line + b"\n"), [line])
 
     @given(id_texts, st.booleans())
@@ -294,7 +291,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_what_is_cut_short_is_refused(self):
         line = b'{"jsonrpc":"2.0","id":"\\u00e9","method":"f","params":[{"a":[1.5,true,null]}]}'
-        self.assertIsInstance(parse(line), Call)
+        self.assertIsInstance(parse(line), Request)
         for end in range(len(line)):
             self.assertEqual(parse(line[:end]).error.code, PARSE_ERROR, line[:end])
 
@@ -304,13 +301,13 @@ class ParseTests(SynchronousTestCase):
                 deep = opened * count + b"1" + closed * count
                 for form in b"%b", b'{"function":"f","args":%b}', b'{"x":%b}', b"[%b,1]", b" %b]":
                     parsed = parse(form % deep)
-                    self.assertIsInstance(parsed, Call | Batch | Invalid)
+                    self.assertIsInstance(parsed, Request | Batch | Invalid)
                     if count > 1000:
                         self.assertEqual(parsed.error.code, PARSE_ERROR)
 
     def test_a_modest_depth_is_allowed(self):
         line = b'{"function":"f","args":' + b"[" * 200 + b"]" * 200 + b"}"
-        self.assertIsInstance(parse(line), Call)
+        self.assertIsInstance(parse(line), Request)
 
     def test_numbers_of_any_size_are_passed_on(self):
         for number in b"1e999", b"-1e999", b"1e-999", b"9" * 5000, b"0." + b"1" * 5000:
@@ -403,7 +400,7 @@ class ParseTests(SynchronousTestCase):
             b'{"jsonrpc":1,"jsonrpc":"2.0","method":"f"}',
         ):
             parsed = parse(line)
-            self.assertTrue(isinstance(parsed, Call) or parsed.error.code == INVALID_REQUEST, line)
+            self.assertTrue(isinstance(parsed, Request) or parsed.error.code == INVALID_REQUEST, line)
 
     def test_what_is_json_but_no_object_is_no_request(self):
         for line in b"null", b"1", b'"function"', b"true", b"[]", b" [ ] ":
@@ -417,7 +414,7 @@ class ParseTests(SynchronousTestCase):
             b' {"jsonrpc":"2.0","method":"g"}, [{"jsonrpc":"2.0","id":3,"method":"f"}]]'
         )
         kinds = [type(item) for item in parsed.items]
-        self.assertEqual(kinds, [Invalid, Call, Invalid, Invalid, Invalid, Call, Invalid])
+        self.assertEqual(kinds, [Invalid, Request, Invalid, Invalid, Invalid, Request, Invalid])
         self.assertEqual(shown(parsed.items[4].id), b"2")
         self.assertTrue(all(item.dialect is Dialect.JSON_RPC for item in parsed.items))
         for item in parsed.items:

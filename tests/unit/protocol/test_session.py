@@ -46,7 +46,7 @@ def notification(number, *, progress=False):
 
 def number_of(request):
     """Which request it is: its function is named by its number."""
-    return int(request.call.function[1:])
+    return int(request.function[1:])
 
 
 def result(number):
@@ -553,24 +553,24 @@ class FindTests(SynchronousTestCase):
         lines = [b'{"jsonrpc":"2.0","id":%b,"method":"f"}' % each for each in (b"1", b'"1"', b"1.0", b'"x"')]
         session, requests = self.session(*lines)
         for request in requests:
-            self.assertIs(session.find(request.call.id), request)
+            self.assertIs(session.find(bytes(request.id)), request)
         for unknown in b"2", b"1.00", b'"X"', b"null":
-            self.assertIsNone(session.find(Raw(unknown)))
+            self.assertIsNone(session.find(unknown))
 
     def test_one_that_has_been_answered_is_not_found(self):
         session, [request] = self.session(rpc(1))
         session.answer(request, result(1))
-        self.assertIsNone(session.find(Raw(b"1")))
+        self.assertIsNone(session.find(b"1"))
 
     def test_one_that_has_no_id_is_not_found(self):
         session, requests = self.session(bare(1), notification(2))
         self.assertEqual(len(requests), 2)
-        self.assertIsNone(session.find(Raw(b"1")))
+        self.assertIsNone(session.find(b"1"))
 
     def test_one_of_a_batch_is_found(self):
         session, [first, second] = self.session(b"[%b,%b]" % (rpc(1), rpc(2)))
-        self.assertIs(session.find(Raw(b"1")), first)
-        self.assertIs(session.find(Raw(b"2")), second)
+        self.assertIs(session.find(b"1"), first)
+        self.assertIs(session.find(b"2"), second)
 
 
 class BatchTests(SynchronousTestCase):

@@ -2,12 +2,12 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.server.memory_limit import LOOK_INTERVAL, MemoryBound
+from taskd.server.memory_limit import LOOK_INTERVAL, MemoryLimit
 
 
-class MemoryBoundTests(SynchronousTestCase):
+class MemoryLimitTests(SynchronousTestCase):
     def setUp(self):
-        self.bound = MemoryBound(1000)
+        self.limit = MemoryLimit(1000, self.memory_kib)
         self.used = {1: 500, 2: 1001}
         self.looks = []
 
@@ -16,16 +16,20 @@ class MemoryBoundTests(SynchronousTestCase):
         return self.used.get(number)
 
     def excess(self, number, seconds=1.0, now=0.0):
-        return self.bound.excess(number, seconds, now, self.memory_kib)
+        return self.limit.excess(number, seconds, now)
 
-    def test_only_what_is_over_the_limit_is_told(self):
+    def test_only_a_worker_over_the_limit_is_reported(self):
         self.assertIsNone(self.excess(1))
         self.assertEqual(self.excess(2), 1001)
         self.used[1] = 1000
         self.assertIsNone(self.excess(1))
 
-    def test_what_cannot_be_told_is_not_too_much(self):
+    def test_unknown_memory_is_not_too_much(self):
         self.assertIsNone(self.excess(3))
+
+    def test_without_a_limit_no_worker_is_looked_at(self):
+        self.assertIsNone(MemoryLimit(None, self.memory_kib).excess(2, 1.0, 0.0))
+        self.assertEqual(self.looks, [])
 
     def test_after_short_tasks_it_is_looked_at_now_and_then(self):
         for tick in range(100):
@@ -44,7 +48,7 @@ class MemoryBoundTests(SynchronousTestCase):
 
     def test_of_one_that_is_gone_nothing_is_kept(self):
         self.excess(1)
-        self.bound.forget(1)
-        self.bound.forget(1)
+        self.limit.forget(1)
+        self.limit.forget(1)
         self.excess(1, 0.0, 0.0)
         self.assertEqual(self.looks, [1, 1])

@@ -1,9 +1,5 @@
 """The server's own methods, over connections in memory."""
 
-from msgspec import Raw
-
-from taskd.model import Result
-from taskd.server.completion import as_result
 from tests.unit.pools import ServerCase, function
 
 NOT_FOUND, INVALID_PARAMS = -32601, -32602
@@ -108,9 +104,4 @@ class OwnMethodsTests(ServerCase):
         client.protocol.dataReceived(b'{"jsonrpc":"2.0","id":"a","method":"f"}\n')
         client.protocol.dataReceived(b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id": "a" }}\n')
         self.turn()
-        self.assertEqual(self.pool.told[0][:2], ("interrupt", 1))
-
-
-class OutcomeTests(ServerCase):
-    def test_what_a_value_of_ours_is_as_a_result(self):
-        self.assertEqual(as_result({"a": 1}), Result(Raw(b'{"a":1}')))
+        self.assertEqual(self.pool.orders[0][:2], ("interrupt", 1))

@@ -1,4 +1,4 @@
-"""New code while the old one works."""
+"""New code while the old code works."""
 
 import itertools
 
@@ -7,20 +7,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
-from taskd.server.reload import RELOAD_STEPS, Reload, ReloadState
+from taskd.server.reload import RELOAD_STEPS, Reloader, ReloadState, next_state
 
 FUNCTIONS = [FunctionInfo("f", "f()", "", {})]
 
 
 class ReloadTests(SynchronousTestCase):
+    """The reloader on a pool of the test's own: this object."""
+
     def setUp(self):
         self.can_start = True
+        self.generation = 1
+        self.asked = []
         self.started = []
-        self.switched = []
+        self.used = []
         self.logged = []
         globalLogPublisher.addObserver(self.log)
         self.addCleanup(globalLogPublisher.removeObserver, self.log)
-        self.reload = Reload(2, self.start_worker, self.switched.append)
+        self.reloader = Reloader(self, self.start_worker, lambda *used: self.used.append(used))
 
     def log(self, event):
         if event.get("log_namespace") == "taskd.reload":
@@ -30,55 +34,93 @@ class ReloadTests(SynchronousTestCase):
         self.started.append(generation)
         return self.can_start is True or len(self.started) <= int(self.can_start)
 
-    def test_all_its_workers_are_started_and_awaited_before_the_switch(self):
-        self.assertTrue(self.reload.is_in_flight)
-        self.reload.loaded(FUNCTIONS, 3)
-        self.assertEqual((self.started, self.reload.state), ([2, 2, 2], ReloadState.WARMING))
+    # --- `CodePool` ---
+
+    def reload(self):
+        self.generation += 1
+        return self.generation
+
+    def switch(self):
+        self.asked.append("switch")
+
+    def abandon_next(self):
+        self.asked.append("abandon")
+
+    def start(self, workers):
+        """Begin a reload whose app loads, and is to have so many workers."""
+        self.reloader.start()
+        self.reloader.loaded(FUNCTIONS, workers)
+
+    # --- what must hold ---
+
+    def test_all_workers_are_started_and_awaited_before_the_switch(self):
+        self.reloader.start()
+        self.assertTrue(self.reloader.in_progress)
+        self.assertTrue(self.reloader.is_loading(2))
+        self.assertFalse(self.reloader.is_loading(1))
+        self.reloader.loaded(FUNCTIONS, 3)
+        self.assertEqual(self.started, [2, 2, 2])
         for _ in range(2):
-            self.reload.worker_ready()
-            self.assertEqual(self.switched, [])
-        self.reload.worker_ready()
-        self.assertEqual((self.switched, self.reload.is_in_flight), ([FUNCTIONS], False))
-        self.assertEqual(self.logged, [("info", "reloaded: 1 functions, generation 2")])
+            self.reloader.worker_is_ready()
+            self.assertEqual((self.used, self.asked), ([], []))
+        self.reloader.worker_is_ready()
+        self.assertEqual((self.used, self.asked), ([(2, FUNCTIONS)], ["switch"]))
+        self.assertFalse(self.reloader.in_progress)
+        self.assertEqual(self.logged[-1], ("info", "reloaded: 1 functions, generation 2"))
 
     def test_one_worker_at_least_proves_that_the_code_works(self):
-        self.reload.loaded(FUNCTIONS, 0)
+        self.start(0)
         self.assertEqual(self.started, [2])
-        self.reload.worker_ready()
-        self.assertEqual(self.switched, [FUNCTIONS])
+        self.reloader.worker_is_ready()
+        self.assertEqual(self.used, [(2, FUNCTIONS)])
 
-    def test_where_fewer_can_be_started_those_have_to_do(self):
+    def test_if_fewer_workers_can_be_started_those_suffice(self):
         self.can_start = 1
-        self.reload.loaded(FUNCTIONS, 3)
-        self.reload.worker_ready()
-        self.assertEqual(self.switched, [FUNCTIONS])
+        self.start(3)
+        self.reloader.worker_is_ready()
+        self.assertEqual(self.used, [(2, FUNCTIONS)])
 
-    def test_where_none_can_be_started_it_has_failed(self):
+    def test_if_no_worker_can_be_started_the_reload_has_failed(self):
         self.can_start = False
-        self.reload.loaded(FUNCTIONS, 3)
-        self.assertEqual(self.reload.state, ReloadState.FAILED)
-        [(level, text)] = self.logged
+        self.start(3)
+        self.assertFalse(self.reloader.in_progress)
+        self.assertEqual(self.asked, ["abandon"])
+        level, text = self.logged[-1]
         self.assertEqual(level, "error")
         self.assertTrue(text.startswith("not reloaded: no worker of the new code could be started"), text)
 
     def test_workers_that_are_ready_later_switch_nothing_again(self):
-        self.reload.loaded(FUNCTIONS, 1)
+        self.start(1)
         for _ in range(3):
-            self.reload.worker_ready()
-        self.assertEqual(self.switched, [FUNCTIONS])
+            self.reloader.worker_is_ready()
+        self.assertEqual(self.used, [(2, FUNCTIONS)])
 
     def test_after_a_failure_nothing_is_switched(self):
-        self.reload.loaded(FUNCTIONS, 1)
-        self.reload.failed("no good")
-        self.reload.worker_ready()
-        self.assertEqual((self.switched, self.reload.is_in_flight), ([], False))
-        self.assertIn("not reloaded: no good", self.logged[0][1])
+        self.start(1)
+        self.reloader.fail("no good")
+        self.reloader.worker_is_ready()
+        self.assertEqual((self.used, self.asked, self.reloader.in_progress), ([], ["abandon"], False))
+        self.assertIn("not reloaded: no good", self.logged[-1][1])
+
+    def test_a_reload_takes_the_place_of_one_in_progress(self):
+        self.start(1)
+        self.reloader.start()
+        self.assertEqual(self.asked, ["abandon"])
+        self.assertTrue(self.reloader.is_loading(3))
+        self.reloader.loaded(FUNCTIONS, 1)
+        self.reloader.worker_is_ready()
+        self.assertEqual(self.used, [(3, FUNCTIONS)])
+
+    def test_before_the_app_was_loaded_nothing_can_be_reloaded(self):
+        self.reload = lambda: None
+        self.reloader.start()
+        self.assertFalse(self.reloader.in_progress)
+        self.assertEqual(self.logged, [("warn", "not reloaded: the app has not been loaded yet")])
 
     def test_a_step_that_the_table_does_not_list_is_a_bug(self):
         self.assertEqual(set(RELOAD_STEPS), set(ReloadState))
         for old, new in itertools.product(ReloadState, ReloadState):
-            self.reload.state = old
             if new in RELOAD_STEPS[old]:
-                self.reload._step(new)
+                self.assertIs(next_state(old, new), new)
             else:
-                self.assertRaises(StateError, self.reload._step, new)
+                self.assertRaises(StateError, next_state, old, new)

@@ -4,9 +4,9 @@ from twisted.logger import globalLogPublisher
 
 from taskd.errors import StartError
 from taskd.functions.stops import GRACE
-from taskd.scheduler.stats import KNOWN_SHORT
-from taskd.scheduler.stops import LATE_SECONDS
-from taskd.scheduler.workers import KILL_DELAY
+from taskd.scheduler.stops import KILL_DELAY
+from taskd.scheduler.watch import LATE_SECONDS
+from taskd.server import task_server
 from taskd.worker.messages import Interrupt
 from tests.unit.pools import ServerCase, function
 
@@ -35,14 +35,14 @@ class CallTests(LoggingCase):
         client = self.connect()
         client.call("f", {"a": 1})
         [run] = self.pool.workers[1].runs
-        self.assertEqual((run.function, bytes(run.args), run.attempt, run.flags), ("f", b'{"a":1}', 1, 0))
+        self.assertEqual((run.function, bytes(run.args), run.number, run.flags), ("f", b'{"a":1}', 1, 0))
         self.pool.finish(1, b'{"b":2}')
         self.assertEqual(client.heard(), [{"jsonrpc": "2.0", "id": 1, "result": {"b": 2}}])
-        self.assertEqual((self.server.counts.done, self.server.status().functions[0].done), (1, 1))
+        self.assertEqual((self.server.counters.done, self.server.status().functions[0].done), (1, 1))
 
     def test_what_comes_in_one_turn_goes_to_the_worker_together(self):
         self.make()
-        self.server._scheduler.functions["f"].points = KNOWN_SHORT
+        self.make_short("f")
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(5)])
         self.assertEqual(len(self.pool.workers[1].runs), 5)
@@ -57,7 +57,7 @@ class CallTests(LoggingCase):
             self.assertEqual(reply["error"].get("data"), expected)
             self.assertEqual((reply["error"]["code"], reply["error"]["message"]), (-32000, "E: no"))
         self.assertTrue(self.has_logged("f #1 failed after 0.100 s\nthe trace"))
-        self.assertEqual(self.server.counts.failed, 2)
+        self.assertEqual(self.server.counters.failed, 2)
 
     def test_arguments_that_do_not_fit_say_nothing_of_the_function(self):
         self.make()
@@ -90,7 +90,7 @@ class CallTests(LoggingCase):
         client.call()
         error = client.reply()
         self.assertEqual((error["code"], set(error["data"])), (BUSY, {"retry_after"}))
-        self.assertEqual(self.server.counts.refused, 1)
+        self.assertEqual(self.server.counters.refused, 1)
 
     def test_what_is_asked_before_the_app_is_imported_waits(self):
         self.make(loaded=False)
@@ -110,10 +110,10 @@ class CallTests(LoggingCase):
     def test_a_bug_of_ours_is_told_as_one_and_stops_nothing(self):
         self.make()
         client = self.connect()
-        broken = self.server._limit
-        self.server._limit = lambda task: 1 / 0
+        whole = task_server.Task
+        task_server.Task = lambda *members: 1 / 0
         client.call()
-        self.server._limit = broken
+        task_server.Task = whole
         client.call()
         error = client.reply()
         self.assertEqual((error["code"], set(error["data"])), (-32603, {"reference"}))
@@ -128,7 +128,7 @@ class CallTests(LoggingCase):
         client.transport.producer.pauseProducing()
         self.pool.finish(1, b'"%s"' % (b"x" * 2000))
         self.turn()
-        self.assertTrue(client.protocol.is_full)
+        self.assertTrue(client.protocol.client.is_full)
         self.assertEqual((self.pool.workers[1].runs, self.server.status().waiting), ([], 1))
         client.transport.producer.resumeProducing()
         self.turn()
@@ -137,7 +137,7 @@ class CallTests(LoggingCase):
     def test_a_start_that_fails_is_told(self):
         self.make(loaded=False)
         self.pool.loaded.errback(StartError("no app"))
-        self.failureResultOf(self.started, StartError)
+        self.failureResultOf(self.server.loaded, StartError)
 
 
 class WorkerTests(LoggingCase):
@@ -147,7 +147,7 @@ class WorkerTests(LoggingCase):
         for _ in range(5):
             client.call()
         self.assertEqual(len(self.pool.workers), 3)
-        self.assertEqual(self.server.counts.workers_started, 3)
+        self.assertEqual(self.server.counters.workers_started, 3)
 
     def test_where_none_can_be_started_that_is_tried_again_when_told(self):
         self.make(0, 2)
@@ -156,7 +156,7 @@ class WorkerTests(LoggingCase):
         client.call()
         self.assertEqual(self.pool.workers, {})
         self.pool.can_start = True
-        self.server.can_start_workers()
+        self.pool.observer.can_start_workers()
         self.turn()
         self.assertEqual(len(self.pool.workers), 1)
 
@@ -169,9 +169,9 @@ class WorkerTests(LoggingCase):
         self.pool.finish(1)
         self.turn()
         self.turn(9.0)
-        self.assertEqual(self.pool.told, [])
+        self.assertEqual(self.pool.orders, [])
         self.turn(1.0)
-        self.assertEqual(self.pool.told, [("end", 1)])
+        self.assertEqual(self.pool.orders, [("retire", 1)])
         self.assertEqual(self.server.status().workers[0].state, "leaving")
 
     def test_one_that_dies_as_it_is_to_end_harms_no_other(self):
@@ -183,7 +183,7 @@ class WorkerTests(LoggingCase):
             self.pool.finish(number)
         self.pool.lose(1, 0)
         self.turn()
-        self.assertEqual(self.pool.told, [("end", 2)])
+        self.assertEqual(self.pool.orders, [("retire", 2)])
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(len(self.pool.workers), 4)
 
@@ -214,7 +214,7 @@ class WorkerTests(LoggingCase):
         self.assertIn("the kernel was out of memory", error["message"])
         self.assertTrue(self.has_logged("worker 1 was at: a.py:1 in f, a.py:2 in g"))
         self.turn()
-        self.assertEqual((list(self.pool.workers), self.server.counts.lost), ([2], 1))
+        self.assertEqual((list(self.pool.workers), self.server.counters.lost), ([2], 1))
 
     def test_an_exit_and_the_end_of_a_fork_server_are_told_as_such(self):
         self.make(2)
@@ -239,7 +239,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(client.heard(), [])
         self.pool.ready()
         self.turn()
-        self.assertEqual(self.pool.workers[2].runs[0].attempt, 2)
+        self.assertEqual(self.pool.workers[2].runs[0].number, 2)
 
     def test_one_that_has_grown_too_large_is_replaced_after_its_task(self):
         self.make(max_memory=2000)
@@ -250,7 +250,7 @@ class WorkerTests(LoggingCase):
             self.pool.finish(1, seconds=1.0)
             self.assertEqual(client.reply(), 1)
             self.turn()
-        self.assertEqual((self.pool.told, len(self.pool.workers)), ([("end", 1)], 2))
+        self.assertEqual((self.pool.orders, len(self.pool.workers)), ([("retire", 1)], 2))
         self.assertTrue(self.has_logged("worker 1 has 2001 KiB resident"))
         self.pool.lose(1, 0)
 
@@ -260,48 +260,50 @@ class WorkerTests(LoggingCase):
         client.call()
         self.pool.fail(1, leaving=True)
         self.turn()
-        self.assertEqual(self.pool.told, [("end", 1)])
+        self.assertEqual(self.pool.orders, [("retire", 1)])
 
     def test_tasks_are_named_for_the_log(self):
         self.make()
         client = self.connect()
         client.call()
-        names = [self.server.task_name(*which) for which in ((1, 1), (1, 2), (5, 1))]
+        names = [self.pool.observer.task_name(*which) for which in ((1, 1), (1, 2), (5, 1))]
         self.assertEqual(names, ["f #1", "", ""])
 
 
 class BatchTests(LoggingCase):
     def test_what_is_behind_a_task_that_takes_too_long_is_called_back_and_runs_elsewhere(self):
         self.make(2)
-        self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
+        last = self.make_short("f")
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
-        self.assertEqual([run.task for run in self.pool.workers[2].runs], [1, 2, 3])
+        self.assertEqual([run.task - last for run in self.pool.workers[2].runs], [1, 2, 3])
         self.pool.begin(2)
         self.turn(LATE_SECONDS)
-        self.assertEqual(self.pool.told, [])
+        self.assertEqual(self.pool.orders, [])
         self.turn(LATE_SECONDS)
-        self.assertEqual((self.pool.told, self.server.counts.reclaimed), ([("call back", 2)], 1))
-        self.pool.give_back(2, [2, 3])
+        self.assertEqual((self.pool.orders, self.server.counters.reclaimed), ([("reclaim", 2)], 1))
+        self.pool.give_back(2, [last + 2, last + 3])
         self.turn()
-        self.assertEqual([(run.task, run.attempt) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)])
+        self.assertEqual(
+            [(run.task - last, run.number) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)]
+        )
 
     def test_a_cancelled_task_of_a_batch_is_answered_when_it_comes_back(self):
         self.make()
-        self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
+        last = self.make_short("f")
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
         client.last_id = 2
         client.call("taskd.cancel", {"id": 2})
-        self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(2, 1, True)), ("call back", 1)])
-        self.pool.give_back(1, [2])
+        self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(last + 2, 1, True)), ("reclaim", 1)])
+        self.pool.give_back(1, [last + 2])
         cancelled, answer = client.heard()
         self.assertEqual((cancelled["id"], cancelled["error"]["data"]), (2, {"was": "waiting"}))
         self.assertEqual((answer["id"], answer["result"]), (3, {"was": "waiting"}))
 
     def test_one_that_does_not_come_back_is_answered_after_its_grace(self):
         self.make()
-        self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
+        self.make_short("f")
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
         self.pool.begin(1)
@@ -311,7 +313,7 @@ class BatchTests(LoggingCase):
         cancelled, answer = client.heard()
         self.assertEqual((cancelled["error"]["code"], answer["result"]), (CANCELLED, {"was": "waiting"}))
         self.turn(GRACE)
-        self.assertFalse([told for told in self.pool.told if told[0] == "signal"])
+        self.assertFalse([order for order in self.pool.orders if order[0] == "signal"])
 
 
 class CancelTests(LoggingCase):
@@ -325,7 +327,7 @@ class CancelTests(LoggingCase):
         self.assertEqual((cancelled["id"], cancelled["error"]["code"]), (waiting, CANCELLED))
         self.assertEqual(cancelled["error"]["data"], {"was": "waiting"})
         self.assertEqual(answer["result"], {"was": "waiting"})
-        self.assertEqual(self.server.counts.cancelled, 1)
+        self.assertEqual(self.server.counters.cancelled, 1)
 
     def test_a_running_task_is_interrupted_and_answered_when_it_has_ended(self):
         self.make()
@@ -333,7 +335,7 @@ class CancelTests(LoggingCase):
         client.call()
         self.pool.begin(1)
         other.call("taskd.cancel", {"task": 1})
-        self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, True))])
+        self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(1, 1, True))])
         self.assertEqual(client.heard() + other.heard(), [])
         self.assertEqual(self.server.status().workers[0].stopping, "cancelled")
         self.turn(0.25)
@@ -353,11 +355,11 @@ class CancelTests(LoggingCase):
         expected = {"was": "running", "stopped_after": GRACE, "killed": True}
         cancelled, answer = client.heard()
         self.assertEqual((cancelled["error"]["data"], answer["result"]), (expected, expected))
-        self.assertEqual(self.pool.told[1:], [("signal", 1, SIGTERM)])
+        self.assertEqual(self.pool.orders[1:], [("signal", 1, SIGTERM)])
         self.assertTrue(self.has_logged("f #1 has not ended within its grace"))
         self.assertEqual(len(self.pool.workers), 2)
         self.turn(KILL_DELAY)
-        self.assertEqual(self.pool.told[2:], [("signal", 1, SIGKILL)])
+        self.assertEqual(self.pool.orders[2:], [("signal", 1, SIGKILL)])
         self.pool.lose(1)
         self.assertEqual(client.heard(), [])
 
@@ -415,7 +417,7 @@ class CancelTests(LoggingCase):
         client.call("taskd.cancel", {"task": 1})
         self.pool.stop_task(1)
         self.assertEqual([reply["id"] for reply in client.heard()], [1, 2, 3])
-        self.assertEqual(len(self.pool.told), 1)
+        self.assertEqual(len(self.pool.orders), 1)
 
     def test_what_its_cleaning_up_raises_is_logged(self):
         self.make()
@@ -432,9 +434,9 @@ class DisconnectTests(LoggingCase):
         client = self.connect()
         client.call()
         client.disconnect()
-        self.assertEqual(self.pool.told, [])
+        self.assertEqual(self.pool.orders, [])
         self.pool.finish(1)
-        self.assertEqual(self.server.counts.done, 1)
+        self.assertEqual(self.server.counters.done, 1)
         self.assertEqual(client.heard(), [])
 
     def test_a_task_that_asked_for_it_is_cancelled_with_its_connection(self):
@@ -445,11 +447,11 @@ class DisconnectTests(LoggingCase):
             client.call()
             client.call(on_disconnect="cancel")
             leave(client)
-            self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, True))])
+            self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(1, 1, True))])
             self.assertEqual(self.server.status().waiting, 1)
             self.pool.stop_task(1)
             self.turn()
-            self.assertEqual(self.server.counts.cancelled, 2)
+            self.assertEqual(self.server.counters.cancelled, 2)
             self.assertEqual(len(self.pool.workers[1].runs), 1)
 
     def test_one_that_only_ends_sending_is_told(self):
@@ -490,15 +492,17 @@ class LimitTests(LoggingCase):
         client.call()
         self.pool.begin(1)
         self.turn(1.9)
-        self.assertEqual(self.pool.told, [])
+        self.assertEqual(self.pool.orders, [])
         self.turn(0.1)
-        self.assertEqual(self.pool.told, [("interrupt", 1, Interrupt(1, 1, False))])
+        self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(1, 1, False))])
         self.turn(0.5)
         self.pool.stop_task(1)
         error = client.reply()
         self.assertEqual(error["code"], TIMED_OUT)
         self.assertEqual(error["data"], {"limit": "timeout", "seconds": 2.0, "ran": 2.5, "killed": False})
-        self.assertEqual((self.server.counts.timed_out, self.server.status().functions[0].timed_out), (1, 1))
+        self.assertEqual(
+            (self.server.counters.timed_out, self.server.status().functions[0].timed_out), (1, 1)
+        )
         self.assertTrue(self.has_logged("ran over its time limit of 2 s"))
 
     def test_one_that_does_not_end_within_its_own_grace_is_killed(self):
@@ -508,11 +512,11 @@ class LimitTests(LoggingCase):
         self.pool.begin(1)
         self.turn(2.0)
         self.turn(1.0)
-        self.assertEqual(self.pool.told[1:], [("signal", 1, SIGTERM)])
+        self.assertEqual(self.pool.orders[1:], [("signal", 1, SIGTERM)])
         error = client.reply()
         self.assertEqual(error["data"], {"limit": "timeout", "seconds": 2.0, "ran": 3.0, "killed": True})
         self.turn(KILL_DELAY)
-        self.assertEqual(self.pool.told[2:], [("signal", 1, SIGKILL)])
+        self.assertEqual(self.pool.orders[2:], [("signal", 1, SIGKILL)])
 
     def test_a_task_that_waits_past_its_deadline_is_answered_and_not_started(self):
         self.make()
@@ -522,7 +526,7 @@ class LimitTests(LoggingCase):
         self.turn(3.0)
         error = client.reply()
         self.assertEqual((error["code"], error["data"]), (TIMED_OUT, {"limit": "deadline", "seconds": 3}))
-        self.assertEqual((self.server.counts.expired, self.server.counts.timed_out), (1, 0))
+        self.assertEqual((self.server.counters.expired, self.server.counters.timed_out), (1, 0))
         self.pool.finish(1)
         self.turn()
         self.assertEqual(self.pool.workers[1].runs, [])
@@ -583,14 +587,14 @@ class StatusTests(LoggingCase):
 
     def test_of_a_batch_the_task_that_was_begun_last_is_shown(self):
         self.make()
-        self.server._scheduler.functions["f"].points = 2 * KNOWN_SHORT
+        last = self.make_short("f")
         client = self.connect()
         client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
-        self.pool.workers[1].begun = 2
+        self.pool.workers[1].begun = last + 2
         [worker] = self.server.status().workers
-        self.assertEqual((worker.task, worker.tasks, worker.function), (2, 3, "f"))
-        self.pool.workers[1].begun = 77
-        self.assertEqual(self.server.status().workers[0].task, 1)
+        self.assertEqual((worker.task - last, worker.tasks, worker.function), (2, 3, "f"))
+        self.pool.workers[1].begun = 7777
+        self.assertEqual(self.server.status().workers[0].task, last + 1)
 
     def test_before_the_start_there_is_nothing_to_tell(self):
         self.make(loaded=False)
@@ -625,16 +629,16 @@ class ReloadTests(LoggingCase):
         self.assertEqual((sorted(self.pool.workers), self.server.status().reloading), ([1, 2, 3, 4], True))
         self.pool.ready(3)
         self.turn()
-        self.assertEqual((self.pool.told, self.server.status().generation), ([], 1))
+        self.assertEqual((self.pool.orders, self.server.status().generation), ([], 1))
         self.pool.ready(4)
         self.turn()
         self.assertEqual((self.pool.generation, self.server.status().generation), (2, 2))
         self.assertFalse(self.server.status().reloading)
-        self.assertEqual(self.pool.told, [("end", 1)])
+        self.assertEqual(self.pool.orders, [("retire", 1)])
         self.assertTrue(self.has_logged("reloaded: 1 functions, generation 2"))
         self.pool.finish(2)
         self.turn()
-        self.assertEqual((client.reply(), self.pool.told[1:]), (1, [("end", 2)]))
+        self.assertEqual((client.reply(), self.pool.orders[1:]), (1, [("retire", 2)]))
         client.call()
         self.assertEqual(len(self.pool.workers[4].runs), 1)
 
@@ -662,12 +666,16 @@ class ReloadTests(LoggingCase):
         client.call()
         self.reload(function("f", timeout=3.0))
         self.pool.ready()
-        self.assertEqual([task.limit for task in self.server._scheduler.all_waiting], [3.0])
+        self.turn()
+        self.pool.begin(2)
+        self.turn(1.0)
+        self.turn(2.0)
+        self.assertIn(("interrupt", 2, Interrupt(2, 1, False)), self.pool.orders)
 
     def test_code_that_cannot_be_imported_changes_nothing(self):
         self.make()
         self.server.reload()
-        self.server.code_failed(2, "SyntaxError")
+        self.pool.observer.code_failed(2, "SyntaxError")
         self.assertTrue(self.has_logged("not reloaded: SyntaxError"))
         self.assertEqual((self.pool.abandoned, self.server.status().reloading), ([2], False))
         client = self.connect()
@@ -706,7 +714,7 @@ class ReloadTests(LoggingCase):
         self.reload()
         self.server.reload()
         self.assertEqual(self.pool.abandoned, [2])
-        self.assertTrue(self.has_logged("told to reload once more"))
+        self.assertTrue(self.has_logged("another reload was asked for"))
         self.pool.lose(2)
         self.pool.load(function("f"), generation=self.pool.next)
         self.pool.ready()
@@ -718,14 +726,14 @@ class ReloadTests(LoggingCase):
         self.server.reload()
         self.assertTrue(self.has_logged("the app has not been loaded yet"))
         self.make()
-        self.server.drain()
+        self.server.stop_accepting()
         self.server.reload()
         self.assertIsNone(self.pool.next)
 
     def test_the_end_ends_a_reload(self):
         self.make()
         self.reload()
-        self.server.drain()
+        self.server.stop_accepting()
         self.assertEqual(self.pool.abandoned, [2])
         self.assertTrue(self.has_logged("not reloaded: the server is shutting down"))
 
@@ -742,14 +750,16 @@ class ReloadTests(LoggingCase):
 class EndTests(LoggingCase):
     def test_a_server_that_has_nothing_to_do_is_drained_at_once(self):
         self.make()
+        self.server.stop_accepting()
         self.successResultOf(self.server.drain())
-        self.assertTrue(self.server.stopping)
+        self.assertTrue(self.server.status().stopping)
 
     def test_what_was_taken_ends_and_nothing_more_is_taken(self):
         self.make()
         client = self.connect()
         client.call()
         client.call()
+        self.server.stop_accepting()
         drained = self.server.drain()
         client.call()
         self.assertEqual(client.reply()["code"], SHUTTING_DOWN)
@@ -772,6 +782,7 @@ class EndTests(LoggingCase):
         client.transport.producer.pauseProducing()
         self.pool.finish(1, b'"%s"' % (b"x" * 2000))
         self.turn()
+        self.server.stop_accepting()
         self.successResultOf(self.server.drain())
         client.transport.producer.resumeProducing()
         self.assertEqual(client.heard()[1]["error"]["code"], SHUTTING_DOWN)
@@ -780,24 +791,26 @@ class EndTests(LoggingCase):
         self.make(2)
         client = self.connect()
         client.call()
+        self.server.stop_accepting()
         drained = self.server.drain()
-        self.server.give_up()
-        self.assertEqual(self.pool.told, [("signal", 2, SIGKILL)])
+        self.server.abort()
+        self.assertEqual(self.pool.orders, [("signal", 2, SIGKILL)])
         self.assertNoResult(drained)
         self.pool.begin(2)
         self.pool.lose(2)
         self.turn()
         self.assertEqual(client.reply()["code"], LOST)
         self.successResultOf(drained)
-        self.assertEqual(self.server.counts.workers_replaced, 0)
+        self.assertEqual(self.server.counters.workers_replaced, 0)
 
     def test_what_still_waits_when_it_gives_up_is_answered(self):
         self.make()
         client = self.connect()
         client.call()
         client.call()
+        self.server.stop_accepting()
         self.server.drain()
-        self.server.give_up()
+        self.server.abort()
         error = client.reply()
         self.assertEqual((error["code"], self.server.status().waiting), (SHUTTING_DOWN, 0))
 
@@ -805,30 +818,20 @@ class EndTests(LoggingCase):
         self.make(2)
         client = self.connect()
         client.call()
+        self.server.stop_accepting()
         drained = self.server.drain()
-        self.server.give_up()
+        self.server.abort()
         self.pool.lose(2)  # it had not begun
         self.turn()
         self.assertEqual(client.reply()["code"], SHUTTING_DOWN)
         self.assertFalse(any(worker.runs for worker in self.pool.workers.values()))
         self.successResultOf(drained)
 
-    def test_a_pool_that_was_never_started_has_nothing_to_end(self):
-        self.make(loaded=False)
-        self.server._pool = None
-        self.server.reload()
-        self.server.give_up()
-        self.server.end_now()
-        self.server._tick()
-        self.server.resume()
-        self.turn()
-        self.successResultOf(self.server.stop())
-
     def test_the_end_is_that_of_the_pool(self):
         self.make()
-        stopped = self.server.stop()
+        stopped = self.server.close()
         self.assertNoResult(stopped)
-        self.server.end_now()
-        self.assertEqual(self.pool.told, [("end now",)])
-        self.pool.stopped.callback(None)
+        self.server.abort()
+        self.assertEqual(self.pool.orders, [("abort",)])
+        self.pool.closed.callback(None)
         self.successResultOf(stopped)

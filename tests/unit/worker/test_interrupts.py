@@ -1,4 +1,4 @@
-"""A function is interrupted, and nothing else is. `poke` is called as the signal's handler is."""
+"""A function is interrupted, and nothing else is. `on_signal` is called as the signal's handler is."""
 
 import asyncio
 import threading
@@ -10,117 +10,117 @@ from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Interrupt
 
 
-def run(task=1, attempt=1):
+def an_attempt(task=1, attempt=1):
     return Attempt(task, attempt, "f", NULL, 0)
 
 
 class InterrupterCase(SynchronousTestCase):
     def setUp(self):
-        self.looks = 0
-        self.said = []
+        self.reads = 0
+        self.sent = []
         self.taken = []
-        self.interrupter = Interrupter(self.look)
+        self.interrupter = Interrupter(self.read_messages)
 
-    def look(self):
-        self.looks += 1
-        while self.said:
-            message = self.said.pop(0)
+    def read_messages(self):
+        self.reads += 1
+        while self.sent:
+            message = self.sent.pop(0)
             self.taken.append(self.interrupter.interrupt(message))
 
-    def say(self, task=1, attempt=1, *, cancelled=True):
-        """The daemon asks for a task to be interrupted, and pokes."""
-        self.said.append(Interrupt(task, attempt, cancelled))
-        self.interrupter.poke()
+    def send(self, task=1, attempt=1, *, cancelled=True):
+        """The daemon asks for a task to be interrupted, and sends the signal."""
+        self.sent.append(Interrupt(task, attempt, cancelled))
+        self.interrupter.on_signal()
 
     def begin(self, task=1, attempt=1, *, is_async=False):
-        self.interrupter.begin(run(task, attempt), is_async=is_async)
+        self.interrupter.begin(an_attempt(task, attempt), is_async=is_async)
 
 
 class InterrupterTests(InterrupterCase):
-    def test_what_is_raised_says_why(self):
+    def test_the_exception_shows_the_reason(self):
         for cancelled, kind in (True, TaskCancelled), (False, TaskTimeout):
             self.begin()
-            self.assertRaises(kind, self.say, cancelled=cancelled)
+            self.assertRaises(kind, self.send, cancelled=cancelled)
             self.assertEqual(self.interrupter.end(), Interrupt(1, 1, cancelled))
             self.assertIsNone(self.interrupter.running)
 
-    def test_a_poke_without_a_message_does_nothing(self):
+    def test_a_signal_without_a_message_does_nothing(self):
         self.begin()
-        self.interrupter.poke()
-        self.assertEqual(self.looks, 1)
+        self.interrupter.on_signal()
+        self.assertEqual(self.reads, 1)
         self.assertIsNone(self.interrupter.end())
 
     def test_a_function_is_interrupted_once(self):
         self.begin()
-        self.assertRaises(TaskCancelled, self.say)
-        self.say()
-        self.say(cancelled=False)
+        self.assertRaises(TaskCancelled, self.send)
+        self.send()
+        self.send(cancelled=False)
         self.assertEqual(self.taken, [True, True, True])
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
     def test_another_task_or_attempt_is_not_interrupted(self):
         self.begin(task=2, attempt=2)
-        self.say(task=1, attempt=2)
-        self.say(task=2, attempt=1)
+        self.send(task=1, attempt=2)
+        self.send(task=2, attempt=1)
         self.assertEqual(self.taken, [False, False])
         self.assertIsNone(self.interrupter.end())
 
-    def test_nothing_is_raised_where_nothing_runs(self):
-        self.say()
-        self.assertEqual(self.looks, 0)
-        self.interrupter.attend()
-        self.assertEqual((self.looks, self.taken), (1, [False]))
-        self.interrupter.attend()
-        self.assertEqual(self.looks, 1)
+    def test_nothing_is_raised_if_nothing_runs(self):
+        self.send()
+        self.assertEqual(self.reads, 0)
+        self.interrupter.handle_signal()
+        self.assertEqual((self.reads, self.taken), (1, [False]))
+        self.interrupter.handle_signal()
+        self.assertEqual(self.reads, 1)
 
     def test_a_stop_that_comes_after_the_end_hits_no_other_task(self):
         self.begin()
         self.interrupter.end()
-        self.say()
+        self.send()
         self.begin(task=2)
-        self.assertEqual((self.taken, self.interrupter.running), ([False], run(2)))
+        self.assertEqual((self.taken, self.interrupter.running), ([False], an_attempt(2)))
         self.assertIsNone(self.interrupter.end())
 
-    def test_a_poke_before_the_beginning_is_seen_to_at_the_beginning(self):
-        self.say()
+    def test_a_signal_before_the_beginning_is_handled_at_the_beginning(self):
+        self.send()
         self.assertRaises(TaskCancelled, self.begin)
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
     def test_the_stop_of_a_task_is_forgotten_when_the_next_begins(self):
         self.begin()
-        self.assertRaises(TaskStopped, self.say)
+        self.assertRaises(TaskStopped, self.send)
         self.interrupter.end()
         self.begin(task=2)
-        self.interrupter.attend()
+        self.interrupter.handle_signal()
         self.assertIsNone(self.interrupter.end())
 
-    def test_a_poke_during_a_look_has_it_look_again(self):
-        def look():
-            self.look()
-            if self.looks == 1:
-                self.interrupter.poke()
-                self.assertEqual(self.looks, 1)  # never two at a time
-                self.said.append(Interrupt(1, 1, True))
+    def test_a_signal_during_a_read_causes_another_read(self):
+        def read_twice():
+            self.read_messages()
+            if self.reads == 1:
+                self.interrupter.on_signal()
+                self.assertEqual(self.reads, 1)  # never two at a time
+                self.sent.append(Interrupt(1, 1, True))
 
-        self.interrupter = Interrupter(look)
+        self.interrupter = Interrupter(read_twice)
         self.begin()
-        self.assertRaises(TaskCancelled, self.interrupter.poke)
-        self.assertEqual(self.looks, 2)
+        self.assertRaises(TaskCancelled, self.interrupter.on_signal)
+        self.assertEqual(self.reads, 2)
 
-    def test_a_look_that_fails_leaves_nothing_shielded(self):
+    def test_a_read_that_fails_leaves_nothing_shielded(self):
         self.interrupter = Interrupter(lambda: 1 / 0)
         self.begin()
-        self.assertRaises(ZeroDivisionError, self.interrupter.poke)
-        self.assertRaises(ZeroDivisionError, self.interrupter.poke)
+        self.assertRaises(ZeroDivisionError, self.interrupter.on_signal)
+        self.assertRaises(ZeroDivisionError, self.interrupter.on_signal)
 
 
 class ShieldTests(InterrupterCase):
-    def test_code_of_ours_is_not_left_half_way(self):
+    def test_internal_code_is_not_left_half_way(self):
         done = []
 
         def function():
             with self.interrupter.shield():
-                self.say()
+                self.send()
                 done.append("written")
             done.append("never")
 
@@ -128,44 +128,46 @@ class ShieldTests(InterrupterCase):
         self.assertRaises(TaskCancelled, function)
         self.assertEqual(done, ["written"])
 
-    def test_what_fails_within_does_not_put_off_the_stop(self):
+    def test_an_error_inside_a_shield_does_not_put_off_the_stop(self):
         def function():
             with self.interrupter.shield():
-                self.say()
+                self.send()
                 raise ValueError
 
         self.begin()
         self.assertIsInstance(self.assertRaises(TaskCancelled, function).__context__, ValueError)
 
-    def test_without_a_poke_nothing_is_looked_at(self):
+    def test_without_a_signal_nothing_is_read(self):
         self.begin()
         with self.interrupter.shield():
             pass
-        self.assertEqual(self.looks, 0)
+        self.assertEqual(self.reads, 0)
 
     def test_another_thread_needs_no_shield_and_takes_none_away(self):
-        inside = []
+        entered, may_leave = threading.Event(), threading.Event()
 
         def elsewhere():
             with self.interrupter.shield():
-                inside.append(self.interrupter._shielded)
+                entered.set()
+                may_leave.wait()
 
         self.begin()
         thread = threading.Thread(target=elsewhere)
         thread.start()
-        thread.join()
-        self.assertEqual(inside, [False])
-        self.assertRaises(TaskCancelled, self.say)
+        self.addCleanup(thread.join)
+        self.addCleanup(may_leave.set)
+        entered.wait()
+        self.assertRaises(TaskCancelled, self.send)
 
 
 class AsyncTests(InterrupterCase):
     def run_function(self, function):
         async def as_worker_does():
-            self.interrupter.run_as(asyncio.current_task())
+            self.interrupter.set_async_task(asyncio.current_task())
             try:
                 return await function()
             finally:
-                self.interrupter.run_as(None)
+                self.interrupter.set_async_task(None)
 
         return asyncio.run(as_worker_does())
 
@@ -173,7 +175,7 @@ class AsyncTests(InterrupterCase):
         ended = []
 
         async def function():
-            asyncio.get_running_loop().call_soon(self.say)
+            asyncio.get_running_loop().call_soon(self.send)
             try:
                 await asyncio.Event().wait()
             finally:
@@ -186,20 +188,20 @@ class AsyncTests(InterrupterCase):
 
     def test_it_is_cancelled_once(self):
         async def function():
-            self.say()
-            self.say()
+            self.send()
+            self.send()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 await asyncio.sleep(0)
-                self.say()
+                self.send()
                 await asyncio.sleep(0)
                 return "cleaned up"
 
         self.begin(is_async=True)
         self.assertEqual(self.run_function(function), "cleaned up")
 
-    def test_a_stop_before_it_is_a_task_is_seen_to_when_it_is(self):
+    def test_a_stop_before_the_asyncio_task_exists_cancels_it_then(self):
         begun = []
 
         async def function():
@@ -207,15 +209,15 @@ class AsyncTests(InterrupterCase):
             await asyncio.Event().wait()
 
         self.begin(is_async=True)
-        self.say()
+        self.send()
         self.assertRaises(asyncio.CancelledError, self.run_function, function)
         self.assertEqual(begun, [1])
 
-    def test_a_stop_after_it_was_a_task_is_raised_nowhere(self):
+    def test_a_stop_after_the_asyncio_task_is_raised_nowhere(self):
         async def function():
             return 1
 
         self.begin(is_async=True)
         self.assertEqual(self.run_function(function), 1)
-        self.say()
+        self.send()
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))

@@ -1,4 +1,4 @@
-"""One call in a worker: what becomes of what a function returns, raises, and is interrupted by."""
+"""One call in a worker: the outcome of what a function returns, raises, and is interrupted by."""
 
 import asyncio
 import json
@@ -10,40 +10,40 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.invocation import FunctionCaller
-from taskd.worker.messages import NULL, Attempt, Config, Done, Failed, Interrupt, Stopped
+from taskd.worker.invocation import Invoker
+from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT
 
-CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
 
-class FunctionCallerTests(SynchronousTestCase):
+class InvokerTests(SynchronousTestCase):
     def setUp(self):
-        self.said = []
+        self.sent = []
         self.wrote = False
-        self.interrupter = Interrupter(self.look)
+        self.interrupter = Interrupter(self.read_messages)
         self.config = CONFIG
-        self.caller = None
+        self.invoker = None
 
-    def look(self):
-        while self.said:
-            self.interrupter.interrupt(self.said.pop(0))
+    def read_messages(self):
+        while self.sent:
+            self.interrupter.interrupt(self.sent.pop(0))
 
     def stop(self, *, cancelled=True, task=1):
         """What the daemon and its signal do while a function runs."""
-        self.said.append(Interrupt(task, 1, cancelled))
-        self.interrupter.poke()
+        self.sent.append(Interrupt(task, 1, cancelled))
+        self.interrupter.on_signal()
 
     def call(self, function, args=NULL, task=1):
         registry = Registry()
         registry.add(function, "f")
-        self.caller = FunctionCaller(registry, self.config, self.interrupter, lambda: self.wrote)
-        self.addCleanup(self.caller.close)
-        return self.caller.call(Attempt(task, 1, "f", Raw(args), 0), 0.0)
+        self.invoker = Invoker(registry, self.config, self.interrupter, lambda: self.wrote)
+        self.addCleanup(self.invoker.close)
+        return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
     # --- what ends well ---
 
-    def test_a_result_is_told_with_its_time_and_whether_it_wrote(self):
+    def test_a_result_comes_with_its_time_and_whether_there_is_output(self):
         for wrote in False, True:
             self.wrote = wrote
             done = self.call(lambda a: {"a": a}, b'{"a":"b"}')
@@ -59,15 +59,15 @@ class FunctionCallerTests(SynchronousTestCase):
 
         for _ in range(2):
             self.assertIsInstance(self.call(function), Done)
-        caller = self.caller
-        self.assertIsInstance(caller.call(Attempt(2, 1, "f", NULL, 0), 0.0), Done)
+        invoker = self.invoker
+        self.assertIsInstance(invoker.invoke(Attempt(2, 1, "f", NULL, 0), 0.0), Done)
         self.assertIs(loops[-1], loops[-2])
-        caller.close()
+        invoker.close()
         self.assertTrue(loops[-1].is_closed())
 
-    def test_where_nothing_was_async_there_is_nothing_to_close(self):
+    def test_without_an_async_function_there_is_nothing_to_close(self):
         self.call(lambda: 1)
-        self.caller.close()
+        self.invoker.close()
 
     # --- what fails ---
 
@@ -76,7 +76,7 @@ class FunctionCallerTests(SynchronousTestCase):
         self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
         self.assertFalse(failed.leaving)
 
-    def test_a_failure_tells_what_is_known(self):
+    def test_a_failure_has_the_type_the_text_and_the_traceback(self):
         def function():
             raise LookupError("it is so")
 
@@ -100,7 +100,7 @@ class FunctionCallerTests(SynchronousTestCase):
         self.assertLessEqual(len(failed.traceback), MAX_TEXT)
         self.assertTrue(failed.traceback.endswith("the end\n"))
 
-    def test_a_worker_that_has_run_out_of_the_memory_that_it_may_have_leaves(self):
+    def test_a_worker_that_has_reached_its_memory_limit_leaves(self):
         def function():
             raise MemoryError
 
@@ -113,7 +113,7 @@ class FunctionCallerTests(SynchronousTestCase):
         self.assertEqual((data["type"], data["hard_memory"]), ("MemoryError", 2**30))
         self.assertIn("--hard-memory", data["message"])
 
-    def test_what_numpy_says_of_its_memory_is_kept(self):
+    def test_numpys_text_of_a_memory_error_is_kept(self):
         class ArrayMemoryError(MemoryError):
             pass
 
@@ -126,7 +126,7 @@ class FunctionCallerTests(SynchronousTestCase):
 
     # --- what is stopped ---
 
-    def test_a_function_that_is_interrupted_is_told_to_be_stopped(self):
+    def test_a_function_that_is_interrupted_has_stopped(self):
         for cancelled in True, False:
             stopped = self.call(lambda cancelled=cancelled: self.stop(cancelled=cancelled))
             self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
@@ -171,13 +171,13 @@ class FunctionCallerTests(SynchronousTestCase):
 
         self.assertIsInstance(self.call(function), Done)
 
-    def test_a_stop_that_is_there_before_the_function_is_called_ends_it(self):
+    def test_a_stop_before_the_call_ends_it(self):
         called = []
         self.stop()
         stopped = self.call(lambda: called.append(1))
         self.assertEqual((type(stopped), called), (Stopped, []))
 
-    def test_a_stop_as_the_function_ends_is_told_all_the_same(self):
+    def test_a_stop_as_the_function_ends_counts_all_the_same(self):
         """The signal may come at any instruction up to the last."""
         end = self.interrupter.end
 

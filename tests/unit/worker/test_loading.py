@@ -168,7 +168,7 @@ class LoadingTests(SynchronousTestCase):
         self.write("shop.py", "")
         self.write("office.py", "")
         message = self.refusal("shop", "office")
-        self.assertIn("--app shop, office: no task is registered", message)
+        self.assertIn("--app shop, office: no function is registered", message)
         self.assertIn("@task", message)
 
     def test_a_signature_that_cannot_be_resolved_is_told_with_its_task(self):

@@ -12,16 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.progress import progress, report_progress_to
 from taskd.functions.registry import Registry
-from taskd.worker import loop as worker_module
+from taskd.worker import loop
 from taskd.worker.board import KEPT_BYTES, Board
-from taskd.worker.loop import Worker, rehearse
+from taskd.worker.loop import WorkerLoop, rehearse
 from taskd.worker.messages import (
+    IS_SHORT,
     NULL,
     POKE,
-    PROGRESS,
-    SHORT,
+    WANTS_PROGRESS,
     Attempt,
-    Config,
     Done,
     Failed,
     Interrupt,
@@ -30,6 +29,7 @@ from taskd.worker.messages import (
     Reported,
     Returned,
     Stopped,
+    WorkerConfig,
     decode_from_worker,
     encode,
 )
@@ -37,7 +37,7 @@ from taskd.worker.progress import MAX_TEXT
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
-CONFIG = Config(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
 TASK = 7
 
@@ -54,18 +54,35 @@ class Elsewhere(Exception):
     """Not one of Python's own."""
 
 
+class InterruptedChannel:
+    """A worker's channel; the signal comes when half of a report is written."""
+
+    def __init__(self, end, interrupt):
+        self.end = end
+        self.interrupt = interrupt
+
+    def sendall(self, data):
+        half = len(data) // 2
+        self.end.sendall(data[:half])
+        if b'"progress"' in data:
+            self.interrupt()
+        self.end.sendall(data[half:])
+
+    def __getattr__(self, name):
+        return getattr(self.end, name)
+
+
 class WorkerCase(SynchronousTestCase):
-    """Runs a worker over a pair of sockets; its output is not looked at, but where a test asks for that."""
+    """Runs a worker over a pair of sockets; its output is read only if a test asks for that."""
 
     def setUp(self):
         self.titles = []
-        self.patch(worker_module, "setproctitle", self.titles.append)
-        self.patch(worker_module, "_OUTPUT", NO_PIPE)
+        self.patch(loop, "setproctitle", self.titles.append)
+        self.patch(loop, "OUTPUT", NO_PIPE)
         self.addCleanup(report_progress_to, report_progress_to(None))
         self.addCleanup(signal.signal, POKE, signal.getsignal(POKE))
         self.registry = Registry()
         self.config = CONFIG
-        # Of this kind, since each message is then received by itself where a test wants that.
         self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in self.ours, self.theirs:
             self.addCleanup(end.close)
@@ -77,18 +94,18 @@ class WorkerCase(SynchronousTestCase):
     def add(self, function, name="f"):
         self.registry.add(function, name)
 
-    def say(self, *messages):
+    def send(self, *messages):
         """What the daemon sends."""
         self.ours.sendall(b"".join(encode(message) for message in messages))
 
     def poke(self, *messages):
         """The same while a function runs: the signal's handler is called here."""
-        self.say(*messages)
+        self.send(*messages)
         signal.getsignal(POKE)(POKE, None)
 
-    def heard(self):
-        """What the worker has said by now."""
-        said = b""
+    def received(self):
+        """What the worker has sent by now."""
+        sent = b""
         while True:
             try:
                 data = self.ours.recv(65536, socket.MSG_DONTWAIT)
@@ -96,11 +113,11 @@ class WorkerCase(SynchronousTestCase):
                 break
             if not data:
                 break
-            said += data
-        return decode_from_worker(said)
+            sent += data
+        return decode_from_worker(sent)
 
     def run_worker(self, *messages):
-        """What a worker says to these messages, from its start to its end."""
+        """What a worker sends for these messages, from its start to its end."""
         self.ours, self.theirs = socket.socketpair()
         for end in self.ours, self.theirs:
             self.addCleanup(end.close)
@@ -109,19 +126,19 @@ class WorkerCase(SynchronousTestCase):
         return self.serve()
 
     def serve(self):
-        self.worker = Worker(self.registry, self.config)
+        self.worker = WorkerLoop(self.registry, self.config)
         self.worker.prepare()
         self.worker.run(self.theirs, self.board, 1)
         self.theirs.close()
-        return self.heard()
+        return self.received()
 
-    def run_of(self, task=TASK, function="f", args=NULL, flags=0, attempt=1):
+    def attempt_of(self, task=TASK, function="f", args=NULL, flags=0, attempt=1):
         return Attempt(task, attempt, function, Raw(args), flags)
 
 
 class WorkerTests(WorkerCase):
     def outcome(self, args=NULL):
-        _ready, outcome = self.run_worker(self.run_of(args=args))
+        _ready, outcome = self.run_worker(self.attempt_of(args=args))
         self.assertEqual((_ready, outcome.task), (Ready(), TASK))
         return outcome
 
@@ -147,15 +164,15 @@ class WorkerTests(WorkerCase):
             return a
 
         self.add(function)
-        said = self.run_worker(*[self.run_of(number, args=b"[%d]" % number) for number in range(3)])
-        self.assertEqual([bytes(done.value) for done in said[1:]], [b"0", b"1", b"2"])
+        sent = self.run_worker(*[self.attempt_of(number, args=b"[%d]" % number) for number in range(3)])
+        self.assertEqual([bytes(done.value) for done in sent[1:]], [b"0", b"1", b"2"])
 
     def test_tasks_run_one_after_the_other_in_their_order(self):
         self.add(lambda a: a)
-        said = self.run_worker(*[self.run_of(number, args=b"[%d]" % number) for number in range(5)])
-        self.assertEqual(said[0], Ready())
+        sent = self.run_worker(*[self.attempt_of(number, args=b"[%d]" % number) for number in range(5)])
+        self.assertEqual(sent[0], Ready())
         self.assertEqual(
-            [(done.task, bytes(done.value)) for done in said[1:]], [(n, b"%d" % n) for n in range(5)]
+            [(done.task, bytes(done.value)) for done in sent[1:]], [(n, b"%d" % n) for n in range(5)]
         )
         self.assertEqual(self.titles[0], "TaskWorker: idle")
         self.assertIn("TaskWorker: f #3", self.titles)
@@ -198,7 +215,7 @@ class WorkerTests(WorkerCase):
         self.assertTrue(message.startswith("f: "), message)
         self.assertIsNone(self.outcome(b"[]").traceback)
 
-    def test_an_exception_is_told_with_its_type_and_text(self):
+    def test_an_exception_is_reported_with_its_type_and_text(self):
         def function(kind):
             raise {"own": Elsewhere, "builtin": ValueError}[kind]("it is so")
 
@@ -221,10 +238,10 @@ class WorkerTests(WorkerCase):
             self.add(task)
             trace = self.outcome().traceback
             self.assertIn('raise ValueError("it is so")', trace)
-            self.assertNotIn("pool/worker.py", trace)
+            self.assertNotIn("worker/invocation.py", trace)
             self.assertNotIn("asyncio", trace)
 
-    def test_a_caller_gets_the_traceback_only_where_the_operator_wants_it(self):
+    def test_a_caller_gets_the_traceback_only_if_the_operator_wants_it(self):
         def function():
             raise ValueError("it is so")
 
@@ -242,7 +259,7 @@ class WorkerTests(WorkerCase):
             self.registry = Registry()
             self.registry.add(function, "f")
             self.registry.add(lambda: 1, "g")
-            _, failed, done = self.run_worker(self.run_of(1), self.run_of(2, "g"))
+            _, failed, done = self.run_worker(self.attempt_of(1), self.attempt_of(2, "g"))
             self.assertEqual((failed.code, bytes(done.value)), (-32000, b"1"))
 
     def test_a_long_text_is_cut(self):
@@ -256,23 +273,23 @@ class WorkerTests(WorkerCase):
 
     # --- progress, hooks, and the end ---
 
-    def test_progress_is_sent_before_the_outcome_to_who_wants_it(self):
+    def test_progress_is_sent_before_the_outcome_if_the_caller_wants_it(self):
         def function():
             progress(1, 3, "begun")
             progress(3)
             return 1
 
         self.add(function)
-        said = self.run_worker(self.run_of(1, flags=PROGRESS), self.run_of(2))
-        self.assertEqual(said[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
-        self.assertEqual([(type(message), message.task) for message in said[3:]], [(Done, 1), (Done, 2)])
+        sent = self.run_worker(self.attempt_of(1, flags=WANTS_PROGRESS), self.attempt_of(2))
+        self.assertEqual(sent[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
+        self.assertEqual([(type(message), message.task) for message in sent[3:]], [(Done, 1), (Done, 2)])
 
     def test_hooks_are_called_before_the_first_task_and_after_the_last(self):
         order = []
         self.add(lambda: order.append("task"))
         self.registry.start_hooks += [lambda: order.append("one"), lambda: order.append("two")]
         self.registry.stop_hooks += [lambda: order.append("three")]
-        self.run_worker(self.run_of(1))
+        self.run_worker(self.attempt_of(1))
         self.assertEqual(order, ["one", "two", "task", "three"])
 
     def test_a_worker_whose_hook_fails_is_not_ready(self):
@@ -281,13 +298,13 @@ class WorkerTests(WorkerCase):
 
         self.registry.start_hooks.append(hook)
         self.assertRaises(ValueError, self.serve)
-        self.assertEqual(self.heard(), [])
+        self.assertEqual(self.received(), [])
 
-    def test_a_worker_ends_in_order_where_the_daemon_has_gone(self):
+    def test_a_worker_ends_in_order_if_the_daemon_is_gone(self):
         stopped = []
         self.registry.stop_hooks.append(lambda: stopped.append(1))
         self.ours.close()
-        self.worker = Worker(self.registry, self.config)
+        self.worker = WorkerLoop(self.registry, self.config)
         self.worker.run(self.theirs, self.board, 1)
         self.assertEqual(stopped, [1])
 
@@ -296,17 +313,17 @@ class WorkerTests(WorkerCase):
             def flush(self):
                 raise OSError("gone")
 
-        self.patch(worker_module.sys, "stdout", Broken())
-        self.patch(worker_module.sys, "stderr", None)
+        self.patch(loop.sys, "stdout", Broken())
+        self.patch(loop.sys, "stderr", None)
         self.add(lambda: 1)
         outcome = self.outcome()
         self.assertEqual((bytes(outcome.value), outcome.output), (b"1", False))
 
-    def test_what_a_function_wrote_is_told_where_the_daemon_has_to_read_it(self):
+    def test_output_is_reported_if_the_daemon_has_to_read_it(self):
         read_end, write_end = os.pipe()
         self.addCleanup(os.close, read_end)
         self.addCleanup(os.close, write_end)
-        self.patch(worker_module, "_OUTPUT", read_end)
+        self.patch(loop, "OUTPUT", read_end)
         self.add(lambda text: os.write(write_end, text.encode()))
         self.assertFalse(self.outcome(b'[""]').output)
         self.assertTrue(self.outcome(b'["x"]').output)
@@ -315,10 +332,10 @@ class WorkerTests(WorkerCase):
 class BatchTests(WorkerCase):
     """Several tasks that a worker has at once."""
 
-    def batch(self, count, flags=SHORT):
-        return [self.run_of(number, args=b"[%d]" % number, flags=flags) for number in range(1, count + 1)]
+    def batch(self, count, flags=IS_SHORT):
+        return [self.attempt_of(number, args=b"[%d]" % number, flags=flags) for number in range(1, count + 1)]
 
-    def test_the_board_says_which_task_was_begun_last(self):
+    def test_the_board_shows_which_task_was_begun_last(self):
         begun = []
         self.add(lambda number: begun.append(self.board.begun(1)))
         self.assertEqual(len(self.run_worker(*self.batch(3))), 4)
@@ -326,45 +343,45 @@ class BatchTests(WorkerCase):
         self.assertEqual((self.board.begun(1), self.board.begun(0)), (3, 0))
 
     def test_outcomes_of_short_tasks_are_sent_together_and_kept_on_the_board_meanwhile(self):
-        heard, kept = [], []
+        received, kept = [], []
 
         def function(number):
-            heard.append(self.heard())
+            received.append(self.received())
             kept.append([message.task for message in decode_from_worker(self.board.kept(1))])
 
-        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+        self.patch(loop, "OUTCOME_DELAY", 1000.0)
         self.add(function)
         rest = self.run_worker(*self.batch(3))
-        self.assertEqual(heard, [[Ready()], [], []])
+        self.assertEqual(received, [[Ready()], [], []])
         self.assertEqual(kept, [[], [1], [1, 2]])
         self.assertEqual([message.task for message in rest], [1, 2, 3])
         self.assertEqual(self.board.kept(1), b"")
 
     def test_an_outcome_that_has_waited_for_long_is_sent(self):
-        heard = []
-        self.patch(worker_module, "HOLD_SECONDS", -1.0)
-        self.add(lambda number: heard.append(len(self.heard())))
+        received = []
+        self.patch(loop, "OUTCOME_DELAY", -1.0)
+        self.add(lambda number: received.append(len(self.received())))
         self.run_worker(*self.batch(3))
-        self.assertEqual(heard, [1, 1, 1])
+        self.assertEqual(received, [1, 1, 1])
 
     def test_outcomes_for_which_the_board_has_no_room_are_sent(self):
-        heard = []
-        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+        received = []
+        self.patch(loop, "OUTCOME_DELAY", 1000.0)
         self.config = msgspec.structs.replace(CONFIG, max_result=2 * KEPT_BYTES)
 
         def function(number):
-            heard.append(len(self.heard()))
+            received.append(len(self.received()))
             return "x" * (KEPT_BYTES // 2)
 
         self.add(function)
         self.run_worker(*self.batch(4))
-        self.assertEqual(heard, [1, 0, 2, 0])
+        self.assertEqual(received, [1, 0, 2, 0])
 
-    def test_a_task_that_prints_is_told_apart_from_those_after_it(self):
+    def test_the_output_of_a_task_is_kept_apart_from_that_of_the_next(self):
         read_end, write_end = os.pipe()
         self.addCleanup(os.close, read_end)
         self.addCleanup(os.close, write_end)
-        self.patch(worker_module, "_OUTPUT", read_end)
+        self.patch(loop, "OUTPUT", read_end)
         self.add(lambda number: os.write(write_end, b"x"))
         _ready, done, returned = self.run_worker(*self.batch(3))
         self.assertEqual((done.task, done.output, returned), (1, True, Returned([2, 3])))
@@ -386,39 +403,39 @@ class BatchTests(WorkerCase):
             ],
         )
 
-    def test_what_has_not_begun_is_returned_when_it_is_called_back(self):
+    def test_tasks_that_have_not_begun_are_returned_when_they_are_reclaimed(self):
         self.add(lambda number: self.poke(Reclaim()) if number == 1 else number)
-        self.say(*self.batch(3))
+        self.send(*self.batch(3))
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)
-        _ready, returned, done = self.heard()
+        _ready, returned, done = self.received()
         self.assertEqual((returned, done.task), (Returned([2, 3]), 1))
         self.assertIn("TaskWorker: f #1", self.titles)  # it turned out not to be short
 
-    def test_what_is_sent_along_with_the_tasks_is_obeyed_before_them(self):
+    def test_a_reclaim_received_with_the_tasks_comes_before_them(self):
         self.add(lambda number: number)
-        said = self.run_worker(*self.batch(3), Reclaim())
-        self.assertEqual(said, [Ready(), Returned([1, 2, 3])])
+        sent = self.run_worker(*self.batch(3), Reclaim())
+        self.assertEqual(sent, [Ready(), Returned([1, 2, 3])])
         self.assertEqual(self.run_worker(Reclaim()), [Ready()])
 
-    def test_outcomes_go_out_before_what_is_returned(self):
-        self.patch(worker_module, "HOLD_SECONDS", 1000.0)
+    def test_outcomes_are_sent_before_tasks_are_returned(self):
+        self.patch(loop, "OUTCOME_DELAY", 1000.0)
         self.add(lambda number: self.poke(Reclaim()) if number == 2 else number)
-        self.say(*self.batch(4))
+        self.send(*self.batch(4))
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)
-        self.assertEqual([type(message) for message in self.heard()], [Ready, Done, Returned, Done])
+        self.assertEqual([type(message) for message in self.received()], [Ready, Done, Returned, Done])
 
 
 class InterruptTests(WorkerCase):
     """Functions that are interrupted."""
 
-    def served(self, *runs):
-        """What the worker says to these, until it has nothing more to do."""
-        self.say(*runs)
+    def served(self, *attempts):
+        """What the worker sends for these, until it has nothing more to do."""
+        self.send(*attempts)
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)
-        return self.heard()
+        return self.received()
 
     def test_a_function_is_interrupted_and_the_next_runs(self):
         def function(number):
@@ -428,36 +445,36 @@ class InterruptTests(WorkerCase):
             return number
 
         self.add(function)
-        _ready, stopped, done = self.served(self.run_of(1, args=b"[1]"), self.run_of(2, args=b"[2]"))
+        _ready, stopped, done = self.served(self.attempt_of(1, args=b"[1]"), self.attempt_of(2, args=b"[2]"))
         self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
         self.assertEqual((type(done), done.task), (Done, 2))
 
     def test_a_task_that_has_not_begun_is_returned_alone(self):
         self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
-        runs = [self.run_of(number, args=b"[%d]" % number) for number in (1, 2, 3)]
-        _ready, returned, first, third = self.served(*runs)
+        attempts = [self.attempt_of(number, args=b"[%d]" % number) for number in (1, 2, 3)]
+        _ready, returned, first, third = self.served(*attempts)
         self.assertEqual((returned, first.task, third.task), (Returned([2]), 1, 3))
 
     def test_another_attempt_is_left_alone(self):
         self.add(lambda number: self.poke(Interrupt(2, 1, True)) if number == 1 else number)
-        runs = [self.run_of(1, args=b"[1]"), self.run_of(2, args=b"[2]", attempt=2)]
-        _ready, first, second = self.served(*runs)
+        attempts = [self.attempt_of(1, args=b"[1]"), self.attempt_of(2, args=b"[2]", attempt=2)]
+        _ready, first, second = self.served(*attempts)
         self.assertEqual([type(first), type(second)], [Done, Done])
 
     def test_a_stop_for_what_has_ended_is_nothing(self):
         self.add(lambda: 1)
-        self.assertEqual(len(self.run_worker(self.run_of(1))), 2)
+        self.assertEqual(len(self.run_worker(self.attempt_of(1))), 2)
         self.assertEqual(self.run_worker(Interrupt(1, 1, True)), [Ready()])
 
     def test_a_report_is_written_whole_before_the_stop_is_raised(self):
         def function():
-            self.say(Interrupt(TASK, 1, False))
-            self.worker._interrupter._poked = True
             progress(1, 2)
             raise AssertionError("it goes on")
 
+        channel = InterruptedChannel(self.theirs, lambda: self.poke(Interrupt(TASK, 1, False)))
+        self.theirs = channel
         self.add(function)
-        _ready, reported, stopped = self.served(self.run_of(flags=PROGRESS))
+        _ready, reported, stopped = self.served(self.attempt_of(flags=WANTS_PROGRESS))
         self.assertEqual((reported, type(stopped)), (Reported(TASK, 1, 2, None), Stopped))
 
     def test_an_async_function_is_cancelled(self):
@@ -468,7 +485,7 @@ class InterruptTests(WorkerCase):
             await asyncio.Event().wait()
 
         self.add(function)
-        _ready, stopped = self.served(self.run_of())
+        _ready, stopped = self.served(self.attempt_of())
         self.assertEqual((type(stopped), stopped.traceback), (Stopped, None))
 
     def test_a_poke_at_the_end_of_the_channel_is_nothing(self):
@@ -478,11 +495,11 @@ class InterruptTests(WorkerCase):
             return 1
 
         self.add(function)
-        _ready, done = self.served_to_the_end(self.run_of())
+        _ready, done = self.served_to_the_end(self.attempt_of())
         self.assertIsInstance(done, Done)
 
-    def served_to_the_end(self, *runs):
-        self.say(*runs)
+    def served_to_the_end(self, *attempts):
+        self.send(*attempts)
         return self.serve()
 
 

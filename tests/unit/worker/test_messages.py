@@ -6,11 +6,10 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.worker.messages import (
+    IS_SHORT,
     NULL,
-    PROGRESS,
-    SHORT,
+    WANTS_PROGRESS,
     Attempt,
-    Config,
     Done,
     Exited,
     Failed,
@@ -26,6 +25,7 @@ from taskd.worker.messages import (
     Signal,
     Stopped,
     WholeLines,
+    WorkerConfig,
     decode_config,
     decode_from_fork_server,
     decode_from_worker,
@@ -55,7 +55,7 @@ class MessageTests(SynchronousTestCase):
     """What one end encodes the other decodes as the same."""
 
     def test_messages_to_a_worker(self):
-        runs = [Attempt(1, 1, "f", Raw(b'{"a":1}'), PROGRESS | SHORT), Attempt(2, 3, "g", NULL, 0)]
+        runs = [Attempt(1, 1, "f", Raw(b'{"a":1}'), WANTS_PROGRESS | IS_SHORT), Attempt(2, 3, "g", NULL, 0)]
         others = [Interrupt(1, 1, True), Interrupt(2, 3, False), Reclaim()]
         data = encode_all(runs) + b"".join(map(encode, others))
         self.assertEqual(decode_to_worker(data), [*runs, *others])
@@ -87,5 +87,5 @@ class MessageTests(SynchronousTestCase):
             Exited(1, 0, 1000),
         ):
             self.assertEqual(decode_from_fork_server(encode(message)), message)
-        config = Config(["app"], "/", "name", 10, False, 2**30)
+        config = WorkerConfig(["app"], "/", "name", 10, False, 2**30)
         self.assertEqual(decode_config(encode(config)), config)

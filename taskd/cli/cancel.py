@@ -1,0 +1,43 @@
+"""``taskd cancel``: cancels tasks by their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from taskd.cli.options import server_options
+from taskd.cli.running import FAILED, run_with_client
+from taskd.client import TaskClient
+from taskd.net.reactor import Reactor
+from taskd.protocol.methods import CANCEL
+
+__all__ = ["cancel"]
+
+
+@click.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...", type=click.IntRange(1))
+@server_options
+def cancel(tasks: tuple[int, ...], server: str) -> None:
+    """Cancel each TASK: a number, as `taskd status` and the log show it.
+
+    A task that runs is interrupted, and killed if it does not end within its
+    grace. The exit status is 1 if any task was not in flight (any more).
+    """
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+        requests = [client.request(CANCEL, {"task": task}) for task in tasks]
+        answers = [(task, await request) for task, request in zip(tasks, requests, strict=True)]
+        for task, answer in answers:
+            click.echo(f"#{task}: {_describe(answer)}")
+        if any(answer["was"] == "done" for _, answer in answers):
+            raise SystemExit(FAILED)
+
+    run_with_client(run, server)
+
+
+def _describe(answer: dict[str, Any]) -> str:
+    if answer["was"] == "running":
+        how = "killed" if answer["killed"] else "stopped"
+        return f"was running, {how} after {answer['stopped_after']:.1f} s"
+    return "was waiting" if answer["was"] == "waiting" else "is not in flight"

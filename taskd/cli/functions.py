@@ -1,0 +1,54 @@
+"""``taskd functions``: what can be called; and what other commands need to know of a function."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+from rich.text import Text
+
+from taskd.cli.console import json_text, out, table
+from taskd.cli.options import json_option, server_options
+from taskd.cli.running import run_with_client
+from taskd.client import TaskClient
+from taskd.errors import MethodNotFound
+from taskd.functions.registry import RESERVED, FunctionInfo
+from taskd.net.reactor import Reactor
+
+__all__ = ["fetch_annotations", "functions"]
+
+METHOD = f"{RESERVED}functions"
+
+
+@click.command()
+@json_option
+@server_options
+def functions(server: str, *, as_json: bool) -> None:
+    """List the functions that can be called."""
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+        answer = await client.request(METHOD)
+        if as_json:
+            click.echo(json_text(answer))
+            return
+        functions_table = table("function", "")
+        for function in answer:
+            functions_table.add_row(Text(function["signature"]), Text(function["summary"]))
+        out.print(functions_table)
+
+    run_with_client(run, server)
+
+
+async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]:
+    """Ask the server for the annotations of a function's parameters.
+
+    There are none for a method of taskd's own. Raises `MethodNotFound`, which
+    names the functions that there are.
+    """
+    known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
+    for info in known:
+        if info.name == function:
+            return info.parameters
+    if function.startswith(RESERVED):
+        return {}
+    names = ", ".join(sorted(info.name for info in known))
+    raise MethodNotFound(f"no such function: {function}; the server has: {names}")

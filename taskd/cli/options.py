@@ -1,0 +1,61 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from taskd.model import PRIORITY, Options
+
+__all__ = ["call_options", "json_option", "server_options"]
+
+DEFAULT_SERVER = "tcp:127.0.0.1:12345"
+
+ClickFunction = Callable[..., None]
+
+
+def server_options(function: ClickFunction) -> ClickFunction:
+    """Add ``--server`` and ``--via``; the function gets the one that holds, as `server`."""
+
+    @click.option(
+        "--server",
+        metavar="ENDPOINT",
+        default=DEFAULT_SERVER,
+        envvar="TASKD_SERVER",
+        show_default=True,
+        help="The task server: tcp:HOST:PORT, unix:PATH or tls:HOST:PORT[:trustRoots=FILE].",
+    )
+    @click.option("--via", metavar="URL", help="A gateway instead: ws://HOST:PORT or wss://….")
+    @wraps(function)
+    def with_server(*, server: str, via: str | None, **others: Any) -> None:
+        function(server=via or server, **others)
+
+    return with_server
+
+
+def call_options(function: ClickFunction) -> ClickFunction:
+    """Add the options of the calls that a command makes; the function gets them as `options`."""
+    above_zero = click.FloatRange(0, min_open=True)
+
+    @click.option(
+        "--timeout", type=above_zero, metavar="SECONDS", help="Stop the task after it has run for so long."
+    )
+    @click.option(
+        "--deadline", type=above_zero, metavar="SECONDS", help="Do not start the task later than that."
+    )
+    @click.option(
+        "--priority", type=click.IntRange(0, 9), default=PRIORITY, show_default=True, help="0 is first."
+    )
+    @wraps(function)
+    def with_options(*, timeout: float | None, deadline: float | None, priority: int, **others: Any) -> None:
+        function(options=Options(timeout, deadline, priority), **others)
+
+    return with_options
+
+
+def json_option(function: ClickFunction) -> ClickFunction:
+    """Add ``--json``, which the function gets as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -1,0 +1,63 @@
+"""Running one command with a client: errors become sentences and exit statuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from taskd.cli.console import err
+from taskd.client import TaskClient
+from taskd.errors import TaskdError, Unreachable
+from taskd.net.reactor import Reactor
+
+__all__ = ["Command", "fail", "run_with_client"]
+
+FAILED = 1
+USAGE = 2
+"""The exit status for arguments and files that cannot be used, as click has it."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
+Command = Callable[[Reactor, TaskClient], Awaitable[None]]
+
+
+def fail(message: str, status: int = FAILED) -> NoReturn:
+    """Print a sentence on stderr, and end with an exit status."""
+    err.print(f"taskd: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(status)
+
+
+def run_with_client(command: Command, server: str) -> NoReturn:
+    """Run a command with a client of `server`, an endpoint string or a gateway's URL, and end the process.
+
+    A command raises `TaskdError` for what the server refused, and `OSError` or
+    `ValueError` for an argument or a file that cannot be used.
+    """
+
+    async def run(reactor: Reactor) -> None:
+        try:
+            client = TaskClient(reactor, server, link="pooled")
+        except ValueError as error:
+            fail(str(error), USAGE)
+        stopping: list[bool] = []
+        reactor.addSystemEventTrigger("before", "shutdown", stopping.append, True)
+        try:
+            await command(reactor, client)
+        except Unreachable as error:
+            if stopping:  # after Ctrl-C: this process has cut the connection, not the server
+                raise SystemExit(INTERRUPTED) from None
+            fail(error.message, os.EX_UNAVAILABLE)
+        except TaskdError as error:
+            fail(f"{error.name}: {error.message}")
+        except BrokenPipeError:
+            raise SystemExit(FAILED) from None  # the reader of our output has gone
+        except (OSError, ValueError) as error:
+            fail(str(error), USAGE)
+        finally:
+            client.close()
+
+    react(lambda reactor: Deferred.fromCoroutine(run(reactor)))

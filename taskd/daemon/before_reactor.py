@@ -1,0 +1,42 @@
+"""Waiting for a Deferred before the reactor runs.
+
+twistd starts services before it runs the reactor, and only then can a failed
+start still end the process with an exit status.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.process import reapAllProcesses
+from twisted.python.failure import Failure
+
+from taskd.errors import StartError
+from taskd.net.reactor import Reactor
+
+__all__ = ["wait_for"]
+
+TURN_SECONDS = 0.1
+"""The longest turn of the reactor: after it, exits of child processes are collected."""
+
+_Result = TypeVar("_Result")
+
+
+def wait_for(reactor: Reactor, deferred: Deferred[_Result]) -> _Result:
+    """Return the result of `deferred`, and turn the reactor by hand until it is there.
+
+    Raises what `deferred` fails with, and `StartError` after Ctrl-C. The reactor must not be running.
+    """
+    results: list[_Result] = []
+    failures: list[Failure] = []
+    deferred.addCallbacks(results.append, failures.append)
+    try:
+        while not results and not failures:
+            reactor.iterate(TURN_SECONDS)
+            reapAllProcesses()  # the reactor installs its handler of SIGCHLD only when it runs
+    except KeyboardInterrupt:
+        raise StartError("taskd: interrupted at the start") from None
+    if failures:
+        failures[0].raiseException()
+    return results[0]

@@ -1,0 +1,95 @@
+"""What a daemon is made of, and how that follows from the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskd.daemon.options import DaemonOptions
+from taskd.listeners.peer import UnsentLimits
+from taskd.listeners.tcp import TcpLimits
+from taskd.pool.pool import PoolConfig
+from taskd.scheduler.config import SchedulerConfig
+from taskd.server.task_server import ServerConfig
+from taskd.worker.messages import WorkerConfig
+
+if TYPE_CHECKING:
+    # Imported only if there is a gateway: without one, Autobahn and twisted.web
+    # would be 9 MiB and 0.1 s of the start for nothing.
+    from taskd.listeners.gateway import GatewayConfig
+
+__all__ = ["ServiceConfig"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What a service is made of.
+
+    Without `listen` there is no task server, and without `websocket` no
+    gateway: `gateway` is None then. `stop_timeout` is in seconds.
+    `is_default_app` says that the app is the default one, since none was named.
+    """
+
+    server: ServerConfig
+    listen: Sequence[str]
+    websocket: Sequence[str]
+    gateway: GatewayConfig | None
+    limits: TcpLimits
+    stop_timeout: float
+    is_default_app: bool
+
+    @classmethod
+    def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
+        """Return the configuration that the options describe; relative paths begin in `directory`."""
+        return cls(
+            server=_server_config(options, directory),
+            listen=options["listen"],
+            websocket=options["websocket"],
+            gateway=_gateway_config(options) if options["websocket"] else None,
+            limits=TcpLimits(
+                options["max-message"], options["max-outstanding"], UnsentLimits(options["max-unsent"])
+            ),
+            stop_timeout=options["stop-timeout"],
+            is_default_app=options.is_default_app,
+        )
+
+
+def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
+    least, most = options["workers"]
+    max_memory = options["max-memory"]
+    # twistd may change to another directory before the app is imported.
+    apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
+    config = WorkerConfig(
+        apps,
+        directory,
+        options["name"],
+        options["max-message"],
+        bool(options["tracebacks"]),
+        options["hard-memory"],
+    )
+    return ServerConfig(
+        PoolConfig(most, config),
+        SchedulerConfig(
+            min_workers=least,
+            max_workers=most,
+            max_queue=options["max-queue"],
+            idle_seconds=options["idle"],
+            max_tasks=options["max-tasks"],
+            processors=len(os.sched_getaffinity(0)),
+        ),
+        timeout=options["timeout"],
+        max_memory=None if max_memory is None else max_memory // KIB,
+    )
+
+
+def _gateway_config(options: DaemonOptions) -> GatewayConfig:
+    from taskd.listeners.gateway import GatewayConfig
+
+    return GatewayConfig(
+        options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+    )

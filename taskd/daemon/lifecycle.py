@@ -1,0 +1,227 @@
+"""A daemon before its start and after it, and the order in which it stops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.logger import Logger
+
+from taskd.daemon.config import ServiceConfig
+from taskd.daemon.default_app import announcement
+from taskd.daemon.listening import BoundPort, bind
+from taskd.daemon.parts import Part, Parts
+from taskd.errors import StartError
+from taskd.listeners.tcp import TaskFactory
+from taskd.net.endpoints import client_description
+from taskd.net.reactor import Reactor
+from taskd.net.server_transport import ServerTransport
+from taskd.server.task_server import TaskServer
+
+if TYPE_CHECKING:
+    from taskd.listeners.gateway import Gateway, GatewayConfig
+
+__all__ = ["RunningDaemon", "UnstartedDaemon"]
+
+_log = Logger(namespace="taskd")
+
+FLUSH_TIMEOUT = 5.0
+"""Seconds that clients have, at the end, to take the replies that they are owed:
+enough for one that reads, and one that does not must not keep a server from ending."""
+
+
+class UnstartedDaemon:
+    """A daemon whose ports can be bound, and nothing more; `start` makes a `RunningDaemon` of it."""
+
+    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._task_ports: list[BoundPort] = []
+        self._gateway_ports: list[BoundPort] = []
+
+    def bind(self) -> None:
+        """Bind every port, while the process may still be privileged. Raises `StartError`."""
+        config = self._config
+        if config.listen and config.is_default_app:
+            for line in announcement(os.environ):
+                _log.info("{line}", line=line)
+        for description in config.listen:
+            port = bind(self._reactor, description, "task server", ServerTransport)
+            self._task_ports.append(port)
+        for description in config.websocket:
+            self._gateway_ports.append(bind(self._reactor, description, "gateway", ServerTransport))
+
+    def start(self) -> RunningDaemon:
+        """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
+        reactor, config = self._reactor, self._config
+        parts = Parts()
+        server: TaskServer | None = None
+        loaded: Deferred[None] = succeed(None)
+        if config.listen:
+            server = config.server.start(reactor)
+            loaded = server.loaded
+            tcp = TaskFactory(reactor, server, config.limits)
+            _serve(self._task_ports, tcp)
+            parts = replace(parts, server=[server], connections=[tcp])
+        if config.gateway is not None:
+            gateway = self._start_gateway(config.gateway, server)
+            _serve(self._gateway_ports, _site(reactor, gateway))
+            parts = replace(parts, gateway=[gateway])
+        return RunningDaemon(
+            reactor,
+            [*self._task_ports, *self._gateway_ports],
+            parts,
+            config.stop_timeout,
+            loaded,
+            server.reload if server is not None else _nothing_to_reload,
+        )
+
+    def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
+        if config.link != "local" and not config.task_servers:
+            config = replace(config, task_servers=[self._own_task_server()])
+        try:
+            return config.start(self._reactor, server)
+        except ValueError as error:
+            raise StartError(f"taskd: --task-server {error}") from error
+
+    def _own_task_server(self) -> str:
+        """Return the client endpoint string of this daemon's own task server."""
+        description = self._config.listen[0]
+        server = client_description(self._task_ports[0].address)
+        if server is None or description.lower().startswith("ssl:"):
+            raise StartError(
+                f"taskd: the gateway cannot tell how to reach --listen {description}; name it with "
+                "--task-server (tls:HOST:PORT, with the name in the certificate), or use --link local"
+            )
+        return server
+
+    def close(self) -> Deferred[None]:
+        """Close the ports that are bound; fire when they are closed."""
+        return Deferred.fromCoroutine(_close_ports([*self._task_ports, *self._gateway_ports]))
+
+
+class RunningDaemon:
+    """A daemon that was started, of the parts that it has.
+
+    `loaded` fires when the app is imported, and fails with `StartError` if it
+    cannot be. `reload` has the app imported anew.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ports: Sequence[BoundPort],
+        parts: Parts,
+        stop_timeout: float,
+        loaded: Deferred[None],
+        reload: Callable[[], None],
+    ) -> None:
+        self.loaded = loaded
+        self.reload = reload
+        self._clock = clock
+        self._ports = ports
+        self._parts = parts
+        self._stop_timeout = stop_timeout
+        self._is_aborted = False
+
+    def close(self) -> Deferred[None]:
+        """Stop in order; fire when nothing is left. To be called once.
+
+        Refuse new connections and new tasks; wait for the tasks, at most for
+        the stop timeout; close the websockets; close the other connections
+        when their clients have what they are owed, or have had their time to
+        take it; end every process.
+        """
+        return Deferred.fromCoroutine(self._close_in_order())
+
+    def abort(self) -> None:
+        """End at once whatever `close` still waits for."""
+        self._is_aborted = True
+        _abort(self._parts.present)
+
+    async def _close_in_order(self) -> None:
+        parts = self._parts
+        for part in parts.present:
+            part.stop_accepting()
+        await _close_ports(self._ports)
+        await self._limited(
+            _drain(parts.with_tasks),
+            parts.with_tasks,
+            self._stop_timeout,
+            "tasks still run after {seconds} s: they are ended",
+        )
+        # A gateway's calls may use connections: it is closed before they are.
+        await self._hastened(_close(parts.gateway), parts.gateway)
+        await self._limited(
+            _drain_and_close(parts.connections),
+            parts.connections,
+            FLUSH_TIMEOUT,
+            "clients have left replies unread for {seconds} s: they are disconnected",
+        )
+        await self._hastened(_close(parts.server), parts.server)
+
+    async def _limited(
+        self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part], seconds: float, warning: str
+    ) -> None:
+        """Wait for a step; after so many seconds, log a warning and abort its parts."""
+
+        def time_is_over() -> None:
+            _log.warn(warning, seconds=seconds)
+            _abort(parts)
+
+        deadline = self._clock.callLater(seconds, time_is_over)
+        await self._hastened(step, parts)
+        if deadline.active():
+            deadline.cancel()
+
+    async def _hastened(self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part]) -> None:
+        """Wait for a step; after `abort`, its parts are aborted as soon as it has begun."""
+        ended = Deferred.fromCoroutine(step)
+        if self._is_aborted:
+            _abort(parts)
+        await ended
+
+
+async def _drain(parts: Sequence[Part]) -> None:
+    await DeferredList([part.drain() for part in parts])
+
+
+async def _close(parts: Sequence[Part]) -> None:
+    await DeferredList([part.close() for part in parts])
+
+
+async def _drain_and_close(parts: Sequence[Part]) -> None:
+    await _drain(parts)
+    await _close(parts)
+
+
+def _abort(parts: Sequence[Part]) -> None:
+    for part in parts:
+        part.abort()
+
+
+def _nothing_to_reload() -> None:
+    """Do nothing: a gateway has no app."""
+
+
+def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:
+    for port in ports:
+        port.serve(factory)
+
+
+async def _close_ports(ports: Sequence[BoundPort]) -> None:
+    await DeferredList([port.close() for port in ports])
+
+
+def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
+    from twisted.web.server import Site
+
+    from taskd.web import Root
+
+    site = Site(Root(gateway), reactor=reactor)
+    site.noisy = False
+    return site

@@ -1,0 +1,126 @@
+"""Listening ports: bound while the process is privileged, served once the daemon has started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from taskd.daemon.before_reactor import wait_for
+from taskd.errors import StartError
+from taskd.net.endpoints import keep_alive, server_endpoint
+from taskd.net.reactor import Reactor
+
+__all__ = ["BoundPort", "LateFactory", "bind"]
+
+_log = Logger(namespace="taskd")
+
+
+class _RefusingFactory(Factory[Protocol]):
+    """The factory of a port that is not served: Twisted closes a connection without a protocol."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        """Return no protocol."""
+
+
+@implementer(IProtocolFactory, IProtocolNegotiationFactory, ILoggingContext)
+class LateFactory:
+    """A factory that hands connections to another one, which is set after the port is bound.
+
+    A port of Twisted takes its factory when it is bound, and TLS wraps that
+    factory: so this one stays, and what it hands connections to changes.
+    `name` is what Twisted's log calls the port by.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._target: IProtocolFactory = _RefusingFactory()
+
+    def serve(self, factory: IProtocolFactory) -> None:
+        """Hand connections to `factory` from now on."""
+        factory.doStart()
+        self._target = factory
+
+    def logPrefix(self) -> str:
+        """Return the name for the log."""
+        return self._name
+
+    def doStart(self) -> None:
+        """Do nothing: `serve` starts the factory."""
+
+    def doStop(self) -> None:
+        """Stop the factory, since the port is closed."""
+        self._target.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """Return the factory's protocol for a new connection."""
+        return self._target.buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return the protocols that the factory lets TLS negotiate (ALPN), if any."""
+        if IProtocolNegotiationFactory.providedBy(self._target):
+            return IProtocolNegotiationFactory(self._target).acceptableProtocols()
+        return []
+
+
+class BoundPort:
+    """A port that is bound; `serve` says who serves it.
+
+    The kernel accepts connections from the start, and they wait: nothing is
+    taken from them before the reactor runs.
+    """
+
+    def __init__(self, port: IListeningPort, factory: LateFactory) -> None:
+        self._port = port
+        self._factory = factory
+
+    @property
+    def address(self) -> IAddress:
+        """The address that it is bound to."""
+        return self._port.getHost()
+
+    def serve(self, factory: IProtocolFactory) -> None:
+        """Hand connections to `factory`. To be called once."""
+        self._factory.serve(factory)
+
+    def close(self) -> Deferred[None]:
+        """Stop listening; fire when the port is closed."""
+        return self._port.stopListening() or succeed(None)
+
+
+def bind(
+    reactor: Reactor, description: str, name: str, transport: Callable[..., Any] | None = None
+) -> BoundPort:
+    """Bind the port that a server's endpoint string describes, and log its address.
+
+    `name` is what the log calls it by; for `transport` see `taskd.net.endpoints.server_endpoint`.
+    Raises `StartError`, which names the endpoint and says what is wrong with it.
+    """
+    factory = LateFactory(name)
+    try:
+        port = wait_for(reactor, server_endpoint(reactor, description, transport).listen(factory))
+    except ValueError as error:
+        raise StartError(f"taskd: {error}") from error
+    except CannotListenError as error:
+        why = getattr(error.socketError, "strerror", None) or error.socketError
+        raise StartError(f"taskd: cannot listen on {description}: {why}") from error
+    except (OSError, OverflowError) as error:
+        raise StartError(f"taskd: cannot listen on {description}: {error}") from error
+    keep_alive(getattr(port, "socket", None))
+    _log.info("listening on {description} ({host})", description=description, host=port.getHost())
+    return BoundPort(port, factory)

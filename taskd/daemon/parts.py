@@ -1,0 +1,53 @@
+"""The parts of a daemon that stop in steps: the task server, its connections, the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["Part", "Parts"]
+
+
+class Part(Protocol):
+    """A part of a daemon, as far as stopping the daemon needs it.
+
+    Each method is called at most once, in this order, except for `abort`: it
+    may come at any time, before and during `close`, and more than once.
+    """
+
+    def stop_accepting(self) -> None:
+        """Refuse new work from now on; what was taken goes on."""
+
+    def drain(self) -> Deferred[None]:
+        """Fire when everything that was taken has ended."""
+
+    def abort(self) -> None:
+        """End at once what is left, so that `drain` or `close` fires soon."""
+
+    def close(self) -> Deferred[None]:
+        """Release everything; fire when nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one daemon, by kind.
+
+    A gateway alone has no `connections` and no `server`, a task server alone no `gateway`.
+    """
+
+    gateway: Sequence[Part] = ()
+    connections: Sequence[Part] = ()
+    server: Sequence[Part] = ()
+
+    @property
+    def present(self) -> list[Part]:
+        """All of them."""
+        return [*self.gateway, *self.connections, *self.server]
+
+    @property
+    def with_tasks(self) -> list[Part]:
+        """Those that tasks are in flight in: connections only wait for these."""
+        return [*self.gateway, *self.server]

@@ -1,0 +1,356 @@
+"""What a TCP connection and a websocket share: the requests of one connection, and the replies owed to it.
+
+`Peer` stands between three others. The *wire* is the connection itself, which
+knows framing. The *backend* does the work: the task server of this process, or
+the link to others. The rules of replies are those of `taskd.protocol.session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from taskd.errors import TaskdError
+from taskd.model import Failure, Outcome, Progress
+from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
+from taskd.net.buffered_socket import StreamTransport
+from taskd.protocol.methods import WAS_DONE, how_cancelled
+from taskd.protocol.requests import Request
+from taskd.protocol.session import Session
+from taskd.server.methods import Requester
+
+__all__ = ["Backend", "Peer", "Peers", "UnsentLimits", "Wire"]
+
+Work = TypeVar("Work")
+
+
+class Backend(Protocol[Work]):
+    """Does the work that requests ask for."""
+
+    def submit(self, requests: list[Request[Work]], requester: Requester, /) -> None:
+        """Begin with requests, and keep what is done for each as its `work`.
+
+        Each is answered exactly once by `Requester.task_ended`, possibly before
+        this returns; the requester is then not flushed.
+        """
+
+    def cancel(self, work: Work, /) -> None:
+        """Have work stopped. Its request is answered when it has ended."""
+
+    def detach(self, work: Work, /) -> None:
+        """Let work go on without a reply to anybody."""
+
+    def resume(self) -> None:
+        """Go on with what was throttled: a requester takes outcomes again, or is gone."""
+
+
+class Wire(Protocol):
+    """The connection of a peer."""
+
+    def framed(self, messages: list[bytes], /) -> list[bytes]:
+        """Return the bytes that carry these messages, in pieces that may each be sent by themselves."""
+
+    def pause_reading(self) -> None:
+        """Read no more for a while."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def end(self) -> None:
+        """Send everything, then close: the peer has been answered in full, and will ask nothing more."""
+
+    def close(self) -> None:
+        """Close in order, behind everything that is owed."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnsentLimits:
+    """What a peer may leave unread: `max_unsent` bytes, and for `stall_grace` seconds without progress."""
+
+    max_unsent: int = MAX_UNSENT
+    stall_grace: float = STALL_GRACE
+
+
+class _NoWire:
+    """The wire of a peer whose connection is gone."""
+
+    def framed(self, messages: list[bytes]) -> list[bytes]:
+        """Drop the messages."""
+        return []
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    resume_reading = end = close = abort = pause_reading
+
+
+_NO_WIRE: Wire = _NoWire()
+
+
+class Peer(Generic[Work]):
+    """One connection's requests and replies. Is a `taskd.server.methods.Requester`.
+
+    `write` passes bytes to `transport`; `stalled` is called if the peer does
+    not read its replies. With `whole_messages` what `Wire.framed` returns is never cut.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_cancelling",
+        "_is_gone",
+        "_on_drained",
+        "_wire",
+        "is_full",
+        "is_reading",
+        "sender",
+        "session",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        backend: Backend[Work],
+        session: Session[Work],
+        clock: IReactorTime,
+        transport: StreamTransport,
+        write: Callable[[bytes], None],
+        stalled: Callable[[], None],
+        limits: UnsentLimits,
+        *,
+        whole_messages: bool = False,
+    ) -> None:
+        self._wire = wire
+        self._backend = backend
+        self.session = session
+        self.sender = ReplySender(
+            clock,
+            transport,
+            write,
+            self._sender_changed,
+            stalled,
+            limit=limits.max_unsent,
+            grace=limits.stall_grace,
+            whole=whole_messages,
+        )
+        self._is_gone = False
+        self._on_drained: Callable[[], None] | None = None
+        self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
+        self.is_reading = True
+        self.is_full = False
+        """Whether it leaves too much unread."""
+
+    # --- what comes in ---
+
+    def receive(self, messages: list[bytes]) -> None:
+        """Take in the messages of one read."""
+        self.session.receive(messages)
+        self.flush()
+
+    def refuse_rest(self, error: TaskdError) -> None:
+        """Answer what came before, then with `error`, then close: what follows cannot be read."""
+        self.session.refuse_rest(error)
+        self.flush()
+
+    def end_of_input(self, unfinished: int = 0) -> None:
+        """Note that the peer sends nothing more: it still gets what it is owed.
+
+        It may be gone altogether, which cannot be told apart before it is
+        written to: what must not outlive the connection is cancelled.
+        """
+        self.session.end(unfinished)
+        self.is_reading = False
+        self.flush()
+        for request in list(self.session.in_flight):
+            if request.work is not None and request.options.on_disconnect == "cancel":
+                self._backend.cancel(request.work)
+
+    def lost(self) -> None:
+        """Note that the connection is gone: its work goes on without it, or is cancelled."""
+        self._is_gone = True
+        self.sender.close()
+        self._check_full()
+        for request in list(self.session.in_flight):
+            work = request.work
+            if work is not None:
+                if request.options.on_disconnect == "cancel":
+                    self._backend.cancel(work)
+                request.work = None
+                self._backend.detach(work)
+        self.session.clear()
+        self._cancelling = None
+        self._check_drained()
+        self._wire = _NO_WIRE  # it refers to us: no garbage is left that only the collector would find
+
+    # --- `taskd.server.methods.Requester` ---
+
+    def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
+        """Answer a request, and whoever asked for it to be cancelled."""
+        if self._is_gone:
+            return
+        self.session.answer(key, outcome)
+        if self._cancelling is not None:
+            self._answer_cancels(key, how_cancelled(outcome))
+
+    def task_progressed(self, key: Request[Work], progress: Progress) -> None:
+        """Report a request's progress."""
+        if not self._is_gone:
+            self.session.report(key, progress, congested=self.sender.congested)
+
+    def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
+        """Cancel the request of this connection that has this id; `asking` is answered when it has ended."""
+        request = self.session.find(request_id)
+        if request is None or request.work is None:
+            self.session.answer(asking, WAS_DONE)
+            return
+        if self._cancelling is None:
+            self._cancelling = {}
+        self._cancelling.setdefault(request, []).append(asking)
+        self._backend.cancel(request.work)
+
+    def _answer_cancels(self, request: Request[Work], answer: Outcome) -> None:
+        assert self._cancelling is not None
+        for asking in self._cancelling.pop(request, ()):
+            self.session.answer(asking, answer)
+        if not self._cancelling:
+            self._cancelling = None
+
+    def flush(self) -> None:
+        """Start what may be started, send what can be sent, and read or not accordingly."""
+        if self._is_gone:
+            return
+        session = self.session
+        while requests := session.requests():
+            self._backend.submit(requests, self)
+        self._send(session.take())
+
+    # --- what goes out ---
+
+    def _send(self, messages: list[bytes]) -> None:
+        sender = self.sender
+        if messages:
+            for data in self._wire.framed(messages):
+                sender.send(data)
+        if sender.full or self.is_full:
+            self._check_full()
+        session = self.session
+        if session.finished and sender.empty:
+            self._wire.end()
+        elif self.is_reading is not (session.wants_data and not sender.full) and not session.closing:
+            self.is_reading = not self.is_reading
+            if self.is_reading:
+                self._wire.resume_reading()
+            else:
+                self._wire.pause_reading()
+        if self._on_drained is not None:
+            self._check_drained()
+
+    def _sender_changed(self) -> None:
+        if not self._is_gone:
+            self._send(self.session.take(resumed=True))
+
+    def _check_full(self) -> None:
+        was_full, self.is_full = self.is_full, self.sender.full
+        if was_full and not self.is_full:
+            self._backend.resume()
+
+    # --- the stop ---
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Call `drained`, once, when no request of this connection is in flight any more."""
+        self._on_drained = drained
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._on_drained is not None and not self.session.in_flight:
+            drained, self._on_drained = self._on_drained, None
+            drained()
+
+    def give_up(self, failure: Failure) -> None:
+        """Answer every request in flight with `failure`; the work goes on."""
+        for request in list(self.session.in_flight):
+            work, request.work = request.work, None
+            if request not in self.session.in_flight:
+                continue  # a `taskd.cancel` of one that has just been answered
+            self.session.answer(request, failure)
+            if self._cancelling is not None:
+                self._answer_cancels(request, failure)
+            if work is not None:
+                self._backend.detach(work)
+        self.flush()
+
+    def close(self) -> None:
+        """Close the connection in order, behind everything that is owed."""
+        self._wire.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._wire.abort()
+
+
+class Peers:
+    """The connections of one listener, and their end."""
+
+    def __init__(self) -> None:
+        self._peers: set[Peer[Any]] = set()
+        self._closed: Deferred[None] = Deferred()
+        self.is_closing = False
+        self.is_stopping = False
+        """Whether no new connections are accepted."""
+
+    def add(self, peer: Peer[Any]) -> None:
+        """Note a connection that has been made."""
+        self._peers.add(peer)
+
+    def discard(self, peer: Peer[Any]) -> None:
+        """Note that a connection is gone."""
+        self._peers.discard(peer)
+        self._check_closed()
+
+    def stop_accepting(self) -> None:
+        """Have new connections refused."""
+        self.is_stopping = True
+
+    def drain(self) -> Deferred[None]:
+        """Return a Deferred that fires when no request of any connection is in flight."""
+        drained: Deferred[None] = Deferred()
+        waiting = set(self._peers)
+
+        def one_drained(peer: Peer[Any]) -> None:
+            waiting.discard(peer)
+            if not waiting and not drained.called:
+                drained.callback(None)
+
+        for peer in list(waiting):
+            peer.drain(lambda peer=peer: one_drained(peer))  # type: ignore[misc]
+        if not waiting and not drained.called:
+            drained.callback(None)
+        return drained
+
+    def give_up(self, failure: Failure) -> None:
+        """Answer every request that is still in flight with `failure`."""
+        for peer in list(self._peers):
+            peer.give_up(failure)
+
+    def abort(self) -> None:
+        """Drop every connection at once."""
+        for peer in list(self._peers):
+            peer.abort()
+
+    def close(self) -> Deferred[None]:
+        """Close every connection behind what it is owed; fires when all are closed."""
+        self.is_closing = True
+        for peer in list(self._peers):
+            peer.close()
+        self._check_closed()
+        return self._closed
+
+    def _check_closed(self) -> None:
+        if self.is_closing and not self._peers and not self._closed.called:
+            self._closed.callback(None)

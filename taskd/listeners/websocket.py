@@ -1,0 +1,159 @@
+"""One websocket of a gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from taskd.listeners.origins import is_allowed_origin
+from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
+from taskd.net.reactor import Reactor
+from taskd.net.websocket_fastpath import TextServerProtocol
+from taskd.protocol.session import Session, task_complete
+from taskd.protocol.websocket_frames import PING_INTERVAL
+
+__all__ = ["WebSocketFactory", "WebSocketProtocol"]
+
+_log = Logger(namespace="taskd.gateway")
+
+UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
+
+
+class WebSocketProtocol(TextServerProtocol):
+    """One websocket. Is the `taskd.listeners.peer.Wire` of its `client`, which it has once it is open."""
+
+    factory: WebSocketFactory
+    client: Peer[Any] | None = None
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """Let the page in, or not."""
+        factory = self.factory
+        if factory.peers.is_stopping:
+            raise ConnectionDeny(503, "shutting down")
+        host = request.headers.get("host", "")
+        if not is_allowed_origin(request.origin or None, host, factory.allow_origins):
+            _log.warn("refused a websocket from a page of {origin!r}", origin=request.origin)
+            raise ConnectionDeny(403, f"pages of {request.origin} are not allowed here: see --allow-origin")
+
+    def onOpen(self) -> None:
+        """Begin: the websocket is there."""
+        factory = self.factory
+        self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
+        self.client = Peer(
+            self,
+            factory.backend,
+            Session(factory.max_in_flight, task_complete),
+            factory.clock,
+            self.transport,
+            self.write_frames,
+            self._stalled,
+            UnsentLimits(),
+            whole_messages=True,
+        )
+        factory.peers.add(self.client)
+
+    # --- what comes in ---
+
+    def texts_received(self, texts: list[bytes]) -> None:
+        """Take in messages, or batches of them."""
+        if self.client is not None and not self.client.session.closing:
+            self.client.receive(texts)
+
+    def binary_received(self) -> None:
+        """Refuse a binary message."""
+        if self.client is not None and not self.client.session.closing:
+            self._close(UNSUPPORTED_DATA, b"messages are text")
+
+    def onAutoPingTimeout(self) -> None:
+        """Drop a peer that has not answered a ping, unless its answer may be among what has not been read."""
+        if self.client is None or self.client.is_reading:
+            super().onAutoPingTimeout()
+        else:
+            self.autoPingTimeoutCall = None
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
+        """Forget the websocket: it is gone."""
+        if self.client is not None:
+            client, self.client = self.client, None
+            client.lost()
+            self.factory.peers.discard(client)
+
+    # --- `taskd.listeners.peer.Wire` ---
+
+    def framed(self, messages: list[bytes]) -> list[bytes]:
+        """Return the frames of these messages."""
+        return self.frames(messages)
+
+    def pause_reading(self) -> None:
+        """Let the client wait."""
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read from the client."""
+        self.transport.resumeProducing()
+
+    def end(self) -> None:
+        """Do nothing: after a close frame, Autobahn waits for the client's own and closes."""
+
+    def close(self) -> None:
+        """Close behind what has been answered: the gateway shuts down."""
+        self._close(GOING_AWAY, b"shutting down")
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.dropConnection(abort=True)
+
+    def _close(self, code: int, reason: bytes) -> None:
+        # `sendClose` refuses these codes.
+        if self.client is not None:
+            self.client.flush()
+            self.client.session.end()
+        self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
+
+    def _stalled(self) -> None:
+        _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
+        self.dropConnection(abort=True)
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """Makes a `WebSocketProtocol` for each websocket.
+
+    `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    """
+
+    noisy = False
+    protocol = WebSocketProtocol  # type: ignore[assignment]  # Twisted types it by the instance
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        backend: Backend[Any],
+        peers: Peers,
+        *,
+        allow_origins: list[str],
+        max_message: int,
+        max_in_flight: int,
+    ) -> None:
+        super().__init__(reactor=reactor)
+        self.clock: IReactorTime = reactor
+        self.backend = backend
+        self.peers = peers
+        self.allow_origins = allow_origins
+        self.max_in_flight = max_in_flight
+        limit = max_message - 1  # to a task server it goes with an LF
+        self.setProtocolOptions(
+            # Autobahn's default lets every origin in; so does this, because
+            # `onConnect` checks it, and says what would be right.
+            allowedOrigins=["*"],
+            allowNullOrigin=True,
+            maxFramePayloadSize=limit,
+            maxMessagePayloadSize=limit,
+            autoPingInterval=PING_INTERVAL,
+            autoPingTimeout=PING_INTERVAL,
+            # Close with a code that says why, and not by hanging up.
+            failByDrop=False,
+        )

@@ -1,0 +1,346 @@
+"""A non-blocking socket that sends at once what the kernel takes.
+
+Twisted's own transports keep what is written, ask the reactor whether the
+socket has room, and send in the next turn. taskd's protocols write once for
+each turn and connection: here `write` is one send(2), and the reactor is asked
+for writability only while something is unsent.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Protocol, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IProducer,
+    IPushProducer,
+    IReadWriteDescriptor,
+    ISystemHandle,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskd.net.reactor import Reactor
+
+__all__ = ["HIGH_WATER", "READ_SIZE", "BufferedSocket", "Handle", "StreamTransport", "socket_address"]
+
+READ_SIZE = 65536
+"""Bytes read at once, as by Twisted's transports: one busy peer does not delay the others."""
+
+HIGH_WATER = 65536
+"""Unsent bytes above which the producer is paused, as by Twisted's transports."""
+
+_RESET = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which a close resets the connection."""
+
+_NOTHING = bytearray()
+"""What is unsent of a socket that takes nothing more. It is never appended to."""
+
+Handle = socket.SocketType
+"""A transport's socket: the type in C under `socket.socket`, which is made in half the time."""
+
+
+class StreamTransport(Protocol):
+    """What every stream transport has: Twisted's for TCP, unix sockets and TLS, and taskd's own."""
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes behind those written before."""
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send these pieces together."""
+
+    def loseConnection(self) -> None:
+        """Close the connection behind what is unsent."""
+
+    def abortConnection(self) -> None:
+        """Reset the connection."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Pause this producer while too much is unsent."""
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+
+    def pauseProducing(self) -> None:
+        """Read nothing more."""
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+
+    def getPeer(self) -> IAddress:
+        """Return the address of the other side."""
+
+    def getHost(self) -> IAddress:
+        """Return the address of this side."""
+
+    def getHandle(self) -> Handle:
+        """Return the socket."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
+        """Let TCP send at once; may raise `OSError` if the socket is not TCP's."""
+
+
+@implementer(IReadWriteDescriptor, IConsumer, IPushProducer, ISystemHandle)
+class BufferedSocket:
+    """A connected, non-blocking stream socket under a reactor.
+
+    Takes over `sock`, and passes what it reads to `receive`. Reads from the
+    start. A subclass decides how the connection ends: it provides
+    `connectionLost`, and `loseConnection` if it is used by a protocol.
+    """
+
+    __slots__ = (
+        "_ends_sending",
+        "_is_reading",
+        "_is_receiving",
+        "_producer",
+        "_producer_is_paused",
+        "_reactor",
+        "_receive",
+        "_socket",
+        "_unsent",
+        "connected",
+        "disconnecting",
+    )
+
+    def __init__(self, reactor: Reactor, sock: Handle, receive: Callable[[bytes], object]) -> None:
+        self._reactor = reactor
+        self._socket = sock
+        self._receive = receive
+        # What the kernel has not taken. None as long as the next bytes may go
+        # straight to the kernel: nothing is unsent, and the socket is open.
+        self._unsent: bytearray | None = None
+        self._producer: IPushProducer | None = None
+        self._producer_is_paused = False
+        self._is_reading = True
+        self._is_receiving = False
+        self._ends_sending = False
+        self.connected = True
+        self.disconnecting = False
+        reactor.addReader(self)
+
+    # --- called by the reactor ---
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 once the socket is closed."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Return the prefix of messages that Twisted's older log functions write."""
+        return type(self).__name__
+
+    # Twisted declares that these two return failures; its own transports return
+    # exceptions, as here, and its reactors expect them.
+
+    def doRead(self) -> Exception | None:  # type: ignore[override]
+        """Pass on what has arrived."""
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self._is_receiving = True
+        self._receive(data)
+        self._is_receiving = False
+        return CONNECTION_DONE if self.disconnecting and not self._unsent else None
+
+    def doWrite(self) -> Exception | None:  # type: ignore[override]
+        """Send more of what is unsent; once all is sent, resume the producer, or close."""
+        if self._unsent:
+            why = self._send_more(self._unsent)
+            if why is not None or self._unsent:
+                return why
+        return self._all_sent() if self.connected else None
+
+    def _send_more(self, unsent: bytearray) -> Exception | None:
+        try:
+            sent = self._socket.send(unsent)
+        except BlockingIOError:
+            return None
+        except OSError:
+            if self._is_lost_when_sending_fails():
+                return CONNECTION_LOST
+            sent = len(unsent)
+        del unsent[:sent]
+        return None
+
+    def _all_sent(self) -> Exception | None:
+        if not self.disconnecting:
+            self._unsent = None
+        if self._producer_is_paused:
+            self._resume_producer()
+            if self._unsent or not self.connected:
+                return None
+        self._reactor.removeWriter(self)
+        if self.disconnecting:
+            return CONNECTION_DONE
+        if self._ends_sending:
+            self._shut_down(socket.SHUT_WR)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Release the socket and report the end."""
+        raise NotImplementedError
+
+    # --- sending ---
+
+    @property
+    def flushed(self) -> bool:
+        """Whether the kernel has taken all that was written."""
+        return not self._unsent
+
+    def write(self, data: bytes) -> None:
+        """Send at once what the kernel takes, and the rest when it has room; nothing after the close."""
+        if self._unsent is None:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                if not self._is_lost_when_sending_fails():
+                    return
+                sent = 0  # `doWrite` fails as well, and ends the connection
+            if sent == len(data):
+                return
+            self._unsent = bytearray(memoryview(data)[sent:])
+            self._reactor.addWriter(self)
+        elif self.disconnecting or not self.connected:
+            return
+        else:
+            self._unsent += data
+        if self._producer is not None and not self._producer_is_paused and len(self._unsent) > HIGH_WATER:
+            self._producer_is_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send these pieces together."""
+        self.write(b"".join(iovec))
+
+    def _is_lost_when_sending_fails(self) -> bool:
+        """Whether a failed send ends the connection now.
+
+        It does not while the socket is read: what the peer has sent is read
+        first, and its end follows. What was to be sent is dropped.
+        """
+        return not self._is_reading
+
+    def loseWriteConnection(self) -> None:
+        """Shut down the sending side behind what is unsent; the peer may still send."""
+        self._ends_sending = True
+        if self.connected and not self._unsent:
+            self._shut_down(socket.SHUT_WR)
+
+    def _shut_down(self, how: int) -> None:
+        with suppress(OSError):  # the other end may be closed already
+            self._socket.shutdown(how)
+
+    # --- IConsumer ---
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Pause this producer while more than `HIGH_WATER` bytes are unsent; it must be a streaming one."""
+        if not streaming:
+            raise ValueError("only streaming producers can be registered here")
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer} is still registered; so {producer} cannot be")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self._producer = cast(IPushProducer, producer)
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer: it is neither paused nor resumed any more."""
+        self._producer = None
+        self._producer_is_paused = False
+
+    def _resume_producer(self) -> None:
+        assert self._producer is not None
+        self._producer_is_paused = False
+        self._producer.resumeProducing()
+
+    # --- IPushProducer ---
+
+    def pauseProducing(self) -> None:
+        """Read nothing more."""
+        self._is_reading = False
+        if self.connected:
+            self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        if self.connected and not self.disconnecting:
+            self._is_reading = True
+            self._reactor.addReader(self)
+
+    def stopProducing(self) -> None:
+        """Close behind what is unsent, as `loseConnection` does."""
+        self.loseConnection()
+
+    # --- the end ---
+
+    def loseConnection(self) -> None:
+        """Close the connection behind what is unsent."""
+        raise NotImplementedError
+
+    def _take_no_more(self, *, drop: bool = False) -> bool:
+        """Ignore further writes, and with `drop` forget the earlier ones; return whether any are unsent."""
+        if self._unsent is None or drop:
+            self._unsent = _NOTHING
+        return bool(self._unsent)
+
+    def _reset_when_closed(self) -> None:
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def _release(self) -> None:
+        """Close the socket, stop the producer, and drop every reference to the owner.
+
+        Those references are cycles: without them no garbage is left for the collector.
+        """
+        self._reactor.removeReader(self)
+        if self._unsent is not None:
+            self._reactor.removeWriter(self)
+        self._socket.close()
+        self.connected = False
+        self._unsent = _NOTHING
+        del self._receive
+        producer = self._producer
+        if producer is not None:
+            self.unregisterProducer()
+            producer.stopProducing()
+
+    # --- addresses and options ---
+
+    def getHandle(self) -> Handle:
+        """Return the socket, to read and set its options."""
+        return self._socket
+
+    def getHost(self) -> IAddress:
+        """Return the address of this side. Raises `OSError` once the socket is closed."""
+        return socket_address(self._socket.getsockname())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
+        """Let TCP send without waiting for the acknowledgement of what it sent before; nothing for others."""
+        if self.connected and self._socket.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+
+def socket_address(name: object) -> IAddress:
+    """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), else a path."""
+    match name:
+        case (str(host), int(port)):
+            return IPv4Address("TCP", host, port)
+        case (str(host), int(port), int(flow), int(scope)):
+            return IPv6Address("TCP", host, port, flow, scope)
+        case str() | bytes():
+            return UNIXAddress(name or None)
+    return UNIXAddress(None)

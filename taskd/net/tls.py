@@ -1,0 +1,218 @@
+"""TLS for endpoint strings: ``ssl:`` servers and ``tls:`` clients.
+
+Unlike Twisted's, a server can ask its clients for certificates, and a client
+that refuses a server's certificate says why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL, crypto
+from service_identity.exceptions import VerificationError
+from service_identity.hazmat import (
+    DNS_ID,
+    DNSPattern,
+    IPAddress_ID,
+    IPAddressPattern,
+    verify_service_identity,
+)
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet import ssl
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, SSL4ServerEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from taskd.net.reactor import Reactor
+
+if TYPE_CHECKING:
+    from service_identity.hazmat import CertificatePattern
+
+__all__ = ["CertificateRefused", "ssl_server", "tls_client"]
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+# --- servers -----------------------------------------------------------------
+
+
+def ssl_server(
+    reactor: Reactor,
+    port: str,
+    *,
+    privateKey: str = "server.pem",  # noqa: N803  # Twisted's names, which its users know
+    certKey: str | None = None,  # noqa: N803
+    extraCertChain: str | None = None,  # noqa: N803
+    clientCA: str | None = None,  # noqa: N803
+    interface: str = "",
+    backlog: str,
+) -> SSL4ServerEndpoint:
+    """Make an ``ssl:`` server with Twisted's options, and one more.
+
+    ``clientCA``: refuse clients without a certificate of these CAs. Raises
+    `ValueError`, `TypeError`, `OSError` or `OpenSSL`'s errors if an option is wrong.
+    """
+    own, *chain = _load_certificates(certKey if certKey is not None else privateKey)
+    if extraCertChain is not None:
+        chain += _load_certificates(extraCertChain)
+    key = ssl.KeyPair.load(Path(privateKey).read_bytes(), crypto.FILETYPE_PEM)
+    options = ssl.CertificateOptions(
+        privateKey=key.original,
+        certificate=own.original,
+        extraCertChain=[certificate.original for certificate in chain],
+        trustRoot=_trust_root(clientCA) if clientCA is not None else None,
+    )
+    _check_key(options)
+    return SSL4ServerEndpoint(reactor, int(port), options, int(backlog), interface)
+
+
+def _check_key(options: ssl.CertificateOptions) -> None:
+    """Raise `ValueError` if the private key does not belong to the certificate."""
+    try:
+        options.getContext().check_privatekey()
+    except SSL.Error as error:
+        raise ValueError("the private key does not belong to the certificate") from error
+
+
+def _load_certificates(path: str) -> list[ssl.Certificate]:
+    """Return the certificates in a PEM file, at least one."""
+    found = _CERTIFICATE.findall(Path(path).read_bytes())
+    if not found:
+        raise ValueError(f"there is no certificate in {path}")
+    return [ssl.Certificate.loadPEM(text) for text in found]
+
+
+def _trust_root(path: str) -> Any:
+    """Trust the CAs in a PEM file, or in the ``.pem`` and ``.crt`` files of a directory."""
+    place = Path(path)
+    files = [place]
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if file.suffix in (".pem", ".crt"))
+    authorities = [certificate for file in files for certificate in _load_certificates(str(file))]
+    if not authorities:
+        raise ValueError(f"there is no certificate in {path}")
+    return ssl.trustRootFromCertificates(authorities)
+
+
+# --- clients -----------------------------------------------------------------
+
+
+class CertificateRefused(SSL.Error):
+    """The refusal of a server's certificate; its text is the reason.
+
+    It is an `OpenSSL.SSL.Error`, so that Twisted reports it as the reason why
+    the connection was lost.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__([("taskd", "", why)])  # the form of OpenSSL's own errors, which Twisted takes apart
+        self.why = why
+
+    def __str__(self) -> str:
+        """Return the reason alone."""
+        return self.why
+
+
+_UNTRUSTED = "it is not signed by a CA that is trusted here (unknown CA)"
+_REASONS = {
+    # X509_V_ERR_…, openssl/x509_vfy.h
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: f"it is self-signed: {_UNTRUSTED}",
+    19: _UNTRUSTED,
+    20: _UNTRUSTED,
+    21: _UNTRUSTED,
+    23: "it has been revoked",
+}
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _VerifyingClient:
+    """A maker of TLS connections to a server that must prove that it is `host`."""
+
+    def __init__(self, host: str, options: ssl.CertificateOptions) -> None:
+        self._host = host
+        self._is_address = isIPAddress(host) or isIPv6Address(host)
+        self._context = options.getContext()
+        # On the context, not on each connection: pyOpenSSL raises from the
+        # handshake only what the context's callback has raised.
+        self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verifier())
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Make a connection whose handshake fails with `CertificateRefused` if it must."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(tlsProtocol)
+        if not self._is_address:
+            connection.set_tlsext_host_name(self._host.encode("idna"))
+        return connection
+
+    def _verifier(self) -> Callable[[SSL.Connection, crypto.X509, int, int, int], bool]:
+        host, is_address = self._host, self._is_address
+        identity = IPAddress_ID(host) if is_address else DNS_ID(host)
+
+        def verify(_: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+            whose = f"the certificate of {host} was refused"
+            if not ok:
+                raise CertificateRefused(
+                    f"{whose}: {_REASONS.get(error, f'OpenSSL verification error {error}')}"
+                )
+            if depth == 0:
+                patterns = extract_patterns(certificate)
+                try:
+                    verify_service_identity(patterns, [identity], [])
+                except VerificationError:
+                    raise CertificateRefused(
+                        f"{whose}: it is for {_names(patterns)}, not for {host} (wrong name)"
+                    ) from None
+            return True
+
+        return verify
+
+
+def _names(patterns: Sequence[CertificatePattern]) -> str:
+    """Return the names that a certificate is for."""
+    names = []
+    for pattern in patterns:
+        match pattern:
+            case DNSPattern():
+                names.append(pattern.pattern.decode("ascii", "replace"))
+            case IPAddressPattern():
+                names.append(str(pattern.pattern))
+    return ", ".join(names) or "nobody"
+
+
+def tls_client(
+    reactor: Reactor,
+    timeout: float,
+    host: str,
+    port: str,
+    *,
+    trustRoots: str | None = None,  # noqa: N803  # Twisted's names, which its users know
+    certificate: str | None = None,
+    privateKey: str | None = None,  # noqa: N803
+) -> IStreamClientEndpoint:
+    """Make a ``tls:`` client with Twisted's options, which says why it refuses a certificate.
+
+    ``trustRoots`` may also be a file. Raises the errors of `ssl_server`.
+    """
+    key = own = None
+    chain: list[ssl.Certificate] = []
+    if certificate is not None:
+        own, *chain = _load_certificates(certificate)
+        key = ssl.KeyPair.load(Path(privateKey or certificate).read_bytes(), crypto.FILETYPE_PEM)
+    options = ssl.CertificateOptions(
+        trustRoot=_trust_root(trustRoots) if trustRoots is not None else ssl.platformTrust(),
+        privateKey=key.original if key is not None else None,
+        certificate=own.original if own is not None else None,
+        extraCertChain=[link.original for link in chain] or None,
+    )
+    if key is not None:
+        _check_key(options)
+    tcp = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
+    endpoint: IStreamClientEndpoint = wrapClientTLS(_VerifyingClient(host, options), tcp)
+    return endpoint

@@ -1,0 +1,131 @@
+"""Replies and progress notifications, in either dialect: written for peers, read by clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from taskd.errors import ParseError
+from taskd.model import Failure, Outcome, Progress, Result
+from taskd.protocol.requests import BARE, Dialect, check_utf8
+
+__all__ = [
+    "ParsedReply",
+    "batch_reply",
+    "parse_bare_reply",
+    "parse_reply",
+    "progress_line",
+    "reply_line",
+]
+
+
+def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> bytes:
+    """The reply to one request, without its LF. An unknown id is null, as JSON-RPC has it."""
+    if dialect is BARE:
+        if type(outcome) is Result:
+            return bytes(outcome.value)
+        return b'{"error":%b}' % msgspec.json.encode(outcome)
+    shown_id = b"null" if request_id is None else request_id
+    if type(outcome) is Result:
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (shown_id, outcome.value)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (shown_id, msgspec.json.encode(outcome))
+
+
+def batch_reply(replies: list[bytes]) -> bytes:
+    """One array of the replies to a batch."""
+    return b"[%b]" % b",".join(replies)
+
+
+class _ProgressParams(msgspec.Struct, omit_defaults=True):
+    id: Raw
+    done: float | int
+    total: float | int | None = None
+    message: str | None = None
+
+
+_NULL = Raw(b"null")
+
+
+def progress_line(request_id: Raw | None, progress: Progress) -> bytes:
+    """A ``taskd.progress`` notification for the request of that id."""
+    params = _ProgressParams(request_id or _NULL, progress.done, progress.total, progress.message)
+    return b'{"jsonrpc":"2.0","method":"taskd.progress","params":%b}' % msgspec.json.encode(params)
+
+
+class ParsedReply(msgspec.Struct, frozen=True):
+    """What came back: `body` is how request `id` ended, or how far it is.
+
+    `id` is None where the reply names none (null): progress of a bare
+    request, or an error about a message that the server could not read.
+    """
+
+    id: Raw | None
+    body: Outcome | Progress
+
+
+class _Reply(msgspec.Struct):
+    jsonrpc: str
+    id: Raw = _NULL
+    result: Raw | UnsetType = UNSET
+    error: Failure | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: _ProgressParams | UnsetType = UNSET
+
+
+_reply = msgspec.json.Decoder(_Reply)
+
+
+def parse_reply(line: bytes) -> ParsedReply:
+    """Read a JSON-RPC reply or progress notification.
+
+    Raises `ParseError` for anything else; the peer is then no taskd.
+    """
+    check_utf8(line)
+    try:
+        reply = _reply.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ParseError(f"no JSON-RPC reply: {error}") from None
+    if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
+        params = reply.params
+        return ParsedReply(_known(params.id), Progress(params.done, params.total, params.message))
+    if isinstance(reply.result, Raw):
+        return ParsedReply(_known(reply.id), Result(reply.result))
+    if isinstance(reply.error, Failure):
+        return ParsedReply(_known(reply.id), reply.error)
+    raise ParseError("no JSON-RPC reply: it has neither result nor error")
+
+
+def _known(request_id: Raw) -> Raw | None:
+    return None if bytes(request_id) == b"null" else request_id
+
+
+class _BareError(msgspec.Struct, forbid_unknown_fields=True):
+    error: Failure
+    jsonrpc: str = "2.0"
+    id: Any = None
+
+
+_bare_error = msgspec.json.Decoder(_BareError)
+
+
+def parse_bare_reply(line: bytes) -> Outcome | Progress:
+    """Read the reply to a bare request: any JSON is a result but ``{"error": …}``.
+
+    Raises `ParseError` where it is not JSON.
+    """
+    check_utf8(line)
+    if line.startswith(b"{"):
+        if line.startswith(b'{"jsonrpc":"2.0","method":"taskd.progress"'):
+            return parse_reply(line).body
+        try:
+            return _bare_error.decode(line).error
+        except msgspec.ValidationError:
+            pass  # an object, and no error: a result
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise ParseError(f"the reply is not JSON: {error}") from None
+    try:
+        return Result(msgspec.json.decode(line, type=Raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ParseError(f"the reply is not JSON: {error}") from None

@@ -1,0 +1,31 @@
+"""The arguments of `taskd call`."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.cli.call import parse_arguments
+
+
+class ArgumentsTests(SynchronousTestCase):
+    def test_text_is_converted_as_the_annotation_asks(self):
+        parsed = parse_arguments(["a=1", "b=1", "c=x=y", "d="], {"a": "int", "b": "str"})
+        self.assertEqual(parsed, {"a": 1, "b": "1", "c": "x=y", "d": ""})
+
+    def test_json_is_taken_as_it_is(self):
+        parsed = parse_arguments(["a:=[1, null]", 'b:="="'], {"a": "str"})
+        self.assertEqual(parsed, {"a": [1, None], "b": "="})
+
+    def test_names_are_those_on_the_wire(self):
+        self.assertEqual(parse_arguments(["from_=a", "class=3"], {"class": "int"}), {"from": "a", "class": 3})
+
+    def test_an_argument_that_cannot_be_used_is_named(self):
+        for arguments, words in (
+            (["name"], "'name'"),
+            (["=x"], "'=x'"),
+            ([":=1"], "':=1'"),
+            (["a=1", "a=2"], "a is given twice"),
+            (["from=1", "from_=2"], "from is given twice"),
+            (["a:=nonsense"], "'a:=nonsense'"),
+            (["a:=" + "[" * 100_000], "not JSON"),
+        ):
+            error = self.assertRaises(ValueError, parse_arguments, arguments, {})
+            self.assertIn(words, str(error))

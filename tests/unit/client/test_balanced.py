@@ -1,0 +1,150 @@
+"""Calls that have several servers to go to, without a network."""
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.client.balanced import BalancedLink
+from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
+from taskd.errors import Unreachable
+from taskd.model import Call, Failure, Result
+from taskd.protocol.requests import BARE, JSON_RPC
+
+CALL = Call("f", Raw(b"[1]"))
+GONE = Unreachable("gone", sent=True)
+AWAY = Unreachable("away", sent=False)
+DONE = Result(Raw(b'"done"'))
+
+
+class FakeCall:
+    """A call that ends when the test says so; `asked` is what the caller wanted of it."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+        self.outcome = Deferred()
+        self.asked = []
+
+    def cancel(self):
+        self.asked.append("cancel")
+
+    def detach(self):
+        self.asked.append("detach")
+
+
+class FakeLink:
+    """Answers nothing by itself; each call that it was given is in `calls`."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call(self, *arguments):
+        self.calls.append(FakeCall(*arguments))
+        return self.calls[-1]
+
+    def close(self):
+        for call in self.calls:
+            if not call.outcome.called:
+                call.outcome.errback(AWAY)
+
+    def answer(self, outcome=DONE):
+        self.calls[-1].outcome.callback(outcome)
+
+    def fail(self, error):
+        self.calls[-1].outcome.errback(error)
+
+
+class BalancedLinkTests(SynchronousTestCase):
+    def setUp(self):
+        self.fakes = {name: FakeLink() for name in "abc"}
+        self.clock = Clock()
+        self.link = BalancedLink(self.clock, "abc", self.fakes.__getitem__)
+        self.a, self.b, self.c = self.fakes.values()
+
+    def test_an_outcome_comes_back_and_makes_room(self):
+        for _ in range(2):
+            pending = self.link.call(CALL)
+            self.a.answer()
+            self.assertEqual(self.successResultOf(pending.outcome), DONE)
+
+    def test_a_call_goes_on_with_its_progress_and_its_dialect(self):
+        self.link.call(CALL, print, BARE)
+        self.a.fail(AWAY)
+        self.link.call(CALL)
+        arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
+        self.assertEqual(arguments, [(CALL, print, BARE), (CALL, print, BARE), (CALL, None, JSON_RPC)])
+
+    def test_a_call_that_could_not_be_sent_goes_to_the_next_server(self):
+        pending = self.link.call(CALL)
+        self.a.fail(AWAY)
+        self.b.fail(AWAY)
+        self.assertNoResult(pending.outcome)
+        self.c.answer()
+        self.assertEqual(self.successResultOf(pending.outcome), DONE)
+
+    def test_if_no_server_can_be_reached_the_outcome_has_all_the_reasons(self):
+        pending = self.link.call(CALL)
+        for fake in (self.a, self.b, self.c):
+            fake.fail(AWAY)
+        outcome = self.successResultOf(pending.outcome)
+        self.assertEqual((outcome.message, outcome.data), ("away; away; away", {"sent": False}))
+
+    def test_a_call_that_was_sent_is_not_sent_again(self):
+        pending = self.link.call(CALL)
+        self.a.fail(AWAY)
+        self.b.fail(GONE)
+        self.assertEqual(self.successResultOf(pending.outcome), Failure.of(GONE))
+        self.assertEqual(self.c.calls, [])
+
+    def test_a_call_is_cancelled_and_detached_where_it_is(self):
+        first, moved = self.link.call(CALL), self.link.call(CALL)
+        self.b.fail(AWAY)
+        for pending, fake in ((first, self.a), (moved, self.c)):
+            pending.cancel()
+            pending.detach()
+            self.assertEqual(fake.calls[0].asked, ["cancel", "detach"])
+            fake.answer(NO_REPLY)
+            self.assertEqual(self.successResultOf(pending.outcome), NO_REPLY)
+
+    def test_a_detached_call_is_detached_from_the_next_server_too(self):
+        pending = self.link.call(CALL)
+        pending.detach()
+        self.a.fail(AWAY)
+        self.assertEqual(self.b.calls[0].asked, ["detach"])
+
+    def test_a_call_that_was_cancelled_before_it_was_sent_says_nothing_of_the_server(self):
+        self.link.call(CALL)
+        self.a.fail(GONE)
+        for _ in "bc":
+            self.link.call(CALL)
+        self.clock.advance(1.5)
+        pending = self.link.call(CALL)
+        self.assertEqual(len(self.a.calls), 2)
+        pending.cancel()
+        self.a.answer(CANCELLED_UNSENT)
+        self.assertEqual(self.successResultOf(pending.outcome), CANCELLED_UNSENT)
+        # Its failures are still counted: with the next one it is left alone for longer.
+        self.link.call(CALL)
+        self.a.fail(GONE)
+        self.clock.advance(1.5)
+        self.link.call(CALL)
+        self.assertEqual(len(self.a.calls), 3)
+
+    def test_closing_fails_every_call_and_sends_none_again(self):
+        pending = [self.link.call(CALL) for _ in range(3)]
+        self.link.close()
+        for call in pending:
+            self.assertEqual(self.successResultOf(call.outcome), Failure.of(AWAY))
+        self.assertEqual([len(fake.calls) for fake in (self.a, self.b, self.c)], [1, 1, 1])
+
+    def test_the_only_server_is_called_straight(self):
+        link = BalancedLink(self.clock, "a", self.fakes.__getitem__)
+        for end, outcome in (
+            (lambda: self.a.answer(), DONE),
+            (lambda: self.a.fail(AWAY), Failure.of(AWAY)),
+            (lambda: self.a.fail(GONE), Failure.of(GONE)),
+        ):
+            pending = link.call(CALL, print, BARE)
+            self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE))
+            end()
+            self.assertEqual(self.successResultOf(pending.outcome), outcome)

@@ -1,0 +1,37 @@
+"""The log lines for someone who gave no --app."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.daemon.default_app import announcement
+
+
+class AnnouncementTests(SynchronousTestCase):
+    def lines(self, url=None):
+        return list(announcement({} if url is None else {"TASKD_MAIL_URL": url}))
+
+    def test_it_names_the_app_that_is_served_and_how_to_name_another(self):
+        first, _, last = self.lines()
+        self.assertIn("taskd.apps.mail", first)
+        self.assertIn("twistd -n taskd --app", last)
+
+    def test_a_maildir_is_named_by_its_absolute_path(self):
+        for url, path in (
+            (None, os.path.abspath("outbox")),
+            ("", os.path.abspath("outbox")),
+            ("maildir:/var/mail/out", "/var/mail/out"),
+            ("maildir:a/b", os.path.abspath("a/b")),
+        ):
+            self.assertIn(f"mails go to the Maildir {path} (", self.lines(url)[1])
+
+    def test_a_server_is_named_without_user_and_password(self):
+        lines = self.lines("smtp://ann:secret@mail.example.org")
+        self.assertIn("mails go to smtp://mail.example.org:587 (", lines[1])
+        for word in "ann", "secret":
+            self.assertNotIn(word, "".join(lines).replace("YOUR_MODULE", ""))
+
+    def test_a_setting_that_is_wrong_is_explained_without_its_password(self):
+        lines = self.lines("smtp://ann:secret@:nonsense")
+        self.assertIn("every mail will fail: TASKD_MAIL_URL", lines[1])
+        self.assertNotIn("secret", "".join(lines))

@@ -1,0 +1,160 @@
+"""The order in which a running daemon stops, with parts that only record what is asked of them."""
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.daemon.lifecycle import FLUSH_TIMEOUT, RunningDaemon
+from taskd.daemon.parts import Parts
+
+STOP_TIMEOUT = 30.0
+
+
+class RecordingPart:
+    """A part whose `drain` and `close` fire when the test says so; by default at once."""
+
+    def __init__(self, name, calls, *, drained=True, closed=True):
+        self.name = name
+        self.calls = calls
+        self.drained = succeed(None) if drained else Deferred()
+        self.closed = succeed(None) if closed else Deferred()
+
+    def stop_accepting(self):
+        self.calls.append(f"{self.name} stop_accepting")
+
+    def drain(self):
+        self.calls.append(f"{self.name} drain")
+        return self.drained
+
+    def abort(self):
+        self.calls.append(f"{self.name} abort")
+
+    def close(self):
+        self.calls.append(f"{self.name} close")
+        return self.closed
+
+
+class RecordingPort:
+    def __init__(self, calls):
+        self.calls = calls
+        self.closed = succeed(None)
+
+    def close(self):
+        self.calls.append("port close")
+        return self.closed
+
+
+class StoppingTests(SynchronousTestCase):
+    def daemon(self, gateway=None, connections=None, server=None):
+        """A daemon whose parts have these peculiarities; what is asked of them is in `self.calls`."""
+        self.calls = []
+        self.clock = Clock()
+        self.port = RecordingPort(self.calls)
+        self.gateway = RecordingPart("gateway", self.calls, **(gateway or {}))
+        self.connections = RecordingPart("connections", self.calls, **(connections or {}))
+        self.server = RecordingPart("server", self.calls, **(server or {}))
+        parts = Parts([self.gateway], [self.connections], [self.server])
+        return self.running(parts)
+
+    def running(self, parts):
+        return RunningDaemon(
+            self.clock, [self.port], parts, STOP_TIMEOUT, succeed(None), lambda: self.calls.append("reload")
+        )
+
+    def since(self, place):
+        return self.calls[place:]
+
+    def test_nothing_new_is_accepted_before_anything_is_waited_for(self):
+        daemon = self.daemon(server={"drained": False})
+        self.assertNoResult(daemon.close())
+        self.assertEqual(
+            self.calls,
+            [
+                *("gateway stop_accepting", "connections stop_accepting", "server stop_accepting"),
+                *("port close", "gateway drain", "server drain"),
+            ],
+        )
+
+    def test_parts_wait_for_the_ports(self):
+        daemon = self.daemon()
+        self.port.closed = Deferred()
+        self.assertNoResult(daemon.close())
+        self.assertEqual(self.calls[-1], "port close")
+        self.port.closed.callback(None)
+        self.assertEqual(self.calls[-1], "server close")
+
+    def test_websockets_are_closed_before_connections_and_processes_last(self):
+        daemon = self.daemon()
+        self.successResultOf(daemon.close())
+        self.assertEqual(
+            self.since(self.calls.index("gateway close")),
+            ["gateway close", "connections drain", "connections close", "server close"],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_each_step_waits_for_the_one_before(self):
+        daemon = self.daemon(
+            gateway={"closed": False},
+            connections={"closed": False},
+            server={"drained": False, "closed": False},
+        )
+        stopped = daemon.close()
+        for deferred, last in (
+            (self.server.drained, "gateway close"),
+            (self.gateway.closed, "connections close"),
+            (self.connections.closed, "server close"),
+        ):
+            deferred.callback(None)
+            self.assertEqual(self.calls[-1], last)
+        self.assertNoResult(stopped)
+        self.server.closed.callback(None)
+        self.successResultOf(stopped)
+        self.assertNotIn("abort", " ".join(self.calls))
+
+    def test_tasks_that_still_run_at_the_deadline_are_aborted_and_connections_are_not(self):
+        daemon = self.daemon(server={"drained": False})
+        stopped = daemon.close()
+        place = len(self.calls)
+        self.clock.advance(STOP_TIMEOUT - 0.1)
+        self.assertEqual(self.since(place), [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.since(place), ["gateway abort", "server abort"])
+        self.assertNoResult(stopped)
+        self.server.drained.callback(None)
+        self.successResultOf(stopped)
+
+    def test_clients_that_do_not_read_are_dropped_after_their_time(self):
+        for pending in ({"drained": False}, {"closed": False}):
+            daemon = self.daemon(connections=pending)
+            stopped = daemon.close()
+            place = len(self.calls)
+            self.clock.advance(FLUSH_TIMEOUT)
+            self.assertEqual(self.since(place), ["connections abort"])
+            for deferred in (self.connections.drained, self.connections.closed):
+                if not deferred.called:
+                    deferred.callback(None)
+            self.successResultOf(stopped)
+            self.assertEqual(self.calls[-1], "server close")
+
+    def test_abort_ends_every_part_and_each_step_that_comes_after(self):
+        daemon = self.daemon(server={"drained": False, "closed": False})
+        stopped = daemon.close()
+        place = len(self.calls)
+        daemon.abort()
+        self.assertEqual(self.since(place), ["gateway abort", "connections abort", "server abort"])
+        self.server.drained.callback(None)
+        self.assertEqual(self.calls[-2:], ["server close", "server abort"])
+        self.server.closed.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_gateway_alone_stops_and_so_does_a_task_server_alone(self):
+        self.daemon()
+        self.successResultOf(self.running(Parts(gateway=[self.gateway])).close())
+        self.assertEqual(self.calls[-1], "gateway close")
+        self.successResultOf(self.running(Parts((), [self.connections], [self.server])).close())
+        self.assertEqual(self.calls[-1], "server close")
+
+    def test_reload_is_that_of_the_task_server(self):
+        self.daemon().reload()
+        self.assertEqual(self.calls, ["reload"])

@@ -1,0 +1,202 @@
+"""Short texts that are read and written past Autobahn: it would have read and written the same."""
+
+import os
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.net.websocket_fastpath import TextServerProtocol, reads_as_known
+from taskd.protocol.websocket_frames import text_frame
+from tests.unit.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUED,
+    LONGEST,
+    PING,
+    PONG,
+    TEXT,
+    client_frame,
+    masks,
+    server_texts,
+    texts,
+    utf8,
+)
+
+
+class Autobahn(WebSocketServerProtocol):
+    """Notes what arrives."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def onMessage(self, payload, isBinary):  # noqa: N803
+        self.events.append((isBinary, payload))
+
+    def onClose(self, wasClean, code, reason):  # noqa: N803
+        self.events.append(("closed", code))
+
+
+class Fast(TextServerProtocol):
+    """Notes the same, and how many texts arrived at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+        self.batches = []
+
+    def texts_received(self, texts):
+        self.batches.append(len(texts))
+        self.events += [(False, text) for text in texts]
+
+    def binary_received(self):
+        self.events.append((True, None))
+
+    def onClose(self, wasClean, code, reason):  # noqa: N803
+        self.events.append(("closed", code))
+
+
+class Slow(Fast):
+    """Notes the same, without the fast path."""
+
+    has_fast_path = False
+
+
+class Transport(StringTransport):
+    """Forgets a producer that it does not have, as those of sockets do."""
+
+    def unregisterProducer(self):
+        self.producer = None
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def opened(kind):
+    """A protocol of this kind behind its handshake."""
+    factory = WebSocketServerFactory(reactor=Clock())
+    factory.protocol = kind
+    factory.setProtocolOptions(
+        maxFramePayloadSize=LONGEST,
+        maxMessagePayloadSize=LONGEST,
+        failByDrop=False,
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=0,
+    )
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(Transport())
+    protocol.dataReceived(HANDSHAKE)
+    assert protocol.state == protocol.STATE_OPEN
+    protocol.transport.clear()
+    return protocol
+
+
+frames = st.one_of(
+    st.builds(client_frame, texts, mask=masks),
+    st.builds(client_frame, utf8, mask=masks),
+    st.builds(client_frame, utf8, mask=masks),
+    st.builds(client_frame, texts, st.sampled_from([TEXT, BINARY, CONTINUED]), final=st.booleans()),
+    st.builds(client_frame, st.binary(max_size=125), st.sampled_from([PING, PONG])),
+    st.builds(client_frame, st.just(b"\x03\xe8bye"), st.just(CLOSE)),
+    st.builds(client_frame, texts, mask=st.sampled_from([None, b"mask"]), rsv=st.sampled_from([0, 0, 4])),
+    st.builds(client_frame, utf8, length=st.sampled_from([2, 8])),
+    st.binary(max_size=20),
+)
+GOOD = [client_frame(b"one"), client_frame("zwei €".encode()), client_frame(b"x" * 130)]
+
+
+class DifferenceTests(SynchronousTestCase):
+    @given(st.lists(frames, max_size=8), st.lists(st.integers(0, 500), max_size=5))
+    @example([*GOOD, client_frame(b"fra", final=False), *GOOD, client_frame(b"ment", CONTINUED), *GOOD], [])
+    @example([client_frame(b"", PING), *GOOD, client_frame(b"\xff"), *GOOD], [3])
+    @example([*GOOD, client_frame(b"\x03\xe8", CLOSE), *GOOD], [])
+    def test_whatever_arrives_in_whatever_pieces_is_read_as_autobahn_reads_it(self, sent, cuts):
+        data = b"".join(sent)
+        protocols = theirs, *ours = [opened(kind) for kind in (Autobahn, Fast, Slow)]
+        at = 0
+        for cut in [*cuts, len(data)]:
+            for protocol in protocols:
+                protocol.dataReceived(data[at : at + cut])
+            at += cut
+        expected = [
+            (is_binary, None if is_binary is True else payload) for is_binary, payload in theirs.events
+        ]
+        for protocol in ours:
+            self.assertEqual(protocol.events, expected)
+            self.assertEqual(protocol.transport.value(), theirs.transport.value())
+            self.assertEqual(protocol.state, theirs.state)
+            self.assertEqual(protocol.transport.disconnecting, theirs.transport.disconnecting)
+
+    def test_a_text_counts_as_the_answer_to_a_ping_as_it_does_with_autobahn(self):
+        for kind in Autobahn, Fast, Slow:
+            protocol = opened(kind)
+            protocol.autoPingTimeoutCall = Clock().callLater(20, lambda: None)
+            protocol.dataReceived(client_frame(b"here I am"))
+            self.assertIsNone(protocol.autoPingTimeoutCall)
+            self.assertEqual(protocol.events, [(False, b"here I am")])
+
+    def test_texts_are_written_in_few_pieces(self):
+        protocol = opened(Fast)
+        written = []
+        protocol.transport.write = written.append
+        few, many = [b"a", b"", "€".encode() * 100], [os.urandom(50_000), b"b", os.urandom(50_000)]
+        for sent in (few, many):
+            for data in protocol.frames(sent):
+                protocol.write_frames(data)
+        self.assertEqual(server_texts(b"".join(written)), few + many)
+        self.assertEqual(len(written), 1 + len(many))
+
+    @given(st.lists(st.one_of(utf8, st.sampled_from([125, 126, 65535, 65536, 70000]).map(bytes)), max_size=5))
+    def test_the_pieces_are_the_frames_of_the_texts(self, sent):
+        self.assertEqual(server_texts(b"".join(TextServerProtocol.frames(sent))), sent)
+
+    def test_nothing_is_written_behind_a_close_frame(self):
+        protocol = opened(Fast)
+        protocol.sendClose(1000)
+        before = protocol.transport.value()
+        protocol.write_frames(text_frame(b"too late"))
+        self.assertEqual(protocol.transport.value(), before)
+
+
+def keeps_elsewhere(attribute):
+    """A release of Autobahn in which this attribute never changes: the state is somewhere else."""
+    still = property(lambda self: None, lambda self, value: None)
+    return type("Unknown", (WebSocketServerProtocol,), {attribute: still})
+
+
+class UnknownReleaseTests(SynchronousTestCase):
+    def test_the_state_of_this_release_is_known(self):
+        self.assertTrue(reads_as_known(WebSocketServerProtocol))
+        self.assertTrue(TextServerProtocol.has_fast_path)
+
+    def test_a_release_that_keeps_its_state_elsewhere_is_found_out(self):
+        self.assertFalse(reads_as_known(keeps_elsewhere("inside_message")))
+        self.assertFalse(reads_as_known(keeps_elsewhere("state")))
+
+    def test_a_release_whose_reading_fails_is_found_out(self):
+        class Broken(WebSocketServerProtocol):
+            def dataReceived(self, data):
+                raise ZeroDivisionError
+
+        class Renamed(WebSocketServerProtocol):
+            def dataReceived(self, data):
+                super().dataReceived(data)
+                self.__dict__.pop("autoPingTimeoutCall")
+
+        self.assertFalse(reads_as_known(Broken))
+        self.assertFalse(reads_as_known(Renamed))
+
+    def test_without_the_fast_path_autobahn_reads_everything(self):
+        protocol = opened(Slow)
+        protocol.dataReceived(b"".join(GOOD))
+        self.assertEqual(protocol.batches, [1] * len(GOOD))
+        protocol = opened(Fast)
+        protocol.dataReceived(b"".join(GOOD))
+        self.assertEqual(protocol.batches, [len(GOOD)])

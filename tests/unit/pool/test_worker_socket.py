@@ -1,0 +1,103 @@
+"""The socket to a worker: whole lines in, messages out, and its two ends."""
+
+import socket
+from errno import ECONNRESET, EPIPE
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from taskd.pool.worker_socket import WorkerSocket
+from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
+
+
+class WorkerSocketTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.socket = FakeSocket()
+        self.received = []
+        self.closed = 0
+        self.channel = WorkerSocket(self.reactor, self.socket, self.received.append, self.close)
+
+    def close(self):
+        self.closed += 1
+
+    def receive(self, *pieces):
+        for piece in pieces:
+            self.socket.incoming.append(piece)
+            self.reactor.readable(self.channel)
+
+    def test_it_is_what_a_reactor_expects(self):
+        verifyObject(IReadWriteDescriptor, self.channel)
+        self.assertFalse(self.socket.blocking)
+        self.assertIsInstance(self.channel.logPrefix(), str)
+
+    def test_whole_lines_are_received_as_they_came(self):
+        self.receive(b"one\ntwo\n", b"thr", b"ee\nfo", b"ur", b"\n")
+        self.assertEqual(self.received, [b"one\ntwo\n", b"three\n", b"four\n"])
+
+    @given(st.lists(st.binary(min_size=1, max_size=5) | st.just(b"\n"), max_size=20))
+    def test_in_whatever_pieces_they_come_lines_are_received_in_order(self, pieces):
+        self.setUp()
+        self.receive(*pieces)
+        data = b"".join(pieces)
+        self.assertEqual(b"".join(self.received), data[: data.rfind(b"\n") + 1])
+        self.assertTrue(all(lines.endswith(b"\n") for lines in self.received))
+
+    def test_a_wake_up_for_nothing_changes_nothing(self):
+        self.reactor.readable(self.channel)
+        self.assertEqual((self.received, self.closed), ([], 0))
+
+    def test_what_the_worker_does_not_read_at_once_is_sent_later(self):
+        self.socket.room = 2
+        self.channel.send(b"one\n")
+        self.channel.send(b"two\n")
+        self.assertEqual(self.socket.sent, b"on")
+        self.socket.room = MUCH
+        self.reactor.writable(self.channel)
+        self.assertEqual(self.socket.sent, b"one\ntwo\n")
+        self.assertFalse(self.reactor.writing)
+
+    def test_sending_ends_behind_what_is_unsent(self):
+        self.channel.end_sending()
+        self.assertEqual(self.socket.shut_down, [socket.SHUT_WR])
+        self.setUp()
+        self.socket.room = 0
+        self.channel.send(b"one\n")
+        self.channel.end_sending()
+        self.assertEqual(self.socket.shut_down, [])
+        self.socket.room = MUCH
+        self.reactor.writable(self.channel)
+        self.assertEqual((self.socket.sent, self.socket.shut_down), (b"one\n", [socket.SHUT_WR]))
+        self.assertTrue(self.channel.connected)
+
+    def test_receiving_can_be_ended_whoever_has_the_other_end(self):
+        self.channel.end_receiving()
+        self.assertEqual(self.socket.shut_down, [socket.SHUT_RD])
+
+    def test_a_worker_that_is_gone_is_read_to_its_end(self):
+        self.socket.error = OSError(EPIPE, "Broken pipe")
+        self.channel.send(b"one\n")
+        self.assertEqual(self.closed, 0)
+        self.receive(b"last words\n", b"")
+        self.assertEqual((self.received, self.closed), ([b"last words\n"], 1))
+        self.assertTrue(self.socket.closed)
+
+    def test_a_worker_that_is_gone_while_much_is_unsent_is_read_to_its_end(self):
+        self.socket.room = 0
+        self.channel.send(b"one\n")
+        self.socket.error = OSError(EPIPE, "Broken pipe")
+        self.reactor.writable(self.channel)
+        self.assertFalse(self.reactor.writing)
+        self.receive(b"last words\n", b"")
+        self.assertEqual((self.received, self.closed), ([b"last words\n"], 1))
+
+    def test_a_broken_socket_is_reported_once_and_then_left_alone(self):
+        self.receive(OSError(ECONNRESET, "Connection reset by peer"))
+        self.assertEqual(self.closed, 1)
+        self.channel.send(b"late\n")
+        self.channel.end_sending()
+        self.channel.end_receiving()
+        self.assertEqual((self.socket.sends, self.socket.shut_down, self.closed), (0, [], 1))
