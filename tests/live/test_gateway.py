@@ -53,7 +53,7 @@ def gateway(start, remote_link):
 
 @pytest.fixture(scope="session")
 def url(shared, link, tmp_path_factory):
-    """The URL of a gateway for all tests that leave it as it was; with a local link, of a server of its own."""
+    """The URL of a gateway for all tests that leave it as it was; with a local link, of its own server."""
     directory = tmp_path_factory.mktemp(link)
     if link == "local":
         options = ("--app", str(APPS / "plain.py"), "--workers", "4")
