@@ -287,7 +287,7 @@ class ReplySenderTests(SynchronousTestCase):
     def test_a_reader_that_does_not_take_the_last_is_not_waited_for_longer_than_others(self):
         fixture = Fixture()
         fixture.sender.send(b"x" * 60_000)
-        fixture.sender.end()
+        fixture.sender.finish()
         fixture.clock.advance(59.9)
         self.assertEqual(fixture.stalls, 0)
         fixture.clock.advance(0.2)
@@ -297,13 +297,13 @@ class ReplySenderTests(SynchronousTestCase):
         """A TLS transport does not close while it has a producer."""
         fixture = Fixture()
         fixture.sender.send(b"x")
-        fixture.sender.end()
-        fixture.sender.end()
+        fixture.sender.finish()
+        fixture.sender.finish()
         self.assertIsNone(fixture.transport.producer)
 
     def test_nothing_is_left_of_an_end_when_the_connection_is_gone(self):
         fixture = Fixture()
-        fixture.sender.end()
+        fixture.sender.finish()
         fixture.sender.close()
         self.assertEqual(fixture.clock.getDelayedCalls(), [])
 
@@ -337,7 +337,7 @@ class Answering(LinearLineReceiver):
 
     def lineLengthExceeded(self, line):
         self.sender.send(b"too long\n")
-        self.sender.end()
+        self.sender.finish()
         self.transport.loseConnection()
 
     def connectionLost(self, reason):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import StateError
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
-from taskd.pool.worker_process import WORKER_STEPS, WorkerProcess, WorkerStage
+from taskd.pool.worker_process import PROCESS_STEPS, WorkerProcess, WorkerStage
 from taskd.worker.messages import (
     NULL,
     POKE,
@@ -262,6 +262,6 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertIn("gone", repr(self.worker))
 
     def test_every_stage_is_in_the_table_and_only_gone_is_final(self):
-        self.assertEqual(set(WORKER_STEPS), set(WorkerStage))
-        self.assertEqual([stage for stage, steps in WORKER_STEPS.items() if not steps], [WorkerStage.GONE])
-        self.assertLessEqual(set(itertools.chain(*WORKER_STEPS.values())), set(WorkerStage))
+        self.assertEqual(set(PROCESS_STEPS), set(WorkerStage))
+        self.assertEqual([stage for stage, steps in PROCESS_STEPS.items() if not steps], [WorkerStage.GONE])
+        self.assertLessEqual(set(itertools.chain(*PROCESS_STEPS.values())), set(WorkerStage))
