@@ -141,7 +141,7 @@ def clean_start(start: Callable[..., Daemon]) -> Iterator[Callable[..., Daemon]]
 
     yield start_one
     for daemon in started:
-        # In a thread, so that clients in this process say goodbye meanwhile.
+        # In a thread, so that clients in this process close their connections meanwhile.
         pytest_twisted.blockon(deferToThread(daemon.stop))
         assert "Unhandled" not in daemon.log, daemon.log
         assert "a bug in taskd" not in daemon.log, daemon.log
@@ -211,6 +211,6 @@ def silent() -> Iterator[str]:
     """The client endpoint string of a port of this machine where connections are not made, nor refused."""
     with socket.socket() as listening, socket.socket() as waiting:
         listening.bind(("127.0.0.1", 0))
-        listening.listen(0)  # one may wait to be accepted; the kernel hears no more of them
+        listening.listen(0)  # one may wait to be accepted; the kernel ignores the rest
         waiting.connect(listening.getsockname())
         yield f"tcp:127.0.0.1:{listening.getsockname()[1]}"

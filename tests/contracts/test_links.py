@@ -222,7 +222,7 @@ async def test_a_callback_for_progress_that_raises_harms_no_call(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancel_stops_a_task_that_runs_and_the_outcome_says_so(serve, gate):
+async def test_cancel_stops_a_task_that_runs_and_is_the_outcome(serve, gate):
     service = await serve()
     link = service.link()
     pending = link.call(call_of("wait_for", gate.path))

@@ -1,4 +1,4 @@
-"""Peers in this process's reactor: websocket clients, and task servers that do as they are told."""
+"""Peers in this process's reactor: websocket clients, and scripted task servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOON = 10.0
 
 
 def within(deferred, seconds=SOON):
-    """The same, but it fails with `TimeoutError` where it has not fired after so many seconds."""
+    """Have the Deferred fail with `TimeoutError` if it has not fired after so many seconds."""
     return deferred.addTimeout(seconds, reactor)
 
 
@@ -77,7 +77,7 @@ class WebSocket(WebSocketClientProtocol):
         return len(self._received.pending)
 
     def go(self):
-        """Vanish without a word."""
+        """Drop the connection without a close frame."""
         self.transport.abortConnection()
 
 
@@ -112,7 +112,7 @@ def rpc(method, params=None, request_id=1, **options):
 
 
 def bare(function, args=None, **options):
-    """A request as the Workerman page sends it."""
+    """Make a bare request, as Workerman's example sends it."""
     message = {"function": function}
     if args is not None:
         message["args"] = args
@@ -139,11 +139,11 @@ class FakeConnection(LineReceiver):
         message = Received(self, line)
         self.factory.messages.append(message)
         self.factory.behave(message)
-        self.factory._received.put(message)
+        self.factory.inbox.put(message)
 
     def connectionLost(self, reason):
         self.factory.open_connections -= 1
-        self.factory._lost.put(self)
+        self.factory.losses.put(self)
 
 
 class Received:
@@ -199,10 +199,10 @@ class FakeTaskServer(ServerFactory):
         self.connections = []
         self.messages = []
         self.most_open = self.open_connections
-        self._received = DeferredQueue()
-        self._lost = DeferredQueue()
+        self.inbox = DeferredQueue()
+        self.losses = DeferredQueue()
 
-    async def start_again(self, behave=lambda message: None):
+    async def restart(self, behave=lambda message: None):
         """Drop every connection, and be as new: for a test after another one."""
         for connection in self.connections:
             if connection.connected:
@@ -214,11 +214,11 @@ class FakeTaskServer(ServerFactory):
 
     def received(self):
         """A Deferred of the next message."""
-        return within(self._received.get())
+        return within(self.inbox.get())
 
     def lost(self):
         """A Deferred of the next connection that is lost."""
-        return within(self._lost.get())
+        return within(self.losses.get())
 
     def close(self):
         """Stop listening, and drop every connection. A Deferred that fires when that is done."""

@@ -166,7 +166,7 @@ class Daemon:
 
     @property
     def workers(self) -> list[int]:
-        """The ids of its workers: the children of the fork server, be they ready or not."""
+        """The ids of its workers: the children of the fork server, ready or not."""
         fork_server = self.fork_server
         return [pid for pid in self.processes() if parent_of(pid) == fork_server]
 
@@ -302,7 +302,7 @@ class Connection:
 
 
 def bare(function: str, *args: Any, options: dict[str, Any] | None = None, **named: Any) -> dict[str, Any]:
-    """A request as the Workerman page sends it."""
+    """Make a bare request, as Workerman's example sends it."""
     message: dict[str, Any] = {"function": function}
     if args or named:
         message["args"] = args or named
@@ -343,7 +343,7 @@ def cancel_task(request_id: Any, task: int) -> dict[str, Any]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """What tasks (`note` in apps/misbehaving.py) have written to a file so far; [] where there is none."""
+    """What tasks (`note` in apps/misbehaving.py) have written to a file; [] if there is no file."""
     return path.read_text().splitlines() if path.exists() else []
 
 
@@ -385,7 +385,7 @@ class Gate:
         return self
 
     def release(self, text: str = "") -> None:
-        """Let the task go on; `wait_for` returns `text`. To be called once."""
+        """Let the task go on; `wait_for` returns `text`. Call it once."""
         if self._end is None:
             self.wait_until_entered()
         assert self._end is not None

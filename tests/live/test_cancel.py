@@ -114,7 +114,7 @@ def test_a_waiting_request_is_answered_and_never_started(
     assert lines_of(tmp_path / "notes") == []
 
 
-def test_a_running_request_is_told_and_answered_before_the_one_that_cancels_it(
+def test_a_running_request_is_interrupted_and_answered_before_the_one_that_cancels_it(
     client: Connection, gate: Gate, drop: Drop
 ) -> None:
     before = client.ask(bare("pid"))
@@ -180,9 +180,7 @@ def test_an_id_is_the_one_that_was_sent_and_no_other(client: Connection, gate: G
     assert [client.receive()["id"] for _ in range(2)] == ["held", 1]
 
 
-def test_an_id_that_is_used_again_is_that_of_the_request_which_is_under_way(
-    client: Connection, gate: Gate
-) -> None:
+def test_an_id_that_is_used_again_is_that_of_the_request_in_flight(client: Connection, gate: Gate) -> None:
     assert result_of(client.ask(rpc("a", "hello"))) == "Hello, World!"
     client.send(gate.rpc("a"))
     gate.wait_until_entered()
@@ -321,7 +319,7 @@ def test_exactly_one_of_id_and_task_is_needed(client: Connection, params: Any) -
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "end of sending"])
-def test_a_request_that_says_so_is_cancelled_when_its_connection_ends(
+def test_a_request_that_asks_for_it_is_cancelled_when_its_connection_ends(
     one: Daemon, gate: Gate, drop: Drop, tmp_path: Path, how: str
 ) -> None:
     before = cancelled(one)
@@ -345,7 +343,7 @@ def test_a_request_that_says_so_is_cancelled_when_its_connection_ends(
 
 
 @pytest.mark.parametrize("options", [None, {"on_disconnect": "finish"}], ids=str)
-def test_a_request_that_does_not_say_so_is_finished(
+def test_a_request_that_does_not_ask_for_it_is_finished(
     one: Daemon, gate: Gate, tmp_path: Path, options: Any
 ) -> None:
     leaving = one.connect().send(gate.rpc("held") | ({"options": options} if options else {}))
@@ -359,7 +357,7 @@ def test_a_request_that_does_not_say_so_is_finished(
     assert lines_of(tmp_path / "notes") == ["ran"]
 
 
-def test_the_end_of_sending_cancels_only_what_says_so(one: Daemon, make_gate: MakeGate) -> None:
+def test_the_end_of_sending_cancels_only_what_asks_for_it(one: Daemon, make_gate: MakeGate) -> None:
     finished, dropped = make_gate(), make_gate()
     leaving = one.connect().send(
         finished.rpc("a"), dropped.rpc("b") | {"options": IF_GONE}, rpc("c", "hello")
@@ -388,7 +386,7 @@ def test_what_has_been_answered_before_is_not_touched_by_leaving(one: Daemon, ga
 
 @pytest.mark.parametrize("link", ["per-message", "pooled"])
 @pytest_twisted.ensureDeferred
-async def test_a_websocket_that_is_closed_cancels_what_says_so(
+async def test_a_websocket_that_is_closed_cancels_what_asks_for_it(
     start: Start, websocket: Any, make_gate: MakeGate, drop: Drop, link: str
 ) -> None:
     daemon = start(*Apps, "--workers", "2", "--link", link).wait_until_ready()
@@ -542,7 +540,7 @@ def test_the_command_tells_of_each_what_happened(start: Start, make_gate: MakeGa
     assert data_of(replies[3], CANCELLED) == WAITED
 
 
-def test_the_commands_exit_status_tells_whether_any_was_not_under_way(start: Start, gate: Gate) -> None:
+def test_the_commands_exit_status_tells_whether_any_was_not_in_flight(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect().send(gate.rpc("a"))
     gate.wait_until_entered()

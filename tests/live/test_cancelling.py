@@ -1,4 +1,4 @@
-"""Cancelling from clients and through gateways: what the task server is told, and what callers are."""
+"""Cancelling from clients and through gateways: what the task server and the callers receive."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def only_server():
 @pytest.fixture
 def server(only_server):
     """A task server that answers nothing by itself, as new."""
-    pytest_twisted.blockon(Deferred.fromCoroutine(only_server.start_again()))
+    pytest_twisted.blockon(Deferred.fromCoroutine(only_server.restart()))
     return only_server
 
 
@@ -284,7 +284,7 @@ async def test_one_that_has_not_been_sent_yet_is_not_sent(start, websocket, sile
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_a_websocket_goes_what_is_to_be_cancelled_then_is_cancelled(url, server, websocket):
+async def test_when_a_websocket_is_lost_the_requests_that_ask_for_it_are_cancelled(url, server, websocket):
     stays, goes = await websocket(url), await websocket(url)
     stays.send(rpc("held", None, 1, on_disconnect="cancel"))
     kept = await server.received()

@@ -222,7 +222,7 @@ def test_status_shows_each_worker_and_what_it_does(start, taskd, gate):
     assert held.receive() == "done"
 
 
-def test_status_of_a_server_that_is_stopping_says_so(start, taskd, gate):
+def test_status_shows_that_a_server_is_stopping(start, taskd, gate):
     daemon = start("--workers", "1").wait_until_ready()
     connection = daemon.connect()
     connection.send(gate.call())

@@ -202,7 +202,7 @@ async def test_unix_sockets_work(start, tmp_path_factory, make_client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_is_told_before_the_result_and_the_last_always(client):
+async def test_progress_is_reported_before_the_result_and_the_last_always(client):
     reports = []
     assert await client.call("count", upto=5, on_progress=reports.append) == 5
     assert [report.done for report in reports] == sorted({report.done for report in reports})
@@ -304,7 +304,7 @@ async def test_a_server_that_stops_takes_no_more_calls(start, client_of, gate):
     daemon.process.send_signal(signal.SIGTERM)
     await in_thread(daemon.wait_for_log, r"Port \d+ Closed", 2)
     error = await failure(client.call("hello"))
-    # A connection of its own finds nobody there; one that is open is told why.
+    # A connection of its own finds nobody there; an open one receives the reason.
     assert type(error) in (ShuttingDown, Unreachable), error
     gate.release("done all the same")
     assert await within(held) == "done all the same"

@@ -107,7 +107,7 @@ def test_a_client_that_never_reads_is_not_read_from_either_and_harms_nobody(star
     sending.join(TIMEOUT)
 
 
-def test_json_rpc_replies_are_held_back_in_the_same_way(start: Start) -> None:
+def test_json_rpc_replies_are_throttled_in_the_same_way(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
@@ -123,7 +123,7 @@ def test_json_rpc_replies_are_held_back_in_the_same_way(start: Start) -> None:
     sending.join(TIMEOUT)
 
 
-def test_errors_alone_are_held_back_too(start: Start) -> None:
+def test_errors_alone_are_throttled_too(start: Start) -> None:
     """No task runs here, and so nothing but the replies themselves can hold the client back."""
     daemon = start("--workers", "1", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)

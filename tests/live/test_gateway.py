@@ -265,7 +265,7 @@ async def test_an_empty_message_costs_nothing(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lost_worker_is_told_to_its_caller_alone(start, link, websocket, gate):
+async def test_a_lost_worker_is_reported_to_its_caller_alone(start, link, websocket, gate):
     daemon = start("--link", link, "--workers", "2").wait_until_ready()
     ws = await websocket(daemon.ws)
     ws.send(gate.rpc("held"))
@@ -525,7 +525,7 @@ async def test_a_task_server_that_is_back_is_used_again(gateway, fake, websocket
 
 
 @pytest_twisted.ensureDeferred
-async def test_calls_under_way_are_answered_when_the_task_server_is_killed(
+async def test_calls_in_flight_are_answered_when_the_task_server_is_killed(
     start, gateway, websocket, make_gate
 ):
     server = start(
@@ -631,7 +631,7 @@ async def test_errors_of_a_task_server_are_no_reason_to_ask_another(gateway, fak
 
 
 @pytest_twisted.ensureDeferred
-async def test_messages_past_a_hundred_in_flight_are_held_back_and_none_is_lost(gateway, fake, websocket):
+async def test_messages_past_a_hundred_in_flight_are_throttled_and_none_is_lost(gateway, fake, websocket):
     server = fake(lambda message: answered(message) if message.function == "quick" else None)
     daemon = gateway(server.endpoint)
     ws, other = await websocket(daemon.ws_alone), await websocket(daemon.ws_alone)
@@ -666,7 +666,7 @@ async def test_many_messages_at_once_are_all_answered(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_websocket_that_is_held_back_does_not_hold_back_another(url, websocket, make_gate):
+async def test_one_websocket_that_is_throttled_does_not_throttle_another(url, websocket, make_gate):
     greedy, modest = await websocket(url), await websocket(url)
     gate = make_gate()
     greedy.send(gate.rpc("held"), *[rpc("hello", None, number) for number in range(300)])

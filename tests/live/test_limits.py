@@ -1,4 +1,4 @@
-"""Time limits: whatever a task does, it ends, its caller is told at once, and nobody else is hurt."""
+"""Time limits: whatever a task does, it ends, its caller is answered at once, and nobody else is hurt."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ MakeDrop = Callable[[], Drop]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 LIMIT = 0.3
-"""Seconds that the tasks are given: enough for each to get where it does not end."""
+"""Seconds that the tasks are given: enough for each to reach the code that does not end."""
 
 GRACE = 0.3
 """Seconds that those have which do not end by themselves (in apps/misbehaving.py)."""
@@ -40,7 +40,7 @@ SLOW = 5.0
 """Seconds by which even a machine that is busy otherwise is not late."""
 
 ROUNDING = 0.005
-"""Seconds: times are told in thousandths, and clocks are read twice."""
+"""Seconds: times are reported in thousandths, and clocks are read twice."""
 
 TIMED_OUT, LOST, FAILED = -32001, -32003, -32000
 
@@ -115,7 +115,7 @@ def name_of(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("function", "args"), ENDS_WHEN_TOLD, ids=name_of)
-def test_a_task_that_ends_when_it_is_told_to_costs_its_worker_nothing(
+def test_a_task_that_ends_when_it_is_interrupted_costs_its_worker_nothing(
     client: Connection, function: str, args: tuple[Any, ...]
 ) -> None:
     before = client.ask(bare("pid"))
@@ -127,7 +127,7 @@ def test_a_task_that_ends_when_it_is_told_to_costs_its_worker_nothing(
 
 
 @pytest.mark.parametrize(("function", "args"), HAS_TO_BE_KILLED, ids=name_of)
-def test_a_task_that_does_not_end_when_it_is_told_to_is_killed_and_its_worker_replaced(
+def test_a_task_that_does_not_end_when_it_is_interrupted_is_killed_and_its_worker_replaced(
     client: Connection, function: str, args: tuple[Any, ...]
 ) -> None:
     before = client.ask(bare("pid"))
@@ -198,7 +198,7 @@ def test_a_copy_of_a_worker_that_its_task_has_forked_ends_too(start: Start) -> N
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-# --- what the function is told -----------------------------------------------
+# --- what the function receives -----------------------------------------------
 
 
 def test_a_function_can_clean_up_in_finally(one: Daemon, client: Connection) -> None:
@@ -327,7 +327,7 @@ def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_one(sta
     rounds = 60
     for number in range(rounds):
         seconds = 0.01
-        # About as long as its limit; and behind each one that is not to be hit.
+        # About as long as its limit; and behind each, one that must not be hit.
         client.send(rpc(f"nap{number}", "nap", seconds, options={"timeout": seconds}))
         client.send(rpc(f"next{number}", "nap", 0.003))
     replies = {}
@@ -344,10 +344,10 @@ def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_one(sta
     assert counts(daemon)["workers_started"] == 1
 
 
-# --- who is told -------------------------------------------------------------
+# --- who is answered -------------------------------------------------------------
 
 
-def test_a_bare_request_is_told_in_its_place(start: Start) -> None:
+def test_a_bare_request_is_answered_in_its_place(start: Start) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     client = daemon.connect()
     client.send(bare("sleep_on", options={"timeout": LIMIT}), bare("hello")).end_sending()

@@ -1,4 +1,4 @@
-"""What the caller of a task is told whose worker process has died under it."""
+"""The answer to a task whose worker process has died under it."""
 
 import os
 import re
@@ -106,7 +106,7 @@ def test_a_crash_in_a_thread_tells_that_threads_stack(start: Start, tmp_path: Pa
     assert any(frame.endswith(" in in_thread") for frame in data["stack"])
 
 
-def test_the_stack_of_one_crash_is_never_told_of_the_next(client: Connection) -> None:
+def test_the_stack_of_one_crash_is_never_reported_for_the_next(client: Connection) -> None:
     assert "fall" in " ".join(lost(client.ask(bare("crash", "segfault")))["stack"])
     assert not lost(client.ask(bare("crash", "SIGKILL"))).get("stack")
     assert not lost(client.ask(bare("vanish", 3))).get("stack")
@@ -150,14 +150,14 @@ def test_a_kill_tells_its_signal(client: Connection, number: str) -> None:
         assert "out_of_memory" not in data
 
 
-def test_what_it_used_is_told(client: Connection) -> None:
+def test_what_it_used_is_reported(client: Connection) -> None:
     small = lost(client.ask(bare("crash", "SIGKILL")))["peak_memory_kib"]
     large = lost(client.ask(bare("use_and_die", 100)))["peak_memory_kib"]
     assert 1024 < small < 100 * 1024
     assert 100 * 1024 < large < small + 150 * 1024
 
 
-def test_its_run_time_is_told_and_not_that_of_its_wait(
+def test_its_run_time_is_reported_without_its_wait(
     one: Daemon, client: Connection, make_gate: MakeGate
 ) -> None:
     first, second = make_gate(), make_gate()
@@ -277,7 +277,7 @@ def make_memory_group(tmp_path: Path) -> Iterator[Callable[[int], MemoryGroup]]:
         group.remove()
 
 
-def test_a_task_that_the_kernel_kills_for_its_memory_is_told_from_others(
+def test_a_task_that_the_kernel_kills_for_its_memory_is_recognised(
     make_memory_group: Callable[[int], MemoryGroup], start: Start, make_gate: MakeGate
 ) -> None:
     """All of taskd in one group, as in a container: the worker is what the kernel takes."""
@@ -305,7 +305,7 @@ def test_a_task_that_the_kernel_kills_for_its_memory_is_told_from_others(
     assert title_of(daemon.process.pid) == f"{daemon.name}: daemon"
 
 
-def test_a_worker_that_is_out_of_memory_in_a_group_of_its_own_is_not_told_the_contrary(
+def test_a_worker_that_is_out_of_memory_in_a_group_of_its_own_is_not_reported_otherwise(
     make_memory_group: Callable[[int], MemoryGroup], start: Start, gate: Gate
 ) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()

@@ -289,7 +289,7 @@ def refusing(step, answer):
         ("DATA", "554 that is spam", "refused the mail: 554 that is spam"),
     ],
 )
-def test_a_refusal_is_told_with_the_servers_words_and_the_connection_stays(step, answer, told, opened):
+def test_a_refusal_is_reported_in_the_servers_words_and_the_connection_stays(step, answer, told, opened):
     handler = refusing(step, answer)
     with MailServer(handler) as server:
         delivery = opened(server.url())
@@ -320,7 +320,7 @@ def test_mails_share_one_connection_and_it_is_reset_between_them(handler, config
         assert (len(server.sessions), handler.resets) == (1, 2)
 
 
-def test_a_worker_that_stops_says_goodbye(handler, configured):
+def test_a_worker_that_stops_sends_quit(handler, configured):
     with MailServer(handler) as server:
         configured(server.url())
         send_mail(ANN, BOB, "x")
@@ -535,7 +535,7 @@ def test_a_host_that_does_not_exist_is_named(opened, monkeypatch):
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not SMTP"),
     ],
 )
-def test_what_is_no_willing_mail_server_is_told(greeting, told, opened):
+def test_what_is_no_willing_mail_server_is_reported(greeting, told, opened):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
 
         def greet():
@@ -638,7 +638,7 @@ def test_a_certificate_for_another_host_is_refused(scheme, handler, opened, auth
     assert handler.taken == []
 
 
-def test_smtps_to_a_server_that_starts_in_the_clear_is_told(handler, opened):
+def test_smtps_to_a_server_that_starts_in_the_clear_is_reported(handler, opened):
     with MailServer(handler) as server:
         with pytest.raises(InsecureError, match="TLS failed: "):
             opened(server.url(scheme="smtps")).deliver(a_mail())
@@ -678,7 +678,7 @@ def test_a_user_logs_in_over_tls_once_for_a_connection(scheme, handler, opened, 
     assert gate.shown == [(b"ann@example.org", b"s/cret:%")]
 
 
-def test_a_failed_login_is_told_without_the_password(handler, configured, tls, gate):
+def test_a_failed_login_is_reported_without_the_password(handler, configured, tls, gate):
     with MailServer(handler, authenticator=gate, auth_required=True, tls_context=tls) as server:
         configured(server.url(login=WRONG))
         with pytest.raises(LoginError) as caught:
@@ -700,7 +700,7 @@ def test_a_server_that_breaks_off_at_the_login_is_away_and_has_not_refused_it(ha
             opened(server.url(login=RIGHT)).deliver(a_mail())
 
 
-def test_a_server_that_knows_no_login_is_told(handler, opened, tls):
+def test_a_server_that_knows_no_login_is_reported(handler, opened, tls):
     with MailServer(handler, tls_context=tls, auth_exclude_mechanism=["LOGIN", "PLAIN"]) as server:
         with pytest.raises(LoginError, match=r"refused the login of ann@example.org: No suitable"):
             opened(server.url(login=RIGHT)).deliver(a_mail())
@@ -754,7 +754,7 @@ def test_a_maildir_that_was_removed_is_made_again(opened, tmp_path):
     assert len(mailbox.Maildir(tmp_path / "box", create=False)) == 1
 
 
-def test_a_maildir_that_cannot_be_written_is_told(opened, tmp_path):
+def test_a_maildir_that_cannot_be_written_is_reported(opened, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MailError, match=r"^cannot deliver into the Maildir /.*/file/box: Not a directory$"):
         opened(f"maildir:{tmp_path}/file/box").deliver(a_mail())

@@ -211,7 +211,7 @@ def test_uninstalled_it_leaves_twisted_whole_and_for_development_it_is_found(ven
 
 
 def find_python(version):
-    """An interpreter of that version, on the path or pyenv's; None where there is none."""
+    """An interpreter of that version, on the path or pyenv's; None if there is none."""
     candidates = [shutil.which(f"python{version}")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)

@@ -549,7 +549,9 @@ def test_two_apps_with_one_task_name_end_the_start_and_both_places_are_named(
 
 
 @pytest.mark.parametrize("name", ["raises.py", "no_tasks.py", "there is none.py"])
-def test_a_failed_start_is_told_by_twistd_as_a_daemon_too(tmp_path: Path, pool_name: str, name: str) -> None:
+def test_a_failed_start_is_reported_by_twistd_as_a_daemon_too(
+    tmp_path: Path, pool_name: str, name: str
+) -> None:
     text, reason = BAD_APPS.get(name, ("", "there is no such file"))
     if text:
         (tmp_path / name).write_text(text)

@@ -392,7 +392,7 @@ def send_and_never_read(deaf: Connection) -> None:
         )
 
 
-def test_a_task_that_is_held_back_for_its_caller_can_be_cancelled_and_expires(
+def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     start: Start, make_gate: MakeGate
 ) -> None:
     """Its caller does not read, and so it is not started; it waits all the same."""

@@ -77,7 +77,7 @@ NAP = "\n@task\ndef nap(seconds):\n    time.sleep(seconds)\n"
 ONLY_NEW = "\n@task\ndef only_new():\n    return 'new'\n"
 
 ENV = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""A new file of the same second and size would not be told from the old by its byte code."""
+"""A new file of the same second and size could not be distinguished from the old by its byte code."""
 
 
 class Reloading:
@@ -107,11 +107,11 @@ class Reloading:
         self.wait_until_reloaded(count)
 
     def wait_until_reloaded(self, count: int = 1) -> re.Match[str]:
-        """The line of the log that says so."""
+        """Return the log line of the reload."""
         return self.daemon.wait_for_log(r"\breloaded: (\d+) functions, generation (\d+)", count)
 
     def wait_until_refused(self, count: int = 1) -> None:
-        """Return when the log says so."""
+        """Return when the log reports the reload."""
         self.daemon.wait_for_log(r"\bnot reloaded: ", count)
 
     def wait_until_the_old_is_gone(self) -> None:
@@ -281,7 +281,9 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     app.wait_until_the_old_is_gone()
 
 
-def test_an_old_worker_that_dies_is_told_and_not_replaced_by_an_old_one(make_app: Any, gate: Gate) -> None:
+def test_an_old_worker_that_dies_is_reported_and_not_replaced_by_an_old_one(
+    make_app: Any, gate: Gate
+) -> None:
     app = make_app("--workers", "1")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -456,7 +458,7 @@ def lose_code(app: Any) -> None:
     app.daemon.wait_for_log(r"another one starts in 0\.8 s")
 
 
-def test_a_reload_takes_the_place_of_a_fork_server_that_is_to_be_started_again(make_app: Any) -> None:
+def test_a_reload_takes_the_place_of_a_fork_server_that_waits_for_its_next_start(make_app: Any) -> None:
     app = make_app("--workers", "1")
     lose_code(app)
     app.reload("two", NAP)
@@ -468,7 +470,7 @@ def test_a_reload_takes_the_place_of_a_fork_server_that_is_to_be_started_again(m
     app.daemon.wait_for_family(3)
 
 
-def test_where_there_is_no_fork_server_a_reload_that_fails_is_followed_by_another_try(make_app: Any) -> None:
+def test_without_a_fork_server_a_reload_that_fails_is_followed_by_another_try(make_app: Any) -> None:
     app = make_app("--workers", "1")
     lose_code(app)
     app.tell()
@@ -559,7 +561,7 @@ def test_a_generation_that_is_gone_has_no_descriptor_left(make_app: Any) -> None
     app.wait_until_refused()
     app.daemon.wait_for_workers(1)
     app.daemon.wait_for_family(3)
-    # The turn that hears of a process's end sees to its descriptors.
+    # The turn that reports a process's end closes its descriptors.
     assert client.ask(bare("version")) == "two"
     assert app.daemon.descriptors() == before
 

@@ -98,14 +98,12 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
         gate.release()
         assert client.receive()["id"] == "long"
         assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
-    # The quickest is what it takes; how busy the machine is shows where there is no long one.
+    # The quickest is what it takes; how busy the machine is shows without a long one.
     assert took, "none was ever reclaimed"
     assert min(took) < WITHIN + 3 * sorted(took_without)[6], (took, took_without)
 
 
-def test_where_there_is_no_other_worker_they_wait_and_are_run_once(
-    start: Start, tmp_path: Path, gate: Gate
-) -> None:
+def test_without_another_worker_they_wait_and_are_run_once(start: Start, tmp_path: Path, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)

@@ -10,7 +10,7 @@ SECONDS = 8
 """Seconds of load: enough for new code, broken code and a lost fork server."""
 
 SEED = 1
-"""Always the same, so that what fails can be seen to fail again."""
+"""Always the same, so that a failure can be repeated."""
 
 TIMEOUT = 180.0
 """Seconds: the soak gives itself less."""

@@ -1,4 +1,4 @@
-"""`taskd.status` and `taskd status`: everything that happens is told, and nothing delays the telling."""
+"""`taskd.status` and `taskd status`: everything that happens is reported, and nothing delays the answer."""
 
 import os
 import signal

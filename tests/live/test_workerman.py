@@ -1,4 +1,4 @@
-"""The page that taskd comes from, on Workerman itself: either half works with our other half.
+"""Workerman's example, on Workerman itself: each half works with taskd's other half.
 
 Runs where PHP is installed, WORKERMAN_DIR is a checkout of walkor/workerman, and
 that of workerman-php/coroutine is in WORKERMAN_COROUTINE_DIR, or beside it.
@@ -165,7 +165,7 @@ async def test_the_websocket_program_of_the_page_works_with_our_task_server(star
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_error_of_ours_is_a_result_that_the_websocket_program_of_the_page_can_show(
+async def test_an_error_is_a_result_that_the_websocket_program_of_the_page_can_show(
     start, run_workerman, websocket
 ):
     daemon = start("--workers", "1").wait_until_ready()  # which has no send_mail

@@ -196,7 +196,7 @@ class Chaos:
         peer = self._peer()
         if peer is None:
             return
-        for asked in peer.owed():  # what it had asked for last is to be in flight
+        for asked in peer.owed():  # what it had asked for last must be in flight
             asked.timed = False
         drawn = self.rng.random()
         if isinstance(peer, WebSocketPeer) and drawn < 0.6:

@@ -25,13 +25,13 @@ RESULT = 0
 """As an outcome: a result, where others have the code of an error."""
 
 MAX_VIOLATIONS = 20
-"""Violations that are told in full: of one bug there may be very many."""
+"""Violations that are printed in full: of one bug there may be very many."""
 
 SLACK = 0.02
 """Seconds: times on the wire are rounded, and taken by different clocks."""
 
 LOSS_SECONDS = 3.0
-"""Seconds after a kill in which what it has cost must be told."""
+"""Seconds after a kill in which what it has cost must be reported."""
 
 NO_CODES: frozenset[int] = frozenset()
 
@@ -40,7 +40,7 @@ OWN_END: dict[str, tuple[str, object]] = {
     "kill_itself": ("signal", "SIGKILL"),
     "segfault": ("signal", "SIGSEGV"),
 }
-"""The functions that end their own process, and what is told of it."""
+"""The functions that end their own process, and how it is reported."""
 
 
 class Mark(Enum):
@@ -147,7 +147,7 @@ class Ledger:
             self._note_latency(asked)
 
     def completed(self, asked: Asked) -> None:
-        """It was answered on a websocket, in the bare dialect: the result is not told."""
+        """It was answered on a websocket, in the bare dialect: the result is not sent."""
         self._end(asked, RESULT)
         if asked.result is NOTHING:
             self.violate(f"{asked.what} {asked.number} must not succeed")

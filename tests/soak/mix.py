@@ -56,7 +56,7 @@ class Order:
         self.options = options
 
     def bare(self) -> bytes:
-        """As the Workerman page sends it."""
+        """Make a bare request, as Workerman's example sends it."""
         options = f',"options":{self.options}' if self.options else ""
         return f'{{"function":"{self.function}","args":{self.args}{options}}}'.encode()
 
@@ -92,7 +92,7 @@ MALFORMED: list[tuple[bytes, int]] = [
     (b'{"jsonrpc":"2.0","method":["echo"]}', InvalidRequest.code),
     (b'{"jsonrpc":"2.0","method":"echo","id":{}}', InvalidRequest.code),
 ]
-"""Messages without an id that can be told, each with the code that it is answered with."""
+"""Messages without a readable id, each with the code that it is answered with."""
 
 MALFORMED_TEXTS = [
     (message, code) for message, code in MALFORMED if b"\xff" not in message and b"\xc3" not in message
@@ -282,7 +282,7 @@ class Mix:
         asked = Asked("taskd.cancel", self.number(), lambda value: ledger.cancel_answered(target, value))
         peer.ask(Order(asked, "taskd.cancel", f'{{"id":{json.dumps(target.request_id)}}}'))
 
-    # --- what is not to happen often ---
+    # --- what should be rare ---
 
     def put_rare(self, peer: Peer) -> None:
         """Send one that costs much: a process, or its worker's time."""

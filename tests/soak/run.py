@@ -39,7 +39,7 @@ SETTINGS = {
     "--max-outstanding": ["100", "1000"],
     "--max-unsent": ["65536", "1048576"],
 }
-"""Options of the server, and what they may be: one of it, by chance."""
+"""Options of the server with their possible values, of which chance takes one."""
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes: what is longer is to cost the soak little."""
@@ -146,7 +146,7 @@ class Soak:
         await self.server.start(
             *("--app", str(self._code.path), *OPTIONS),
             *(word for setting in self._settings.items() for word in setting),
-            # A changed file of the same second and size would not be seen to be another one.
+            # A changed file of the same second and size would not be recognised as another one.
             env={"SOAK_MARKS": str(self._marks), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         clients = self._clients
@@ -235,7 +235,7 @@ class Soak:
         links = MAX_LINKS if self._settings["--link"] == "pooled" else 0
         ending = time.monotonic() + QUIET_SECONDS
         last, same = 0, 0
-        while same < LOOKS:  # a connection that is closed at one end is still to be closed at the other
+        while same < LOOKS:  # a connection that is closed at one end still has to be closed at the other
             status = await self._clients.status()
             # A link's connection has both its ends in the daemon; one is ours.
             linked = status["connections"] - 1

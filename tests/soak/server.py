@@ -50,7 +50,7 @@ _MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ f
 
 
 class Server:
-    """One `twistd -n taskd`, on ports of its own; `violate` is told what its log must not say."""
+    """One `twistd -n taskd`, on ports of its own; `violate` receives what its log must not hold."""
 
     def __init__(self, directory: Path, violate: Callable[[str], None], log: IO[str] | None = None) -> None:
         self.name = f"soak-{os.getpid()}"
@@ -256,7 +256,7 @@ class Server:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, none where it has ended."""
+    """The children of a process, none if it has ended."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

@@ -20,7 +20,7 @@ _BARE_FAILURES = {
     "shutting down": -32005,
     "shut down": -32005,
 }
-"""What errors look like on a websocket in the bare dialect, where their code is not told."""
+"""What errors look like on a websocket in the bare dialect, which do not have their code."""
 
 _SHORTEST_OF_TWO, _SHORTEST_OF_EIGHT = 126, 0x10000
 _TWO_BYTES, _EIGHT_BYTES = 126, 127
@@ -111,7 +111,7 @@ class WebSocketPeer(Peer):
             self.ledger.violate(f"{asked.what} {asked.number} was answered {text!r:.300}")
         elif known is not None:
             self.ledger.failed(asked, known, None, text)
-        else:  # which error it is, is told by its text only: any that is allowed will do
+        else:  # only its text shows which error it is: any that is allowed will do
             code = min(asked.codes, default=0)
             self.ledger.failed(asked, code, None if code != -32000 else {"type": "?"}, text)
 
@@ -129,7 +129,7 @@ class WebSocketPeer(Peer):
         self.wants_code = GOING_AWAY
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Send a close frame."""
         assert self.transport is not None
         self.flush()
         self.ending = Ending.OURS

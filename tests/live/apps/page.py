@@ -1,4 +1,4 @@
-"""What the Workerman page has done, as a task of ours."""
+"""The function of Workerman's example, as a task of taskd."""
 
 from taskd import task
 
