@@ -14,25 +14,20 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred, gatherResults
 
 from taskd.client.balanced import BalancedLink
-from taskd.client.local import LocalLink
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import MAX_CALLS_PER_CONNECTION, PooledLink
 from taskd.client.websocket import MAX_CALLS_PER_WEBSOCKET, WebSocketLink
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Options, Result
-from taskd.pool.pool import PoolConfig
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.requests import BARE
-from taskd.scheduler.config import SchedulerConfig
-from taskd.server.task_server import ServerConfig, TaskServer
-from taskd.worker.messages import WorkerConfig
 from tests.live.peers import entered, in_thread, within
-from tests.live.support import APPS, TIMEOUT, Daemon
+from tests.live.support import TIMEOUT, Daemon
 
 TASK_FAILED, CANCELLED, BUSY, NOT_FOUND, UNREACHABLE = -32000, -32002, -32004, -32601, -32007
 NO_REPLY = Result(Raw(b"null"))
 
-KINDS = ("per-call", "pooled", "websocket", "balanced", "local")
+KINDS = ("per-call", "pooled", "websocket", "balanced")
 BY_SOCKET = ("per-call", "pooled", "websocket", "balanced")
 
 
@@ -64,7 +59,7 @@ async def failure(pending: Any) -> Failure:
 class Service:
     """A task server of the suite, and links of one kind to it."""
 
-    def __init__(self, kind: str, server: Daemon | TaskServer, links: list[Any]) -> None:
+    def __init__(self, kind: str, server: Daemon, links: list[Any]) -> None:
         self.kind = kind
         self.server = server
         self._links = links
@@ -77,8 +72,6 @@ class Service:
     def _make(self) -> Any:
         from twisted.internet import reactor
 
-        if isinstance(self.server, TaskServer):
-            return LocalLink(self.server)
         return link_to(self.kind, self.server.ws if self.kind == "websocket" else self.server.tcp, reactor)
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -109,19 +102,11 @@ def serve(
 ) -> Iterator[Callable[..., Deferred[Service]]]:
     """Start a task server with so many workers, and a queue of so many tasks."""
     links: list[Any] = []
-    local: list[TaskServer] = []
 
     async def start(workers: int = 1, max_queue: int = 10_000) -> Service:
-        if kind == "local":
-            config = WorkerConfig([str(APPS / "plain.py")], str(tmp_path), "contract", MAX_MESSAGE, True)
-            scheduler = SchedulerConfig(workers, workers, max_queue=max_queue)
-            local.append(started(ServerConfig(PoolConfig(workers, config), scheduler)))
-            await within(local[0].loaded, TIMEOUT)
-            service = Service(kind, local[0], links)
-        else:
-            daemon = clean_start("--workers", str(workers), "--max-queue", str(max_queue))
-            await in_thread(daemon.wait_until_ready)
-            service = Service(kind, daemon, links)
+        daemon = clean_start("--workers", str(workers), "--max-queue", str(max_queue))
+        await in_thread(daemon.wait_until_ready)
+        service = Service(kind, daemon, links)
         await service.until(
             lambda status: [each["state"] for each in status["workers"]] == ["idle"] * workers
         )
@@ -130,15 +115,6 @@ def serve(
     yield start
     for link in links:
         link.close()
-    for server in local:
-        server.abort()
-        pytest_twisted.blockon(within(server.close(), TIMEOUT))
-
-
-def started(config: ServerConfig) -> TaskServer:
-    from twisted.internet import reactor
-
-    return config.start(reactor)  # type: ignore[arg-type]
 
 
 # --- outcomes ----------------------------------------------------------------
@@ -441,20 +417,6 @@ async def test_a_call_that_was_not_sent_is_cancelled_or_closed_at_once(kind, sil
     assert closed.outcome.called
     failed = await failure(closed)
     assert (failed.code, failed.data["sent"]) == (UNREACHABLE, False)
-
-
-@pytest.mark.parametrize("kind", ["local"], indirect=True)
-@pytest_twisted.ensureDeferred
-async def test_a_server_that_stops_refuses_calls_and_ends_those_that_wait(serve, gate):
-    service = await serve()
-    link = service.link()
-    held, waiting = link.call(call_of("wait_for", gate.path)), link.call(call_of("hello"))
-    await entered(gate)
-    service.server.stop_accepting()
-    assert (await failure(link.call(call_of("hello")))).code == -32005
-    service.server.abort()
-    assert (await failure(waiting)).code == -32005
-    assert (await failure(held)).code == -32003
 
 
 # --- replies that cannot be read ---------------------------------------------
