@@ -323,6 +323,7 @@ def test_a_stop_while_workers_are_starting_leaves_nothing(start: Start, tmp_path
     daemon = start("--app", "slow", "--workers", "2", "--stop-timeout", "0.2").wait_until_ready()
     client = daemon.connect().send(bare("one"))
     gate.wait_until_entered()
+    daemon.wait_for_status(lambda status: status["waiting"] == 1)
     daemon.process.send_signal(signal.SIGTERM)
     assert code_of(client.receive()) == -32005
     daemon.wait_for_end()
