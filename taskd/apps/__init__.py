@@ -1,1 +1,1 @@
-"""Apps that come with taskd: ready to be named with ``--app``."""
+"""Apps that come with taskd, for ``--app taskd.apps.NAME``: `mail` (its messages: `mail_message`)."""

@@ -157,7 +157,7 @@ class RunningDaemon:
         # A gateway's calls may use connections: it is closed before they are.
         await self._hastened(_close(parts.gateway), parts.gateway)
         await self._limited(
-            _drain_and_close(parts.connections),
+            _close(parts.connections),
             parts.connections,
             FLUSH_TIMEOUT,
             "clients have left replies unread for {seconds} s: they are disconnected",
@@ -192,11 +192,6 @@ async def _drain(parts: Sequence[Part]) -> None:
 
 async def _close(parts: Sequence[Part]) -> None:
     await DeferredList([part.close() for part in parts])
-
-
-async def _drain_and_close(parts: Sequence[Part]) -> None:
-    await _drain(parts)
-    await _close(parts)
 
 
 def _abort(parts: Sequence[Part]) -> None:

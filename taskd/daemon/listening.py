@@ -15,7 +15,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IProtocolNegotiationFactory,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -29,7 +29,7 @@ __all__ = ["BoundPort", "LateFactory", "bind"]
 _log = Logger(namespace="taskd")
 
 
-class _RefusingFactory(Factory[Protocol]):
+class _RefusingFactory(Factory):  # not subscripted: the oldest Twisted could not
     """The factory of a port that is not served: Twisted closes a connection without a protocol."""
 
     noisy = False

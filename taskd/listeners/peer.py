@@ -60,7 +60,7 @@ class Wire(Protocol):
     def resume_reading(self) -> None:
         """Read on."""
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Send everything, then close: the peer has been answered in full, and will ask nothing more."""
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class _NoWire:
     def pause_reading(self) -> None:
         """Do nothing."""
 
-    resume_reading = end = close = abort = pause_reading
+    resume_reading = finish = close = abort = pause_reading
 
 
 _NO_WIRE: Wire = _NoWire()
@@ -164,14 +164,14 @@ class Peer(Generic[Work]):
         It may be gone altogether, which cannot be told apart before it is
         written to: what must not outlive the connection is cancelled.
         """
-        self.session.end(unfinished)
+        self.session.end_of_input(unfinished)
         self.is_reading = False
         self.flush()
         for request in list(self.session.in_flight):
             if request.work is not None and request.options.on_disconnect == "cancel":
                 self._backend.cancel(request.work)
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         """Note that the connection is gone: its work goes on without it, or is cancelled."""
         self._is_gone = True
         self.sender.close()
@@ -241,7 +241,7 @@ class Peer(Generic[Work]):
             self._check_full()
         session = self.session
         if session.finished and sender.empty:
-            self._wire.end()
+            self._wire.finish()
         elif self.is_reading is not (session.wants_data and not sender.full) and not session.closing:
             self.is_reading = not self.is_reading
             if self.is_reading:

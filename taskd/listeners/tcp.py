@@ -81,7 +81,7 @@ class TaskProtocol(LinearLineReceiver):
         """Forget the connection."""
         client = self.client
         del self.lines_received  # it refers to us
-        client.lost()
+        client.connection_lost()
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
 
@@ -100,14 +100,14 @@ class TaskProtocol(LinearLineReceiver):
         """Read from the client."""
         self.transport.resumeProducing()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Close, once everything is sent."""
-        self.client.sender.end()
+        self.client.sender.finish()
         self.transport.loseConnection()
 
     def close(self) -> None:
         """Close, once everything that has come is answered and sent."""
-        self.client.session.end()
+        self.client.session.end_of_input()
         self.client.flush()
 
     def abort(self) -> None:

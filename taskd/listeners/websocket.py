@@ -79,7 +79,7 @@ class WebSocketProtocol(TextServerProtocol):
         """Forget the websocket: it is gone."""
         if self.client is not None:
             client, self.client = self.client, None
-            client.lost()
+            client.connection_lost()
             self.factory.peers.discard(client)
 
     # --- `taskd.listeners.peer.Wire` ---
@@ -96,7 +96,7 @@ class WebSocketProtocol(TextServerProtocol):
         """Read from the client."""
         self.transport.resumeProducing()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Do nothing: after a close frame, Autobahn waits for the client's own and closes."""
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class WebSocketProtocol(TextServerProtocol):
         # `sendClose` refuses these codes.
         if self.client is not None:
             self.client.flush()
-            self.client.session.end()
+            self.client.session.end_of_input()
         self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
 
     def _stalled(self) -> None:

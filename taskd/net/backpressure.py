@@ -104,7 +104,7 @@ class ReplySender:
             self._send_more()
         self._watch()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Let the transport close behind what it has been given, which is everything.
 
         If the peer does not take that within `grace` seconds either, it is stalled.

@@ -258,7 +258,7 @@ class BufferedSocket:
         self._producer = cast(IPushProducer, producer)
 
     def unregisterProducer(self) -> None:
-        """Forget the producer: it is neither paused nor resumed any more."""
+        """Forget the producer, without pausing, resuming or stopping it again."""
         self._producer = None
         self._producer_is_paused = False
 

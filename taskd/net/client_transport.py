@@ -127,7 +127,7 @@ class _ByAddress:
         try:
             code = sock.connect_ex(address.name)
             if code == EINPROGRESS:
-                # On this machine it is usually made by now; a second call tells.
+                # On this machine it is usually made by now; a second call finds out.
                 code = sock.connect_ex(address.name)
         except OSError as error:  # the name is no address
             sock.close()
@@ -291,7 +291,7 @@ class ClientTransport(BufferedSocket):
         return socket_address(self._address.name)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket and tell the connection, unless that has happened."""
+        """Close the socket and report it to the connection, unless that has happened."""
         if self.fileno() >= 0:
             self._release()
             connection = self._connection

@@ -40,7 +40,8 @@ class Reactor(
 def installed_reactor() -> Reactor:
     """Return the process's reactor, for the entry points that Twisted calls without one.
 
-    Importing it installs the default one if there is none: only an entry point may call this.
+    Importing the reactor installs the default one, unless another is installed: only an entry point may
+    call this function.
     """
     from twisted.internet import reactor
 

@@ -90,7 +90,7 @@ class ServerTransport(BufferedSocket):
         self.connectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket, then tell the producer and the protocol."""
+        """Close the socket, then stop the producer and report the end to the protocol."""
         if self.fileno() < 0:
             return
         self._release()

@@ -24,6 +24,7 @@ from taskd.pool.timer import Timer
 from taskd.worker.messages import (
     BOARD,
     CONTROL,
+    LOGGED_BYTES,
     MAX_LINE,
     Exited,
     Fork,
@@ -47,9 +48,6 @@ meanwhile, which may have no more than the usual 1024."""
 EXIT_TIMEOUT = 5.0
 """Seconds that a process may take to exit in order; it is then killed. More than
 a worker's stop hooks usually need, less than a service manager waits."""
-
-_SHOWN_BYTES = 200
-"""Bytes logged of a message that cannot be decoded: enough to recognise it."""
 
 
 class ForkServerObserver(Protocol):
@@ -165,7 +163,7 @@ class ForkServerProcess(ProcessProtocol):
                 message = decode_from_fork_server(line)
             except msgspec.DecodeError:
                 _log.critical(
-                    "the fork server sent what no fork server sends: {line!r}", line=line[:_SHOWN_BYTES]
+                    "the fork server sent what no fork server sends: {line!r}", line=line[:LOGGED_BYTES]
                 )
                 self._control.transport.abortConnection()
                 return

@@ -100,7 +100,7 @@ class Generation:
     @property
     def has_place(self) -> bool:
         """Whether one more worker can be forked."""
-        return self._stage is GenerationStage.LOADED and bool(self._free)
+        return self._stage is GenerationStage.LOADED and not self._closing and bool(self._free)
 
     @property
     def is_empty(self) -> bool:

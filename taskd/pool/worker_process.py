@@ -21,6 +21,7 @@ from taskd.pool.output import OutputReader
 from taskd.pool.timer import Timer
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
+    LOGGED_BYTES,
     POKE,
     Attempt,
     Done,
@@ -38,7 +39,7 @@ from taskd.worker.messages import (
 )
 
 __all__ = [
-    "WORKER_STEPS",
+    "PROCESS_STEPS",
     "WorkerHome",
     "WorkerMessage",
     "WorkerObserver",
@@ -51,9 +52,6 @@ _log = Logger(namespace="taskd.pool")
 _task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
-
-_SHOWN_BYTES = 200
-"""Bytes logged of a message that cannot be decoded: enough to recognise it."""
 
 WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported
 
@@ -114,7 +112,7 @@ class WorkerStage(Enum):
     GONE = "gone"
 
 
-WORKER_STEPS = {
+PROCESS_STEPS = {
     WorkerStage.FORKING: {WorkerStage.RUNNING, WorkerStage.LEAVING, WorkerStage.DRAINING},
     WorkerStage.RUNNING: {WorkerStage.LEAVING, WorkerStage.DRAINING},
     WorkerStage.LEAVING: {WorkerStage.GONE},
@@ -273,7 +271,7 @@ class WorkerProcess:
         self.descriptors = ()
 
     def _step(self, stage: WorkerStage) -> None:
-        if stage not in WORKER_STEPS[self._stage]:
+        if stage not in PROCESS_STEPS[self._stage]:
             raise StateError(f"a worker cannot go from {self._stage.value} to {stage.value}")
         self._stage = stage
 
@@ -287,7 +285,7 @@ class WorkerProcess:
             _log.critical(
                 "worker {number} sent what no worker sends: {lines!r}",
                 number=self.number,
-                lines=lines[:_SHOWN_BYTES],
+                lines=lines[:LOGGED_BYTES],
             )
             self.signal()
             return

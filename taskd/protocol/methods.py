@@ -34,7 +34,7 @@ WAS_DONE = Result(Raw(b'{"was":"done"}'))
 NOT_GIVEN = Raw(b"null")
 """The default of an id. msgspec knows no optional `Raw`, and null names no request."""
 
-_ID_STARTS = b'"-0123456789'
+_NAMED_ID_STARTS = b'"-0123456789'
 
 Asker = TypeVar("Asker", contravariant=True)
 Answer = Outcome | None
@@ -113,7 +113,7 @@ class CancelTarget:
             raise InvalidParams(
                 f"{CANCEL}: takes either the id of a request of this connection, or a task", argument="id"
             )
-        if request_id is not None and request_id[0] not in _ID_STARTS:
+        if request_id is not None and request_id[0] not in _NAMED_ID_STARTS:
             raise InvalidParams(
                 f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float"
             )

@@ -120,7 +120,7 @@ class Session(Generic[Work]):
         self._queue_error(error)
         self._refuses_rest = self.closing = True
 
-    def end(self, unfinished: int = 0) -> None:
+    def end_of_input(self, unfinished: int = 0) -> None:
         """Note that no more will come. `unfinished` is how many bytes of a message had come."""
         if unfinished and not self.closing:
             error = ParseError(

@@ -1,4 +1,4 @@
-"""Between the scheduler and the pool: has workers do what was decided, and reports what they did.
+"""Has the pool do what the scheduler decides, and stops both.
 
 Once in each turn of the reactor in which something has happened, waiting tasks
 are given to workers; requests that come close together are so given together.
@@ -15,13 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.errors import InvalidParams, ShuttingDown, TaskdError
+from taskd.errors import ShuttingDown, TaskdError
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_OPTIONS, Failure, Progress
+from taskd.model import NO_OPTIONS, Failure
 from taskd.net.reactor import Reactor
 from taskd.net.timers import Alarm, TurnEnd
-from taskd.pool.exits import WorkerExit
-from taskd.pool.pool import PoolConfig, WorkerMessage
+from taskd.pool.pool import Pool, PoolConfig
 from taskd.scheduler import Scheduler, TaskState
 from taskd.scheduler.actions import (
     AbandonTask,
@@ -33,10 +32,11 @@ from taskd.scheduler.actions import (
     TerminateWorker,
 )
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.task import Subscriber, Task
+from taskd.scheduler.task import Task
 from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, deadline_over
+from taskd.server.feedback import Feedback
 from taskd.server.memory_limit import MemoryLimit
 from taskd.server.reload import Reloader
 from taskd.worker.messages import (
@@ -44,12 +44,7 @@ from taskd.worker.messages import (
     NULL,
     WANTS_PROGRESS,
     Attempt,
-    Done,
-    Failed,
     Interrupt,
-    Reported,
-    Returned,
-    Stopped,
 )
 
 __all__ = ["Dispatcher"]
@@ -73,11 +68,10 @@ class _Phase(IntEnum):
 
 
 class Dispatcher:
-    """Owns the scheduler and the pool, and tells each what the other wants.
+    """Owns the scheduler and the pool, which reports through `Feedback`.
 
     Starts the pool at once: `pool.loaded` fires when the app is imported. `use`
-    is called with the app's functions whenever they change. Is the pool's
-    `taskd.pool.pool.PoolObserver`.
+    is called with the app's functions whenever they change.
     """
 
     def __init__(
@@ -103,8 +97,10 @@ class Dispatcher:
         """Whether nothing new is accepted."""
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
-        self.pool = pool.start(reactor, self)
-        self._memory = MemoryLimit(max_memory, self.pool.memory_kib)
+        self.pool: Pool
+        memory = MemoryLimit(max_memory, lambda worker: self.pool.memory_kib(worker))
+        feedback = Feedback(self, reactor, self.scheduler, self.completion, memory, counters, use)
+        self.pool = pool.start(reactor, feedback)
         self.reloader = Reloader(self.pool, self._start_worker, self._switch)
 
     # --- what the server asks for ---
@@ -205,109 +201,16 @@ class Dispatcher:
                     self.pool.signal(worker, SIGKILL)
         flush(ended)
 
-    # --- what the pool reports (`taskd.pool.pool.PoolObserver`) ---
-
-    def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
-        """Use the app that was imported, at the start or after a crash; or go on with a reload."""
-        if self.reloader.is_loading(generation):
-            self.reloader.loaded(functions, self.scheduler.fleet.active)
-            return
-        self.scheduler.fleet.generation = generation
-        self._use(functions)
-        self.turn_soon()
-
-    def code_failed(self, generation: int, reason: str) -> None:
-        """Give up the reload whose app cannot be used."""
-        if self.reloader.is_loading(generation):
-            self.reloader.fail(reason)
-
     def _switch(self, generation: int, functions: list[FunctionInfo]) -> None:
         self.scheduler.fleet.switch(generation, self._clock.seconds())
         self._use(functions)
 
-    def can_start_workers(self) -> None:
-        """Start the workers that could not be started for a while."""
-        self.turn_soon()
-
-    def worker_ready(self, number: int) -> None:
-        """Let a worker have its first task."""
-        self.scheduler.fleet.ready(number, self._clock.seconds())
-        if self.reloader.is_loading(self.scheduler.fleet.workers[number].generation):
-            self.reloader.worker_is_ready()
-        self.turn_soon()
-
-    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Pass on outcomes and progress, and give the worker its next tasks."""
-        now = self._clock.seconds()
-        subscribers: dict[Subscriber, None] = {}
-        for message in messages:
-            if isinstance(message, Returned):
-                for task in self.scheduler.returned(number, message.tasks, now):
-                    self.completion.complete(task, cancelled_waiting(task))
-                    subscribers[task.subscriber] = None
-            elif isinstance(message, Reported):
-                task = self.scheduler.fleet.workers[number].tasks[message.task]
-                self.completion.progressed(task, Progress(message.done, message.total, message.message))
-                subscribers[task.subscriber] = None
-            else:
-                ended = self._task_ended(number, message, now)
-                if ended is not None:
-                    subscribers[ended.subscriber] = None
-        for subscriber in subscribers:
-            subscriber.flush()
+    def settle(self) -> None:
+        """Take a turn soon if there is anything to start, else see that the next timer is set."""
         if self.scheduler.is_due or self.is_stopping:
             self.turn_soon()
         else:
             self._alarm.set(self.scheduler.wake_at)
-
-    def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
-        """Complete a task that a worker has ended; returns None if it had been completed before."""
-        scheduler = self.scheduler
-        seconds = message.seconds
-        if isinstance(message, Done):
-            task = scheduler.finished(
-                number, message.task, seconds, now, failed=False, printed=message.output
-            )
-            if task is not None:
-                self.completion.succeeded(task, message.value)
-        elif isinstance(message, Failed):
-            ran = seconds if message.code != InvalidParams.code else None
-            task = scheduler.finished(number, message.task, ran, now, failed=True, printed=message.output)
-            if message.leaving:
-                scheduler.fleet.retire(number, now)
-            if task is not None:
-                self.completion.failed(task, message)
-        else:
-            task = scheduler.stopped(number, message.task, now)
-            if task is not None:
-                self.completion.stopped(task, message, now)
-        used = self._memory.excess(number, seconds, now)
-        if used is not None and scheduler.fleet.retire(number, now):
-            _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
-        return task
-
-    def worker_exited(self, number: int, lost: WorkerExit) -> None:
-        """Complete the task that a worker had begun when it ended; what it had not begun waits again."""
-        now = self._clock.seconds()
-        worker = self.scheduler.fleet.workers[number]
-        tasks = self.scheduler.worker_exited(number, lost.begun, now)
-        for task in tasks:
-            self.completion.lost(task, lost, now)
-        if lost.stack:
-            _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(lost.stack))
-        flush(tasks)
-        self._memory.forget(number)
-        if not self.is_stopping and not worker.dismissed:
-            self._counters.workers_replaced += 1
-        if self.reloader.is_loading(worker.generation) and not lost.was_ready:
-            self.reloader.fail(f"a worker of the new code ended before it was ready: {lost.describe()}")
-        self.turn_soon()
-
-    def task_name(self, number: int, task: int) -> str:
-        """Return the name of a task that a worker has, for the log; "" if it has ended."""
-        worker = self.scheduler.fleet.workers.get(number)
-        found = worker.tasks.get(task) if worker is not None else None
-        return f"{found.stats.name} #{found.number}" if found is not None else ""
 
     # --- the stop ---
 

@@ -57,7 +57,7 @@ class _CancelWatch:
 _CANCEL_WATCH = _CancelWatch()
 
 
-class Server(Protocol):
+class MethodServer(Protocol):
     """What the handlers need of the task server."""
 
     @property
@@ -80,7 +80,7 @@ class ServerMethods:
     Is a `taskd.protocol.methods.Methods`.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: MethodServer) -> None:
         self._server = server
         # Who asked for the functions before the app was imported.
         self._want_functions: list[Asker] = []

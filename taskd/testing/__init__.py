@@ -1,4 +1,4 @@
-"""For the tests of programs that use taskd."""
+"""Fakes for the tests of programs that use taskd: a client that needs no server."""
 
 from taskd.testing.client import MemoryTaskClient
 

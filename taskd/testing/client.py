@@ -1,4 +1,4 @@
-"""For the tests of programs that use taskd: a client without a server."""
+"""A client for the tests of programs that use taskd: it calls the functions itself."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["MemoryTaskClient"]
 
 
 class MemoryTaskClient:
-    """Has the interface of `taskd.client.TaskClient`, and runs the functions right here.
+    """A client with the interface of `taskd.client.TaskClient` that runs functions in this process.
 
     Arguments and results go through JSON, and arguments are checked, as by a
     real server; errors are the same exceptions. There is no pool: a call
-    blocks until its function returns; `timeout` and `options` are not looked at.
-    `functions` is what can be called; by default all that is imported.
+    blocks until its function returns, so `timeout` and `options` are ignored.
+    `functions` can be called; by default those of all imported apps.
     """
 
     def __init__(self, functions: Registry = registry) -> None:
@@ -42,7 +42,10 @@ class MemoryTaskClient:
         timeout: float | None = None,
         **args: Any,
     ) -> Deferred[Any]:
-        """Call `function`, as `TaskClient.call` does."""
+        """Call `function` by name, with keyword arguments, as `TaskClient.call` does.
+
+        The Deferred has fired already, with what it would fire with there.
+        """
         named = {wire_name(name): value for name, value in args.items()}
         return self.request(function, named, on_progress=on_progress, timeout=timeout)
 
@@ -55,11 +58,17 @@ class MemoryTaskClient:
         timeout: float | None = None,
         options: Options | None = None,
     ) -> Deferred[Any]:
-        """Call `function`, as `TaskClient.request` does."""
+        """Call `function` with arguments by name or by position, as `TaskClient.request` does.
+
+        The Deferred has fired already: with the result, or with `MethodNotFound`,
+        `InvalidParams` or `TaskFailed`. `on_progress` has been called with each
+        `taskd.model.Progress` before. Raises `TypeError` if `args` cannot be
+        written as JSON.
+        """
         return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
         if function not in self._functions:

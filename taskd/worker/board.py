@@ -13,12 +13,12 @@ import os
 __all__ = ["Board"]
 
 _WORD = 8  # a task's number, or a length, as 64 bits
-_WORDS = 2
+_WORDS_PER_PLACE = 2
 
-KEPT_BYTES = 4096 - _WORD * _WORDS
+KEPT_BYTES = 4096 - _WORD * _WORDS_PER_PLACE
 """Bytes of a place for outcomes that are not sent yet: together with the words, one page."""
 
-_PLACE = KEPT_BYTES + _WORD * _WORDS
+_PLACE = KEPT_BYTES + _WORD * _WORDS_PER_PLACE
 
 
 class Board:
@@ -61,7 +61,7 @@ class Board:
         length = self._words[word]
         if length + len(lines) > KEPT_BYTES:
             return False
-        start = place * _PLACE + _WORD * _WORDS + length
+        start = place * _PLACE + _WORD * _WORDS_PER_PLACE + length
         self._map[start : start + len(lines)] = lines
         self._words[word] = length + len(lines)  # last: lines that are not whole do not count
         return True
@@ -78,5 +78,5 @@ class Board:
 
     def kept(self, place: int) -> bytes:
         """Return the lines that the worker has kept; they may have been sent too, if it ended just then."""
-        start = place * _PLACE + _WORD * _WORDS
+        start = place * _PLACE + _WORD * _WORDS_PER_PLACE
         return self._map[start : start + self._words[place * _PLACE // _WORD + 1]]

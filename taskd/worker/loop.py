@@ -142,7 +142,7 @@ class WorkerLoop:
         if not self._queue:
             return  # the loop sends them next
         if outcome.output:
-            self._return_queue()  # the output of each must be told apart
+            self._return_queue()  # the output of each must be kept apart
         elif started + outcome.seconds - self._unsent_since > OUTCOME_DELAY or not self._board.keep(
             self._place, line
         ):

@@ -25,6 +25,7 @@ __all__ = [
     "BOARD",
     "CONTROL",
     "IS_SHORT",
+    "LOGGED_BYTES",
     "MAX_LINE",
     "NULL",
     "POKE",
@@ -75,6 +76,9 @@ MAX_LINE = 2**31
 
 RECEIVE_SIZE = 65536
 """Bytes that either end asks for in one read: more than nearly every task's arguments or result."""
+
+LOGGED_BYTES = 200
+"""Bytes logged of a message that cannot be decoded: enough to recognise it."""
 
 NULL = Raw(b"null")
 

@@ -12,7 +12,7 @@ from tests.live.support import APPS, Daemon, kept_daemon
 from tests.protocol_rows import TCP, WEBSOCKET, Row, mismatch, seen_on_tcp, seen_on_websocket
 from tests.protocol_table import MAX_MESSAGE, rows_on
 
-LINKS = ("per-message", "pooled")
+LINKS = ("per-message", "pooled", "local")
 
 OPTIONS = ("--app", str(APPS / "plain.py"), "--workers", "2", "--max-message", str(MAX_MESSAGE))
 
@@ -34,6 +34,10 @@ def url(
     link = request.param
     if link == "per-message":
         yield server.ws
+        return
+    if link == "local":
+        with kept_daemon(*OPTIONS, "--link", link, directory=tmp_path_factory.mktemp(link)) as daemon:
+            yield daemon.ws
         return
     options = (
         "--listen",

@@ -23,7 +23,7 @@ WAIT = 10.0
 
 
 class Reactor(Clock):
-    """Knows who reads and writes, and asks poll(2) about them when told to."""
+    """Knows its readers and writers, and asks poll(2) about them in each `turn`."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Reactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Wait until one is ready, and tell all that are, as Twisted does."""
+        """Wait until one is ready, and call all that are, as Twisted does."""
         everybody = {one.fileno(): one for one in self.readers | self.writers}
         poll = select.poll()
         for descriptor, one in everybody.items():
@@ -93,7 +93,7 @@ def reactor():
 
 @pytest.fixture
 def connect(reactor):
-    """Connect to an endpoint string; the connection, and what is told of while it is made."""
+    """Connect to an endpoint string; returns the connection, and what cancels it while it is being made."""
 
     def start(server):
         connection = Noting()
@@ -145,7 +145,7 @@ def read(peer, most):
     return received
 
 
-def test_lines_go_and_come_and_the_end_is_told(reactor, connect, listening):
+def test_lines_go_and_come_and_the_end_is_reported(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
     assert connection.happened == ["opened"], "on this machine at once"
@@ -161,7 +161,7 @@ def test_lines_go_and_come_and_the_end_is_told(reactor, connect, listening):
     assert connection.happened == ["opened", b"answer", b"more", ConnectionDone]
 
 
-def test_losing_the_connection_closes_it_at_once_and_is_told_once(reactor, connect, listening):
+def test_losing_the_connection_closes_it_at_once_and_is_reported_once(reactor, connect, listening):
     listening, server = listening
     connection, connecting = connect(server)
     connection.transport.write(b"bye\n")
@@ -227,7 +227,7 @@ def test_aborting_resets_the_connection(reactor, connect, listening):
             pass
 
 
-def test_a_peer_that_resets_is_told_of_and_writing_to_it_does_no_harm(reactor, connect, listening):
+def test_a_peer_that_resets_is_reported_and_writing_to_it_does_no_harm(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
     peer = accept(listening)
@@ -239,7 +239,7 @@ def test_a_peer_that_resets_is_told_of_and_writing_to_it_does_no_harm(reactor, c
     assert connection.happened[1] in (ConnectionDone, ConnectionLost)
 
 
-def test_a_peer_that_resets_while_much_is_unsent_is_told_of(reactor, connect, listening):
+def test_a_peer_that_resets_while_much_is_unsent_is_reported(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
     connection.transport.write(b"x" * 20_000_000)
@@ -249,7 +249,7 @@ def test_a_peer_that_resets_while_much_is_unsent_is_told_of(reactor, connect, li
     assert connection.happened[1] in (ConnectionDone, ConnectionLost)
 
 
-def test_a_refusal_is_told_in_the_words_of_twisted_and_not_at_once(reactor, connect, refusing, tmp_path):
+def test_a_refusal_is_reported_in_twisteds_words_and_not_at_once(reactor, connect, refusing, tmp_path):
     for server, why in (
         (refusing, "Connection refused"),
         (f"unix:{tmp_path}/none", "No such file or directory"),
@@ -260,8 +260,8 @@ def test_a_refusal_is_told_in_the_words_of_twisted_and_not_at_once(reactor, conn
         if reactor.readers:
             reactor.turn()
         reactor.advance(0)
-        (said,) = connection.happened
-        assert why.lower() in said.lower(), said
+        (reason,) = connection.happened
+        assert why.lower() in reason.lower(), reason
 
 
 def test_without_descriptors_no_connection_can_be_made(reactor, connect, refusing):
@@ -274,11 +274,11 @@ def test_without_descriptors_no_connection_can_be_made(reactor, connect, refusin
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     reactor.advance(0)
-    (said,) = connection.happened
-    assert "Too many open files" in said
+    (reason,) = connection.happened
+    assert "Too many open files" in reason
 
 
-def test_one_that_nobody_answers_is_given_up_in_time(reactor, connect, silent):
+def test_one_without_an_answer_is_given_up_in_time(reactor, connect, silent):
     connection, _ = connect(silent)
     reactor.advance(CONNECT_TIMEOUT - 0.1)
     assert connection.happened == []
@@ -302,7 +302,7 @@ def test_one_that_is_answered_late_is_made(reactor, connect):
         reactor.turn()
 
 
-def test_one_that_is_cancelled_is_told_so_at_once(reactor, connect, silent, refusing):
+def test_one_that_is_cancelled_is_reported_at_once(reactor, connect, silent, refusing):
     for server in (silent, refusing):
         connection, connecting = connect(server)
         connecting.cancel()

@@ -13,7 +13,8 @@ import pytest_twisted
 from tests.live.peers import bare, entered, in_thread, rpc, within
 from tests.live.support import APPS, TIMEOUT, Daemon
 
-LINKS = ["per-message", "pooled"]
+REMOTE_LINKS = ["per-message", "pooled"]
+LINKS = [*REMOTE_LINKS, "local"]
 
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA, TOO_BIG = 1000, 1001, 1003, 1009
 """Close codes of RFC 6455, 7.4.1."""
@@ -32,13 +33,18 @@ def link(request):
     return request.param
 
 
+@pytest.fixture(params=REMOTE_LINKS)
+def remote_link(request):
+    return request.param
+
+
 @pytest.fixture
-def gateway(start, link):
+def gateway(start, remote_link):
     """Start a gateway alone, which sends its calls to these task servers; its URL is `ws`."""
 
     def start_one(*task_servers, options=()):
         servers = [part for server in task_servers for part in ("--task-server", server)]
-        daemon = start("--listen", "none", "--link", link, *servers, *options)
+        daemon = start("--listen", "none", "--link", remote_link, *servers, *options)
         daemon.ws_alone = f"ws://127.0.0.1:{daemon.port(1)}"
         return daemon
 
@@ -47,10 +53,15 @@ def gateway(start, link):
 
 @pytest.fixture(scope="session")
 def url(shared, link, tmp_path_factory):
-    """The URL of a gateway before the shared task server, for all tests that leave it as it was."""
+    """The URL of a gateway for all tests that leave it as it was; with a local link, of its own server."""
     directory = tmp_path_factory.mktemp(link)
-    daemon = Daemon("--listen", "none", "--task-server", shared.tcp, "--link", link, directory=directory)
-    yield f"ws://127.0.0.1:{daemon.port(1)}"
+    if link == "local":
+        options = ("--app", str(APPS / "plain.py"), "--workers", "4")
+        daemon = Daemon(*options, "--link", link, directory=directory).wait_until_ready()
+        yield daemon.ws
+    else:
+        daemon = Daemon("--listen", "none", "--task-server", shared.tcp, "--link", link, directory=directory)
+        yield f"ws://127.0.0.1:{daemon.port(1)}"
     daemon.stop()
     assert "Unhandled" not in daemon.log
     assert "a bug in taskd" not in daemon.log

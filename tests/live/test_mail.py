@@ -27,10 +27,10 @@ from taskd.apps.mail import (
     OutcomeUnknownError,
     RefusedError,
     ServerAwayError,
-    compose,
     delivery_to,
     send_mail,
 )
+from taskd.apps.mail_message import compose
 from taskd.functions.registry import registry
 
 DEADLINE = 10
@@ -381,8 +381,8 @@ def test_each_answer_has_its_own_time(handler, opened, monkeypatch):
         delivery.deliver(a_mail())
         delivery.deliver(a_mail())
         delivery.close()
-    content = [mail.ACCEPT_TIMEOUT, mail.TIMEOUT]
-    assert times == [*content, mail.CHECK_TIMEOUT, mail.TIMEOUT, *content, mail.CHECK_TIMEOUT]
+    content = [mail.ACCEPT_TIMEOUT, mail.STEP_TIMEOUT]
+    assert times == [*content, mail.CHECK_TIMEOUT, mail.STEP_TIMEOUT, *content, mail.CHECK_TIMEOUT]
 
 
 class Breaking(Handler):
@@ -553,7 +553,7 @@ def test_what_is_no_willing_mail_server_is_told(greeting, told, opened):
 
 
 def test_a_server_that_does_not_greet_in_time_is_away(opened, monkeypatch):
-    monkeypatch.setattr(mail, "TIMEOUT", 0.05)
+    monkeypatch.setattr(mail, "STEP_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(ServerAwayError, match="timed out"):
             opened(f"smtp://127.0.0.1:{listener.getsockname()[1]}").deliver(a_mail())
@@ -718,7 +718,7 @@ def test_a_user_may_log_in_unencrypted_on_the_same_machine(handler, opened, gate
 def test_a_password_does_not_leave_the_machine_unencrypted(
     options, reason, handler, opened, gate, monkeypatch
 ):
-    monkeypatch.setattr(mail, "_is_loopback", lambda smtp: False)
+    monkeypatch.setattr(mail, "is_loopback", lambda smtp: False)
     with MailServer(handler, authenticator=gate, auth_require_tls=False) as server:
         with pytest.raises(InsecureError, match=f"no password is sent unencrypted .*{reason}"):
             opened(server.url(options, login=RIGHT)).deliver(a_mail())

@@ -502,13 +502,13 @@ BAD_APPS = {
     "syntax.py": ("def (\n", "SyntaxError"),
     "exits.py": ("import sys\nsys.exit(0)\n", "SystemExit"),
     "vanishes.py": ("import os\nos._exit(0)\n", "while it imported the app"),
-    "no_tasks.py": ("def hello():\n    return 1\n", "no task"),
+    "no_tasks.py": ("def hello():\n    return 1\n", "no function is registered"),
     "twice.py": (
         "from taskd import task\n@task(name='x')\ndef a(): pass\n@task(name='x')\ndef b(): pass\n",
         "two functions are named 'x'",
     ),
     "reserved.py": ("from taskd import task\n@task(name='taskd.mine')\ndef a(): pass\n", "taskd.mine"),
-    "annotated.py": ("from taskd import task\n@task\ndef a(x: 'Nothing'): pass\n", "task 'a'"),
+    "annotated.py": ("from taskd import task\n@task\ndef a(x: 'Nothing'): pass\n", "function 'a'"),
 }
 
 

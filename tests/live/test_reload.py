@@ -391,7 +391,7 @@ def version():
 BAD = {
     "syntax error": ("def (\n", "SyntaxError"),
     "exception": ("1 / 0\n", "ZeroDivisionError"),
-    "no tasks": ("def version():\n    return 'none'\n", "no task"),
+    "no tasks": ("def version():\n    return 'none'\n", "no function is registered"),
     "exit": ("import sys\nsys.exit(0)\n", "SystemExit"),
     "end": ("import os\nos._exit(0)\n", "not reloaded"),
     "crash": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "not reloaded"),

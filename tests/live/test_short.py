@@ -75,9 +75,14 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
     daemon, client, _ = short
     each = 40
     took = []
+    took_without = []
     for number in range(12):
         # One that was long may not pass for short any more.
         warm_up(daemon, tmp_path / "warm", client)
+        began = time.monotonic()
+        client.send(*(rpc(place, "note", str(tmp_path / "warm"), "plain") for place in range(each)))
+        results(client, each)
+        took_without.append(time.monotonic() - began)
         before = daemon.status()["counts"]["reclaimed"]
         gate, notes = make_gate(), tmp_path / f"notes {number}"
         # In one write: the long one is the first of what its worker is given.
@@ -93,9 +98,9 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
         gate.release()
         assert client.receive()["id"] == "long"
         assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
-    # The quickest is what it takes; the others tell how busy the machine is.
+    # The quickest is what it takes; how busy the machine is shows where there is no long one.
     assert took, "none was ever reclaimed"
-    assert min(took) < WITHIN, took
+    assert min(took) < WITHIN + 3 * sorted(took_without)[6], (took, took_without)
 
 
 def test_where_there_is_no_other_worker_they_wait_and_are_run_once(

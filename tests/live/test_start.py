@@ -1,8 +1,10 @@
-"""The first lines of a server's log: what it serves when no app was named."""
+"""How a server starts: its first lines if no app was named, and a gateway with a local link."""
 
+import signal
+import subprocess
 from pathlib import Path
 
-from tests.live.support import APPS, kept_daemon
+from tests.live.support import APPS, BIN, TIMEOUT, kept_daemon
 
 
 def messages(log: str) -> list[str]:
@@ -44,3 +46,17 @@ def test_a_gateway_alone_says_nothing_of_an_app(tmp_path: Path, start, shared) -
     gateway = start("--listen", "none", "--task-server", shared.tcp)
     gateway.wait_for_log("listening on")
     assert "--app" not in gateway.log
+
+
+def test_with_a_local_link_the_gateway_calls_its_own_task_server_and_a_stop_waits_for_it(start, gate) -> None:
+    daemon = start("--link", "local", "--workers", "1").wait_until_ready()
+    calling = subprocess.Popen(
+        [BIN / "taskd", "call", "--via", daemon.ws, "wait_for", f"path={gate.path}"], stdout=subprocess.PIPE
+    )
+    gate.wait_until_entered()
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.wait_for_log(r"Port \d+ Closed", 2)
+    gate.release("finished")
+    output, _ = calling.communicate(timeout=TIMEOUT)
+    assert (calling.returncode, output) == (0, b'"finished"\n')
+    assert daemon.wait_for_end() == -signal.SIGTERM

@@ -81,7 +81,7 @@ def test_a_connection_for_each_request_over_a_unix_socket(start: Start, tmp_path
 def test_connections_that_are_reset_at_any_point_harm_no_other(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     other = daemon.connect()
-    held = daemon.connect().send(gate.call())
+    waiting = daemon.connect().send(gate.call())
     gate.wait_until_entered()
     for data in (b"", PING, PING[:5], PING * 1000, b'{"function": "hello"}\n'):
         for _ in range(20):
@@ -89,7 +89,7 @@ def test_connections_that_are_reset_at_any_point_harm_no_other(start: Start, gat
             sock.sendall(data)
             reset(sock)
     assert other.ask({"function": "hello"}) == "Hello, World!"
-    reset(held.socket)
+    reset(waiting.socket)
     gate.release()
     daemon.wait_for_status(lambda status: status["running"] == 0)
     assert "Traceback" not in daemon.log
@@ -137,18 +137,18 @@ class Server:
     def __init__(self) -> None:
         self.connections = 0
         self.holds = False
-        self.held: list[tuple[Any, Any]] = []
+        self.pending: list[tuple[Any, Any]] = []
 
     def submit(self, requests: list[Any], requester: Any) -> None:
         for request in requests:
             if self.holds:
-                self.held.append((request, requester))
+                self.pending.append((request, requester))
             else:
                 requester.task_ended(request, Result(request.args))
 
     def release(self, value: bytes) -> None:
-        held, self.held = self.held, []
-        for request, requester in held:
+        pending, self.pending = self.pending, []
+        for request, requester in pending:
             requester.task_ended(request, Result(Raw(value)))
             requester.flush()
 
@@ -253,7 +253,7 @@ async def test_long_replies_arrive_whole_under_asyncio(listen: Listen) -> None:
     one.server.holds = True
     client = Connection(connect(one.number))
     client.send(*[{"function": "f"}] * 3).end_sending()
-    await one.until(lambda: len(one.server.held) == 3)
+    await one.until(lambda: len(one.server.pending) == 3)
     text = "x" * 9_000_000
     one.server.release(b'"%s"' % text.encode())
     assert await in_thread(client.receive_all) == [text] * 3
@@ -266,7 +266,7 @@ async def test_half_close_works_under_asyncio(listen: Listen) -> None:
     one = listen()
     one.server.holds = True
     client = Connection(connect(one.number)).send({"function": "f"}).end_sending()
-    await one.until(lambda: one.server.held != [])
+    await one.until(lambda: one.server.pending != [])
     one.server.release(b"7")
     assert await in_thread(client.receive_all) == [7]
     client.close()
@@ -277,7 +277,7 @@ async def test_an_aborted_connection_is_reset(listen: Listen) -> None:
     one = listen()
     one.server.holds = True
     client = Connection(connect(one.number)).send({"function": "f"})
-    await one.until(lambda: one.server.held != [])
+    await one.until(lambda: one.server.pending != [])
     one.factory.abort()
     with pytest.raises(ConnectionResetError):
         await in_thread(client.receive)
@@ -291,7 +291,7 @@ async def test_a_peer_that_resets_is_gone(listen: Listen) -> None:
     one.server.holds = True
     sock = connect(one.number)
     sock.sendall(b'{"function": "f"}\n')
-    await one.until(lambda: one.server.held != [])
+    await one.until(lambda: one.server.pending != [])
     reset(sock)
     await one.until(lambda: one.server.connections == 0)
     one.server.release(b"7")
@@ -307,7 +307,7 @@ async def test_a_reply_to_a_peer_that_ended_sending_and_then_reset_ends_the_conn
     sock = connect(one.number)
     sock.sendall(b'{"function": "f"}\n')
     sock.shutdown(socket.SHUT_WR)
-    await one.until(lambda: one.server.held != [])
+    await one.until(lambda: one.server.pending != [])
     await one.until(lambda: not one.factory.last.client.is_reading)
     reset(sock)
     one.server.release(b'"%s"' % (b"x" * 1_000_000))

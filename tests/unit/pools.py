@@ -11,6 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.errors import StateError
 from taskd.functions.registry import FunctionInfo
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
@@ -27,9 +28,10 @@ def function(name, **more):
 
 
 class FakePool:
-    """Has the interface of `taskd.pool.pool.Pool`, and keeps what it is told.
+    """Has the interface of `taskd.pool.pool.Pool`, and keeps what is asked of it.
 
-    As there, who does not exist cannot be talked to, and what is sent is in order.
+    As there, a worker that does not exist cannot be reached, and what is sent
+    stays in order. The suite tests/contracts/test_pools.py runs with both.
     """
 
     def __init__(self, observer):
@@ -42,13 +44,14 @@ class FakePool:
         self.last_number = 0
         self.workers = {}
         self.orders = []
-        """What was asked for, but for tasks: (what, worker, …)."""
-        self.closed = None
+        """What was asked for, except tasks: (what, worker, …)."""
+        self.is_closing = False
+        self.closed = Deferred()
 
     # --- `Pool` ---
 
     def start_worker(self, generation):
-        if not self.can_start or generation not in (self.generation, self.next):
+        if not self.can_start or self.is_closing or generation not in (self.generation, self.next):
             return None
         self.last_number += 1
         self.workers[self.last_number] = SimpleNamespace(
@@ -85,13 +88,15 @@ class FakePool:
         return 1000 + number if number in self.workers else None
 
     def reload(self):
-        if not self.loaded.called:
+        if not self.loaded.called or self.is_closing:
             return None
+        self.abandon_next()
         self.next = self.generation + 1 + len(self.abandoned)
         return self.next
 
     def switch(self):
-        assert self.next is not None
+        if self.next is None:
+            raise StateError("there is nothing to switch to")
         self.generation, self.next = self.next, None
 
     def abandon_next(self):
@@ -100,22 +105,27 @@ class FakePool:
             self.next = None
 
     def close(self):
-        self.closed = Deferred()
+        self.is_closing = True
+        self.check_closed()
         return self.closed
 
     def abort(self):
         self.orders.append(("abort",))
 
+    def check_closed(self):
+        if self.is_closing and not self.workers and not self.closed.called:
+            self.closed.callback(None)
+
     # --- what its processes do ---
 
     def load(self, *functions, generation=1):
         """The app is imported."""
+        self.observer.code_loaded(generation, list(functions))
         if not self.loaded.called:
             self.loaded.callback(None)
-        self.observer.code_loaded(generation, list(functions))
 
     def ready(self, *numbers):
-        """Workers are ready; all that are not, where none is named."""
+        """Workers are ready: those named, or else all that are not."""
         for number in numbers or [n for n, worker in self.workers.items() if not worker.is_ready]:
             self.workers[number].is_ready = True
             self.observer.worker_ready(number)
@@ -157,8 +167,9 @@ class FakePool:
     def lose(self, number, code=-9, **more):
         """A worker ends."""
         worker = self.workers.pop(number)
-        lost = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
-        self.observer.worker_exited(number, lost)
+        ending = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
+        self.observer.worker_exited(number, ending)
+        self.check_closed()
 
 
 class ServerCase(SynchronousTestCase):
@@ -170,7 +181,7 @@ class ServerCase(SynchronousTestCase):
         self.logged = []
 
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
-        """A server with so many workers, all ready; the functions are f and g where nothing else is said."""
+        """A server with so many workers, all ready; its functions are f and g unless others are given."""
         timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
         config = SchedulerConfig(least, most or max(least, 1), **more)
         pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
@@ -235,13 +246,13 @@ class Connection:
         return self.last_id
 
     def heard(self):
-        """What has come since this was asked last."""
+        """The messages received since the last call of this."""
         lines = self.transport.value().splitlines()
         self.transport.clear()
         return [json.loads(line) for line in lines]
 
     def reply(self):
-        """The only thing that has come: its result or its error."""
+        """The result or the error of the only message received."""
         [message] = self.heard()
         return message.get("result", message.get("error"))
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.apps import mail
-from taskd.apps.mail import ConfigError, Mail, compose, delivery_to
+from taskd.apps.mail import ConfigError, delivery_to
+from taskd.apps.mail_message import Mail, compose
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120)
 INJECTED = "=?utf-8?q?x=0d=0aBcc=3a_eve=40example.org?="
@@ -45,7 +46,7 @@ class ComposeTests(SynchronousTestCase):
         header: Any = read(compose("ann@example.org", "bob@example.org", "x"))["Date"]
         self.assertIsNotNone(header.datetime.utcoffset())
 
-    def test_exactly_the_headers_that_are_meant_are_there(self):
+    def test_a_mail_has_exactly_the_headers_that_it_should(self):
         sent = compose(
             f"{INJECTED} <ann@example.org>", f'"{INJECTED}" <bob@example.org>', "x", f"re: {INJECTED}"
         )
@@ -91,7 +92,7 @@ class ComposeTests(SynchronousTestCase):
     @example("ann@[127.0.0.1]")
     @example("a@b\xa0c")
     @example("=@ä")
-    def test_what_is_taken_as_an_address_is_read_as_the_same(self, text: str):
+    def test_an_accepted_address_is_read_as_the_same(self, text: str):
         try:
             sent = compose("ann@example.org", text, "x")
         except ValueError as error:
@@ -185,7 +186,7 @@ class RefusedArgumentsTests(SynchronousTestCase):
 class UrlTests(SynchronousTestCase):
     def server(self, url: str) -> Any:
         delivery: Any = delivery_to(url)
-        return delivery._server
+        return delivery.server
 
     def test_default_ports(self):
         for url, port in (
@@ -203,7 +204,7 @@ class UrlTests(SynchronousTestCase):
         server = self.server("smtps://ann%40example.org:p%3Aa%2Fs%25s@mail.example.org")
         self.assertEqual((server.user, server.password), ("ann@example.org", "p:a/s%s"))
 
-    def test_what_to_do_about_tls(self):
+    def test_the_url_decides_about_tls(self):
         found = [
             self.server(url).tls
             for url in ("smtp://h", "smtp://h?starttls=required", "smtp://h/?starttls=never", "smtps://h")
@@ -224,7 +225,7 @@ class UrlTests(SynchronousTestCase):
         ):
             with self.subTest(url=url):
                 delivery: Any = delivery_to(url)
-                self.assertEqual(delivery._path, path)
+                self.assertEqual(delivery.path, path)
 
     def test_a_wrong_url_is_refused_with_what_would_be_right_and_without_the_password(self):
         for url in (
@@ -280,4 +281,4 @@ class LoopbackTests(SynchronousTestCase):
 
         addresses = ["127.0.0.1", "127.8.8.8", "::1", "192.168.1.1", "0.0.0.0", "fe80::1%eth0", "2001:db8::1"]
         connections: list[Any] = [Connection(address) for address in addresses]
-        self.assertEqual([mail._is_loopback(each) for each in connections], [True] * 3 + [False] * 4)
+        self.assertEqual([mail.is_loopback(each) for each in connections], [True] * 3 + [False] * 4)

@@ -88,7 +88,7 @@ class StoppingTests(SynchronousTestCase):
         self.successResultOf(daemon.close())
         self.assertEqual(
             self.since(self.calls.index("gateway close")),
-            ["gateway close", "connections drain", "connections close", "server close"],
+            ["gateway close", "connections close", "server close"],
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -124,17 +124,14 @@ class StoppingTests(SynchronousTestCase):
         self.successResultOf(stopped)
 
     def test_clients_that_do_not_read_are_dropped_after_their_time(self):
-        for pending in ({"drained": False}, {"closed": False}):
-            daemon = self.daemon(connections=pending)
-            stopped = daemon.close()
-            place = len(self.calls)
-            self.clock.advance(FLUSH_TIMEOUT)
-            self.assertEqual(self.since(place), ["connections abort"])
-            for deferred in (self.connections.drained, self.connections.closed):
-                if not deferred.called:
-                    deferred.callback(None)
-            self.successResultOf(stopped)
-            self.assertEqual(self.calls[-1], "server close")
+        daemon = self.daemon(connections={"closed": False})
+        stopped = daemon.close()
+        place = len(self.calls)
+        self.clock.advance(FLUSH_TIMEOUT)
+        self.assertEqual(self.since(place), ["connections abort"])
+        self.connections.closed.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.calls[-1], "server close")
 
     def test_abort_ends_every_part_and_each_step_that_comes_after(self):
         daemon = self.daemon(server={"drained": False, "closed": False})

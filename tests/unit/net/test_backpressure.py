@@ -236,7 +236,7 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.sender.send(b"x")
         self.assertTrue(fixture.sender.full)
 
-    def test_its_owner_is_told_when_there_is_room_again(self):
+    def test_its_owner_is_called_when_there_is_room_again(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * (SLICE + 100_000))
         self.assertTrue(fixture.sender.full)
@@ -245,7 +245,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertFalse(fixture.sender.full)
         self.assertEqual(fixture.changes, 1)
 
-    def test_its_owner_may_send_more_when_told(self):
+    def test_its_owner_may_send_more_when_it_is_called(self):
         fixture = Fixture()
         sender = fixture.sender
         more = [b"b" * 100_000, b"c"]
@@ -287,7 +287,7 @@ class ReplySenderTests(SynchronousTestCase):
     def test_a_reader_that_does_not_take_the_last_is_not_waited_for_longer_than_others(self):
         fixture = Fixture()
         fixture.sender.send(b"x" * 60_000)
-        fixture.sender.end()
+        fixture.sender.finish()
         fixture.clock.advance(59.9)
         self.assertEqual(fixture.stalls, 0)
         fixture.clock.advance(0.2)
@@ -297,13 +297,13 @@ class ReplySenderTests(SynchronousTestCase):
         """A TLS transport does not close while it has a producer."""
         fixture = Fixture()
         fixture.sender.send(b"x")
-        fixture.sender.end()
-        fixture.sender.end()
+        fixture.sender.finish()
+        fixture.sender.finish()
         self.assertIsNone(fixture.transport.producer)
 
     def test_nothing_is_left_of_an_end_when_the_connection_is_gone(self):
         fixture = Fixture()
-        fixture.sender.end()
+        fixture.sender.finish()
         fixture.sender.close()
         self.assertEqual(fixture.clock.getDelayedCalls(), [])
 
@@ -337,7 +337,7 @@ class Answering(LinearLineReceiver):
 
     def lineLengthExceeded(self, line):
         self.sender.send(b"too long\n")
-        self.sender.end()
+        self.sender.finish()
         self.transport.loseConnection()
 
     def connectionLost(self, reason):

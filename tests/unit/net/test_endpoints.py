@@ -1,4 +1,4 @@
-"""Endpoint strings: what they make, and what is said of those that are none."""
+"""Endpoint strings: what they make, and how invalid ones are refused."""
 
 import os
 import socket
@@ -42,11 +42,11 @@ class ServerEndpointTests(SynchronousTestCase):
             blob.write_to_path(paths[name])
         return paths
 
-    def test_tcp_listens_where_it_is_told(self):
+    def test_tcp_listens_at_its_port_and_interface(self):
         self.listen("tcp:12345:interface=127.0.0.1")
         self.assertEqual(self.reactor.tcpServers, [(12345, self.factory, 1024, "127.0.0.1")])
 
-    def test_many_connections_may_wait_unless_it_is_told_otherwise(self):
+    def test_many_connections_may_wait_unless_an_option_limits_them(self):
         self.listen("tcp:1")
         self.listen("tcp:2:backlog=7")
         self.listen("unix:/some/socket")

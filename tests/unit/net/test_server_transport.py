@@ -1,4 +1,4 @@
-"""The transport of accepted connections: what the kernel is given, and what the protocol is told."""
+"""The transport of accepted connections: what it gives to the kernel, and what it reports to the protocol."""
 
 import socket
 import struct
@@ -27,7 +27,7 @@ from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
 class Recorder:
-    """A protocol that writes down what it is told; `on_data` and `on_end` are what it then does."""
+    """A protocol that records what is reported to it; `on_data` and `on_end` are what it then does."""
 
     def __init__(self):
         self.received = b""
@@ -267,7 +267,7 @@ class ReadingTests(ConnectionTestCase):
         self.assertEqual(self.protocol.lost, [ZeroDivisionError])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_no_reactor_tells_of_the_end_of_writing_but_if_it_did_it_would_be_the_end(self):
+    def test_a_report_of_the_end_of_writing_ends_the_connection(self):
         self.connection.writeConnectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.protocol.lost, [ConnectionDone])
 
@@ -299,7 +299,7 @@ class ClosingTests(ConnectionTestCase):
         self.make_room()
         self.assertEqual((self.socket.sent, self.protocol.lost), (b"one", [ConnectionDone]))
 
-    def test_a_protocol_that_closes_while_it_is_called_is_told_afterwards(self):
+    def test_a_protocol_that_closes_while_it_is_called_gets_the_report_afterwards(self):
         called = []
 
         def close():
@@ -363,14 +363,14 @@ class ClosingTests(ConnectionTestCase):
         self.assertFalse(self.reactor.reading or self.reactor.writing)
         self.assertEqual(self.socket.sends, 0)
 
-    def test_a_protocol_that_aborts_while_it_is_called_is_told_in_the_next_turn(self):
+    def test_a_protocol_that_aborts_while_it_is_called_gets_the_report_in_the_next_turn(self):
         self.protocol.on_data = self.connection.abortConnection
         self.receive(b"one")
         self.assertEqual(self.protocol.lost, [])
         self.reactor.advance(0)
         self.assertEqual(self.protocol.lost, [ConnectionAborted])
 
-    def test_the_protocol_is_told_once(self):
+    def test_the_end_is_reported_once(self):
         self.protocol.on_lost = self.connection.abortConnection
         self.connection.abortConnection()
         self.connection.connectionLost(Failure(ConnectionLost()))
@@ -422,7 +422,7 @@ class ProducerTests(ConnectionTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.protocol.lost, [ConnectionAborted])
 
-    def test_one_that_has_left_is_told_nothing(self):
+    def test_one_that_has_left_is_not_called(self):
         self.socket.room = 0
         self.connection.write(b"x" * (HIGH_WATER + 1))
         self.connection.unregisterProducer()

@@ -178,7 +178,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.closing and self.open_for < 0)
     @rule(unfinished=st.integers(0, 3))
     def end(self, unfinished):
-        self.session.end(unfinished)
+        self.session.end_of_input(unfinished)
         if unfinished:
             self.backlog.append("unreadable")
         self.closing = True
@@ -396,7 +396,7 @@ class SessionTests(SynchronousTestCase):
         session, [request] = self.started(notification(1, progress=True))
         session.report(request, Progress(1))
         session.answer(request, failed(1))
-        session.end()
+        session.end_of_input()
         self.assertEqual(session.take(), [])
         self.assertTrue(session.finished)
 
@@ -450,7 +450,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_a_half_closed_connection_is_finished_when_all_is_sent(self):
         session, [request] = self.started(bare(1))
-        session.end()
+        session.end_of_input()
         self.assertFalse(session.finished)
         session.answer(request, result(1))
         self.assertFalse(session.finished)
@@ -463,7 +463,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_a_message_cut_short_by_the_end_is_told(self):
         session, _ = self.started()
-        session.end(unfinished=5)
+        session.end_of_input(unfinished=5)
         session.requests()
         [line] = session.take()
         self.assertEqual(json.loads(line)["error"]["code"], -32700)
@@ -472,7 +472,7 @@ class SessionTests(SynchronousTestCase):
     def test_a_too_long_message_is_not_told_to_be_cut_short_as_well(self):
         session, _ = self.started()
         session.refuse_rest(too_large(9))
-        session.end(unfinished=5)
+        session.end_of_input(unfinished=5)
         session.requests()
         self.assertEqual(len(session.take()), 1)
 
@@ -582,7 +582,7 @@ class BatchTests(SynchronousTestCase):
         session.receive([line])
         for request in reversed(session.requests()):
             session.answer(request, Result(Raw(b"19")))
-        session.end()
+        session.end_of_input()
         replies = [json.loads(message) for message in session.take()]
         self.assertTrue(session.finished)
         return replies

@@ -57,7 +57,7 @@ def replies_of(session, lines):
     sent = []
     while requests := session.requests():
         for request in reversed(requests):
-            session.answer(request, outcome_of(request.call))
+            session.answer(request, outcome_of(request))
             sent += session.take()
     return sent + session.take()
 

@@ -833,5 +833,5 @@ class EndTests(LoggingCase):
         self.assertNoResult(stopped)
         self.server.abort()
         self.assertEqual(self.pool.orders, [("abort",)])
-        self.pool.closed.callback(None)
+        self.pool.lose(1)
         self.successResultOf(stopped)

@@ -69,7 +69,7 @@ class MessageTests(SynchronousTestCase):
             Failed(3, 0.5, False, -32000, "no", Raw(b'{"type":"E"}'), "trace\nback", True),
             Stopped(4, 1.5, False, None),
             Returned([5, 6]),
-            Reported(7, 1, 2.5, "so far"),
+            Reported(7, 1, 2.5, "half"),
         ]
         data = b"".join(map(encode, messages))
         self.assertEqual(decode_from_worker(data), messages)

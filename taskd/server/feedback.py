@@ -1,0 +1,163 @@
+"""What the pool reports, on its way to the scheduler and to whoever waits for the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from taskd.errors import InvalidParams
+from taskd.functions.registry import FunctionInfo
+from taskd.model import Progress
+from taskd.pool.exits import WorkerExit
+from taskd.pool.pool import WorkerMessage
+from taskd.scheduler import Scheduler
+from taskd.scheduler.task import Subscriber, Task
+from taskd.server.completion import Completion, flush
+from taskd.server.counters import Counters
+from taskd.server.failures import cancelled_waiting
+from taskd.server.memory_limit import MemoryLimit
+from taskd.server.reload import Reloader
+from taskd.worker.messages import Done, Failed, Reported, Returned, Stopped
+
+__all__ = ["Feedback", "Turns"]
+
+_log = Logger(namespace="taskd.server")
+_task_log = Logger(namespace="taskd.task")
+
+
+class Turns(Protocol):
+    """What follows from a report: the dispatcher's part."""
+
+    reloader: Reloader
+    is_stopping: bool
+
+    def turn_soon(self) -> None:
+        """Start what may be started, at the end of the reactor's turn."""
+
+    def settle(self) -> None:
+        """Do so only if there is anything to start."""
+
+
+class Feedback:
+    """Takes the pool's reports. Is a `taskd.pool.pool.PoolObserver`.
+
+    `use` is called with the app's functions whenever they change.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        clock: IReactorTime,
+        scheduler: Scheduler,
+        completion: Completion,
+        memory: MemoryLimit,
+        counters: Counters,
+        use: Callable[[list[FunctionInfo]], None],
+    ) -> None:
+        self._turns = turns
+        self._clock = clock
+        self._scheduler = scheduler
+        self._completion = completion
+        self._memory = memory
+        self._counters = counters
+        self._use = use
+
+    def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
+        """Use the app that was imported, at the start or after a crash; or go on with a reload."""
+        if self._turns.reloader.is_loading(generation):
+            self._turns.reloader.loaded(functions, self._scheduler.fleet.active)
+            return
+        self._scheduler.fleet.generation = generation
+        self._use(functions)
+        self._turns.turn_soon()
+
+    def code_failed(self, generation: int, reason: str) -> None:
+        """Give up the reload whose app cannot be used."""
+        if self._turns.reloader.is_loading(generation):
+            self._turns.reloader.fail(reason)
+
+    def can_start_workers(self) -> None:
+        """Start the workers that could not be started for a while."""
+        self._turns.turn_soon()
+
+    def worker_ready(self, number: int) -> None:
+        """Let a worker have its first task."""
+        self._scheduler.fleet.ready(number, self._clock.seconds())
+        if self._turns.reloader.is_loading(self._scheduler.fleet.workers[number].generation):
+            self._turns.reloader.worker_is_ready()
+        self._turns.turn_soon()
+
+    def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
+        """Pass on outcomes and progress, and give the worker its next tasks."""
+        now = self._clock.seconds()
+        subscribers: dict[Subscriber, None] = {}
+        for message in messages:
+            if isinstance(message, Returned):
+                for task in self._scheduler.returned(number, message.tasks, now):
+                    self._completion.complete(task, cancelled_waiting(task))
+                    subscribers[task.subscriber] = None
+            elif isinstance(message, Reported):
+                task = self._scheduler.fleet.workers[number].tasks[message.task]
+                self._completion.progressed(task, Progress(message.done, message.total, message.message))
+                subscribers[task.subscriber] = None
+            else:
+                ended = self._task_ended(number, message, now)
+                if ended is not None:
+                    subscribers[ended.subscriber] = None
+        for subscriber in subscribers:
+            subscriber.flush()
+        self._turns.settle()
+
+    def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
+        """Complete a task that a worker has ended; returns None if it had been completed before."""
+        scheduler = self._scheduler
+        seconds = message.seconds
+        if isinstance(message, Done):
+            task = scheduler.finished(
+                number, message.task, seconds, now, failed=False, printed=message.output
+            )
+            if task is not None:
+                self._completion.succeeded(task, message.value)
+        elif isinstance(message, Failed):
+            ran = seconds if message.code != InvalidParams.code else None
+            task = scheduler.finished(number, message.task, ran, now, failed=True, printed=message.output)
+            if message.leaving:
+                scheduler.fleet.retire(number, now)
+            if task is not None:
+                self._completion.failed(task, message)
+        else:
+            task = scheduler.stopped(number, message.task, now)
+            if task is not None:
+                self._completion.stopped(task, message, now)
+        used = self._memory.excess(number, seconds, now)
+        if used is not None and scheduler.fleet.retire(number, now):
+            _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
+        return task
+
+    def worker_exited(self, number: int, ending: WorkerExit) -> None:
+        """Complete the task that a worker had begun when it ended; what it had not begun waits again."""
+        now = self._clock.seconds()
+        worker = self._scheduler.fleet.workers[number]
+        tasks = self._scheduler.worker_exited(number, ending.begun, now)
+        for task in tasks:
+            self._completion.lost(task, ending, now)
+        if ending.stack:
+            _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(ending.stack))
+        flush(tasks)
+        self._memory.forget(number)
+        if not self._turns.is_stopping and not worker.dismissed:
+            self._counters.workers_replaced += 1
+        if self._turns.reloader.is_loading(worker.generation) and not ending.was_ready:
+            self._turns.reloader.fail(
+                f"a worker of the new code ended before it was ready: {ending.describe()}"
+            )
+        self._turns.turn_soon()
+
+    def task_name(self, number: int, task: int) -> str:
+        """Return the name of a task that a worker has, for the log; "" if it has ended."""
+        worker = self._scheduler.fleet.workers.get(number)
+        found = worker.tasks.get(task) if worker is not None else None
+        return f"{found.stats.name} #{found.number}" if found is not None else ""

@@ -1,0 +1,128 @@
+"""A reactor, fork servers and workers without processes: the tests do what the processes would do."""
+
+import os
+import select
+from types import SimpleNamespace
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from taskd.functions.registry import FunctionInfo
+from taskd.worker.board import Board
+from taskd.worker.messages import Exited, Ready, encode
+
+FUNCTIONS = [FunctionInfo("f", "f()", "", {})]
+
+
+class FakeReactor(Clock):
+    """A clock, and a reactor for real descriptors that turns when the test wants."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers = set()
+        self.writers = set()
+
+    def addReader(self, reader):
+        self.readers.add(reader)
+
+    def removeReader(self, reader):
+        self.readers.discard(reader)
+
+    def addWriter(self, writer):
+        self.writers.add(writer)
+
+    def removeWriter(self, writer):
+        self.writers.discard(writer)
+
+    def turn(self):
+        """Read what is there, and what comes of that."""
+        self.advance(0)
+        while ready := [one for one in self.readers if select.select([one], [], [], 0)[0]]:
+            for reader in ready:
+                if reader not in self.readers:
+                    continue
+                reason = reader.doRead()
+                if reason is not None:
+                    self.readers.discard(reader)
+                    reader.connectionLost(Failure(reason))
+            self.advance(0)
+
+    @property
+    def delays(self):
+        """The seconds until each delayed call."""
+        return sorted(round(call.getTime() - self.seconds(), 6) for call in self.getDelayedCalls())
+
+
+class FakeForkServer:
+    """What a generation is given for a `ForkServerProcess`."""
+
+    def __init__(self, board, observer):
+        self.board = Board(board)
+        self.observer = observer
+        self.workers = {}
+        self.signals = []
+        self.ended = None
+        """How it was ended: "close", "abort", or None."""
+        self.is_gone = False
+
+    # --- `ForkServerProcess` ---
+
+    def fork(self, number, place, channel, output):
+        # It gets copies of both, as a process would.
+        self.workers[number] = SimpleNamespace(place=place, channel=os.dup(channel), output=os.dup(output))
+
+    def signal(self, number, signal_number, *, group):
+        self.signals.append((number, signal_number, group))
+
+    def close(self):
+        assert self.ended is None
+        self.ended = "close"
+
+    def abort(self):
+        assert self.ended is None
+        self.ended = "abort"
+
+    # --- what the processes do ---
+
+    def load(self):
+        self.observer.app_loaded(FUNCTIONS)
+
+    def born(self, number):
+        self.observer.worker_forked(number, 2**22 + number, "")  # no process has such an id
+
+    def ready(self, number):
+        self.born(number)
+        self.say(number, Ready())
+
+    def say(self, number, *messages):
+        os.write(self.workers[number].channel, b"".join(map(encode, messages)))
+
+    def exit(self, number, code=0, **more):
+        """The process of a worker ends, and all of its descriptors are closed."""
+        self.hang_up(number)
+        self.reap(number, code, **more)
+
+    def hang_up(self, number):
+        worker = self.workers.pop(number)
+        os.close(worker.channel)
+        os.close(worker.output)
+
+    def reap(self, number, code=0, **more):
+        self.observer.worker_reaped(Exited(number, code, 1000, **more))
+
+    def received(self, number):
+        """All the lines that a worker was sent and has not read."""
+        return os.read(self.workers[number].channel, 65536).splitlines()
+
+    def end(self, how="exit status 1"):
+        """Its process ends."""
+        self.is_gone = True
+        self.observer.fork_server_ended(how)
+
+
+class ForkServers(list):
+    """All fork servers that were started; the last one is the newest."""
+
+    def start(self, board, observer):
+        self.append(FakeForkServer(board, observer))
+        return self[-1]

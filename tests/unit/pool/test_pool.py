@@ -1,0 +1,213 @@
+"""The pool as the task server uses it, with fork servers and workers that do as the tests say."""
+
+import os
+import resource
+
+from msgspec import Raw
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.errors import StateError
+from taskd.pool.fork_server_process import EXIT_TIMEOUT
+from taskd.pool.generation import GENERATION_STEPS, SPARE_PLACES, GenerationStage
+from taskd.pool.pool import Pool, PoolConfig
+from taskd.worker.messages import Done, Interrupt, WorkerConfig
+from tests.unit.pool.processes import FakeReactor, ForkServers
+
+CONFIG = WorkerConfig([], ".", "TaskWorker", 1000, True)
+
+
+class PoolTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.servers = ForkServers()
+        self.events = []
+        self.pool = Pool(self.reactor, PoolConfig(1, CONFIG), self, self.servers.start)
+        self.addCleanup(self.end)
+        self.server.load()
+        self.events.clear()
+
+    def end(self):
+        """End whatever the test has left."""
+        for server in self.servers:
+            for number in list(server.workers):
+                server.hang_up(number)
+            if not server.is_gone:
+                server.end()
+        self.reactor.turn()
+
+    @property
+    def server(self):
+        return self.servers[-1]
+
+    # --- the observer ---
+
+    def code_loaded(self, generation, functions):
+        self.events.append(("loaded", generation))
+
+    def code_failed(self, generation, reason):
+        self.events.append(("failed", generation))
+
+    def can_start_workers(self):
+        self.events.append(("can start",))
+
+    def worker_ready(self, number):
+        self.events.append(("ready", number))
+
+    def worker_messages(self, number, messages):
+        self.events.append(("messages", number, messages))
+
+    def worker_exited(self, number, ending):
+        self.events.append(("exited", number, ending.code))
+
+    def task_name(self, number, task):
+        return ""
+
+    # --- workers ---
+
+    def start(self, generation=1):
+        number = self.pool.start_worker(generation)
+        self.servers[generation - 1].ready(number)
+        self.reactor.turn()
+        return number
+
+    def exit(self, number, code=0):
+        self.server.exit(number, code)
+        self.reactor.turn()
+
+    def test_numbers_are_never_used_twice(self):
+        self.assertEqual([self.start(), self.start()], [1, 2])
+        self.exit(2)
+        self.assertEqual(self.start(), 3)
+        self.assertEqual(self.events, [("ready", 1), ("ready", 2), ("exited", 2, 0), ("ready", 3)])
+
+    def test_a_worker_is_reached_by_its_number(self):
+        number = self.start()
+        self.pool.reclaim(number)
+        self.pool.interrupt(number, Interrupt(1, 1, True))
+        self.assertEqual(self.server.received(number), [b'["reclaim"]', b'["interrupt",1,1,true]'])
+        self.server.signals.clear()
+        self.pool.signal(number, 15)
+        self.assertEqual(self.server.signals, [(number, 15, True)])
+        self.server.board.begin(self.server.workers[number].place, 5)
+        self.assertEqual((self.pool.begun(number), self.pool.pid(number)), (5, 2**22 + number))
+        self.assertIsNone(self.pool.memory_kib(number))
+
+    def test_one_that_is_gone_has_no_process_and_no_signal_reaches_it(self):
+        number = self.start()
+        self.exit(number)
+        self.pool.signal(number)
+        self.assertEqual((self.pool.pid(number), self.pool.memory_kib(number)), (None, None))
+        self.assertEqual(self.server.signals, [])
+        self.assertRaises(KeyError, self.pool.send, number, [])
+
+    def test_its_place_on_the_board_is_clean_for_the_next(self):
+        number = self.start()
+        place = self.server.workers[number].place
+        self.server.board.begin(place, 5)
+        self.exit(number)
+        number = self.start()
+        self.assertEqual(self.server.workers[number].place, place)
+        self.assertEqual(self.pool.begun(number), 0)
+
+    def test_there_are_as_many_as_have_a_place_on_the_board(self):
+        for _ in range(2 + SPARE_PLACES):
+            self.assertIsNotNone(self.pool.start_worker(1))
+        self.assertIsNone(self.pool.start_worker(1))
+        self.assertIsNone(self.pool.start_worker(2))
+
+    # --- workers that cannot start ---
+
+    def die_young(self):
+        number = self.pool.start_worker(1)
+        self.server.born(number)
+        self.exit(number, 3)
+
+    def test_after_one_that_died_young_none_is_started_for_a_growing_while(self):
+        for delay in (0.1, 0.2, 0.4):
+            self.die_young()
+            self.assertIsNone(self.pool.start_worker(1))
+            self.assertEqual(self.reactor.delays, [delay])
+            self.events.clear()
+            self.reactor.advance(delay)
+            self.assertEqual(self.events, [("can start",)])
+        self.start()
+        self.die_young()
+        self.assertEqual(self.reactor.delays, [0.1])
+
+    def test_new_code_is_not_delayed_by_the_old(self):
+        self.die_young()
+        self.pool.reload()
+        self.server.load()
+        self.assertIsNotNone(self.pool.start_worker(2))
+        self.pool.switch()
+        self.assertEqual(self.reactor.delays, [])
+
+    def test_too_many_open_files_are_a_reason_to_wait_and_leave_nothing_open(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        before = sorted(os.listdir("/proc/self/fd"))
+        free = 0
+        while str(free) in before:
+            free += 1
+        for limit in (free, free + 2):  # not one socket; the sockets, and no pipe
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            try:
+                self.assertIsNone(self.pool.start_worker(1))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+            self.reactor.advance(1.0)
+        self.assertEqual(self.events, [("can start",)] * 2)
+        self.assertEqual(self.start(), 1)
+
+    # --- fork servers ---
+
+    def test_workers_end_with_their_fork_server_and_nothing_reaches_them_meanwhile(self):
+        number = self.start()
+        self.server.end()
+        self.pool.signal(number)
+        self.assertEqual(self.server.signals, [])
+        self.reactor.turn()
+        self.assertEqual(self.events[-1], ("exited", number, None))
+        self.assertIsNone(self.pool.start_worker(1))
+        self.reactor.advance(0.1)
+        self.server.load()
+        self.assertEqual(self.events[-1], ("loaded", 2))
+
+    def test_a_step_that_is_not_in_the_table_is_refused(self):
+        self.assertRaises(StateError, self.server.load)
+        self.assertEqual(set(GENERATION_STEPS), set(GenerationStage))
+
+    # --- the end ---
+
+    def test_closing_ends_workers_in_order_and_then_the_fork_server(self):
+        first, second = self.start(), self.start()
+        closed = self.pool.close()
+        self.assertIsNone(self.pool.start_worker(1))
+        self.assertEqual(self.server.received(first), [])
+        self.server.say(second, Done(1, 0.1, False, Raw(b"1")))
+        self.exit(second)
+        self.assertEqual([event[0] for event in self.events[-2:]], ["messages", "exited"])
+        self.assertIsNone(self.server.ended)
+        self.exit(first)
+        self.assertEqual(self.server.ended, "close")
+        self.assertNoResult(closed)
+        self.server.end()
+        self.successResultOf(closed)
+        self.assertEqual(self.reactor.delays, [])
+
+    def test_one_that_does_not_end_is_killed(self):
+        number = self.start()
+        self.pool.close()
+        self.reactor.advance(EXIT_TIMEOUT)
+        self.assertEqual(self.server.signals, [(number, 9, True)])
+
+    def test_an_abort_kills_at_once(self):
+        number = self.start()
+        self.pool.close()
+        self.pool.abort()
+        self.assertEqual(self.server.signals, [(number, 9, True)])
+
+    def test_closing_ends_a_pause(self):
+        self.die_young()
+        self.pool.close()
+        self.assertEqual((self.reactor.delays, self.server.ended), ([], "close"))

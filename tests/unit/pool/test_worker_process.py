@@ -1,0 +1,267 @@
+"""One worker process from its start to its end, over real descriptors and without a process."""
+
+import itertools
+import os
+import signal
+
+from msgspec import Raw
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.errors import StateError
+from taskd.pool.exits import WorkerExit
+from taskd.pool.fork_server_process import EXIT_TIMEOUT
+from taskd.pool.worker_process import PROCESS_STEPS, WorkerProcess, WorkerStage
+from taskd.worker.messages import (
+    NULL,
+    POKE,
+    Attempt,
+    Done,
+    Exited,
+    Interrupt,
+    Ready,
+    Reclaim,
+    Reported,
+    Returned,
+    decode_to_worker,
+    encode,
+)
+from tests.unit.pool.processes import FakeReactor
+
+DONE = Done(3, 0.1, True, Raw(b"1"))
+
+
+class Home:
+    """The generation of a worker, as the worker sees it."""
+
+    number = 1
+
+    def __init__(self):
+        self.signals = []
+        self.kept_lines = b""
+        self.forgotten = []
+
+    def begun(self, number):
+        assert number not in self.forgotten
+        return 3
+
+    def kept(self, number):
+        return self.kept_lines
+
+    def signal(self, number, signal_number, *, group):
+        self.signals.append((number, signal_number, group))
+
+    def forget(self, number):
+        self.forgotten.append(number)
+
+
+class WorkerProcessTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = FakeReactor()
+        self.home = Home()
+        self.events = []
+        self.known = {3: "f #3"}
+        self.logged = []
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+        self.worker = WorkerProcess(self.reactor, 7, self.home, self, self, "TaskWorker")
+        channel, output = self.worker.descriptors
+        self.channel, self.output = os.dup(channel), os.dup(output)
+        self.addCleanup(self.end)
+
+    def end(self):
+        """End whatever the test has left of it."""
+        self.hang_up()
+        if not self.home.forgotten:
+            self.reactor.turn()
+            self.worker.fork_server_ended("the test is over")
+        self.reactor.turn()
+
+    def log(self, event):
+        if event.get("log_namespace") in ("taskd.pool", "taskd.task"):
+            self.logged.append(event["log_format"].format(**event))
+
+    # --- its observer and its owner ---
+
+    def worker_ready(self, number):
+        self.events.append(("ready", number))
+
+    def worker_messages(self, number, messages):
+        self.events.append(("messages", number, messages))
+
+    def task_name(self, number, task):
+        return self.known.get(task, "")
+
+    def worker_gone(self, worker, ending):
+        self.events.append(("gone", worker.number, ending))
+
+    # --- its process ---
+
+    def hang_up(self):
+        for descriptor in (self.channel, self.output):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.channel = self.output = None
+
+    def born(self):
+        self.worker.forked(2**22 + 7, "")  # no process has such an id
+
+    def say(self, *messages):
+        os.write(self.channel, b"".join(map(encode, messages)))
+        self.reactor.turn()
+
+    def received(self):
+        return decode_to_worker(os.read(self.channel, 65536))
+
+    def reap(self, code=0, **more):
+        self.worker.reaped(Exited(7, code, 1000, **more))
+        self.reactor.turn()
+
+    # --- messages ---
+
+    def test_what_it_sends_is_handed_on_in_order(self):
+        self.born()
+        self.say(Ready())
+        self.say(Reported(3, 1, 2, None), DONE)
+        self.assertEqual(self.events, [("ready", 7), ("messages", 7, [Reported(3, 1, 2, None), DONE])])
+
+    def test_it_can_be_sent_tasks_before_it_is_forked(self):
+        attempts = [Attempt(task, 1, "f", NULL, 0) for task in (1, 2)]
+        self.worker.send(attempts)
+        self.assertEqual(self.received(), attempts)
+
+    def test_a_poke_comes_with_a_signal_to_the_process_alone(self):
+        self.born()
+        for message in (Reclaim(), Interrupt(3, 1, True)):
+            self.worker.poke(message)
+            self.assertEqual(self.received(), [message])
+        self.assertEqual(self.home.signals, [(7, POKE, False)] * 2)
+
+    def test_one_that_sends_nonsense_is_killed(self):
+        self.born()
+        os.write(self.channel, b'["hello"]\n')
+        self.reactor.turn()
+        self.assertEqual((self.home.signals, self.events), ([(7, signal.SIGKILL, True)], []))
+
+    def test_its_output_is_logged_with_its_task_before_the_outcome_is_handed_on(self):
+        self.born()
+        os.write(self.output, b"half a line")
+        self.say(DONE)
+        self.assertEqual(self.logged, [f"TaskWorker[{2**22 + 7}] f #3: half a line"])
+        self.known.clear()
+        os.write(self.output, b"more\n")
+        self.reactor.turn()
+        self.assertEqual(self.logged[1:], [f"TaskWorker[{2**22 + 7}] no task: more"])
+
+    # --- its end ---
+
+    def gone(self):
+        [(_, number, ending)] = [event for event in self.events if event[0] == "gone"]
+        self.assertEqual((number, self.home.forgotten), (7, [7]))
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
+        return ending
+
+    def test_what_it_sent_is_handed_on_before_its_exit(self):
+        self.born()
+        os.write(self.channel, encode(DONE))
+        self.hang_up()
+        self.reap(3)
+        self.assertEqual([event[0] for event in self.events], ["messages", "gone"])
+        self.assertEqual(self.gone(), WorkerExit(3, begun=3, peak_kib=1000))
+        self.assertEqual(self.logged, [f"worker 7 (process {2**22 + 7}) ended: exit status 3"])
+
+    def test_a_child_that_keeps_its_channel_open_does_not_delay_its_end(self):
+        self.born()
+        os.write(self.channel, encode(DONE))
+        self.reap(-9, out_of_memory=True)
+        self.assertEqual([event[0] for event in self.events], ["messages", "gone"])
+        self.assertTrue(self.gone().out_of_memory)
+
+    def test_one_that_closes_its_channel_and_does_not_end_is_killed(self):
+        self.born()
+        self.say(Ready())
+        self.hang_up()
+        self.reactor.turn()
+        self.reactor.advance(EXIT_TIMEOUT - 0.1)
+        self.assertEqual(self.home.signals, [])
+        self.reactor.advance(0.1)
+        self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
+        self.reap(-9)
+        self.assertTrue(self.gone().was_ready)
+
+    def test_one_that_is_retired_sees_the_end_and_ends_without_a_word(self):
+        self.born()
+        self.worker.retire()
+        self.assertEqual(os.read(self.channel, 10), b"")
+        self.hang_up()
+        self.reactor.turn()
+        self.reap(0)
+        self.assertEqual((self.gone().code, self.logged, self.home.signals), (0, [], []))
+
+    def test_one_that_is_retired_and_does_not_end_is_killed(self):
+        self.born()
+        self.worker.retire()
+        self.reactor.advance(EXIT_TIMEOUT)
+        self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
+
+    def test_one_that_cannot_be_forked_ends(self):
+        self.worker.forked(None, "out of processes")
+        self.reactor.turn()
+        self.assertEqual((self.gone().code, self.gone().reason), (None, "fork: out of processes"))
+
+    def test_it_ends_with_its_fork_server(self):
+        self.born()
+        self.worker.fork_server_ended("signal 9")
+        self.worker.fork_server_ended("once more")
+        self.reactor.turn()
+        self.assertEqual(self.gone().reason, "the fork server ended (signal 9)")
+
+    def test_one_that_had_ended_before_its_fork_server_keeps_its_own_exit(self):
+        self.born()
+        self.worker.reaped(Exited(7, 3, 1000))
+        self.worker.fork_server_ended("signal 9")
+        self.reactor.turn()
+        self.assertEqual(self.gone().code, 3)
+
+    def test_outcomes_that_it_had_not_sent_yet_are_handed_on_but_not_twice(self):
+        self.born()
+        ended_before = Done(2, 0.1, False, Raw(b"1"))
+        self.home.kept_lines = b"".join(map(encode, (ended_before, Returned([4]), DONE)))
+        self.reap(-9)
+        self.assertEqual(self.events[0], ("messages", 7, [DONE]))
+        self.gone()
+
+    def test_the_stack_of_a_crash_is_part_of_its_exit(self):
+        self.born()
+        os.write(
+            self.output, b'Current thread 0x1 (most recent call first):\n  File "/a/b.py", line 3 in f\n'
+        )
+        self.reap(-11)
+        self.assertEqual(self.gone().stack, ("b.py:3 in f",))
+
+    # --- and the rest ---
+
+    def test_memory_is_that_of_its_process(self):
+        self.assertIsNone(self.worker.memory_kib())
+        self.worker.forked(os.getpid(), "")
+        self.assertGreater(self.worker.memory_kib(), 1000)
+        self.worker.pid = 2**22 + 7  # not to be killed with its fork server
+        self.assertIsNone(self.worker.memory_kib())
+
+    def test_the_descriptors_are_closed_once_it_is_forked(self):
+        channel, output = self.worker.descriptors
+        self.born()
+        self.assertEqual(self.worker.descriptors, ())
+        for descriptor in (channel, output):
+            self.assertRaises(OSError, os.fstat, descriptor)
+
+    def test_a_process_ends_once(self):
+        self.born()
+        self.reap(0)
+        self.assertRaises(StateError, self.worker.reaped, Exited(7, 0, 1000))
+        self.assertIn("gone", repr(self.worker))
+
+    def test_every_stage_is_in_the_table_and_only_gone_is_final(self):
+        self.assertEqual(set(PROCESS_STEPS), set(WorkerStage))
+        self.assertEqual([stage for stage, steps in PROCESS_STEPS.items() if not steps], [WorkerStage.GONE])
+        self.assertLessEqual(set(itertools.chain(*PROCESS_STEPS.values())), set(WorkerStage))
