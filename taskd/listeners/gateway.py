@@ -17,7 +17,7 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.model import Failure, Outcome
+from taskd.model import Failure, Outcome, Progress
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE
@@ -120,7 +120,7 @@ class RemoteBackend:
         on_progress = None
         if request.options.progress and not request.is_notification:
 
-            def on_progress(progress: Any) -> None:
+            def on_progress(progress: Progress) -> None:
                 if request.work is not None:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
