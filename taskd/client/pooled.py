@@ -57,9 +57,9 @@ class _Kept(Connection):
     def close(self) -> None:
         """Fail the calls and close, behind what has been sent: that a call should be cancelled, say."""
         self._link.forget(self)
-        self._fail(CLOSED)  # first: the connection itself would report that the server closed it
+        self._send()
+        self._fail(CLOSED)  # before the transport reports an end of which the server would seem the cause
         if self.transport is not None:
-            self._send()
             self.transport.loseConnection()
         elif self.connecting is not None:
             self.connecting.cancel()
