@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from collections import Counter
 
 import pytest
@@ -726,24 +727,23 @@ async def test_a_connection_of_a_message_is_closed_once_its_result_is_there(star
 
 
 @pytest_twisted.ensureDeferred
-async def test_tasks_of_a_websocket_that_went_are_run_to_their_end(url, websocket, shared, gate, drop):
+async def test_tasks_of_a_websocket_that_went_are_run_to_their_end(url, websocket, gate):
     ws = await websocket(url)
     ws.send(gate.call())
     await entered(gate)
     ws.go()
     await within(ws.closed)
     other = await websocket(url)
-    before = {
-        one["name"]: one["done"] for one in (await other.ask(rpc("taskd.status")))["result"]["functions"]
-    }
+
+    async def count_done():
+        status = (await other.ask(rpc("taskd.status")))["result"]
+        return {each["name"]: each["done"] for each in status["functions"]}.get("wait_for", 0)
+
+    before = await count_done()
     gate.release()
-
-    def ended(status):
-        return {one["name"]: one["done"] for one in status["functions"]}["wait_for"] == before.get(
-            "wait_for", 0
-        ) + 1
-
-    await in_thread(shared.wait_for_status, ended)
+    ending = time.monotonic() + TIMEOUT
+    while await count_done() == before:
+        assert time.monotonic() < ending
 
 
 # --- the end -----------------------------------------------------------------
