@@ -1,4 +1,4 @@
-"""The scheduler decides, without I/O or clock: which worker runs which task, when to stop it, whom to end.
+"""The scheduler, without I/O or clock: which worker runs which task, when tasks stop, how many workers run.
 
 Time is always an argument, in seconds. Decisions that others carry out are
 returned as `taskd.scheduler.actions`.

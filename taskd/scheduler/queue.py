@@ -16,9 +16,9 @@ PRIORITIES = 10
 FAIR_TURN = 10
 """Of this many starts that would pass over an older task, the last goes to the oldest
 task instead. So urgent work keeps nine tenths of the pool whatever else waits, and
-nothing waits for ever: if a task is the nth in order of arrival, fewer than ten times n
-tasks start before it. (Ageing, by which a priority grows with the wait, would put
-an hour's backlog of unimportant work ahead of everything urgent.)"""
+nothing waits for ever: if n tasks wait when one arrives, itself included, fewer than 10n
+others start before it. (Ageing, by which a priority grows with the wait, would put an
+hour's backlog of unimportant work ahead of everything urgent.)"""
 
 
 class TaskQueue:

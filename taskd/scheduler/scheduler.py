@@ -252,7 +252,7 @@ class Scheduler:
             self.wake_at = when
 
     def tick(self, now: float, begun: Callable[[int], int]) -> list[Action]:
-        """Return the actions that are due. `begun` returns the number of the task that a worker began last."""
+        """Return the actions that are due; `begun` returns the number of the task a worker began last."""
         actions: list[Action] = []
         for task in self._deadlines.expired(now):
             self.queue.remove(task)
