@@ -152,7 +152,7 @@ class Generations:
         return isinstance(self._state, Closing)
 
     def reset_backoff(self) -> None:
-        """Replace the next fork server that ends after a short delay again: a worker has become ready."""
+        """Reset the delay before a fork server is replaced, since a worker has become ready."""
         self._backoff.reset()
 
     # --- reloads ---
