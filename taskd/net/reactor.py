@@ -34,7 +34,7 @@ class Reactor(
     IReactorTime,
     IReactorUNIX,
 ):
-    """The interfaces of a reactor that taskd uses; Linux's epoll, poll and asyncio reactors have all of them."""
+    """The interfaces of a reactor that taskd uses: those that the epoll, poll and asyncio reactors share."""
 
 
 def installed_reactor() -> Reactor:

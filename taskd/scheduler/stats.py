@@ -74,7 +74,7 @@ class FunctionStats:
                 self.points += 1
         else:
             self.points = max(self.points - LONG_RUN, 0)
-            seconds = SHORT_SECONDS  # for the estimate, where it does not matter how much longer it took
+            seconds = SHORT_SECONDS  # the estimate needs no more: the function is not short
         self.is_short = self.points >= KNOWN_SHORT
         self.estimate += (seconds - self.estimate) * WEIGHT
 
