@@ -52,6 +52,14 @@ class Field:
             self._taskds[link] = self._stack.enter_context(Taskd("--link", link, workers=MANY))
         return self._taskds[link]
 
+    def other(self, link: str = "pooled") -> Taskd:
+        """The other taskd that `Settings.beside` names, set up as `taskd`."""
+        key = f"beside, {link}"
+        if key not in self._taskds:
+            other = Taskd("--link", link, workers=MANY, launcher=(self.settings.beside,))
+            self._taskds[key] = self._stack.enter_context(other)
+        return self._taskds[key]
+
     def gateway(self, link: str) -> Gateway:
         """A gateway in a process of its own, before the same taskd."""
         if link not in self._gateways:

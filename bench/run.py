@@ -1,6 +1,6 @@
 """Measures taskd beside its peers in one run, and writes docs/benchmarks.md and its plot.
 
-    python -m bench.run [--quick] [--only SCENARIO]… [--rounds N] [--output DIRECTORY]
+    python -m bench.run [--quick] [--only SCENARIO]… [--rounds N] [--beside CHECKOUT] [--output DIRECTORY]
 
 Exit status 1 where taskd itself has failed in a round. A target that is missed is no failure: it is shown.
 """
@@ -61,6 +61,11 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="may be given several times")
     parser.add_argument("--rounds", type=int, help="of each contestant in each scenario")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        help="another checkout with an environment in .venv, to be measured beside this one",
+    )
     parser.add_argument("--output", type=Path, help="default: docs; build/bench with --quick or --only")
     return parser.parse_args()
 
@@ -71,7 +76,9 @@ def main() -> None:
     settings = QUICK if choice.quick else FULL
     if choice.rounds:
         settings = replace(settings, rounds=choice.rounds, peer_rounds=choice.rounds)
-    is_whole = not choice.only and not choice.quick
+    if choice.beside:
+        settings = replace(settings, beside=str(choice.beside.resolve() / ".venv" / "bin" / "twistd"))
+    is_whole = not choice.only and not choice.quick and not choice.beside
     output = choice.output or (ROOT / "docs" if is_whole else BUILD)
     allow_many_files()
     end_orderly()

@@ -8,6 +8,7 @@ from statistics import median
 
 from bench.field import EACH, MANY, PIPELINED, SINGLE, WEBSOCKET, Field
 from bench.loads import Figures, Load, LoadFailed, nap, output
+from bench.processes import cpu_seconds
 from bench.results import Result, Series, Target, alternate, best
 from bench.servers import Taskd
 from bench.tools import BENCH, program
@@ -17,6 +18,7 @@ IDEAL = MANY / NAP
 RATE = "per second"
 
 Contestants = dict[str, tuple[Series, Callable[[], float]]]
+Measured = Callable[[Taskd], tuple[Callable[[], float], list[Figures]]]
 
 
 def _rate(load: Load, port: int, seen: list[Figures]) -> Callable[[], float]:
@@ -25,6 +27,54 @@ def _rate(load: Load, port: int, seen: list[Figures]) -> Callable[[], float]:
         return seen[-1].per_second
 
     return measure
+
+
+class _Costed:
+    """A measurement of taskd's that also counts the processor time of its daemon for each request, in µs."""
+
+    def __init__(self, measure: Callable[[], float], taskd: Taskd, seen: list[Figures]) -> None:
+        self._measure = measure
+        self._taskd = taskd
+        self._seen = seen
+        self.costs: list[float] = []
+
+    def __call__(self) -> float:
+        before = cpu_seconds([self._taskd.daemon])
+        rate = self._measure()
+        used = cpu_seconds([self._taskd.daemon]) - before
+        self.costs.append(1e6 * used / self._seen[-1].sent)
+        return rate
+
+
+def _beside(
+    field: Field, contestants: Contestants, ours: Series, link: str, measured: Measured
+) -> Callable[[], list[str]]:
+    """Let the other taskd take part, if there is one; the notes that compare the two, round by round.
+
+    `measured` makes the measurement of one taskd, and the list of figures that it fills.
+    """
+    if not field.settings.beside:
+        return list
+    theirs = Series(f"{ours.name}, the other", RATE, ours.setting)
+    costed = []
+    for series, taskd in ((ours, field.taskd(link)), (theirs, field.other(link))):
+        measure, seen = measured(taskd)
+        costed.append(_Costed(measure, taskd, seen))
+        contestants[series.name] = (series, costed[-1])
+
+    def notes() -> list[str]:
+        rates = [mine / other for mine, other in zip(ours.values, theirs.values, strict=False)]
+        costs = [mine / other for mine, other in zip(costed[0].costs, costed[1].costs, strict=False)]
+        if not rates:
+            return []
+        sentence = (
+            f"{ours.name} beside the other: {median(rates):.3f} times the rate, round by round; "
+            f"{median(costs):.3f} times the daemon's processor time for a request "
+            f"({median(costed[0].costs):.1f} and {median(costed[1].costs):.1f} µs)."
+        )
+        return [sentence]
+
+    return notes
 
 
 def _over(title: str, ours: Series, theirs: Series, factor: float) -> Target:
@@ -91,6 +141,12 @@ def websockets(field: Field) -> list[Result]:
     seen: list[Figures] = []
     contestants: Contestants = {}
     ours: dict[str, list[Series]] = {}
+    here = Series("taskd, local", RATE, f"{MANY} workers, --link local")
+    contestants[here.name] = (
+        here,
+        _Counted(load, field.taskd("local").websocket, field.taskd("local"), seen),
+    )
+    notes: dict[str, Callable[[], list[str]]] = {}
     for link in ("pooled", "per-message"):
         one = field.taskd(link)
         together = Series(f"taskd, {link}", RATE, f"{MANY} workers, --link {link}")
@@ -101,6 +157,12 @@ def websockets(field: Field) -> list[Result]:
         )
         ours[link] = [together, apart]
         contestants[together.name] = (together, _Counted(load, one.websocket, one, seen))
+
+        def counted(taskd: Taskd) -> tuple[Callable[[], float], list[Figures]]:
+            figures: list[Figures] = []
+            return _Counted(load, taskd.websocket, taskd, figures), figures
+
+        notes[link] = _beside(field, contestants, together, link, counted)
         contestants[apart.name] = (
             apart,
             _Counted(load, field.gateway(link).websocket, field.taskd(), seen),
@@ -136,8 +198,16 @@ def websockets(field: Field) -> list[Result]:
         pooled.targets = [_over(ahead.name, ahead, many, 8), _over(ahead.name, ahead, top, 1.5)]
         ahead = best(*ours["per-message"])
         each.targets = [_over(ahead.name, ahead, many, 3)]
-    pooled.notes.append(_generator(seen))
-    return [pooled, each]
+    local = Result(
+        "websocket-local",
+        "Websocket message to “task complete”, `--link local`",
+        "The same, with a gateway that calls the task server of its own process.",
+        [here, ours["pooled"][0]],
+        [_over(here.name, here, ours["pooled"][0], 1.5)],
+    )
+    pooled.notes += [_generator(seen), *notes["pooled"]()]
+    each.notes += notes["per-message"]()
+    return [pooled, each, local]
 
 
 TCP = (
@@ -155,6 +225,12 @@ def tcp(field: Field, key: str) -> list[Result]:
     seen: list[Figures] = []
     ours = Series("taskd", RATE, f"{MANY} workers")
     contestants: Contestants = {"taskd": (ours, _rate(load, field.taskd().port, seen))}
+
+    def rated(taskd: Taskd) -> tuple[Callable[[], float], list[Figures]]:
+        figures: list[Figures] = []
+        return _rate(load, taskd.port, figures), figures
+
+    notes = _beside(field, contestants, ours, "pooled", rated)
     targets = []
     if field.without_workerman:
         alternate(field.settings.rounds, contestants)
@@ -169,7 +245,14 @@ def tcp(field: Field, key: str) -> list[Result]:
         targets = [_over("taskd", ours, peers[count], factor) for count, factor in required]
     text = "Tasks that return their argument."
     return [
-        Result(key, title, text, [series for series, _ in contestants.values()], targets, [_generator(seen)])
+        Result(
+            key,
+            title,
+            text,
+            [series for series, _ in contestants.values()],
+            targets,
+            [_generator(seen), *notes()],
+        )
     ]
 
 

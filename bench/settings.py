@@ -22,6 +22,8 @@ class Settings:
     idle: int = 5_000
     in_flight: int = 800
     """Tasks in flight in a client of a task queue: as many as 50 connections with 16 on each."""
+    beside: str = ""
+    """The `twistd` of another environment, whose taskd takes part as well: an older one, say."""
 
 
 FULL = Settings()

@@ -57,12 +57,12 @@ class _Kept(Connection):
     def close(self) -> None:
         """Fail the calls and close, behind what has been sent: that a call should be cancelled, say."""
         self._link.forget(self)
+        self._send()
+        self._fail(CLOSED)  # before the transport reports an end of which the server would seem the cause
         if self.transport is not None:
-            self._send()
             self.transport.loseConnection()
         elif self.connecting is not None:
             self.connecting.cancel()
-        self._fail(CLOSED)
 
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:

@@ -17,7 +17,7 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.model import Failure, Outcome
+from taskd.model import Failure, Outcome, Progress
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE
@@ -89,6 +89,7 @@ class RemoteBackend:
     def __init__(self, reactor: Reactor, config: GatewayConfig) -> None:
         self._reactor = reactor
         self._config = config
+        self._has_connection_each = config.link == "per-message"
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
@@ -97,7 +98,7 @@ class RemoteBackend:
     def _link_to(self, server: str) -> Link:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
-        if self._config.link == "per-message":
+        if self._has_connection_each:
             return PerCallLink(self._reactor, server, max_reply)
         return PooledLink(self._reactor, server, max_reply, alone=max_message // 10)
 
@@ -122,7 +123,7 @@ class RemoteBackend:
         on_progress = None
         if request.options.progress and not request.is_notification:
 
-            def on_progress(progress: Any) -> None:
+            def on_progress(progress: Progress) -> None:
                 if request.work is not None:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
@@ -135,7 +136,9 @@ class RemoteBackend:
             callbackArgs=(request, requester, pending),
             errbackArgs=(request, requester),
         )
-        if request.is_notification and request.work is pending:
+        if request.is_notification and self._has_connection_each and request.work is pending:
+            # Nobody needs the reply. On a connection that is kept it is awaited all the
+            # same: so a websocket can have no more notifications in flight than requests.
             pending.detach()
 
     def _ended(

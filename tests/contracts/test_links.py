@@ -28,7 +28,6 @@ TASK_FAILED, CANCELLED, BUSY, NOT_FOUND, UNREACHABLE = -32000, -32002, -32004, -
 NO_REPLY = Result(Raw(b"null"))
 
 KINDS = ("per-call", "pooled", "websocket", "balanced")
-BY_SOCKET = ("per-call", "pooled", "websocket", "balanced")
 
 
 def call_of(function: str, *args: Any, **options: Any) -> Call:
@@ -83,7 +82,7 @@ class Service:
 
 
 def link_to(kind: str, address: str, reactor: Any, **more: Any) -> Any:
-    """A link of a kind that has sockets."""
+    """A link of a kind to a task server, or to its gateway."""
     if kind == "balanced":
         return BalancedLink(reactor, [address], lambda server: PooledLink(reactor, server, **more))
     return {"per-call": PerCallLink, "pooled": PooledLink, "websocket": WebSocketLink}[kind](
@@ -97,9 +96,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def serve(
-    kind: str, clean_start: Callable[..., Daemon], tmp_path: Any
-) -> Iterator[Callable[..., Deferred[Service]]]:
+def serve(kind: str, clean_start: Callable[..., Daemon]) -> Iterator[Callable[..., Deferred[Service]]]:
     """Start a task server with so many workers, and a queue of so many tasks."""
     links: list[Any] = []
 
@@ -377,7 +374,6 @@ async def test_close_when_an_outcome_comes_fails_the_other_calls(serve, gate):
 # --- the server goes ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", BY_SOCKET, indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(serve, gate):
     service = await serve()
@@ -388,7 +384,6 @@ async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(serv
     assert (failed.code, failed.data["sent"]) == (UNREACHABLE, True)
 
 
-@pytest.mark.parametrize("kind", BY_SOCKET, indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_if_nobody_listens_a_call_is_unreachable_and_was_not_sent(kind, refusing):
     from twisted.internet import reactor

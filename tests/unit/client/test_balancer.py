@@ -31,7 +31,7 @@ class BalancerTests(SynchronousTestCase):
         self.assertIs(self.start(), self.b)
         self.assertEqual([server.in_flight for server in self.balancer.servers], [1, 1, 1])
 
-    def test_a_call_that_nobody_waits_for_is_not_under_way(self):
+    def test_a_call_that_nobody_waits_for_is_not_in_flight(self):
         first = self.start()
         self.start()
         self.start()
@@ -74,7 +74,7 @@ class BalancerTests(SynchronousTestCase):
         self.fail(self.a, 10.0)
         self.assertEqual(self.a.left_alone_until, 10.0 + FIRST)
 
-    def test_where_all_failed_the_one_is_tried_whose_time_ends_first(self):
+    def test_if_all_failed_the_one_whose_penalty_ends_first_is_tried(self):
         self.fail(self.a, 3.0)
         self.fail(self.b, 1.0)
         self.fail(self.c, 2.0)
