@@ -1,7 +1,7 @@
-"""taskd: heavy work handed to a pool of processes, and the result pushed back.
+"""taskd hands heavy work to a pool of processes and pushes each result back; apps import from here.
 
-An app module needs only what is exported here. Nothing of Twisted is imported
-by it, so that worker processes stay small.
+An app module needs only what is exported here. None of it imports Twisted, so
+that worker processes stay small.
 """
 
 from taskd.functions.progress import progress

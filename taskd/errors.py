@@ -1,8 +1,8 @@
-"""What can go wrong, each with the code that it has on the wire.
+"""The exceptions of taskd, each with its error code on the wire.
 
-The codes are those of docs/protocol.md: JSON-RPC 2.0's own, and from -32000
-down the ones of taskd. An exception of this tree is somebody's mistake or
-misfortune, and is answered on the wire; `StateError` alone is a bug of ours.
+The codes are those of docs/protocol.md: JSON-RPC 2.0's own, and taskd's from
+-32000 down. Every `TaskdError` becomes an error object in a reply.
+`StateError` is different: it means a bug in taskd.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ __all__ = [
 
 
 MAX_QUOTED = 100
-"""Characters of a caller's own text that an error quotes: enough to know it again."""
+"""Characters of a caller's own text that an error quotes: enough to recognise it."""
 
 
 def quoted(text: str, limit: int = MAX_QUOTED) -> str:
-    """A caller's text as an error quotes it: it may be as long as a message, the answer must not."""
+    """Shorten a caller's text for an error: the text may be as long as a message, the reply must not."""
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 class TaskdError(Exception):
-    """A request that got an error for its answer.
+    """The base of all errors that a request can get for its reply.
 
-    `message` is one sentence for a person; `data` says more for a program,
-    as the table of errors in docs/protocol.md lists it.
+    `message` is one sentence for a person. `data` holds details for programs,
+    a JSON object; the table of errors in docs/protocol.md lists its members.
     """
 
     code: ClassVar[int] = -32603
@@ -58,14 +58,14 @@ class TaskdError(Exception):
 
 
 class ParseError(TaskdError):
-    """The message is not JSON, or not UTF-8. Data: ``at``, the byte offset, where known."""
+    """The message is not JSON, or not UTF-8. Data: ``at``, the byte offset, if known."""
 
     code = -32700
     name = "parse error"
 
 
 class InvalidRequest(TaskdError):
-    """JSON, but no request: neither dialect, or with an unknown member or option.
+    """The message is JSON but not a request: neither dialect, or an unknown member or option.
 
     Data: ``member``, the offending one.
     """
@@ -75,77 +75,77 @@ class InvalidRequest(TaskdError):
 
 
 class MethodNotFound(TaskdError):
-    """No function of that name is registered."""
+    """No function with the requested name is registered."""
 
     code = -32601
     name = "method not found"
 
 
 class InvalidParams(TaskdError):
-    """The arguments do not fit. Data: ``argument``, ``expected``, ``got``."""
+    """The arguments do not fit the function. Data: ``argument``, ``expected``, ``got``."""
 
     code = -32602
     name = "invalid params"
 
 
 class InternalError(TaskdError):
-    """A bug of taskd. Data: ``reference``, to be looked up in the server's log."""
+    """A bug in taskd. Data: ``reference``, which finds the traceback in the server's log."""
 
     code = -32603
     name = "internal error"
 
 
 class TaskFailed(TaskdError):
-    """The function raised. Data: ``type``, ``message``, and maybe ``traceback``."""
+    """The function raised an exception. Data: ``type``, ``message``, and possibly ``traceback``."""
 
     code = -32000
     name = "task failed"
 
 
 class TimedOut(TaskdError):
-    """The task was over its time. Data: ``limit`` (which) and ``seconds``."""
+    """The task exceeded its time. Data: ``limit`` (``"timeout"`` or ``"deadline"``) and ``seconds``."""
 
     code = -32001
     name = "timed out"
 
 
 class Cancelled(TaskdError):
-    """The task was cancelled."""
+    """A caller cancelled the task. Data: ``was`` (``"waiting"`` or ``"running"``) and how it stopped."""
 
     code = -32002
     name = "cancelled"
 
 
 class WorkerLost(TaskdError):
-    """The process died under the task. Data: ``signal`` or ``status``, and what is known."""
+    """The worker process ended while it ran the task. Data: ``signal`` or ``status``, and more if known."""
 
     code = -32003
     name = "worker lost"
 
 
 class Busy(TaskdError):
-    """The queue is full. Data: ``retry_after``, seconds."""
+    """The queue is full. Data: ``retry_after``, in seconds."""
 
     code = -32004
     name = "busy"
 
 
 class ShuttingDown(TaskdError):
-    """The server is stopping and takes no more tasks."""
+    """The server is stopping and accepts no more tasks."""
 
     code = -32005
     name = "shutting down"
 
 
 class TooLarge(TaskdError):
-    """The message, or the result, is over the limit. Data: ``limit``, bytes."""
+    """The message, or the result, is over the limit. Data: ``limit``, in bytes."""
 
     code = -32006
     name = "too large"
 
 
 class Unreachable(TaskdError):
-    """No task server could be reached, or the one that was has gone.
+    """No task server could be reached, or the connection to one was lost.
 
     Data: ``server``, and ``sent``: whether the request had been sent, in
     which case the task may have run.
@@ -176,22 +176,23 @@ _BY_CODE: dict[int, type[TaskdError]] = {
 
 
 def exception_for(code: int, message: str, data: Any) -> TaskdError:
-    """The exception that an error on the wire stands for.
+    """Return the exception that stands for an error on the wire.
 
-    A code that is not in the table (another server's) gives a plain
-    `TaskdError`, whose ``code`` is set on the instance.
+    An unknown code (another server's) gives a plain `TaskdError`, whose
+    ``code`` is set on the instance. `data` that is not a JSON object becomes
+    the member ``data``.
     """
     details = data if isinstance(data, dict) else {} if data is None else {"data": data}
     kind = _BY_CODE.get(code)
     if kind is not None:
         return kind(message, **details)
     error = TaskdError(message, **details)
-    error.code = code  # type: ignore[misc]  # the class's constant, but for a foreign code
+    error.code = code  # type: ignore[misc]  # a class constant, except for foreign codes
     return error
 
 
 class WaitTimeout(TaskdError, TimeoutError):
-    """The client stopped waiting, and asked for the task to be cancelled. Data: ``seconds``."""
+    """The client stopped waiting and asked the server to cancel the task. Data: ``seconds``."""
 
     name = "no answer in time"
 
@@ -199,9 +200,9 @@ class WaitTimeout(TaskdError, TimeoutError):
 class StartError(SystemExit, Exception):
     """The server cannot start; the text is for the operator, the exit status is 1.
 
-    Both bases are needed. `Exception`, so that twistd removes its pid file
-    and tells the process that waits for the daemon; `SystemExit`, so that the
-    operator reads our sentence and not a traceback through twistd.
+    Both bases are needed: `Exception`, so that twistd removes its pid file and
+    informs the process that waits for the daemon; `SystemExit`, so that the
+    operator reads this text and not a traceback through twistd.
     """
 
 

@@ -1,7 +1,8 @@
-"""What passes between the parts of taskd: frozen, and in wire terms.
+"""The data types that all rooms share: calls and their options, outcomes, progress.
 
-Arguments, results and ids stay the JSON text that they came in as
-(`msgspec.Raw`): what is only passed on is never decoded or encoded again.
+All are frozen. Arguments, results and ids remain the JSON text that they
+arrived as (`msgspec.Raw`): what is only passed on is never decoded and encoded
+again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ __all__ = ["NO_OPTIONS", "PRIORITY", "Call", "Failure", "Options", "Outcome", "P
 
 
 PRIORITY = 5
-"""What a call that asks for none has, of 0 (first) to 9."""
+"""The default priority, in the middle of 0 (first) to 9 (last)."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a call is to be run. An unknown option is an error, never ignored.
+    """The options of a call: how to run it. An unknown option is an error, never ignored.
 
-    `timeout` is in seconds of run time, `deadline` in seconds from receipt,
-    after which a call that still waits is not started. `priority` is 0 (first)
-    to 9. `on_disconnect` says what becomes of the task when its caller goes.
+    `timeout` is in seconds of run time. `deadline` is in seconds from receipt:
+    a call that is still waiting then is not started. `priority` is 0 (first)
+    to 9 (last). `progress` asks for progress notifications. `on_disconnect`
+    says what happens to the task when its caller disconnects.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
@@ -39,9 +41,9 @@ NO_OPTIONS = Options()
 
 
 class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A function's name, its arguments and how to run it.
+    """A function's name, its arguments, and the options for running it.
 
-    `args` is the JSON text of an object or an array, or None for none.
+    `args` is the JSON text of an object or an array, None if there are none.
     """
 
     function: str
@@ -50,18 +52,18 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def size(self) -> int:
-        """Return about how many bytes the call takes: its name and its arguments."""
+        """The approximate size of the call in bytes: its function's name and its arguments."""
         return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """The function returned: `value` is the JSON text of what."""
+    """The outcome of a function that returned: `value` is the returned value as JSON text."""
 
     value: Raw
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The request failed: the error object of docs/protocol.md."""
+    """The outcome of a call that failed: the error object of docs/protocol.md."""
 
     code: int
     message: str
@@ -69,20 +71,20 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, error: TaskdError) -> Failure:
-        """The failure that `error` is on the wire."""
+        """Return the failure that reports `error` on the wire."""
         return cls(error.code, error.message, error.data or None)
 
     def exception(self) -> TaskdError:
-        """The exception that this failure is in a client."""
+        """Return the exception that a client raises for this failure."""
         return exception_for(self.code, self.message, self.data)
 
 
 Outcome: TypeAlias = Result | Failure
-"""How a request ended."""
+"""The way in which a call ended."""
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a running task is: `done` of `total`, in units of its own."""
+    """The progress of a running task: `done` of `total`, in a unit of the task's own."""
 
     done: float
     total: float | None = None

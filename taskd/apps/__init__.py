@@ -1,1 +1,1 @@
-"""Apps that come with taskd, for ``--app taskd.apps.NAME``: `mail` (its messages: `mail_message`)."""
+"""The apps that come with taskd, for ``--app taskd.apps.NAME``; `mail` sends mail."""

@@ -1,21 +1,21 @@
-"""The built-in app: `send_mail`, to an SMTP server or into a Maildir.
+"""The app that sends mail: `send_mail`, to an SMTP server or into a Maildir.
 
 The environment variable ``TASKD_MAIL_URL``, read for a worker's first mail, is one of:
 
 ``maildir:PATH``
-    A Maildir, made if it is missing; relative to the worker's directory.
+    A Maildir, created if it is missing; relative to the worker's directory.
     ``maildir:./outbox`` is the default.
 ``smtp://user:password@host:port``
-    A server that starts in the clear. STARTTLS is used if it is offered,
-    insisted on with ``?starttls=required``, and left out with
+    A server whose connections begin unencrypted. STARTTLS is used if it is
+    offered, required with ``?starttls=required``, and not used with
     ``?starttls=never``. The port is 587 by default with a user (submission),
     25 without (relay).
 ``smtps://user:password@host:port``
-    A server that speaks TLS from the start, on port 465 by default.
+    A server that uses TLS from the start, on port 465 by default.
 
-User and password may be left out, both together; ``@ : / ? # %`` in them are
-percent-encoded. They are sent only over TLS, or to a server on this machine (a
-loopback address). TLS always verifies the certificate and the
+User and password may be omitted, but only together; ``@ : / ? # %`` in them
+must be percent-encoded. They are sent only over TLS, or to a server on this
+machine (a loopback address). TLS always verifies the certificate and the
 host's name, by the system's authorities or those in ``SSL_CERT_FILE``.
 
 A mail is never sent twice: if a connection ends after the mail's content was
@@ -57,33 +57,33 @@ URL_VARIABLE = "TASKD_MAIL_URL"
 DEFAULT_URL = "maildir:./outbox"
 
 STEP_TIMEOUT = 30.0
-"""Seconds that the server has for each step but the last: a mail server that
-needs longer to greet or to answer is as good as away, and the worker is needed."""
+"""Seconds that the server has for each step but the last: a mail server that needs
+longer to greet or to answer is as good as down, and the worker is needed."""
 
 ACCEPT_TIMEOUT = 600.0
-"""Seconds that the server has for its answer to a mail's content: the ten
-minutes of RFC 5321, 4.5.3.2.6. A client that gives up sooner does not know whether
-the mail was delivered, and a scanner on the server may well take minutes."""
+"""Seconds that the server has for its answer to a mail's content: the ten minutes
+of RFC 5321, 4.5.3.2.6. A client that gives up sooner does not know whether the
+mail was delivered, and a scanner on the server may well take minutes."""
 
 CHECK_TIMEOUT = 5.0
-"""Seconds that the server has to show that a kept connection still works, and
-to answer QUIT: a new connection is the better use of a longer wait."""
+"""Seconds that the server has to show that a kept connection still works, and to
+answer QUIT: rather than wait longer, it is better to open a new connection."""
 
 
 class MailError(Exception):
-    """The mail was not sent, or (`OutcomeUnknownError`) perhaps not. No text holds the password."""
+    """The mail was not sent or, for `OutcomeUnknownError`, may not have been. No text has the password."""
 
 
 class ConfigError(MailError, ValueError):
-    """TASKD_MAIL_URL cannot be used."""
+    """The environment variable TASKD_MAIL_URL cannot be used."""
 
 
 class ServerAwayError(MailError):
-    """The server cannot be reached, or closed the connection before it had the mail. Later it may work."""
+    """The server cannot be reached, or closed the connection before it had the mail. Retrying may help."""
 
 
 class InsecureError(MailError):
-    """The connection is not as safe as was asked for: TLS is missing, or has failed."""
+    """The connection is not as safe as required: TLS is missing or has failed."""
 
 
 class LoginError(MailError):
@@ -95,7 +95,7 @@ class RefusedError(MailError):
 
 
 class OutcomeUnknownError(MailError):
-    """The connection ended when the server had the mail but had not answered: it may be delivered or not."""
+    """The connection ended after the mail was sent and before the answer: it may have been delivered."""
 
 
 _TLS = {
@@ -109,7 +109,7 @@ _TLS = {
 def _config_error(wrong: str) -> ConfigError:
     return ConfigError(
         f"{URL_VARIABLE}: {wrong}; it should be maildir:PATH, smtp://user:password@host:port, with "
-        "?starttls=required or ?starttls=never where wanted, or smtps://user:password@host:port "
+        "?starttls=required or ?starttls=never if needed, or smtps://user:password@host:port "
         "(user:password@ and :port may be left out; in user and password, @:/?#% are percent-encoded)"
     )
 
@@ -127,12 +127,12 @@ def delivery_to(url: str) -> Delivery:
 
 
 def configured_delivery(environ: Mapping[str, str]) -> Delivery:
-    """The delivery that the environment asks for, or the default. Raises `ConfigError`."""
+    """Return the delivery that the environment configures, or the default. Raises `ConfigError`."""
     return delivery_to(environ.get(URL_VARIABLE, "").strip() or DEFAULT_URL)
 
 
 class MaildirDelivery:
-    """Delivers into the Maildir at `path`; any number of processes may do so at once."""
+    """The delivery into the Maildir at `path`, by any number of processes at once."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -141,9 +141,9 @@ class MaildirDelivery:
         return f"the Maildir {self.path}"
 
     def deliver(self, mail: Mail) -> None:
-        """Add `mail` to ``new``; it is on the disk when this returns."""
+        """Add `mail` to the folder ``new``; it is on the disk when this returns."""
         try:
-            # Not left to mailbox, which fails if another process is doing the same just now.
+            # Done here, since mailbox fails if another process is creating them at the same time.
             for part in ("", "tmp", "new", "cur"):
                 os.makedirs(os.path.join(self.path, part), 0o700, exist_ok=True)
             mailbox.Maildir(self.path, create=False).add(mail.as_bytes("\n"))
@@ -152,12 +152,12 @@ class MaildirDelivery:
             raise MailError(f"cannot deliver into the Maildir {self.path}: {reason}") from error
 
     def close(self) -> None:
-        """Do nothing: no connection is kept."""
+        """Do nothing, since no connection is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """An SMTP server and how to talk to it; `tls` is one of `_TLS`."""
+    """An SMTP server and how to connect to it; `tls` is one of the values of `_TLS`."""
 
     host: str
     port: int
@@ -171,7 +171,7 @@ class SmtpServer:
 
 
 def _server(url: str) -> SmtpServer:
-    """Parse an ``smtp:`` or ``smtps:`` URL; the text of an error has nothing of the URL in it."""
+    """Parse an ``smtp:`` or ``smtps:`` URL. Raises `ConfigError`, whose text contains nothing of the URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -194,21 +194,21 @@ def _server(url: str) -> SmtpServer:
 
 
 class SmtpDelivery:
-    """Delivers to an SMTP server, over one connection that is kept between mails."""
+    """The delivery to an SMTP server, over one connection that is kept between mails."""
 
     def __init__(self, server: SmtpServer) -> None:
         self.server = server
         self._idle: smtplib.SMTP | None = None
 
     def __str__(self) -> str:
-        """The server, without user and password."""
+        """Return the server's URL, without user and password."""
         return str(self.server)
 
     def deliver(self, mail: Mail) -> None:
         """Send `mail` to the server; when this returns, the server has accepted it.
 
-        If a kept connection turns out to be closed before any of the content
-        was sent, the mail is sent once more over a new one. Raises `MailError`.
+        If a kept connection turns out to have been closed before any content
+        was sent, the mail is sent again over a new one. Raises `MailError`.
         """
         content = mail.as_bytes("\r\n")
         if self._idle is not None:
@@ -218,7 +218,7 @@ class SmtpDelivery:
                     self._hand_over(smtp, mail, content)
                 return
             except ServerAwayError:
-                pass  # Servers close what is idle.
+                pass  # servers close idle connections
         with self._kept_after(self._connect()) as smtp:
             self._hand_over(smtp, mail, content)
 
@@ -226,17 +226,17 @@ class SmtpDelivery:
         """Send QUIT and close the connection, if there is one."""
         smtp, self._idle = self._idle, None
         if smtp is not None:
-            with contextlib.suppress(OSError):  # It is over in any case.
-                _give(smtp, CHECK_TIMEOUT)
+            with contextlib.suppress(OSError):  # the connection ends in any case
+                _set_timeout(smtp, CHECK_TIMEOUT)
                 smtp.quit()
             smtp.close()
 
     @contextlib.contextmanager
     def _kept_after(self, smtp: smtplib.SMTP) -> Iterator[smtplib.SMTP]:
-        """Keep `smtp` only if the dialogue has come to an orderly end.
+        """Keep `smtp` only if the dialogue has ended in order.
 
-        After anything else, an exception from a signal handler too, an answer
-        may be outstanding that would be taken for that to the next command.
+        After anything else, even an exception from a signal handler, an answer
+        may be outstanding, which would be mistaken for that to the next command.
         """
         self._idle = None
         try:
@@ -265,7 +265,7 @@ class SmtpDelivery:
                 smtp.ehlo_or_helo_if_needed()
                 self._start_tls(smtp)
                 self._log_in(smtp)
-            except OSError as error:  # smtplib's and ssl's are some, too
+            except OSError as error:  # includes smtplib's and ssl's errors
                 raise self._explained(error) from error
             undo.pop_all()
         return smtp
@@ -294,7 +294,7 @@ class SmtpDelivery:
             raise LoginError(f"{server} refused the login of {server.user}: {_answer(error)}") from error
 
     def _explained(self, error: OSError) -> MailError:
-        """Make the error for a connection that could not be opened."""
+        """Return the `MailError` for a connection that could not be opened."""
         server = self.server
         match error:
             case ssl.SSLCertVerificationError():
@@ -306,11 +306,11 @@ class SmtpDelivery:
         return ServerAwayError(f"cannot connect to {server}: {error.strerror or error}")
 
     def _reset(self, smtp: smtplib.SMTP) -> None:
-        """Reset the dialogue after the mail before, which also shows whether the server is still there."""
+        """Reset the dialogue after the previous mail, and check that the server is still there."""
         try:
-            _give(smtp, CHECK_TIMEOUT)
+            _set_timeout(smtp, CHECK_TIMEOUT)
             self._expect(2, smtp.rset(), "the next mail")
-            _give(smtp, STEP_TIMEOUT)
+            _set_timeout(smtp, STEP_TIMEOUT)
         except (smtplib.SMTPException, RefusedError) as error:
             raise ServerAwayError(f"{self.server} is no longer there: {error}") from error
 
@@ -330,12 +330,12 @@ class SmtpDelivery:
         self._send_content(smtp, content)
 
     def _send_content(self, smtp: smtplib.SMTP, content: bytes) -> None:
-        """Send the mail's content: from here on only the server knows whether it is delivered."""
+        """Send the mail's content; from here on, only the server knows whether it is delivered."""
         try:
             smtp.send(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
-            _give(smtp, ACCEPT_TIMEOUT)
+            _set_timeout(smtp, ACCEPT_TIMEOUT)
             code, text = smtp.getreply()
-            _give(smtp, STEP_TIMEOUT)
+            _set_timeout(smtp, STEP_TIMEOUT)
             outcome = _reply(code, text)
         except smtplib.SMTPException as error:
             code, outcome = -1, _answer(error)
@@ -348,13 +348,13 @@ class SmtpDelivery:
             raise RefusedError(f"{self.server} refused the mail: {outcome}")
 
     def _expect(self, kind: int, answer: tuple[int, bytes], what: str) -> None:
-        """Raise unless the answer's first digit is `kind`."""
+        """Raise `RefusedError` or `ServerAwayError` unless the answer's first digit is `kind`."""
         code, text = answer
         if code // 100 == kind:
             return
         if code // 100 in (4, 5) and code != 421:
             raise RefusedError(f"{self.server} refused {what}: {_reply(code, text)}")
-        # 421 announces that the server closes the connection; others make no sense here.
+        # 421 announces that the server closes the connection; other codes make no sense here.
         raise ServerAwayError(f"{self.server} broke off at {what}: {_reply(code, text)}")
 
 
@@ -364,8 +364,8 @@ def is_loopback(smtp: smtplib.SMTP) -> bool:
     return ipaddress.ip_address(smtp.sock.getpeername()[0]).is_loopback
 
 
-def _give(smtp: smtplib.SMTP, seconds: float) -> None:
-    """Set how long the server has for its next answers."""
+def _set_timeout(smtp: smtplib.SMTP, seconds: float) -> None:
+    """Set the time that the server has for each of its next answers."""
     if smtp.sock is not None:
         smtp.sock.settimeout(seconds)
 
@@ -400,9 +400,9 @@ def send_mail(
     """Send one mail, and return its new Message-ID.
 
     `from_` and `to` are one address each, with or without a name
-    (``Ann <ann@example.org>``); `contents` is the text, and `html` the same
-    for those who prefer it so. Returns ``{"message_id": "<...>"}`` when the
-    server has accepted the mail, or when it is stored. Each call sends another
+    (``Ann <ann@example.org>``); `contents` is the text, and `html` the same as
+    HTML. Returns ``{"message_id": "<...>"}`` when the server has accepted the
+    mail, or when it is stored. This is not idempotent: each call sends another
     mail. Raises `ValueError`, which names the argument, and `MailError`.
     """
     mail = compose(from_, to, contents, subject, html)
@@ -412,6 +412,6 @@ def send_mail(
 
 @on_worker_stop
 def close_connection() -> None:
-    """Close the connection to the mail server, if there is one; the next mail would connect again."""
+    """Close the connection to the mail server, if there is one; a further mail would open it again."""
     if _delivery is not None:
         _delivery.close()

@@ -1,4 +1,4 @@
-"""The message that `taskd.apps.mail` sends: `compose` makes it and checks its addresses."""
+"""The composition of the messages that `taskd.apps.mail` sends, with checks of the addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from email.utils import format_datetime, make_msgid, parseaddr
 __all__ = ["Mail", "compose"]
 
 MAX_MAILBOX = 500
-"""Characters of an address with its name: twice the 254 bytes that an address has at most (RFC 5321)."""
+"""Characters of an address with its name: about twice the longest address, 254 bytes (RFC 5321)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Mail:
     message: EmailMessage
 
     def as_bytes(self, linesep: str) -> bytes:
-        """The mail as it is sent or stored; ends with `linesep`."""
+        """Encode the mail as it is sent or stored, with `linesep` after each line and at the end."""
         return self.message.as_bytes(policy=self.message.policy.clone(linesep=linesep))
 
 
@@ -43,11 +43,11 @@ _MAILBOX = re.compile(rf'({_ADDRESS})|(?:"((?:[^"\\]|\\.)*)"|([^@<>:;,\\"]*?))\s
 
 
 def compose(from_: str, to: str, contents: str, subject: str = "", html: str | None = None) -> Mail:
-    """Make a mail with a new Message-ID; its date is now.
+    """Make a mail with a new Message-ID, dated now.
 
     Raises `ValueError`, which names the argument, if `from_` or `to` is not one
-    address, if there is a control character (a line break, say) in an address or the
-    subject, or if a text has a lone surrogate.
+    address, if an address or the subject contains a control character (such as
+    a line break), or if a text contains a lone surrogate.
     """
     sender_name, sender = _parsed("from", from_)
     recipient_name, recipient = _parsed("to", to)
@@ -62,10 +62,10 @@ def compose(from_: str, to: str, contents: str, subject: str = "", html: str | N
         "Date": format_datetime(datetime.now(UTC)),
         "Message-ID": message_id,
     }
-    # The headers are encoded and folded here, parsed, and passed on as they are: what
-    # EmailMessage makes of a header that is set as text depends on Python's
-    # version, and 3.11.7 turns "=?utf-8?q?=0d=0aBcc:_..." into a header of its
-    # own and drops the quotes of a long name, which makes an address of it.
+    # The headers are encoded and folded here, parsed, and passed on unchanged. What
+    # EmailMessage does with a header that is set as text depends on Python's version:
+    # 3.11.7 turns "=?utf-8?q?=0d=0aBcc:_..." into a header of its own, and drops the
+    # quotes of a long name, which makes an address of it.
     kept = policy.SMTP.clone(refold_source="none", cte_type="7bit", utf8=True)
     head = "".join(f"{name}: {value}\n" for name, value in headers.items() if value)
     message = Parser(EmailMessage, policy=kept).parsestr(head + "\n")
@@ -81,10 +81,10 @@ def _refuse(pattern: re.Pattern[str], argument: str, text: str) -> None:
 
 
 def _parsed(argument: str, text: str) -> tuple[str, str]:
-    """Split `text` into a name (or "") and an address; raise `ValueError` if it is not these.
+    """Split `text` into a name (or "") and an address. Raises `ValueError` if it is anything else.
 
-    Stricter than the standard library's parsers, which skip what they do not
-    understand (a no-break space, for one) and so make another address of it.
+    This is stricter than the standard library's parsers, which skip what they do
+    not understand (such as a no-break space), and so return a different address.
     """
     _refuse(_CONTROL, argument, text)
     found = _MAILBOX.fullmatch(text.strip()) if len(text) <= MAX_MAILBOX else None

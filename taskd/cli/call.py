@@ -1,4 +1,4 @@
-"""``taskd call``: one call, and its result as JSON."""
+"""The subcommand ``taskd call``: makes one call, and prints the result as JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
                 function,
                 args,
                 on_progress=lambda progress: bar.update(shown, completed=progress.done, total=progress.total),
-                # The task ends with this command, whatever ends that: Ctrl-C, or its terminal.
+                # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
                 options=structs.replace(options, on_disconnect="cancel"),
             )
         click.echo(json_text(result))
@@ -54,10 +54,10 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
 
 
 def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Return arguments that were written as NAME=TEXT or NAME:=JSON, by their names on the wire.
+    """Parse arguments of the forms NAME=TEXT and NAME:=JSON; return them by their names on the wire.
 
-    `annotations` are those of the function's parameters: they say what a text
-    is converted to. Raises `ValueError`, which names the argument that is wrong.
+    `annotations` are those of the function's parameters; they determine what
+    texts are converted to. Raises `ValueError`, which names the wrong argument.
     """
     args: dict[str, Any] = {}
     for argument in arguments:

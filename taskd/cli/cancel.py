@@ -1,4 +1,4 @@
-"""``taskd cancel``: cancels tasks by their numbers."""
+"""The subcommand ``taskd cancel``: cancels tasks by their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of the ``taskd`` command: where it goes, and how it looks."""
+"""The output of the ``taskd`` command: consoles, tables, progress bars, durations and JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rich.table import Table
 __all__ = ["duration", "err", "json_text", "out", "progress_bar", "table"]
 
 PIPE_WIDTH = 1000
-"""Columns of a table that goes into a pipe or a file."""
+"""Columns of a table in a pipe or a file: practically unlimited."""
 
 BAR_REFRESH = 10
 """Updates of the progress bar each second."""
 
-# In a pipe, rows stay whole: grep must find all of a row.
+# In a pipe, rows are not wrapped, so that grep finds whole rows.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
@@ -45,7 +45,7 @@ def progress_bar(*, transient: bool = False) -> Progress:
 
 
 def table(*columns: str, right: tuple[int, ...] = ()) -> Table:
-    """Return a table with these columns; those whose positions are in `right` hold numbers."""
+    """Return a table with these columns; those at the positions in `right` are aligned right."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         made.add_column(column, justify="right" if number in right else "left")
@@ -53,7 +53,7 @@ def table(*columns: str, right: tuple[int, ...] = ()) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Return the text of a duration, in the unit that suits its length."""
+    """Format a duration, in the unit that suits its length."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 60:
@@ -64,6 +64,6 @@ def duration(seconds: float) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON: objects and arrays in several lines, other values in one."""
+    """Format a value as JSON: objects and arrays on several lines, other values on one."""
     text = msgspec.json.encode(value)
     return (msgspec.json.format(text, indent=2) if isinstance(value, dict | list) else text).decode()

@@ -1,4 +1,4 @@
-"""``taskd functions``: what can be called; and what other commands need to know of a function."""
+"""The subcommand ``taskd functions``: lists the functions; fetches their parameters for other commands."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def functions(server: str, *, as_json: bool) -> None:
 
 
 async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]:
-    """Ask the server for the annotations of a function's parameters.
+    """Fetch the annotations of a function's parameters from the server.
 
-    There are none for a method of taskd's own. Raises `MethodNotFound`, which
-    names the functions that there are.
+    The server's own methods have none here. Raises `MethodNotFound`, which
+    names the functions of the server.
     """
     known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
     for info in known:

@@ -1,4 +1,4 @@
-"""The ``taskd`` command: calls functions of a running server, and shows what it does."""
+"""The entry point of the ``taskd`` command, with its subcommands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``taskd map``: a call for each row of a file."""
+"""The subcommand ``taskd map``: makes a call for each row of a file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from taskd.net.reactor import Reactor
 __all__ = ["MapRun", "map_"]
 
 DEFAULT_CONCURRENCY = 50
-"""Calls in flight at once: half of what one websocket may have."""
+"""Calls in flight at once: half of the most that one websocket may have."""
 
 RETRY_SECONDS = 1.0
-"""Seconds before a busy server is asked again, if it does not say when."""
+"""Seconds before a busy server is tried again, if its error does not name a time."""
 
 INTERRUPTED_BEFORE = "not sent: interrupted"
 INTERRUPTED_AFTER = "sent, but interrupted before it was answered"
@@ -126,11 +126,11 @@ class MapRun:
         self._started = time.monotonic()
         self._in_flight: set[Deferred[Any]] = set()
         self._pauses: set[Deferred[None]] = set()
-        # Only once the reactor runs: it sets handlers of its own when it starts.
+        # Only once the reactor runs, since it installs its own handlers when it starts.
         reactor.callWhenRunning(signal.signal, signal.SIGINT, self._caught_interrupt)
 
     async def run(self, rows: Iterator[Row], total: int, concurrency: int) -> None:
-        """Call for every row, `concurrency` at a time. `total` rows are expected, for the progress bar."""
+        """Make a call for every row, `concurrency` at a time. `total` rows are expected, for the bar."""
         bar = progress_bar()
         shown = bar.add_task(self._function, total=total)
         with bar if err.is_terminal else nullcontext():
@@ -182,7 +182,7 @@ class MapRun:
             return
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for so many seconds, or until interrupted."""
+        """Wait for `seconds`, or until interrupted."""
         pause: Deferred[None] = deferLater(self._reactor, seconds)
         self._pauses.add(pause)
         try:

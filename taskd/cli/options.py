@@ -18,7 +18,7 @@ ClickFunction = Callable[..., None]
 
 
 def server_options(function: ClickFunction) -> ClickFunction:
-    """Add ``--server`` and ``--via``; the function gets the one that holds, as `server`."""
+    """Add ``--server`` and ``--via``; the function gets the one that applies as `server`."""
 
     @click.option(
         "--server",

@@ -1,4 +1,4 @@
-"""Rows of arguments from a file: CSV with a header, or JSON lines."""
+"""The rows of arguments in a file (CSV with a header, or JSON lines), and the file of failed rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from taskd.protocol.framing import MAX_MESSAGE
 __all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
 
 ERROR_COLUMN = "taskd_error"
-"""The column with the reason why a row failed. It is ignored when the file is read
-again, so that the file of failed rows can itself be mapped. It is the first column
-of CSV, so that a row with too few cells has its reason in the right place, and stays too short."""
+"""The column with the reason why a row failed. It is ignored when a file is read, so
+that the file of failed rows can itself be mapped. In CSV it is the first column, so
+that the reason is in the right place even if a row has too few cells."""
 
 _NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -29,10 +29,11 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file: its first line, and its arguments or what is wrong with it.
+    """One row of a file, with its arguments or the problem with it.
 
-    `original` is the row as it was read: for CSV the names of the columns and
-    the cells, for JSON lines the text. `args` is None if there is a `problem`.
+    `line` is the number of its first line. `original` is the row as it was
+    read: for CSV the names of the columns and the cells, for JSON lines the
+    text. `args` is None if there is a `problem`.
     """
 
     line: int
@@ -42,10 +43,10 @@ class Row:
 
 
 def convert_text(text: str, annotation: str) -> Any:
-    """Convert a text to what the annotation of a parameter asks for: a number, a truth value, None or text.
+    """Convert a text to the type in a parameter's annotation: a number, a truth value, None or text.
 
-    CSV and the command line know only text. A text that cannot be converted
-    is returned as it is, and the server refuses it in its own words.
+    CSV and the command line have only texts. A text that cannot be converted
+    is returned as it is, for the server to refuse.
     """
     kinds = {part.strip() for part in annotation.replace("Optional[", "None |").rstrip("]").split("|")}
     if "str" in kinds:
@@ -58,12 +59,12 @@ def convert_text(text: str, annotation: str) -> Any:
         if name in kinds:
             with suppress(ValueError):
                 number = convert(text)
-                return number if math.isfinite(number) else text  # JSON has finite numbers only
+                return number if math.isfinite(number) else text  # JSON has only finite numbers
     return text
 
 
 def is_csv(path: str) -> bool:
-    """Return whether a file holds CSV, by its name: JSON lines end in .jsonl, .ndjson or .json."""
+    """Return whether a file is CSV, by its name: those of JSON lines end in .jsonl, .ndjson or .json."""
     return Path(path).suffix.lower() not in (".jsonl", ".ndjson", ".json")
 
 
@@ -71,8 +72,8 @@ def read_rows(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterat
     """Yield the rows of an open file; `path` is its name.
 
     `annotations` are those of the function's parameters, by their names on
-    the wire. A row that cannot be used is yielded with its problem. Raises
-    `ValueError` if the file as a whole cannot be used.
+    the wire. An unusable row is yielded with its problem. Raises `ValueError`
+    if the file as a whole is unusable.
     """
     return _read_csv(path, file, annotations) if is_csv(path) else _read_json_lines(file)
 
@@ -140,7 +141,7 @@ def _read_json_lines(file: TextIO) -> Iterator[Row]:
 class FailedRows:
     """The file of failed rows, in the format of the file that they came from.
 
-    It is created at `path` when the first row fails; `count` is the number of failed rows.
+    The file is created at `path` when the first row fails; `count` is the number of failed rows.
     """
 
     def __init__(self, path: str, open_file: Callable[[str], TextIO]) -> None:
@@ -173,5 +174,5 @@ class FailedRows:
 
 
 def _without_error(names: list[str], cells: list[str]) -> list[str]:
-    """Return the cells without an earlier reason; there may be more or fewer than there are names."""
+    """Return the cells without the column of an earlier reason; there may be more or fewer than names."""
     return [cell for name, cell in zip_longest(names, cells) if cell is not None and name != ERROR_COLUMN]

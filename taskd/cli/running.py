@@ -1,4 +1,4 @@
-"""Running one command with a client: errors become sentences and exit statuses."""
+"""Running a subcommand with a client: turns errors into messages on stderr and exit statuses."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["Command", "fail", "run_with_client"]
 
 FAILED = 1
 USAGE = 2
-"""The exit status for arguments and files that cannot be used, as click has it."""
+"""The exit status for arguments and files that cannot be used, as in click."""
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+"""The exit status after Ctrl-C, as in shells."""
 
 Command = Callable[[Reactor, TaskClient], Awaitable[None]]
 
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
-    """Print a sentence on stderr, and end with an exit status."""
+    """Print a message on stderr, and exit with `status`."""
     err.print(f"taskd: {message}", markup=False, soft_wrap=True)
     raise SystemExit(status)
 
 
 def run_with_client(command: Command, server: str) -> NoReturn:
-    """Run a command with a client of `server`, an endpoint string or a gateway's URL, and end the process.
+    """Run a command with a client of `server`, an endpoint string or a gateway's URL, and exit.
 
-    A command raises `TaskdError` for what the server refused, and `OSError` or
-    `ValueError` for an argument or a file that cannot be used.
+    A command raises `TaskdError` if the server refused something, and `OSError`
+    or `ValueError` if an argument or a file cannot be used.
     """
 
     async def run(reactor: Reactor) -> None:
@@ -48,13 +48,13 @@ def run_with_client(command: Command, server: str) -> NoReturn:
         try:
             await command(reactor, client)
         except Unreachable as error:
-            if stopping:  # after Ctrl-C: this process has cut the connection, not the server
+            if stopping:  # after Ctrl-C: this process closed the connection, not the server
                 raise SystemExit(INTERRUPTED) from None
             fail(error.message, os.EX_UNAVAILABLE)
         except TaskdError as error:
             fail(f"{error.name}: {error.message}")
         except BrokenPipeError:
-            raise SystemExit(FAILED) from None  # the reader of our output has gone
+            raise SystemExit(FAILED) from None  # whatever read the output has ended
         except (OSError, ValueError) as error:
             fail(str(error), USAGE)
         finally:

@@ -1,4 +1,4 @@
-"""``taskd status``: what the server and its workers are doing."""
+"""The subcommand ``taskd status``: prints what the server and its workers are doing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``twistd taskd``: its options, configuration and service."""
+"""The daemon ``twistd taskd``: its options, configuration, signals, and the order of start and stop."""

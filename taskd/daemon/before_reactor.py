@@ -1,7 +1,7 @@
-"""Waiting for a Deferred before the reactor runs.
+"""Waiting for a Deferred before the reactor runs, so that a failed start ends the process.
 
-twistd starts services before it runs the reactor, and only then can a failed
-start still end the process with an exit status.
+twistd starts services before it runs the reactor. Only then can a failed start
+still end the process with an exit status.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from taskd.net.reactor import Reactor
 __all__ = ["wait_for"]
 
 TURN_SECONDS = 0.1
-"""The longest turn of the reactor: after it, exits of child processes are collected."""
+"""Seconds of the longest turn of the reactor, after which exits of child processes are collected."""
 
 _Result = TypeVar("_Result")
 
 
 def wait_for(reactor: Reactor, deferred: Deferred[_Result]) -> _Result:
-    """Return the result of `deferred`, and turn the reactor by hand until it is there.
+    """Turn the reactor by hand until `deferred` has fired, and return the result.
 
-    Raises what `deferred` fails with, and `StartError` after Ctrl-C. The reactor must not be running.
+    Raises the failure of `deferred`, and `StartError` after Ctrl-C. The reactor
+    must not be running.
     """
     results: list[_Result] = []
     failures: list[Failure] = []

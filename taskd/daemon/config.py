@@ -1,4 +1,4 @@
-"""What a daemon is made of, and how that follows from the command line."""
+"""The configuration of a daemon, derived from the command line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from taskd.server.task_server import ServerConfig
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
-    # Imported only if there is a gateway: without one, Autobahn and twisted.web
-    # would be 9 MiB and 0.1 s of the start for nothing.
+    # Imported only if there is a gateway: otherwise Autobahn and twisted.web
+    # would cost 9 MiB and 0.1 s of the start for nothing.
     from taskd.listeners.gateway import GatewayConfig
 
 __all__ = ["ServiceConfig"]
@@ -28,11 +28,12 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What a service is made of.
+    """The configuration of the whole daemon.
 
-    Without `listen` there is no task server, and without `websocket` no
-    gateway: `gateway` is None then. `stop_timeout` is in seconds.
-    `is_default_app` says that the app is the default one, since none was named.
+    `listen` and `websocket` are server endpoint strings. Without `listen` there
+    is no task server; without `websocket` there is no gateway, and `gateway` is
+    None. `stop_timeout` is in seconds. `is_default_app` says that no app was
+    named, so that the default one is served.
     """
 
     server: ServerConfig
@@ -45,7 +46,7 @@ class ServiceConfig:
 
     @classmethod
     def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
-        """Return the configuration that the options describe; relative paths begin in `directory`."""
+        """Return the configuration for these options; relative paths start from `directory`."""
         return cls(
             server=_server_config(options, directory),
             listen=options["listen"],
@@ -62,7 +63,7 @@ class ServiceConfig:
 def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
     least, most = options["workers"]
     max_memory = options["max-memory"]
-    # twistd may change to another directory before the app is imported.
+    # Absolute paths, since twistd may change the working directory before the app is imported.
     apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
     config = WorkerConfig(
         apps,

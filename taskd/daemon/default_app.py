@@ -1,4 +1,4 @@
-"""The app that is served if no ``--app`` is given, and what the log says about it."""
+"""The default app, served if no ``--app`` is given, and its announcement in the log."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ DEFAULT_APP = "taskd.apps.mail"
 
 
 def announcement(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of the log for someone who gave no ``--app``.
+    """Yield the lines of the log for a start without ``--app``.
 
-    They name the app, where its mails go (without any password), and the
-    option with which to serve another app. The path of a Maildir is taken from
-    the working directory, which the workers inherit.
+    They name the default app, the destination of its mails (without any
+    password), and the option that serves another app. The path of a Maildir is
+    relative to the working directory, which the workers inherit.
     """
-    # Only here, since a daemon with an app of its own needs nothing of it.
+    # Imported only here, since a daemon with another app does not need it.
     from taskd.apps.mail import URL_VARIABLE, ConfigError, configured_delivery
 
     yield f"no --app was given: serving {DEFAULT_APP}, whose send_mail(from, to, contents) sends mails"

@@ -1,4 +1,4 @@
-"""A daemon before its start and after it, and the order in which it stops."""
+"""The lifecycle of a daemon: bind, start its parts, and stop them in order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["RunningDaemon", "UnstartedDaemon"]
 _log = Logger(namespace="taskd")
 
 FLUSH_TIMEOUT = 5.0
-"""Seconds that clients have, at the end, to take the replies that they are owed:
-enough for one that reads, and one that does not must not keep a server from ending."""
+"""Seconds that clients have, at the end, to take the replies that they are owed: enough for
+one that reads, while one that does not read must not keep a server from ending."""
 
 
 class UnstartedDaemon:
-    """A daemon whose ports can be bound, and nothing more; `start` makes a `RunningDaemon` of it."""
+    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`."""
 
     def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
         self._reactor = reactor
@@ -100,15 +100,15 @@ class UnstartedDaemon:
         return server
 
     def close(self) -> Deferred[None]:
-        """Close the ports that are bound; fire when they are closed."""
+        """Close the bound ports; fires when they are closed."""
         return Deferred.fromCoroutine(_close_ports([*self._task_ports, *self._gateway_ports]))
 
 
 class RunningDaemon:
-    """A daemon that was started, of the parts that it has.
+    """A daemon that has been started: its `ports`, and its `parts` that stop in steps.
 
-    `loaded` fires when the app is imported, and fails with `StartError` if it
-    cannot be. `reload` has the app imported anew.
+    `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
+    fails with `StartError` if it cannot be. `reload` imports the app again.
     """
 
     def __init__(
@@ -129,17 +129,17 @@ class RunningDaemon:
         self._is_aborted = False
 
     def close(self) -> Deferred[None]:
-        """Stop in order; fire when nothing is left. To be called once.
+        """Stop in order; fires when nothing is left. Call this once.
 
-        Refuse new connections and new tasks; wait for the tasks, at most for
-        the stop timeout; close the websockets; close the other connections
-        when their clients have what they are owed, or have had their time to
-        take it; end every process.
+        Refuses new connections and new tasks; waits for the tasks, at most for
+        the stop timeout; closes the websockets; closes the other connections
+        when their clients have taken what they are owed, or have had
+        `FLUSH_TIMEOUT` to do so; ends every process.
         """
         return Deferred.fromCoroutine(self._close_in_order())
 
     def abort(self) -> None:
-        """End at once whatever `close` still waits for."""
+        """End at once everything that `close` still waits for."""
         self._is_aborted = True
         _abort(self._parts.present)
 
@@ -154,7 +154,7 @@ class RunningDaemon:
             self._stop_timeout,
             "tasks still run after {seconds} s: they are ended",
         )
-        # A gateway's calls may use connections: it is closed before they are.
+        # A gateway's calls may use the connections, so it is closed before them.
         await self._hastened(_close(parts.gateway), parts.gateway)
         await self._limited(
             _close(parts.connections),
@@ -167,7 +167,7 @@ class RunningDaemon:
     async def _limited(
         self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part], seconds: float, warning: str
     ) -> None:
-        """Wait for a step; after so many seconds, log a warning and abort its parts."""
+        """Wait for a step; after `seconds`, log `warning` and abort the step's parts."""
 
         def time_is_over() -> None:
             _log.warn(warning, seconds=seconds)
@@ -179,7 +179,7 @@ class RunningDaemon:
             deadline.cancel()
 
     async def _hastened(self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part]) -> None:
-        """Wait for a step; after `abort`, its parts are aborted as soon as it has begun."""
+        """Wait for a step; if `abort` was called before, abort the step's parts once it has begun."""
         ended = Deferred.fromCoroutine(step)
         if self._is_aborted:
             _abort(parts)
@@ -200,7 +200,7 @@ def _abort(parts: Sequence[Part]) -> None:
 
 
 def _nothing_to_reload() -> None:
-    """Do nothing: a gateway has no app."""
+    """Do nothing, since a gateway alone has no app."""
 
 
 def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:

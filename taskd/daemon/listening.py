@@ -1,4 +1,4 @@
-"""Listening ports: bound while the process is privileged, served once the daemon has started."""
+"""Listening ports, which are bound while the process is privileged and served once the daemon starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = Logger(namespace="taskd")
 
 
 class _RefusingFactory(Factory):  # not subscripted: the oldest Twisted could not
-    """The factory of a port that is not served: Twisted closes a connection without a protocol."""
+    """The factory of a port that is not served yet: Twisted closes a connection without a protocol."""
 
     noisy = False
 
@@ -40,11 +40,11 @@ class _RefusingFactory(Factory):  # not subscripted: the oldest Twisted could no
 
 @implementer(IProtocolFactory, IProtocolNegotiationFactory, ILoggingContext)
 class LateFactory:
-    """A factory that hands connections to another one, which is set after the port is bound.
+    """A factory that passes connections to another one, which is set after the port is bound.
 
-    A port of Twisted takes its factory when it is bound, and TLS wraps that
-    factory: so this one stays, and what it hands connections to changes.
-    `name` is what Twisted's log calls the port by.
+    A port of Twisted gets its factory when it is bound, and TLS wraps that
+    factory. So this factory stays, and its target changes. `name` stands for
+    the port in Twisted's log.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,7 +52,7 @@ class LateFactory:
         self._target: IProtocolFactory = _RefusingFactory()
 
     def serve(self, factory: IProtocolFactory) -> None:
-        """Hand connections to `factory` from now on."""
+        """Pass connections to `factory` from now on."""
         factory.doStart()
         self._target = factory
 
@@ -64,25 +64,25 @@ class LateFactory:
         """Do nothing: `serve` starts the factory."""
 
     def doStop(self) -> None:
-        """Stop the factory, since the port is closed."""
+        """Stop the target factory, since the port is closed."""
         self._target.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        """Return the factory's protocol for a new connection."""
+        """Return the target factory's protocol for a new connection."""
         return self._target.buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return the protocols that the factory lets TLS negotiate (ALPN), if any."""
+        """Return the protocols that the target factory lets TLS negotiate (ALPN), if any."""
         if IProtocolNegotiationFactory.providedBy(self._target):
             return IProtocolNegotiationFactory(self._target).acceptableProtocols()
         return []
 
 
 class BoundPort:
-    """A port that is bound; `serve` says who serves it.
+    """A bound port, whose connections go to the factory given to `serve`.
 
-    The kernel accepts connections from the start, and they wait: nothing is
-    taken from them before the reactor runs.
+    The kernel accepts connections from the start. They wait until the reactor
+    runs.
     """
 
     def __init__(self, port: IListeningPort, factory: LateFactory) -> None:
@@ -91,15 +91,15 @@ class BoundPort:
 
     @property
     def address(self) -> IAddress:
-        """The address that it is bound to."""
+        """The local address, with the actual number of a TCP port that was bound as 0."""
         return self._port.getHost()
 
     def serve(self, factory: IProtocolFactory) -> None:
-        """Hand connections to `factory`. To be called once."""
+        """Pass connections to `factory`. Call this once."""
         self._factory.serve(factory)
 
     def close(self) -> Deferred[None]:
-        """Stop listening; fire when the port is closed."""
+        """Stop listening; fires when the port is closed."""
         return self._port.stopListening() or succeed(None)
 
 
@@ -108,8 +108,9 @@ def bind(
 ) -> BoundPort:
     """Bind the port that a server's endpoint string describes, and log its address.
 
-    `name` is what the log calls it by; for `transport` see `taskd.net.endpoints.server_endpoint`.
-    Raises `StartError`, which names the endpoint and says what is wrong with it.
+    `name` stands for the port in the log; for `transport` see
+    `taskd.net.endpoints.server_endpoint`. Raises `StartError`, which names the
+    endpoint and the reason.
     """
     factory = LateFactory(name)
     try:

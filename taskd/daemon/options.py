@@ -1,4 +1,4 @@
-"""The command line of ``twistd taskd``."""
+"""The command line of ``twistd taskd``: every option, its default and its checks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 __all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
-"""Workers for each CPU by default. Heavy work mostly waits (for mail servers, databases,
-disks): Workerman's example advises ten processes for each CPU."""
+"""Workers for each CPU by default: heavy work mostly waits (for mail servers, databases,
+disks), and Workerman's example advises ten processes for each CPU."""
 
 NONE = "none"
 PER_MESSAGE, LOCAL = "per-message", "local"
@@ -31,7 +31,7 @@ def default_workers() -> int:
 
 
 def worker_bounds(text: str) -> tuple[int, int]:
-    """Return the least and the most workers that ``MIN:MAX``, or one number, means. Raises `ValueError`."""
+    """Parse ``MIN:MAX``, or one number for both, as numbers of workers. Raises `ValueError`."""
     least, colon, most = str(text).partition(":")
     bounds = (int(least), int(most)) if colon else (int(least), int(least))
     if not 0 <= bounds[0] <= bounds[1] or bounds[1] < 1:
@@ -52,7 +52,10 @@ _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def memory_size(text: str) -> int:
-    """Return the bytes that ``500M`` means (K, M and G are powers of 1024). Raises `ValueError`."""
+    """Parse an amount of memory like ``500M`` and return its bytes. Raises `ValueError`.
+
+    K, M and G are powers of 1024.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = 0 if match is None else int(float(match[1]) * _SIZES[match[2].upper()])
     if not size:
@@ -188,7 +191,7 @@ class DaemonOptions(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.is_default_app = True
-        """Whether the app is the default one, because none was named."""
+        """Whether the default app is served, because none was named."""
         for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
             self[name] = []
 

@@ -1,4 +1,4 @@
-"""The parts of a daemon that stop in steps: the task server, its connections, the gateway."""
+"""The parts of a daemon that stop in steps (task server, connections, gateway) and their contract."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["Part", "Parts"]
 class Part(Protocol):
     """A part of a daemon, as far as stopping the daemon needs it.
 
-    Each method is called at most once, in this order, except for `abort`: it
-    may come at any time, before and during `close`, and more than once.
+    Each method is called at most once, in this order. The exception is `abort`,
+    which may come at any time, before and during `close`, and more than once.
     """
 
     def stop_accepting(self) -> None:
-        """Refuse new work from now on; what was taken goes on."""
+        """Refuse new work from now on; accepted work goes on."""
 
     def drain(self) -> Deferred[None]:
-        """Fire when everything that was taken has ended."""
+        """Return a Deferred that fires when all accepted work has ended."""
 
     def abort(self) -> None:
         """End at once what is left, so that `drain` or `close` fires soon."""
 
     def close(self) -> Deferred[None]:
-        """Release everything; fire when nothing is left."""
+        """Release everything; fires when nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Parts:
 
     @property
     def present(self) -> list[Part]:
-        """All of them."""
+        """The parts that this daemon has, of every kind."""
         return [*self.gateway, *self.connections, *self.server]
 
     @property
     def with_tasks(self) -> list[Part]:
-        """Those that tasks are in flight in: connections only wait for these."""
+        """The parts in which tasks are in flight; connections only wait for them."""
         return [*self.gateway, *self.server]

@@ -1,4 +1,4 @@
-"""The service of ``twistd taskd``: by these names `twistd` finds its options and makes it."""
+"""The entry point of ``twistd taskd``: the service, and the names by which twistd finds and makes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Options", "TaskdService", "makeService"]
 _log = Logger(namespace="taskd")
 
 Options = DaemonOptions
-"""The options of the plugin that names this module, as `twistd` looks for them."""
+"""The options of ``twistd taskd``, under the name by which twistd looks for them."""
 
 
 def makeService(options: DaemonOptions) -> IService:
@@ -34,9 +34,9 @@ def makeService(options: DaemonOptions) -> IService:
 class TaskdService(Service):
     """A task server, or a gateway, or both, as a service of Twisted.
 
-    Binds its ports before privileges are shed. Imports the app and starts the
-    pool after that, and after the process has daemonised itself. Raises
-    `StartError` if either fails.
+    The service binds its ports before privileges are shed. Afterwards, when the
+    process has also daemonised itself, it starts the pool, which imports the
+    app. Raises `StartError` if either fails.
     """
 
     def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
@@ -53,9 +53,9 @@ class TaskdService(Service):
     def startService(self) -> None:
         """Start the daemon, and reload its app at SIGHUP.
 
-        Before the reactor runs, as under twistd, this waits until the app is
-        imported: then an app that cannot be imported ends the start.
-        Afterwards it stops the reactor.
+        If the reactor is not running yet, as under twistd, this waits until the
+        app is imported, and raises `StartError` if it cannot be. If the reactor
+        is running, such an app stops it.
         """
         super().startService()
         reload_at_hangup(self._reactor, self._reload)
@@ -68,7 +68,7 @@ class TaskdService(Service):
             running.loaded.addErrback(self._stop_reactor)
         else:
             wait_for(self._reactor, running.loaded)
-            # What exists by now stays: the garbage collector need not look at it again.
+            # Everything that exists by now stays, so the garbage collector can ignore it.
             gc.freeze()
 
     def _stop_reactor(self, failure: Failure) -> None:
@@ -80,7 +80,7 @@ class TaskdService(Service):
             self._daemon.reload()
 
     def stopService(self) -> Deferred[None]:
-        """Stop in order; a second SIGINT or SIGTERM ends at once what this waits for."""
+        """Stop in order; fires when all has ended. A second SIGINT or SIGTERM hastens it."""
         super().stopService()
         daemon = self._daemon
         if isinstance(daemon, RunningDaemon) and self._reactor.running:

@@ -1,6 +1,6 @@
-"""What the daemon does with signals: SIGHUP, and a second SIGINT or SIGTERM.
+"""The daemon's signal handlers: SIGHUP reloads the app, a second SIGINT or SIGTERM ends at once.
 
-The first SIGINT or SIGTERM is Twisted's: it stops the reactor, which stops the service.
+Twisted handles the first SIGINT or SIGTERM: it stops the reactor, which stops the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = Logger(namespace="taskd")
 
 
 def has_terminal() -> bool:
-    """Return whether this process has a controlling terminal: without one, tty(4) cannot be opened."""
+    """Return whether this process has a controlling terminal: if not, tty(4) cannot be opened."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -32,8 +32,8 @@ def reload_at_hangup(
 ) -> None:
     """Call `reload` at every SIGHUP, but stop the reactor if the terminal is gone.
 
-    A terminal that is closed sends SIGHUP too. Whether there is one to lose is
-    looked up now: call this after the process has daemonised itself.
+    A closing terminal sends SIGHUP, too. Call this after the process has
+    daemonised itself, since it checks now whether there is a terminal to lose.
     """
     had_terminal = has_terminal()
 
@@ -48,7 +48,7 @@ def reload_at_hangup(
 
 
 def abort_at_second_signal(reactor: Reactor, abort: Callable[[], None]) -> None:
-    """Call `abort` at the next SIGINT or SIGTERM: the daemon is stopping already."""
+    """Call `abort` at the next SIGINT or SIGTERM, while the daemon is already stopping."""
 
     def abort_now() -> None:
         _log.warn("a second signal to stop: ending at once")

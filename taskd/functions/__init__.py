@@ -1,5 +1,5 @@
-"""The functions that an app registers: the registry, parameters, `progress` and stops.
+"""The functions that an app registers: `@task`, checks of arguments, `progress`, stop exceptions.
 
-Apps, workers and the tests of apps import from here; the daemon reads only descriptions of functions.
-Nothing here does any I/O.
+Apps, workers and the tests of apps use these modules; the daemon sees only
+descriptions of functions (`FunctionInfo`). Nothing here does I/O.
 """

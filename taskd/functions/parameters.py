@@ -1,4 +1,4 @@
-"""The parameters of a function: checks JSON arguments and converts them to Python ones."""
+"""The parameters of a function: JSON arguments are checked and converted to Python values."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["Parameters", "python_name", "wire_name"]
 def wire_name(parameter: str) -> str:
     """Return the name that a parameter has on the wire: ``from_`` is ``from`` there.
 
-    Only an underscore that keeps a Python keyword apart is dropped.
+    A trailing underscore is dropped only if a Python keyword remains.
     """
     bare = parameter.removesuffix("_")
     return bare if keyword.iskeyword(bare) else parameter
 
 
 def python_name(argument: str) -> str:
-    """Return the name of the parameter for which an argument on the wire stands; inverse of `wire_name`."""
+    """Return the Python parameter's name for an argument's name on the wire; the inverse of `wire_name`."""
     return argument + "_" if keyword.iskeyword(argument) else argument
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 MAX_REASON = 500
-"""Characters of a reason why an argument does not fit: it may quote the argument."""
+"""Characters of the reason why an argument does not fit: the reason may quote the argument."""
 
 _ARRAY_STARTS, _NULL_STARTS = b"[n"
 _EXPECTED = re.compile(r"Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*?)`)?(?: - at `\$(?P<path>.*)`)?$")
@@ -43,15 +43,15 @@ _Bound = tuple[Sequence[Any], dict[str, Any]]
 """Positional and keyword arguments, as a function is called with them."""
 
 _AllDecoder = Callable[[Any], Any]
-"""Decodes the JSON of all arguments to one structure, with `UNSET` for each that is left out."""
+"""A function that decodes the JSON of all arguments into one structure; omitted ones are `UNSET`."""
 
 
 def _custom_type(info: Any, seen: set[int]) -> type | None:
-    """Find the first type in an annotation that msgspec does not know; None if it knows all."""
+    """Find the first type in an annotation that msgspec does not support; None if it supports all."""
     if isinstance(info, msgspec.inspect.CustomType):
         return info.cls
     if id(info) in seen:
-        return None  # a structure that contains itself, or one that stands in many places
+        return None  # a structure that contains itself, or that occurs more than once
     seen.add(id(info))
     if isinstance(info, tuple):
         parts: Iterable[Any] = info
@@ -76,10 +76,10 @@ def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
 
 
 def _all_decoder(parameters: list[inspect.Parameter], *, array_like: bool) -> _AllDecoder:
-    """Make what decodes the arguments for all of `parameters` at once.
+    """Make a decoder for the arguments of all `parameters` at once.
 
-    The defaults are not in it: only the function itself knows them for sure
-    (a decorator that wraps it may have others than its signature shows).
+    The decoder leaves out the defaults: only the function itself knows them for
+    sure (a decorator that wraps it may have others than its signature shows).
     """
     fields = [
         (f"argument_{place}", _kind(parameter), *(() if parameter.default is parameter.empty else (UNSET,)))
@@ -91,14 +91,14 @@ def _all_decoder(parameters: list[inspect.Parameter], *, array_like: bool) -> _A
         fields,
         rename=names,
         array_like=array_like,
-        kw_only=not array_like,  # in an object, what has a default may come before what has none
+        kw_only=not array_like,  # in an object, a member with a default may precede one without
         forbid_unknown_fields=True,
     )
     return msgspec.json.Decoder(struct).decode
 
 
 def _without_end(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Drop the arguments at the end that were left out."""
+    """Drop the omitted arguments at the end."""
     end = len(given)
     while end and given[end - 1] is UNSET:
         end -= 1
@@ -130,12 +130,12 @@ class Parameters:
                 self._named[wire_name(parameter.name)] = parameter
                 if parameter.kind is not parameter.KEYWORD_ONLY:
                     self._positional.append(parameter)
-        # In the order of the signature, which has the keyword-only ones last.
+        # In the order of the signature, where keyword-only parameters come last.
         self._names = [(each.name, each.kind is each.POSITIONAL_ONLY) for each in self._named.values()]
         self._most_positional = len(self._positional)
         self._required_positional = sum(each.default is each.empty for each in self._positional)
         self._all_required = self._required_positional == len(self._named)
-        # So many arguments, if the last of them was given, are positional ones without a gap.
+        # If the last of up to this many arguments was given, all can be passed by position.
         self._no_gap = min(self._required_positional + 1, self._most_positional)
         self._all_named = self._decoder_by_name()
         self._all_positional = self._decoder_by_position()
@@ -155,12 +155,12 @@ class Parameters:
         """Turn JSON arguments into positional and keyword ones, converted.
 
         `args` is the JSON text of an object (by name), of an array (by
-        position), or None or null for no arguments. What is left out and has a
-        default is left out of the call too. Raises `InvalidParams`, which
-        names the first argument that does not fit.
+        position), or None or null for no arguments. An omitted argument that
+        has a default is omitted from the call too. Raises `InvalidParams`,
+        which names the first argument that does not fit.
         """
-        # All at once is several times as fast as one by one. It fails if anything is
-        # wrong; then they are converted one by one, which finds out what.
+        # Decoding all arguments at once is several times as fast as one by one. If
+        # anything is wrong it fails, and decoding them one by one finds out what.
         first = _NULL_STARTS if args is None else memoryview(args)[0]
         if args is None or first == _NULL_STARTS:
             return self._bind_named({})
@@ -168,7 +168,7 @@ class Parameters:
         if at_once is not None:
             try:
                 given = astuple(at_once(args))
-            except Exception:  # noqa: S110  # whatever it is, it is found below as well, and explained
+            except Exception:  # noqa: S110  # the slow path below fails as well, with an explanation
                 pass
             else:
                 if self._all_required:
@@ -182,9 +182,9 @@ class Parameters:
         return self.bind_one_by_one(args)
 
     def _around_gaps(self, given: tuple[Any, ...]) -> _Bound | None:
-        """Pass by name what is keyword-only, and what follows an argument that was left out.
+        """Pass keyword-only arguments, and those that follow an omitted one, by name.
 
-        None if one of these is positional-only.
+        Returns None if one of them is positional-only.
         """
         for value in given:
             if value is UNSET:
@@ -205,7 +205,7 @@ class Parameters:
         return given[:first_by_name], named
 
     def bind_one_by_one(self, args: Raw | None) -> _Bound:
-        """Do what `bind` does, but convert each argument by itself: slower, with an error that explains."""
+        """Do what `bind` does, but convert each argument separately: slower, with precise errors."""
         if args is None or memoryview(args)[0] == _NULL_STARTS:
             return self._bind_named({})
         try:
@@ -277,6 +277,6 @@ class Parameters:
                 data["argument"] = name + (found.pop("path") or "")
                 data |= {key: value for key, value in found.items() if value}
             raise InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data) from None
-        except Exception as error:  # a type of the app may check more, and raise what it likes
+        except Exception as error:  # a type of the app may run checks that raise anything
             why = quoted(f"{type(error).__name__}: {error}", MAX_REASON)
             raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from None

@@ -1,4 +1,4 @@
-"""The functions that an app registers, and `task`, which registers them.
+"""The registry of an app's functions, the decorator `task`, and the hooks of a worker's start and end.
 
 A function is a plain one, or an ``async def``. Its arguments arrive as JSON
 and are checked against its signature and converted by its annotations with
@@ -40,16 +40,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Hook = TypeVar("_Hook", bound=Callable[[], object])
 
 RESERVED = "taskd."
-"""The prefix of the server's own methods (docs/protocol.md), which no function may have."""
+"""The prefix of the server's own methods (docs/protocol.md), forbidden to functions."""
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
-    """The description of one function, as the method `taskd.functions` answers.
+    """The description of one function, as the method `taskd.functions` returns it.
 
-    `parameters` maps each name on the wire to its annotation, as text ("" for
-    none); `signature` is as a Python programmer would read it, and `summary`
-    the first line of the docstring. `timeout` is the function's own time limit
-    (None for none) and `grace` the time that it has to clean up, in seconds.
+    `parameters` maps each name on the wire to its annotation as text ("" if it
+    has none). `signature` is in Python's notation, `summary` the first line of
+    the docstring. `timeout` is the function's own time limit (None for none)
+    and `grace` the time that it has to clean up, both in seconds.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Function:
     def parameters(self) -> Parameters:
         """The function's parameters, resolved on first use.
 
-        Not before that: an annotation may name what its module defines later.
-        Raises as `Parameters` does.
+        Resolving them earlier would fail if an annotation names something that
+        its module defines later. Raises as `Parameters` does.
         """
         return Parameters(self.callable)
 
@@ -92,7 +92,7 @@ class Function:
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.callable)
 
     def describe(self) -> FunctionInfo:
-        """Describe the function to the people who call it. Raises `ValueError` if it has no signature."""
+        """Return the function's description for callers. Raises `ValueError` if it has no signature."""
         signature = inspect.signature(self.callable)
         doc = inspect.getdoc(self.callable) or ""
         return FunctionInfo(
@@ -115,9 +115,9 @@ def _annotation_text(annotation: Any) -> str:
 
 
 class Registry:
-    """The functions that may be called, by name: a worker calls nothing else.
+    """The functions that may be called, by name: a worker calls no others.
 
-    `start_hooks` and `stop_hooks` are called without arguments, in their order.
+    `start_hooks` and `stop_hooks` are called without arguments, in order.
     """
 
     def __init__(self) -> None:
@@ -146,8 +146,8 @@ class Registry:
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
-        `timeout` and `grace` are in seconds; None for no time limit, and for `GRACE`.
-        To register the same function again changes nothing but its limits.
+        `timeout` and `grace` are in seconds; None means no time limit, and `GRACE`.
+        Registering the same function again changes nothing but its limits.
 
         Raises `TypeError` if `function` is a class, a generator or not
         callable, or has no name; `ValueError` if the name is reserved or
@@ -193,8 +193,8 @@ def _is_seconds(value: object) -> bool:
 
 
 registry = Registry()
-"""The registry of `task` and the hooks: a decorator in an app module has no
-argument for one. Everything else gets the registry that it uses as an argument."""
+"""The registry that `task` and the hooks use, since a decorator in an app module cannot be
+passed one. Everything else takes its registry as an argument."""
 
 
 @overload
@@ -213,7 +213,7 @@ def task(
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
-    Bare (``@task``), or with a `name` for the wire (``@task(name="mail.send")``),
+    Use it bare (``@task``), with a `name` for the wire (``@task(name="mail.send")``),
     or with a time limit: after `timeout` seconds `TaskTimeout` is raised in the
     function, and if it has not ended `grace` seconds later (default: `GRACE`),
     its process is killed. Raises as `Registry.add` does.
@@ -227,20 +227,20 @@ def task(
 
 
 def on_worker_start(hook: _Hook) -> _Hook:
-    """Register `hook`, to be called in each worker process before its first task; return it unchanged.
+    """Register `hook`, which each worker process calls before its first task; return it unchanged.
 
-    It is the place to open a database connection. If it raises, the worker
-    exits, the traceback is logged, and another worker is started after a delay
-    that grows with each failure. Hooks are called in the order of their registration.
+    A start hook is the place to open a database connection. If it raises, the
+    worker exits, the traceback is logged, and another worker is started after a
+    delay that grows with each failure. Hooks are called in the order of registration.
     """
     registry.start_hooks.append(hook)
     return hook
 
 
 def on_worker_stop(hook: _Hook) -> _Hook:
-    """Register `hook`, to be called when a worker process ends in order; return it unchanged.
+    """Register `hook`, which each worker process calls when it ends in order; return it unchanged.
 
-    It is not called in a worker that is killed.
+    A worker that is killed does not call it.
     """
     registry.stop_hooks.append(hook)
     return hook

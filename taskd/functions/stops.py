@@ -1,4 +1,4 @@
-"""The exceptions that stop a running function, and the time that it has to clean up."""
+"""The exceptions that stop a running function, and its default time to clean up."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ __all__ = ["GRACE", "TaskCancelled", "TaskStopped", "TaskTimeout"]
 
 GRACE = 5.0
 """Seconds that a stopped function has to clean up, unless it is registered with another
-grace: enough to roll back and to delete a file, and its caller does not wait much longer."""
+grace: enough to roll back a transaction and delete a file, without keeping the caller waiting."""
 
 
 class TaskStopped(BaseException):
-    """The reason why a running function must end now, raised wherever the function is.
+    """The base of the exceptions that end a running function, raised wherever it is.
 
-    Like `asyncio.CancelledError` it is no `Exception`: code that catches every
-    error and goes on must not swallow it. A function may catch it to clean up
-    within its grace; what it returns then is ignored. An ``async def`` function
-    gets `asyncio.CancelledError` instead.
+    Like `asyncio.CancelledError`, this is not an `Exception`: code that catches
+    every error and continues must not swallow it. A function may catch it to
+    clean up within its grace; what it returns then is ignored. An ``async def``
+    function gets `asyncio.CancelledError` instead.
     """
 
 

@@ -1,1 +1,1 @@
-"""What listens: the task server's port and the websocket gateway."""
+"""The connections that the daemon accepts: the task server's port (TCP, unix, TLS) and the gateway."""

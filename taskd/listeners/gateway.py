@@ -1,4 +1,4 @@
-"""The gateway: websocket messages in, calls to task servers, outcomes out."""
+"""The gateway: passes websocket messages on as calls to task servers, and sends the outcomes back."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ _log = Logger(namespace="taskd.gateway")
 
 MAX_MESSAGES_IN_FLIGHT = 100
 """Messages of one websocket in flight at once: more than a page ever has, and
-few enough that one user cannot take all of a pool's queue."""
+few enough that one user cannot fill a pool's queue."""
 
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 LinkKind = Literal["per-message", "pooled", "local"]
-"""How a gateway reaches task servers: by a connection for each message, by
-connections that are kept, or, for the one in its own process, by calling it."""
+"""The way in which a gateway reaches task servers: over a connection for each message, over
+kept connections, or, if the server is in its own process, by calling it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """Where a gateway sends its calls, and whom it lets in.
+    """The configuration of a gateway: where it sends its calls, and whom it lets in.
 
-    `task_servers` are client endpoint strings; `max_message` is in bytes,
-    `max_in_flight` in messages of one websocket.
+    `task_servers` are client endpoint strings; `allow_origins` are patterns for
+    `is_allowed_origin`. `max_message` is in bytes, `max_in_flight` in messages
+    of one websocket.
     """
 
     task_servers: Sequence[str]
@@ -56,9 +57,10 @@ class GatewayConfig:
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
-        """Start a gateway; `local` is the task server of this process, for a link of that kind.
+        """Start a gateway; `local` is the task server of this process, for a local link.
 
-        Raises `ValueError` for a task server that is no endpoint.
+        Raises `ValueError` if one of `task_servers` is not a valid endpoint, or
+        if the link is local and `local` is None.
         """
         backend: Backend[Any]
         if self.link == "local":
@@ -71,7 +73,7 @@ class GatewayConfig:
 
 
 def link_kind(text: str) -> LinkKind:
-    """Return the kind of link of this name. Raises `ValueError` if there is none."""
+    """Return the kind of link with this name. Raises `ValueError` if there is none."""
     if text == "per-message":
         return "per-message"
     if text == "pooled":
@@ -82,7 +84,7 @@ def link_kind(text: str) -> LinkKind:
 
 
 class RemoteBackend:
-    """Sends requests to task servers over links. Is a `taskd.listeners.peer.Backend`."""
+    """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
 
     def __init__(self, reactor: Reactor, config: GatewayConfig) -> None:
         self._reactor = reactor
@@ -101,7 +103,7 @@ class RemoteBackend:
         return PooledLink(self._reactor, server, max_reply, alone=max_message // 10)
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
-        """Send requests to a task server, but for those that concern the connection itself."""
+        """Send requests to a task server, except those that concern the connection itself."""
         for request in requests:
             try:
                 self._begin(request, requester)
@@ -152,7 +154,7 @@ class RemoteBackend:
         self._flush_soon(requester)
 
     def _flush_soon(self, requester: Requester) -> None:
-        """Flush at the end of this turn, along with what is still to come in it."""
+        """Flush at the end of this turn, together with what else ends in it."""
         if not self._to_flush:
             self._turn_end.call(self._flush)
         self._to_flush[requester] = None
@@ -167,11 +169,11 @@ class RemoteBackend:
         work.cancel()
 
     def detach(self, work: PendingCall) -> None:
-        """Let a call's task go on."""
+        """Let a call's task go on without a reply."""
         work.detach()
 
     def resume(self) -> None:
-        """Do nothing: calls that have been sent cannot be throttled."""
+        """Do nothing, since calls that have been sent cannot be throttled."""
 
     def stop_accepting(self) -> None:
         """Refuse new requests."""
@@ -183,7 +185,7 @@ class RemoteBackend:
 
 
 class Gateway:
-    """All websockets, and the backend that they share. Made by `GatewayConfig.start`."""
+    """A running gateway: its websockets, and the backend that they share. `GatewayConfig.start` makes one."""
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
@@ -208,15 +210,16 @@ class Gateway:
         return self._peers.drain()
 
     def abort(self) -> None:
-        """Answer every message in flight, whose task goes on; during `close`, drop the websockets."""
+        """Answer every message in flight with a failure, while its task goes on; during `close`, hang up."""
         self._peers.give_up(_GIVEN_UP)
         if self._peers.is_closing:
             self._peers.abort()
 
     def close(self) -> Deferred[None]:
-        """Close every websocket, behind what is being sent on it; fires when all are closed.
+        """Close every websocket, after what is being sent; fires when all are closed.
 
-        One that does not answer is dropped after Autobahn's `closeHandshakeTimeout`.
+        A client that does not answer the close is disconnected after Autobahn's
+        `closeHandshakeTimeout`.
         """
         if isinstance(self._backend, RemoteBackend):
             self._backend.close()

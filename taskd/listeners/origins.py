@@ -1,4 +1,4 @@
-"""Which pages may open a websocket to a gateway."""
+"""The rule for origins: which web pages may open a websocket to a gateway."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
-    """Whether a page from `origin` may connect to this gateway, which it called `host` (the Host header).
+    """Return whether a page from `origin` may connect to this gateway; `host` is the Host header.
 
-    No origin means no browser, and no user whose rights a foreign page could
-    borrow. Otherwise it must be the gateway's own, or a page of this machine, or
-    match one of `allowed` (``*`` matches any text).
+    No origin means that the client is not a browser, so no foreign page can
+    borrow a user's rights. Otherwise the origin must be the gateway's own or on
+    this machine, or match one of `allowed` (``*`` matches any text).
     """
     if origin is None:
         return True
@@ -29,13 +29,13 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Sequence[str]) -> 
             return False
         if _is_loopback(page.hostname):
             return True
-        # A proxy in front may speak TLS while the gateway does not: the scheme
-        # says only which port is meant if none is given.
+        # A proxy in front may use TLS while the gateway does not: the scheme only
+        # determines the default port.
         own = urlsplit(f"//{host}")
         default = _DEFAULT_PORTS[page.scheme]
         return page.hostname == own.hostname and (page.port or default) == (own.port or default)
     except ValueError:
-        return False  # no address, or a port that is no number
+        return False  # not an address, or the port is not a number
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,8 +1,8 @@
-"""What a TCP connection and a websocket share: the requests of one connection, and the replies owed to it.
+"""The peer: requests, replies, cancels and disconnection, common to TCP connections and websockets.
 
-`Peer` stands between three others. The *wire* is the connection itself, which
-knows framing. The *backend* does the work: the task server of this process, or
-the link to others. The rules of replies are those of `taskd.protocol.session`.
+`Peer` connects three others. The *wire* is the connection itself, which knows
+framing. The *backend* does the work: the task server of this process, or a link
+to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ Work = TypeVar("Work")
 
 
 class Backend(Protocol[Work]):
-    """Does the work that requests ask for."""
+    """The receiver of requests, which does the work: a task server, or a link to others."""
 
     def submit(self, requests: list[Request[Work]], requester: Requester, /) -> None:
-        """Begin with requests, and keep what is done for each as its `work`.
+        """Begin with requests, and set each one's `work`.
 
-        Each is answered exactly once by `Requester.task_ended`, possibly before
-        this returns; the requester is then not flushed.
+        Each request is answered exactly once, by `Requester.task_ended`. If that
+        happens before this returns, the requester is not flushed.
         """
 
     def cancel(self, work: Work, /) -> None:
-        """Have work stopped. Its request is answered when it has ended."""
+        """Stop work, whose request is answered when the work has ended."""
 
     def detach(self, work: Work, /) -> None:
-        """Let work go on without a reply to anybody."""
+        """Let work go on without a reply."""
 
     def resume(self) -> None:
-        """Go on with what was throttled: a requester takes outcomes again, or is gone."""
+        """Let throttled work start: a requester that was full reads again, or is gone."""
 
 
 class Wire(Protocol):
     """The connection of a peer."""
 
     def framed(self, messages: list[bytes], /) -> list[bytes]:
-        """Return the bytes that carry these messages, in pieces that may each be sent by themselves."""
+        """Return the bytes that carry these messages, in pieces that may be sent separately."""
 
     def pause_reading(self) -> None:
         """Read no more for a while."""
@@ -61,10 +61,10 @@ class Wire(Protocol):
         """Read on."""
 
     def finish(self) -> None:
-        """Send everything, then close: the peer has been answered in full, and will ask nothing more."""
+        """Send everything, then close: every request has been answered, and no more can come."""
 
     def close(self) -> None:
-        """Close in order, behind everything that is owed."""
+        """Close in order, after everything that is owed."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -72,7 +72,7 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnsentLimits:
-    """What a peer may leave unread: `max_unsent` bytes, and for `stall_grace` seconds without progress."""
+    """The limits on unread replies: `max_unsent` bytes, and `stall_grace` seconds without progress."""
 
     max_unsent: int = MAX_UNSENT
     stall_grace: float = STALL_GRACE
@@ -95,10 +95,11 @@ _NO_WIRE: Wire = _NoWire()
 
 
 class Peer(Generic[Work]):
-    """One connection's requests and replies. Is a `taskd.server.methods.Requester`.
+    """The requests and replies of one connection. Implements `taskd.server.methods.Requester`.
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
-    not read its replies. With `whole_messages` what `Wire.framed` returns is never cut.
+    not read its replies. With `whole_messages`, the pieces that `Wire.framed`
+    returns are never cut.
     """
 
     __slots__ = (
@@ -144,7 +145,7 @@ class Peer(Generic[Work]):
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
         self.is_reading = True
         self.is_full = False
-        """Whether it leaves too much unread."""
+        """Whether the peer leaves too much unread."""
 
     # --- what comes in ---
 
@@ -154,15 +155,15 @@ class Peer(Generic[Work]):
         self.flush()
 
     def refuse_rest(self, error: TaskdError) -> None:
-        """Answer what came before, then with `error`, then close: what follows cannot be read."""
+        """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
         self.session.refuse_rest(error)
         self.flush()
 
     def end_of_input(self, unfinished: int = 0) -> None:
-        """Note that the peer sends nothing more: it still gets what it is owed.
+        """Note that the peer sends nothing more; it still gets what it is owed.
 
-        It may be gone altogether, which cannot be told apart before it is
-        written to: what must not outlive the connection is cancelled.
+        The peer may even be gone, which shows only when it is written to. So
+        work that must not outlive the connection is cancelled now.
         """
         self.session.end_of_input(unfinished)
         self.is_reading = False
@@ -172,7 +173,7 @@ class Peer(Generic[Work]):
                 self._backend.cancel(request.work)
 
     def connection_lost(self) -> None:
-        """Note that the connection is gone: its work goes on without it, or is cancelled."""
+        """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
         self.sender.close()
         self._check_full()
@@ -186,12 +187,12 @@ class Peer(Generic[Work]):
         self.session.clear()
         self._cancelling = None
         self._check_drained()
-        self._wire = _NO_WIRE  # it refers to us: no garbage is left that only the collector would find
+        self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
 
     # --- `taskd.server.methods.Requester` ---
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
-        """Answer a request, and whoever asked for it to be cancelled."""
+        """Answer a request, and those that asked to cancel it."""
         if self._is_gone:
             return
         self.session.answer(key, outcome)
@@ -204,7 +205,7 @@ class Peer(Generic[Work]):
             self.session.report(key, progress, congested=self.sender.congested)
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
-        """Cancel the request of this connection that has this id; `asking` is answered when it has ended."""
+        """Cancel this connection's request with this id; `asking` is answered when that has ended."""
         request = self.session.find(request_id)
         if request is None or request.work is None:
             self.session.answer(asking, WAS_DONE)
@@ -222,7 +223,7 @@ class Peer(Generic[Work]):
             self._cancelling = None
 
     def flush(self) -> None:
-        """Start what may be started, send what can be sent, and read or not accordingly."""
+        """Start the requests that may start, send what can be sent, and pause or resume reading."""
         if self._is_gone:
             return
         session = self.session
@@ -263,7 +264,7 @@ class Peer(Generic[Work]):
     # --- the stop ---
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Call `drained`, once, when no request of this connection is in flight any more."""
+        """Call `drained`, once, when no request of this connection is in flight."""
         self._on_drained = drained
         self._check_drained()
 
@@ -277,7 +278,7 @@ class Peer(Generic[Work]):
         for request in list(self.session.in_flight):
             work, request.work = request.work, None
             if request not in self.session.in_flight:
-                continue  # a `taskd.cancel` of one that has just been answered
+                continue  # a `taskd.cancel`, answered along with the request that it named
             self.session.answer(request, failure)
             if self._cancelling is not None:
                 self._answer_cancels(request, failure)
@@ -286,7 +287,7 @@ class Peer(Generic[Work]):
         self.flush()
 
     def close(self) -> None:
-        """Close the connection in order, behind everything that is owed."""
+        """Close the connection in order, after everything that is owed."""
         self._wire.close()
 
     def abort(self) -> None:
@@ -305,11 +306,11 @@ class Peers:
         """Whether no new connections are accepted."""
 
     def add(self, peer: Peer[Any]) -> None:
-        """Note a connection that has been made."""
+        """Add a new connection."""
         self._peers.add(peer)
 
     def discard(self, peer: Peer[Any]) -> None:
-        """Note that a connection is gone."""
+        """Remove a connection that is gone."""
         self._peers.discard(peer)
         self._check_closed()
 
@@ -344,7 +345,7 @@ class Peers:
             peer.abort()
 
     def close(self) -> Deferred[None]:
-        """Close every connection behind what it is owed; fires when all are closed."""
+        """Close every connection after what it is owed; fires when all are closed."""
         self.is_closing = True
         for peer in list(self._peers):
             peer.close()

@@ -1,4 +1,4 @@
-"""The task server's port: Text over TCP, unix sockets and TLS."""
+"""The task server's port: connections with Text framing over TCP, unix sockets and TLS."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _log = Logger(namespace="taskd.tcp")
 
 @dataclass(frozen=True, slots=True)
 class TcpLimits:
-    """What one connection may ask of the server.
+    """The limits of one connection.
 
-    `max_message` is in bytes with the LF, `max_outstanding` in requests.
+    `max_message` is in bytes, LF included; `max_outstanding` is in requests.
     """
 
     max_message: int = MAX_MESSAGE
@@ -37,9 +37,9 @@ class TcpLimits:
 
 @implementer(IHalfCloseableProtocol)
 class TaskProtocol(LinearLineReceiver):
-    """One connection: lines in, replies out. Is the `taskd.listeners.peer.Wire` of its peer.
+    """One connection: lines in, replies out. Implements `taskd.listeners.peer.Wire` for its peer.
 
-    Tasks go on when their connection is lost, unless they asked to be cancelled.
+    Tasks go on when their connection is lost, unless `Options.on_disconnect` says otherwise.
     """
 
     factory: TaskFactory
@@ -60,7 +60,7 @@ class TaskProtocol(LinearLineReceiver):
             self._stalled,
             limits.unsent,
         )
-        self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # a call less for each read
+        self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
         factory.peers.add(self.client)
         factory.server.connections += 1
 
@@ -71,16 +71,16 @@ class TaskProtocol(LinearLineReceiver):
         self.client.refuse_rest(too_large(self.MAX_LENGTH))
 
     def readConnectionLost(self) -> None:
-        """Take in nothing more: the client has shut down its sending side."""
+        """Note that the client has shut down its sending side."""
         self.client.end_of_input(self.unfinished)
 
     def writeConnectionLost(self) -> None:
-        """Ignore the end of our sending side: it happens only when the connection ends."""
+        """Do nothing: this side's sending ends only with the connection."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
         client = self.client
-        del self.lines_received  # it refers to us
+        del self.lines_received  # part of a reference cycle
         client.connection_lost()
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
@@ -93,11 +93,11 @@ class TaskProtocol(LinearLineReceiver):
         return [b"\n".join(messages)]
 
     def pause_reading(self) -> None:
-        """Let the client wait."""
+        """Stop reading from the client."""
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read from the client."""
+        """Read from the client again."""
         self.transport.resumeProducing()
 
     def finish(self) -> None:
@@ -106,7 +106,7 @@ class TaskProtocol(LinearLineReceiver):
         self.transport.loseConnection()
 
     def close(self) -> None:
-        """Close, once everything that has come is answered and sent."""
+        """Close, once everything received is answered and sent."""
         self.client.session.end_of_input()
         self.client.flush()
 
@@ -155,5 +155,5 @@ class TaskFactory(ServerFactory):
         self.peers.abort()
 
     def close(self) -> Deferred[None]:
-        """Close every connection behind what it is owed; fires when all are closed."""
+        """Close every connection after what it is owed; fires when all are closed."""
         return self.peers.close()

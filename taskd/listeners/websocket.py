@@ -1,4 +1,4 @@
-"""One websocket of a gateway."""
+"""One websocket of a gateway: who may connect, messages, pings, its close."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
 
 
 class WebSocketProtocol(TextServerProtocol):
-    """One websocket. Is the `taskd.listeners.peer.Wire` of its `client`, which it has once it is open."""
+    """One websocket. Implements `taskd.listeners.peer.Wire` for its `client`, which it has while open."""
 
     factory: WebSocketFactory
     client: Peer[Any] | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        """Let the page in, or not."""
+        """Accept or deny the websocket, by its origin."""
         factory = self.factory
         if factory.peers.is_stopping:
             raise ConnectionDeny(503, "shutting down")
@@ -40,9 +40,9 @@ class WebSocketProtocol(TextServerProtocol):
             raise ConnectionDeny(403, f"pages of {request.origin} are not allowed here: see --allow-origin")
 
     def onOpen(self) -> None:
-        """Begin: the websocket is there."""
+        """Begin to serve the open websocket."""
         factory = self.factory
-        self.transport.unregisterProducer()  # the HTTP channel's, which has handed the transport over
+        self.transport.unregisterProducer()  # the HTTP channel, which has handed over the transport
         self.client = Peer(
             self,
             factory.backend,
@@ -59,7 +59,7 @@ class WebSocketProtocol(TextServerProtocol):
     # --- what comes in ---
 
     def texts_received(self, texts: list[bytes]) -> None:
-        """Take in messages, or batches of them."""
+        """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
             self.client.receive(texts)
 
@@ -69,14 +69,14 @@ class WebSocketProtocol(TextServerProtocol):
             self._close(UNSUPPORTED_DATA, b"messages are text")
 
     def onAutoPingTimeout(self) -> None:
-        """Drop a peer that has not answered a ping, unless its answer may be among what has not been read."""
+        """Drop a peer that has not answered a ping, unless reading is paused: the answer may be unread."""
         if self.client is None or self.client.is_reading:
             super().onAutoPingTimeout()
         else:
             self.autoPingTimeoutCall = None
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
-        """Forget the websocket: it is gone."""
+        """Forget the websocket, which is gone."""
         if self.client is not None:
             client, self.client = self.client, None
             client.connection_lost()
@@ -89,18 +89,18 @@ class WebSocketProtocol(TextServerProtocol):
         return self.frames(messages)
 
     def pause_reading(self) -> None:
-        """Let the client wait."""
+        """Stop reading from the client."""
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read from the client."""
+        """Read from the client again."""
         self.transport.resumeProducing()
 
     def finish(self) -> None:
         """Do nothing: after a close frame, Autobahn waits for the client's own and closes."""
 
     def close(self) -> None:
-        """Close behind what has been answered: the gateway shuts down."""
+        """Close after what has been answered, since the gateway shuts down."""
         self._close(GOING_AWAY, b"shutting down")
 
     def abort(self) -> None:
@@ -144,16 +144,16 @@ class WebSocketFactory(WebSocketServerFactory):
         self.peers = peers
         self.allow_origins = allow_origins
         self.max_in_flight = max_in_flight
-        limit = max_message - 1  # to a task server it goes with an LF
+        limit = max_message - 1  # a message goes to a task server with an LF
         self.setProtocolOptions(
-            # Autobahn's default lets every origin in; so does this, because
-            # `onConnect` checks it, and says what would be right.
+            # Autobahn's default allows every origin. So does this, because `onConnect`
+            # checks the origin, with an error that names the option to set.
             allowedOrigins=["*"],
             allowNullOrigin=True,
             maxFramePayloadSize=limit,
             maxMessagePayloadSize=limit,
             autoPingInterval=PING_INTERVAL,
             autoPingTimeout=PING_INTERVAL,
-            # Close with a code that says why, and not by hanging up.
+            # Close with a code that gives the reason, instead of dropping the connection.
             failByDrop=False,
         )

@@ -1,1 +1,1 @@
-"""Sockets, transports, endpoints and timers: Twisted, adapted to taskd."""
+"""Twisted adapted to taskd: sockets, transports, endpoint strings, TLS, timers. Knows nothing of tasks."""

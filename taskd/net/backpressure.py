@@ -1,4 +1,4 @@
-"""Replies on their way to a peer that may read them slowly."""
+"""Backpressure: queues replies for a peer that reads slowly, limits them, and detects a stalled peer."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ MAX_UNSENT = 1024 * 1024
 """Bytes of replies that a client may leave unread before the server stops reading from it."""
 
 STALL_GRACE = 60.0
-"""Seconds without progress after which such a client is disconnected: longer than
-a laptop's wireless takes to come back, short enough to free the memory of its replies."""
+"""Seconds without progress after which such a client is disconnected: longer than a laptop's
+wireless connection takes to come back, short enough to free the memory of the replies."""
 
 SLICE = 65536
-"""Bytes given to the transport at once: about as many as it keeps before it pauses its producer."""
+"""Bytes passed to the transport at once: about as many as it buffers before it pauses its producer."""
 
 
 @implementer(IPushProducer)
 class ReplySender:
-    """A queue of the replies that a transport cannot take yet, with a limit and a patience.
+    """A queue of the replies that a transport cannot take yet.
 
-    `write` passes bytes to the transport; it is called only while `transport`
-    keeps up. `on_change` is called when `full` may have changed, or when
-    everything is sent. `on_stalled` is called when the peer has taken nothing
-    for `grace` seconds although the queue is full or the connection is about
-    to close. Bytes are cut into slices of `SLICE`, unless `whole`: then each
-    `send` is one message that must not be cut.
+    `write` passes bytes to `transport`, and is called only while that keeps up.
+    `on_change` is called when `full` may have changed, or when everything has
+    been sent. `on_stalled` is called when the peer has taken nothing for `grace`
+    seconds although more than `limit` bytes are queued or the connection is
+    about to close. Bytes are cut into slices of `SLICE`, unless `whole` is True:
+    then each `send` is one message that must not be cut.
 
-    It registers itself as the transport's only producer. After `close` it
-    keeps no reference to its owner.
+    The sender registers itself as the transport's only producer. After `close`
+    it keeps no reference to its owner.
     """
 
     __slots__ = (
@@ -83,12 +83,12 @@ class ReplySender:
 
     @property
     def full(self) -> bool:
-        """Whether more is unsent than the peer may leave unread."""
+        """Whether more than the limit is unsent."""
         return self._size > self._limit
 
     @property
     def empty(self) -> bool:
-        """Whether everything has been given to the transport."""
+        """Whether everything has been passed to the transport."""
         return not self._unsent
 
     def send(self, data: bytes) -> None:
@@ -105,18 +105,18 @@ class ReplySender:
         self._watch()
 
     def finish(self) -> None:
-        """Let the transport close behind what it has been given, which is everything.
+        """Prepare for the transport's close, once everything has been passed to it.
 
-        If the peer does not take that within `grace` seconds either, it is stalled.
+        If the peer does not take the rest within `grace` seconds, it is stalled.
         """
         self._transport.unregisterProducer()
-        # Of Twisted's transports it cannot be known whether the kernel has taken everything.
+        # Twisted's own transports do not show whether the kernel has taken everything.
         is_flushed = isinstance(self._transport, BufferedSocket) and self._transport.flushed
         if self._timer is None and not is_flushed:
             self._timer = self._clock.callLater(self._grace, self._stalled)
 
     def close(self) -> None:
-        """Drop everything: the connection is gone."""
+        """Drop everything, since the connection is gone."""
         self._unsent = None
         self._size = 0
         self._on_change = self._on_stalled = _ignore
@@ -148,11 +148,11 @@ class ReplySender:
     # --- IPushProducer, called by the transport ---
 
     def pauseProducing(self) -> None:
-        """Stop writing: the transport has enough to send."""
+        """Stop writing, since the transport has enough to send."""
         self.congested = True
 
     def resumeProducing(self) -> None:
-        """Write again: the transport has sent what it had."""
+        """Write again, since the transport has sent what it had."""
         self.congested = False
         if self._timer is not None:
             self._timer.reset(self._grace)
@@ -161,9 +161,9 @@ class ReplySender:
         self._on_change()
 
     def stopProducing(self) -> None:
-        """Drop everything: the connection is lost."""
+        """Drop everything, since the connection is lost."""
         self.close()
 
 
 def _ignore() -> None:
-    """Take the place of the callbacks of a closed sender."""
+    """Do nothing, in place of the callbacks of a closed sender."""

@@ -1,9 +1,9 @@
-"""A non-blocking socket that sends at once what the kernel takes.
+"""A non-blocking socket that sends at once what the kernel takes: the base of taskd's transports.
 
-Twisted's own transports keep what is written, ask the reactor whether the
-socket has room, and send in the next turn. taskd's protocols write once for
-each turn and connection: here `write` is one send(2), and the reactor is asked
-for writability only while something is unsent.
+Twisted's own transports buffer what is written, ask the reactor whether the
+socket has room, and send in the next turn. taskd's protocols write once per
+turn and connection: here `write` is one send(2), and the reactor watches for
+writability only while something is unsent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from taskd.net.reactor import Reactor
 __all__ = ["HIGH_WATER", "READ_SIZE", "BufferedSocket", "Handle", "StreamTransport", "socket_address"]
 
 READ_SIZE = 65536
-"""Bytes read at once, as by Twisted's transports: one busy peer does not delay the others."""
+"""Bytes read at once, as by Twisted's transports, so that a busy peer does not delay the others."""
 
 HIGH_WATER = 65536
 """Unsent bytes above which the producer is paused, as by Twisted's transports."""
@@ -41,23 +41,23 @@ _RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which a close resets the connection."""
 
 _NOTHING = bytearray()
-"""What is unsent of a socket that takes nothing more. It is never appended to."""
+"""The unsent bytes of a socket that accepts no more writes. Nothing is ever appended to it."""
 
 Handle = socket.SocketType
-"""A transport's socket: the type in C under `socket.socket`, which is made in half the time."""
+"""The type of a transport's socket: the C type under `socket.socket`, created in half the time."""
 
 
 class StreamTransport(Protocol):
-    """What every stream transport has: Twisted's for TCP, unix sockets and TLS, and taskd's own."""
+    """The methods of every stream transport: Twisted's for TCP, unix sockets and TLS, and taskd's own."""
 
     def write(self, data: bytes) -> None:
-        """Send these bytes behind those written before."""
+        """Send these bytes, after those written before."""
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send these pieces together."""
 
     def loseConnection(self) -> None:
-        """Close the connection behind what is unsent."""
+        """Close the connection once everything written has been sent."""
 
     def abortConnection(self) -> None:
         """Reset the connection."""
@@ -84,16 +84,16 @@ class StreamTransport(Protocol):
         """Return the socket."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
-        """Let TCP send at once; may raise `OSError` if the socket is not TCP's."""
+        """Let TCP send at once; may raise `OSError` if this is not a TCP socket."""
 
 
 @implementer(IReadWriteDescriptor, IConsumer, IPushProducer, ISystemHandle)
 class BufferedSocket:
     """A connected, non-blocking stream socket under a reactor.
 
-    Takes over `sock`, and passes what it reads to `receive`. Reads from the
-    start. A subclass decides how the connection ends: it provides
-    `connectionLost`, and `loseConnection` if it is used by a protocol.
+    The instance takes over `sock`, starts to read at once, and passes what it
+    reads to `receive`. A subclass decides how the connection ends: it provides
+    `connectionLost`, and `loseConnection` if a protocol uses the socket.
     """
 
     __slots__ = (
@@ -114,7 +114,7 @@ class BufferedSocket:
         self._reactor = reactor
         self._socket = sock
         self._receive = receive
-        # What the kernel has not taken. None as long as the next bytes may go
+        # The bytes that the kernel has not taken. None if the next bytes may go
         # straight to the kernel: nothing is unsent, and the socket is open.
         self._unsent: bytearray | None = None
         self._producer: IPushProducer | None = None
@@ -133,11 +133,11 @@ class BufferedSocket:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return the prefix of messages that Twisted's older log functions write."""
+        """Return the prefix for messages of Twisted's older log functions."""
         return type(self).__name__
 
-    # Twisted declares that these two return failures; its own transports return
-    # exceptions, as here, and its reactors expect them.
+    # Twisted declares that these two return failures. Its own transports return
+    # exceptions, as these do, and its reactors expect exceptions.
 
     def doRead(self) -> Exception | None:  # type: ignore[override]
         """Pass on what has arrived."""
@@ -155,7 +155,7 @@ class BufferedSocket:
         return CONNECTION_DONE if self.disconnecting and not self._unsent else None
 
     def doWrite(self) -> Exception | None:  # type: ignore[override]
-        """Send more of what is unsent; once all is sent, resume the producer, or close."""
+        """Send more of the unsent bytes; once all are sent, resume the producer or close."""
         if self._unsent:
             why = self._send_more(self._unsent)
             if why is not None or self._unsent:
@@ -196,11 +196,11 @@ class BufferedSocket:
 
     @property
     def flushed(self) -> bool:
-        """Whether the kernel has taken all that was written."""
+        """Whether the kernel has taken everything that was written."""
         return not self._unsent
 
     def write(self, data: bytes) -> None:
-        """Send at once what the kernel takes, and the rest when it has room; nothing after the close."""
+        """Send at once what the kernel takes, and the rest when it has room; do nothing after the close."""
         if self._unsent is None:
             try:
                 sent = self._socket.send(data)
@@ -227,15 +227,15 @@ class BufferedSocket:
         self.write(b"".join(iovec))
 
     def _is_lost_when_sending_fails(self) -> bool:
-        """Whether a failed send ends the connection now.
+        """Return whether a failed send ends the connection now.
 
-        It does not while the socket is read: what the peer has sent is read
-        first, and its end follows. What was to be sent is dropped.
+        While the socket is read, it does not: the peer's data is read first, and
+        then the end of it ends the connection. The unsent bytes are dropped.
         """
         return not self._is_reading
 
     def loseWriteConnection(self) -> None:
-        """Shut down the sending side behind what is unsent; the peer may still send."""
+        """Shut down the sending side once everything is sent; the peer may still send."""
         self._ends_sending = True
         if self.connected and not self._unsent:
             self._shut_down(socket.SHUT_WR)
@@ -247,7 +247,11 @@ class BufferedSocket:
     # --- IConsumer ---
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Pause this producer while more than `HIGH_WATER` bytes are unsent; it must be a streaming one."""
+        """Pause this producer while more than `HIGH_WATER` bytes are unsent.
+
+        Raises `ValueError` unless it is a streaming producer, and `RuntimeError`
+        if another one is registered.
+        """
         if not streaming:
             raise ValueError("only streaming producers can be registered here")
         if self._producer is not None:
@@ -282,17 +286,17 @@ class BufferedSocket:
             self._reactor.addReader(self)
 
     def stopProducing(self) -> None:
-        """Close behind what is unsent, as `loseConnection` does."""
+        """Close once everything is sent, as `loseConnection` does."""
         self.loseConnection()
 
     # --- the end ---
 
     def loseConnection(self) -> None:
-        """Close the connection behind what is unsent."""
+        """Close the connection once everything written has been sent."""
         raise NotImplementedError
 
     def _take_no_more(self, *, drop: bool = False) -> bool:
-        """Ignore further writes, and with `drop` forget the earlier ones; return whether any are unsent."""
+        """Ignore further writes, and with `drop` also the unsent ones; return whether any are unsent."""
         if self._unsent is None or drop:
             self._unsent = _NOTHING
         return bool(self._unsent)
@@ -304,7 +308,7 @@ class BufferedSocket:
     def _release(self) -> None:
         """Close the socket, stop the producer, and drop every reference to the owner.
 
-        Those references are cycles: without them no garbage is left for the collector.
+        These references are cycles, which only the garbage collector would free.
         """
         self._reactor.removeReader(self)
         if self._unsent is not None:
@@ -321,7 +325,7 @@ class BufferedSocket:
     # --- addresses and options ---
 
     def getHandle(self) -> Handle:
-        """Return the socket, to read and set its options."""
+        """Return the socket, for its options."""
         return self._socket
 
     def getHost(self) -> IAddress:
@@ -329,13 +333,13 @@ class BufferedSocket:
         return socket_address(self._socket.getsockname())
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
-        """Let TCP send without waiting for the acknowledgement of what it sent before; nothing for others."""
+        """Let TCP send without waiting for earlier acknowledgements; do nothing on a unix socket."""
         if self.connected and self._socket.family != socket.AF_UNIX:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
 
 
 def socket_address(name: object) -> IAddress:
-    """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), else a path."""
+    """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), or a path."""
     match name:
         case (str(host), int(port)):
             return IPv4Address("TCP", host, port)

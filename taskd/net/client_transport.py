@@ -1,9 +1,8 @@
-"""Connections to a server: through its endpoint, or over a plain socket.
+"""Connecting to a server, through its endpoint or over a plain socket, and the client's transport.
 
-Twisted's endpoints make a factory, a connector, a client, timers and a
-Deferred or two for each connection, and change the reactor's registrations
-four times. If the server is an address of this machine or of the network, and
-there is no TLS, a socket is enough.
+For each connection, Twisted's endpoints make a factory, a connector, a client,
+timers and a Deferred or two, and change the reactor's registrations four times.
+If the server is given by its address, without TLS, a plain socket is enough.
 """
 
 from __future__ import annotations
@@ -34,28 +33,28 @@ from taskd.net.reactor import Reactor
 __all__ = ["ClientTransport", "Connecting", "Connector", "ServerConnection", "connector"]
 
 RETRY = 0.01
-"""Seconds until a unix socket whose queue is full is tried again: the kernel does not report room in it."""
+"""Seconds before a unix socket with a full queue is tried again: the kernel does not report room."""
 
 MAX_TRIES = round(CONNECT_TIMEOUT / RETRY)
-"""Tries to get into such a queue: as many as fit into the time in which a connection must be made."""
+"""Tries to enter such a queue: as many as fit into the time in which a connection must be made."""
 
 _DONE, _ABORTED = Failure(ConnectionDone()), Failure(ConnectionAborted())
 
 
 class ServerConnection(Protocol):
-    """A connection to a server, as its maker sees it: a Twisted protocol with two more methods."""
+    """A connection to a server, as its connector needs it: a Twisted protocol with two more methods."""
 
     def plainly_made(self, transport: StreamTransport) -> None:
-        """Begin: the connection is made, without TLS. Replaces `makeConnection`."""
+        """Begin the connection, which was made without TLS; called instead of `makeConnection`."""
 
     def failed(self, reason: Failure) -> object:
         """Report that the connection could not be made."""
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin: Twisted has made the connection, possibly with TLS."""
+        """Begin the connection, which Twisted has made, possibly with TLS."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Process what has arrived."""
 
     def connectionLost(self, reason: Failure) -> None:
         """Report that the connection, once made, is lost."""
@@ -65,7 +64,7 @@ class Connecting(Protocol):
     """A connection that is being made."""
 
     def cancel(self) -> object:
-        """Stop connecting: `failed` of the connection is called, unless it was called before."""
+        """Stop connecting; calls `failed` of the connection, unless it has been called."""
 
 
 class Connector(Protocol):
@@ -74,7 +73,7 @@ class Connector(Protocol):
     def connect(self, connection: ServerConnection) -> Connecting:
         """Make this connection.
 
-        Either the connection begins or its `failed` is called; `failed` never
+        Either the connection begins or its `failed` is called, the latter never
         before this method has returned.
         """
 
@@ -93,7 +92,7 @@ def connector(reactor: Reactor, server: str) -> Connector:
 
 
 class _ByEndpoint:
-    """The general way: host names, TLS, and whatever else an endpoint string can describe."""
+    """The general connector: host names, TLS, and whatever else an endpoint string can describe."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -110,7 +109,7 @@ class _ByEndpoint:
 
 
 class _ByAddress:
-    """The fast path: a socket, which on this machine connects at once."""
+    """The fast path: a plain socket, which connects at once on this machine."""
 
     def __init__(self, reactor: Reactor, address: PlainAddress) -> None:
         self._reactor = reactor
@@ -119,17 +118,17 @@ class _ByAddress:
     def connect(self, connection: ServerConnection) -> Connecting:
         address = self._address
         try:
-            # Non-blocking from the start, which saves a system call; and the
-            # type in C, which is made and closed in half the time.
+            # Non-blocking from the start, which saves a system call; and of the C
+            # type, which is created and closed in half the time.
             sock = Handle(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             return _Refused(self._reactor, connection, _connect_error(error.args))
         try:
             code = sock.connect_ex(address.name)
             if code == EINPROGRESS:
-                # On this machine it is usually made by now; a second call finds out.
+                # On this machine the connection is usually made by now; a second call finds out.
                 code = sock.connect_ex(address.name)
-        except OSError as error:  # the name is no address
+        except OSError as error:  # the name is not an address
             sock.close()
             return _Refused(self._reactor, connection, _connect_error(error.args))
         if code in (0, EISCONN):
@@ -148,7 +147,7 @@ class _Made:
     """A connection that was made at once."""
 
     def cancel(self) -> None:
-        """Do nothing: the connection has begun, and is closed through its transport."""
+        """Do nothing, since the connection has begun, and is closed through its transport."""
 
 
 _MADE = _Made()
@@ -199,7 +198,7 @@ class _PendingSocket:
 
     def _try(self) -> None:
         if self._socket.fileno() < 0:
-            return  # the reactor reported more than one event; the first of them was enough
+            return  # the reactor reported several events, and the first was enough
         code = self._socket.connect_ex(self._address.name)
         if code in (0, EISCONN):
             self._stop_waiting()
@@ -249,7 +248,7 @@ class _PendingSocket:
         self._try()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Report why the connection cannot be made: the socket knows it better than the reactor."""
+        """Report why the connection cannot be made, preferably the socket's own error."""
         if self._socket.fileno() < 0:
             return
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -263,16 +262,16 @@ def _closed_socket() -> Handle:
 
 
 _CLOSED = _closed_socket()
-"""Takes the place of a socket that has been handed on."""
+"""The replacement for a socket that has been handed on."""
 
 
 @implementer(ITransport)
 class ClientTransport(BufferedSocket):
-    """A connection to a TCP or unix address.
+    """The transport of a connection to a TCP or unix address.
 
     It calls `connectionLost` of the connection once, possibly from within
-    `loseConnection` (if nothing is unsent) and `abortConnection`: a client
-    that opens a connection for each call saves a turn of the reactor.
+    `loseConnection` (if nothing is unsent) and `abortConnection`. This saves a
+    turn of the reactor for a client that opens a connection for each call.
     """
 
     __slots__ = ("_address", "_connection")
@@ -291,7 +290,7 @@ class ClientTransport(BufferedSocket):
         return socket_address(self._address.name)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket and report it to the connection, unless that has happened."""
+        """Close the socket and report the end to the connection, unless that has happened."""
         if self.fileno() >= 0:
             self._release()
             connection = self._connection
@@ -299,7 +298,7 @@ class ClientTransport(BufferedSocket):
             connection.connectionLost(reason)
 
     def loseConnection(self) -> None:
-        """Close at once, or once all that was written is sent."""
+        """Close at once, or as soon as everything written has been sent."""
         if not self._unsent:
             self.connectionLost(_DONE)
         elif not self.disconnecting:

@@ -1,7 +1,7 @@
-"""Endpoint strings: Twisted's own, with errors that name the valid forms.
+"""Endpoint strings, for servers and clients: Twisted's own, with errors that name the valid forms.
 
-``tcp:``, ``unix:`` and every other kind are Twisted's; ``ssl:`` servers and
-``tls:`` clients are made by `taskd.net.tls`.
+``tcp:``, ``unix:`` and all other kinds are Twisted's; `taskd.net.tls` makes
+``ssl:`` servers and ``tls:`` clients.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to connect in: a person is waiting, and a server that is there answers in milliseconds."""
+"""Seconds to connect in: a person is waiting, and a server that is up answers in milliseconds."""
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted: the kernel drops what exceeds it,
+"""Connections that may wait to be accepted: the kernel drops those beyond it,
 and a client whose connection was dropped tries again only after a whole second."""
 
 KEEPALIVE = 20
@@ -55,7 +55,7 @@ PLAIN = ("tcp", "tcp6", "unix", "systemd")
 """Kinds of server endpoints whose connections have no TLS, so that their transports can be replaced."""
 
 TransportMaker = Callable[..., object]
-"""Makes a port's transports: the class `taskd.net.server_transport.ServerTransport`, say."""
+"""Makes a port's transports: for example the class `taskd.net.server_transport.ServerTransport`."""
 
 SERVER_FORMS = (
     "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
@@ -82,7 +82,7 @@ def server_endpoint(
             return ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named})
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         if kind == "unix" and "mode" not in named:
-            more += ":mode=600"  # who may connect may run tasks
+            more += ":mode=600"  # whoever can connect can run tasks
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
         if transport is not None and kind in PLAIN:
             endpoint = _PlainServer(endpoint, transport)
@@ -123,10 +123,10 @@ class PlainAddress:
 
 
 def plain_address(description: str) -> PlainAddress | None:
-    """Return the address in a client's endpoint string, if the string is nothing more than that.
+    """Return the address in a client's endpoint string, if the string is only an address.
 
-    None if there is a host name to look up, TLS, or an option, or if the
-    string is not a valid endpoint.
+    Returns None if the string contains a host name, TLS or an option, or if it
+    is not a valid endpoint.
     """
     kind, positional, named = _parse(description)
     match (kind, positional) if not named else None:
@@ -179,14 +179,14 @@ def _unquoted(text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's text without the name of the internal function whose arguments it is about."""
+    """Return an error's text, without the name of the internal function that it names first."""
     return re.sub(r"^\w+\(\) ", "", str(error)) or type(error).__name__
 
 
 def keep_alive(handle: object) -> None:
-    """Let the kernel notice a peer that has vanished; do nothing if `handle` is not a TCP socket.
+    """Let the kernel detect a peer that has vanished; do nothing if `handle` is not a TCP socket.
 
-    Options of a listening socket hold for every connection that it accepts.
+    Options of a listening socket apply to every connection that it accepts.
     """
     if isinstance(handle, socket.SocketType) and handle.family in (socket.AF_INET, socket.AF_INET6):
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -207,7 +207,7 @@ class _PlainServer:
         self._transport = transport
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
-        """Listen where Twisted's endpoint does, then replace the port's transport."""
+        """Listen as Twisted's endpoint does, then replace the port's transport."""
         listening: Deferred[IListeningPort] = self._endpoint.listen(protocolFactory)
         return listening.addCallback(self._listening)
 
@@ -219,9 +219,9 @@ class _PlainServer:
 
 
 def _no_delay(listener: socket.socket) -> None:
-    """Let TCP send without waiting for the acknowledgement of what it sent before.
+    """Let TCP send without waiting for earlier acknowledgements.
 
-    Options of a listening socket hold for every connection that it accepts.
+    Options of a listening socket apply to every connection that it accepts.
     """
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,7 +1,7 @@
-"""Twisted's `LineReceiver` with a buffer that is linear in what it receives.
+"""Twisted's `LineReceiver` in linear time, for protocols with Text framing.
 
-The original searches its whole buffer anew for each piece of a long line
-(twisted/twisted#6357): ten megabytes in small segments cost it minutes.
+The original searches its whole buffer again for each piece of a long line
+(twisted/twisted#6357): ten megabytes in small segments take it minutes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class LinearLineReceiver(LineReceiver):
     _splitter: LineSplitter | None = None
 
     def connectionMade(self) -> None:
-        """Begin with an empty buffer, and with `MAX_LENGTH` as it is now."""
+        """Begin with an empty buffer, and with the present `MAX_LENGTH`."""
         self._splitter = LineSplitter(self.MAX_LENGTH)
 
     @property
     def unfinished(self) -> int:
-        """How many bytes have arrived of a line whose end has not."""
+        """The number of bytes received of a line whose LF is still missing."""
         return self._splitter.unfinished if self._splitter is not None else 0
 
     def dataReceived(self, data: bytes) -> None:
@@ -53,7 +53,7 @@ class LinearLineReceiver(LineReceiver):
                 self.lines_received(lines)
 
     def lines_received(self, lines: list[bytes]) -> None:
-        """Take all the lines that one read has completed, in order."""
+        """Process the lines that one read has completed, in order."""
         for line in lines:
             self.lineReceived(line)
 

@@ -1,7 +1,7 @@
-"""The reactor, as one type.
+"""The type of the reactor that taskd's code takes as an argument.
 
-Twisted describes a reactor by many small interfaces, and no type of its own
-combines those that a program needs. Whatever takes a reactor takes it as `Reactor`.
+Twisted describes a reactor by many small interfaces, and none of its types
+combines those that a program needs. Here `Reactor` does.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Reactor(
     IReactorTime,
     IReactorUNIX,
 ):
-    """What taskd uses of Twisted's reactor on Linux: epoll's, asyncio's and poll's provide all of it."""
+    """The interfaces of a reactor that taskd uses: those that the epoll, poll and asyncio reactors share."""
 
 
 def installed_reactor() -> Reactor:
     """Return the process's reactor, for the entry points that Twisted calls without one.
 
-    Importing the reactor installs the default one, unless another is installed: only an entry point may
-    call this function.
+    Importing the reactor installs the default one, unless another is installed.
+    So only an entry point may call this function.
     """
     from twisted.internet import reactor
 

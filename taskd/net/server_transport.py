@@ -1,4 +1,4 @@
-"""The transport of a connection that a server has accepted."""
+"""The transport of connections that a server has accepted, in place of Twisted's."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _log = Logger(namespace="taskd.transport")
 
 @implementer(IHalfCloseableDescriptor, ITransport)
 class ServerTransport(BufferedSocket):
-    """One accepted connection, over TCP or a unix socket.
+    """The transport of one accepted connection, over TCP or a unix socket.
 
-    Set it as the `transport` of a Twisted port, which calls it like its own.
-    It accepts streaming producers only. It reports the loss of the connection
-    once, and never from within a call that the protocol makes. The protocol
-    may be replaced, as twisted.web's is by a websocket's.
+    Set this class as the `transport` of a Twisted port, which calls it like its
+    own. It accepts streaming producers only. It reports the loss of the
+    connection once, and never from within a call by the protocol. The protocol
+    may be replaced, as a websocket's replaces twisted.web's.
     """
 
     __slots__ = ("_client", "_protocol")
@@ -52,7 +52,7 @@ class ServerTransport(BufferedSocket):
 
     @property
     def protocol(self) -> IProtocol:
-        """The protocol that gets what is read, and that learns of the end."""
+        """The protocol that receives the data, and the report of the end."""
         return self._protocol
 
     @protocol.setter
@@ -67,7 +67,7 @@ class ServerTransport(BufferedSocket):
     # --- called by the reactor ---
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """The peer has shut down its sending side, or `doRead` has found that the close is due."""
+        """Handle the end of input: the peer has shut down its sending side, or the close is due."""
         self._is_reading = False
         if not self.disconnecting:
             if not IHalfCloseableProtocol.providedBy(self._protocol):
@@ -86,7 +86,7 @@ class ServerTransport(BufferedSocket):
             self.connectionLost(reason)
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """End the connection. The interface demands this method; no reactor calls it."""
+        """End the connection. The interface requires this method, but no reactor calls it."""
         self.connectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -104,12 +104,12 @@ class ServerTransport(BufferedSocket):
     # --- called by the protocol ---
 
     def loseConnection(self) -> None:
-        """Close, once all that was written is sent."""
+        """Close, once everything written has been sent."""
         if self.disconnecting or not self.connected:
             return
         self.disconnecting = True
         if not self._take_no_more() and self._is_receiving:
-            return  # the method that called the protocol closes when the protocol returns
+            return  # the caller of the protocol closes when the protocol returns
         self._reactor.removeReader(self)
         self._reactor.addWriter(self)
 

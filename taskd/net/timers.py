@@ -1,4 +1,4 @@
-"""Timers: what is called at the end of the reactor's turn, or at a time that may still change."""
+"""Calls at the end of the reactor's turn (`TurnEnd`), and at a time that keeps moving (`Alarm`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _log = Logger(namespace="taskd")
 class TurnEnd:
     """A list of functions to call at the end of the reactor's turn.
 
-    With it, code that writes to a connection several times in a turn sends
-    everything in one piece.
+    So code that writes to a connection several times in a turn can send
+    everything together.
     """
 
     __slots__ = ("_clock", "_functions")
@@ -27,7 +27,7 @@ class TurnEnd:
         self._functions: list[Callable[[], None]] = []
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call `function` once at the end of this turn; an exception is logged, and the others still run."""
+        """Call `function` once, at the end of this turn. An exception is logged, and the others still run."""
         if not self._functions:
             self._clock.callLater(0, self._run)
         self._functions.append(function)
@@ -42,11 +42,11 @@ class TurnEnd:
 
 
 class Alarm:
-    """A call of one function, at the earliest of the times that `set` is given.
+    """A call of one function at the earliest of the times given to `set`.
 
-    The call may come too early, never too late: the function then sets the
-    next time. So a deadline that keeps moving a few seconds ahead needs no new
-    timer for each move.
+    The call may come too early, but never too late: the function then sets the
+    next time. So a deadline that keeps moving ahead needs no new timer for each
+    move.
     """
 
     __slots__ = ("_at", "_call", "_clock", "_function")

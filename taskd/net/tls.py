@@ -1,7 +1,7 @@
 """TLS for endpoint strings: ``ssl:`` servers and ``tls:`` clients.
 
-Unlike Twisted's, a server can ask its clients for certificates, and a client
-that refuses a server's certificate says why.
+Unlike Twisted's, a server can require certificates of its clients, and a client
+that refuses a server's certificate reports the reason.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def ssl_server(
 ) -> SSL4ServerEndpoint:
     """Make an ``ssl:`` server with Twisted's options, and one more.
 
-    ``clientCA``: refuse clients without a certificate of these CAs. Raises
-    `ValueError`, `TypeError`, `OSError` or `OpenSSL`'s errors if an option is wrong.
+    ``clientCA`` names CAs: clients without a certificate of theirs are refused.
+    Raises `ValueError`, `TypeError`, `OSError` or `OpenSSL`'s errors if an option is wrong.
     """
     own, *chain = _load_certificates(certKey if certKey is not None else privateKey)
     if extraCertChain is not None:
@@ -88,7 +88,7 @@ def _load_certificates(path: str) -> list[ssl.Certificate]:
 
 
 def _trust_root(path: str) -> Any:
-    """Trust the CAs in a PEM file, or in the ``.pem`` and ``.crt`` files of a directory."""
+    """Return a trust root of the CAs in a PEM file, or in a directory's ``.pem`` and ``.crt`` files."""
     place = Path(path)
     files = [place]
     if place.is_dir():
@@ -103,14 +103,14 @@ def _trust_root(path: str) -> Any:
 
 
 class CertificateRefused(SSL.Error):
-    """The refusal of a server's certificate; its text is the reason.
+    """A server's certificate was refused; the text is the reason.
 
-    It is an `OpenSSL.SSL.Error`, so that Twisted reports it as the reason why
-    the connection was lost.
+    This is an `OpenSSL.SSL.Error`, so that Twisted reports it as the reason for
+    the loss of the connection.
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__([("taskd", "", why)])  # the form of OpenSSL's own errors, which Twisted takes apart
+        super().__init__([("taskd", "", why)])  # the form of OpenSSL's own errors, which Twisted parses
         self.why = why
 
     def __str__(self) -> str:
@@ -139,12 +139,12 @@ class _VerifyingClient:
         self._host = host
         self._is_address = isIPAddress(host) or isIPv6Address(host)
         self._context = options.getContext()
-        # On the context, not on each connection: pyOpenSSL raises from the
-        # handshake only what the context's callback has raised.
+        # Set on the context and not on each connection, since pyOpenSSL raises from
+        # the handshake only what the context's callback has raised.
         self._context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verifier())
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Make a connection whose handshake fails with `CertificateRefused` if it must."""
+        """Make a connection whose handshake raises `CertificateRefused` for a bad certificate."""
         connection = SSL.Connection(self._context, None)
         connection.set_app_data(tlsProtocol)
         if not self._is_address:
@@ -196,9 +196,9 @@ def tls_client(
     certificate: str | None = None,
     privateKey: str | None = None,  # noqa: N803
 ) -> IStreamClientEndpoint:
-    """Make a ``tls:`` client with Twisted's options, which says why it refuses a certificate.
+    """Make a ``tls:`` client with Twisted's options, which reports why it refuses a certificate.
 
-    ``trustRoots`` may also be a file. Raises the errors of `ssl_server`.
+    `timeout` is in seconds. ``trustRoots`` may also be a file. Raises as `ssl_server` does.
     """
     key = own = None
     chain: list[ssl.Certificate] = []

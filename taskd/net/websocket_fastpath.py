@@ -1,16 +1,16 @@
 """Autobahn's websocket server protocol, with a fast path for short text frames.
 
 What Autobahn does for each message (log texts that nobody reads, statistics,
-listeners, a frame and a message object, a validator) costs several times what
-the message itself costs. Whole, unfragmented, short text frames are read and
-written here; everything else, and every decision about the connection, is
-Autobahn's.
+listeners, a frame and a message object, a validator) costs several times as
+much as the message itself. Whole, unfragmented, short text frames are read and
+written here; everything else, and every decision about the connection, is left
+to Autobahn.
 
-Bytes may be taken before Autobahn sees them only while it stands between two
-messages and awaits no pong (for which a text would count too). It has no
-public way to ask that. This module alone reads the attributes that say so, and
-checks first that they do: `reads_as_known`. If they do not, Autobahn reads
-everything, which is correct, but slower.
+Bytes may be taken before Autobahn sees them only while it is between two
+messages and awaits no pong (a text would count as one). Autobahn has no public
+way to find that out. This module alone reads the private attributes that show
+it, after checking that they do (`reads_as_known`). If they do not, Autobahn
+reads everything, which is correct but slower.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["TextServerProtocol", "reads_as_known"]
 _log = Logger(namespace="taskd.gateway")
 
 JOINED = 65536
-"""Bytes of texts that are written in one piece: a longer piece is no cheaper, and has to be copied."""
+"""Bytes of texts that are joined for one write: joining more saves nothing, and copies more."""
 
 
 # --- whether Autobahn's state is the one that is read here ---------------------
@@ -58,10 +58,10 @@ class _Nowhere:
 
 
 def reads_as_known(kind: type[WebSocketServerProtocol]) -> bool:
-    """Whether a websocket protocol keeps the state of its reading in the attributes that are read here.
+    """Return whether a websocket protocol keeps its reading state in the attributes that are read here.
 
-    Opens a websocket in memory and looks at them before, within and between
-    messages. Raises nothing: if the protocol fails, its state is not known.
+    Opens a websocket in memory and checks the attributes before, within and
+    between messages. Never raises: if the protocol fails, the result is False.
     """
     try:
         return all(_known_states(kind))
@@ -98,24 +98,24 @@ def _known_states(kind: type[WebSocketServerProtocol]) -> list[bool]:
 
 
 class TextServerProtocol(WebSocketServerProtocol):
-    """A websocket of texts. Override `texts_received` and `binary_received`."""
+    """A websocket for text messages. Override `texts_received` and `binary_received`."""
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     has_fast_path = reads_as_known(WebSocketServerProtocol)
-    """Whether short texts are read here; otherwise Autobahn reads them."""
+    """Whether short texts are read here; if not, Autobahn reads them."""
 
     def texts_received(self, texts: list[bytes]) -> None:
-        """Take the texts that one read has completed, in order; each is UTF-8 and within the limit."""
+        """Process the texts that one read has completed, in order; each is UTF-8 and within the limit."""
         raise NotImplementedError
 
     def binary_received(self) -> None:
-        """Take note of a binary message."""
+        """Handle a binary message, whose content is dropped."""
         raise NotImplementedError
 
     # --- what comes in ---
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the whole, short texts that `data` begins with, and leave the rest to Autobahn."""
+        """Read the whole, short texts at the beginning of `data`, and leave the rest to Autobahn."""
         if (
             self.has_fast_path
             and self.state == self.STATE_OPEN
@@ -133,7 +133,7 @@ class TextServerProtocol(WebSocketServerProtocol):
         super().dataReceived(data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """Take a message that Autobahn has read."""
+        """Pass on a message that Autobahn has read."""
         if isBinary:
             self.binary_received()
         else:
@@ -143,7 +143,7 @@ class TextServerProtocol(WebSocketServerProtocol):
 
     @staticmethod
     def frames(texts: list[bytes]) -> list[bytes]:
-        """Return the pieces to give to `write_frames`, one call for each, to send these texts."""
+        """Return the frames of these texts, in pieces for one call of `write_frames` each."""
         if len(texts) == 1:
             return [text_frame(texts[0])]
         if sum(map(len, texts)) > JOINED:

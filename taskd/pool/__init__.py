@@ -1,1 +1,5 @@
-"""The daemon's side of the processes that import the app and run its functions."""
+"""The daemon's side of its child processes: starts, feeds, signals and buries fork servers and workers.
+
+What runs inside those processes is `taskd.worker`; which worker gets which task
+is decided in `taskd.scheduler`.
+"""

@@ -1,22 +1,22 @@
-"""The delays after failures in a row."""
+"""The growing delay before a fork server or a worker is started again after failures."""
 
 from __future__ import annotations
 
 __all__ = ["FIRST_DELAY", "MAX_DELAY", "Backoff"]
 
 FIRST_DELAY = 0.1
-"""Seconds to wait after the first failure; doubled with each further one.
-Short, since most failures happen once."""
+"""Seconds to wait after the first failure, doubled with each further one: short,
+since most failures happen once."""
 
 MAX_DELAY = 30.0
-"""Seconds: the longest delay. Long enough to do no harm, short enough that
+"""Seconds of the longest delay: long enough to do no harm, short enough that
 nobody restarts the server because it seems dead."""
 
 
 class Backoff:
     """A delay that starts at `FIRST_DELAY`, doubles with each failure, and ends at `MAX_DELAY`.
 
-    Keeps no time and starts no timer: whoever uses it does.
+    It keeps no time and starts no timer; its user does.
     """
 
     def __init__(self) -> None:
@@ -29,5 +29,5 @@ class Backoff:
         return delay
 
     def reset(self) -> None:
-        """Begin again with `FIRST_DELAY`: what had failed has succeeded."""
+        """Begin again with `FIRST_DELAY`, after a success."""
         self._delay = FIRST_DELAY

@@ -1,4 +1,4 @@
-"""The stack that faulthandler writes when a process crashes, found among what a worker prints."""
+"""Finding the stack that faulthandler prints at a crash in a worker's output."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _HEADING = "Current thread 0x"
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
 
 _WORKER_FILES = os.path.dirname(messages.__file__)
-"""The code around a task: from its first frame on, a stack is taskd's own, and of no interest."""
+"""The folder of the code that calls functions: a stack is cut at the first frame of that code."""
 
 MAX_FRAMES = 50
-"""Frames that are kept: the innermost ones show what hung or crashed."""
+"""Frames kept of a stack: the innermost ones show what hung or crashed."""
 
 
 class StackCatcher:
     """Finds stacks in a worker's output, and keeps the last one.
 
     `stack` has a text for each frame, ``file.py:12 in function``, the innermost
-    first. Files are named without their directory, since callers are sent the stack.
+    first. Files are named without their directories, since callers are sent the stack.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class StackCatcher:
         self._inside = False
 
     def line(self, text: str) -> None:
-        """Take one line of the worker's output."""
+        """Process one line of the worker's output."""
         if not self._inside:
             if _HEADING in text:
                 self.stack = []

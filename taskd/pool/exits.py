@@ -1,4 +1,4 @@
-"""How a worker process ended, and what it left behind."""
+"""The record of a worker process's end: exit status or signal, peak memory, crash stack."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["WorkerExit", "signal_name"]
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended, and what it left behind.
+    """The end of a worker, and what is known about it.
 
-    - `code`: its exit status, or minus the signal that killed it; None if the
-      fork server ended before it could report that, or could not fork the
-      worker: `reason` then says which.
-    - `begun`: the number of the task that it began last, 0 for none.
-    - `peak_kib`: the most memory that it had resident, in KiB, if known.
-    - `out_of_memory`: whether the kernel killed it for lack of memory; None if
-      that is not known.
+    - `code`: the exit status, or minus the signal that killed the worker; None
+      if the fork server ended before it could report that, or could not fork
+      the worker: `reason` then says which.
+    - `begun`: the number of the task that the worker began last, 0 for none.
+    - `peak_kib`: the peak resident memory, in KiB, None if unknown.
+    - `out_of_memory`: whether the kernel killed the worker for lack of memory;
+      None if unknown.
     - `stack`: the stack that a crash printed, innermost frame first.
-    - `was_ready`: whether its start hooks had run.
+    - `was_ready`: whether the worker's start hooks had run.
     """
 
     code: int | None
@@ -32,7 +32,7 @@ class WorkerExit:
     was_ready: bool = False
 
     def describe(self) -> str:
-        """Describe in words how the worker ended."""
+        """Return a phrase for the log: ``killed by SIGSEGV`` or ``exit status 1``."""
         if self.code is None:
             return self.reason
         if self.code < 0:

@@ -1,4 +1,4 @@
-"""One fork server process, seen from the daemon."""
+"""One fork server process, seen from the daemon: its start, the messages to and from it, its end."""
 
 from __future__ import annotations
 
@@ -42,39 +42,39 @@ __all__ = ["EXIT_TIMEOUT", "MAX_FORKS", "ForkServerObserver", "ForkServerProcess
 _log = Logger(namespace="taskd.fork_server")
 
 MAX_FORKS = 64
-"""Workers forked together: each has two descriptors open in the fork server
-meanwhile, which may have no more than the usual 1024."""
+"""Workers forked together: meanwhile each has two descriptors open in the fork server,
+whose limit is usually 1024."""
 
 EXIT_TIMEOUT = 5.0
-"""Seconds that a process may take to exit in order; it is then killed. More than
-a worker's stop hooks usually need, less than a service manager waits."""
+"""Seconds that a process may take to exit in order, before it is killed: more than a
+worker's stop hooks usually need, less than a service manager waits."""
 
 
 class ForkServerObserver(Protocol):
-    """What receives the reports of a fork server."""
+    """The receiver of a fork server's reports."""
 
     def app_loaded(self, functions: list[FunctionInfo]) -> None:
-        """Use the functions: the app is imported, and workers can be forked."""
+        """Note that the app is imported, with these functions, and that workers can be forked."""
 
     def app_failed(self, reason: str) -> None:
         """Note why the app cannot be imported; `fork_server_ended` follows."""
 
     def worker_forked(self, number: int, pid: int | None, reason: str) -> None:
-        """Note a worker's process id; or, if `pid` is None, why the worker could not be forked."""
+        """Note a worker's process id or, if `pid` is None, the reason why it could not be forked."""
 
     def worker_reaped(self, exited: Exited) -> None:
-        """Note that a worker has ended, and was waited for."""
+        """Note that a worker has ended and has been waited for."""
 
     def fork_server_ended(self, how: str) -> None:
-        """Note that the fork server is gone: every worker that it forked soon ends."""
+        """Note that the fork server is gone; all its workers will end soon."""
 
 
 class ForkServerProcess(ProcessProtocol):
     """One fork server process, from its start to its end.
 
-    Making one starts the process and sends it its configuration. `board` is a
-    descriptor of the memory that its workers share with the daemon; it can be
-    closed afterwards. `observer` receives the reports. What the app prints
+    The constructor starts the process and sends it its configuration. `board`
+    is a descriptor of the memory that its workers share with the daemon, and may
+    be closed afterwards. `observer` receives the reports. What the app prints
     while it is imported goes to the log.
     """
 
@@ -85,10 +85,10 @@ class ForkServerProcess(ProcessProtocol):
         self._observer = observer
         self._kill = Timer(reactor, self._kill_process)
         self._to_fork: list[tuple[int, int, int, int]] = []
-        self._control = _Control(self._obey)
+        self._control = _Control(self._report)
         daemon_end, fork_server_end = socket.socketpair()
         daemon_end.setblocking(False)
-        with daemon_end:  # the reactor makes itself a descriptor of its own
+        with daemon_end:  # the reactor duplicates the descriptor
             reactor.adoptStreamConnection(
                 daemon_end.fileno(),
                 socket.AF_UNIX,
@@ -113,11 +113,11 @@ class ForkServerProcess(ProcessProtocol):
             )
 
     def fork(self, number: int, place: int, channel: int, output: int) -> None:
-        """Fork worker `number`, for a place on the board, with these descriptors.
+        """Fork worker `number`, with a place on the board and two descriptors.
 
-        They must stay open until `worker_forked`. All that is asked for in one
-        turn of the reactor is forked together: the memory that the fork server
-        writes to between two forks is not shared by its workers.
+        The descriptors must stay open until `worker_forked`. All workers asked
+        for in one turn of the reactor are forked together, since workers do not
+        share memory that the fork server writes to between two forks.
         """
         if not self._to_fork:
             self._clock.callLater(0, self._send_forks)
@@ -130,25 +130,25 @@ class ForkServerProcess(ProcessProtocol):
             for _, _, channel, output in wanted:
                 transport.sendFileDescriptor(channel)
                 transport.sendFileDescriptor(output)
-            # Each descriptor goes with one byte of what is written: there are enough bytes.
+            # Each descriptor travels with one byte of the message, which has enough of them.
             transport.write(encode(Fork([(number, place) for number, place, _, _ in wanted])))
 
     def signal(self, number: int, signal_number: int, *, group: bool) -> None:
         """Send a signal to a worker, or to its whole process group; nothing happens if it has ended.
 
-        The fork server sends it: no id can belong to another process before
-        the worker's parent has waited for it.
+        The fork server sends the signal: as the worker's parent, it knows that
+        the process id has not been reused.
         """
-        self._send_forks()  # the worker may be one of these
+        self._send_forks()  # the worker may be among those still to be forked
         self._control.transport.write(encode(Signal(number, signal_number, group)))
 
     def close(self) -> None:
-        """Let the fork server end in order; it kills its workers first. `fork_server_ended` follows."""
+        """Let the fork server kill its workers and end in order. `fork_server_ended` follows."""
         self._control.transport.loseConnection()
         self._kill.start(EXIT_TIMEOUT)
 
     def abort(self) -> None:
-        """Kill the fork server, which may still import the app. `fork_server_ended` follows."""
+        """Kill the fork server, which may still be importing the app. `fork_server_ended` follows."""
         self._control.transport.loseConnection()
         self._kill.start(0)
 
@@ -156,14 +156,14 @@ class ForkServerProcess(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             self._process.signalProcess("KILL")
 
-    def _obey(self, lines: list[bytes]) -> None:
+    def _report(self, lines: list[bytes]) -> None:
         """Pass on what the fork server reports."""
         for line in lines:
             try:
                 message = decode_from_fork_server(line)
             except msgspec.DecodeError:
                 _log.critical(
-                    "the fork server sent what no fork server sends: {line!r}", line=line[:LOGGED_BYTES]
+                    "the fork server sent a line that cannot be decoded: {line!r}", line=line[:LOGGED_BYTES]
                 )
                 self._control.transport.abortConnection()
                 return
@@ -185,10 +185,10 @@ class ForkServerProcess(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        """Report the end of the process, once all that it had sent is read."""
+        """Report the end of the process, once everything that it sent has been read."""
         self._to_fork = []  # their descriptors are about to be closed
         self._kill.cancel()
-        self._control.closed.addCallback(lambda _: self._observer.fork_server_ended(_how(reason)))
+        self._control.closed.addCallback(lambda _: self._observer.fork_server_ended(_describe_end(reason)))
 
 
 class _Control(LinearLineReceiver):
@@ -196,18 +196,18 @@ class _Control(LinearLineReceiver):
 
     MAX_LENGTH = MAX_LINE
 
-    def __init__(self, obey: Callable[[list[bytes]], None]) -> None:
-        self._obey = obey
+    def __init__(self, report: Callable[[list[bytes]], None]) -> None:
+        self._report = report
         self.closed: Deferred[None] = Deferred()
 
     def lines_received(self, lines: list[bytes]) -> None:
-        self._obey(lines)
+        self._report(lines)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.closed.callback(None)
 
 
-def _how(reason: Failure) -> str:
+def _describe_end(reason: Failure) -> str:
     signal_number = getattr(reason.value, "signal", None)
     if signal_number is not None:
         return f"signal {signal_number}"

@@ -1,4 +1,4 @@
-"""One import of the app: a fork server, and the workers that it forks."""
+"""One generation, that is, one import of the app: its fork server, its workers, their board."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ __all__ = [
 ]
 
 SPARE_PLACES = 64
-"""Places on the board beyond two for each worker that may be wanted: workers
-that leave keep theirs until they are gone."""
+"""Places on the board beyond two for each worker that may be needed: workers
+that leave keep their places until they are gone."""
 
 StartForkServer: TypeAlias = Callable[[int, ForkServerObserver], ForkServerProcess]
-"""Starts a fork server, given the board's descriptor, which can be closed
-afterwards, and the observer of what it reports."""
+"""Starts a fork server, given the board's descriptor, which may be closed
+afterwards, and the receiver of its reports."""
 
 
 class GenerationObserver(Protocol):
-    """What receives the reports of generations."""
+    """The receiver of the reports of generations."""
 
     def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
-        """Start workers, if the generation is wanted: the app is imported."""
+        """Note that the app is imported: if the generation is wanted, start workers."""
 
     def generation_emptied(self, generation: Generation) -> None:
-        """Close the generation, if it is not in use: its last worker is gone."""
+        """Note that the last worker is gone: if the generation is not in use, close it."""
 
     def generation_ended(self, generation: Generation, how: str, reason: str) -> None:
-        """Drop the generation: its fork server has ended, and its workers end with it.
+        """Note that the fork server has ended, and its workers with it: drop the generation.
 
-        `how` is the fork server's exit; `reason` is that too, or why the app could not be imported.
+        `how` describes the fork server's exit. `reason` is the same, or the
+        reason why the app could not be imported.
         """
 
 
 class GenerationStage(Enum):
-    """How far the import of the app is."""
+    """The state of a generation's fork server."""
 
     IMPORTING = "importing"
     LOADED = "loaded"
@@ -71,8 +72,9 @@ GENERATION_STEPS = {
 class Generation:
     """One import of the app, from the start of its fork server until its last worker is gone.
 
-    `number` counts the imports. `load_error` says why the app could not be
-    imported; "" if it could, or if that is not known.
+    `number` counts the imports, from 1. `max_workers` bounds the workers in
+    use at once. `load_error` says why the app could not be imported; "" if it
+    could, or if the reason is unknown.
     """
 
     def __init__(
@@ -104,11 +106,11 @@ class Generation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether none of its workers is left."""
+        """Whether the generation has no workers."""
         return not self._workers
 
     def fork(self, worker: WorkerProcess) -> None:
-        """Have a worker forked. It has a place on the board until `forget`."""
+        """Have a worker forked, and give it a place on the board until `forget`."""
         place = self._free.pop()
         self._board.clear(place)
         self._places[worker.number] = place
@@ -122,7 +124,7 @@ class Generation:
             return
         self._closing = True
         if self._stage is GenerationStage.IMPORTING:
-            self._fork_server.abort()  # while it imports the app it reads nothing
+            self._fork_server.abort()  # while it imports the app, it would not notice a close
         else:
             self._fork_server.close()
 
@@ -133,7 +135,7 @@ class Generation:
         return self._board.begun(self._places[number])
 
     def kept(self, number: int) -> bytes:
-        """Return the lines that a worker had not sent yet when it ended."""
+        """Return the lines that a worker had not sent when it ended."""
         return self._board.kept(self._places[number])
 
     def signal(self, number: int, signal_number: int, *, group: bool) -> None:
@@ -170,7 +172,7 @@ class Generation:
         self._workers[exited.number].reaped(exited)
 
     def fork_server_ended(self, how: str) -> None:
-        """End with the fork server, and have the workers do so."""
+        """End the generation and its workers: without a fork server there is no parent for them."""
         while_importing = " while it imported the app" if self._stage is GenerationStage.IMPORTING else ""
         reason = self.load_error or f"the fork server ended{while_importing} ({how})"
         self._step(GenerationStage.ENDED)
@@ -182,7 +184,7 @@ class Generation:
     def _release_board(self) -> None:
         """Close the board once nothing will read it."""
         if self._stage is GenerationStage.ENDED and self.is_empty:
-            # Not left to the garbage collector, which may take hours to run.
+            # Closed here, since the garbage collector may not run for hours.
             self._board.close()
 
     def _step(self, stage: GenerationStage) -> None:

@@ -1,9 +1,9 @@
-"""Which import of the app is in use, which one follows it, and when another fork server is started.
+"""All generations of the app: the one in use, the one that a reload prepares, and restarts after a crash.
 
 The first import must succeed: otherwise there is nothing to serve, and
-`Generations.loaded` fails. After it, a fork server that ends is replaced after
-a delay. A reload imports the app beside the generation in use; `switch` puts
-the new one in its place.
+`Generations.loaded` fails. Later, a fork server that ends is replaced after a
+delay. A reload imports the app beside the generation in use; `switch` puts the
+new generation in its place.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _log = Logger(namespace="taskd.pool")
 
 
 class CodeObserver(Protocol):
-    """What is informed of the app's code."""
+    """The receiver of reports about the app's code."""
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
-        """Start workers of this generation: the app is imported."""
+        """Note that a generation's app is imported, so that its workers can be started."""
 
     def code_failed(self, generation: int, reason: str) -> None:
-        """Give up the reload: the app cannot be used. The generation in use goes on."""
+        """Note that a reload's app cannot be used; the generation in use continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One generation is in use. It may still import the app, if its predecessor's fork server ended."""
+    """One generation is in use. It may still be importing, if its predecessor's fork server ended."""
 
     current: Generation
 
@@ -89,7 +89,7 @@ class Replacing:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """No generation is started any more."""
+    """The pool is closing: no further generation is started."""
 
 
 State: TypeAlias = Importing | Unusable | Serving | Reloading | Waiting | Replacing | Closing
@@ -103,19 +103,19 @@ STEPS: dict[type[State], set[type[State]]] = {
     Replacing: {Replacing, Serving, Waiting, Closing},
     Closing: set(),
 }
-"""Every step that the generations can take together.
+"""Every step from state to state.
 
-A generation outside the state is an older one, which ends with its last
-worker, or one that was given up, which ends at once.
+A generation that the state does not name is either an older one, which ends
+with its last worker, or one that was given up, which ends at once.
 """
 
 
 class Generations:
     """All imports of the app that have not ended.
 
-    `start` starts the fork server of each, `max_workers` is how many workers
-    may be wanted at once. `loaded` fires once the app is imported for the first
-    time, and fails with `StartError` if it cannot be.
+    `start` starts the fork server of each; `max_workers` is the most workers in
+    use at once. `loaded` fires when the app has been imported for the first
+    time, and fails with `StartError` if it cannot be imported.
     """
 
     def __init__(
@@ -133,14 +133,14 @@ class Generations:
         self._state: State = Importing(self._start_one())
 
     def usable(self, number: int) -> Generation | None:
-        """Return the generation of this number if one of its workers can be started now."""
+        """Return the generation with this number if it can fork a worker now, otherwise None."""
         generation = self._all.get(number)
         if generation is None or not generation.has_place or self.is_closing:
             return None
         return generation
 
     def is_current(self, number: int) -> bool:
-        """Whether the generation of this number is the one in use."""
+        """Return whether the generation with this number is the one in use."""
         match self._state:
             case Importing(current) | Serving(current) | Reloading(current, _):
                 return current.number == number
@@ -148,21 +148,20 @@ class Generations:
 
     @property
     def is_closing(self) -> bool:
-        """Whether no generation is started any more."""
+        """Whether `stop_accepting` was called: no further generation is started."""
         return isinstance(self._state, Closing)
 
     def reset_backoff(self) -> None:
-        """Have the next fork server that ends replaced without a long delay: a worker has become ready."""
+        """Reset the delay before a fork server is replaced, since a worker has become ready."""
         self._backoff.reset()
 
     # --- reloads ---
 
     def reload(self) -> int | None:
-        """Import the app again, and return the number of that generation.
+        """Import the app again, and return the new generation's number.
 
-        One that is about to follow is given up for it. Returns None, and does
-        nothing, until the app was imported for the first time, and once
-        `stop_accepting` was called.
+        A reload in progress is given up. Returns None, and does nothing, before
+        the app has been imported for the first time and after `stop_accepting`.
         """
         match self._state:
             case Serving(current):
@@ -185,7 +184,7 @@ class Generations:
         return following.number
 
     def abandon_next(self) -> None:
-        """Give up the generation that is about to follow, if there is one."""
+        """Give up the reload in progress, if there is one."""
         match self._state:
             case Reloading(current, following):
                 self._enter(Serving(current))
@@ -195,9 +194,9 @@ class Generations:
                 following.close()
 
     def switch(self) -> None:
-        """Use the generation that is about to follow; the older one ends with its last worker.
+        """Use the generation that the reload has prepared; the older one ends with its last worker.
 
-        Raises `StateError` if no generation is about to follow.
+        Raises `StateError` if no reload is in progress.
         """
         match self._state:
             case Reloading(current, following):
@@ -212,12 +211,12 @@ class Generations:
     # --- the end ---
 
     def stop_accepting(self) -> None:
-        """Start no generation and no worker from now on. To be called once."""
+        """Start no generation and no worker from now on. Call this once."""
         self._restart.cancel()
         self._enter(Closing())
 
     def close(self) -> Deferred[None]:
-        """End every fork server; fires when none is left. To be called once, after `stop_accepting`."""
+        """End every fork server; fires when none is left. Call this once, after `stop_accepting`."""
         for generation in list(self._all.values()):
             generation.close()
         self._check_closed()
@@ -230,7 +229,7 @@ class Generations:
     # --- `taskd.pool.generation.GenerationObserver` ---
 
     def generation_loaded(self, generation: Generation, functions: list[FunctionInfo]) -> None:
-        """Report the code of a generation that is in use, or about to follow."""
+        """Report the code of the generation in use, or of the one that a reload prepares."""
         if not self._is_wanted(generation):
             return
         if isinstance(self._state, Importing):
@@ -240,12 +239,12 @@ class Generations:
             self.loaded.callback(None)
 
     def generation_emptied(self, generation: Generation) -> None:
-        """End an older generation: its last worker is gone."""
+        """End an older generation whose last worker is gone."""
         if generation.number in self._all and not self.is_closing and not self._is_wanted(generation):
             generation.close()
 
     def generation_ended(self, generation: Generation, how: str, reason: str) -> None:
-        """Start another one later if this one was in use; report a reload that has failed."""
+        """Replace the generation later if it was in use; report a reload that has failed."""
         del self._all[generation.number]
         match self._state:
             case Importing():
@@ -254,7 +253,7 @@ class Generations:
             case Serving(current) if current is generation:
                 self._current_ended(generation, how)
             case Reloading(current, following) if current is generation:
-                # What is started instead imports the new code as well.
+                # Its replacement imports the new code as well, so the reload is not needed.
                 self._current_ended(generation, how)
                 following.close()
                 self._observer.code_failed(following.number, "the fork server in use ended meanwhile")

@@ -1,4 +1,4 @@
-"""The output of workers, on its way to the log, at a bounded rate."""
+"""Reading the output of workers (stdout and stderr) for the log, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ MAX_LOGGED_LINE = 8192
 """Bytes of one logged line; a longer one is cut into several."""
 
 LINES_PER_SECOND = 100.0
-"""Lines logged of one worker, in the long run: a hundred workers that print without
-end then cost the daemon less than one processor, and the log can still be read."""
+"""Lines logged of one worker in the long run: even a hundred workers that print without
+end cost the daemon less than one processor, and the log remains readable."""
 
 BURST = 1000
-"""Lines of one worker that may be logged at once: enough for a whole traceback or table."""
+"""Lines of one worker that may be logged in a burst: enough for a whole traceback or table."""
 
 REST_SECONDS = 0.05
-"""Seconds for which the output of a worker that prints too much is not read. What it
-writes meanwhile fits the pipe, or the worker waits."""
+"""Seconds for which the output of a worker that prints too much is not read. Meanwhile its
+output fits into the pipe, or the worker waits."""
 
 PIPE_READS = 9
 """Reads that empty a pipe: it holds 64 KiB (pipe(7)), and Twisted reads 8 KiB at a time."""
 
 
 class LineRate:
-    """A limit on the lines logged: a bucket that holds `BURST` and fills by `LINES_PER_SECOND`."""
+    """A token bucket for logged lines: it holds `BURST` tokens and gains `LINES_PER_SECOND`.
+
+    `left_out` counts the lines that were not allowed.
+    """
 
     def __init__(self, now: float) -> None:
         self._tokens = float(BURST)
@@ -42,7 +45,7 @@ class LineRate:
         self.left_out = 0
 
     def allows(self, now: float) -> bool:
-        """Whether one more line may be logged; lines that may not are counted in `left_out`."""
+        """Return whether one more line may be logged; if not, count it in `left_out`."""
         self._tokens = min(self._tokens + (now - self._at) * LINES_PER_SECOND, BURST)
         self._at = now
         if self._tokens < 1:
@@ -55,9 +58,9 @@ class LineRate:
 class OutputReader(FileDescriptor):
     """The reader of one worker's stdout and stderr, which come through one pipe.
 
-    `deliver` is called with each line. Lines over the rate are left out, and
-    `deliver` is then called with a line that says how many. Owns `descriptor`,
-    the read end, and closes it when the output ends.
+    `deliver` is called with each line, without its LF. Lines above the rate are
+    left out, and `deliver` is then called with a line that says how many. The
+    reader owns `descriptor`, the read end, and closes it when the output ends.
     """
 
     def __init__(self, reactor: Reactor, descriptor: int, deliver: Callable[[str], None]) -> None:
@@ -84,7 +87,7 @@ class OutputReader(FileDescriptor):
         return self._stacks.stack
 
     def doRead(self) -> Exception | None:
-        """Read some of the output; the reactor calls this when there is any."""
+        """Read some output; the reactor calls this when there is some."""
         reason = self._read()
         if self._rate.left_out and reason is None and not self._resting:
             reason = self._read_pipe()
@@ -103,7 +106,7 @@ class OutputReader(FileDescriptor):
         return reason
 
     def _read_pipe(self) -> Exception | None:
-        """Read what is in the pipe, but no more than a pipe holds, however fast it is filled."""
+        """Read the pipe until it is empty, but no more than a pipe holds, however fast it is filled."""
         for _ in range(PIPE_READS):
             before = self._count
             if (reason := self._read()) is not None:
@@ -113,9 +116,9 @@ class OutputReader(FileDescriptor):
         return None
 
     def finish_task(self, *, more: bool) -> None:
-        """Deliver what a task that has ended wrote, including a last line without LF.
+        """Deliver the rest of an ended task's output, including a last line without LF.
 
-        `more`: whether some of it may still be in the pipe.
+        `more` says that some of it may still be in the pipe.
         """
         if more and self.connected:
             self._read_pipe()
@@ -150,7 +153,7 @@ class OutputReader(FileDescriptor):
             self._deliver(f"({count} lines left out: over {LINES_PER_SECOND:.0f} a second)")
 
     def connectionLost(self, reason: Failure) -> None:
-        """Deliver the rest and close the read end: the worker has closed its end, or is gone."""
+        """Deliver the rest and close the read end, since the worker has closed its end or is gone."""
         if not self.connected:
             return
         super().connectionLost(reason)
@@ -159,11 +162,10 @@ class OutputReader(FileDescriptor):
         self._descriptor = -1
 
     def close(self) -> None:
-        """Read what is in the pipe, then close it. Idempotent."""
+        """Read what is left in the pipe, then close it. Idempotent."""
         if self.connected:
             self.finish_task(more=True)
             self.stopReading()
-            # Not before this turn of the reactor is over: the reactor may have an
-            # event for this descriptor at hand, and a new descriptor of the same
-            # number would get it.
+            # Closed after this turn of the reactor: it may already have an event for this
+            # descriptor, which a new descriptor of the same number would get.
             self._clock.callLater(0, self.connectionLost, Failure(main.CONNECTION_DONE))

@@ -1,8 +1,8 @@
-"""The pool as the task server uses it: workers are named by numbers, and the app's imports too.
+"""The pool as the task server uses it: start, feed, signal and retire workers by their numbers; reload.
 
-`PoolConfig` describes the pool that is wanted; `PoolConfig.start` makes a
-`Pool`, which reports to its `PoolObserver`. How many workers there are, and
-when one is started, is the observer's decision.
+`PoolConfig` describes a pool; `PoolConfig.start` makes a `Pool`, which reports
+to its `PoolObserver`. The observer decides how many workers there are, and when
+to start one. Generations (imports of the app) have numbers, too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _log = Logger(namespace="taskd.pool")
 
 
 class PoolObserver(CodeObserver, WorkerObserver, Protocol):
-    """What receives the reports of a pool: of its code, of its workers, and these."""
+    """The receiver of a pool's reports: of its code, of its workers, and these."""
 
     def can_start_workers(self) -> None:
-        """Start the workers that are missing: for a while, none could be started."""
+        """Note that workers can be started again, after a pause in which none could."""
 
     def worker_exited(self, number: int, ending: WorkerExit) -> None:
-        """Drop a worker that has ended. All that it sent has been handed over before."""
+        """Note that a worker has ended. Everything that it sent has been reported before."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """The pool that is wanted: at most `max_workers` processes at once, which run the app's functions."""
+    """The configuration of a pool: at most `max_workers` processes in use at once."""
 
     max_workers: int
     config: WorkerConfig
@@ -56,7 +56,7 @@ class PoolConfig:
 
 
 class Pool:
-    """A running pool. Made by `PoolConfig.start`; ended by `close`.
+    """A running pool. `PoolConfig.start` makes one, and `close` ends it.
 
     `start_fork_server` starts a process that imports the app and forks workers.
     """
@@ -80,7 +80,7 @@ class Pool:
 
     @property
     def loaded(self) -> Deferred[None]:
-        """Fires once the app is imported; fails with `StartError` if it cannot be."""
+        """A Deferred that fires when the app is imported, and fails with `StartError` if it cannot be."""
         return self._generations.loaded
 
     # --- workers ---
@@ -95,11 +95,11 @@ class Pool:
         if home is None:
             return None
         if self._pause.is_running and self._generations.is_current(generation):
-            return None  # another generation's code may be what helps
+            return None  # not so for another generation, whose code may be better
         number = self._last_number + 1
         try:
             worker = WorkerProcess(self._reactor, number, home, self._observer, self, self._name)
-        except OSError as error:  # too many open files, say: later there may be fewer
+        except OSError as error:  # such as too many open files: later there may be fewer
             _log.error("a worker cannot be started: {error}", error=error)
             self._start_pause()
             return None
@@ -127,16 +127,16 @@ class Pool:
             worker.signal(signal_number)
 
     def retire(self, number: int) -> None:
-        """Let a worker end in order, once it has done what it was given."""
+        """Let a worker end in order, once it has ended the tasks that it was given."""
         self._workers[number].retire()
 
     def pid(self, number: int) -> int | None:
-        """Return the process id of a worker; None if it is not forked yet, or gone."""
+        """Return the process id of a worker; None if it has not been forked yet or is gone."""
         worker = self._workers.get(number)
         return worker.pid if worker is not None else None
 
     def memory_kib(self, number: int) -> int | None:
-        """Return the memory that a worker has resident, in KiB; None if that cannot be read."""
+        """Return a worker's resident memory, in KiB; None if that cannot be read."""
         worker = self._workers.get(number)
         return worker.memory_kib() if worker is not None else None
 
@@ -149,13 +149,13 @@ class Pool:
     def reload(self) -> int | None:
         """Import the app again, beside the code in use, and return the new generation's number.
 
-        `PoolObserver.code_loaded` or `code_failed` follows. Returns None if
-        there is nothing to reload yet, or any more.
+        `PoolObserver.code_loaded` or `code_failed` follows. Returns None, and
+        does nothing, before the first import has ended and once the pool is closing.
         """
         return self._generations.reload()
 
     def abandon_next(self) -> None:
-        """Give up the generation that is not in use yet, if there is one."""
+        """Give up the reload in progress, if there is one."""
         self._generations.abandon_next()
 
     def switch(self) -> None:
@@ -169,7 +169,7 @@ class Pool:
         """Let every worker end in order, and the fork servers after them.
 
         A worker that has not ended after `EXIT_TIMEOUT` seconds is killed.
-        Fires when no process is left. To be called once.
+        Fires when no process is left. Call this once.
         """
         self._generations.stop_accepting()
         self._pause.cancel()
@@ -190,13 +190,13 @@ class Pool:
     # --- `taskd.pool.worker_process.WorkerOwner` ---
 
     def worker_ready(self, number: int) -> None:
-        """Pass on that a worker can be sent its first task: what is started now works."""
+        """Report that a worker can get its first task; starts succeed, so their delays are reset."""
         self._backoff.reset()
         self._generations.reset_backoff()
         self._observer.worker_ready(number)
 
     def worker_gone(self, worker: WorkerProcess, ending: WorkerExit) -> None:
-        """Drop a worker. If it died young, start no other one for a while."""
+        """Drop a worker. If it ended before it was ready, start no other one for a while."""
         del self._workers[worker.number]
         if not ending.was_ready and self._generations.is_current(worker.generation.number):
             self._start_pause()

@@ -10,9 +10,9 @@ __all__ = ["Timer"]
 
 
 class Timer:
-    """One function that is called after a delay, unless the timer is cancelled before.
+    """A delayed call of one function, which can be cancelled.
 
-    Unlike `taskd.net.timers.Alarm` it can be cancelled, and never rings early.
+    Unlike a `taskd.net.timers.Alarm`, a timer can be cancelled and never rings early.
     """
 
     __slots__ = ("_call", "_clock", "_function")
@@ -33,7 +33,7 @@ class Timer:
             self._call = self._clock.callLater(delay, self._ring)
 
     def cancel(self) -> None:
-        """Call the function no more, until the timer is started again. Idempotent."""
+        """Do not call the function, unless the timer is started again. Idempotent."""
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -1,4 +1,4 @@
-"""One worker process, seen from the daemon."""
+"""One worker process, seen from the daemon: its channel, its output, its signals, its end."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ _OUTCOMES = (Done, Failed, Stopped)
 
 
 class WorkerObserver(Protocol):
-    """What receives the reports of workers. Numbers name workers, and are never used twice."""
+    """The receiver of workers' reports. Workers are named by numbers, which are never used twice."""
 
     def worker_ready(self, number: int) -> None:
-        """Send the worker its first task, if there is one: its start hooks have run."""
+        """Note that a worker's start hooks have run, so that it can get its first task."""
 
     def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Take what the worker sent, in order; never an empty list."""
+        """Process a worker's messages, in order; the list is never empty."""
 
     def task_name(self, number: int, task: int) -> str:
-        """Name a task that the worker has, for the log; "" for one that has ended."""
+        """Return the name, for the log, of a task that the worker has; "" if the task has ended."""
 
 
 class WorkerHome(Protocol):
-    """The generation that a worker belongs to: it signals the worker, and reads its place on the board."""
+    """A worker's generation, as the worker needs it: signals, and its place on the board."""
 
     number: int
 
@@ -80,7 +80,7 @@ class WorkerHome(Protocol):
         """Return the number of the task that a worker began last, 0 for none."""
 
     def kept(self, number: int) -> bytes:
-        """Return the lines that a worker had not sent yet when it ended."""
+        """Return the lines that a worker had not sent when it ended."""
 
     def signal(self, number: int, signal_number: int, *, group: bool) -> None:
         """Send a signal to a worker, or to its whole process group."""
@@ -90,25 +90,25 @@ class WorkerHome(Protocol):
 
 
 class WorkerOwner(Protocol):
-    """What keeps a `WorkerProcess` for as long as it lasts."""
+    """The owner of a `WorkerProcess`: keeps it as long as it exists."""
 
     def worker_ready(self, number: int) -> None:
-        """Pass on that the worker's start hooks have run."""
+        """Note that the worker's start hooks have run."""
 
     def worker_gone(self, worker: WorkerProcess, ending: WorkerExit) -> None:
-        """Drop the worker: nothing is left of it, and all that it sent has been handed on."""
+        """Drop the worker: nothing is left of it, and everything that it sent has been reported."""
 
 
 class WorkerStage(Enum):
-    """What is left of a worker process: two things end independently, the process and its channel."""
+    """The stage of a worker's life. Two things end independently: the process and its channel."""
 
     FORKING = "forking"
-    """The fork server has been asked for it. It has its channel, and can be sent tasks."""
+    """The fork server has been asked for the worker, whose channel exists: tasks can be sent."""
     RUNNING = "running"
     LEAVING = "leaving"
-    """Its channel is closed; the process has not ended yet."""
+    """The channel is closed; the process has not ended yet."""
     DRAINING = "draining"
-    """The process has ended, or could not be forked; its channel is read to the end."""
+    """The process has ended, or could not be forked; the channel is read to its end."""
     GONE = "gone"
 
 
@@ -123,12 +123,12 @@ PROCESS_STEPS = {
 
 
 class WorkerProcess:
-    """One worker process, from before it is forked until its last trace is gone.
+    """One worker process, from before its fork until nothing is left of it.
 
-    Opens its channel and the pipe of its output, so it raises `OSError` when
-    there are too many open files. `descriptors` are the worker's ends of the
-    two, for the fork server; they are closed once `forked` is called. `name` is
-    the pool's, for the log. `pid` is None until the process has been forked.
+    The constructor opens the channel and the pipe for the output, and raises
+    `OSError` if too many files are open. `descriptors` are the worker's ends of
+    the two, for the fork server; `forked` closes them. `name` is the pool's, for
+    the log. `pid` is None until the process has been forked.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class WorkerProcess:
         self.generation.signal(self.number, signal_number, group=True)
 
     def retire(self) -> None:
-        """Let the worker end once it has done what it was given; kill it if that takes too long."""
+        """Let the worker end after its tasks; kill it if that takes longer than `EXIT_TIMEOUT`."""
         self._was_retired = True
         self._channel.end_sending()
         self._kill.start(EXIT_TIMEOUT)
@@ -191,7 +191,7 @@ class WorkerProcess:
         return self.generation.begun(self.number)
 
     def memory_kib(self) -> int | None:
-        """Return the memory that the worker has resident, in KiB; None if that cannot be read."""
+        """Return the worker's resident memory, in KiB; None if that cannot be read."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as statm:
                 return int(statm.read().split()[1]) * _PAGE_KIB
@@ -201,7 +201,7 @@ class WorkerProcess:
     # --- what the fork server reports of it ---
 
     def forked(self, pid: int | None, reason: str) -> None:
-        """Note the process id; or, if `pid` is None, that the worker could not be forked."""
+        """Note the process id or, if `pid` is None, that the worker could not be forked."""
         self._close_descriptors()  # the fork server has copies of its own
         self.pid = pid
         if pid is None:
@@ -211,17 +211,17 @@ class WorkerProcess:
             self._step(WorkerStage.RUNNING)
 
     def reaped(self, exited: Exited) -> None:
-        """Note how the process ended. What it sent may still be in the socket."""
+        """Note how the process ended. Its last messages may still be in the socket."""
         self._process_ended(
             WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
         )
 
     def fork_server_ended(self, how: str) -> None:
-        """End with the fork server, unless the worker has ended before."""
+        """End the worker with its fork server, unless it has ended before."""
         if self._stage in (WorkerStage.DRAINING, WorkerStage.GONE):
             return
         if self.pid is not None:
-            # The kernel ends the worker; what its tasks have started, only the daemon can.
+            # The kernel ends the worker; processes that its tasks started must be killed here.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._process_ended(WorkerExit(None, reason=f"the fork server ended ({how})"))
@@ -235,8 +235,8 @@ class WorkerProcess:
             self._bury()
         else:
             self._step(WorkerStage.DRAINING)
-            # If a child of the task held the other end open, no end of file
-            # would come: this makes one, behind what was already sent.
+            # A child of the task may keep the other end open, so that no end of file
+            # comes. This makes one, behind everything that was sent.
             self._channel.end_receiving()
 
     def _channel_closed(self) -> None:
@@ -247,11 +247,11 @@ class WorkerProcess:
             self._kill.start(EXIT_TIMEOUT)
 
     def _bury(self) -> None:
-        """Hand on what is left of the worker, and how it ended."""
+        """Report the worker's last outcomes and how it ended, and release the rest."""
         self._step(WorkerStage.GONE)
         self._output.close()
         self._kill.cancel()
-        self._hand_on_kept()
+        self._report_kept()
         ending = replace(
             self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
         )
@@ -278,12 +278,12 @@ class WorkerProcess:
     # --- what it sends ---
 
     def _received(self, lines: bytes) -> None:
-        """Hand on what the worker sent, and kill it if that cannot be decoded."""
+        """Report the worker's messages; kill the worker if they cannot be decoded."""
         try:
             decoded = decode_from_worker(lines)
         except msgspec.DecodeError:
             _log.critical(
-                "worker {number} sent what no worker sends: {lines!r}",
+                "worker {number} sent lines that cannot be decoded, and is killed: {lines!r}",
                 number=self.number,
                 lines=lines[:LOGGED_BYTES],
             )
@@ -301,8 +301,8 @@ class WorkerProcess:
         if messages:
             self._observer.worker_messages(self.number, messages)
 
-    def _hand_on_kept(self) -> None:
-        """Hand on the outcomes that the worker had not sent yet when it ended."""
+    def _report_kept(self) -> None:
+        """Report the outcomes that the worker had not sent when it ended."""
         unsent: list[WorkerMessage] = [
             message
             for message in decode_from_worker(self.generation.kept(self.number))

@@ -1,4 +1,4 @@
-"""The daemon's end of the socket to one worker."""
+"""The daemon's end of the socket to one worker, which delivers whole lines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["WorkerSocket"]
 
 
 class WorkerSocket(BufferedSocket):
-    """The socket to one worker: it cuts what arrives into whole lines.
+    """The socket to one worker, which cuts its input into whole lines.
 
-    Takes over `end`, a connected unix stream socket. `received` gets the whole
-    lines of each read as they came; `closed` is called once, when the socket
-    has closed.
+    It takes over `end`, a connected unix stream socket. `received` is called
+    with the whole lines of each read, as bytes; `closed` is called once, when
+    the socket has closed.
     """
 
     __slots__ = ("_closed", "_has_rest", "_lines", "_received")
@@ -42,7 +42,7 @@ class WorkerSocket(BufferedSocket):
     end_sending = BufferedSocket.loseWriteConnection
 
     def _cut(self, data: bytes) -> None:
-        if data[-1] == _LF and not self._has_rest:  # nearly always: spare the call
+        if data[-1] == _LF and not self._has_rest:  # nearly always: saves a call
             self._received(data)
             return
         self._has_rest = data[-1] != _LF
@@ -51,12 +51,12 @@ class WorkerSocket(BufferedSocket):
             self._received(lines)
 
     def end_receiving(self) -> None:
-        """Have the socket end behind what the worker has sent, whoever else has its other end open."""
+        """End the input behind what the worker has sent, even if other processes have its end open."""
         if self.connected:
             self._shut_down(socket.SHUT_RD)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket and report that the worker has closed its end, or that the socket is broken."""
+        """Close the socket and report that: the worker has closed its end, or the socket is broken."""
         if self.connected:
             self._release()
             self._closed()

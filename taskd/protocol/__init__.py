@@ -1,1 +1,1 @@
-"""The wire protocol without I/O: bytes in, events out. See docs/protocol.md."""
+"""The wire protocol without I/O (docs/protocol.md): framing, requests, replies, ``taskd.*`` methods."""

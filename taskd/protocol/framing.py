@@ -1,8 +1,8 @@
-"""Text framing: a message is what stands before an LF.
+"""Text framing: each message is one line that ends in LF, of limited length.
 
-CRs before the LF are dropped and blank lines ignored. Reading is linear in
-the bytes received, however they are cut: only new bytes are searched for the
-LF, and the buffer grows in place.
+CRs before the LF are dropped and blank lines are ignored. Reading takes time
+linear in the bytes received, however they are cut: only new bytes are searched
+for the LF, and the buffer grows in place.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 __all__ = ["MAX_MESSAGE", "LineSplitter", "LineTooLong"]
 
 MAX_MESSAGE = 10 * 1024 * 1024
-"""Bytes of the longest message with its LF: the default of Workerman, whose clients rely on it."""
+"""Bytes of the longest message, LF included: Workerman's default, on which its clients rely."""
 
 
 class LineTooLong(Exception):
-    """A message is over the limit; nothing after it can be told apart.
+    """A message exceeds `limit`, in bytes; nothing after it can be split into messages.
 
-    `lines` are the whole messages that stood before it in the same bytes.
+    `lines` are the whole messages that preceded it in the same bytes.
     """
 
     def __init__(self, limit: int, lines: list[bytes]) -> None:
@@ -28,7 +28,7 @@ class LineTooLong(Exception):
 class LineSplitter:
     """Cuts a stream of bytes into lines of at most `limit` bytes, LF included.
 
-    The limit is on each message, not on what happens to be buffered.
+    The limit applies to each message, not to what happens to be buffered.
     """
 
     __slots__ = ("_buffer", "_limit")
@@ -39,14 +39,14 @@ class LineSplitter:
 
     @property
     def unfinished(self) -> int:
-        """How many bytes have come of a message whose LF has not."""
+        """The number of bytes received of a message whose LF is still missing."""
         return len(self._buffer)
 
     def receive(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes, without their line ends.
+        """Return the messages that `data` completes, without their line ends.
 
-        Raises `LineTooLong` once a message is over the limit, be it finished
-        or not; from then on the splitter must not be used.
+        Raises `LineTooLong` once a message exceeds the limit, whether its LF
+        has arrived or not; after that the splitter must not be used.
         """
         buffer = self._buffer
         if not buffer and 0 < data.find(b"\n") == len(data) - 1 < self._limit:
@@ -68,7 +68,7 @@ class LineSplitter:
         else:
             pieces = data.split(b"\n")
         rest = pieces.pop()
-        # Most reads are far below the limit, and then no piece can be over it.
+        # Most reads are far below the limit, so no piece can exceed it.
         if (pieces and len(pieces[0]) >= self._limit) or len(data) >= self._limit:
             self._check(pieces)
         if len(rest) >= self._limit:

@@ -1,4 +1,4 @@
-"""The methods in the namespace ``taskd.``: what each takes and answers, and how calls reach the handlers."""
+"""The server's own methods (``taskd.*``): parameters and answers of each, and dispatch to handlers."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ __all__ = [
 CANCEL = f"{RESERVED}cancel"
 
 WAS_DONE = Result(Raw(b'{"was":"done"}'))
-"""The answer to ``taskd.cancel`` if what it named has ended already, or is not known."""
+"""The answer to ``taskd.cancel`` if the request or task that it named has ended or is unknown."""
 
 NOT_GIVEN = Raw(b"null")
-"""The default of an id. msgspec knows no optional `Raw`, and null names no request."""
+"""The default of an id: msgspec has no optional `Raw`, and null identifies no request."""
 
 _NAMED_ID_STARTS = b'"-0123456789'
 
 Asker = TypeVar("Asker", contravariant=True)
 Answer = Outcome | None
-"""What a handler returns: the outcome, or None if it answers later by itself."""
+"""The return type of a handler: the outcome, or None if the handler answers later."""
 
 
 class Methods(Protocol[Asker]):
-    """The table of methods: each function below is ``taskd.`` and its name.
+    """The table of the server's own methods: the function ``cancel`` is the method ``taskd.cancel``.
 
-    Its parameters after `asker` are the method's own: calls are checked against
-    them and converted by their annotations, as those of any function are.
-    `asker` is whoever the answer goes to. Handlers may raise `taskd.errors.TaskdError`.
+    `asker` is whoever the answer goes to. The parameters after it are the
+    method's own: a call's arguments are checked against them and converted by
+    their annotations, as for any registered function. Handlers may raise
+    `taskd.errors.TaskdError`.
     """
 
     def ping(self, asker: Asker, /) -> Answer:
@@ -56,18 +57,19 @@ class Methods(Protocol[Asker]):
         """Answer with a `FunctionInfo` for each function that can be called, once the app is imported."""
 
     def status(self, asker: Asker, /) -> Answer:
-        """Answer with what the server and each of its workers is doing."""
+        """Answer with a `ServerStatus`: what the server and each of its workers is doing."""
 
     def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Answer:  # noqa: A002
         """Cancel a request of this connection by its `id`, or any task by its number.
 
-        Answers when it has ended: ``{"was": "waiting"}``, ``{"was": "running",
-        "stopped_after": seconds, "killed": bool}`` or ``{"was": "done"}``.
+        The answer comes when the task has ended: ``{"was": "waiting"}``,
+        ``{"was": "running", "stopped_after": seconds, "killed": bool}`` or
+        ``{"was": "done"}``.
         """
 
 
 def _own_parameters(method: Callable[..., object]) -> Parameters:
-    return Parameters(partial(method, None, None))  # but for `self` and `asker`
+    return Parameters(partial(method, None, None))  # without `self` and `asker`
 
 
 _PARAMETERS = {
@@ -78,7 +80,7 @@ _PARAMETERS = {
 
 
 def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return a call's arguments. Raises `MethodNotFound`, or `InvalidParams`, which names the method."""
+    """Return a call's arguments, converted. Raises `MethodNotFound` or `InvalidParams`."""
     parameters = _PARAMETERS.get(call.function)
     if parameters is None:
         raise MethodNotFound(f"no such function: {quoted(call.function)}")
@@ -89,7 +91,7 @@ def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
 
 
 def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
-    """Have its handler answer a call. Raises `MethodNotFound`, `InvalidParams`, or as the handler does."""
+    """Pass a call to its handler. Raises `MethodNotFound`, `InvalidParams`, or as the handler does."""
     args, named = _bound(call)
     handler: Callable[..., Answer] = getattr(methods, call.function.removeprefix(RESERVED))
     return handler(asker, *args, **named)
@@ -100,14 +102,14 @@ def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTarget:
-    """What a ``taskd.cancel`` names: a request by the JSON text of its id, or else a task by its number."""
+    """The target of a ``taskd.cancel``: a request, by its id as JSON text, or else a task, by its number."""
 
     request_id: bytes | None
     task: int | None
 
     @classmethod
     def named(cls, id: Raw = NOT_GIVEN, task: int | None = None) -> CancelTarget:  # noqa: A002
-        """Return the target that these parameters of `Methods.cancel` name. Raises `InvalidParams`."""
+        """Return the target that arguments of `Methods.cancel` name. Raises `InvalidParams`."""
         request_id = None if bytes(id) == bytes(NOT_GIVEN) else bytes(id)
         if (request_id is None) == (task is None):
             raise InvalidParams(
@@ -121,18 +123,18 @@ class CancelTarget:
 
 
 def cancel_target(call: Call) -> CancelTarget:
-    """Return what a call of ``taskd.cancel`` names. Raises `InvalidParams`."""
+    """Return the target of a call of ``taskd.cancel``. Raises `InvalidParams`."""
     args, named = _bound(call)
     return CancelTarget.named(*args, **named)
 
 
 def cancel_line(request_id: bytes) -> bytes:
-    """Return the notification, without its LF, that cancels a request of its connection."""
+    """Return the notification, without its LF, that cancels a request on the same connection."""
     return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % request_id
 
 
 def how_cancelled(outcome: Outcome) -> Result:
-    """Return the answer to ``taskd.cancel`` if what it named ended with `outcome`."""
+    """Return the answer to ``taskd.cancel`` for a target that ended with `outcome`."""
     if (
         isinstance(outcome, Failure)
         and outcome.code == Cancelled.code

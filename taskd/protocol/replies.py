@@ -1,4 +1,4 @@
-"""Replies and progress notifications, in either dialect: written for peers, read by clients."""
+"""Replies and progress notifications in either dialect: encoding for peers, parsing for clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> bytes:
-    """The reply to one request, without its LF. An unknown id is null, as JSON-RPC has it."""
+    """Encode the reply to one request, without its LF. An unknown id becomes null, as JSON-RPC requires."""
     if dialect is BARE:
         if type(outcome) is Result:
             return bytes(outcome.value)
@@ -34,7 +34,7 @@ def reply_line(dialect: Dialect, request_id: Raw | None, outcome: Outcome) -> by
 
 
 def batch_reply(replies: list[bytes]) -> bytes:
-    """One array of the replies to a batch."""
+    """Join the replies to a batch into one JSON array."""
     return b"[%b]" % b",".join(replies)
 
 
@@ -49,16 +49,16 @@ _NULL = Raw(b"null")
 
 
 def progress_line(request_id: Raw | None, progress: Progress) -> bytes:
-    """A ``taskd.progress`` notification for the request of that id."""
+    """Encode a ``taskd.progress`` notification for the request with this id, without its LF."""
     params = _ProgressParams(request_id or _NULL, progress.done, progress.total, progress.message)
     return b'{"jsonrpc":"2.0","method":"taskd.progress","params":%b}' % msgspec.json.encode(params)
 
 
 class ParsedReply(msgspec.Struct, frozen=True):
-    """What came back: `body` is how request `id` ended, or how far it is.
+    """A parsed reply or notification: `body` is the outcome or the progress of request `id`.
 
-    `id` is None where the reply names none (null): progress of a bare
-    request, or an error about a message that the server could not read.
+    `id` is None if the reply has none (null): progress of a bare request, or
+    an error about a message that the server could not read.
     """
 
     id: Raw | None
@@ -80,7 +80,7 @@ _reply = msgspec.json.Decoder(_Reply)
 def parse_reply(line: bytes) -> ParsedReply:
     """Read a JSON-RPC reply or progress notification.
 
-    Raises `ParseError` for anything else; the peer is then no taskd.
+    Raises `ParseError` for anything else: the peer does not speak this protocol.
     """
     check_utf8(line)
     try:
@@ -89,15 +89,15 @@ def parse_reply(line: bytes) -> ParsedReply:
         raise ParseError(f"no JSON-RPC reply: {error}") from None
     if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
         params = reply.params
-        return ParsedReply(_known(params.id), Progress(params.done, params.total, params.message))
+        return ParsedReply(_id_or_none(params.id), Progress(params.done, params.total, params.message))
     if isinstance(reply.result, Raw):
-        return ParsedReply(_known(reply.id), Result(reply.result))
+        return ParsedReply(_id_or_none(reply.id), Result(reply.result))
     if isinstance(reply.error, Failure):
-        return ParsedReply(_known(reply.id), reply.error)
+        return ParsedReply(_id_or_none(reply.id), reply.error)
     raise ParseError("no JSON-RPC reply: it has neither result nor error")
 
 
-def _known(request_id: Raw) -> Raw | None:
+def _id_or_none(request_id: Raw) -> Raw | None:
     return None if bytes(request_id) == b"null" else request_id
 
 
@@ -111,9 +111,9 @@ _bare_error = msgspec.json.Decoder(_BareError)
 
 
 def parse_bare_reply(line: bytes) -> Outcome | Progress:
-    """Read the reply to a bare request: any JSON is a result but ``{"error": …}``.
+    """Read the reply to a bare request: any JSON but ``{"error": …}`` is a result.
 
-    Raises `ParseError` where it is not JSON.
+    Raises `ParseError` if the line is not JSON.
     """
     check_utf8(line)
     if line.startswith(b"{"):
@@ -122,7 +122,7 @@ def parse_bare_reply(line: bytes) -> Outcome | Progress:
         try:
             return _bare_error.decode(line).error
         except msgspec.ValidationError:
-            pass  # an object, and no error: a result
+            pass  # an object that is not an error: a result
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ParseError(f"the reply is not JSON: {error}") from None
     try:

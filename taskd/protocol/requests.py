@@ -1,7 +1,7 @@
-"""Requests in either dialect: read from a peer's messages, written for another server.
+"""Requests in either dialect: parsing a peer's messages, and encoding calls for another server.
 
-`parse` never raises: a message that is no request becomes an `Invalid`, which
-carries the error to answer with.
+`parse` never raises: a message that is not a request becomes an `Invalid`,
+which carries the error to answer with.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ __all__ = [
 
 
 class Dialect(Enum):
-    """The two forms of a request (docs/protocol.md), told apart by each message."""
+    """The two forms of a request (docs/protocol.md); each message shows which one it is in."""
 
     BARE = "bare"
     JSON_RPC = "JSON-RPC 2.0"
 
 
-# By these names on the hot paths: Python 3.11 takes as long to find a member of
-# an enumeration as for a whole function call.
+# The hot paths use these names: in Python 3.11, looking up a member of an
+# enumeration takes as long as a whole function call.
 BARE, JSON_RPC = Dialect
 
 Work = TypeVar("Work")
-"""What is done for a request, and can be cancelled: a task, or a call to another server."""
+"""The type of the work done for a request, which can be cancelled: a task, or a call to another server."""
 
 
 class BatchReplies:
-    """The replies to a batch, until the last of them is there."""
+    """The replies to a batch, collected until none is `missing`."""
 
     __slots__ = ("missing", "replies")
 
@@ -56,9 +56,9 @@ class BatchReplies:
         self.replies: list[bytes] = []
 
 
-# The session and whoever runs it fill in the last three members: a request is not frozen, as its call is.
+# Not frozen like its base `Call`, since the session and its user fill in the last three members.
 class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ignore[misc]
-    """A call on one connection, in one dialect, that is owed one reply (a notification: none).
+    """A call on one connection, in one dialect, which is owed one reply (a notification: none).
 
     `id` is the JSON text of the id, or None for a notification or a bare
     request. `work` belongs to whoever starts the request; `batch` and `ready`
@@ -73,7 +73,7 @@ class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ig
 
     @property
     def is_notification(self) -> bool:
-        """Whether the caller wants no reply."""
+        """Whether the caller expects no reply."""
         return self.id is None and self.dialect is JSON_RPC
 
 
@@ -81,7 +81,7 @@ AnyRequest: TypeAlias = Request[object]
 
 
 class Invalid(msgspec.Struct, frozen=True):
-    """A message, or an element of a batch, that is no request; `id` is its id if it has one."""
+    """A message, or an element of a batch, that is not a valid request; `id` is its id if it has one."""
 
     error: TaskdError
     id: Raw | None = None
@@ -89,7 +89,7 @@ class Invalid(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A JSON-RPC batch: the replies go out together, as one array."""
+    """A JSON-RPC batch, whose replies go out together as one array."""
 
     items: tuple[AnyRequest | Invalid, ...]
 
@@ -101,9 +101,9 @@ Parsed: TypeAlias = AnyRequest | Batch | Invalid
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    """Both dialects in one, so that a message is read once.
+    """The members of both dialects together, so that a message is decoded only once.
 
-    What is inside the arguments is checked to be JSON, but not decoded.
+    The arguments are checked to be JSON, but not decoded.
     """
 
     function: str | UnsetType = UNSET
@@ -116,7 +116,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _BareEnvelope(msgspec.Struct, forbid_unknown_fields=True):
-    """A bare request alone, for what begins like one: less to be read, and to be looked at."""
+    """The members of a bare request alone: faster, for messages that begin like one."""
 
     function: str
     args: Raw | UnsetType = UNSET
@@ -129,12 +129,12 @@ _MEMBERS = {
 }
 
 MAX_BATCH = 1000
-"""Requests in one batch: its replies go out as one message, which must not grow without end."""
+"""Requests in one batch: its replies go out as one message, whose size must be bounded."""
 
 _encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
 _bare_envelope = msgspec.json.Decoder(_BareEnvelope)
-# An array of so many places: of a longer one no more than these are made.
+# A structure with this many places: of a longer array, no more elements than these are created.
 _Elements = msgspec.defstruct(
     "_Elements",
     [(f"element_{number}", Raw, Raw()) for number in range(MAX_BATCH)],
@@ -152,7 +152,7 @@ _ID_STARTS = b'"-0123456789n'
 
 
 def parse(line: bytes) -> Parsed:
-    """Read one message, of which neither framing nor encoding is assured."""
+    """Read one message, which may be anything, even invalid UTF-8. Never raises."""
     if not line.isascii():
         try:
             check_utf8(line)
@@ -169,12 +169,12 @@ def parse(line: bytes) -> Parsed:
             return _refuse_object(_members.decode(line))
         return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        # UnicodeDecodeError: a surrogate without its other half.
+        # UnicodeDecodeError: an unpaired surrogate.
         return _parse_slowly(line)
 
 
 def check_utf8(line: bytes) -> None:
-    """Raise `ParseError` where it is not: msgspec does not look inside strings that it only passes on."""
+    """Raise `ParseError` if `line` is not UTF-8: msgspec does not check strings that it only passes on."""
     if not line.isascii():
         try:
             line.decode("utf-8")
@@ -183,7 +183,7 @@ def check_utf8(line: bytes) -> None:
 
 
 def _request(envelope: _Envelope) -> AnyRequest | None:
-    """Return a well-formed request, None for anything else."""
+    """Return the request in an envelope, None if it is not well-formed."""
     if (
         type(envelope.function) is str
         and envelope.jsonrpc is UNSET
@@ -212,9 +212,9 @@ def _request(envelope: _Envelope) -> AnyRequest | None:
 
 
 def _parse_slowly(line: bytes) -> Parsed:
-    """A batch, or a message with a mistake in it: find out which."""
+    """Parse what the fast path could not: a batch, or a message with a mistake."""
     try:
-        # What is inside is only checked to be JSON: numbers may be of any size.
+        # The contents are only checked to be JSON: numbers may be of any size.
         match line.lstrip()[:1]:
             case b"[":
                 return _batch(line)
@@ -231,10 +231,10 @@ def _parse_slowly(line: bytes) -> Parsed:
         match = _AT_BYTE.search(cause)
         if match is None:
             return Invalid(ParseError(f"not JSON: {cause}"))
-        # Of what follows the JSON, msgspec names the second byte.
+        # For trailing characters, msgspec names the second of them.
         at = int(match[1]) - cause.startswith("trailing characters")
         if line.lstrip()[:1] not in (b"[", b"{"):
-            at -= 1  # it was read within brackets
+            at -= 1  # brackets were put around it above
         return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
 
 
@@ -259,7 +259,7 @@ def _element(element: bytes) -> AnyRequest | Invalid:
 
 
 def _refuse_object(members: dict[str, Raw]) -> Invalid:
-    """Say what is wrong with an object that is no request."""
+    """Explain what is wrong with an object that is not a request."""
     bare = "function" in members and "jsonrpc" not in members and "method" not in members
     dialect = BARE if bare else JSON_RPC
     request_id = members.get("id")
@@ -316,10 +316,10 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
 
 
 def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect = JSON_RPC) -> bytes:
-    """Return the request that `parse` reads as this call, as one line without its LF.
+    """Encode a call as a request, on one line without its LF; the inverse of `parse`.
 
     `request_id` is the JSON text of an id; without one the request is a
-    notification. A bare request has none.
+    notification. A bare request has no id.
     """
     named = _encode(call.function)
     options = call.options
@@ -333,5 +333,5 @@ def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect =
 
 
 def _one_line(text: bytes) -> bytes:
-    # A websocket message may hold line ends, between the tokens of its JSON.
+    # A websocket message may contain line ends between the tokens of its JSON.
     return text.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in text or b"\r" in text else text

@@ -1,4 +1,4 @@
-"""One connection, as a server sees it: which replies it is owed, and in which order.
+"""The session of one connection: which replies the peer is owed, and in which order.
 
 Messages go in through `Session.receive`, requests come out of
 `Session.requests`, outcomes go in through `Session.answer`, and the messages to
@@ -6,9 +6,9 @@ send come out of `Session.take`. The rules:
 
 - every request gets exactly one reply, except a notification, which gets none;
 - bare replies, and errors about messages that could not be read, go out in
-  request order; JSON-RPC replies as soon as they are there;
+  request order; JSON-RPC replies go out as soon as they are ready;
 - a batch gets one reply, when its last request has been answered;
-- at most `max_outstanding` requests are in flight; messages past that wait, and
+- at most `max_outstanding` requests are in flight; further messages wait, and
   `wants_data` is False until enough replies have gone out.
 """
 
@@ -27,7 +27,7 @@ from taskd.protocol.requests import BARE, JSON_RPC, Batch, BatchReplies, Invalid
 __all__ = ["MAX_OUTSTANDING", "Session", "result_or_error", "task_complete", "too_large"]
 
 MAX_OUTSTANDING = 1000
-"""Requests of one connection in flight at once: enough to keep any pool busy,
+"""Requests of one connection in flight at once: enough to keep any pool busy, and
 few enough that one client cannot fill the server's queue of 10 000 alone."""
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
@@ -36,28 +36,28 @@ BareReply = Callable[[Outcome], bytes]
 
 
 def result_or_error(outcome: Outcome) -> bytes:
-    """Render a bare reply as on TCP: the result itself, or an error object."""
+    """Encode a bare reply for TCP: the result itself, or an error object."""
     if type(outcome) is Result:
         return bytes(outcome.value)
     return reply_line(BARE, None, outcome)
 
 
 def task_complete(outcome: Outcome) -> bytes:
-    """Render a bare reply as on a websocket, in the words of Workerman's example."""
+    """Encode a bare reply for a websocket, in the words of Workerman's example."""
     if isinstance(outcome, Result):
         return b"task complete"
     return f"task failed: {outcome.message}".encode()
 
 
 class Session(Generic[Work]):
-    """The replies owed on one connection. Does no I/O.
+    """The requests and owed replies of one connection. Does no I/O.
 
-    `bare_reply` renders the outcome of a bare request. `Work` is what whoever
-    starts the requests keeps in `Request.work`.
+    `bare_reply` encodes the outcome of a bare request. `Work` is the type of
+    `Request.work`, which belongs to whoever starts the requests.
     """
 
     # An idle connection must cost little: an empty deque takes 600 bytes, so
-    # one is made when there is something to put into it.
+    # each is made only when something is put into it.
     __slots__ = (
         "_backlog",
         "_bare_reply",
@@ -82,15 +82,15 @@ class Session(Generic[Work]):
         self._refuses_rest = False
         self.closing = False
         self.in_flight: dict[Request[Work], None] = {}
-        """The requests that have been started and not answered, the longest in flight first."""
+        """The requests that have been started and not answered, oldest first."""
 
     @property
     def outstanding(self) -> int:
-        """Return how many requests are in flight."""
+        """The number of requests in flight."""
         return len(self.in_flight)
 
     def find(self, request_id: bytes) -> Request[Work] | None:
-        """Return the request that has this id and has been in flight for longest, None if there is none.
+        """Return the oldest request in flight that has this id, None if there is none.
 
         `request_id` is the JSON text of the id.
         """
@@ -102,7 +102,7 @@ class Session(Generic[Work]):
     # --- what comes in ---
 
     def receive(self, messages: Iterable[bytes]) -> None:
-        """Take in messages, in the order they came. Messages after `refuse_rest` are dropped."""
+        """Take in messages, in the order of their arrival. Messages after `refuse_rest` are dropped."""
         if self._refuses_rest:
             return
         if self._backlog is None:
@@ -116,12 +116,12 @@ class Session(Generic[Work]):
         self._backlog.append(error)
 
     def refuse_rest(self, error: TaskdError) -> None:
-        """Answer with `error`, after all that came before: the rest of the stream cannot be read."""
+        """Reply with `error` after all earlier messages: the rest of the stream cannot be read."""
         self._queue_error(error)
         self._refuses_rest = self.closing = True
 
     def end_of_input(self, unfinished: int = 0) -> None:
-        """Note that no more will come. `unfinished` is how many bytes of a message had come."""
+        """Note that the peer sends nothing more; `unfinished` counts the bytes of an incomplete message."""
         if unfinished and not self.closing:
             error = ParseError(
                 f"the connection ended inside a message, {unfinished} bytes into it; its LF is missing"
@@ -130,7 +130,7 @@ class Session(Generic[Work]):
         self.closing = True
 
     def requests(self) -> list[Request[Work]]:
-        """Return the requests that may be started now; more may follow after each `answer`."""
+        """Return the requests that may start now; more may follow after each `answer`."""
         started: list[Request[Work]] = []
         backlog = self._backlog
         if backlog is None:
@@ -161,10 +161,10 @@ class Session(Generic[Work]):
             self._in_order.append(reply)
 
     def _not_http(self, message: bytes | TaskdError, invalid: Invalid) -> Invalid:
-        """Take nothing more from a web browser.
+        """Close the session if the message is an HTTP request; return the error to reply with.
 
-        Any page may have its visitor's browser post to a port of this
-        machine: were the header lines merely errors, the body would be run.
+        Any web page can make its visitor's browser post to a port of this
+        machine: if the header lines were merely errors, the body would be run.
         """
         if isinstance(message, bytes) and _HTTP_REQUEST.match(message):
             assert self._backlog is not None
@@ -194,15 +194,15 @@ class Session(Generic[Work]):
         elif invalid.id is not None:
             self._outbox.append(reply_line(JSON_RPC, invalid.id, failure))
         else:
-            # Whose message it was is unknown: the error keeps its place among the
-            # bare replies, in the form that readers of both dialects understand.
+            # The request is unknown, so the error takes its place among the bare
+            # replies, in a form that clients of both dialects understand.
             self._keep_order(reply_line(JSON_RPC, None, failure))
         self._release()
 
     # --- what goes out ---
 
     def answer(self, request: Request[Work], outcome: Outcome) -> None:
-        """Give a request its one outcome. Raises `StateError` for a second one."""
+        """Reply to a request with its outcome. Raises `StateError` for a second outcome."""
         try:
             del self.in_flight[request]
         except KeyError:
@@ -223,10 +223,10 @@ class Session(Generic[Work]):
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
 
     def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
-        """Report a request's progress, if its caller asked for that.
+        """Report a request's progress, if its caller asked for progress.
 
-        With `congested` (the peer is slow to read) the report waits for `take`
-        with `resumed`, and only the last report of each request is kept.
+        If the peer is slow to read (`congested`), the report waits for
+        `take(resumed=True)`, and only the latest report of each request is kept.
         """
         if request not in self.in_flight or not request.options.progress or request.is_notification:
             return
@@ -259,7 +259,10 @@ class Session(Generic[Work]):
         self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
-        """Take the messages to send, in order, without their framing."""
+        """Return, and forget, the messages to send: in order, without framing.
+
+        `resumed` says that the peer reads again: reports that waited go out too.
+        """
         if resumed and self._late_progress:
             self._outbox.extend(self._late_progress.values())
             self._late_progress = None
@@ -269,7 +272,7 @@ class Session(Generic[Work]):
         return taken
 
     def clear(self) -> None:
-        """Forget everything: the connection is gone, and no reply is owed any more."""
+        """Forget everything: the connection is gone, and no reply is owed."""
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
@@ -281,12 +284,12 @@ class Session(Generic[Work]):
 
     @property
     def wants_data(self) -> bool:
-        """Whether to go on reading from the peer."""
+        """Whether to continue reading from the peer."""
         return not self.closing and not self._backlog and len(self.in_flight) < self._max_outstanding
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will come or go: the connection may be closed."""
+        """Whether nothing more will be received or sent, so that the connection may be closed."""
         return (
             self.closing
             and not self.in_flight
@@ -297,5 +300,5 @@ class Session(Generic[Work]):
 
 
 def too_large(limit: int) -> TooLarge:
-    """Return the error for a message over `limit` bytes."""
+    """Return the error for a message of more than `limit` bytes."""
     return TooLarge(f"a message is at most {limit} bytes, with its LF; this one is longer", limit=limit)

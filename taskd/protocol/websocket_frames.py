@@ -1,7 +1,7 @@
-"""The websocket frames that nearly all messages are, without I/O (RFC 6455, 5.2).
+"""Short websocket text frames, read and written without I/O (RFC 6455, 5.2).
 
-A text message in one frame of less than 64 KiB: a client's is masked, a
-server's is not. Whatever else there is, Autobahn reads and writes.
+Nearly every message is a text in one frame of less than 64 KiB; a client's
+frame is masked, a server's is not. Autobahn reads and writes all other frames.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 __all__ = ["PING_INTERVAL", "read_texts", "text_frame"]
 
 PING_INTERVAL = 20
-"""Seconds between two pings of either side, and to answer one: less than the idle time
-after which proxies and home routers drop a connection."""
+"""Seconds between two pings of either side, and to answer one: less than the idle time after
+which proxies and home routers drop a connection."""
 
 _FINAL_TEXT = 0x81
 _MASKED = 0x80
@@ -21,7 +21,7 @@ _SHORTEST_OF_EIGHT = 0x10000
 
 
 def text_frame(text: bytes) -> bytes:
-    """The frame in which a server sends this text (UTF-8)."""
+    """Return the frame in which a server sends this text (UTF-8), of any length."""
     length = len(text)
     if length < _SHORTEST_OF_TWO:
         return b"\x81%c%b" % (length, text)
@@ -31,10 +31,10 @@ def text_frame(text: bytes) -> bytes:
 
 
 def read_texts(data: bytes, longest: int) -> tuple[list[bytes], int]:
-    """The texts that a client's bytes begin with, and where those end.
+    """Return the texts at the beginning of a client's bytes, and the offset at which they end.
 
-    What begins there is no whole frame, or another kind of one, or longer than
-    `longest`, or not in UTF-8, or wrong.
+    The bytes from there on are an incomplete frame, another kind of frame, a
+    text longer than `longest` bytes or not in UTF-8, or an invalid frame.
     """
     texts: list[bytes] = []
     end = len(data)
@@ -61,7 +61,7 @@ def read_texts(data: bytes, longest: int) -> tuple[list[bytes], int]:
 
 
 def _unmasked(masked: bytes, mask: bytes, length: int) -> bytes:
-    """All bytes at once, as one number: a loop over them would cost more than all the rest."""
+    """Unmask all bytes at once, as one number: a loop over them would cost more than all the rest."""
     key = (mask * (length // 4 + 1))[:length]
     return (int.from_bytes(masked) ^ int.from_bytes(key)).to_bytes(length)
 

@@ -1,4 +1,4 @@
-"""Actions: what the scheduler decides, for others to carry out."""
+"""Actions: the scheduler's decisions, which the dispatcher (`taskd.server`) carries out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ExpireTask:
-    """Complete a task that has left the queue, since its deadline is over."""
+    """Complete a task that has left the queue because its deadline has passed."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class ReclaimTasks:
-    """Have a worker return the tasks that it has not begun, since the one before them takes too long."""
+    """Have a worker return the tasks that it has not begun, because the one before them takes too long."""
 
     worker: int
 
@@ -50,7 +50,7 @@ class TerminateWorker:
 
 @dataclass(frozen=True, slots=True)
 class AbandonTask:
-    """Complete a task that stands in a worker behind one that does not end, and will not begin any more."""
+    """Complete a task that waits in a worker behind one that does not end, and will never begin."""
 
     task: Task
 

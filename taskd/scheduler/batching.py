@@ -1,8 +1,8 @@
-"""Batches: which workers run short tasks, may be given several at once, and are late with them.
+"""Batching: several short tasks for one worker at once, reclaimed if the worker is late with them.
 
-Waking another process costs more than running a few tasks of a function that is
-known to be short (`FunctionStats.is_short`), so that a worker gets several of
-them at once. If the first takes longer than expected, the others are reclaimed.
+Waking a process costs more than running a few tasks of a function that is
+known to be short (`FunctionStats.is_short`), so a worker gets several of them at
+once. If one takes longer than expected, those behind it are reclaimed.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ __all__ = [
 ]
 
 MAX_TASKS_PER_WORKER = 32
-"""Tasks that one worker may have at once: by then waking it costs each of them next to nothing."""
+"""Tasks that one worker may have at once: shared by so many, the cost of waking it is negligible."""
 
 BATCH_SECONDS = 0.0005
-"""Seconds of work, by the estimates, above which a worker gets no more tasks at once."""
+"""Seconds of estimated work above which a worker gets no more tasks."""
 
 FRESH_SECONDS = 0.001
-"""Seconds without progress after which a worker gets no more tasks: it may
-have come upon one that takes long, and those that it has already wait for that."""
+"""Seconds without progress after which a worker gets no more tasks: it may be
+running one that takes long, and further ones would have to wait for it."""
 
 SHORT_WORKERS = 4
 """Workers for each processor that may run batches at once. More could not run
-at the same time, and would be taken for late while they wait for a processor."""
+at the same time, and would seem late while they wait for a processor."""
 
 BATCHED_LIMIT = 1.0
 """Seconds: a task with a shorter time limit is never batched, so that its limit is kept exactly."""
 
 LATE_SECONDS = 0.005
-"""Seconds between two looks at a worker that runs a batch. One that runs the
-same task at two looks is late, and the tasks that it has not begun are
-reclaimed: ten times what a batch should take, and with the way to another worker
-still below what a person notices. (One that waits for a processor before it
-has begun any is not late: another one would have to wait for it as well.)"""
+"""Seconds between two checks of a worker that runs a batch. A worker that runs the
+same task at two checks is late, and the tasks that it has not begun are
+reclaimed. This is ten times what a batch should take, and the detour to another
+worker is still too short for a person to notice. (A worker that has begun no task
+because it waits for a processor is not late: another worker would wait as well.)"""
 
 
 def may_batch(task: Task) -> bool:
@@ -57,9 +57,9 @@ def may_batch(task: Task) -> bool:
 
 
 class Batching:
-    """The workers that run batches, and are not late with them.
+    """The workers that run batches and are not late.
 
-    `wake` is called with the time when the next look at a worker is due.
+    `wake` is called with the time of the next check.
     """
 
     def __init__(self, config: SchedulerConfig, wake: Callable[[float], None]) -> None:
@@ -67,24 +67,24 @@ class Batching:
         self.worker_limit = SHORT_WORKERS * config.processors
         """Workers that may run batches at once."""
         self._open: WorkerView | None = None
-        """The worker that was given a task last: it is filled up before another is."""
+        """The worker that was given a task last: it is filled before another one is used."""
         self._max_tasks = config.max_tasks
         self._wake = wake
 
     def add(self, worker: WorkerView, now: float) -> None:
-        """Let a worker that was idle run a batch."""
+        """Let a worker that was idle begin a batch."""
         self.workers[worker.number] = self._open = worker
         worker.progress_at = worker.checked_at = now
         self._wake(now + LATE_SECONDS)
 
     def discard(self, worker: WorkerView) -> None:
-        """Give a worker no more tasks besides those that it has; does nothing if it runs no batch."""
+        """Add no more tasks to a worker's batch; does nothing if it runs no batch."""
         self.workers.pop(worker.number, None)
         if self._open is worker:
             self._open = None
 
     def with_room(self, now: float) -> WorkerView | None:
-        """Return a worker that can take one more task, None if another worker has to begin a batch."""
+        """Return a worker whose batch can take one more task, None if another worker must begin one."""
         worker = self._open
         if worker is not None and self._has_room(worker, now):
             return worker
@@ -104,7 +104,7 @@ class Batching:
         )
 
     def look_at(self, worker: WorkerView, now: float, begun: int) -> list[Action]:
-        """Look at a worker that has tasks: if it is late with a batch, reclaim those that it has not begun.
+        """Check a worker that has tasks; if it is late with a batch, reclaim what it has not begun.
 
         `begun` is the number of the task that the worker began last.
         """
@@ -122,7 +122,7 @@ class Batching:
         return []
 
     def reclaim(self, worker: WorkerView) -> list[Action]:
-        """Return the action that takes back what a worker has not begun, if anything and not asked yet."""
+        """Reclaim what a worker has not begun, unless that is nothing or has been reclaimed already."""
         if len(worker.tasks) < 2 or worker.reclaimed:
             return []
         self.discard(worker)

@@ -1,4 +1,4 @@
-"""The bounds of the scheduler: how many workers and tasks there may be."""
+"""The scheduler's bounds: numbers of workers and of waiting tasks, and how long a worker may idle."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 __all__ = ["IDLE_SECONDS", "MAX_QUEUE", "SchedulerConfig"]
 
 MAX_QUEUE = 10_000
-"""Tasks that may wait: past it, a caller is better served by a `Busy` at once
+"""Tasks that may wait: beyond that, a caller is better served by an immediate `Busy`
 than by a place at the end of the queue."""
 
 IDLE_SECONDS = 60.0
-"""Seconds that a worker above the minimum may be idle: short bursts do not
-make it come and go, and by the next hour its memory is free."""
+"""Seconds that a worker above the minimum may be idle: long enough to outlast the gaps
+between bursts, and short enough that its memory is soon free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class SchedulerConfig:
     """The bounds of one scheduler.
 
     `idle_seconds` is how long a worker above `min_workers` may be idle,
-    `max_tasks` after how many tasks a worker leaves (None for never),
-    `processors` how many workers can run at the same time.
+    `max_tasks` the number of tasks after which a worker leaves (None: never),
+    `processors` the number of workers that can really run at the same time.
     """
 
     min_workers: int

@@ -1,4 +1,4 @@
-"""The deadlines of waiting tasks: which of them must have been started by when."""
+"""The deadlines of waiting tasks: which tasks have not been started in time."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """The tasks that have a deadline, the next one first.
+    """The tasks that have a deadline, the earliest first.
 
-    A task that stops waiting stays here: what is out of date is thrown away
-    when it comes up, or when there is more of it than of what is not.
+    A task that stops waiting keeps its entry: obsolete entries are dropped when
+    they come up, or when they outnumber the others.
     """
 
     COMPACT_ABOVE = 1000
-    """Entries that are kept without asking how many of them still matter: about
-    100 KiB, and the sweep that throws out the others costs next to nothing for each."""
+    """Entries that are kept without checking how many are obsolete: about 100 KiB,
+    so that the cost of each sweep is spread over many entries."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Task]] = []
         self._compact_at = self.COMPACT_ABOVE
 
     def add(self, when: float, task: Task) -> None:
-        """Expect `task` to have been started before `when`."""
+        """Expect `task` to be started before `when`."""
         heapq.heappush(self._heap, (when, task.number, task))
         if len(self._heap) > self._compact_at:
             self._heap = [entry for entry in self._heap if _waits(entry[2])]
@@ -36,15 +36,15 @@ class Deadlines:
 
     @property
     def next_at(self) -> float:
-        """When the next deadline may be over, infinity if there is none."""
+        """The time of the next deadline, which may be obsolete; infinity if there is none."""
         return self._heap[0][0] if self._heap else inf
 
     def expired(self, now: float) -> list[Task]:
-        """Return the waiting tasks whose deadline is over, each of them once."""
+        """Return the waiting tasks whose deadline has passed, each of them once."""
         over: list[Task] = []
         while self._heap and self._heap[0][0] <= now:
             task = heapq.heappop(self._heap)[2]
-            # A task that was started and came back is there twice, and next to itself.
+            # A task that a worker had and returned has two entries, next to each other.
             if _waits(task) and not (over and over[-1] is task):
                 over.append(task)
         return over

@@ -1,4 +1,4 @@
-"""The tasks that wait, whose turn it is, and those whose submitter is throttled."""
+"""The queue of waiting tasks: priorities, fairness, and the tasks whose submitter is throttled."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from taskd.scheduler.task import Task
 __all__ = ["FAIR_TURN", "PRIORITIES", "TaskQueue"]
 
 PRIORITIES = 10
-"""0 is first, 9 is last (docs/protocol.md)."""
+"""The number of priorities: 0 is first, 9 is last (docs/protocol.md)."""
 
 FAIR_TURN = 10
-"""Every so many starts that passed over an older task, it is the oldest one's
-turn. So urgent work keeps nine tenths of the pool whatever else waits, and
-nothing waits for ever: before a task starts, fewer than ten times as many others
-do as there were before it, itself counted. (Ageing, where a priority grows with the wait,
-would let an hour's backlog of unimportant work stand before all that is urgent.)"""
+"""Of this many starts that would pass over an older task, the last goes to the oldest
+task instead. So urgent work keeps nine tenths of the pool whatever else waits, and
+nothing waits for ever: if n tasks wait when one arrives, itself included, fewer than 10n
+others start before it. (Ageing, by which a priority grows with the wait, would put an
+hour's backlog of unimportant work ahead of everything urgent.)"""
 
 
 class TaskQueue:
-    """Waiting tasks by priority, and within one first in, first out; none of them starves (`FAIR_TURN`).
+    """The waiting tasks by priority, first in, first out within each; none starves (`FAIR_TURN`).
 
-    `len` and iteration leave out the tasks that are throttled: these are set
-    aside until `release`. `count` is `len` without a call, for the fast path.
+    `len` and iteration leave out throttled tasks, which are set aside until
+    `release`. `count` is `len` without a call, for the fast path.
 
-    A task that is removed from the middle stays there until it comes up, or until
-    there are more of these than of the others: `remove` does not search.
+    `remove` does not search: a task removed from the middle keeps its entry
+    until that comes up, or until such entries outnumber the others.
     """
 
     COMPACT_ABOVE = 1000
-    """Removed tasks that are kept without asking how many tasks wait: a sweep
-    then costs each of them next to nothing."""
+    """Removed tasks that may keep their entries however few tasks wait, so that the cost
+    of each sweep is spread over many entries."""
 
     def __init__(self) -> None:
         self._levels: list[deque[Task]] = [deque() for _ in range(PRIORITIES)]
@@ -52,12 +52,12 @@ class TaskQueue:
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait, those that are throttled included."""
+        """The number of waiting tasks, throttled ones included."""
         return self.count + len(self._throttled)
 
     @property
     def all_waiting(self) -> list[Task]:
-        """Every task that waits; those that are throttled come last."""
+        """Every waiting task; throttled ones come last."""
         return [*self, *self._throttled]
 
     @property
@@ -68,7 +68,7 @@ class TaskQueue:
     # --- in and out ---
 
     def push(self, task: Task) -> None:
-        """Let a new task wait behind those of its priority."""
+        """Add a new task, behind the others of its priority."""
         task.state = check_task(task.state, WAITING)
         level = self._levels[task.priority]
         if not level:
@@ -77,7 +77,7 @@ class TaskQueue:
         self.count += 1
 
     def push_back(self, task: Task) -> None:
-        """Let a task wait ahead of those of its priority: it had left the queue, and was not run."""
+        """Put back a task that had left the queue and was not run, ahead of the others of its priority."""
         task.state = check_task(task.state, WAITING)
         level = self._levels[task.priority]
         if not level:
@@ -101,7 +101,7 @@ class TaskQueue:
         return self._levels[used[0]][0]
 
     def take(self, task: Task) -> None:
-        """Take out the task that `first` has returned, whose state the caller sets."""
+        """Take out the task that `first` has returned; the caller sets its state."""
         if len(self._used) > 1:
             self._passed_over = 0 if self._oldest_head() is task else self._passed_over + 1
         level = self._levels[task.priority]
@@ -128,7 +128,7 @@ class TaskQueue:
     def drop_waiting(self, unless: Collection[str] = ()) -> list[Task]:
         """Take out, and return, the waiting tasks of all functions but those named in `unless`.
 
-        The others wait on, and are no longer throttled.
+        The other tasks go on waiting, and are no longer throttled.
         """
         self.release()
         dropped = [task for task in self if task.stats.name not in unless]
@@ -137,7 +137,7 @@ class TaskQueue:
         return dropped
 
     def _drop_removed_heads(self) -> None:
-        """Make the first task of each level one that waits."""
+        """Drop removed tasks from the front of each priority."""
         for priority in list(self._used):
             level = self._levels[priority]
             while level and level[0].state is not WAITING:
@@ -158,12 +158,12 @@ class TaskQueue:
         self._throttled.append(task)
 
     def release(self) -> None:
-        """Let the throttled tasks have their turn again, ahead of the others, in their order."""
+        """Put the throttled tasks back, in order, ahead of the others of their priority."""
         while self._throttled:
             self.push_back(self._throttled.pop())
 
     def drop_throttled(self) -> list[Task]:
-        """Take out, and return, the throttled tasks; they will not be run."""
+        """Take out, and return, the throttled tasks, which will not be run."""
         dropped = list(self._throttled)
         self._throttled.clear()
         for task in dropped:

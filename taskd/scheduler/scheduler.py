@@ -1,8 +1,8 @@
-"""The scheduler: which waiting task gets which worker, and what becomes of it there.
+"""The scheduler itself: accepts tasks, binds them to workers, and records how each attempt ends.
 
 A task waits in the queue, never behind another one in a worker: it is bound to a
-worker when that worker is idle (late binding). The exception is tasks that are
-known to be short (`taskd.scheduler.batching`).
+worker only when that worker is idle (late binding). The exception is tasks that
+are known to be short (`taskd.scheduler.batching`).
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from taskd.scheduler.workers import OVERHEAD, Fleet, WorkerView
 __all__ = ["MAX_LOSSES", "Scheduler"]
 
 RETRY_AFTER = 1.0
-"""Seconds after which a refused caller should try again if nothing is known of how fast the queue moves."""
+"""Seconds after which a refused caller should try again, while the queue's speed is unknown."""
 
 MIN_RETRY_AFTER = 0.1
-"""Seconds: a caller that comes back sooner only makes a busy server busier."""
+"""Seconds: a caller that tries again sooner only makes a busy server busier."""
 
 MAX_RETRY_AFTER = 60.0
-"""Seconds: longer than this no estimate is worth trusting."""
+"""Seconds: a longer estimate is not worth trusting."""
 
 MAX_LOSSES = 9
-"""Workers that may end before they have begun a task that they were given. With one more
-it is likely that the task ends them (its arguments are too large for them, say)."""
+"""Workers that may end after they were given a task and before they have begun it. If one more
+does, the task itself probably ends them (its arguments are too large, say)."""
 
 
 class Scheduler:
-    """The queue, the fleet of workers, what each function costs, and who runs what.
+    """The queue, the fleet of workers and the functions' statistics, and the decisions over them.
 
-    After any call, here or to one of the parts, `wake_at` is when `tick` is due
-    (infinity for never), and `Fleet.departures` may return workers that must end.
+    After any call, here or to one of the parts, `wake_at` is the time at which
+    `tick` is due (infinity for never), and `Fleet.departures` may return workers
+    that must end.
     """
 
     def __init__(self, config: SchedulerConfig) -> None:
@@ -59,11 +60,11 @@ class Scheduler:
     # --- tasks come and go ---
 
     def submit(self, task: Task) -> None:
-        """Let a task wait until a worker is free. Raises `Busy` if the queue is full.
+        """Queue a task until a worker is free. Raises `Busy` if the queue is full.
 
-        The queue holds what idle workers cannot take at once: as long as one
-        is idle it is not full. Throttled tasks do not count: a submitter that
-        reads nothing must not make the server busy for the others.
+        Idle workers make room: each can take a task at once. Throttled tasks do
+        not count: a submitter that reads nothing must not make the server busy
+        for the others.
         """
         queue, max_queue = self.queue, self.config.max_queue
         if queue.count >= max_queue + len(self.fleet.idle):
@@ -77,10 +78,10 @@ class Scheduler:
             self._wake(task.deadline)
 
     def cancel(self, task: Task, now: float) -> list[Action]:
-        """Take a task that is in flight out of the queue, or stop it if a worker has it.
+        """Take a task in flight out of the queue, or stop it if a worker has it.
 
-        A task that was waiting is done when this returns, and gets its outcome
-        from the caller.
+        A task that was waiting is done when this returns, and the caller must
+        give it its outcome.
         """
         if task.state is not GIVEN:
             self.queue.remove(task)
@@ -88,7 +89,7 @@ class Scheduler:
         return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
 
     def find(self, number: int) -> Task | None:
-        """Return the task of this number, None if it has its outcome already or never was."""
+        """Return the task with this number, None if it has its outcome or never existed."""
         for worker in self._workers.values():
             task = worker.tasks.get(number)
             if task is not None and task.state is GIVEN:
@@ -103,9 +104,9 @@ class Scheduler:
     # --- tasks and workers ---
 
     def assign(self, now: float) -> list[tuple[int, list[Task]]]:
-        """Bind waiting tasks to workers, and return each such worker's tasks, in the order to send them.
+        """Bind waiting tasks to workers; return these workers' numbers, each with its tasks in order.
 
-        Tasks whose submitter is full are set aside, until `TaskQueue.release`.
+        Tasks whose submitter is full are throttled until `TaskQueue.release`.
         """
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
@@ -141,9 +142,10 @@ class Scheduler:
         failed: bool,
         printed: bool = False,
     ) -> Task | None:
-        """Count a worker's task that has ended after `seconds`; None if it had its outcome before.
+        """Record that a worker has ended a task; return the task, or None if it had its outcome before.
 
-        `seconds` is None for a task whose arguments did not fit: it says nothing of its function.
+        `seconds` is the run time, None if the arguments did not fit: such a
+        task says nothing about its function.
         """
         worker = self.fleet.view(number)
         task = worker.take(task_number)
@@ -152,7 +154,7 @@ class Scheduler:
         return self._ended(worker, task, now)
 
     def stopped(self, number: int, task_number: int, now: float) -> Task | None:
-        """Count a worker's task that has ended because it was interrupted; None as for `finished`."""
+        """Record that a worker's task has ended because it was interrupted; returns as `finished` does."""
         worker = self.fleet.view(number)
         task = worker.take(task_number)
         if task.stop is None:
@@ -160,9 +162,9 @@ class Scheduler:
         return self._ended(worker, task, now)
 
     def returned(self, number: int, task_numbers: list[int], now: float) -> list[Task]:
-        """Let tasks wait again that a worker has returned unbegun.
+        """Queue again the tasks that a worker has returned unbegun.
 
-        Those that were being stopped are done instead, and returned.
+        Those that were being stopped are done instead, and are returned here.
         """
         worker = self.fleet.view(number)
         tasks = [worker.take(task_number) for task_number in task_numbers]
@@ -181,10 +183,10 @@ class Scheduler:
         return stopped
 
     def worker_exited(self, number: int, begun: int, now: float) -> list[Task]:
-        """Forget a worker whose process has ended; returns the tasks that are lost with it, now done.
+        """Forget a worker whose process has ended; return the tasks that are lost with it, now done.
 
-        `begun` is the number of the task that it began last, whether that had
-        ended or not (0 if there was none). Tasks that the worker had not begun
+        `begun` is the number of the task that the worker began last, whether
+        that had ended or not (0 if there was none). Tasks that it had not begun
         wait again, ahead of the others.
         """
         worker = self.fleet.remove(number, now)
@@ -199,7 +201,7 @@ class Scheduler:
             if task.state is GIVEN and task.stop is None and task.losses < MAX_LOSSES:
                 task.losses += 1
                 self._requeue(task)
-            elif task.state is GIVEN:  # it was being stopped; or it may be what ends the workers
+            elif task.state is GIVEN:  # it was being stopped, or is suspected of ending its workers
                 task.state = check_task(task.state, DONE)
                 lost.append(task)
         return lost
@@ -231,7 +233,7 @@ class Scheduler:
 
     @property
     def missing(self) -> int:
-        """How many workers to start: up to the minimum, and up to the maximum while tasks wait."""
+        """The number of workers to start: up to the minimum, and up to the maximum while tasks wait."""
         if not self.queue.count:
             return self.fleet.to_start(0)
         wanted = self.queue.count
@@ -250,7 +252,7 @@ class Scheduler:
             self.wake_at = when
 
     def tick(self, now: float, begun: Callable[[int], int]) -> list[Action]:
-        """Return what has become due. `begun` gives the number of the task that a worker began last."""
+        """Return the actions that are due; `begun` returns the number of the task a worker began last."""
         actions: list[Action] = []
         for task in self._deadlines.expired(now):
             self.queue.remove(task)
@@ -266,7 +268,7 @@ class Scheduler:
 
 
 def _retry_after(functions: Iterable[FunctionStats], waiting: int, workers: int) -> float:
-    """Return the seconds until about a tenth of the queue will have been worked off."""
+    """Estimate the seconds until a tenth of the queue has been worked off."""
     seconds, finished = 0.0, 0
     for stats in functions:
         seconds += stats.seconds

@@ -1,6 +1,6 @@
-"""States of a task, of a worker and of a stop: one literal table of steps for each.
+"""The states of tasks, workers and stops, with one literal table of steps for each.
 
-A step that its table does not list raises `StateError`, and is a bug in taskd.
+A step that its table does not list raises `StateError`: it is a bug in taskd.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ __all__ = [
     "check_task",
 ]
 
-# IntEnum: its members are hashed as integers, in C; those of Enum by a method
-# in Python, which would cost as much as the rest of a step.
+# IntEnum, since its members are hashed as integers, in C. Those of Enum are hashed by a
+# method in Python, which would cost as much as the rest of a step.
 
 
 class TaskState(IntEnum):
-    """Where a task is on its way to its outcome."""
+    """The state of a task, on the way to its outcome."""
 
     NEW = 0
     WAITING = 1
     THROTTLED = 2
-    """It waits, and is not started while its submitter leaves too much unread."""
+    """Waiting, but not started while its submitter leaves too much unread."""
     GIVEN = 3
-    """A worker has it, and runs it or will soon."""
+    """A worker has the task, and runs it or soon will."""
     DONE = 4
-    """It has its outcome, or will not be run and gets one now."""
+    """The task has its outcome, or gets one now without being run."""
 
 
 class WorkerState(IntEnum):
-    """What a worker is doing."""
+    """The state of a worker, as the scheduler sees it."""
 
     STARTING = 0
     STANDBY = 1
@@ -46,25 +46,25 @@ class WorkerState(IntEnum):
     IDLE = 2
     BUSY = 3
     LEAVING = 4
-    """It gets no more tasks, and ends after those that it has."""
+    """The worker gets no more tasks, and ends after those that it has."""
     GONE = 5
 
 
 class StopStep(IntEnum):
-    """How far the stop of a task that a worker has is."""
+    """The step that the stop of a worker's task has reached."""
 
     INTERRUPTED = 0
-    """The function has been interrupted, and cleans up; or the worker returns the task unbegun."""
+    """The function has been interrupted and cleans up, or the worker returns the task unbegun."""
     ABANDONED = 1
-    """The task had not begun when its grace was over. It will not begin any more."""
+    """The task had not begun when its grace was over, and will not begin."""
     TERMINATED = 2
     """The worker's process group has been sent SIGTERM."""
     KILLED = 3
     """The worker's process group has been sent SIGKILL."""
 
 
-# By these names on the hot paths: Python 3.11 takes as long to find a member of
-# an enumeration as for a whole function call.
+# The hot paths use these names: in Python 3.11, looking up a member of an
+# enumeration takes as long as a whole function call.
 NEW, WAITING, THROTTLED, GIVEN, DONE = TaskState
 STARTING, STANDBY, IDLE, BUSY, LEAVING, GONE = WorkerState
 
@@ -72,7 +72,7 @@ TASK_STEPS = {
     TaskState.NEW: frozenset({TaskState.WAITING}),
     TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.THROTTLED, TaskState.DONE}),
     TaskState.THROTTLED: frozenset({TaskState.WAITING, TaskState.DONE}),
-    # Back to waiting: the worker returned it, or died, before it had begun.
+    # Back to waiting: the worker returned the task unbegun, or ended before it began.
     TaskState.GIVEN: frozenset({TaskState.DONE, TaskState.WAITING}),
     TaskState.DONE: frozenset[TaskState](),
 }
@@ -92,23 +92,23 @@ WORKER_STEPS = {
 
 STOP_STEPS = {
     StopStep.INTERRUPTED: frozenset({StopStep.ABANDONED, StopStep.TERMINATED}),
-    # An abandoned task that begins all the same has had its grace.
+    # If an abandoned task begins after all, it gets no second grace.
     StopStep.ABANDONED: frozenset({StopStep.KILLED}),
     StopStep.TERMINATED: frozenset({StopStep.KILLED}),
     StopStep.KILLED: frozenset[StopStep](),
 }
-"""Every step up the ladder that ends a task."""
+"""Every step that a stop can take: interrupt, terminate, kill."""
 
 
 def check_task(old: TaskState, new: TaskState) -> TaskState:
-    """Return `new`. Raises `StateError` if a task cannot go there from `old`."""
+    """Return `new`. Raises `StateError` if a task cannot go from `old` to it."""
     if new not in TASK_STEPS[old]:
         raise StateError(f"a task cannot go from {old.name} to {new.name}")
     return new
 
 
 def check_stop(old: StopStep, new: StopStep) -> StopStep:
-    """Return `new`. Raises `StateError` if a stop cannot go there from `old`."""
+    """Return `new`. Raises `StateError` if a stop cannot go from `old` to it."""
     if new not in STOP_STEPS[old]:
         raise StateError(f"a stop cannot go from {old.name} to {new.name}")
     return new

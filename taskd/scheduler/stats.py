@@ -1,4 +1,4 @@
-"""Statistics of functions: how their runs went, and whether the next will be short."""
+"""Statistics of each function: counts, run times, and whether it is known to be short."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from taskd.functions.stops import GRACE
 __all__ = ["FunctionStats"]
 
 SHORT_SECONDS = 0.0005
-"""Seconds: a run that took less was short. "Well under a millisecond", so that
-a task which waits behind a few of them does not wait as long as a person could see."""
+"""Seconds below which a run is short: so little that a task behind a few short ones
+does not wait noticeably."""
 
 KNOWN_SHORT = 32
-"""Points from which a function is known to be short. A short run is one point,
-and there are never more than twice as many as this."""
+"""Points from which a function is known to be short. A short run adds one point, up to
+twice this number."""
 
 LONG_RUN = 16
-"""Points that a run costs which was not short. It may have been, and have waited for a
-processor: one in sixteen may do that before the function is no longer known to be short."""
+"""Points that a run costs if it was not short. It may only have waited for a processor:
+one in sixteen runs may do so before the function is no longer known to be short."""
 
 SURPRISE = 32
-"""Points that a run costs that made a worker late with a batch: after the second
-in a row the function is not known to be short any more."""
+"""Points that a run costs if it made a worker late with a batch: after the second such run
+in a row, the function is no longer known to be short."""
 
 WEIGHT = 0.125
-"""Share of the last run in the moving estimate: about the last ten runs matter."""
+"""Weight of the latest run in the moving estimate: about the last ten runs matter."""
 
 
 @dataclass(slots=True)
@@ -33,10 +33,10 @@ class FunctionStats:
     """Statistics of one function. Times are run times, in seconds.
 
     `timeout` and `grace` are the function's own (None and `GRACE` if it has
-    none). `estimate` is what its next run will take, by the last ones, and at
-    most `SHORT_SECONDS`. `is_short` says whether the function is known to be
-    short, so that a worker may be given several of its tasks; `points` is how
-    sure that is.
+    none). `estimate` is the expected time of its next run, from the latest
+    ones, and at most `SHORT_SECONDS`. `is_short` says whether the function is
+    known to be short, so that a worker may be given several of its tasks;
+    `points` says how certain that is.
     """
 
     name: str
@@ -54,10 +54,10 @@ class FunctionStats:
     is_short: bool = False
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
-        """Count a run that has come to its end.
+        """Count a run that has ended.
 
-        A run that `printed` is not short: what it wrote could not be told from
-        what its neighbours in a batch write.
+        A run that `printed` is not short: its output could not be distinguished
+        from that of its neighbours in a batch.
         """
         self.seconds += seconds
         if seconds > self.longest:
@@ -74,7 +74,7 @@ class FunctionStats:
                 self.points += 1
         else:
             self.points = max(self.points - LONG_RUN, 0)
-            seconds = SHORT_SECONDS  # for the estimate: how much longer is of no interest there
+            seconds = SHORT_SECONDS  # the estimate needs no more: the function is not short
         self.is_short = self.points >= KNOWN_SHORT
         self.estimate += (seconds - self.estimate) * WEIGHT
 
@@ -84,12 +84,12 @@ class FunctionStats:
         self.is_short = self.points >= KNOWN_SHORT
 
     def forget(self) -> None:
-        """Let the function prove anew that it is short: its code is new, or has ended its process."""
+        """Make the function prove anew that it is short: its code is new, or has ended its process."""
         self.points = 0
         self.is_short = False
 
     @property
     def mean(self) -> float:
-        """The mean run time, 0 if nothing has run yet."""
+        """The mean run time in seconds, 0 if nothing has run yet."""
         finished = self.done + self.failed
         return self.seconds / finished if finished else 0.0

@@ -1,4 +1,4 @@
-"""Stopping tasks that workers have: at their time limit, or when they are cancelled."""
+"""When to stop tasks that workers have: at their time limit, or when they are cancelled."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Stopping"]
 
 
 class Stopping:
-    """Begins stops, and turns what each `Stop` decides into actions.
+    """Begins stops, and turns the decisions of each `Stop` into actions.
 
-    `wake` is called with the time when the next look at a worker is due.
+    `wake` is called with the time of the next check.
     """
 
     def __init__(self, fleet: Fleet, batching: Batching, wake: Callable[[float], None]) -> None:
@@ -29,7 +29,7 @@ class Stopping:
     def stop(
         self, worker: WorkerView, task: Task, reason: Literal["timeout", "cancelled"], now: float
     ) -> list[Action]:
-        """Begin to stop a worker's task, and reclaim those behind it; does nothing if it is being stopped."""
+        """Begin to stop a worker's task, and reclaim those behind it; does nothing if the stop has begun."""
         if task.stop is not None:
             return []
         task.stop = Stop(reason, now, now + task.stats.grace)
@@ -37,7 +37,7 @@ class Stopping:
         return [InterruptTask(worker.number, task), *self._batching.reclaim(worker)]
 
     def look_at(self, worker: WorkerView, now: float, begun: int) -> list[Action]:
-        """Go on with the stops of a worker's tasks, and stop the first one if it is over its time limit.
+        """Continue the stops of a worker's tasks; stop the first task if it has exceeded its time limit.
 
         `begun` is the number of the task that the worker began last.
         """
@@ -48,7 +48,7 @@ class Stopping:
         first = worker.first
         if first is not None and first.limit is not None and first.stop is None:
             if first.number != begun:
-                first.started = now  # it has not begun, and so its time has not
+                first.started = now  # the task has not begun, so its time has not either
             due = first.started + first.limit
             if due <= now:
                 actions += self.stop(worker, first, "timeout", now)

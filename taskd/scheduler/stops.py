@@ -1,7 +1,7 @@
-"""The stop of a task that a worker has: interrupt its function, then terminate, then kill its process.
+"""The steps of one stop, and their delays: interrupt the function, then terminate and kill its process.
 
-A `Stop` decides what comes next and when; the scheduler has it done. A step is
-taken only against a worker that is running this very task.
+A `Stop` decides what comes next and when; `taskd.scheduler.stopping` makes
+actions of it. The process is terminated or killed only while it runs this very task.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from taskd.scheduler.states import StopStep, check_stop
 __all__ = ["KILL_DELAY", "Stop"]
 
 KILL_DELAY = 2.0
-"""Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save what it has, and cannot stay."""
+"""Seconds between SIGTERM and SIGKILL: a handler for SIGTERM can save its state, but not linger."""
 
 
 @dataclass(slots=True)
 class Stop:
-    """The stop of one task: why, since when, how far it is, and when the next step is due."""
+    """The stop of one task: its reason, its start, its current step, and when the next step is due."""
 
     reason: Literal["timeout", "cancelled"]
     since: float
@@ -30,8 +30,8 @@ class Stop:
     def advance(self, now: float, *, is_running: bool) -> StopStep | None:
         """Take the next step if it is due, and return it; None if there is none to take.
 
-        `is_running` says whether the worker is running the task. `next_at` is
-        afterwards when to call this again.
+        `is_running` says whether the worker is running the task. Afterwards
+        `next_at` is the time to call this again.
         """
         if now < self.next_at:
             return None

@@ -1,4 +1,4 @@
-"""A task: an accepted call on its way through the scheduler and the pool."""
+"""The task: an accepted call on its way through the scheduler and the pool, and its subscribers."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ __all__ = ["NOBODY", "Subscriber", "Task"]
 
 
 class Subscriber(Protocol):
-    """Whoever wants the progress and the outcomes of tasks: a connection, say.
+    """A receiver of the progress and the outcomes of tasks, such as a connection.
 
-    `key` is what the subscriber itself knows a task by.
+    `key` is the subscriber's own name for a task.
     """
 
     @property
     def is_full(self) -> bool:
-        """Whether the subscriber leaves too much unread: the tasks that it submitted wait meanwhile."""
+        """Whether the subscriber leaves too much unread; the tasks that it submitted wait meanwhile."""
 
     def task_progressed(self, key: Any, progress: Progress) -> None:
-        """Take a task's progress. `flush` follows."""
+        """Receive a task's progress. `flush` follows."""
 
     def task_ended(self, key: Any, outcome: Outcome) -> None:
-        """Take a task's outcome. `flush` follows."""
+        """Receive a task's outcome. `flush` follows."""
 
     def flush(self) -> None:
-        """Pass on what has been taken, at the end of a batch of it."""
+        """Pass on what has been received; called once for several outcomes and reports."""
 
 
 class _Nobody:
-    """The subscriber of a task for which nobody waits."""
+    """The subscriber of a task that nobody waits for."""
 
     is_full = False
 
     def task_progressed(self, key: object, progress: Progress) -> None:
-        """Drop what the task reports."""
+        """Drop the progress."""
 
     def task_ended(self, key: object, outcome: Outcome) -> None:
         """Drop the outcome."""
@@ -50,22 +50,22 @@ class _Nobody:
 
 
 NOBODY: Subscriber = _Nobody()
-"""Takes the place of a subscriber that has gone."""
+"""The replacement for a subscriber that has gone."""
 
 
 class Task(msgspec.Struct, eq=False):
-    """One accepted call. Its number is for people, and unique on one server.
+    """An accepted call. Its number is for people, and unique on one server.
 
-    `subscriber`, which knows the task as `key`, submitted it; `others` are
-    whoever else wants to know what becomes of it. Times are on the server's
-    clock, in seconds: `received`, `deadline` (before which the task must be
-    started, None for no matter) and `started` (when its function began, as far
-    as the scheduler knows). `limit` is in seconds of run time, None for none.
+    `subscriber`, which knows the task as `key`, submitted the task; `others`
+    also receive its progress and outcome. Times are on the server's clock, in
+    seconds: `received`, `deadline` (before which the task must be started, None
+    for no deadline) and `started` (when its function began, as far as the
+    scheduler knows). `limit` is in seconds of run time, None for none.
     `attempts` counts how often the task was given to a worker, `losses` how
     often a worker ended before it had begun the task.
 
-    Made and forgotten within microseconds, in great numbers: hence a struct,
-    and one subscriber without a list.
+    Tasks are created and dropped within microseconds, in great numbers: hence a
+    struct, with its first subscriber outside the list.
     """
 
     number: int
@@ -87,11 +87,11 @@ class Task(msgspec.Struct, eq=False):
 
     @property
     def is_in_flight(self) -> bool:
-        """Whether the task has been accepted, and has no outcome yet."""
+        """Whether the task has been accepted and has no outcome yet."""
         return self.state is not NEW and self.state is not DONE
 
     def subscribe(self, subscriber: Subscriber, key: Any) -> None:
-        """Have one more subscriber get what is still to come of this task."""
+        """Add a subscriber, which receives the task's further progress and its outcome."""
         if self.others is None:
             self.others = []
         self.others.append((subscriber, key))

@@ -1,7 +1,7 @@
-"""The fleet of workers: which are there, starting, idle, standing by or leaving, and how many to start.
+"""The fleet of workers: the state of each, how many to start, and which idle ones to dismiss.
 
-Idle workers are taken last in, first out, so that caches stay warm, and those
-above the minimum stay idle and can be ended.
+Idle workers are used last in, first out: so caches stay warm, and the idle
+workers above the minimum stay idle and can be ended.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from taskd.scheduler.task import Task
 __all__ = ["OVERHEAD", "Fleet", "WorkerView"]
 
 OVERHEAD = 0.00001
-"""Seconds that a worker spends on a task beside running its function."""
+"""Seconds that a worker spends on a task besides running its function."""
 
 
 @dataclass(slots=True, eq=False)
 class WorkerView:
-    """One worker as the scheduler sees it: what it does, and since when.
+    """One worker as the scheduler sees it: its state, since when, and its tasks.
 
-    `tasks` are those that it has been given and that have not ended, in the
-    order in which it runs them. `done` counts those that have. `dismissed` says
-    that it leaves because there are too many workers, or a newer generation:
-    its exit is not a loss.
+    `tasks` are those that the worker has been given and has not ended, in the
+    order in which it runs them; `done` counts those that it has ended.
+    `dismissed` says that it leaves because there are too many workers, or a
+    newer generation: it need not be replaced.
 
-    The rest is for batches (`taskd.scheduler.batching`): `load` is about how
-    many seconds the worker's tasks take, `progress_at` when it was given its
-    first task or last ended one; `checked_at` is when it was last found not to
-    be late, and `checked_task` the number of the task that it ran then.
-    `reclaimed` says that it has been asked to return what it has not begun.
+    The rest is for batches (`taskd.scheduler.batching`). `load` is an estimate
+    of the seconds that the worker's tasks take. `progress_at` is when it was
+    given its first task or last ended one. `checked_at` is when it was last
+    found not to be late, and `checked_task` the number of the task that it ran
+    then. `reclaimed` says that it must return what it has not begun.
     """
 
     number: int
@@ -61,7 +61,7 @@ class WorkerView:
     reclaimed: bool = False
 
     def step(self, state: WorkerState, now: float) -> None:
-        """Go to another state. Raises `StateError` if there is no such step."""
+        """Go to another state. Raises `StateError` if the table has no such step."""
         if state not in WORKER_STEPS[self.state]:
             raise StateError(f"worker {self.number} cannot go from {self.state.name} to {state.name}")
         self.state = state
@@ -69,11 +69,11 @@ class WorkerView:
 
     @property
     def first(self) -> Task | None:
-        """The task that the worker runs, as far as its messages show; None if it has none."""
+        """The task that the worker runs, judging by its messages; None if it has none."""
         return next(iter(self.tasks.values()), None)
 
     def give(self, task: Task, now: float) -> None:
-        """Let the worker run a task after those that it has."""
+        """Bind a task to the worker, after those that it has."""
         task.state = check_task(task.state, GIVEN)
         task.worker = self.number
         task.attempts += 1
@@ -91,34 +91,34 @@ class WorkerView:
             ) from None
 
     def split(self, begun: int) -> tuple[list[Task], list[Task]]:
-        """Return the tasks up to the one with the number `begun`, and those behind it."""
+        """Return the tasks up to and including number `begun`, and those behind it."""
         tasks = list(self.tasks.values())
         end = 1 + list(self.tasks).index(begun) if begun in self.tasks else 0
         return tasks[:end], tasks[end:]
 
 
 class Fleet:
-    """All workers, named by integers that the pool gives, and never gives twice.
+    """All workers, by the numbers that the pool gives them and never uses twice.
 
-    Workers of a generation later than `generation` stand by until `switch`.
-    `wake` is called with the time when `retire_idle` is due. After any call,
-    `departing` may name workers that must end.
+    Workers of a later generation than `generation` stand by until `switch`.
+    `wake` is called with the time at which `retire_idle` is due. After any
+    call, `departing` may name workers that must end.
     """
 
     def __init__(self, config: SchedulerConfig, wake: Callable[[float], None]) -> None:
         self.workers: dict[int, WorkerView] = {}
         self.idle: list[WorkerView] = []
-        """The last one to have become idle is the last."""
+        """The idle workers; the latest to become idle is the last."""
         self.generation = 1
         self.departing: list[int] = []
-        """Workers that must end now: see `departures`."""
+        """The numbers of the workers that must end now: see `departures`."""
         self._config = config
         self._wake = wake
         self._next_generation: set[int] = set()
         self._leaving = 0
 
     def view(self, number: int) -> WorkerView:
-        """Return a worker. Raises `StateError` if there is none of this number."""
+        """Return the worker with this number. Raises `StateError` if there is none."""
         try:
             return self.workers[number]
         except KeyError:
@@ -127,7 +127,7 @@ class Fleet:
     # --- come and go ---
 
     def add(self, number: int, now: float, generation: int = 1) -> None:
-        """Count a worker that is being started. Raises `StateError` if there is one of this number."""
+        """Add a worker that is being started. Raises `StateError` if its number is in use."""
         if number in self.workers:
             raise StateError(f"worker {number} is there already")
         self.workers[number] = WorkerView(number, generation, now)
@@ -147,7 +147,7 @@ class Fleet:
             self._make_idle(worker, now)
 
     def free(self, worker: WorkerView, now: float) -> None:
-        """Make a worker that has no more tasks idle, or have it end if it leaves or has run enough."""
+        """Make a worker without tasks idle, or have it end if it is leaving or has run enough tasks."""
         worker.load = 0.0
         worker.reclaimed = False
         if worker.state is LEAVING:
@@ -164,13 +164,13 @@ class Fleet:
             self._wake(now + self._config.idle_seconds)
 
     def take_idle(self, now: float) -> WorkerView:
-        """Return the worker that became idle last, which is busy from now on; there must be one."""
+        """Return the worker that became idle last, and make it busy; at least one must be idle."""
         worker = self.idle.pop()
         worker.step(BUSY, now)
         return worker
 
     def retire(self, number: int, now: float) -> bool:
-        """Let a worker leave after the tasks that it has; returns False if it is leaving already."""
+        """Let a worker leave after the tasks that it has; return False if it is leaving already."""
         worker = self.view(number)
         if worker.state is LEAVING:
             return False
@@ -211,19 +211,19 @@ class Fleet:
 
     @property
     def active(self) -> int:
-        """How many workers are there, or are being started, and will not leave."""
+        """The number of workers that exist or are being started, and are not leaving."""
         return len(self.workers) - self._leaving - len(self._next_generation)
 
     @property
     def running(self) -> int:
-        """How many tasks workers have that have no outcome yet."""
+        """The number of tasks that workers have and that have no outcome yet."""
         return sum(task.state is GIVEN for view in self.workers.values() for task in view.tasks.values())
 
     def to_start(self, wanted: int) -> int:
-        """Return how many workers to start if tasks wait that `wanted` more workers could run.
+        """Return the number of workers to start if `wanted` more could run the waiting tasks.
 
-        Workers that are being started already count as wanted ones. The answer
-        always reaches the minimum, and never passes the maximum.
+        Workers that are already being started count towards `wanted`. The
+        minimum is always reached, and the maximum never exceeded.
         """
         config, active = self._config, self.active
         total = config.min_workers
@@ -247,7 +247,7 @@ class Fleet:
     # --- new code ---
 
     def switch(self, generation: int, now: float) -> None:
-        """Use the workers of `generation` from now on; the older ones leave after their tasks."""
+        """Use the workers of `generation` from now on; older workers leave after their tasks."""
         self.generation = generation
         self._next_generation.clear()
         for worker in self.workers.values():

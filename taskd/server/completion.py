@@ -1,4 +1,4 @@
-"""The end of a task: its subscribers get the outcome, it is counted, and what went wrong is logged."""
+"""The end of a task: its subscribers get the outcome, it is counted, and a failure is logged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _task_log = Logger(namespace="taskd.task")
 class Completion:
     """Gives each task its one outcome.
 
-    The submitter of a task is not flushed: `flush` does that once for all the
+    The submitter of a task is not flushed here: `flush` does that, once for all
     tasks that end together.
     """
 
@@ -67,11 +67,11 @@ class Completion:
         self.complete(task, stopped(task, now, killed=False))
 
     def terminated(self, task: Task, now: float) -> None:
-        """Complete a task that has not ended within its grace, and whose process is being killed."""
+        """Complete a task that did not end within its grace, and whose process is being killed."""
         self.complete(task, stopped(task, now, killed=True))
 
     def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
-        """Complete a task whose worker ended, or that no worker lived long enough to begin."""
+        """Complete a task whose worker ended, or whose workers all ended before they began it."""
         if task.stop is None:
             self.complete(task, worker_lost(task, exit_, now))
         elif exit_.begun == task.number:

@@ -1,4 +1,4 @@
-"""What has happened on a server since it began, in numbers."""
+"""The counters of a server since its start, as `taskd.status` shows them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Counters"]
 
 @dataclass(slots=True)
 class Counters:
-    """How many tasks ended in which way, and how many workers were started and replaced.
+    """The numbers of tasks by the way in which they ended, and of workers started and replaced.
 
     `expired` tasks were not started before their deadline; `refused` ones found
-    the queue full; `reclaimed` counts how often a worker had to return tasks.
+    the queue full. `reclaimed` counts how often a worker had to return tasks.
     """
 
     done: int = 0

@@ -1,7 +1,7 @@
-"""Has the pool do what the scheduler decides, and stops both.
+"""The dispatcher: has the pool carry out what the scheduler decides, and stops both.
 
-Once in each turn of the reactor in which something has happened, waiting tasks
-are given to workers; requests that come close together are so given together.
+Waiting tasks are given to workers at most once in each turn of the reactor, so
+that requests that arrive close together are given together.
 """
 
 from __future__ import annotations
@@ -53,25 +53,26 @@ _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
 
 LONE_SECONDS = 0.0002
-"""Seconds after the last requests from which the next are given to a worker at once.
-Requests that come closer together are better given together, at the turn's end."""
+"""Seconds after the last request from which the next one is given to a worker at once.
+Requests that arrive closer together are better given together, at the turn's end."""
 
 
 class _Phase(IntEnum):
-    """How far the stop of the server is."""
+    """The phase of the server's stop."""
 
     OPEN = 0
     DRAINING = 1
     """Nothing new is accepted."""
     ABORTED = 2
-    """What waits is refused, and nothing is started."""
+    """Waiting tasks are refused, and nothing is started."""
 
 
 class Dispatcher:
-    """Owns the scheduler and the pool, which reports through `Feedback`.
+    """The owner of the scheduler and the pool, whose reports come through `Feedback`.
 
-    Starts the pool at once: `pool.loaded` fires when the app is imported. `use`
-    is called with the app's functions whenever they change.
+    The constructor starts the pool; `pool.loaded` fires when the app is
+    imported. `use` is called with the app's functions whenever they change.
+    `max_memory` is in KiB, None for no limit.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Dispatcher:
     # --- what the server asks for ---
 
     def submitted(self, now: float) -> None:
-        """Have tasks that the scheduler has got started, lone ones at once."""
+        """Start the tasks that were just submitted to the scheduler: at once, or at the end of the turn."""
         last, self._last_submit = self._last_submit, now
         if now - last > LONE_SECONDS and not self._has_turn:
             self._take_turn()
@@ -114,7 +115,7 @@ class Dispatcher:
             self.turn_soon()
 
     def cancel(self, task: Task) -> None:
-        """Cancel a task that is in flight; its subscribers get the outcome, possibly before this returns."""
+        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
         was_waiting = task.state is not TaskState.GIVEN
         self._act(self.scheduler.cancel(task, self._clock.seconds()))
         if was_waiting:
@@ -123,7 +124,7 @@ class Dispatcher:
         self.turn_soon()
 
     def refuse(self, tasks: list[Task], error: TaskdError) -> None:
-        """Complete tasks that will not be run."""
+        """Complete tasks that will not be run, with `error` as their failure."""
         for task in tasks:
             self.completion.complete(task, Failure.of(error))
         flush(tasks)
@@ -140,7 +141,7 @@ class Dispatcher:
         self._has_turn = False
         scheduler = self.scheduler
         if self._phase is _Phase.ABORTED:
-            self._check_drained()  # before anything that has come back is started again
+            self._check_drained()  # before any task that a worker returned is started again
         for number, tasks in scheduler.assign(self._clock.seconds()):
             self.pool.send(number, [_attempt(task) for task in tasks])
         self._balance()
@@ -206,7 +207,7 @@ class Dispatcher:
         self._use(functions)
 
     def settle(self) -> None:
-        """Take a turn soon if there is anything to start, else see that the next timer is set."""
+        """Schedule the end-of-turn pass if there is anything to start; otherwise only set the timer."""
         if self.scheduler.is_due or self.is_stopping:
             self.turn_soon()
         else:
@@ -215,7 +216,7 @@ class Dispatcher:
     # --- the stop ---
 
     def stop_accepting(self) -> None:
-        """Expect no more tasks; a reload in progress is given up."""
+        """Note that no more tasks will be submitted, and give up a reload in progress."""
         if self._phase is _Phase.OPEN:
             self._enter(_Phase.DRAINING)
             if self.reloader.in_progress:
@@ -226,12 +227,12 @@ class Dispatcher:
         self.is_stopping = phase is not _Phase.OPEN
 
     def drain(self) -> Deferred[None]:
-        """Return a Deferred that fires when no task waits or runs any more."""
+        """Return a Deferred that fires when no task waits or runs."""
         self._check_drained()
         return self._drained
 
     def abort(self) -> None:
-        """Refuse every task that waits, and kill every worker that has one; during `close`, kill them all."""
+        """Refuse every waiting task, and kill every worker that has a task; during `close`, every worker."""
         self._enter(_Phase.ABORTED)
         if self._is_closing:
             self.pool.abort()
@@ -246,8 +247,8 @@ class Dispatcher:
         return self.pool.close()
 
     def _check_drained(self) -> None:
-        # A submitter that reads nothing must not hold up the end; and after an abort
-        # nothing is started, not even what comes back from a worker.
+        # A submitter that reads nothing must not delay the end. After an abort nothing is
+        # started, not even a task that a worker has returned.
         scheduler = self.scheduler
         aborted = self._phase is _Phase.ABORTED
         dropped = scheduler.queue.drop_waiting() if aborted else scheduler.queue.drop_throttled()

@@ -1,4 +1,4 @@
-"""The failures of tasks that expired, were stopped, or lost their worker."""
+"""The texts and data of failures: tasks that expired, were stopped or lost their worker; bugs in taskd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cancelled_waiting(task: Task) -> Failure:
 
 
 def stopped(task: Task, now: float, *, killed: bool) -> Failure:
-    """Return the failure of a task that was stopped while it ran: at its time limit, or cancelled."""
+    """Return the failure of a task that was stopped while it ran: at its time limit, or by a caller."""
     stop = task.stop
     assert stop is not None
     how = "its process was killed" if killed else "it has ended"
@@ -81,7 +81,7 @@ def worker_lost(task: Task, exit_: WorkerExit, now: float) -> Failure:
 
 
 def internal_error(function: str) -> Failure:
-    """Return the failure of a call that a bug in taskd ended, and log the exception being handled."""
+    """Return the failure of a call that a bug in taskd ended, and log the exception that is being handled."""
     reference = uuid.uuid4().hex[:12]
     _log.failure(
         "a bug in taskd [{reference}], in a call of {function!r}", reference=reference, function=function

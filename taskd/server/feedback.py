@@ -1,4 +1,4 @@
-"""What the pool reports, on its way to the scheduler and to whoever waits for the tasks."""
+"""The handler of the pool's reports: passes outcomes, progress and exits to scheduler and subscribers."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _task_log = Logger(namespace="taskd.task")
 
 
 class Turns(Protocol):
-    """What follows from a report: the dispatcher's part."""
+    """The dispatcher, as far as reports of the pool need it."""
 
     reloader: Reloader
     is_stopping: bool
 
     def turn_soon(self) -> None:
-        """Start what may be started, at the end of the reactor's turn."""
+        """Schedule the end-of-turn pass, which starts tasks."""
 
     def settle(self) -> None:
-        """Do so only if there is anything to start."""
+        """Schedule that pass only if there is anything to start; otherwise only set the timer."""
 
 
 class Feedback:
-    """Takes the pool's reports. Is a `taskd.pool.pool.PoolObserver`.
+    """Handles the pool's reports. Implements `taskd.pool.pool.PoolObserver`.
 
     `use` is called with the app's functions whenever they change.
     """
@@ -66,7 +66,7 @@ class Feedback:
         self._use = use
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
-        """Use the app that was imported, at the start or after a crash; or go on with a reload."""
+        """Use the imported app, at the start or after a crash, or continue a reload."""
         if self._turns.reloader.is_loading(generation):
             self._turns.reloader.loaded(functions, self._scheduler.fleet.active)
             return
@@ -84,14 +84,14 @@ class Feedback:
         self._turns.turn_soon()
 
     def worker_ready(self, number: int) -> None:
-        """Let a worker have its first task."""
+        """Make a worker available for its first task."""
         self._scheduler.fleet.ready(number, self._clock.seconds())
         if self._turns.reloader.is_loading(self._scheduler.fleet.workers[number].generation):
             self._turns.reloader.worker_is_ready()
         self._turns.turn_soon()
 
     def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Pass on outcomes and progress, and give the worker its next tasks."""
+        """Pass on outcomes and progress, and have the worker given its next tasks."""
         now = self._clock.seconds()
         subscribers: dict[Subscriber, None] = {}
         for message in messages:
@@ -112,7 +112,7 @@ class Feedback:
         self._turns.settle()
 
     def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
-        """Complete a task that a worker has ended; returns None if it had been completed before."""
+        """Complete a task that a worker has ended; return None if it had its outcome before."""
         scheduler = self._scheduler
         seconds = message.seconds
         if isinstance(message, Done):
@@ -138,7 +138,7 @@ class Feedback:
         return task
 
     def worker_exited(self, number: int, ending: WorkerExit) -> None:
-        """Complete the task that a worker had begun when it ended; what it had not begun waits again."""
+        """Complete the task that an ended worker had begun; those that it had not begun wait again."""
         now = self._clock.seconds()
         worker = self._scheduler.fleet.workers[number]
         tasks = self._scheduler.worker_exited(number, ending.begun, now)
@@ -157,7 +157,7 @@ class Feedback:
         self._turns.turn_soon()
 
     def task_name(self, number: int, task: int) -> str:
-        """Return the name of a task that a worker has, for the log; "" if it has ended."""
+        """Return the name, for the log, of a task that a worker has; "" if the task has ended."""
         worker = self._scheduler.fleet.workers.get(number)
         found = worker.tasks.get(task) if worker is not None else None
         return f"{found.stats.name} #{found.number}" if found is not None else ""

@@ -1,4 +1,4 @@
-"""Workers that have grown too large."""
+"""The check after a task whether its worker has grown too large, and must be replaced."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from math import inf
 __all__ = ["MemoryLimit"]
 
 LOOK_INTERVAL = 0.1
-"""Seconds between two looks at a worker's memory while it runs short tasks: a look
-(it reads a file of /proc) costs as much as some of them."""
+"""Seconds between two checks of a worker's memory while it runs short tasks: a check
+(which reads a file in /proc) costs as much as some of them."""
 
 
 class MemoryLimit:
-    """Finds workers that have more than `limit` KiB resident after a task; None for no limit.
+    """Finds workers with more than `limit` KiB of resident memory after a task; None for no limit.
 
-    `memory_kib` returns what a worker has resident, in KiB, None if it is unknown.
+    `memory_kib` returns a worker's resident memory, in KiB, None if unknown.
     """
 
     def __init__(self, limit: int | None, memory_kib: Callable[[int], int | None]) -> None:
@@ -24,7 +24,10 @@ class MemoryLimit:
         self._looked: dict[int, float] = {}
 
     def excess(self, worker: int, seconds: float, now: float) -> int | None:
-        """Return the KiB that a worker has, if they are too many after a task of so many `seconds`."""
+        """Return the KiB that a worker uses if they exceed the limit, otherwise None.
+
+        `seconds` is the run time of the task that has just ended.
+        """
         if self._limit == inf:
             return None
         if seconds < LOOK_INTERVAL and now - self._looked.get(worker, -LOOK_INTERVAL) < LOOK_INTERVAL:

@@ -1,4 +1,4 @@
-"""The handlers of the methods in the namespace ``taskd.``; `taskd.protocol.methods` declares them."""
+"""The handlers of the server's own methods (``taskd.*``), which `taskd.protocol.methods` declares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Asker", "Requester", "ServerMethods"]
 
 
 class Requester(Subscriber, Protocol):
-    """A connection that asks: a subscriber whose keys are its requests, and which knows them by id."""
+    """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
@@ -33,7 +33,7 @@ class Asker:
     request: Request[Task]
 
     def answer(self, outcome: Outcome) -> None:
-        """Answer later than the handler returned."""
+        """Answer the request, after its handler has returned None."""
         self.requester.task_ended(self.request, outcome)
         self.requester.flush()
 
@@ -44,45 +44,45 @@ class _CancelWatch:
     is_full = False
 
     def task_progressed(self, key: Asker, progress: Progress) -> None:
-        """Nothing is reported while the task is being stopped."""
+        """Ignore the progress of a task that is being stopped."""
 
     def task_ended(self, key: Asker, outcome: Outcome) -> None:
         """Answer with how the task ended."""
         key.answer(how_cancelled(outcome))
 
     def flush(self) -> None:
-        """Each answer has been sent already."""
+        """Do nothing, since each answer has been sent."""
 
 
 _CANCEL_WATCH = _CancelWatch()
 
 
 class MethodServer(Protocol):
-    """What the handlers need of the task server."""
+    """The task server, as far as the handlers need it."""
 
     @property
     def functions(self) -> list[FunctionInfo]:
-        """The functions that can be called, empty before the app is imported."""
+        """The functions that can be called; empty before the app is imported."""
 
     def status(self) -> ServerStatus:
-        """What the server and each of its workers is doing."""
+        """Return what the server and each of its workers is doing."""
 
     def find(self, number: int) -> Task | None:
-        """Return the task of this number, None if it has ended or never was."""
+        """Return the task with this number, None if it has ended or never existed."""
 
     def cancel(self, task: Task) -> None:
-        """Cancel a task that is in flight."""
+        """Cancel a task in flight."""
 
 
 class ServerMethods:
-    """Answers the methods that concern the whole server, without asking any worker.
+    """The handlers of the server's own methods, which involve no worker.
 
-    Is a `taskd.protocol.methods.Methods`.
+    Implements `taskd.protocol.methods.Methods`.
     """
 
     def __init__(self, server: MethodServer) -> None:
         self._server = server
-        # Who asked for the functions before the app was imported.
+        # Those who asked for the functions before the app was imported.
         self._want_functions: list[Asker] = []
 
     def ping(self, asker: Asker, /) -> Outcome:

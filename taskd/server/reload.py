@@ -1,8 +1,8 @@
-"""New code while the old code works: load it, warm it up, switch over.
+"""Reloading the app while the old code serves: load the new code, warm it up, switch over.
 
-The workers of the new code are all started before any of the old ones leaves,
-so that nothing waits meanwhile. If the new code does not load, or a worker of
-it ends before it is ready, the old code goes on as if nothing had happened.
+The new code's workers are all started before any old one leaves, so that
+nothing waits meanwhile. If the new code cannot be loaded, or one of its workers
+ends before it is ready, the old code continues as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = Logger(namespace="taskd.reload")
 
 
 class ReloadState(Enum):
-    """How far the latest reload is; `IDLE` before the first one."""
+    """The state of the latest reload; `IDLE` before the first one."""
 
     IDLE = "idle"
     LOADING = "loading"
@@ -42,7 +42,7 @@ RELOAD_STEPS = {
 
 
 def next_state(old: ReloadState, new: ReloadState) -> ReloadState:
-    """Return `new`. Raises `StateError` if a reload cannot go there from `old`."""
+    """Return `new`. Raises `StateError` if a reload cannot go from `old` to it."""
     if new not in RELOAD_STEPS[old]:
         raise StateError(f"a reload cannot go from {old.value} to {new.value}")
     return new
@@ -52,23 +52,23 @@ _IN_PROGRESS = (ReloadState.LOADING, ReloadState.WARMING)
 
 
 class CodePool(Protocol):
-    """What a reload needs of the pool."""
+    """The pool, as far as a reload needs it."""
 
     def reload(self) -> int | None:
-        """Import the app anew, beside what runs; returns the number of the generation, None if it cannot."""
+        """Import the app again, beside the code in use; return the new generation, None if impossible."""
 
     def switch(self) -> None:
-        """Start workers of the next generation from now on."""
+        """Use the new generation from now on."""
 
     def abandon_next(self) -> None:
-        """Give up the next generation."""
+        """Give up the new generation."""
 
 
 class Reloader:
-    """All reloads of a server, one at a time: a new one takes the place of one in progress.
+    """The reloads of a server, one at a time: a new one replaces one in progress.
 
-    `start_worker` starts a worker of a generation, and returns whether it
-    could; `use` makes the server use a generation and its functions.
+    `start_worker` starts a worker of a generation, and returns whether that was
+    possible; `use` makes the server use a generation and its functions.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Reloader:
         return self._state in _IN_PROGRESS
 
     def is_loading(self, generation: int) -> bool:
-        """Whether `generation` is the one that is being loaded or warmed up."""
+        """Return whether `generation` is the one that is being loaded or warmed up."""
         return self.in_progress and generation == self._generation
 
     def start(self) -> None:
-        """Load the app anew, and use it once all is well; the result is logged."""
+        """Load the app again, and use it once its workers are ready; the result is logged."""
         if self.in_progress:
             self.fail("another reload was asked for")
         generation = self._pool.reload()
@@ -107,9 +107,9 @@ class Reloader:
         self._generation = generation
 
     def loaded(self, functions: list[FunctionInfo], workers: int) -> None:
-        """Start so many workers of the new code, one at least: it is imported.
+        """Start `workers` workers of the new code, which is now imported, but at least one.
 
-        If fewer can be started now, those have to do; the others follow.
+        If fewer can be started now, the reload goes on with these; others follow later.
         """
         self._step(ReloadState.WARMING)
         self._functions = functions
@@ -118,7 +118,7 @@ class Reloader:
             self.fail("no worker of the new code could be started")
 
     def worker_is_ready(self) -> None:
-        """Count a worker of the new code that is ready; switch over with the last one."""
+        """Count a worker of the new code that is ready; switch over when all are."""
         self._awaited -= 1
         if self._awaited == 0 and self._state is ReloadState.WARMING:
             self._step(ReloadState.SWITCHED)
@@ -131,7 +131,7 @@ class Reloader:
             )
 
     def fail(self, reason: str) -> None:
-        """Give up the reload in progress; raises `StateError` if there is none."""
+        """Give up the reload in progress. Raises `StateError` if there is none."""
         self._step(ReloadState.FAILED)
         _log.error("not reloaded: {reason}\nThe old code goes on.", reason=reason)
         self._pool.abandon_next()

@@ -1,4 +1,4 @@
-"""What `taskd.status` answers."""
+"""The answer of the method `taskd.status`: its structure, and how it is collected."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One worker: its process, what it does (`function` where it has a task), and for how many seconds.
+    """The status of one worker: its process, its state, for how many `seconds`, and its task.
 
-    `tasks` counts those that it has been given and that have not ended;
-    `stopping` says why the one that it runs is being stopped; `memory_kib` is
-    what it has resident; `generation` counts how often the app was loaded.
+    `function` and `task` are None if it has no task. `tasks` counts those that
+    it has been given and that have not ended; `stopping` is the reason why the
+    running one is being stopped, None if it is not. `done` counts ended tasks.
+    `memory_kib` is the resident memory; `generation` the number of the app's import.
     """
 
     number: int
@@ -37,9 +38,10 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class FunctionStatus(msgspec.Struct, frozen=True):
-    """What has been seen of one function; times are in seconds.
+    """The statistics of one function; times are in seconds.
 
-    `short`: it is known to be, and several of its calls may be given to a worker at once.
+    `short` says that the function is known to be short, so that several of its
+    tasks may be given to a worker at once.
     """
 
     name: str
@@ -55,7 +57,7 @@ class FunctionStatus(msgspec.Struct, frozen=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
-    """The whole answer. `uptime` and `oldest_waiting` are in seconds, `waiting` and `running` count tasks."""
+    """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks."""
 
     name: str
     version: str
@@ -76,7 +78,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
 
 def worker_status(worker: WorkerView, pool: Pool, now: float) -> WorkerStatus:
-    """What one worker is doing."""
+    """Return the status of one worker; `now` is the time on the scheduler's clock."""
     running = worker.first
     if len(worker.tasks) > 1:
         running = worker.tasks.get(pool.begun(worker.number), running)
@@ -96,7 +98,7 @@ def worker_status(worker: WorkerView, pool: Pool, now: float) -> WorkerStatus:
 
 
 def function_status(stats: FunctionStats) -> FunctionStatus:
-    """What has been seen of one function."""
+    """Return the statistics of one function, as `taskd.status` shows them."""
     return FunctionStatus(
         name=stats.name,
         done=stats.done,
@@ -118,7 +120,7 @@ def _has_run(stats: FunctionStats) -> bool:
 def server_status(
     scheduler: Scheduler, pool: Pool, now: float, counts: Counters, **more: Any
 ) -> ServerStatus:
-    """What the server and each of its workers is doing; `more` is what the scheduler does not know."""
+    """Return the status of a server; `more` are the members that the scheduler does not know."""
     oldest = scheduler.queue.oldest
     return ServerStatus(
         version=__version__,

@@ -1,4 +1,4 @@
-"""The task server: accepts calls as tasks, and answers the methods in the namespace ``taskd.``."""
+"""The task server as its users see it: submit, cancel, status, reload, stop; whether to accept a call."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _log = Logger(namespace="taskd.server")
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server that is wanted.
+    """The configuration of a task server.
 
-    `timeout`: the time limit of functions that have none of their own, in
-    seconds. `max_memory`: KiB that a worker may have resident after a task;
-    with more it is replaced. None for no limit.
+    `timeout` is the time limit of functions that have none of their own, in
+    seconds. `max_memory` is in KiB: a worker with more resident memory after a
+    task is replaced. None means no limit.
     """
 
     pool: PoolConfig
@@ -63,7 +63,7 @@ class TaskServer:
         self._last_task = 0
         self.counters = Counters()
         self.connections = 0
-        """How many connections there are; those who accept them count."""
+        """The number of open connections, kept by those who accept them."""
         self._methods = ServerMethods(self)
         self._dispatcher = Dispatcher(
             reactor, config.pool, config.scheduler, config.max_memory, self.counters, self._use
@@ -72,26 +72,26 @@ class TaskServer:
 
     @property
     def loaded(self) -> Deferred[None]:
-        """Fires when the app is imported; fails with `StartError` if it cannot be."""
+        """A Deferred that fires when the app is imported, and fails with `StartError` if it cannot be."""
         return self._dispatcher.pool.loaded
 
     # --- what `taskd.server.methods` asks for ---
 
     @property
     def functions(self) -> list[FunctionInfo]:
-        """The functions that can be called, empty before the app is imported."""
+        """The functions that can be called; empty before the app is imported."""
         return list(self._functions.values())
 
     def find(self, number: int) -> Task | None:
-        """Return the task of this number, None if it has ended or never was."""
+        """Return the task with this number, None if it has ended or never existed."""
         return self._scheduler.find(number)
 
     def cancel(self, task: Task) -> None:
-        """Cancel a task that is in flight; its subscribers get the outcome, possibly before this returns."""
+        """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
         self._dispatcher.cancel(task)
 
     def detach(self, task: Task) -> None:
-        """Let a task go on without a reply to whoever submitted it."""
+        """Let a task go on without its submitter, who gets no reply."""
         task.detach()
 
     def status(self) -> ServerStatus:
@@ -113,10 +113,10 @@ class TaskServer:
     # --- requests ---
 
     def submit(self, requests: Sequence[Request[Task]], requester: Requester) -> None:
-        """Accept requests of one connection, each as a task: `Request.work`.
+        """Accept requests of one connection, each as a task, which becomes its `Request.work`.
 
-        Each is answered exactly once, possibly before this returns: by
-        `Requester.task_ended`, with the request as the key. The requester is then
+        Each request is answered exactly once, by `Requester.task_ended` with the
+        request as the key. If that happens before this returns, the requester is
         not flushed.
         """
         now = self._clock.seconds()
@@ -160,7 +160,7 @@ class TaskServer:
         request.work = task
 
     def _unknown(self, call: Call) -> FunctionStats:
-        """Return the statistics of a function that is not known yet. Raises the reason to refuse the call."""
+        """Return new statistics for an unknown function, or raise the reason to refuse the call."""
         if self._dispatcher.is_stopping:
             raise ShuttingDown("the server is shutting down")
         # Until the app is imported its functions are unknown: let the call wait.
@@ -170,7 +170,7 @@ class TaskServer:
         return stats
 
     def _limit(self, call: Call, stats: FunctionStats) -> float | None:
-        """Return the seconds that a call may run for: the function's limit, or less if asked for."""
+        """Return the seconds that a call may run for: the function's limit, or less if the caller asks."""
         limit = stats.timeout if stats.timeout is not None else self._config.timeout
         asked = call.options.timeout
         if asked is None or (limit is not None and limit <= asked):
@@ -178,14 +178,14 @@ class TaskServer:
         return asked
 
     def resume(self) -> None:
-        """Start tasks that were throttled: a requester that was full takes outcomes again, or is gone."""
+        """Let throttled tasks start: a requester that was full reads again, or is gone."""
         self._scheduler.queue.release()
         self._dispatcher.turn_soon()
 
     # --- code ---
 
     def reload(self) -> None:
-        """Load the app anew, and use it once all is well; the result is logged."""
+        """Load the app again, and use it once its workers are ready; the result is logged."""
         if not self._dispatcher.is_stopping:
             self._dispatcher.reloader.start()
 
@@ -198,7 +198,7 @@ class TaskServer:
         for function in functions:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
-            stats.forget()  # it is other code now
+            stats.forget()  # the code is new
         for task in scheduler.queue.drop_waiting(unless=self._functions):
             self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
@@ -214,11 +214,11 @@ class TaskServer:
         self._dispatcher.stop_accepting()
 
     def drain(self) -> Deferred[None]:
-        """Return a Deferred that fires when no task waits or runs any more; call `stop_accepting` first."""
+        """Return a Deferred that fires when no task waits or runs; call `stop_accepting` first."""
         return self._dispatcher.drain()
 
     def abort(self) -> None:
-        """Answer every task that still waits or runs, and kill the workers that have one."""
+        """Complete every task that still waits or runs with a failure; kill the workers that have one."""
         self._dispatcher.abort()
 
     def close(self) -> Deferred[None]:

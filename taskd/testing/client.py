@@ -1,4 +1,4 @@
-"""A client for the tests of programs that use taskd: it calls the functions itself."""
+"""A client for the tests of programs that use taskd, which calls the functions in its own process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class MemoryTaskClient:
     Arguments and results go through JSON, and arguments are checked, as by a
     real server; errors are the same exceptions. There is no pool: a call
     blocks until its function returns, so `timeout` and `options` are ignored.
-    `functions` can be called; by default those of all imported apps.
+    `functions` are those that can be called; by default, those of all imported
+    apps.
     """
 
     def __init__(self, functions: Registry = registry) -> None:
@@ -44,7 +45,7 @@ class MemoryTaskClient:
     ) -> Deferred[Any]:
         """Call `function` by name, with keyword arguments, as `TaskClient.call` does.
 
-        The Deferred has fired already, with what it would fire with there.
+        The Deferred has already fired, with the same result or exception as there.
         """
         named = {wire_name(name): value for name, value in args.items()}
         return self.request(function, named, on_progress=on_progress, timeout=timeout)
@@ -60,10 +61,10 @@ class MemoryTaskClient:
     ) -> Deferred[Any]:
         """Call `function` with arguments by name or by position, as `TaskClient.request` does.
 
-        The Deferred has fired already: with the result, or with `MethodNotFound`,
+        The Deferred has already fired: with the result, or with `MethodNotFound`,
         `InvalidParams` or `TaskFailed`. `on_progress` has been called with each
-        `taskd.model.Progress` before. Raises `TypeError` if `args` cannot be
-        written as JSON.
+        `taskd.model.Progress` before that. Raises `TypeError` if `args` cannot be
+        encoded as JSON.
         """
         return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
 
@@ -84,7 +85,7 @@ class MemoryTaskClient:
         try:
             result = known.callable(*positional, **named)
             if known.is_async:
-                # In a thread, since the reactor of the caller may be an asyncio loop.
+                # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
                     result = thread.submit(asyncio.run, result).result()
             return msgspec.json.decode(msgspec.json.encode(result))

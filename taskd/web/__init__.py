@@ -1,4 +1,4 @@
-"""The gateway as a twisted.web resource."""
+"""HTTP at the gateway's port, as a twisted.web resource: websocket upgrades, and a page."""
 
 from taskd.web.root import Root
 

@@ -1,4 +1,4 @@
-"""The websocket port over HTTP: websocket upgrades, and a plain page for everything else."""
+"""The root resource of the gateway's port: upgrades to websockets, and a plain page for other requests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Root(Resource):
         return answer
 
     def render_GET(self, request: IRequest) -> bytes:
-        """Return the page that says what runs here."""
+        """Return the page that describes what runs here, with status 404 on other paths than ``/``."""
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")

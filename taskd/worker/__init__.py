@@ -1,5 +1,6 @@
-"""The fork server and the workers: everything that runs in those processes, and the messages to them.
+"""Code that runs inside the fork server and the workers, and the daemon's messages to and from them.
 
-`fork_server` imports the app and forks workers (`forking`), each of which runs `loop`; the
-daemon's side of all this is `taskd.pool`. Nothing here imports Twisted.
+`fork_server` imports the app and forks workers (`forking`), each of which runs
+`loop`; the daemon's side of these processes is `taskd.pool`. Nothing here
+imports Twisted.
 """

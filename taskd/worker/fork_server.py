@@ -1,13 +1,13 @@
-"""The fork server: imports the app once, and forks a worker whenever the daemon asks for one.
+"""The fork server process: imports the app once, and forks a worker whenever the daemon asks for one.
 
 ``python -P -m taskd.worker.fork_server``, started by the daemon with a unix
 socket as descriptor 3 and the board as 4. It reads a `WorkerConfig`, imports
 the app, answers `Loaded` or `LoadFailed`, and then serves `Fork` and `Signal`
-until the socket closes; then it kills every worker that is left, with all the
-processes of its group.
+until the socket closes. Then it kills every worker that is left, with all
+processes of the worker's group.
 
-It imports no Twisted, has one thread, and freezes what it has imported, so
-that its workers share that memory for as long as they live.
+The fork server imports no Twisted, has one thread, and freezes what it has
+imported, so that its workers share that memory for as long as they live.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from taskd.worker.process_title import setproctitle
 __all__ = ["ForkServer", "main"]
 
 MAX_DESCRIPTORS = 64
-"""Descriptors taken in with one read: far more than one read's bytes carry."""
+"""Descriptors received with one read: far more than the bytes of one read carry."""
 
 
 class ForkServer:
-    """Serves one daemon over `control`, a connected unix stream socket; `board` is shared with it."""
+    """The server for one daemon: `control` is a connected unix stream socket, `board` the shared memory."""
 
     def __init__(self, control: socket.socket, board: Board, registry: Registry) -> None:
         self._control = control
@@ -66,14 +66,18 @@ class ForkServer:
         self._descriptors: deque[int] = deque()
         self._pids: dict[int, int] = {}
         self._poll = select.poll()
-        # Workers by the descriptors of their processes (pidfd_open(2)), which can be
-        # polled for their end: no signal handler, which every worker would have to undo.
+        # Workers by the descriptors of their processes (pidfd_open(2)), which can be polled for
+        # their end. A handler for SIGCHLD would do too, but every worker would have to undo it.
         self._numbers_by_pidfd: dict[int, int] = {}
         self._killed: set[int] = set()
         self._oom = OomWatch()
 
     def load(self) -> WorkerConfig | None:
-        """Read the configuration and import the app; None if the socket closed or the app cannot be used."""
+        """Read the configuration and import the app.
+
+        Returns None if the socket closed before, or if the app cannot be used;
+        the latter has been reported to the daemon.
+        """
         lines: list[bytes] = []
         while not lines:
             lines = self._receive()
@@ -92,17 +96,17 @@ class ForkServer:
         return config
 
     def serve(self, config: WorkerConfig) -> None:
-        """Fork workers and send signals to them as the daemon asks, until it closes the socket."""
+        """Fork workers and signal them as the daemon asks, until it closes the socket."""
         rehearse(config)
         setproctitle(f"{config.name}: fork server")
-        # Made here, as is whatever else each worker would make alike: it shares it.
+        # Made here, like everything else that would be the same in each worker, so that they share it.
         loop = WorkerLoop(self._registry, config)
         loop.prepare()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         forker = WorkerForker(loop, self._board, config.hard_memory)
-        # No collection before it (gc's documentation says why): it would make
-        # holes in what is shared, and the workers would fill them.
+        # No collection before it (gc's documentation says why): it would leave
+        # holes in the shared memory, which the workers would fill.
         gc.freeze()
         self._send(Loaded([function.describe() for function in self._registry]))
         control = self._control.fileno()
@@ -115,7 +119,7 @@ class ForkServer:
                     self._reap(descriptor)
 
     def kill_all(self) -> None:
-        """End every worker, with its process group."""
+        """Kill every worker, with its process group."""
         for pid in self._pids.values():
             _signal_group(pid, signal.SIGKILL)
 
@@ -138,7 +142,7 @@ class ForkServer:
             self._send(forked)
 
     def _signal(self, order: Signal) -> None:
-        pid = self._pids[order.number]  # no other process has this id: it was not waited for yet
+        pid = self._pids[order.number]  # still this worker's id: it has not been waited for
         if order.signal == signal.SIGKILL:
             self._killed.add(order.number)
         if order.group:
@@ -162,8 +166,8 @@ class ForkServer:
         pid = self._pids.pop(number)
         self._poll.unregister(descriptor)
         os.close(descriptor)
-        # What the worker's tasks left running ends with it. Its own id is not
-        # given to anybody else before it is waited for.
+        # Processes that the worker's tasks left running end with it. The kernel reuses
+        # its id only after it has been waited for.
         _signal_group(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         code = os.waitstatus_to_exitcode(status)
@@ -192,27 +196,27 @@ def _signal_group(pid: int, number: int) -> None:
 
 def main() -> int:
     """Run the fork server; the exit status is 1 if the app could not be loaded."""
-    gc.disable()  # the workers enable it: until they are forked there is little garbage
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is the daemon's affair
+    gc.disable()  # the workers enable it; before they are forked there is little garbage
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the daemon
     with suppress(PermissionError):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # out of the terminal's reach by now
     parent = os.getppid()
-    die_with_parent(signal.SIGKILL)  # while the app is imported nobody watches the socket
+    die_with_parent(signal.SIGKILL)  # while the app is imported, the socket is not watched
     if os.getppid() != parent:
         return 1
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     board = Board(BOARD)
     os.close(BOARD)
-    # What a crash leaves behind goes to stderr, which in a worker the daemon reads.
+    # The stack of a crash goes to stderr, which in a worker the daemon reads.
     faulthandler.enable()
     server = ForkServer(control, board, registry)
     try:
         config = server.load()
         if config is None:
             return 1
-        # From here on the closed socket shows the daemon's end, so that whole groups can be killed.
+        # From here on the socket shows when the daemon ends, so that whole groups can be killed.
         die_with_parent(0)
         server.serve(config)
     except (BrokenPipeError, ConnectionResetError):

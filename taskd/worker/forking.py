@@ -1,4 +1,4 @@
-"""The fork of a worker: what the child does before it is one, and how it ends."""
+"""Forking a worker: what the child sets up and gives up before it runs the loop, and how it exits."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from taskd.worker.messages import CONTROL
 __all__ = ["WorkerForker", "die_with_parent"]
 
 OOM_SCORE = b"500"
-"""Of 1000: when memory runs out, the kernel takes a worker and not the daemon."""
+"""A worker's oom_score_adj, at most 1000: when memory runs out, the kernel kills a worker, not the daemon."""
 
 _SIGKILL, _SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-# Looked up once: what a worker need not do itself is memory that it shares.
+# Looked up once, before the fork, so that the workers share the memory for it.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send `signal_number` to this process when its parent ends; 0: no longer. Linux only."""
+    """Have the kernel send `signal_number` to this process when its parent ends; 0 undoes it. Linux only."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 class WorkerForker:
-    """Forks this process, the fork server, and has the child run `loop`.
+    """Forks workers from this process, the fork server; each child runs `loop`.
 
-    `hard_memory` is a worker's limit in bytes of private writable memory, None for none.
-    Made when the app is imported: each child shares what is prepared here.
+    `hard_memory` is a worker's limit in bytes of private writable memory, None for
+    none. Make the forker after the app is imported: each child shares what is
+    prepared here.
     """
 
     def __init__(self, loop: WorkerLoop, board: Board, hard_memory: int | None) -> None:
@@ -55,16 +56,17 @@ class WorkerForker:
         self._hard_memory = hard_memory
         self._pid = os.getpid()
         self._numpy_random: Any = sys.modules.get("numpy.random")
-        # Its table of 16 KiB is made at the first use, and kept: let that be here.
+        # The module allocates a table of 16 KiB at its first use and keeps it: do that here, once.
         faulthandler.register(signal.SIGTERM)
         faulthandler.unregister(signal.SIGTERM)
 
     def fork(self, places: list[int], given: list[int], inherited: Sequence[int]) -> list[int | OSError]:
-        """Fork a worker for each place on the board, one right after the other; their pids, or why not.
+        """Fork a worker for each place on the board; return the pid of each, or the error.
 
-        `given` has two descriptors for each, its channel and its output, and is
-        closed here. `inherited` are further ones that a worker must not keep.
-        What this process writes to between two forks the workers do not share.
+        `given` has two descriptors for each worker, its channel and its output,
+        and all of them are closed here. `inherited` are further descriptors
+        that a worker must not keep. The forks follow each other directly: the
+        workers do not share memory that this process writes to between two forks.
         """
         outcomes: list[int | OSError] = []
         for index, place in enumerate(places):
@@ -81,17 +83,17 @@ class WorkerForker:
         return outcomes
 
     def _become_worker(self, given: list[int], index: int, inherited: Sequence[int], place: int) -> NoReturn:
-        """Run a worker with the two of `given` that begin at `index`; the others are its siblings'."""
+        """Run a worker with the two descriptors of `given` at `index`; the others are its siblings'."""
         status = 1
         try:
             self._leave_parent(given, index, inherited)
-            # The daemon's SIGTERM: print where the function was, then end of it.
+            # At the daemon's SIGTERM: print the function's stack, then end by the signal.
             register_stack(_SIGTERM, all_threads=False, chain=True)
             if self._hard_memory is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
             self._loop.run(SocketType(fileno=given[index]), self._board, place)
             status = 0
-        except BaseException:  # the process ends here, whatever it was
+        except BaseException:  # whatever it is, the process ends here
             traceback.print_exc()
         finally:
             for stream in (sys.stdout, sys.stderr):
@@ -100,10 +102,10 @@ class WorkerForker:
             _exit(status)
 
     def _leave_parent(self, given: list[int], index: int, inherited: Sequence[int]) -> None:
-        """Drop everything of the fork server that a worker must not have.
+        """Give up everything of the fork server that a worker must not have.
 
-        Plain calls of plain functions, since each worker has to itself the
-        pages of whatever is touched here, if only to count a reference.
+        Only plain calls of plain functions: whatever is touched here, if only
+        to count a reference, takes each worker a page of its own.
         """
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
@@ -121,7 +123,7 @@ class WorkerForker:
             if descriptor != channel:
                 close(descriptor)
         gc_enable()
-        # Python reseeds its own generator at a fork; numpy's global one is left alike everywhere.
+        # Python reseeds its own generator at a fork; numpy's global one would be the same in all workers.
         if self._numpy_random is not None:
             self._numpy_random.seed()
         try:

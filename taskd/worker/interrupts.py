@@ -1,13 +1,13 @@
-"""The interruption of a running function, and of nothing else.
+"""Interrupting a running function in a worker, and nothing else, at the daemon's signal.
 
-The daemon writes its wish to the worker's channel, and sends a signal to have
-it read while a function runs. The signal itself has no meaning: one that
-comes too late finds nothing to do, and can hit no other task.
+The daemon writes a message to the worker's channel, and sends a signal so that
+the worker reads it even while a function runs. The signal itself has no meaning:
+one that comes too late finds nothing to do, and cannot hit another task.
 
 Python runs signal handlers in the main thread, between two instructions of
 whatever runs there. So the handler acts only while a task's function runs, and
-not inside internal code that must not be left half-way (a line that is being
-written); there it sets a flag, checked when the code leaves.
+not inside internal code that must not be left half-way (writing a line, for
+example); there it sets a flag, which is checked when that code ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Interrupter:
     """Raises `TaskTimeout` or `TaskCancelled` in the running function, once for each attempt.
 
     `read_messages` must read what the daemon has sent, and call `interrupt` for
-    each `Interrupt`. It is never called while it is being called.
+    each `Interrupt`. It is never called recursively.
     """
 
     def __init__(self, read_messages: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Interrupter:
 
     @property
     def running(self) -> Attempt | None:
-        """The attempt that runs, and may be interrupted; None if none does."""
+        """The running attempt, which may be interrupted; None if no function runs."""
         return self._running
 
     def begin(self, attempt: Attempt, *, is_async: bool) -> None:
@@ -59,18 +59,18 @@ class Interrupter:
             self.handle_signal()
 
     def end(self) -> Interrupt | None:
-        """Note that the function has ended; return what has interrupted it, if anything has."""
+        """Note that the function has ended; return the message that interrupted it, if there was one."""
         self._running = None
         return self._stop
 
     def on_signal(self, number: int = 0, frame: object = None) -> None:
-        """Handle the signal now, or when the internal code that runs ends (for `signal.signal`)."""
+        """Handle the signal now, or when shielded internal code ends. A handler for `signal.signal`."""
         self._signalled = True
         if self._running is not None and not self._shielded:
             self.handle_signal()
 
     def handle_signal(self) -> None:
-        """Read what the daemon sent, if a signal came, and raise the stop in the function that it is for."""
+        """Read the daemon's messages if a signal came, and raise a stop for the running function."""
         while self._signalled:
             self._signalled = False
             self._shielded = True
@@ -81,7 +81,7 @@ class Interrupter:
         self._raise_stop()
 
     def interrupt(self, message: Interrupt) -> bool:
-        """Have the function interrupted, if the message is for the running attempt; return whether it is."""
+        """Note the interrupt if it is for the running attempt; return whether it is."""
         running = self._running
         if running is None or running.task != message.task or running.number != message.attempt:
             return False
@@ -97,7 +97,7 @@ class Interrupter:
             task = self._async_task
             if task is not None:
                 self._raised = True
-                # The loop may be waiting: it has to be woken up.
+                # The event loop may be waiting, and must be woken up.
                 task.get_loop().call_soon_threadsafe(task.cancel)
             return
         self._raised = True
@@ -115,9 +115,9 @@ class Interrupter:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Put off a stop while internal code runs that must not be left half-way."""
+        """Postpone a stop while internal code runs that must not be left half-way."""
         if get_ident() != self._thread:
-            yield  # handlers do not attempt in this thread
+            yield  # signal handlers do not run in this thread
             return
         self._shielded = True
         try:

@@ -1,4 +1,4 @@
-"""The call of one function in a worker: from its `Attempt` to the message of its outcome."""
+"""Calling one function in a worker: from the `Attempt` to the message with its outcome."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Invoker"]
 
 _ABOVE_THE_FUNCTION = (os.path.dirname(__file__), os.path.join(os.path.dirname(os.__file__), "asyncio"))
-"""The folders of the frames above a function's own, which are left out of its traceback."""
+"""The folders of the code that calls functions, whose frames are left out of tracebacks."""
 
 
 class Invoker:
-    """Calls the functions of a registry, and makes messages of their outcomes.
+    """Calls the functions of a registry, and turns their outcomes into messages.
 
-    `has_output` returns whether the daemon has output of the function still to read.
+    `has_output` returns whether some output of the function is still to be read by the daemon.
     """
 
     def __init__(
@@ -47,7 +47,10 @@ class Invoker:
         self._event_loop: Runner | None = None
 
     def invoke(self, attempt: Attempt, started: float) -> Done | Failed | Stopped:
-        """Call the function; what it raises is in the message. `started` is `time.perf_counter()` now."""
+        """Call the function, and return the message with its outcome, whatever it raises.
+
+        `started` is `time.perf_counter()` now.
+        """
         function = self._registry[attempt.function]
         try:
             args, kwargs = function.parameters.bind(attempt.args)
@@ -62,8 +65,8 @@ class Invoker:
                 result = self._call(function, args, kwargs)
             finally:
                 stop = interrupter.end()
-        except BaseException as raised:  # SystemExit too: a task ends, not its worker.
-            # Once more: if the stop was raised inside that `finally`, `end` has not run.
+        except BaseException as raised:  # SystemExit too: it ends the task, not the worker
+            # Again, since `end` has not run if the stop was raised inside that `finally`.
             stop = interrupter.end()
             error = raised
         seconds = time.perf_counter() - started
@@ -75,7 +78,7 @@ class Invoker:
         return self._returned(attempt.task, seconds, result)
 
     def close(self) -> None:
-        """Close the event loop of ``async def`` functions, if there is one. Call nothing afterwards."""
+        """Close the event loop of ``async def`` functions, if there is one. `invoke` must not follow."""
         if self._event_loop is not None:
             self._event_loop.close()
 
@@ -83,7 +86,7 @@ class Invoker:
         if not function.is_async:
             return function.callable(*args, **kwargs)
         if self._event_loop is None:
-            from asyncio import Runner  # a third of a worker's memory, if no function needs it
+            from asyncio import Runner  # a third of a worker's memory, which most apps save
 
             self._event_loop = Runner()
         return self._event_loop.run(self._await(function, args, kwargs))
@@ -138,12 +141,12 @@ class Invoker:
             encodable(message),
             Raw(_encode(data)),
             encodable(trace),
-            leaving=over_limit,  # what memory is left is fragmented: let another process go on
+            leaving=over_limit,  # the remaining memory is fragmented: another process should go on
         )
 
 
 def _is_only_a_stop(error: BaseException) -> bool:
-    """Return whether an interrupted function raised nothing but the stop itself."""
+    """Return whether an interrupted function raised only the stop itself."""
     return isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"
 
 
@@ -157,20 +160,20 @@ def _traceback(error: BaseException) -> str:
 def _refused(
     task: int, seconds: float, error: TaskdError, message: str | None = None, *, output: bool = False
 ) -> Failed:
-    """Make a failure without a traceback, which would help nobody here."""
+    """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
     return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
 
 
 _only_one = msgspec.json.Decoder(tuple[Raw])
 _PLAIN = frozenset({int, float, bool, type(None)})
-"""Types whose JSON is right as it is, and in which no `msgspec.Raw` can be."""
+"""Types whose JSON needs no check, since they cannot contain a `msgspec.Raw`."""
 
 
 def _json(result: Any) -> bytes:
-    """Encode a result as JSON, on one line. Raises if that is impossible.
+    """Encode a result as JSON, on one line. Raises if it cannot be encoded.
 
-    A function may return a `msgspec.Raw`, which is encoded as it is.
+    A function may return a `msgspec.Raw`, which is copied as it is, so it is checked.
     """
     value = msgspec.json.encode(result)
     if type(result) in _PLAIN:

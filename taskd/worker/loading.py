@@ -1,4 +1,4 @@
-"""The import of the app modules that `--app` names."""
+"""Importing the app modules that `--app` names, and the texts that explain why one cannot be used."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["AppError", "check_hard_memory", "load_apps"]
 
 
 class AppError(Exception):
-    """The reason why an app cannot be used, as text, with the app's own traceback."""
+    """The app cannot be used; the text is the reason, with the app's own traceback."""
 
 
 def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
     """Import each of `apps`, a module's name or the path of a file.
 
-    `directory` becomes importable, and so does the directory of a file, ahead
-    of everything else, as for a script. What they register is checked. Raises
-    `AppError` if an app cannot be imported, nothing is registered, or a
-    signature cannot be resolved.
+    `directory` is put on the import path, and so is the directory of a file,
+    ahead of everything else, as for a script. All registered signatures are
+    resolved. Raises `AppError` if an app cannot be imported, no function is
+    registered, or a signature cannot be resolved.
     """
     sys.path.insert(0, directory)
     for app in apps:
@@ -30,7 +30,7 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
             _import(app, directory)
         except AppError:
             raise
-        except BaseException as error:  # an app that calls sys.exit() must not end in silence
+        except BaseException as error:  # an app that calls sys.exit() must not end silently
             raise AppError(_explain(app, directory, error)) from error
     if not len(registry):
         named = ", ".join(apps)
@@ -42,10 +42,10 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
 
 
 def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
-    """Raise `AppError` if this process already uses the memory that a worker may have, `limit` bytes.
+    """Raise `AppError` if this process already uses `limit` bytes, the memory that a worker may have.
 
-    With such a limit every task would fail; None is no limit. What counts is ``VmData``,
-    as for the limit itself (RLIMIT_DATA; proc(5), getrlimit(2)).
+    Every task would fail then. None means no limit. The measure is ``VmData``, as
+    for the limit itself (RLIMIT_DATA; proc(5), getrlimit(2)).
     """
     if limit is None:
         return
@@ -79,7 +79,7 @@ def _explain(app: str, directory: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in (app, app.partition(".")[0]):
         return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
     frame = error.__traceback__
-    # From the app's own first line: what imports it is of no interest.
+    # Begin the traceback at the app's own first frame, without those that import it.
     while frame is not None and _is_importing(frame.tb_frame.f_code.co_filename):
         frame = frame.tb_next
     trace = "".join(traceback.format_exception(type(error), error, frame))

@@ -1,4 +1,4 @@
-"""The loop of a worker process: receives tasks and runs them one at a time. It blocks."""
+"""The main loop of a worker process: receives tasks, runs them one at a time, sends outcomes. Blocking."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from taskd.worker.progress import ProgressReporter
 __all__ = ["WorkerLoop", "rehearse"]
 
 OUTCOME_DELAY = 0.001
-"""Seconds that an outcome may wait for those of the next tasks, if the worker has more than one."""
+"""Seconds that an outcome may wait for the outcomes of the worker's next tasks."""
 
 OUTPUT = 1
-"""The descriptor whose pipe the daemon reads: stdout, and stderr is the same."""
+"""The descriptor of the pipe that the daemon reads: stdout, which stderr shares."""
 
 _IDLE = "idle"
 
 _READY = encode(Ready())
 
 REHEARSALS = 20
-"""Python specialises a function's code at its eighth call."""
+"""Tasks run by `rehearse`: Python specialises a function's code at its eighth call."""
 
 
 class WorkerLoop:
-    """Runs the tasks that come over a channel until the daemon closes it.
+    """The loop that runs the tasks from a channel until the daemon closes it.
 
-    Made once, by the fork server, for all its workers: so it begins with nothing open.
+    The fork server makes one for all its workers, so it has nothing open until `run`.
     """
 
     _channel: SocketType
@@ -83,14 +83,15 @@ class WorkerLoop:
         self._idle_title = f"{config.name}: {_IDLE}"
 
     def prepare(self) -> None:
-        """Do, in the fork server, what each worker would do alike, so that they share the memory for it."""
+        """Prepare, in the fork server, what is the same in each worker, so that they share its memory."""
         report_progress_to(self._report)
         signal.signal(POKE, self._interrupter.on_signal)
 
     def run(self, channel: SocketType, board: Board, place: int) -> None:
-        """Run tasks until the channel closes. What a hook raises goes through.
+        """Run tasks until the channel closes. Raises whatever a hook raises.
 
-        The worker writes the task that it begins, and outcomes not sent yet, to its `place` on the board.
+        The worker records the task that it begins, and outcomes that it has not
+        sent, in its `place` on the board.
         """
         self._channel = channel
         self._board = board
@@ -102,7 +103,7 @@ class WorkerLoop:
             channel.sendall(_READY)
             self._run_until_closed()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # The daemon is gone, and with it whoever waits.
+            pass  # The daemon is gone, so nobody waits for outcomes.
         signal.signal(POKE, signal.SIG_IGN)
         self._set_title("stopping")
         self._invoker.close()
@@ -140,9 +141,9 @@ class WorkerLoop:
             self._unsent_since = started
         self._unsent.append(line)
         if not self._queue:
-            return  # the loop sends them next
+            return  # the loop sends the outcomes next
         if outcome.output:
-            self._return_queue()  # the output of each must be kept apart
+            self._return_queue()  # the outputs of tasks must be kept apart
         elif started + outcome.seconds - self._unsent_since > OUTCOME_DELAY or not self._board.keep(
             self._place, line
         ):
@@ -160,10 +161,10 @@ class WorkerLoop:
                 self._return_queue()
 
     def _read_during_function(self) -> None:
-        """Read what was received while a function runs. Called by the interrupter."""
+        """Handle messages that arrive while a function runs. Called by the interrupter."""
         running = self._interrupter.running
         if running is not None and running.flags & IS_SHORT:
-            self._set_title(f"{running.function} #{running.task}")  # it is not so short
+            self._set_title(f"{running.function} #{running.task}")  # it is not short after all
         with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
             while data := self._channel.recv(RECEIVE_SIZE, socket.MSG_DONTWAIT):
                 self._handle_messages(data)
@@ -176,7 +177,7 @@ class WorkerLoop:
                 self._queue.remove(attempt)
                 self._return([attempt])
                 return
-        # Otherwise it has ended meanwhile, and its outcome is on the way.
+        # Otherwise the attempt has ended meanwhile, and its outcome is on the way.
 
     def _return_queue(self) -> None:
         attempts = list(self._queue)
@@ -207,9 +208,9 @@ class WorkerLoop:
             self._progress.report(done, total, message)
 
     def _has_output(self) -> bool:
-        """Return whether the daemon has output of this task still to read."""
+        """Return whether some output of this task is still in the pipe."""
         for stream in (sys.stdout, sys.stderr):
-            try:  # noqa: SIM105  # suppress() touches more of what workers share
+            try:  # noqa: SIM105  # suppress() touches more of the shared memory
                 stream.flush()
             except (OSError, ValueError, AttributeError):
                 pass  # The task may have closed or replaced it, or the pipe is gone.
@@ -229,18 +230,18 @@ class WorkerLoop:
 
 
 def rehearse(config: WorkerConfig) -> None:
-    """Have a worker, here in the fork server, run a function that does nothing.
+    """Run the worker loop here, in the fork server, with a function that does nothing.
 
-    Python stores what it finds out at the first runs of a piece of code
-    (specialised instructions, found attributes): here it does so in memory that
-    all workers share, instead of in each worker's own copy.
+    Python stores what it learns from the first runs of a piece of code
+    (specialised instructions, cached attributes). After this, that is in memory
+    that all workers share, instead of in each worker's own copy.
     """
     own = Registry()
     own.add(_nothing)
     own.compile()
     worker = WorkerLoop(own, config)
     worker.prepare()
-    # Of this kind, since each is then received by itself.
+    # A socket of this type delivers each message separately.
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
         for task in range(REHEARSALS):
@@ -251,7 +252,7 @@ def rehearse(config: WorkerConfig) -> None:
         board = Board(descriptor)
         os.close(descriptor)
         worker.run(theirs, board, 0)
-        board.close()  # or every worker would inherit it
+        board.close()  # otherwise every worker would inherit it
 
 
 def _nothing(value: object) -> object:

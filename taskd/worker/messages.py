@@ -1,15 +1,14 @@
-"""The private messages between the daemon, the fork server and the workers.
+"""The private messages between the daemon, the fork server and the workers: types and encoding.
 
-Text framing as everywhere (docs/protocol.md); a message is a JSON array, so
-that it is small and quick to read. `ToWorker` goes to a worker, `FromWorker`
-comes back; `WorkerConfig` and `ToForkServer` go to the fork server, `FromForkServer`
-comes back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the
-worker's end of its channel, and the one that becomes its stdout and stderr.
+They use Text framing (docs/protocol.md); each message is a JSON array, which is
+small and quick to read. `ToWorker` goes to a worker, `FromWorker` comes back;
+`WorkerConfig` and `ToForkServer` go to the fork server, `FromForkServer` comes
+back. With each worker of a `Fork` go two descriptors (SCM_RIGHTS): the worker's
+end of its channel, and the one that becomes its stdout and stderr.
 
-Beside these there is the board: memory that the daemon and all workers of a
-fork server share, with one number for each worker, in which it writes the task
-that it begins. So the daemon knows what a worker had begun, whatever becomes
-of the worker, without a message.
+Besides messages there is the board (`taskd.worker.board`): shared memory in which
+each worker records the task that it begins, so that the daemon knows it without
+a message, whatever happens to the worker.
 """
 
 from __future__ import annotations
@@ -68,11 +67,11 @@ BOARD = 4
 """The descriptor at which the fork server finds the board."""
 
 POKE = 23
-"""SIGURG: has a worker read its channel while a function runs. A process without a handler
-ignores it, and hardly a program uses it (Go interrupts its threads by it, for the same reasons)."""
+"""SIGURG, which makes a worker read its channel while a function runs. A process without a handler
+ignores it, and hardly any program uses it (Go preempts its threads with it, for the same reasons)."""
 
 MAX_LINE = 2**31
-"""Bytes: both ends are internal, and what they pass on was limited when it was received."""
+"""Bytes of a line, practically unlimited: both ends are internal, and what they pass on has been limited."""
 
 RECEIVE_SIZE = 65536
 """Bytes that either end asks for in one read: more than nearly every task's arguments or result."""
@@ -83,17 +82,17 @@ LOGGED_BYTES = 200
 NULL = Raw(b"null")
 
 WANTS_PROGRESS = 1
-"""A flag of `Attempt`: the caller wants the task's progress."""
+"""A flag of `Attempt`: the caller asked for the task's progress."""
 
 IS_SHORT = 2
 """A flag of `Attempt`: the function is known to be short; its process title is not worth setting."""
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=False):
-    """Run a function for a task. `number` counts how often the task has been given to a worker, from 1.
+    """One attempt at a task: the order to run its function.
 
-    `args` is `NULL` for none (msgspec knows no optional `Raw`); `flags` is a sum of `WANTS_PROGRESS` and
-    `IS_SHORT`.
+    `number` counts the task's attempts, from 1. `args` is `NULL` for none
+    (msgspec has no optional `Raw`). `flags` is a sum of `WANTS_PROGRESS` and `IS_SHORT`.
     """
 
     task: int
@@ -104,10 +103,11 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=Fa
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
-    """Interrupt the function of this attempt of a task, or return the task if it has not begun.
+    """The order to interrupt the function of an attempt, or to return the task if it has not begun.
 
-    `attempt` is the `number` of an `Attempt`; of another attempt the worker takes no notice.
-    `cancelled` is True if a caller cancelled the task, False if its time limit is over.
+    `attempt` is the `number` of an `Attempt`; the worker ignores the order if it
+    no longer has that one. `cancelled` is True if a caller cancelled the task,
+    False if its time limit has passed.
     """
 
     task: int
@@ -116,18 +116,21 @@ class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
 
 
 class Reclaim(msgspec.Struct, frozen=True, array_like=True, tag="reclaim"):
-    """Return every task that has not begun."""
+    """The order to return every task that has not begun."""
 
 
 ToWorker: TypeAlias = Attempt | Interrupt | Reclaim
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    """The worker's start hooks have run."""
+    """The report that the worker's start hooks have run."""
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
-    """The function returned. `output`: it wrote what may still be in the pipe."""
+    """The report that the function returned `value`, after `seconds`.
+
+    `output` says that output of the function may still be in the pipe.
+    """
 
     task: int
     seconds: float
@@ -136,10 +139,12 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done", gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """The function could not be called, or raised, or returned what is not JSON.
+    """The report that the function could not be called, raised, or returned what is not JSON.
 
-    `traceback` is for the log; None if the caller's arguments were at fault.
-    `data` is `NULL` for none. `leaving`: the worker must get no further task.
+    `code`, `message` and `data` (`NULL` for none) are the failure for the
+    caller. `traceback` is for the log, None if the caller's arguments were at
+    fault. `output` is as for `Done`. `leaving` says that the worker must get no
+    further task.
     """
 
     task: int
@@ -153,7 +158,10 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
-    """The function has ended after it was interrupted. `traceback` is set if its cleaning up raised."""
+    """The report that the function has ended after an interrupt.
+
+    `traceback` is set if its cleaning up raised. `output` is as for `Done`.
+    """
 
     task: int
     seconds: float
@@ -162,7 +170,7 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
-    """These tasks have not begun, and will not."""
+    """The report that these tasks have not begun, and that the worker will not run them."""
 
     tasks: list[int]
 
@@ -182,9 +190,11 @@ FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
 class WorkerConfig(msgspec.Struct, frozen=True):
     """The configuration of the fork server and its workers.
 
-    `apps` are modules or file paths, `directory` is importable, `name` is
-    shown in process titles, `max_result` is in bytes of JSON, `hard_memory` in
-    bytes of a worker's private writable memory, None for no limit.
+    `apps` are names of modules or paths of files; `directory` is put on the
+    import path; `name` is shown in process titles. `max_result` is in bytes of
+    JSON. `tracebacks` says whether callers are sent the traceback of a failed
+    task. `hard_memory` is in bytes of a worker's private writable memory, None
+    for no limit.
     """
 
     apps: list[str]
@@ -196,13 +206,13 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
-    """Fork workers one right after the other: the number of each, and its place on the board."""
+    """The order to fork workers, one directly after the other: numbers, and places on the board."""
 
     workers: list[tuple[int, int]]
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
-    """Send `signal` to worker `number`, if it still exists: to its process alone, or to its whole group."""
+    """The order to send `signal` to worker `number`, if it still exists, or to its whole `group`."""
 
     number: int
     signal: int
@@ -213,19 +223,19 @@ ToForkServer: TypeAlias = Fork | Signal
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
-    """The app is imported."""
+    """The report that the app is imported, with its functions."""
 
     functions: list[FunctionInfo]
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):
-    """The app cannot be imported; `reason` has the traceback."""
+    """The report that the app cannot be imported; `reason` contains the traceback."""
 
     reason: str
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):
-    """Worker `number` is process `pid`; None if the fork failed, for `reason`."""
+    """The report that worker `number` is process `pid`, or None if the fork failed for `reason`."""
 
     number: int
     pid: int | None
@@ -233,11 +243,10 @@ class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
-    """Worker `number` has ended: `code` is its exit status, or minus the signal.
+    """The report that worker `number` has ended, with its exit status or minus its signal as `code`.
 
-    `peak_kib` is the most memory it had resident, in KiB. `out_of_memory`
-    is, for SIGKILL, whether the kernel sent it for lack of memory; None if that
-    is unknown.
+    `peak_kib` is its peak resident memory, in KiB. For SIGKILL, `out_of_memory`
+    says whether the kernel sent it for lack of memory; None if that is unknown.
     """
 
     number: int
@@ -266,7 +275,7 @@ encode_all = _encoder.encode_lines
 
 
 class WholeLines:
-    """A stream of bytes, cut behind the last LF received: what is before it can be decoded at once."""
+    """A stream of bytes, cut after the last LF received, so that many lines can be decoded together."""
 
     __slots__ = ("_rest",)
 
@@ -274,7 +283,7 @@ class WholeLines:
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:
-        """Return the lines that `data` completes; b"" for none. Takes time linear in what is received."""
+        """Return the lines that `data` completes, b"" if there are none. Takes time linear in the input."""
         end = data.rfind(b"\n") + 1
         rest = self._rest
         if not end:

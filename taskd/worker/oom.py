@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory killer: whether it has killed a worker."""
+"""Detecting kills by the kernel's out-of-memory killer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["OomWatch"]
 
 
 class OomWatch:
-    """Counts the kills of the kernel's out-of-memory killer.
+    """A watch on the kills of the kernel's out-of-memory killer.
 
-    The killer leaves no mark on the process that it kills, but it counts, for
+    The killer leaves no mark on a killed process, but the kernel counts kills, for
     the whole machine and all its cgroups, in ``oom_kill`` of /proc/vmstat (since
-    Linux 4.13). A kill elsewhere on the machine may be taken for a worker's.
+    Linux 4.13). A kill elsewhere on the machine may be mistaken for a worker's.
     """
 
     def __init__(self, vmstat: Path = Path("/proc/vmstat")) -> None:
@@ -20,13 +20,13 @@ class OomWatch:
         self._seen = self._read()
 
     def has_struck(self) -> bool | None:
-        """Return whether one more process was killed than was reported before; None if that is unknown."""
+        """Return whether a kill has happened that was not returned before; None if that is unknown."""
         count = self._read()
         if count is None or self._seen is None:
             return None
         if count <= self._seen:
             return False
-        self._seen += 1  # one for each process that is asked about: several may have been killed
+        self._seen += 1  # one for each call, since several processes may have been killed
         return True
 
     def _read(self) -> int | None:

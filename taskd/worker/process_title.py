@@ -1,9 +1,9 @@
-"""The title of a process, as ps shows it, without what setproctitle's own import loads.
+"""Setting a process's title, as ps shows it, without what setproctitle's own import loads.
 
-That package imports logging, and so threading: each makes Python do something in
-every process that is forked, which costs each worker 0.4 MiB. So its extension
-module is loaded by itself. That module is private to the package: it is checked
-before it is used, and the package is imported if it is not as expected.
+The package setproctitle imports logging, and so threading. Each makes Python do
+something in every forked process, which costs each worker 0.4 MiB. So its
+extension module is loaded alone. That module is private to the package, so it is
+checked before it is used; if it is not as expected, the package is imported.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PACKAGE = "setproctitle"
 def title_setter(package: str = PACKAGE) -> Callable[[str], None]:
     """Return the function that sets the title of this process.
 
-    It comes from the extension module of `package`, or from `package` itself
-    if there is no such module, it cannot be loaded, or it has no such
+    The function comes from the extension module of `package`, or from
+    `package` itself if that module is missing, cannot be loaded, or has no such
     function. Raises `ImportError` if `package` cannot be imported either.
     """
     return _from_extension(package) or _from_package(package)
@@ -38,7 +38,7 @@ def _from_extension(package: str) -> Callable[[str], None] | None:
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         setter: Callable[[str], None] | None = getattr(module, "setproctitle", None)
-    except Exception:  # another release may have something else there
+    except Exception:  # another release may have a different module there
         return None
     return setter if callable(setter) else None
 

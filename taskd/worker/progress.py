@@ -1,4 +1,4 @@
-"""The progress of the running task, sent to the daemon at a bounded rate."""
+"""Sending the progress of the running task to the daemon, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
 
 PROGRESS_INTERVAL = 0.05
-"""Seconds between two reports of a task: 20 a second look smooth to a person."""
+"""Seconds between two reports of a task: 20 a second look smooth."""
 
 MAX_TEXT = 16_384
 """Characters kept of an exception's message, of a traceback and of a report's
@@ -28,8 +28,8 @@ class ProgressReporter:
     """Sends the progress of the running task, at most every `PROGRESS_INTERVAL`.
 
     A report that comes too soon is kept, and the next one replaces it. A
-    thread, started when first needed, sends what is kept when its time has
-    come, since the task itself may not report again for minutes.
+    thread, started when first needed, sends the kept report when it is due,
+    since the task itself may not report again for minutes.
     """
 
     def __init__(self, send: Callable[[Reported], None]) -> None:
@@ -41,19 +41,19 @@ class ProgressReporter:
         self._next_at = 0.0
 
     def begin(self, task: int) -> None:
-        """Take the following reports for those of `task`."""
+        """Attribute the following reports to `task`."""
         self._task = task
         self._next_at = 0.0
 
     def end(self) -> None:
-        """Send the report that is kept: the task has ended, and nothing is sent for it afterwards."""
+        """Send the kept report, if any: the task has ended, and nothing is sent for it afterwards."""
         with self._lock:
             if self._kept is not None:
                 self._send(self._kept)
             self._kept = self._task = None
 
     def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Send a report now or later; this is `taskd.progress` in a worker, and raises as that does."""
+        """Send a report, now or later, as `taskd.progress` does in a worker; raises as that does."""
         if message is not None and not isinstance(message, str):
             raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
         done = _number(done)
@@ -71,7 +71,7 @@ class ProgressReporter:
                 return
             self._kept = report
             if self._wake is None:
-                # Only here: `threading` costs each process that is forked with it 0.4 MiB.
+                # Imported only here: `threading` costs each process that is forked with it 0.4 MiB.
                 from threading import Condition, Thread
 
                 self._wake = Condition(self._lock)
@@ -107,5 +107,5 @@ def _number(value: Any) -> int | float:
 
 
 def encodable(text: str) -> str:
-    """Replace what UTF-8 cannot encode (lone surrogates) by escapes."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
