@@ -132,9 +132,9 @@ class PretendedPool:
                 pool.load(function("echo"), function("stand"), generation=generation)
         pool.ready()
         for number, worker in list(pool.workers.items()):
-            while worker.runs and worker.runs[0].function == "echo":
-                pool.finish(number, bytes(worker.runs[0].args)[9:-1])
-            if worker.runs:
+            while worker.attempts and worker.attempts[0].function == "echo":
+                pool.finish(number, bytes(worker.attempts[0].args)[9:-1])
+            if worker.attempts:
                 pool.begin(number)
         orders, pool.orders = pool.orders, []
         for order in orders:

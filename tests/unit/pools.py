@@ -1,4 +1,4 @@
-"""A pool without processes, and a server on it: the tests say what its workers and its clients do."""
+"""A pool without processes, and a server on it: the tests decide what its workers and clients do."""
 
 import json
 from types import SimpleNamespace
@@ -23,15 +23,15 @@ from taskd.worker.messages import NULL, Done, Failed, Reported, Returned, Stoppe
 
 
 def function(name, **more):
-    """A function as the fork server describes it."""
+    """Describe a function as the fork server does."""
     return FunctionInfo(name, f"{name}()", f"What {name} does.", {}, **more)
 
 
 class FakePool:
-    """Has the interface of `taskd.pool.pool.Pool`, and keeps what is asked of it.
+    """A pool with the interface of `taskd.pool.pool.Pool` that records its orders.
 
-    As there, a worker that does not exist cannot be reached, and what is sent
-    stays in order. The suite tests/contracts/test_pools.py runs with both.
+    As with the real one, a worker that does not exist cannot be reached, and
+    messages stay in order. The suite tests/contracts/test_pools.py runs with both.
     """
 
     def __init__(self, observer):
@@ -44,7 +44,7 @@ class FakePool:
         self.last_number = 0
         self.workers = {}
         self.orders = []
-        """What was asked for, except tasks: (what, worker, …)."""
+        """All orders except tasks: (what, worker, …)."""
         self.is_closing = False
         self.closed = Deferred()
 
@@ -55,12 +55,12 @@ class FakePool:
             return None
         self.last_number += 1
         self.workers[self.last_number] = SimpleNamespace(
-            generation=generation, runs=[], begun=0, is_ready=False, memory=1000
+            generation=generation, attempts=[], begun=0, is_ready=False, memory=1000
         )
         return self.last_number
 
-    def send(self, number, runs):
-        self.workers[number].runs += runs
+    def send(self, number, attempts):
+        self.workers[number].attempts += attempts
 
     def begun(self, number):
         return self.workers[number].begun
@@ -119,53 +119,53 @@ class FakePool:
     # --- what its processes do ---
 
     def load(self, *functions, generation=1):
-        """The app is imported."""
+        """Report that the app is imported."""
         self.observer.code_loaded(generation, list(functions))
         if not self.loaded.called:
             self.loaded.callback(None)
 
     def ready(self, *numbers):
-        """Workers are ready: those named, or else all that are not."""
+        """Report these workers as ready; without arguments, all that are not ready yet."""
         for number in numbers or [n for n, worker in self.workers.items() if not worker.is_ready]:
             self.workers[number].is_ready = True
             self.observer.worker_ready(number)
 
     def begin(self, number):
-        """A worker begins what it was sent first."""
-        run = self.workers[number].runs[0]
-        self.workers[number].begun = run.task
-        return run
+        """Let a worker begin its first attempt."""
+        attempt = self.workers[number].attempts[0]
+        self.workers[number].begun = attempt.task
+        return attempt
 
     def finish(self, number, value=b"1", seconds=0.1):
-        """A worker returns the result of its first task."""
-        run = self.begin(number)
-        self._end(number, Done(run.task, seconds, False, Raw(value)))
+        """Let a worker return the result of its first task."""
+        attempt = self.begin(number)
+        self._end(number, Done(attempt.task, seconds, False, Raw(value)))
 
     def fail(self, number, code=-32000, message="no", data=NULL, traceback="trace", **more):
-        run = self.begin(number)
-        self._end(number, Failed(run.task, 0.1, False, code, message, Raw(data), traceback, **more))
+        attempt = self.begin(number)
+        self._end(number, Failed(attempt.task, 0.1, False, code, message, Raw(data), traceback, **more))
 
     def stop_task(self, number, traceback=None):
-        """The first task of a worker ends because it was interrupted."""
-        run = self.begin(number)
-        self._end(number, Stopped(run.task, 0.1, False, traceback))
+        """Let the first task of a worker end because it was interrupted."""
+        attempt = self.begin(number)
+        self._end(number, Stopped(attempt.task, 0.1, False, traceback))
 
     def _end(self, number, message):
-        self.workers[number].runs.pop(0)
+        self.workers[number].attempts.pop(0)
         self.observer.worker_messages(number, [message])
 
     def report(self, number, done, total=None, message=None):
-        run = self.begin(number)
-        self.observer.worker_messages(number, [Reported(run.task, done, total, message)])
+        attempt = self.begin(number)
+        self.observer.worker_messages(number, [Reported(attempt.task, done, total, message)])
 
     def give_back(self, number, tasks):
-        """A worker returns what it has not begun."""
-        runs = self.workers[number].runs
-        runs[:] = [run for run in runs if run.task not in tasks]
+        """Let a worker return tasks that it has not begun."""
+        attempts = self.workers[number].attempts
+        attempts[:] = [attempt for attempt in attempts if attempt.task not in tasks]
         self.observer.worker_messages(number, [Returned(tasks)])
 
     def lose(self, number, code=-9, **more):
-        """A worker ends."""
+        """Let a worker exit."""
         worker = self.workers.pop(number)
         ending = WorkerExit(code, worker.begun, was_ready=worker.is_ready, **more)
         self.observer.worker_exited(number, ending)
@@ -173,7 +173,7 @@ class FakePool:
 
 
 class ServerCase(SynchronousTestCase):
-    """Has a server on a fake pool, and connections to it."""
+    """A test case with a server on a fake pool, and connections to it."""
 
     def setUp(self):
         self.clock = Clock()
@@ -181,7 +181,7 @@ class ServerCase(SynchronousTestCase):
         self.logged = []
 
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
-        """A server with so many workers, all ready; its functions are f and g unless others are given."""
+        """Make a server with so many workers, all ready; its functions are f and g by default."""
         timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
         config = SchedulerConfig(least, most or max(least, 1), **more)
         pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
@@ -199,14 +199,14 @@ class ServerCase(SynchronousTestCase):
         return self.pool
 
     def make_short(self, name):
-        """Run a function until it is known to be short, even after a surprise; the last task's number."""
+        """Run a function until it is known to be short, even after a surprise; return the last task's number."""
         client = self.connect()
         for _ in range(2 * KNOWN_SHORT):
             client.call(name)
-            [number] = [number for number, worker in self.pool.workers.items() if worker.runs]
+            [number] = [number for number, worker in self.pool.workers.items() if worker.attempts]
             self.pool.finish(number, seconds=0.0)
             self.turn()
-        client.heard()
+        client.received()
         self.pool.orders.clear()
         return 2 * KNOWN_SHORT
 
@@ -219,7 +219,7 @@ class ServerCase(SynchronousTestCase):
 
 
 class Connection:
-    """A client, as the server sees it."""
+    """A client's connection to the server, in memory."""
 
     def __init__(self, case):
         self.case = case
@@ -228,32 +228,32 @@ class Connection:
         self.protocol = case.factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
 
-    def say(self, *messages):
-        """Messages, in one read."""
+    def send(self, *messages):
+        """Send messages, which the server receives in one read."""
         lines = b"".join(json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in messages)
         self.protocol.dataReceived(lines)
         self.case.turn()
 
     def call(self, method="f", params=None, **options):
-        """A request; its id."""
+        """Send a request and return its id."""
         self.last_id += 1
         message = {"jsonrpc": "2.0", "id": self.last_id, "method": method}
         if params is not None:
             message["params"] = params
         if options:
             message["options"] = options
-        self.say(message)
+        self.send(message)
         return self.last_id
 
-    def heard(self):
-        """The messages received since the last call of this."""
+    def received(self):
+        """Return the messages received since the last call of this method."""
         lines = self.transport.value().splitlines()
         self.transport.clear()
         return [json.loads(line) for line in lines]
 
     def reply(self):
-        """The result or the error of the only message received."""
-        [message] = self.heard()
+        """Return the result or the error of the only message received."""
+        [message] = self.received()
         return message.get("result", message.get("error"))
 
     def end_sending(self):

@@ -1,4 +1,4 @@
-"""A reactor, fork servers and workers without processes: the tests do what the processes would do."""
+"""A reactor, fork servers and workers without processes: the tests act in their place."""
 
 import os
 import select
@@ -35,7 +35,7 @@ class FakeReactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Read what is there, and what comes of that."""
+        """Read all that has arrived, and all that follows from that."""
         self.advance(0)
         while ready := [one for one in self.readers if select.select([one], [], [], 0)[0]]:
             for reader in ready:
@@ -54,7 +54,7 @@ class FakeReactor(Clock):
 
 
 class FakeForkServer:
-    """What a generation is given for a `ForkServerProcess`."""
+    """A stand-in for `ForkServerProcess`, for generations."""
 
     def __init__(self, board, observer):
         self.board = Board(board)
@@ -68,7 +68,7 @@ class FakeForkServer:
     # --- `ForkServerProcess` ---
 
     def fork(self, number, place, channel, output):
-        # It gets copies of both, as a process would.
+        # The worker gets copies of both, as a process would.
         self.workers[number] = SimpleNamespace(place=place, channel=os.dup(channel), output=os.dup(output))
 
     def signal(self, number, signal_number, *, group):
@@ -92,13 +92,13 @@ class FakeForkServer:
 
     def ready(self, number):
         self.born(number)
-        self.say(number, Ready())
+        self.send(number, Ready())
 
-    def say(self, number, *messages):
+    def send(self, number, *messages):
         os.write(self.workers[number].channel, b"".join(map(encode, messages)))
 
     def exit(self, number, code=0, **more):
-        """The process of a worker ends, and all of its descriptors are closed."""
+        """End the process of a worker, and close all of its descriptors."""
         self.hang_up(number)
         self.reap(number, code, **more)
 
@@ -111,11 +111,11 @@ class FakeForkServer:
         self.observer.worker_reaped(Exited(number, code, 1000, **more))
 
     def received(self, number):
-        """All the lines that a worker was sent and has not read."""
+        """Return all the lines that were sent to a worker and that it has not read."""
         return os.read(self.workers[number].channel, 65536).splitlines()
 
     def end(self, how="exit status 1"):
-        """Its process ends."""
+        """End the process of the fork server."""
         self.is_gone = True
         self.observer.fork_server_ended(how)
 

@@ -93,7 +93,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.control.clear()
         return lines
 
-    def say(self, *messages):
+    def send(self, *messages):
         self.reactor.protocol.dataReceived(b"".join(map(encode, messages)))
 
     def exit(self, code=0, signal_number=None):
@@ -110,7 +110,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_what_it_reports_is_passed_on(self):
         exited = Exited(1, 0, 1000)
-        self.say(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
+        self.send(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
         self.assertEqual(
             self.events,
             [
@@ -165,7 +165,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_its_end_is_reported_after_all_that_it_had_sent(self):
         self.exit(1)
-        self.say(Exited(1, 0, 1000))
+        self.send(Exited(1, 0, 1000))
         self.assertEqual([event[0] for event in self.events], ["reaped"])
         self.hang_up()
         self.assertEqual(self.events[-1], ("ended", "exit status 1"))

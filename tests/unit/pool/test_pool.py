@@ -184,7 +184,7 @@ class PoolTests(SynchronousTestCase):
         closed = self.pool.close()
         self.assertIsNone(self.pool.start_worker(1))
         self.assertEqual(self.server.received(first), [])
-        self.server.say(second, Done(1, 0.1, False, Raw(b"1")))
+        self.server.send(second, Done(1, 0.1, False, Raw(b"1")))
         self.exit(second)
         self.assertEqual([event[0] for event in self.events[-2:]], ["messages", "exited"])
         self.assertIsNone(self.server.ended)

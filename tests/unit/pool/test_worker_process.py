@@ -106,7 +106,7 @@ class WorkerProcessTests(SynchronousTestCase):
     def born(self):
         self.worker.forked(2**22 + 7, "")  # no process has such an id
 
-    def say(self, *messages):
+    def send(self, *messages):
         os.write(self.channel, b"".join(map(encode, messages)))
         self.reactor.turn()
 
@@ -121,8 +121,8 @@ class WorkerProcessTests(SynchronousTestCase):
 
     def test_what_it_sends_is_handed_on_in_order(self):
         self.born()
-        self.say(Ready())
-        self.say(Reported(3, 1, 2, None), DONE)
+        self.send(Ready())
+        self.send(Reported(3, 1, 2, None), DONE)
         self.assertEqual(self.events, [("ready", 7), ("messages", 7, [Reported(3, 1, 2, None), DONE])])
 
     def test_it_can_be_sent_tasks_before_it_is_forked(self):
@@ -146,7 +146,7 @@ class WorkerProcessTests(SynchronousTestCase):
     def test_its_output_is_logged_with_its_task_before_the_outcome_is_handed_on(self):
         self.born()
         os.write(self.output, b"half a line")
-        self.say(DONE)
+        self.send(DONE)
         self.assertEqual(self.logged, [f"TaskWorker[{2**22 + 7}] f #3: half a line"])
         self.known.clear()
         os.write(self.output, b"more\n")
@@ -179,7 +179,7 @@ class WorkerProcessTests(SynchronousTestCase):
 
     def test_one_that_closes_its_channel_and_does_not_end_is_killed(self):
         self.born()
-        self.say(Ready())
+        self.send(Ready())
         self.hang_up()
         self.reactor.turn()
         self.reactor.advance(EXIT_TIMEOUT - 0.1)

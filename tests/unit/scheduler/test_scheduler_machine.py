@@ -91,7 +91,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.workers = {}
         self.tasks = []
         self.ended = {}
-        self.runs = {}
+        self.attempts = {}
         self.deadlines = {}
         self.subscribers = [FakeSubscriber(), FakeSubscriber()]
 
@@ -155,7 +155,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert 0 < refused.data["retry_after"] <= 60
                 continue
             self.tasks.append(task)
-            self.runs[task] = 0
+            self.attempts[task] = 0
             if deadline is not None:
                 self.deadlines[task] = self.now + deadline
         if turns:
@@ -263,7 +263,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker.running = worker.queue.popleft()
         worker.interrupted = False
         worker.begun = worker.running.number
-        self.runs[worker.running] += 1
+        self.attempts[worker.running] += 1
 
     @some_worker(is_running)
     @rule(
@@ -467,7 +467,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_task_is_begun_again_once_it_has_begun(self):
-        assert all(runs <= 1 for runs in self.runs.values())
+        assert all(count <= 1 for count in self.attempts.values())
 
     @invariant()
     def what_is_due_is_not_slept_through(self):

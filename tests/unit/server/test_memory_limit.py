@@ -1,4 +1,4 @@
-"""Workers that have grown too large."""
+"""The memory limit: when a worker is checked, and which workers exceed it."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +18,7 @@ class MemoryLimitTests(SynchronousTestCase):
     def excess(self, number, seconds=1.0, now=0.0):
         return self.limit.excess(number, seconds, now)
 
-    def test_only_a_worker_over_the_limit_is_reported(self):
+    def test_only_workers_over_the_limit_are_reported(self):
         self.assertIsNone(self.excess(1))
         self.assertEqual(self.excess(2), 1001)
         self.used[1] = 1000
@@ -27,26 +27,26 @@ class MemoryLimitTests(SynchronousTestCase):
     def test_unknown_memory_is_not_too_much(self):
         self.assertIsNone(self.excess(3))
 
-    def test_without_a_limit_no_worker_is_looked_at(self):
+    def test_no_worker_is_checked_without_a_limit(self):
         self.assertIsNone(MemoryLimit(None, self.memory_kib).excess(2, 1.0, 0.0))
         self.assertEqual(self.looks, [])
 
-    def test_after_short_tasks_it_is_looked_at_now_and_then(self):
+    def test_a_worker_that_runs_short_tasks_is_checked_now_and_then(self):
         for tick in range(100):
             self.excess(1, 0.0, tick * LOOK_INTERVAL / 10)
         self.assertEqual(len(self.looks), 10)
 
-    def test_after_a_long_task_it_is_always_looked_at(self):
+    def test_a_worker_is_always_checked_after_a_long_task(self):
         for _ in range(3):
             self.excess(1, LOOK_INTERVAL, 0.0)
         self.assertEqual(len(self.looks), 3)
 
-    def test_the_first_task_of_a_worker_is_looked_at(self):
+    def test_a_worker_is_checked_after_its_first_task(self):
         self.excess(1, 0.0, 0.0)
         self.excess(2, 0.0, 0.0)
         self.assertEqual(self.looks, [1, 2])
 
-    def test_of_one_that_is_gone_nothing_is_kept(self):
+    def test_nothing_is_kept_about_a_worker_that_is_gone(self):
         self.excess(1)
         self.limit.forget(1)
         self.limit.forget(1)

@@ -11,19 +11,19 @@ class OwnMethodsTests(ServerCase):
         client.call(f"taskd.{method}", params)
         return client.reply()
 
-    def test_they_are_answered_without_a_worker(self):
+    def test_the_servers_own_methods_are_answered_without_a_worker(self):
         self.make(0)
         self.assertEqual(self.ask("ping"), "pong")
         self.assertEqual(self.ask("status")["workers"], [])
         self.assertEqual(self.pool.workers, {})
 
-    def test_a_bare_request_may_ask_too(self):
+    def test_the_servers_own_methods_can_be_called_with_bare_requests(self):
         self.make()
         client = self.connect()
-        client.say({"function": "taskd.ping"})
+        client.send({"function": "taskd.ping"})
         self.assertEqual(client.transport.value(), b'"pong"\n')
 
-    def test_the_functions_are_told_with_what_they_take(self):
+    def test_taskd_functions_lists_the_functions_with_their_parameters(self):
         self.make(functions=[function("f", timeout=3.0), function("g", grace=0.5)])
         first, second = self.ask("functions")
         self.assertEqual(
@@ -39,32 +39,32 @@ class OwnMethodsTests(ServerCase):
         )
         self.assertEqual((second["name"], second["timeout"], second["grace"]), ("g", None, 0.5))
 
-    def test_who_asks_for_the_functions_too_early_waits(self):
+    def test_requests_for_the_functions_wait_until_the_app_is_imported(self):
         self.make(loaded=False)
         clients = [self.connect(), self.connect()]
         for client in clients:
             client.call("taskd.functions")
-            self.assertEqual(client.heard(), [])
+            self.assertEqual(client.received(), [])
         self.pool.load(function("f"))
         for client in clients:
             self.assertEqual([each["name"] for each in client.reply()], ["f"])
         self.pool.load(function("f"))
-        self.assertEqual(clients[0].heard(), [])
+        self.assertEqual(clients[0].received(), [])
 
-    def test_what_is_not_there_is_not_found(self):
+    def test_an_unknown_method_of_the_server_is_not_found(self):
         self.make()
         for name in "", "nope", "Ping":
             self.assertEqual(self.ask(name)["code"], NOT_FOUND)
         self.assertLess(len(self.ask("x" * 10_000)["message"]), 1000)
 
-    def test_what_they_do_not_take_is_refused_with_their_name(self):
+    def test_invalid_parameters_are_refused_with_the_name_of_the_method(self):
         self.make()
         for method, params in ("ping", {"a": 1}), ("status", [1]), ("functions", {"name": "f"}):
             error = self.ask(method, params)
             self.assertEqual(error["code"], INVALID_PARAMS)
             self.assertTrue(error["message"].startswith(f"taskd.{method}: "), error)
 
-    def test_to_cancel_takes_either_an_id_or_a_task(self):
+    def test_cancel_takes_either_an_id_or_a_task(self):
         self.make()
         for params in (
             None,
@@ -80,18 +80,18 @@ class OwnMethodsTests(ServerCase):
             self.assertEqual(error["code"], INVALID_PARAMS, params)
             self.assertTrue(error["message"].startswith("taskd.cancel: "), error)
 
-    def test_an_id_is_a_string_or_a_number(self):
+    def test_cancel_takes_a_string_or_a_number_as_id(self):
         self.make()
         for wrong in [1], {}, True, False:
             error = self.ask("cancel", {"id": wrong})
             self.assertEqual((error["code"], error["data"]["argument"]), (INVALID_PARAMS, "id"))
 
-    def test_to_cancel_takes_its_arguments_by_position_too(self):
+    def test_cancel_takes_its_arguments_by_position_too(self):
         self.make()
         for params in [7], ["x"], {"id": "x"}, {"task": 7}, {"id": 7, "task": None}:
             self.assertEqual(self.ask("cancel", params), {"was": "done"}, params)
 
-    def test_they_cannot_be_cancelled_themselves(self):
+    def test_calls_of_the_servers_own_methods_cannot_be_cancelled(self):
         self.make(loaded=False)
         client = self.connect()
         waiting = client.call("taskd.functions")

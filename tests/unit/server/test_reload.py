@@ -1,4 +1,4 @@
-"""New code while the old code works."""
+"""Reloads: the new code is imported and tried while the old code serves."""
 
 import itertools
 
@@ -13,7 +13,7 @@ FUNCTIONS = [FunctionInfo("f", "f()", "", {})]
 
 
 class ReloadTests(SynchronousTestCase):
-    """The reloader on a pool of the test's own: this object."""
+    """A reloader whose pool is the test case itself."""
 
     def setUp(self):
         self.can_start = True
@@ -47,13 +47,13 @@ class ReloadTests(SynchronousTestCase):
         self.asked.append("abandon")
 
     def start(self, workers):
-        """Begin a reload whose app loads, and is to have so many workers."""
+        """Begin a reload whose app loads and needs so many workers."""
         self.reloader.start()
         self.reloader.loaded(FUNCTIONS, workers)
 
     # --- what must hold ---
 
-    def test_all_workers_are_started_and_awaited_before_the_switch(self):
+    def test_a_reload_switches_once_all_its_workers_are_ready(self):
         self.reloader.start()
         self.assertTrue(self.reloader.in_progress)
         self.assertTrue(self.reloader.is_loading(2))
@@ -68,19 +68,19 @@ class ReloadTests(SynchronousTestCase):
         self.assertFalse(self.reloader.in_progress)
         self.assertEqual(self.logged[-1], ("info", "reloaded: 1 functions, generation 2"))
 
-    def test_one_worker_at_least_proves_that_the_code_works(self):
+    def test_a_reload_starts_at_least_one_worker_to_prove_that_the_code_works(self):
         self.start(0)
         self.assertEqual(self.started, [2])
         self.reloader.worker_is_ready()
         self.assertEqual(self.used, [(2, FUNCTIONS)])
 
-    def test_if_fewer_workers_can_be_started_those_suffice(self):
+    def test_a_reload_makes_do_with_the_workers_that_can_be_started(self):
         self.can_start = 1
         self.start(3)
         self.reloader.worker_is_ready()
         self.assertEqual(self.used, [(2, FUNCTIONS)])
 
-    def test_if_no_worker_can_be_started_the_reload_has_failed(self):
+    def test_a_reload_fails_if_no_worker_can_be_started(self):
         self.can_start = False
         self.start(3)
         self.assertFalse(self.reloader.in_progress)
@@ -89,20 +89,20 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(level, "error")
         self.assertTrue(text.startswith("not reloaded: no worker of the new code could be started"), text)
 
-    def test_workers_that_are_ready_later_switch_nothing_again(self):
+    def test_workers_that_are_ready_after_the_switch_do_not_switch_again(self):
         self.start(1)
         for _ in range(3):
             self.reloader.worker_is_ready()
         self.assertEqual(self.used, [(2, FUNCTIONS)])
 
-    def test_after_a_failure_nothing_is_switched(self):
+    def test_a_failed_reload_does_not_switch_later(self):
         self.start(1)
         self.reloader.fail("no good")
         self.reloader.worker_is_ready()
         self.assertEqual((self.used, self.asked, self.reloader.in_progress), ([], ["abandon"], False))
         self.assertIn("not reloaded: no good", self.logged[-1][1])
 
-    def test_a_reload_takes_the_place_of_one_in_progress(self):
+    def test_a_reload_replaces_the_one_in_progress(self):
         self.start(1)
         self.reloader.start()
         self.assertEqual(self.asked, ["abandon"])
@@ -111,7 +111,7 @@ class ReloadTests(SynchronousTestCase):
         self.reloader.worker_is_ready()
         self.assertEqual(self.used, [(3, FUNCTIONS)])
 
-    def test_before_the_app_was_loaded_nothing_can_be_reloaded(self):
+    def test_a_reload_is_refused_before_the_app_is_loaded(self):
         self.reload = lambda: None
         self.reloader.start()
         self.assertFalse(self.reloader.in_progress)

@@ -1,4 +1,4 @@
-"""The task server on a pool without processes, over connections in memory, with a clock of the test's."""
+"""The task server on a pool without processes, over connections in memory, with a fake clock."""
 
 from twisted.logger import globalLogPublisher
 
@@ -34,32 +34,33 @@ class CallTests(LoggingCase):
         self.make()
         client = self.connect()
         client.call("f", {"a": 1})
-        [run] = self.pool.workers[1].runs
-        self.assertEqual((run.function, bytes(run.args), run.number, run.flags), ("f", b'{"a":1}', 1, 0))
+        [attempt] = self.pool.workers[1].attempts
+        sent = (attempt.function, bytes(attempt.args), attempt.number, attempt.flags)
+        self.assertEqual(sent, ("f", b'{"a":1}', 1, 0))
         self.pool.finish(1, b'{"b":2}')
-        self.assertEqual(client.heard(), [{"jsonrpc": "2.0", "id": 1, "result": {"b": 2}}])
+        self.assertEqual(client.received(), [{"jsonrpc": "2.0", "id": 1, "result": {"b": 2}}])
         self.assertEqual((self.server.counters.done, self.server.status().functions[0].done), (1, 1))
 
-    def test_what_comes_in_one_turn_goes_to_the_worker_together(self):
+    def test_short_tasks_submitted_in_one_turn_are_sent_to_the_worker_together(self):
         self.make()
         self.make_short("f")
         client = self.connect()
-        client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(5)])
-        self.assertEqual(len(self.pool.workers[1].runs), 5)
+        client.send(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(5)])
+        self.assertEqual(len(self.pool.workers[1].attempts), 5)
 
-    def test_a_failure_is_told_and_its_traceback_logged(self):
+    def test_a_failure_is_reported_to_the_caller_and_its_traceback_logged(self):
         self.make()
         client = self.connect()
         for data, expected in (b"null", None), (b'{"type":"E"}', {"type": "E"}):
             client.call()
             self.pool.fail(1, data=data, message="E: no", traceback="the trace\n")
-            [reply] = client.heard()
+            [reply] = client.received()
             self.assertEqual(reply["error"].get("data"), expected)
             self.assertEqual((reply["error"]["code"], reply["error"]["message"]), (-32000, "E: no"))
         self.assertTrue(self.has_logged("f #1 failed after 0.100 s\nthe trace"))
         self.assertEqual(self.server.counters.failed, 2)
 
-    def test_arguments_that_do_not_fit_say_nothing_of_the_function(self):
+    def test_calls_with_invalid_arguments_do_not_count_in_the_statistics_of_the_function(self):
         self.make()
         client = self.connect()
         client.call()
@@ -67,23 +68,23 @@ class CallTests(LoggingCase):
         self.assertEqual(client.reply()["code"], -32602)
         self.assertEqual(self.server.status().functions, [])
 
-    def test_progress_is_passed_on_to_who_asked_for_it(self):
+    def test_progress_is_sent_only_to_clients_that_asked_for_it(self):
         self.make(2)
         client = self.connect()
         client.call(progress=True)
         client.call()
         for number in 1, 2:
             self.pool.report(number, 1, 2, "half")
-        [report] = client.heard()
+        [report] = client.received()
         self.assertEqual(report["params"], {"id": 1, "done": 1, "total": 2, "message": "half"})
 
-    def test_a_function_that_is_not_known_is_refused(self):
+    def test_a_call_of_an_unknown_function_is_refused(self):
         self.make()
         client = self.connect()
         client.call("nope")
         self.assertEqual(client.reply()["code"], NOT_FOUND)
 
-    def test_where_the_queue_is_full_a_caller_is_told_so(self):
+    def test_a_call_is_refused_with_a_time_to_retry_if_the_queue_is_full(self):
         self.make(max_queue=0)
         client = self.connect()
         client.call()
@@ -92,14 +93,14 @@ class CallTests(LoggingCase):
         self.assertEqual((error["code"], set(error["data"])), (BUSY, {"retry_after"}))
         self.assertEqual(self.server.counters.refused, 1)
 
-    def test_what_is_asked_before_the_app_is_imported_waits(self):
+    def test_requests_wait_until_the_app_is_imported(self):
         self.make(loaded=False)
         client = self.connect()
         for name in "f", "nope", "taskd.functions":
             client.call(name)
-        self.assertEqual(client.heard(), [])
+        self.assertEqual(client.received(), [])
         self.pool.load(function("f"))
-        codes = {reply["id"]: reply.get("error", {}).get("code") for reply in client.heard()}
+        codes = {reply["id"]: reply.get("error", {}).get("code") for reply in client.received()}
         self.assertEqual(codes, {2: NOT_FOUND, 3: None})
         self.turn()
         self.pool.ready()
@@ -107,7 +108,7 @@ class CallTests(LoggingCase):
         self.pool.finish(1)
         self.assertEqual(client.reply(), 1)
 
-    def test_a_bug_of_ours_is_told_as_one_and_stops_nothing(self):
+    def test_an_internal_error_is_reported_with_a_reference_and_the_server_goes_on(self):
         self.make()
         client = self.connect()
         whole = task_server.Task
@@ -118,9 +119,9 @@ class CallTests(LoggingCase):
         error = client.reply()
         self.assertEqual((error["code"], set(error["data"])), (-32603, {"reference"}))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(len(self.pool.workers[1].runs), 1)
+        self.assertEqual(len(self.pool.workers[1].attempts), 1)
 
-    def test_a_caller_that_reads_nothing_has_its_tasks_held(self):
+    def test_the_tasks_of_a_caller_that_does_not_read_are_throttled(self):
         self.make()
         client = self.connect()
         client.call()
@@ -129,12 +130,12 @@ class CallTests(LoggingCase):
         self.pool.finish(1, b'"%s"' % (b"x" * 2000))
         self.turn()
         self.assertTrue(client.protocol.client.is_full)
-        self.assertEqual((self.pool.workers[1].runs, self.server.status().waiting), ([], 1))
+        self.assertEqual((self.pool.workers[1].attempts, self.server.status().waiting), ([], 1))
         client.transport.producer.resumeProducing()
         self.turn()
-        self.assertEqual(len(self.pool.workers[1].runs), 1)
+        self.assertEqual(len(self.pool.workers[1].attempts), 1)
 
-    def test_a_start_that_fails_is_told(self):
+    def test_a_failed_start_of_the_pool_fails_loaded(self):
         self.make(loaded=False)
         self.pool.loaded.errback(StartError("no app"))
         self.failureResultOf(self.server.loaded, StartError)
@@ -149,7 +150,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(len(self.pool.workers), 3)
         self.assertEqual(self.server.counters.workers_started, 3)
 
-    def test_where_none_can_be_started_that_is_tried_again_when_told(self):
+    def test_missing_workers_are_started_when_the_pool_can_start_them_again(self):
         self.make(0, 2)
         self.pool.can_start = False
         client = self.connect()
@@ -160,7 +161,7 @@ class WorkerTests(LoggingCase):
         self.turn()
         self.assertEqual(len(self.pool.workers), 1)
 
-    def test_the_surplus_ends_when_it_was_idle_for_long(self):
+    def test_idle_workers_above_the_minimum_are_retired_after_the_idle_time(self):
         self.make(0, 2, idle_seconds=10.0)
         client = self.connect()
         client.call()
@@ -174,7 +175,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(self.pool.orders, [("retire", 1)])
         self.assertEqual(self.server.status().workers[0].state, "leaving")
 
-    def test_one_that_dies_as_it_is_to_end_harms_no_other(self):
+    def test_a_worker_that_exits_just_before_it_is_retired_affects_no_other(self):
         self.make(3, 3, max_tasks=1)
         client = self.connect()
         for _ in range(3):
@@ -187,7 +188,7 @@ class WorkerTests(LoggingCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(len(self.pool.workers), 4)
 
-    def test_a_task_is_lost_with_its_worker_and_all_that_is_known_is_told(self):
+    def test_a_task_is_lost_with_its_worker_and_its_error_has_all_details_of_the_exit(self):
         self.make()
         client = self.connect()
         client.call()
@@ -216,7 +217,7 @@ class WorkerTests(LoggingCase):
         self.turn()
         self.assertEqual((list(self.pool.workers), self.server.counters.lost), ([2], 1))
 
-    def test_an_exit_and_the_end_of_a_fork_server_are_told_as_such(self):
+    def test_a_lost_task_reports_the_exit_status_or_the_end_of_the_fork_server(self):
         self.make(2)
         client = self.connect()
         client.call()
@@ -230,18 +231,18 @@ class WorkerTests(LoggingCase):
         self.assertEqual(error["data"], {"seconds": 0.0, "reason": "the fork server ended"})
         self.assertIn("the fork server ended", error["message"])
 
-    def test_a_task_that_had_not_begun_runs_elsewhere(self):
+    def test_a_task_that_a_crashed_worker_had_not_begun_runs_on_another_worker(self):
         self.make()
         client = self.connect()
         client.call()
         self.pool.lose(1)
         self.turn()
-        self.assertEqual(client.heard(), [])
+        self.assertEqual(client.received(), [])
         self.pool.ready()
         self.turn()
-        self.assertEqual(self.pool.workers[2].runs[0].number, 2)
+        self.assertEqual(self.pool.workers[2].attempts[0].number, 2)
 
-    def test_one_that_has_grown_too_large_is_replaced_after_its_task(self):
+    def test_a_worker_over_its_memory_limit_is_replaced_after_its_task(self):
         self.make(max_memory=2000)
         client = self.connect()
         for memory in 2000, 2001:
@@ -254,7 +255,7 @@ class WorkerTests(LoggingCase):
         self.assertTrue(self.has_logged("worker 1 has 2001 KiB resident"))
         self.pool.lose(1, 0)
 
-    def test_one_that_says_so_is_not_used_any_more(self):
+    def test_a_worker_that_reports_that_it_leaves_gets_no_more_tasks(self):
         self.make()
         client = self.connect()
         client.call()
@@ -271,12 +272,12 @@ class WorkerTests(LoggingCase):
 
 
 class BatchTests(LoggingCase):
-    def test_what_is_behind_a_task_that_takes_too_long_is_called_back_and_runs_elsewhere(self):
+    def test_tasks_queued_behind_a_slow_task_are_reclaimed_and_run_on_another_worker(self):
         self.make(2)
         last = self.make_short("f")
         client = self.connect()
-        client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
-        self.assertEqual([run.task - last for run in self.pool.workers[2].runs], [1, 2, 3])
+        client.send(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
+        self.assertEqual([attempt.task - last for attempt in self.pool.workers[2].attempts], [1, 2, 3])
         self.pool.begin(2)
         self.turn(LATE_SECONDS)
         self.assertEqual(self.pool.orders, [])
@@ -285,58 +286,59 @@ class BatchTests(LoggingCase):
         self.pool.give_back(2, [last + 2, last + 3])
         self.turn()
         self.assertEqual(
-            [(run.task - last, run.number) for run in self.pool.workers[1].runs], [(2, 2), (3, 2)]
+            [(attempt.task - last, attempt.number) for attempt in self.pool.workers[1].attempts],
+            [(2, 2), (3, 2)],
         )
 
-    def test_a_cancelled_task_of_a_batch_is_answered_when_it_comes_back(self):
+    def test_a_cancelled_task_of_a_batch_is_answered_when_the_worker_returns_it(self):
         self.make()
         last = self.make_short("f")
         client = self.connect()
-        client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
+        client.send(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
         client.last_id = 2
         client.call("taskd.cancel", {"id": 2})
         self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(last + 2, 1, True)), ("reclaim", 1)])
         self.pool.give_back(1, [last + 2])
-        cancelled, answer = client.heard()
+        cancelled, answer = client.received()
         self.assertEqual((cancelled["id"], cancelled["error"]["data"]), (2, {"was": "waiting"}))
         self.assertEqual((answer["id"], answer["result"]), (3, {"was": "waiting"}))
 
-    def test_one_that_does_not_come_back_is_answered_after_its_grace(self):
+    def test_a_cancelled_task_that_its_worker_does_not_return_is_answered_after_its_grace(self):
         self.make()
         self.make_short("f")
         client = self.connect()
-        client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
+        client.send(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in (1, 2)])
         self.pool.begin(1)
         client.last_id = 2
         client.call("taskd.cancel", {"id": 2})
         self.turn(GRACE)
-        cancelled, answer = client.heard()
+        cancelled, answer = client.received()
         self.assertEqual((cancelled["error"]["code"], answer["result"]), (CANCELLED, {"was": "waiting"}))
         self.turn(GRACE)
         self.assertFalse([order for order in self.pool.orders if order[0] == "signal"])
 
 
 class CancelTests(LoggingCase):
-    def test_a_waiting_task_is_answered_at_once_and_before_who_cancelled_it(self):
+    def test_a_cancelled_task_that_waits_is_answered_at_once_and_before_the_request_to_cancel(self):
         self.make()
         client = self.connect()
         client.call()
         waiting = client.call()
         client.call("taskd.cancel", {"id": waiting})
-        cancelled, answer = client.heard()
+        cancelled, answer = client.received()
         self.assertEqual((cancelled["id"], cancelled["error"]["code"]), (waiting, CANCELLED))
         self.assertEqual(cancelled["error"]["data"], {"was": "waiting"})
         self.assertEqual(answer["result"], {"was": "waiting"})
         self.assertEqual(self.server.counters.cancelled, 1)
 
-    def test_a_running_task_is_interrupted_and_answered_when_it_has_ended(self):
+    def test_a_cancelled_task_that_runs_is_interrupted_and_answered_when_it_has_ended(self):
         self.make()
         client, other = self.connect(), self.connect()
         client.call()
         self.pool.begin(1)
         other.call("taskd.cancel", {"task": 1})
         self.assertEqual(self.pool.orders, [("interrupt", 1, Interrupt(1, 1, True))])
-        self.assertEqual(client.heard() + other.heard(), [])
+        self.assertEqual(client.received() + other.received(), [])
         self.assertEqual(self.server.status().workers[0].stopping, "cancelled")
         self.turn(0.25)
         self.pool.stop_task(1)
@@ -345,7 +347,7 @@ class CancelTests(LoggingCase):
         self.turn()
         self.assertEqual(self.server.status().workers[0].state, "idle")
 
-    def test_a_running_task_that_does_not_end_is_killed(self):
+    def test_a_cancelled_task_that_does_not_end_is_killed(self):
         self.make()
         client = self.connect()
         client.call()
@@ -353,7 +355,7 @@ class CancelTests(LoggingCase):
         client.call("taskd.cancel", {"id": 1})
         self.turn(GRACE)
         expected = {"was": "running", "stopped_after": GRACE, "killed": True}
-        cancelled, answer = client.heard()
+        cancelled, answer = client.received()
         self.assertEqual((cancelled["error"]["data"], answer["result"]), (expected, expected))
         self.assertEqual(self.pool.orders[1:], [("signal", 1, SIGTERM)])
         self.assertTrue(self.has_logged("f #1 has not ended within its grace"))
@@ -361,9 +363,9 @@ class CancelTests(LoggingCase):
         self.turn(KILL_DELAY)
         self.assertEqual(self.pool.orders[2:], [("signal", 1, SIGKILL)])
         self.pool.lose(1)
-        self.assertEqual(client.heard(), [])
+        self.assertEqual(client.received(), [])
 
-    def test_a_task_that_dies_while_it_is_cancelled_is_cancelled(self):
+    def test_a_task_whose_worker_crashes_while_it_is_cancelled_counts_as_cancelled(self):
         self.make()
         client = self.connect()
         client.call()
@@ -371,27 +373,27 @@ class CancelTests(LoggingCase):
         client.call("taskd.cancel", {"id": 1})
         self.turn(1.0)
         self.pool.lose(1)
-        cancelled, answer = client.heard()
+        cancelled, answer = client.received()
         self.assertEqual(cancelled["error"]["code"], CANCELLED)
         self.assertEqual(answer["result"], {"was": "running", "stopped_after": 1.0, "killed": True})
 
-    def test_a_task_that_had_not_begun_when_its_worker_died_was_waiting(self):
+    def test_a_cancelled_task_that_a_crashed_worker_had_not_begun_was_waiting(self):
         self.make()
         client = self.connect()
         client.call()
         client.call("taskd.cancel", {"id": 1})
         self.pool.lose(1)
-        self.assertEqual(client.heard()[1]["result"], {"was": "waiting"})
+        self.assertEqual(client.received()[1]["result"], {"was": "waiting"})
 
-    def test_a_task_that_ends_well_all_the_same_was_done(self):
+    def test_a_cancelled_task_that_still_returns_a_result_was_done(self):
         self.make()
         client = self.connect()
         client.call()
         client.call("taskd.cancel", {"id": 1})
         self.pool.finish(1)
-        self.assertEqual([reply["result"] for reply in client.heard()], [1, {"was": "done"}])
+        self.assertEqual([reply["result"] for reply in client.received()], [1, {"was": "done"}])
 
-    def test_what_has_ended_or_was_never_asked_for_was_done(self):
+    def test_cancelling_an_ended_or_unknown_task_answers_that_it_was_done(self):
         self.make()
         client, other = self.connect(), self.connect()
         client.call()
@@ -405,21 +407,21 @@ class CancelTests(LoggingCase):
             connection.call("taskd.cancel", params)
             self.assertEqual(connection.reply(), {"was": "done"})
         self.pool.finish(1)
-        client.heard()
+        client.received()
         client.call("taskd.cancel", {"task": 1})
         self.assertEqual(client.reply(), {"was": "done"})
 
-    def test_two_who_cancel_the_same_are_both_answered(self):
+    def test_two_requests_to_cancel_the_same_task_are_both_answered(self):
         self.make()
         client = self.connect()
         client.call()
         client.call("taskd.cancel", {"id": 1})
         client.call("taskd.cancel", {"task": 1})
         self.pool.stop_task(1)
-        self.assertEqual([reply["id"] for reply in client.heard()], [1, 2, 3])
+        self.assertEqual([reply["id"] for reply in client.received()], [1, 2, 3])
         self.assertEqual(len(self.pool.orders), 1)
 
-    def test_what_its_cleaning_up_raises_is_logged(self):
+    def test_an_exception_raised_while_a_cancelled_function_cleans_up_is_logged(self):
         self.make()
         client = self.connect()
         client.call()
@@ -429,7 +431,7 @@ class CancelTests(LoggingCase):
 
 
 class DisconnectTests(LoggingCase):
-    def test_a_task_runs_on_without_its_caller(self):
+    def test_a_task_runs_on_when_its_caller_disconnects(self):
         self.make()
         client = self.connect()
         client.call()
@@ -437,9 +439,9 @@ class DisconnectTests(LoggingCase):
         self.assertEqual(self.pool.orders, [])
         self.pool.finish(1)
         self.assertEqual(self.server.counters.done, 1)
-        self.assertEqual(client.heard(), [])
+        self.assertEqual(client.received(), [])
 
-    def test_a_task_that_asked_for_it_is_cancelled_with_its_connection(self):
+    def test_a_task_with_on_disconnect_cancel_is_cancelled_with_its_connection(self):
         for leave in (lambda client: client.disconnect()), (lambda client: client.end_sending()):
             self.make()
             client = self.connect()
@@ -452,9 +454,9 @@ class DisconnectTests(LoggingCase):
             self.pool.stop_task(1)
             self.turn()
             self.assertEqual(self.server.counters.cancelled, 2)
-            self.assertEqual(len(self.pool.workers[1].runs), 1)
+            self.assertEqual(len(self.pool.workers[1].attempts), 1)
 
-    def test_one_that_only_ends_sending_is_told(self):
+    def test_a_half_closed_connection_is_sent_the_replies_to_its_cancelled_tasks(self):
         self.make()
         client = self.connect()
         client.call(on_disconnect="cancel")
@@ -480,13 +482,13 @@ class LimitTests(LoggingCase):
         tasks = [self.server.find(number) for number in range(1, len(calls) + 1)]
         return [task.limit for task in tasks]
 
-    def test_the_smaller_of_the_limits_counts(self):
+    def test_the_smaller_of_the_callers_and_the_servers_limit_applies(self):
         self.assertEqual(self.limits_of(None, 5, 100), [None, 5, 100])
         self.assertEqual(self.limits_of(None, 5, 100, timeout=10.0), [10.0, 5, 10.0])
         self.assertEqual(self.limits_of(None, 5, 100, own=20.0), [20.0, 5, 20.0])
         self.assertEqual(self.limits_of(None, 5, 100, timeout=10.0, own=20.0), [20.0, 5, 20.0])
 
-    def test_a_task_over_its_limit_is_stopped_and_its_caller_told(self):
+    def test_a_task_over_its_time_limit_is_stopped_and_its_caller_is_sent_an_error(self):
         self.make(functions=[function("f", timeout=2.0)])
         client = self.connect()
         client.call()
@@ -505,7 +507,7 @@ class LimitTests(LoggingCase):
         )
         self.assertTrue(self.has_logged("ran over its time limit of 2 s"))
 
-    def test_one_that_does_not_end_within_its_own_grace_is_killed(self):
+    def test_a_task_that_does_not_end_within_the_grace_of_its_function_is_killed(self):
         self.make(functions=[function("f", timeout=2.0, grace=1.0)])
         client = self.connect()
         client.call()
@@ -518,7 +520,7 @@ class LimitTests(LoggingCase):
         self.turn(KILL_DELAY)
         self.assertEqual(self.pool.orders[2:], [("signal", 1, SIGKILL)])
 
-    def test_a_task_that_waits_past_its_deadline_is_answered_and_not_started(self):
+    def test_a_task_that_waits_past_its_deadline_fails_and_is_not_started(self):
         self.make()
         client = self.connect()
         client.call()
@@ -529,7 +531,7 @@ class LimitTests(LoggingCase):
         self.assertEqual((self.server.counters.expired, self.server.counters.timed_out), (1, 0))
         self.pool.finish(1)
         self.turn()
-        self.assertEqual(self.pool.workers[1].runs, [])
+        self.assertEqual(self.pool.workers[1].attempts, [])
 
     def test_urgent_tasks_come_first(self):
         self.make()
@@ -538,11 +540,11 @@ class LimitTests(LoggingCase):
             client.call(priority=priority)
         self.pool.finish(1)
         self.turn()
-        self.assertEqual(self.pool.workers[1].runs[0].task, 3)
+        self.assertEqual(self.pool.workers[1].attempts[0].task, 3)
 
 
 class StatusTests(LoggingCase):
-    def test_the_status_says_what_everyone_does(self):
+    def test_the_status_shows_the_server_its_workers_and_its_counts(self):
         self.make(1, 2, functions=[function("f", timeout=9.0)])
         client = self.connect()
         for _ in range(3):
@@ -585,18 +587,18 @@ class StatusTests(LoggingCase):
         self.assertEqual(status["workers"][1]["state"], "starting")
         self.assertEqual(status["counts"]["workers_started"], 2)
 
-    def test_of_a_batch_the_task_that_was_begun_last_is_shown(self):
+    def test_the_status_shows_the_task_of_a_batch_that_was_begun_last(self):
         self.make()
         last = self.make_short("f")
         client = self.connect()
-        client.say(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
+        client.send(*[{"jsonrpc": "2.0", "id": number, "method": "f"} for number in range(3)])
         self.pool.workers[1].begun = last + 2
         [worker] = self.server.status().workers
         self.assertEqual((worker.task - last, worker.tasks, worker.function), (2, 3, "f"))
         self.pool.workers[1].begun = 7777
         self.assertEqual(self.server.status().workers[0].task, last + 1)
 
-    def test_before_the_start_there_is_nothing_to_tell(self):
+    def test_the_status_is_empty_before_the_app_is_imported(self):
         self.make(loaded=False)
         status = self.server.status()
         self.assertEqual((status.workers, status.functions, status.oldest_waiting), ([], [], None))
@@ -616,7 +618,7 @@ class StatusTests(LoggingCase):
 
 class ReloadTests(LoggingCase):
     def reload(self, *functions):
-        """Begin a reload; its workers are started, and not ready."""
+        """Begin a reload whose workers are started but not ready yet."""
         self.server.reload()
         self.pool.load(*(functions or [function("f")]), generation=self.pool.next)
         self.turn()
@@ -640,9 +642,9 @@ class ReloadTests(LoggingCase):
         self.turn()
         self.assertEqual((client.reply(), self.pool.orders[1:]), (1, [("retire", 2)]))
         client.call()
-        self.assertEqual(len(self.pool.workers[4].runs), 1)
+        self.assertEqual(len(self.pool.workers[4].attempts), 1)
 
-    def test_what_is_gone_is_refused_and_what_is_new_can_be_called(self):
+    def test_after_a_reload_removed_functions_are_refused_and_new_ones_can_be_called(self):
         self.make()
         client = self.connect()
         for name in "f", "g":
@@ -656,8 +658,8 @@ class ReloadTests(LoggingCase):
         client.call("new")
         client.call("g")
         self.assertEqual(client.reply()["code"], NOT_FOUND)
-        [run] = self.pool.workers[2].runs
-        self.assertEqual(run.function, "new")
+        [attempt] = self.pool.workers[2].attempts
+        self.assertEqual(attempt.function, "new")
 
     def test_waiting_tasks_get_the_limits_of_the_new_code(self):
         self.make()
@@ -694,7 +696,7 @@ class ReloadTests(LoggingCase):
         self.turn()
         self.assertEqual(sorted(self.pool.workers), [1, 2])
 
-    def test_a_new_worker_that_ends_later_does_not(self):
+    def test_a_new_worker_that_ends_after_the_switch_does_not_undo_the_reload(self):
         self.make()
         self.reload()
         self.pool.ready()
@@ -702,7 +704,7 @@ class ReloadTests(LoggingCase):
         self.turn()
         self.assertEqual((self.pool.abandoned, self.server.status().generation), ([], 2))
 
-    def test_where_no_new_worker_can_be_started_nothing_of_the_new_code_is_left(self):
+    def test_the_new_code_is_abandoned_if_no_new_worker_can_be_started(self):
         self.make()
         self.pool.can_start = False
         self.reload()
@@ -721,7 +723,7 @@ class ReloadTests(LoggingCase):
         self.turn()
         self.assertEqual(self.server.status().generation, 3)
 
-    def test_there_is_nothing_to_reload_before_the_app_is_imported_or_at_the_end(self):
+    def test_a_reload_is_refused_before_the_app_is_imported_and_during_shutdown(self):
         self.make(loaded=False)
         self.server.reload()
         self.assertTrue(self.has_logged("the app has not been loaded yet"))
@@ -730,14 +732,14 @@ class ReloadTests(LoggingCase):
         self.server.reload()
         self.assertIsNone(self.pool.next)
 
-    def test_the_end_ends_a_reload(self):
+    def test_a_shutdown_abandons_a_reload_in_progress(self):
         self.make()
         self.reload()
         self.server.stop_accepting()
         self.assertEqual(self.pool.abandoned, [2])
         self.assertTrue(self.has_logged("not reloaded: the server is shutting down"))
 
-    def test_a_fork_server_that_had_to_be_started_again_is_a_generation_of_its_own(self):
+    def test_a_restarted_fork_server_begins_a_new_generation(self):
         self.make()
         self.pool.lose(1, None, reason="the fork server ended")
         self.pool.generation = 2
@@ -748,13 +750,13 @@ class ReloadTests(LoggingCase):
 
 
 class EndTests(LoggingCase):
-    def test_a_server_that_has_nothing_to_do_is_drained_at_once(self):
+    def test_a_server_without_tasks_drains_at_once(self):
         self.make()
         self.server.stop_accepting()
         self.successResultOf(self.server.drain())
         self.assertTrue(self.server.status().stopping)
 
-    def test_what_was_taken_ends_and_nothing_more_is_taken(self):
+    def test_accepted_tasks_end_and_new_calls_are_refused_while_the_server_drains(self):
         self.make()
         client = self.connect()
         client.call()
@@ -774,7 +776,7 @@ class EndTests(LoggingCase):
         self.turn()
         self.successResultOf(drained)
 
-    def test_a_caller_that_reads_nothing_does_not_hold_up_the_end(self):
+    def test_a_caller_that_does_not_read_does_not_delay_draining(self):
         self.make()
         client = self.connect()
         client.call()
@@ -785,9 +787,9 @@ class EndTests(LoggingCase):
         self.server.stop_accepting()
         self.successResultOf(self.server.drain())
         client.transport.producer.resumeProducing()
-        self.assertEqual(client.heard()[1]["error"]["code"], SHUTTING_DOWN)
+        self.assertEqual(client.received()[1]["error"]["code"], SHUTTING_DOWN)
 
-    def test_to_give_up_ends_all_that_waits_and_kills_all_that_runs(self):
+    def test_abort_kills_workers_with_tasks_and_then_the_server_is_drained(self):
         self.make(2)
         client = self.connect()
         client.call()
@@ -803,7 +805,7 @@ class EndTests(LoggingCase):
         self.successResultOf(drained)
         self.assertEqual(self.server.counters.workers_replaced, 0)
 
-    def test_what_still_waits_when_it_gives_up_is_answered(self):
+    def test_abort_answers_the_tasks_that_still_wait(self):
         self.make()
         client = self.connect()
         client.call()
@@ -814,7 +816,7 @@ class EndTests(LoggingCase):
         error = client.reply()
         self.assertEqual((error["code"], self.server.status().waiting), (SHUTTING_DOWN, 0))
 
-    def test_what_comes_back_after_it_gave_up_is_answered_and_not_run_again(self):
+    def test_tasks_that_come_back_after_an_abort_are_answered_and_not_run_again(self):
         self.make(2)
         client = self.connect()
         client.call()
@@ -824,10 +826,10 @@ class EndTests(LoggingCase):
         self.pool.lose(2)  # it had not begun
         self.turn()
         self.assertEqual(client.reply()["code"], SHUTTING_DOWN)
-        self.assertFalse(any(worker.runs for worker in self.pool.workers.values()))
+        self.assertFalse(any(worker.attempts for worker in self.pool.workers.values()))
         self.successResultOf(drained)
 
-    def test_the_end_is_that_of_the_pool(self):
+    def test_close_fires_when_the_pool_has_closed(self):
         self.make()
         stopped = self.server.close()
         self.assertNoResult(stopped)

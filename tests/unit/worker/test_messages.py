@@ -55,10 +55,13 @@ class MessageTests(SynchronousTestCase):
     """What one end encodes the other decodes as the same."""
 
     def test_messages_to_a_worker(self):
-        runs = [Attempt(1, 1, "f", Raw(b'{"a":1}'), WANTS_PROGRESS | IS_SHORT), Attempt(2, 3, "g", NULL, 0)]
+        attempts = [
+            Attempt(1, 1, "f", Raw(b'{"a":1}'), WANTS_PROGRESS | IS_SHORT),
+            Attempt(2, 3, "g", NULL, 0),
+        ]
         others = [Interrupt(1, 1, True), Interrupt(2, 3, False), Reclaim()]
-        data = encode_all(runs) + b"".join(map(encode, others))
-        self.assertEqual(decode_to_worker(data), [*runs, *others])
+        data = encode_all(attempts) + b"".join(map(encode, others))
+        self.assertEqual(decode_to_worker(data), [*attempts, *others])
         self.assertEqual(data.count(b"\n"), 5)
 
     def test_messages_from_a_worker(self):
