@@ -58,7 +58,7 @@ class Balancer:
         server.left_alone_until = float("-inf")
 
     def abandoned(self, server: ServerLoad) -> None:
-        """Nobody waits any more for a call that `server` has; that says nothing about it."""
+        """Count that nobody waits any more for a call that `server` has; that says nothing about it."""
         server.in_flight -= 1
 
     def failed(self, server: ServerLoad, now: float) -> None:

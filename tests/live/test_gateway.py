@@ -653,6 +653,23 @@ async def test_messages_past_a_hundred_in_flight_are_throttled_and_none_is_lost(
 
 
 @pytest_twisted.ensureDeferred
+async def test_notifications_on_a_pooled_link_are_in_flight_until_they_are_answered(start, fake, websocket):
+    server = fake(lambda message: answered(message) if message.function == "quick" else None)
+    daemon = start("--listen", "none", "--link", "pooled", "--task-server", server.endpoint)
+    url = f"ws://127.0.0.1:{daemon.port(1)}"
+    ws, other = await websocket(url), await websocket(url)
+    notification = {"jsonrpc": "2.0", "method": "held"}
+    ws.send(*[json.dumps(notification)] * (MAX_IN_FLIGHT + 1))
+    for _ in range(MAX_IN_FLIGHT):
+        await server.received()
+    assert (await other.ask(rpc("quick")))["result"] == "done"
+    await server.received()
+    assert [message.function for message in server.messages].count("held") == MAX_IN_FLIGHT
+    server.messages[0].answer("whatever")
+    assert (await server.received()).function == "held"
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_messages_at_once_are_all_answered(url, websocket):
     ws = await websocket(url)
     ws.send(

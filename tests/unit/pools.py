@@ -199,7 +199,7 @@ class ServerCase(SynchronousTestCase):
         return self.pool
 
     def make_short(self, name):
-        """Run a function until it is known to be short, even after a surprise; return the last task's number."""
+        """Run a function until it is known to be short, even after a surprise; return the last number."""
         client = self.connect()
         for _ in range(2 * KNOWN_SHORT):
             client.call(name)
