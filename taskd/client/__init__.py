@@ -1,4 +1,4 @@
-"""Calling tasks from a Twisted program: `TaskClient`."""
+"""The client room: `TaskClient`, and the links by which it and a gateway reach task servers."""
 
 from taskd.client.twisted import TaskClient
 

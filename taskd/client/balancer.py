@@ -1,4 +1,4 @@
-"""Which of several task servers gets the next call. Pure: time is an argument, in seconds."""
+"""The choice of the task server that gets the next call. Pure: time is an argument, in seconds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Balancer:
         server.left_alone_until = float("-inf")
 
     def abandoned(self, server: ServerLoad) -> None:
-        """Count that nobody waits any more for a call that `server` has; that says nothing about it."""
+        """Count a call of `server` for which nobody waits any more; that says nothing about the server."""
         server.in_flight -= 1
 
     def failed(self, server: ServerLoad, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The client that programs use."""
+"""`TaskClient`: the client for Twisted programs."""
 
 from __future__ import annotations
 
