@@ -140,7 +140,7 @@ class PretendedPool:
         for order in orders:
             self._obey(*order)
         for number in list(pool.workers):
-            if (number in self._retired or pool.is_closing) and not pool.workers[number].runs:
+            if (number in self._retired or pool.is_closing) and not pool.workers[number].attempts:
                 pool.lose(number, 0)
 
     def forget_orders(self) -> None:
@@ -148,7 +148,7 @@ class PretendedPool:
 
     def _obey(self, what: str, number: int | None = None, *more: Any) -> None:
         if what == "reclaim":
-            self.pool.give_back(number, [run.task for run in self.pool.workers[number].runs[1:]])
+            self.pool.give_back(number, [run.task for run in self.pool.workers[number].attempts[1:]])
         elif what == "retire":
             self._retired.add(number or 0)
         else:  # a signal, or an abort
