@@ -227,7 +227,7 @@ class SmtpDelivery:
         smtp, self._idle = self._idle, None
         if smtp is not None:
             with contextlib.suppress(OSError):  # the connection ends in any case
-                _set_timeout(smtp, CHECK_TIMEOUT)
+                set_timeout(smtp, CHECK_TIMEOUT)
                 smtp.quit()
             smtp.close()
 
@@ -308,9 +308,9 @@ class SmtpDelivery:
     def _reset(self, smtp: smtplib.SMTP) -> None:
         """Reset the dialogue after the previous mail, and check that the server is still there."""
         try:
-            _set_timeout(smtp, CHECK_TIMEOUT)
+            set_timeout(smtp, CHECK_TIMEOUT)
             self._expect(2, smtp.rset(), "the next mail")
-            _set_timeout(smtp, STEP_TIMEOUT)
+            set_timeout(smtp, STEP_TIMEOUT)
         except (smtplib.SMTPException, RefusedError) as error:
             raise ServerAwayError(f"{self.server} is no longer there: {error}") from error
 
@@ -333,9 +333,9 @@ class SmtpDelivery:
         """Send the mail's content; from here on, only the server knows whether it is delivered."""
         try:
             smtp.send(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
-            _set_timeout(smtp, ACCEPT_TIMEOUT)
+            set_timeout(smtp, ACCEPT_TIMEOUT)
             code, text = smtp.getreply()
-            _set_timeout(smtp, STEP_TIMEOUT)
+            set_timeout(smtp, STEP_TIMEOUT)
             outcome = _reply(code, text)
         except smtplib.SMTPException as error:
             code, outcome = -1, _answer(error)
@@ -364,7 +364,7 @@ def is_loopback(smtp: smtplib.SMTP) -> bool:
     return ipaddress.ip_address(smtp.sock.getpeername()[0]).is_loopback
 
 
-def _set_timeout(smtp: smtplib.SMTP, seconds: float) -> None:
+def set_timeout(smtp: smtplib.SMTP, seconds: float) -> None:
     """Set the time that the server has for each of its next answers."""
     if smtp.sock is not None:
         smtp.sock.settimeout(seconds)

@@ -375,7 +375,7 @@ def test_a_kept_connection_that_has_fallen_silent_is_given_up(opened, monkeypatc
 
 def test_each_answer_has_its_own_time(handler, opened, monkeypatch):
     times = []
-    monkeypatch.setattr(mail, "_give", lambda smtp, seconds: times.append(seconds))
+    monkeypatch.setattr(mail, "set_timeout", lambda smtp, seconds: times.append(seconds))
     with MailServer(handler) as server:
         delivery = opened(server.url())
         delivery.deliver(a_mail())
