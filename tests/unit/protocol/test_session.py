@@ -519,6 +519,15 @@ class SessionTests(SynchronousTestCase):
             session.report(request, Progress(1), congested=True)
         self.assertEqual(session.take(resumed=True), [])
 
+    def test_the_reply_to_one_request_leaves_the_late_progress_of_another_waiting(self):
+        session, [first, second] = self.started(rpc(1, progress=True), rpc(2, progress=True))
+        session.report(first, Progress(1), congested=True)
+        session.answer(second, result(2))
+        [reply] = session.take()
+        self.assertEqual(json.loads(reply)["id"], 2)
+        [report] = session.take(resumed=True)
+        self.assertEqual(json.loads(report)["params"]["id"], 1)
+
     def test_progress_after_the_reply_is_dropped(self):
         session, [request] = self.started(rpc(1, progress=True))
         session.answer(request, result(1))
@@ -527,7 +536,7 @@ class SessionTests(SynchronousTestCase):
         session.report(request, Progress(1), congested=True)
         self.assertEqual(session.take(resumed=True), [])
 
-    def test_on_a_websocket_a_bare_reply_is_the_text_of_the_page(self):
+    def test_on_a_websocket_a_bare_reply_is_the_text_of_workermans_example(self):
         session, requests = self.started(
             bare(1), bare(2), b'{"function":5}', rpc(3), bare_reply=task_complete
         )
