@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from taskd.model import Call, Failure, Options, Result
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.requests import BARE
 from tests.live.peers import entered, in_thread, within
-from tests.live.support import TIMEOUT, Daemon
+from tests.live.support import APPS, TIMEOUT, Daemon, kept_daemon
 
 TASK_FAILED, CANCELLED, BUSY, NOT_FOUND, UNREACHABLE = -32000, -32002, -32004, -32601, -32007
 NO_REPLY = Result(Raw(b"null"))
@@ -62,6 +63,16 @@ class Service:
         self.kind = kind
         self.server = server
         self._links = links
+        self._counted: dict[str, int] = {}
+        """What other tests have left in the server's counts."""
+
+    async def begin(self) -> None:
+        """Wait until the tasks of other tests have ended, and count from here."""
+
+        def is_idle(status: dict[str, Any]) -> bool:
+            return not status["running"] and {each["state"] for each in status["workers"]} == {"idle"}
+
+        self._counted = (await self.until(is_idle))["counts"]
 
     def link(self) -> Any:
         """One more link."""
@@ -74,11 +85,17 @@ class Service:
         return link_to(self.kind, self.server.ws if self.kind == "websocket" else self.server.tcp, reactor)
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for the server's status until it is as wanted; each answer is a turn of the server's."""
+        """Ask for the server's status until it is as wanted, counted from `begin`.
+
+        Each answer is a turn of the server's.
+        """
         link = self.link()
-        while not holds(status := value(await ended(link.call(call_of("taskd.status"))))):
-            pass
-        return status
+        while True:
+            status = value(await ended(link.call(call_of("taskd.status"))))
+            counts = status["counts"]
+            since = {name: number - self._counted.get(name, 0) for name, number in counts.items()}
+            if holds(status | {"counts": since}):
+                return status
 
 
 def link_to(kind: str, address: str, reactor: Any, **more: Any) -> Any:
@@ -95,18 +112,34 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, int], Daemon]]:
+    """The servers of this suite, by their numbers of workers and of tasks that may wait."""
+    with ExitStack() as stack:
+
+        @cache
+        def started(workers: int, max_queue: int) -> Daemon:
+            options = (
+                "--app",
+                str(APPS / "plain.py"),
+                "--workers",
+                str(workers),
+                "--max-queue",
+                str(max_queue),
+            )
+            return stack.enter_context(kept_daemon(*options, directory=tmp_path_factory.mktemp("links")))
+
+        yield started
+
+
 @pytest.fixture
-def serve(kind: str, clean_start: Callable[..., Daemon]) -> Iterator[Callable[..., Deferred[Service]]]:
-    """Start a task server with so many workers, and a queue of so many tasks."""
+def serve(kind: str, daemons: Callable[[int, int], Daemon]) -> Iterator[Callable[..., Deferred[Service]]]:
+    """Use a task server with so many workers, and a queue of so many tasks."""
     links: list[Any] = []
 
     async def start(workers: int = 1, max_queue: int = 10_000) -> Service:
-        daemon = clean_start("--workers", str(workers), "--max-queue", str(max_queue))
-        await in_thread(daemon.wait_until_ready)
-        service = Service(kind, daemon, links)
-        await service.until(
-            lambda status: [each["state"] for each in status["workers"]] == ["idle"] * workers
-        )
+        service = Service(kind, await in_thread(daemons, workers, max_queue), links)
+        await service.begin()
         return service
 
     yield start
@@ -375,13 +408,16 @@ async def test_close_when_an_outcome_comes_fails_the_other_calls(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(serve, gate):
-    service = await serve()
-    pending = service.link().call(call_of("wait_for", gate.path))
+async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(kind, start, gate):
+    daemon = start("--workers", "1")
+    await in_thread(daemon.wait_until_ready)
+    links: list[Any] = []
+    pending = Service(kind, daemon, links).link().call(call_of("wait_for", gate.path))
     await entered(gate)
-    await in_thread(service.server.stop, signal.SIGKILL)
+    await in_thread(daemon.stop, signal.SIGKILL)
     failed = await failure(pending)
     assert (failed.code, failed.data["sent"]) == (UNREACHABLE, True)
+    links[0].close()
 
 
 @pytest_twisted.ensureDeferred
