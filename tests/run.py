@@ -45,7 +45,7 @@ SECONDS = {
     "test_flow_control.py": 32,
     "test_gateway.py": 59,
     "test_limits.py": 61,
-    "test_links.py": 139,
+    "test_links.py": 7,
     "test_lost.py": 10,
     "test_mail.py": 6,
     "test_output.py": 11,
