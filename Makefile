@@ -4,8 +4,6 @@ VENV ?= .venv
 PORT ?= 8080
 TASK_PORT ?= 12345
 SECONDS ?= 600
-# 1: `make check` fails for prose that tests/prose.toml lists.
-PROSE ?= 0
 
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
@@ -23,7 +21,7 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(if $(filter 1,$(PROSE)),$(BIN)/python tests/prose.py)
+	$(BIN)/python tests/prose.py
 	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
 
 format: $(VENV)/.check

@@ -12,7 +12,7 @@ from bench.settings import Settings
 from bench.tools import Missing, say, workerman
 
 MANY = 100
-"""Processes, in taskd and in Workerman, as on the page that taskd comes from."""
+"""Processes, in taskd and in Workerman, as in Workerman's example."""
 
 PIPELINED = Load("pipelined", in_flight=16)
 SINGLE = Load("pipelined", in_flight=1)

@@ -16,7 +16,7 @@ PAUSE = 0.005
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the name: state, parent, …; empty where it is gone."""
+    """The fields of /proc/PID/stat behind the name: state, parent, …; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -44,7 +44,7 @@ def leaves(root: int) -> list[int]:
 
 
 def pss_kib(pid: int) -> int:
-    """The proportional set size in KiB, which counts once over all what they share; 0 where it is gone."""
+    """The proportional set size in KiB, which counts once over all what they share; 0 if it is gone."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

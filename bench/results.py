@@ -25,7 +25,7 @@ class Series:
 
     @property
     def median(self) -> float:
-        """The middle of the rounds; 0 where there is none."""
+        """The middle of the rounds; 0 if there are none."""
         return median(self.values) if self.values else 0.0
 
 

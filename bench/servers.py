@@ -23,7 +23,7 @@ PHP = BENCH / "peers" / "workerman"
 
 
 class Server:
-    """A process with its descendants; what it prints is kept, to be shown where it does not start."""
+    """A process with its descendants; what it prints is kept, and shown if it does not start."""
 
     stop_signal = signal.SIGTERM
 

@@ -48,7 +48,7 @@ def program(name: str) -> Path:
 
 
 def install(*packages: str) -> bool:
-    """Whether Debian's packages could be installed: as root, where there is apt-get."""
+    """Whether Debian's packages could be installed: as root, if there is apt-get."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     say(f"installing {', '.join(packages)} …")
@@ -72,7 +72,7 @@ def redis_server() -> str:
 
 
 def environment(name: str) -> Path:
-    """The bin directory of a virtual environment of its own for a peer, made where it is not there."""
+    """The bin directory of a virtual environment of its own for a peer, made if it is missing."""
     directory = ENVIRONMENTS / name
     done = directory / ".done"
     if not done.exists():

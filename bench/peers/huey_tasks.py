@@ -1,4 +1,4 @@
-"""The task on Huey, with Redis as queue and for results; a client is told when a result is there."""
+"""The task on Huey, with Redis as queue and for results; a client waits for the result."""
 
 from huey import RedisHuey
 from huey.api import Result

@@ -42,7 +42,7 @@ class Meter:
         return time.monotonic() < self._until
 
     def check(self, number: int, result: object) -> None:
-        """Take a result; it must be the number that was sent. Raises `SystemExit` where it is not."""
+        """Take a result; it must be the number that was sent. Raises `SystemExit` if it is not."""
         if result != number:
             raise SystemExit(f"got {result!r} where {number} was due")
         if self._from <= time.monotonic() < self._until:

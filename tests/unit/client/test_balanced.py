@@ -18,7 +18,7 @@ DONE = Result(Raw(b'"done"'))
 
 
 class FakeCall:
-    """A call that ends when the test says so; `asked` is what the caller wanted of it."""
+    """A call that the test ends; `asked` is what the caller wanted of it."""
 
     def __init__(self, *arguments):
         self.arguments = arguments

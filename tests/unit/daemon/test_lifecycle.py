@@ -11,7 +11,7 @@ STOP_TIMEOUT = 30.0
 
 
 class RecordingPart:
-    """A part whose `drain` and `close` fire when the test says so; by default at once."""
+    """A part whose `drain` and `close` the test fires; by default they fire at once."""
 
     def __init__(self, name, calls, *, drained=True, closed=True):
         self.name = name

@@ -254,7 +254,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(call(function, {"a": 1}), (1, {}))
         self.assertEqual(call(function, {"a": 1, "c": 3}), (1, {"c": 3}))
 
-    def test_a_default_is_told_from_the_same_value_given(self):
+    def test_a_default_differs_from_the_same_value_given(self):
         def function(a: int | None = 5, b: int = 6):
             return a, b
 
@@ -300,7 +300,7 @@ class BindTests(SynchronousTestCase):
                 self.assertEqual(result, expected, annotation)
                 self.assertIs(type(result), type(expected), annotation)
 
-    def test_what_does_not_fit_is_told_with_what_was_expected_and_got(self):
+    def test_an_error_names_what_was_expected_and_what_was_given(self):
         for annotation, value, data in [
             (int, "3", {"argument": "a", "expected": "int", "got": "str"}),
             (int, 1.5, {"argument": "a", "expected": "int", "got": "float"}),
@@ -327,7 +327,7 @@ class BindTests(SynchronousTestCase):
                 error = self.assert_refused(function, args, **data)
                 self.assertTrue(error.message.startswith("argument 'a': "), error.message)
 
-    def test_what_does_not_fit_is_told_with_its_argument_at_least(self):
+    def test_an_error_names_the_argument_at_least(self):
         for annotation, value in [
             (Literal["a"], "b"),
             (Colour, "blue"),
@@ -479,7 +479,7 @@ def functions(draw):
 
 
 def by_name(parameters, given):
-    """What a function of `functions` returns for arguments by name; None where they do not fit."""
+    """Return what a function of `functions` returns for arguments by name; None if they do not fit."""
     returned = []
     rest = None
     left_out = False

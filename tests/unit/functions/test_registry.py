@@ -177,7 +177,7 @@ class DecoratorTests(SynchronousTestCase):
         self.assertTrue(all(inspect.isfunction(function) for function in (bare, called, named)))
         self.assertIs(self.registry["mail.send"].callable, named)
 
-    def test_a_mistake_is_told_where_it_is_made(self):
+    def test_a_mistake_is_reported_at_the_place_where_it_is_made(self):
         self.assertRaises(ValueError, taskd.task(name="taskd.ping"), example)
         self.assertRaises(TypeError, taskd.task, SomeClass)
         self.assertRaises(ValueError, taskd.task(timeout=0), example)

@@ -156,7 +156,7 @@ class FactoryTests(SynchronousTestCase):
         self.assertIn(self.factory.maxMessagePayloadSize, (4999, 5000))
         self.assertIn(self.factory.maxFramePayloadSize, (4999, 5000))
 
-    def test_a_peer_that_breaks_the_rules_is_told_so(self):
+    def test_a_peer_that_breaks_the_rules_gets_a_close_frame(self):
         self.assertFalse(self.factory.failByDrop)
 
     def test_a_websocket_that_is_never_opened_is_given_up(self):

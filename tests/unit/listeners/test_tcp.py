@@ -24,7 +24,7 @@ IDLE_BYTES = 6 * 1024
 
 
 class FakeServer:
-    """Holds requests until it is told to answer."""
+    """Keeps requests until the test answers them."""
 
     def __init__(self):
         self.connections = 0

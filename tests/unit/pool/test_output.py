@@ -124,7 +124,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.write(b"later\n")
         self.assertEqual(self.lines[-1], "later")
 
-    def test_where_lines_are_allowed_again_the_gap_is_told_first(self):
+    def test_the_gap_is_logged_before_the_first_line_that_is_allowed_again(self):
         self.flood(2)
         self.reactor.advance(1.0)
         self.write(b"later\n")

@@ -189,7 +189,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reap(-9)
         self.assertTrue(self.gone().was_ready)
 
-    def test_one_that_is_retired_sees_the_end_and_ends_without_a_word(self):
+    def test_a_retired_worker_sees_the_end_of_its_channel_and_logs_no_warning(self):
         self.born()
         self.worker.retire()
         self.assertEqual(os.read(self.channel, 10), b"")

@@ -156,7 +156,7 @@ class UnsearchableBuffer(bytearray):
 
 
 class Receiver(LinearLineReceiver):
-    """Records what it is told."""
+    """Records what it receives."""
 
     MAX_LENGTH = 5
 
@@ -204,7 +204,7 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.dataReceived(b"\n")
         self.assertEqual(together, [[b"a", b"b"], [b"cd"]])
 
-    def test_one_too_long_is_told_once_and_nothing_after_it_delivered(self):
+    def test_a_line_that_is_too_long_is_reported_once_and_nothing_after_it_is_delivered(self):
         receiver = self.connected()
         receiver.dataReceived(b"one\nmuch too long\ntwo\n")
         receiver.dataReceived(b"three\n" * 10)

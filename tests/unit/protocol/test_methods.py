@@ -1,4 +1,4 @@
-"""What is said and answered when a request is to be cancelled."""
+"""Requests to cancel: what they name, and what they are answered."""
 
 import json
 

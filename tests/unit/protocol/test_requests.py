@@ -121,7 +121,7 @@ def damaged_requests(draw):
 
 
 def has_options(request):
-    """Whether the options are well-formed, so far as these tests know options."""
+    """Whether the options are well-formed, as far as these tests know options."""
     options = request.get("options", {})
     if not isinstance(options, dict):
         return False
@@ -320,7 +320,7 @@ class ParseTests(SynchronousTestCase):
         self.assertIsInstance(parsed, Batch)
         self.assertEqual(bytes(parsed.items[0].args), b"[1e999]")
 
-    def test_the_mistake_and_the_id_are_told_whatever_numbers_there_are(self):
+    def test_the_error_names_the_mistake_and_the_id_whatever_numbers_there_are(self):
         parsed = parse(b'{"jsonrpc":"2.0","id":1,"method":"f","x":1e999}')
         self.assertEqual((shown(parsed.id), parsed.error.data), (b"1", {"member": "x"}))
 
@@ -328,7 +328,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(b'{"function":"name"}').size, 4)
         self.assertEqual(parse(b'{"function":"name","args":[1, 2]}').size, 10)
 
-    def test_arguments_are_told_from_none(self):
+    def test_empty_arguments_differ_from_none(self):
         self.assertIsNone(parse(b'{"function":"f"}').args)
         self.assertEqual(bytes(parse(b'{"function":"f","args":{}}').args), b"{}")
         self.assertEqual(bytes(parse(b'{"function":"f","args":[ ]}').args), b"[ ]")
@@ -345,7 +345,7 @@ class ParseTests(SynchronousTestCase):
         self.assertTrue(parse(b'{"jsonrpc":"2.0","method":"f"}').is_notification)
         self.assertFalse(parse(b'{"function":"f"}').is_notification)
 
-    def test_each_mistake_is_told_with_its_member(self):
+    def test_each_mistake_is_reported_with_its_member(self):
         for line, member in {
             b"{}": "function",
             b'{"args":[]}': "function",
@@ -380,7 +380,7 @@ class ParseTests(SynchronousTestCase):
             self.assert_invalid_request(parsed)
             self.assertEqual(parsed.error.data, {"member": member}, line)
 
-    def test_an_option_of_the_wrong_type_is_told(self):
+    def test_an_option_of_the_wrong_type_is_reported(self):
         parsed = parse(b'{"function":"f","options":{"progress":"yes"}}')
         self.assert_invalid_request(parsed)
         self.assertIn(parsed.error.data["member"], ("options", "options.progress"))

@@ -58,7 +58,7 @@ def failed(number):
 
 
 class Expected:
-    """A request as the model knows it. `kind` is how it is to be answered."""
+    """A request as the model knows it. `kind` is how it must be answered."""
 
     def __init__(self, number, kind, progress, batch=None):
         self.number = number
@@ -93,7 +93,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.running = {}
         self.started = {}
         self.due = []
-        """What has to go out, in any order: a bare line's own order is seen to by `in_order`."""
+        """What has to go out, in any order: `in_order` checks the order of bare replies."""
         self.in_order_due = []
         self.in_order_seen = []
         self.seen = []
@@ -461,7 +461,7 @@ class SessionTests(SynchronousTestCase):
         self.assertFalse(Session().finished)
         self.assertTrue(Session().wants_data)
 
-    def test_a_message_cut_short_by_the_end_is_told(self):
+    def test_a_message_cut_short_by_the_end_is_reported(self):
         session, _ = self.started()
         session.end_of_input(unfinished=5)
         session.requests()
@@ -469,7 +469,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(json.loads(line)["error"]["code"], -32700)
         self.assertTrue(session.finished)
 
-    def test_a_too_long_message_is_not_told_to_be_cut_short_as_well(self):
+    def test_a_too_long_message_is_not_reported_as_cut_short_as_well(self):
         session, _ = self.started()
         session.refuse_rest(too_large(9))
         session.end_of_input(unfinished=5)

@@ -106,7 +106,7 @@ class LoadingTests(SynchronousTestCase):
 
     # --- what cannot be used ---
 
-    def test_a_missing_file_is_told(self):
+    def test_a_missing_file_is_reported(self):
         for app in "missing.py", "some/missing.py", "some/missing":
             message = self.refusal(app)
             self.assertIn(f"--app {app}: there is no such file", message)
@@ -116,11 +116,11 @@ class LoadingTests(SynchronousTestCase):
         self.write("shop.py/x", "")
         self.assertIn("there is no such file", self.refusal("shop.py"))
 
-    def test_a_file_whose_name_is_no_modules_is_told(self):
+    def test_a_file_whose_name_is_no_modules_is_reported(self):
         self.write("my-app.py")
         self.assertIn("'my-app' cannot be a module's name", self.refusal("my-app.py"))
 
-    def test_a_missing_module_is_told_without_a_traceback(self):
+    def test_a_missing_module_is_reported_without_a_traceback(self):
         for app, name in ("missing", "missing"), ("missing.part", "missing"):
             message = self.refusal(app)
             self.assertIn(f"there is no module '{name}'", message)
@@ -128,7 +128,7 @@ class LoadingTests(SynchronousTestCase):
         self.write("pack/__init__.py", "")
         self.assertIn("there is no module 'pack.missing'", self.refusal("pack.missing"))
 
-    def test_a_module_that_the_app_misses_is_told_with_the_apps_traceback(self):
+    def test_a_module_that_the_app_misses_is_reported_with_the_apps_traceback(self):
         self.write("shop.py", "import missing_helper\n")
         message = self.refusal("shop")
         self.assertIn("--app shop cannot be imported", message)
@@ -136,7 +136,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertIn("import missing_helper", message)
         self.assertIn("No module named 'missing_helper'", message)
 
-    def test_what_an_app_raises_is_told_from_its_own_first_line(self):
+    def test_an_exception_of_an_app_is_reported_from_its_own_first_line(self):
         self.write("shop.py", "def fail():\n    1 / 0\n\nfail()\n")
         message = self.refusal("shop")
         self.assertIn("shop.py", message)
@@ -144,7 +144,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertNotIn("loading.py", message)
         self.assertNotIn("importlib", message)
 
-    def test_a_syntax_error_is_told_with_its_line(self):
+    def test_a_syntax_error_is_reported_with_its_line(self):
         self.write("shop.py", "def (:\n")
         message = self.refusal("shop")
         self.assertIn("SyntaxError", message)
@@ -160,25 +160,25 @@ class LoadingTests(SynchronousTestCase):
             self.write(f"shop_{app}.py", statement)
             self.assertIn(f"--app shop_{app} cannot be imported", self.refusal(f"shop_{app}"))
 
-    def test_a_name_that_cannot_be_imported_is_told(self):
+    def test_a_name_that_cannot_be_imported_is_reported(self):
         for app in "", ".shop", "..":
             self.assertIn(f"--app {app}", self.refusal(app))
 
-    def test_apps_without_a_task_are_told(self):
+    def test_apps_without_a_task_are_reported(self):
         self.write("shop.py", "")
         self.write("office.py", "")
         message = self.refusal("shop", "office")
         self.assertIn("--app shop, office: no function is registered", message)
         self.assertIn("@task", message)
 
-    def test_a_signature_that_cannot_be_resolved_is_told_with_its_task(self):
+    def test_a_signature_that_cannot_be_resolved_is_reported_with_its_task(self):
         self.write("shop.py", "from taskd import task\n\n@task\ndef sell(a: 'Missing'):\n    pass\n")
         message = self.refusal("shop")
         self.assertIn("'sell'", message)
         self.assertIn("shop.py:3", message)
         self.assertIn("Missing", message)
 
-    def test_a_mistaken_task_is_told_with_the_apps_traceback(self):
+    def test_a_mistaken_task_is_reported_with_the_apps_traceback(self):
         self.write("shop.py", "from taskd import task\n\n@task(name='taskd.ping')\ndef ping():\n    pass\n")
         message = self.refusal("shop")
         self.assertIn("taskd.ping", message)

@@ -22,7 +22,7 @@ class OomWatchTests(SynchronousTestCase):
         watch = self.watch(3)
         self.assertIs(watch.has_struck(), False)
 
-    def test_each_kill_is_told_once(self):
+    def test_each_kill_is_reported_once(self):
         watch = self.watch(3)
         self.count(5)
         self.assertEqual([watch.has_struck() for _ in range(3)], [True, True, False])

@@ -134,7 +134,7 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.end()
         self.assertEqual(len(self.threads), 1)
 
-    def test_the_thread_is_woken_where_there_is_something_to_be_sent(self):
+    def test_the_thread_wakes_when_there_is_something_to_send(self):
         self.reporter.begin(1)
         for step in range(4):
             self.reporter.report(step)
