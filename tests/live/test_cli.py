@@ -547,7 +547,8 @@ async def test_ctrl_c_while_the_server_is_busy_keeps_every_row(fake, tmp_path):
         assert mapping.returncode == FAILED, text
         assert "Traceback" not in text
         assert sorted(one["a"] for one in read_csv(tmp_path / "rows.failed.csv")) == ["1", "2", "3", "4"]
-        assert len(server.messages) == 3, "nothing more was sent"
+        # The second signal may find a call whose `busy` has not been read yet, and cancel it.
+        assert [message.function for message in server.messages].count("f") == 2, "no more rows were sent"
     finally:
         mapping.kill()
 
