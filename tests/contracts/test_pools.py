@@ -278,7 +278,7 @@ async def test_a_reclaim_returns_what_has_not_begun(side: Any, gate: Gate) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_is_retired_finishes_what_it_has_and_ends_in_order(side: Any, gate: Gate) -> None:
+async def test_a_retired_worker_finishes_its_tasks_and_ends_in_order(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate)])
     side.wait_until_it_stands(number)

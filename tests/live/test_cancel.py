@@ -518,7 +518,7 @@ async def test_a_call_that_another_connection_cancels_fails_with_what_was(
 # --- by the command ----------------------------------------------------------
 
 
-def test_the_command_tells_of_each_what_happened(start: Start, make_gate: MakeGate) -> None:
+def test_the_command_prints_what_happened_to_each_task(start: Start, make_gate: MakeGate) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     client = daemon.connect()
     polite, deaf = make_gate(), make_gate()
@@ -540,7 +540,7 @@ def test_the_command_tells_of_each_what_happened(start: Start, make_gate: MakeGa
     assert data_of(replies[3], CANCELLED) == WAITED
 
 
-def test_the_commands_exit_status_tells_whether_any_was_not_in_flight(start: Start, gate: Gate) -> None:
+def test_the_commands_exit_status_shows_whether_a_task_was_not_in_flight(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect().send(gate.rpc("a"))
     gate.wait_until_entered()

@@ -234,7 +234,7 @@ def test_what_the_function_returns_or_raises_after_that_does_not_count(client: C
         assert client.ask(limited("save", what))["error"]["code"] == TIMED_OUT
 
 
-def test_the_log_tells_where_a_function_was_that_had_to_be_killed(start: Start) -> None:
+def test_the_log_shows_where_a_function_was_that_had_to_be_killed(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     assert timed_out(daemon.connect().ask(limited("stand_in_c", False)))["killed"]
     daemon.wait_for_log(r"misbehaving\.py.*\bin stand_in_c")

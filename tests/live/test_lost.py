@@ -77,7 +77,7 @@ def client(one: Daemon) -> Iterator[Connection]:
         ("SIGILL", "SIGILL"),
     ],
 )
-def test_a_crash_tells_its_signal_and_the_stack_with_the_innermost_frame_first(
+def test_a_crash_reports_its_signal_and_the_stack_with_the_innermost_frame_first(
     client: Connection, how: str, number: str
 ) -> None:
     data = lost(client.ask(bare("crash", how)))
@@ -93,7 +93,7 @@ def test_a_crash_tells_its_signal_and_the_stack_with_the_innermost_frame_first(
     assert "misbehaving.py:" in fall
 
 
-def test_a_crash_in_a_thread_tells_that_threads_stack(start: Start, tmp_path: Path) -> None:
+def test_a_crash_in_a_thread_reports_that_threads_stack(start: Start, tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
         "import ctypes, threading\nfrom taskd import task\n"
         "def in_thread():\n    ctypes.string_at(0)\n"
@@ -134,7 +134,7 @@ def test_a_crash_while_no_task_runs_costs_nothing(start: Start, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("status", [0, 1, 77])
-def test_an_exit_tells_its_status(client: Connection, status: int) -> None:
+def test_an_exit_is_reported_with_its_status(client: Connection, status: int) -> None:
     data = lost(client.ask(bare("vanish", status)))
     assert data["status"] == status
     assert "signal" not in data
@@ -142,7 +142,7 @@ def test_an_exit_tells_its_status(client: Connection, status: int) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL", "SIGHUP", "SIGUSR1", "SIGALRM"])
-def test_a_kill_tells_its_signal(client: Connection, number: str) -> None:
+def test_a_killed_worker_is_reported_with_its_signal(client: Connection, number: str) -> None:
     data = lost(client.ask(bare("crash", number)))
     assert data["signal"] == number
     assert data.get("out_of_memory") is not True
@@ -176,7 +176,7 @@ def test_its_run_time_is_reported_without_its_wait(
     assert lost(client.receive())["seconds"] >= 0.3
 
 
-def test_the_log_tells_of_it_too(one: Daemon, client: Connection) -> None:
+def test_the_log_reports_it_too(one: Daemon, client: Connection) -> None:
     before = client.ask(bare("pid"))
     lost(client.ask(bare("crash", "segfault")))
     one.wait_for_log(rf"process {before}\) ended: killed by SIGSEGV")

@@ -191,7 +191,7 @@ def test_a_task_given_to_a_worker_that_had_died_already_is_not_lost(start: Start
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_a_worker_that_exits_under_its_task_tells_its_status(one: Daemon, status: int) -> None:
+def test_a_worker_that_exits_under_its_task_is_reported_with_its_status(one: Daemon, status: int) -> None:
     client = one.connect()
     assert lost(client.ask(bare("vanish", status)))["status"] == status
     assert client.ask(bare("hello")) == "Hello, World!"
@@ -200,7 +200,7 @@ def test_a_worker_that_exits_under_its_task_tells_its_status(one: Daemon, status
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 )
-def test_a_worker_that_ends_by_a_signal_tells_its_name(one: Daemon, number: signal.Signals) -> None:
+def test_a_worker_ended_by_a_signal_is_reported_with_its_name(one: Daemon, number: signal.Signals) -> None:
     client = one.connect()
     assert lost(client.ask(bare("die", number)))["signal"] == number.name
     assert client.ask(bare("hello")) == "Hello, World!"

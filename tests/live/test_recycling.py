@@ -180,7 +180,7 @@ def test_the_hard_limit_costs_nobody_else_anything(start: Start, gate: Gate) -> 
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_memory_error_without_a_limit_tells_of_none(start: Start, tmp_path: Path) -> None:
+def test_a_memory_error_without_a_limit_names_no_limit(start: Start, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "from taskd import task\n"
         "@task\ndef one():\n    return 1\n"

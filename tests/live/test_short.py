@@ -116,7 +116,7 @@ def test_without_another_worker_they_wait_and_are_run_once(start: Start, tmp_pat
     assert lines_of(notes) == ["long", *map(str, range(40))]
 
 
-def test_what_was_called_back_is_run_by_a_worker_that_is_free_later(
+def test_a_reclaimed_task_is_run_by_a_worker_that_is_free_later(
     short: tuple[Daemon, Connection, Path], make_gate: MakeGate
 ) -> None:
     _, client, notes = short
@@ -190,7 +190,7 @@ def test_one_that_is_over_its_limit_among_many_is_stopped_and_the_others_are_not
     assert daemon.status()["counts"]["workers_started"] == 2
 
 
-def test_a_stopped_worker_is_called_back_from_in_vain_and_nothing_is_run_twice(
+def test_tasks_of_a_stopped_worker_cannot_be_reclaimed_and_nothing_is_run_twice(
     short: tuple[Daemon, Connection, Path],
 ) -> None:
     """A worker that cannot answer keeps what it may have started; when it goes on, it does it once."""

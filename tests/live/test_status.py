@@ -130,7 +130,7 @@ def test_the_command_shows_it_to_a_person(eventful: Daemon) -> None:
     assert "limited" in run_taskd(eventful.tcp, "status", "--json").stdout
 
 
-def test_a_worker_tells_what_it_runs_and_what_it_uses(start: Start, make_gate: MakeGate) -> None:
+def test_status_shows_what_a_worker_runs_and_what_it_uses(start: Start, make_gate: MakeGate) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     gate = make_gate()
     client = daemon.connect().send(rpc("held", "use_and_stand", 100, gate.path))
@@ -146,7 +146,7 @@ def test_a_worker_tells_what_it_runs_and_what_it_uses(start: Start, make_gate: M
     assert client.receive()["id"] == "held"
 
 
-def test_what_waits_tells_for_how_long(start: Start, gate: Gate) -> None:
+def test_status_shows_how_long_the_oldest_task_waits(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()

@@ -330,7 +330,7 @@ def test_an_unterminated_last_line_is_answered_with_an_error_behind_the_other_re
     ],
     ids=lambda value: str(value[:32]) if isinstance(value, bytes) else str(value),
 )
-def test_what_is_not_json_is_a_parse_error_that_tells_where(
+def test_a_message_that_is_not_json_is_a_parse_error_that_names_the_place(
     client: Connection, line: bytes, at: int | None
 ) -> None:
     code, data = error_of(client.ask(line))
@@ -350,7 +350,7 @@ def test_what_is_not_json_is_a_parse_error_that_tells_where(
         (b'{"function": "echo", "args": ["\xc3', 31),
     ],
 )
-def test_what_is_not_utf_8_is_a_parse_error_that_tells_where(
+def test_a_message_that_is_not_utf_8_is_a_parse_error_that_names_the_place(
     client: Connection, line: bytes, at: int
 ) -> None:
     assert error_of(client.ask(line)) == (-32700, {"at": at})
@@ -763,7 +763,7 @@ def test_functions_lists_names_signatures_and_first_docstring_lines(client: Conn
     assert list(functions["from.keyword"]["parameters"]) == ["from", "class"]
 
 
-def test_status_tells_what_runs_what_waits_and_what_was_done(start: Start, gate: Gate) -> None:
+def test_status_shows_what_runs_what_waits_and_what_was_done(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2", "--max-queue", "77").wait_until_ready()
     daemon.wait_for_workers(2)
     client = daemon.connect()

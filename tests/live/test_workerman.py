@@ -148,7 +148,7 @@ def start(clean_start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_websocket_program_of_the_page_works_with_our_task_server(start, run_workerman, websocket):
+async def test_workermans_websocket_example_works_with_the_task_server(start, run_workerman, websocket):
     daemon = start("--app", str(APPS / "page.py"), "--workers", "4").wait_until_ready()
     port = free_port()
     caller = run_workerman("caller.php", WEBSOCKET_PORT=port, TASK_PORT=daemon.port(1))
@@ -165,9 +165,7 @@ async def test_the_websocket_program_of_the_page_works_with_our_task_server(star
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_error_is_a_result_that_the_websocket_program_of_the_page_can_show(
-    start, run_workerman, websocket
-):
+async def test_workermans_websocket_example_can_show_an_error(start, run_workerman, websocket):
     daemon = start("--workers", "1").wait_until_ready()  # which has no send_mail
     port = free_port()
     caller = run_workerman("caller.php", WEBSOCKET_PORT=port, TASK_PORT=daemon.port(1))
@@ -178,7 +176,7 @@ async def test_an_error_is_a_result_that_the_websocket_program_of_the_page_can_s
 
 
 @pytest_twisted.ensureDeferred
-async def test_our_gateway_works_with_the_task_program_of_the_page(start, run_workerman, websocket):
+async def test_the_gateway_works_with_workermans_task_example(start, run_workerman, websocket):
     port = free_port()
     service = run_workerman("task_service.php", TASK_PORT=port)
     daemon = start("--listen", "none", "--task-server", f"tcp:127.0.0.1:{port}")
@@ -197,9 +195,7 @@ async def test_our_gateway_works_with_the_task_program_of_the_page(start, run_wo
 
 
 @pytest_twisted.ensureDeferred
-async def test_our_gateway_answers_when_the_task_program_of_the_page_has_stopped(
-    start, run_workerman, websocket
-):
+async def test_the_gateway_answers_when_workermans_task_example_has_stopped(start, run_workerman, websocket):
     port = free_port()
     service = run_workerman("task_service.php", TASK_PORT=port)
     daemon = start("--listen", "none", "--task-server", f"tcp:127.0.0.1:{port}")

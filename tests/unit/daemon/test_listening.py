@@ -86,7 +86,7 @@ class BindTests(SynchronousTestCase):
         self.assertIs(late.buildProtocol(PEER).factory, factory)
         self.successResultOf(port.close())
 
-    def test_what_is_no_endpoint_ends_the_start_and_is_named(self):
+    def test_an_invalid_endpoint_ends_the_start_and_is_named(self):
         for description in "nonsense", "tcp:nonsense", "ssl:1:privateKey=/no/such/file":
             error = self.assertRaises(StartError, bind, MemoryReactorClock(), description, "x")
             self.assertIn(description, str(error))

@@ -30,7 +30,7 @@ def example(a: int, from_: "str", /, b=2, *rest: float, c: int | None = None, **
 
 
 class TaskTests(SynchronousTestCase):
-    def test_a_task_tells_what_its_user_wants_to_know(self):
+    def test_a_function_is_described_for_its_users(self):
         info = Function("x.example", example).describe()
         self.assertEqual(info.name, "x.example")
         self.assertEqual(info.summary, "Do as an example does.")
@@ -46,7 +46,7 @@ class TaskTests(SynchronousTestCase):
     def test_a_task_without_a_docstring_has_no_summary(self):
         self.assertEqual(Function("f", lambda: None).describe().summary, "")
 
-    def test_a_task_tells_whether_it_is_async(self):
+    def test_a_function_knows_whether_it_is_async(self):
         async def function():
             pass
 
@@ -54,7 +54,7 @@ class TaskTests(SynchronousTestCase):
         self.assertTrue(Function("f", functools.partial(function)).is_async)
         self.assertFalse(Function("f", example).is_async)
 
-    def test_a_task_tells_where_it_is(self):
+    def test_a_function_knows_its_file_and_line(self):
         self.assertIn(f"{__file__}:", Function("f", example).where)
         self.assertEqual(Function("f", len).where, repr(len))
 

@@ -56,7 +56,7 @@ class OwnOriginTests(SynchronousTestCase):
         ):
             self.assertFalse(allowed(origin), origin)
 
-    def test_who_has_no_origin_is_no_page_and_may(self):
+    def test_a_client_without_an_origin_is_no_page_and_may_connect(self):
         self.assertTrue(allowed(None))
         self.assertTrue(allowed(None, ""))
 
@@ -77,7 +77,7 @@ class OwnOriginTests(SynchronousTestCase):
         st.from_regex(r"[a-z]{1,9}\.example", fullmatch=True),
         st.integers(1, 65535),
     )
-    def test_only_our_own_host_may(self, scheme, host, port):
+    def test_only_pages_of_the_gateways_own_host_may_connect(self, scheme, host, port):
         self.assertTrue(allowed(f"{scheme}://{host}:{port}", f"{host}:{port}"))
         self.assertFalse(allowed(f"{scheme}://{host}:{port}", f"x{host}:{port}"))
         self.assertFalse(allowed(f"{scheme}://{host}x:{port}", f"{host}:{port}"))

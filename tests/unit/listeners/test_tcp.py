@@ -129,7 +129,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.assertFalse(self.protocol.client.is_full)
         self.assertFalse(self.reactor.writing)
 
-    def test_what_was_asked_for_by_one_who_is_gone_is_answered_to_nobody(self):
+    def test_outcomes_for_a_client_that_is_gone_are_dropped(self):
         self.receive(b'{"function":"f"}\n')
         self.receive(OSError(ECONNRESET, "Connection reset by peer"))
         self.server.answer()

@@ -78,7 +78,7 @@ class ServerEndpointTests(SynchronousTestCase):
         self.listen("ssl:443:privateKey={key}\\:1:certKey={cert}".format(**files))
         self.assertEqual(len(self.reactor.sslServers), 1)
 
-    def test_what_is_no_endpoint_is_refused_with_the_forms_that_are(self):
+    def test_an_invalid_endpoint_is_refused_with_the_valid_forms(self):
         files = self.files()
         for description in (
             "",
@@ -162,7 +162,7 @@ class OwnTransportTests(SynchronousTestCase):
     def test_a_reactor_with_ports_of_another_kind_keeps_its_own(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))
 
-    def test_what_is_no_endpoint_is_refused_all_the_same(self):
+    def test_an_invalid_endpoint_is_refused_all_the_same(self):
         self.assertRaises(ValueError, server_endpoint, self.reactor, "tcp:port", ServerTransport)
 
 
@@ -197,7 +197,7 @@ class ClientEndpointTests(SynchronousTestCase):
             client_endpoint(self.reactor, f"tls:localhost:1:trustRoots={roots}")
         client_endpoint(self.reactor, "tls:localhost:1")
 
-    def test_what_is_no_endpoint_is_refused_with_the_forms_that_are(self):
+    def test_an_invalid_endpoint_is_refused_with_the_valid_forms(self):
         empty = self.mktemp()
         os.mkdir(empty)
         text = self.mktemp()

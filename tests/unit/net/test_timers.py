@@ -61,11 +61,11 @@ class AlarmTests(SynchronousTestCase):
         self.assertEqual(self.rung, [105.0])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_never_is_no_time(self):
+    def test_an_alarm_that_is_never_due_sets_no_timer(self):
         self.alarm.set(inf)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_time_that_has_passed_is_now(self):
+    def test_an_alarm_for_a_time_that_has_passed_rings_at_once(self):
         self.alarm.set(50.0)
         self.clock.advance(0)
         self.assertEqual(self.rung, [100.0])

@@ -137,7 +137,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.reactor.advance(REST_SECONDS)
         self.assertIn(self.reader, self.reactor.readers)
 
-    def test_one_that_rests_can_end(self):
+    def test_a_reader_that_pauses_can_be_closed(self):
         self.flood(2)
         self.hang_up()
         self.reactor.advance(REST_SECONDS)

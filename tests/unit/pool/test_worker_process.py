@@ -198,7 +198,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reap(0)
         self.assertEqual((self.gone().code, self.logged, self.home.signals), (0, [], []))
 
-    def test_one_that_is_retired_and_does_not_end_is_killed(self):
+    def test_a_retired_worker_that_does_not_end_is_killed(self):
         self.born()
         self.worker.retire()
         self.reactor.advance(EXIT_TIMEOUT)

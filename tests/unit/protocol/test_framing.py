@@ -114,7 +114,7 @@ class LineSplitterTests(SynchronousTestCase):
     def test_only_the_crs_before_the_lf_are_dropped(self):
         self.assertEqual(split([b"\ra\rb\r\r\n"], 100), ([b"\ra\rb"], 0))
 
-    def test_it_tells_how_much_of_a_message_has_come(self):
+    def test_the_splitter_knows_how_much_of_a_message_has_come(self):
         splitter = LineSplitter()
         self.assertEqual(splitter.unfinished, 0)
         splitter.receive(b"abc")

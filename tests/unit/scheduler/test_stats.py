@@ -37,7 +37,7 @@ class FunctionStatsTests(SynchronousTestCase):
         stats.add(SHORT_RUN, failed=False, printed=False)
         self.assertTrue(stats.is_short)
 
-    def test_failures_are_runs_too(self):
+    def test_failed_attempts_count_too(self):
         self.assertTrue(seen(*[SHORT_RUN] * KNOWN_SHORT, failed=True).is_short)
 
     def test_one_run_in_sixteen_may_have_waited_for_a_processor(self):
@@ -46,7 +46,7 @@ class FunctionStatsTests(SynchronousTestCase):
         stats = seen(*[SHORT_RUN] * 100, *([LONG] + [SHORT_RUN] * LONG_RUN) * 10)
         self.assertTrue(stats.is_short)
 
-    def test_long_runs_in_a_row_end_it(self):
+    def test_long_attempts_in_a_row_make_a_function_long_again(self):
         stats = seen(*[SHORT_RUN] * 1000, LONG, LONG)
         self.assertTrue(stats.is_short)
         stats.add(LONG, failed=False, printed=False)
@@ -57,7 +57,7 @@ class FunctionStatsTests(SynchronousTestCase):
         stats.add(SHORT_RUN, failed=False, printed=True)
         self.assertEqual((stats.is_short, stats.points), (False, 0))
 
-    def test_the_second_surprise_in_a_row_ends_it(self):
+    def test_the_second_surprise_in_a_row_makes_a_function_long_again(self):
         stats = seen(*[SHORT_RUN] * 1000)
         stats.surprised()
         self.assertTrue(stats.is_short)

@@ -151,7 +151,7 @@ class CancelTests(SchedulerCase):
         self.assertEqual(scheduler.wake_at, due + 2 * KILL_DELAY)
         self.assertEqual(self.tick(due + 2 * KILL_DELAY, tasks[1]), [KillWorker(1)])
 
-    def test_tasks_behind_one_that_is_killed_run_elsewhere(self):
+    def test_tasks_queued_behind_a_killed_task_run_on_another_worker(self):
         scheduler = self.make(1)
         tasks = self.submit(3, short_function())
         self.assign()
