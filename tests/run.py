@@ -79,6 +79,9 @@ UNRECORDED = frozenset({
 """Files whose servers and commands run hardly a line that those of others do not: coverage
 does not record them. All of them together add less than half a per cent."""
 
+FAILURE_LINES = 20
+"""Lines of each failure that are shown once more at the end, where the log of a CI is read."""
+
 UNKNOWN_SECONDS = 10
 """Seconds for a file that is not in the table."""
 
@@ -90,9 +93,16 @@ class Counts:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    failures: tuple[str, ...] = ()
+    """The name of each test that failed, and the end of what was wrong."""
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+        return Counts(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.failures + other.failures,
+        )
 
     def but_not_clean(self) -> Counts:
         """The same, with a failure if there is none: the run itself failed."""
@@ -127,7 +137,8 @@ def unit_tests(coverage: list[str]) -> Counts:
     last = ran.stdout.splitlines()[-1] if ran.stdout else ""
     counted = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}
     failed = counted.get("failures", 0) + counted.get("errors", 0)
-    counts = Counts(counted.get("successes", 0), failed, counted.get("skips", 0))
+    failures = tuple(ran.stdout.split("=" * 79)[1:]) if failed else ()
+    counts = Counts(counted.get("successes", 0), failed, counted.get("skips", 0), failures)
     return counts.but_not_clean() if ran.returncode else counts
 
 
@@ -144,7 +155,12 @@ def pytest_run(name: str, coverage: list[str], arguments: list[str]) -> Counts:
         print_times(suite)
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-    counts = Counts(total - failed - skipped, failed, skipped)
+    failures = tuple(
+        f"{case.get('classname')}.{case.get('name')}\n{wrong.text or wrong.get('message')}"
+        for case in suite
+        for wrong in [*case.findall("failure"), *case.findall("error")]
+    )
+    counts = Counts(total - failed - skipped, failed, skipped, failures)
     return counts.but_not_clean() if ran.returncode else counts
 
 
@@ -206,11 +222,21 @@ def run_everything() -> Counts:
     return counts
 
 
+def print_failure(text: str) -> None:
+    """Print a test that failed: its name, and the last lines of what was wrong."""
+    name, *lines = text.strip().splitlines()
+    print(f"FAILED {name}")
+    for line in lines[-FAILURE_LINES:]:
+        print(f"    {line[:200]}")
+
+
 def main() -> int:
     """Run everything, or what the arguments say, after the unit tests."""
     arguments = sys.argv[1:]
     began = time.monotonic()
     counts = unit_tests([]) + pytest_run("live", [], arguments) if arguments else run_everything()
+    for failure in counts.failures:
+        print_failure(failure)
     print(f"took {time.monotonic() - began:.0f} s")
     print(f"{counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
     return 1 if counts.failed else 0
