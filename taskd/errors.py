@@ -2,7 +2,8 @@
 
 The codes are those of docs/protocol.md: JSON-RPC 2.0's own, and taskd's from
 -32000 down. Every `TaskdError` becomes an error object in a reply.
-`StateError` is different: it means a bug in taskd.
+`StateError` is different: it means a bug in taskd. `ImpossibleMessage` is a
+worker's fault, and never leaves the server.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 __all__ = [
     "Busy",
     "Cancelled",
+    "ImpossibleMessage",
     "InternalError",
     "InvalidParams",
     "InvalidRequest",
@@ -208,3 +210,10 @@ class StartError(SystemExit, Exception):
 
 class StateError(Exception):
     """A step that its table of states does not list: a bug in taskd."""
+
+
+class ImpossibleMessage(Exception):
+    """A message that no worker sends by rights; the text says what it was, as a phrase.
+
+    It comes from a process that the app has damaged, and ends that worker alone.
+    """

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceConfig"]
 
-KIB = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
@@ -62,7 +60,6 @@ class ServiceConfig:
 
 def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
     least, most = options["workers"]
-    max_memory = options["max-memory"]
     # Absolute paths, since twistd may change the working directory before the app is imported.
     apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
     config = WorkerConfig(
@@ -72,6 +69,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
         options["max-message"],
         bool(options["tracebacks"]),
         options["hard-memory"],
+        options["max-memory"],
     )
     return ServerConfig(
         PoolConfig(most, config),
@@ -84,7 +82,6 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
             processors=len(os.sched_getaffinity(0)),
         ),
         timeout=options["timeout"],
-        max_memory=None if max_memory is None else max_memory // KIB,
     )
 
 

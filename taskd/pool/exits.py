@@ -14,8 +14,10 @@ class WorkerExit:
 
     - `code`: the exit status, or minus the signal that killed the worker; None
       if the fork server ended before it could report that, or could not fork
-      the worker: `reason` then says which.
+      the worker.
     - `begun`: the number of the task that the worker began last, 0 for none.
+    - `reason`: why there is no `code`, or why the daemon has killed the worker;
+      "" for any other end.
     - `peak_kib`: the peak resident memory, in KiB, None if unknown.
     - `out_of_memory`: whether the kernel killed the worker for lack of memory;
       None if unknown.
@@ -33,7 +35,7 @@ class WorkerExit:
 
     def describe(self) -> str:
         """Return a phrase for the log: ``killed by SIGSEGV`` or ``exit status 1``."""
-        if self.code is None:
+        if self.code is None or self.reason:
             return self.reason
         if self.code < 0:
             for_lack = ", the kernel was out of memory" if self.out_of_memory else ""

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 from twisted.logger import Logger
 
-from taskd.errors import StateError
+from taskd.errors import ImpossibleMessage, StateError
 from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
@@ -27,6 +27,8 @@ from taskd.worker.messages import (
     Done,
     Exited,
     Failed,
+    FromWorker,
+    Grown,
     Interrupt,
     Ready,
     Reclaim,
@@ -53,7 +55,7 @@ _task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
-WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported
+WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported | Grown
 
 _OUTCOMES = (Done, Failed, Stopped)
 
@@ -65,7 +67,14 @@ class WorkerObserver(Protocol):
         """Note that a worker's start hooks have run, so that it can get its first task."""
 
     def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Process a worker's messages, in order; the list is never empty."""
+        """Process a worker's messages, in order; the list is never empty.
+
+        Raises `ImpossibleMessage` at the first one that the worker cannot send by
+        rights: the worker is then killed, and `worker_condemned` follows.
+        """
+
+    def worker_condemned(self, number: int) -> None:
+        """Note that a worker is being killed for what it sent: it must be given nothing more."""
 
     def task_name(self, number: int, task: int) -> str:
         """Return the name, for the log, of a task that the worker has; "" if the task has ended."""
@@ -149,6 +158,7 @@ class WorkerProcess:
         self._stage = WorkerStage.FORKING
         self._was_ready = False
         self._was_retired = False
+        self._fault = ""
         self._exit = WorkerExit(None, reason="it has not ended")
         self._kill = Timer(reactor, self.signal)
         daemon_end, worker_end = socket.socketpair()
@@ -255,8 +265,10 @@ class WorkerProcess:
         ending = replace(
             self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
         )
+        if self._fault:
+            ending = replace(ending, reason=self._fault)
         self.generation.forget(self.number)
-        if ending.code != 0 or not self._was_retired:
+        if ending.code != 0 or ending.reason or not self._was_retired:
             _log.warn(
                 "worker {number} (process {pid}) ended: {how}",
                 number=self.number,
@@ -278,38 +290,64 @@ class WorkerProcess:
     # --- what it sends ---
 
     def _received(self, lines: bytes) -> None:
-        """Report the worker's messages; kill the worker if they cannot be decoded."""
-        try:
-            decoded = decode_from_worker(lines)
-        except msgspec.DecodeError:
-            _log.critical(
-                "worker {number} sent lines that cannot be decoded, and is killed: {lines!r}",
-                number=self.number,
-                lines=lines[:LOGGED_BYTES],
-            )
-            self.signal()
+        """Report the worker's messages; kill the worker at the first one that is impossible.
+
+        Nothing that it sends after that counts.
+        """
+        if self._fault:
             return
+        try:
+            try:
+                decoded = decode_from_worker(lines)
+            except msgspec.DecodeError:
+                for line in lines.split(b"\n"):  # those before the bad one are as good as any
+                    self._report(_decoded(line))
+            else:
+                self._report(decoded)
+        except ImpossibleMessage as fault:
+            self._condemn(fault)
+
+    def _report(self, decoded: list[FromWorker]) -> None:
         messages: list[WorkerMessage] = []
+        fault = ""
         for message in decoded:
-            if type(message) is Ready:
+            if isinstance(message, Ready):
+                if self._was_ready:
+                    fault = "that it is ready, for the second time"
+                    break
                 self._was_ready = True
                 self._owner.worker_ready(self.number)
-            else:
-                if isinstance(message, _OUTCOMES):
-                    self._output.finish_task(more=message.output)
-                messages.append(message)
+                continue
+            if isinstance(message, _OUTCOMES):
+                self._output.finish_task(more=message.output)
+            elif isinstance(message, Returned) and self.begun() in message.tasks:
+                fault = f"that it has not begun task {self.begun()}, which it has"
+                break
+            messages.append(message)
         if messages:
             self._observer.worker_messages(self.number, messages)
+        if fault:
+            raise ImpossibleMessage(fault)
+
+    def _condemn(self, fault: ImpossibleMessage) -> None:
+        self._fault = f"it sent what no worker sends: {fault}"
+        self.signal()
+        self._observer.worker_condemned(self.number)
 
     def _report_kept(self) -> None:
-        """Report the outcomes that the worker had not sent when it ended."""
-        unsent: list[WorkerMessage] = [
-            message
-            for message in decode_from_worker(self.generation.kept(self.number))
-            if isinstance(message, _OUTCOMES) and self._observer.task_name(self.number, message.task)
-        ]
-        if unsent:
-            self._observer.worker_messages(self.number, unsent)
+        """Report the outcomes that the worker had not sent when it ended, unless it has sent nonsense."""
+        if self._fault:
+            return
+        try:
+            unsent: list[WorkerMessage] = [
+                message
+                for message in _decoded(self.generation.kept(self.number))
+                if isinstance(message, _OUTCOMES) and self._observer.task_name(self.number, message.task)
+            ]
+            if unsent:
+                self._observer.worker_messages(self.number, unsent)
+        except ImpossibleMessage as fault:
+            self._fault = f"it left what no worker leaves: {fault}"
 
     def _log_output(self, line: str) -> None:
         _task_log.info(
@@ -319,3 +357,11 @@ class WorkerProcess:
             task=self._observer.task_name(self.number, self.begun()) or "no task",
             line=line,
         )
+
+
+def _decoded(lines: bytes) -> list[FromWorker]:
+    """Decode a worker's lines. Raises `ImpossibleMessage` if they cannot be decoded."""
+    try:
+        return decode_from_worker(lines)
+    except msgspec.DecodeError:
+        raise ImpossibleMessage(f"lines that cannot be decoded, {lines[:LOGGED_BYTES]!r}") from None

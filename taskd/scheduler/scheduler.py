@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import inf
 
-from taskd.errors import Busy, StateError
+from taskd.errors import Busy, ImpossibleMessage
 from taskd.scheduler.actions import Action, ExpireTask
 from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
@@ -148,7 +148,7 @@ class Scheduler:
         task says nothing about its function.
         """
         worker = self.fleet.view(number)
-        task = worker.take(task_number)
+        task = worker.take_first(task_number)
         if seconds is not None:
             task.stats.add(seconds, failed=failed, printed=printed)
         return self._ended(worker, task, now)
@@ -156,9 +156,9 @@ class Scheduler:
     def stopped(self, number: int, task_number: int, now: float) -> Task | None:
         """Record that a worker's task has ended because it was interrupted; returns as `finished` does."""
         worker = self.fleet.view(number)
-        task = worker.take(task_number)
-        if task.stop is None:
-            raise StateError(f"task {task.number} was stopped, and nothing had asked for that")
+        if worker.get(task_number).stop is None:
+            raise ImpossibleMessage(f"the stop of task {task_number}, for which nothing had asked")
+        task = worker.take_first(task_number)
         return self._ended(worker, task, now)
 
     def returned(self, number: int, task_numbers: list[int], now: float) -> list[Task]:
@@ -167,7 +167,11 @@ class Scheduler:
         Those that were being stopped are done instead, and are returned here.
         """
         worker = self.fleet.view(number)
-        tasks = [worker.take(task_number) for task_number in task_numbers]
+        tasks = [worker.get(task_number) for task_number in task_numbers]
+        if not tasks or len(set(task_numbers)) < len(tasks):
+            raise ImpossibleMessage(f"tasks {task_numbers}, returned")
+        for task in tasks:
+            del worker.tasks[task.number]
         stopped = [task for task in tasks if task.state is GIVEN and task.stop is not None]
         for task in stopped:
             task.state = check_task(task.state, DONE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from taskd.errors import StateError
+from taskd.errors import ImpossibleMessage, StateError
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.states import (
     BUSY,
@@ -81,14 +81,18 @@ class WorkerView:
         self.tasks[task.number] = task
         self.load += task.stats.estimate + OVERHEAD
 
-    def take(self, task_number: int) -> Task:
-        """Take a task from the worker. Raises `StateError` if it does not have the task."""
+    def get(self, task_number: int) -> Task:
+        """Return a task of the worker. Raises `ImpossibleMessage` if the worker does not have it."""
         try:
-            return self.tasks.pop(task_number)
+            return self.tasks[task_number]
         except KeyError:
-            raise StateError(
-                f"worker {self.number} named task {task_number}, which it does not have"
-            ) from None
+            raise ImpossibleMessage(f"a report of task {task_number}, which it does not have") from None
+
+    def take_first(self, task_number: int) -> Task:
+        """Take the task that the worker has ended, which must be its first. Raises as `get` does."""
+        if task_number != next(iter(self.tasks), None):
+            raise ImpossibleMessage(f"an outcome of task {task_number}, which it is not running")
+        return self.tasks.pop(task_number)
 
     def split(self, begun: int) -> tuple[list[Task], list[Task]]:
         """Return the tasks up to and including number `begun`, and those behind it."""

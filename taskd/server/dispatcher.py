@@ -37,7 +37,6 @@ from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, deadline_over
 from taskd.server.feedback import Feedback
-from taskd.server.memory_limit import MemoryLimit
 from taskd.server.reload import Reloader
 from taskd.worker.messages import (
     IS_SHORT,
@@ -72,7 +71,6 @@ class Dispatcher:
 
     The constructor starts the pool; `pool.loaded` fires when the app is
     imported. `use` is called with the app's functions whenever they change.
-    `max_memory` is in KiB, None for no limit.
     """
 
     def __init__(
@@ -80,7 +78,6 @@ class Dispatcher:
         reactor: Reactor,
         pool: PoolConfig,
         scheduler: SchedulerConfig,
-        max_memory: int | None,
         counters: Counters,
         use: Callable[[list[FunctionInfo]], None],
     ) -> None:
@@ -99,8 +96,7 @@ class Dispatcher:
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
         self.pool: Pool
-        memory = MemoryLimit(max_memory, lambda worker: self.pool.memory_kib(worker))
-        feedback = Feedback(self, reactor, self.scheduler, self.completion, memory, counters, use)
+        feedback = Feedback(self, reactor, self.scheduler, self.completion, counters, use)
         self.pool = pool.start(reactor, feedback)
         self.reloader = Reloader(self.pool, self._start_worker, self._switch)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.errors import InvalidParams
+from taskd.errors import ImpossibleMessage, InvalidParams
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Progress
 from taskd.pool.exits import WorkerExit
@@ -18,9 +19,8 @@ from taskd.scheduler.task import Subscriber, Task
 from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
-from taskd.server.memory_limit import MemoryLimit
 from taskd.server.reload import Reloader
-from taskd.worker.messages import Done, Failed, Reported, Returned, Stopped
+from taskd.worker.messages import Done, Failed, Grown, Reported, Returned, Stopped
 
 __all__ = ["Feedback", "Turns"]
 
@@ -53,7 +53,6 @@ class Feedback:
         clock: IReactorTime,
         scheduler: Scheduler,
         completion: Completion,
-        memory: MemoryLimit,
         counters: Counters,
         use: Callable[[list[FunctionInfo]], None],
     ) -> None:
@@ -61,7 +60,6 @@ class Feedback:
         self._clock = clock
         self._scheduler = scheduler
         self._completion = completion
-        self._memory = memory
         self._counters = counters
         self._use = use
 
@@ -91,30 +89,50 @@ class Feedback:
         self._turns.turn_soon()
 
     def worker_messages(self, number: int, messages: list[WorkerMessage]) -> None:
-        """Pass on outcomes and progress, and have the worker given its next tasks."""
+        """Pass on outcomes and progress, and have the worker given its next tasks.
+
+        Raises `ImpossibleMessage` for a message that the worker cannot send by
+        rights; those before it have been processed, and nothing of it has.
+        """
         now = self._clock.seconds()
         subscribers: dict[Subscriber, None] = {}
-        for message in messages:
-            if isinstance(message, Returned):
-                for task in self._scheduler.returned(number, message.tasks, now):
-                    self._completion.complete(task, cancelled_waiting(task))
+        try:
+            for message in messages:
+                if isinstance(message, Returned):
+                    for task in self._scheduler.returned(number, message.tasks, now):
+                        self._completion.complete(task, cancelled_waiting(task))
+                        subscribers[task.subscriber] = None
+                elif isinstance(message, Reported):
+                    task = self._scheduler.fleet.view(number).get(message.task)
+                    self._completion.progressed(task, Progress(message.done, message.total, message.message))
                     subscribers[task.subscriber] = None
-            elif isinstance(message, Reported):
-                task = self._scheduler.fleet.workers[number].tasks[message.task]
-                self._completion.progressed(task, Progress(message.done, message.total, message.message))
-                subscribers[task.subscriber] = None
-            else:
-                ended = self._task_ended(number, message, now)
-                if ended is not None:
-                    subscribers[ended.subscriber] = None
-        for subscriber in subscribers:
-            subscriber.flush()
-        self._turns.settle()
+                elif isinstance(message, Grown):
+                    self._replace_grown(number, message.kib, now)
+                else:
+                    ended = self._task_ended(number, message, now)
+                    if ended is not None:
+                        subscribers[ended.subscriber] = None
+        finally:
+            for subscriber in subscribers:
+                subscriber.flush()
+            self._turns.settle()
+
+    def worker_condemned(self, number: int) -> None:
+        """Give a worker that is being killed no more tasks."""
+        if number in self._scheduler.fleet.workers:
+            self._scheduler.fleet.retire(number, self._clock.seconds())
+        self._turns.turn_soon()
+
+    def _replace_grown(self, number: int, used: int, now: float) -> None:
+        if self._scheduler.fleet.retire(number, now):
+            _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
 
     def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
         """Complete a task that a worker has ended; return None if it had its outcome before."""
         scheduler = self._scheduler
         seconds = message.seconds
+        if not 0.0 <= seconds < inf:
+            raise ImpossibleMessage(f"a task that took {seconds} s")
         if isinstance(message, Done):
             task = scheduler.finished(
                 number, message.task, seconds, now, failed=False, printed=message.output
@@ -132,9 +150,6 @@ class Feedback:
             task = scheduler.stopped(number, message.task, now)
             if task is not None:
                 self._completion.stopped(task, message, now)
-        used = self._memory.excess(number, seconds, now)
-        if used is not None and scheduler.fleet.retire(number, now):
-            _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
         return task
 
     def worker_exited(self, number: int, ending: WorkerExit) -> None:
@@ -147,7 +162,6 @@ class Feedback:
         if ending.stack:
             _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(ending.stack))
         flush(tasks)
-        self._memory.forget(number)
         if not self._turns.is_stopping and not worker.dismissed:
             self._counters.workers_replaced += 1
         if self._turns.reloader.is_loading(worker.generation) and not ending.was_ready:

@@ -35,14 +35,12 @@ class ServerConfig:
     """The configuration of a task server.
 
     `timeout` is the time limit of functions that have none of their own, in
-    seconds. `max_memory` is in KiB: a worker with more resident memory after a
-    task is replaced. None means no limit.
+    seconds; None means no limit.
     """
 
     pool: PoolConfig
     scheduler: SchedulerConfig
     timeout: float | None = None
-    max_memory: int | None = None
 
     def start(self, reactor: Reactor) -> TaskServer:
         """Start a server and its pool. `TaskServer.loaded` fires when the app is imported."""
@@ -65,9 +63,7 @@ class TaskServer:
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
         self._methods = ServerMethods(self)
-        self._dispatcher = Dispatcher(
-            reactor, config.pool, config.scheduler, config.max_memory, self.counters, self._use
-        )
+        self._dispatcher = Dispatcher(reactor, config.pool, config.scheduler, self.counters, self._use)
         self._scheduler = self._dispatcher.scheduler
 
     @property

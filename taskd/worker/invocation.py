@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextvars import copy_context
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -14,12 +15,10 @@ from msgspec import Raw
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
+from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT, encodable
-
-if TYPE_CHECKING:
-    from asyncio import Runner
 
 __all__ = ["Invoker"]
 
@@ -30,7 +29,8 @@ _ABOVE_THE_FUNCTION = (os.path.dirname(__file__), os.path.join(os.path.dirname(o
 class Invoker:
     """Calls the functions of a registry, and turns their outcomes into messages.
 
-    `has_output` returns whether some output of the function is still to be read by the daemon.
+    Each is called in a context of its own, a copy of the current one, so that its
+    context variables end with it. `clean_start` puts back what it has changed.
     """
 
     def __init__(
@@ -38,13 +38,15 @@ class Invoker:
         registry: Registry,
         config: WorkerConfig,
         interrupter: Interrupter,
-        has_output: Callable[[], bool],
+        clean_start: CleanStart,
     ) -> None:
         self._registry = registry
         self._config = config
         self._interrupter = interrupter
-        self._has_output = has_output
-        self._event_loop: Runner | None = None
+        self._clean_start = clean_start
+        self._has_output = clean_start.has_output
+        self._process = clean_start.process
+        self._event_loop = clean_start.event_loop
 
     def invoke(self, attempt: Attempt, started: float) -> Done | Failed | Stopped:
         """Call the function, and return the message with its outcome, whatever it raises.
@@ -69,7 +71,9 @@ class Invoker:
             # Again, since `end` has not run if the stop was raised inside that `finally`.
             stop = interrupter.end()
             error = raised
+        self._process.leave_if_forked(error)
         seconds = time.perf_counter() - started
+        self._clean_start.settle(attempt, is_async=function.is_async)
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else encodable(_traceback(error))
             return Stopped(attempt.task, seconds, self._has_output(), trace)
@@ -77,18 +81,9 @@ class Invoker:
             return self._raised(attempt.task, seconds, error)
         return self._returned(attempt.task, seconds, result)
 
-    def close(self) -> None:
-        """Close the event loop of ``async def`` functions, if there is one. `invoke` must not follow."""
-        if self._event_loop is not None:
-            self._event_loop.close()
-
     def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not function.is_async:
-            return function.callable(*args, **kwargs)
-        if self._event_loop is None:
-            from asyncio import Runner  # a third of a worker's memory, which most apps save
-
-            self._event_loop = Runner()
+            return copy_context().run(function.callable, *args, **kwargs)
         return self._event_loop.run(self._await(function, args, kwargs))
 
     async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -96,9 +91,14 @@ class Invoker:
 
         self._interrupter.set_async_task(current_task())
         try:
-            return await function.callable(*args, **kwargs)
+            result = await function.callable(*args, **kwargs)
+        except BaseException as error:
+            self._process.leave_if_forked(error)  # here, since the loop's descriptors are the worker's
+            raise
         finally:
             self._interrupter.set_async_task(None)
+        self._process.leave_if_forked()
+        return result
 
     def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
         has_output = self._has_output()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
-import sys
-import termios
 import time
 from _socket import SocketType
 from _thread import allocate_lock
-from array import array
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Raw
@@ -20,14 +17,17 @@ from msgspec import Raw
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
 from taskd.worker.board import Board
+from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
+from taskd.worker.memory import MemoryWatch
 from taskd.worker.messages import (
     IS_SHORT,
     POKE,
     RECEIVE_SIZE,
     WANTS_PROGRESS,
     Attempt,
+    Grown,
     Interrupt,
     Ready,
     Reclaim,
@@ -39,7 +39,7 @@ from taskd.worker.messages import (
     encode,
 )
 from taskd.worker.process_title import setproctitle
-from taskd.worker.progress import ProgressReporter
+from taskd.worker.progress import ProgressReporter, running_task
 
 __all__ = ["WorkerLoop", "rehearse"]
 
@@ -48,6 +48,9 @@ OUTCOME_DELAY = 0.001
 
 OUTPUT = 1
 """The descriptor of the pipe that the daemon reads: stdout, which stderr shares."""
+
+ERRORS = 2
+"""The descriptor of stderr."""
 
 _IDLE = "idle"
 
@@ -76,9 +79,11 @@ class WorkerLoop:
         self._unsent: list[bytes] = []
         self._unsent_since = 0.0
         self._title_shows = ""
-        self._in_pipe = array("i", [0])
         self._interrupter = Interrupter(self._read_during_function)
-        self._invoker = Invoker(registry, config, self._interrupter, self._has_output)
+        self._clean_start = CleanStart(OUTPUT, ERRORS, self._interrupter.on_signal)
+        self._process = self._clean_start.process
+        self._memory = MemoryWatch(config.max_memory) if config.max_memory is not None else None
+        self._invoker = Invoker(registry, config, self._interrupter, self._clean_start)
         self._progress = ProgressReporter(self._send)
         self._idle_title = f"{config.name}: {_IDLE}"
 
@@ -93,11 +98,18 @@ class WorkerLoop:
         The worker records the task that it begins, and outcomes that it has not
         sent, in its `place` on the board.
         """
+        self._clean_start.event_loop.enter()
+        self.serve(channel, board, place)
+
+    def serve(self, channel: SocketType, board: Board, place: int) -> None:
+        """Do as `run` does, in a process that need not be a worker: the event loop is left alone."""
         self._channel = channel
         self._board = board
         self._place = place
+        self._process.enter()
         for hook in self._registry.start_hooks:
-            hook()
+            self._call_hook(hook)
+        self._clean_start.keep()
         self._show_idle()
         try:
             channel.sendall(_READY)
@@ -106,9 +118,19 @@ class WorkerLoop:
             pass  # The daemon is gone, so nobody waits for outcomes.
         signal.signal(POKE, signal.SIG_IGN)
         self._set_title("stopping")
-        self._invoker.close()
+        running_task.set(None)
+        self._clean_start.event_loop.close()
         for hook in self._registry.stop_hooks:
+            self._call_hook(hook)
+        self._clean_start.close()
+
+    def _call_hook(self, hook: Callable[[], object]) -> None:
+        try:
             hook()
+        except BaseException as error:
+            self._process.leave_if_forked(error)
+            raise
+        self._process.leave_if_forked()
 
     def _run_until_closed(self) -> None:
         queue = self._queue
@@ -129,6 +151,7 @@ class WorkerLoop:
         is_short = attempt.flags & IS_SHORT
         if not is_short:
             self._set_title(f"{attempt.function} #{attempt.task}")
+        running_task.set(attempt.task)
         if attempt.flags & WANTS_PROGRESS:
             self._progress.begin(attempt.task)
         self._board.begin(self._place, attempt.task)
@@ -139,11 +162,14 @@ class WorkerLoop:
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
+        excess = None if self._memory is None else self._memory.excess()
+        if excess is not None:
+            self._unsent.append(encode(Grown(excess)))
         self._unsent.append(line)
         if not self._queue:
             return  # the loop sends the outcomes next
-        if outcome.output:
-            self._return_queue()  # the outputs of tasks must be kept apart
+        if outcome.output or excess is not None:
+            self._return_queue()  # the outputs of tasks must be kept apart; this worker has run enough
         elif started + outcome.seconds - self._unsent_since > OUTCOME_DELAY or not self._board.keep(
             self._place, line
         ):
@@ -162,6 +188,8 @@ class WorkerLoop:
 
     def _read_during_function(self) -> None:
         """Handle messages that arrive while a function runs. Called by the interrupter."""
+        if not self._process.is_ours:
+            return  # a child of the task has got the signal: the messages are not for it
         running = self._interrupter.running
         if running is not None and running.flags & IS_SHORT:
             self._set_title(f"{running.function} #{running.task}")  # it is not short after all
@@ -204,21 +232,10 @@ class WorkerLoop:
             self._board.sent(self._place)
 
     def _report(self, done: float, total: float | None, message: str | None) -> None:
+        if not self._process.is_ours:
+            return  # before any lock, which a thread of the worker may have held when this child was forked
         with self._interrupter.shield():
             self._progress.report(done, total, message)
-
-    def _has_output(self) -> bool:
-        """Return whether some output of this task is still in the pipe."""
-        for stream in (sys.stdout, sys.stderr):
-            try:  # noqa: SIM105  # suppress() touches more of the shared memory
-                stream.flush()
-            except (OSError, ValueError, AttributeError):
-                pass  # The task may have closed or replaced it, or the pipe is gone.
-        try:
-            fcntl.ioctl(OUTPUT, termios.FIONREAD, self._in_pipe, True)
-        except OSError:
-            return False
-        return self._in_pipe[0] > 0
 
     def _show_idle(self) -> None:
         self._title_shows = _IDLE
@@ -251,7 +268,7 @@ def rehearse(config: WorkerConfig) -> None:
         descriptor = Board.create(1)
         board = Board(descriptor)
         os.close(descriptor)
-        worker.run(theirs, board, 0)
+        worker.serve(theirs, board, 0)
         board.close()  # otherwise every worker would inherit it
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "Forked",
     "FromForkServer",
     "FromWorker",
+    "Grown",
     "Interrupt",
     "LoadFailed",
     "Loaded",
@@ -184,7 +185,13 @@ class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     message: str | None
 
 
-FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported
+class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
+    """The report, before the outcome of a task, that the worker has `kib` KiB resident, too many."""
+
+    kib: int
+
+
+FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported | Grown
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -193,8 +200,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     `apps` are names of modules or paths of files; `directory` is put on the
     import path; `name` is shown in process titles. `max_result` is in bytes of
     JSON. `tracebacks` says whether callers are sent the traceback of a failed
-    task. `hard_memory` is in bytes of a worker's private writable memory, None
-    for no limit.
+    task. `hard_memory` is in bytes of a worker's private writable memory,
+    `max_memory` in bytes of what it has resident after a task; None for no limit.
     """
 
     apps: list[str]
@@ -203,6 +210,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     max_result: int
     tracebacks: bool
     hard_memory: int | None = None
+    max_memory: int | None = None
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):

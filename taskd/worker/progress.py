@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 import time
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
-    from threading import Condition
+    from threading import Condition, Thread
 
-__all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
+__all__ = ["MAX_TEXT", "ProgressReporter", "encodable", "running_task"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
@@ -24,8 +26,19 @@ MAX_TEXT = 16_384
 text: more than anyone reads, and far below the longest message."""
 
 
+running_task: ContextVar[int | None] = ContextVar("taskd_running_task", default=None)
+"""The number of the task whose code runs in this context; None if that is no copy of a task's."""
+
+_POOLS = (("concurrent.futures.thread", "_worker"), ("multiprocessing.pool", "worker"))
+"""The functions, by their modules, in which a thread of a pool waits for something to do."""
+
+
 class ProgressReporter:
     """Sends the progress of the running task, at most every `PROGRESS_INTERVAL`.
+
+    What an earlier task has left behind reports nothing: an asyncio task, a
+    callback or a thread that runs in its context, and a thread without a context
+    that was busy when the running task began.
 
     A report that comes too soon is kept, and the next one replaces it. A
     thread, started when first needed, sends the kept report when it is due,
@@ -39,11 +52,13 @@ class ProgressReporter:
         self._task: int | None = None
         self._kept: Reported | None = None
         self._next_at = 0.0
+        self._left_behind: dict[int, Thread | None] = {}
 
     def begin(self, task: int) -> None:
-        """Attribute the following reports to `task`."""
+        """Attribute the following reports to `task`, which must be `running_task` in its context."""
         self._task = task
         self._next_at = 0.0
+        self._left_behind = _busy_threads()
 
     def end(self) -> None:
         """Send the kept report, if any: the task has ended, and nothing is sent for it afterwards."""
@@ -60,7 +75,7 @@ class ProgressReporter:
         total = None if total is None else _number(total)
         message = None if message is None else encodable(message[:MAX_TEXT])
         with self._lock:
-            if self._task is None:
+            if self._task is None or not self._is_of_task():
                 return
             report = Reported(self._task, done, total, message)
             now = time.monotonic()
@@ -78,6 +93,17 @@ class ProgressReporter:
                 Thread(target=self._send_kept, args=(self._wake,), name="progress", daemon=True).start()
             self._wake.notify()
 
+    def _is_of_task(self) -> bool:
+        """Return whether the calling code belongs to the running task."""
+        task = running_task.get()
+        if task is not None:
+            return task == self._task
+        # Threads start with an empty context, but for those of asyncio.to_thread and the like.
+        if get_ident() not in self._left_behind:
+            return True
+        thread = self._left_behind[get_ident()]
+        return thread is not None and not thread.is_alive()  # another one has its identifier now
+
     def _send_kept(self, wake: Condition) -> None:
         with wake:
             while True:
@@ -89,6 +115,24 @@ class ProgressReporter:
                     self._next_at = time.monotonic() + PROGRESS_INTERVAL
                     self._send(self._kept)
                     self._kept = None
+
+
+def _busy_threads() -> dict[int, Thread | None]:
+    """Return all other threads but those of pools that wait: by identifier, None if they are not Python's."""
+    frames = sys._current_frames()
+    if len(frames) == 1:
+        return {}
+    waiting = [
+        getattr(sys.modules[module], name).__code__ for module, name in _POOLS if module in sys.modules
+    ]
+    busy: dict[int, Thread | None] = {
+        ident: None for ident, frame in frames.items() if ident != get_ident() and frame.f_code not in waiting
+    }
+    if "threading" in sys.modules:
+        from threading import enumerate as all_threads
+
+        busy |= {thread.ident: thread for thread in all_threads() if thread.ident in busy}
+    return busy
 
 
 def _number(value: Any) -> int | float:

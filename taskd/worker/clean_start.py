@@ -1,0 +1,59 @@
+"""What every task must find as the start hooks left it: process, streams, signals, event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FrameType
+
+from taskd.worker.event_loop import EventLoop
+from taskd.worker.messages import IS_SHORT, Attempt
+from taskd.worker.own_process import OwnProcess
+from taskd.worker.signal_state import SignalState
+from taskd.worker.streams import StandardStreams
+
+__all__ = ["CleanStart"]
+
+
+class CleanStart:
+    """Everything of a worker that a task can damage for the next one, and that is put back in between.
+
+    Context variables need no putting back: each task has a context of its own.
+    What is not here is the app's own business: the working directory, the
+    environment, handlers of other signals, and so on (docs/operating.md).
+    """
+
+    def __init__(self, output: int, errors: int, on_poke: Callable[[int, FrameType | None], object]) -> None:
+        self.process = OwnProcess()
+        self.event_loop = EventLoop()
+        self._streams = StandardStreams(output, errors)
+        self._signals = SignalState(on_poke)
+
+    def keep(self) -> None:
+        """Note what the start hooks have set up: that is what every task finds. `close` must follow."""
+        self._streams.keep()
+        self._signals.keep()
+        self.event_loop.settle()
+
+    def settle(self, attempt: Attempt, *, is_async: bool) -> None:
+        """Put back, after a task's function, what `has_output` does not.
+
+        A function that is known to be short has run dozens of times, each faster
+        than all of this matters: after it, only its asyncio tasks are looked for.
+        """
+        try:
+            if not attempt.flags & IS_SHORT:
+                self._signals.put_back()
+                self._streams.put_back_descriptors()
+                self.event_loop.settle()
+            elif is_async:
+                self.event_loop.settle()
+        except Exception:  # raised by a signal handler of the app, which happened to run here
+            self._signals.put_back()
+
+    def has_output(self) -> bool:
+        """Flush the standard streams, after putting them back; return whether output is left in the pipe."""
+        return self._streams.has_output()
+
+    def close(self) -> None:
+        """Release the spare descriptors; call it after the last task and the stop hooks."""
+        self._streams.close()

@@ -1,0 +1,166 @@
+"""The event loop of a worker: runs ``async def`` functions, and is made usable again after each task."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, AbstractEventLoopPolicy, Runner, Task
+
+__all__ = ["EventLoop"]
+
+LEFTOVER_SECONDS = 1.0
+"""Seconds that the asyncio tasks which a task has left behind get to end when they are cancelled:
+enough to close a connection. The caller waits for them, since they belong to its task."""
+
+
+class EventLoop:
+    """The one event loop of a worker: the current one after the start hooks, or else one made when needed.
+
+    It lives as long as the worker, so that connections can be kept between
+    tasks. A loop that a task has closed, or that cannot be used any more for
+    another reason, is replaced. `enter` must come first.
+    """
+
+    def __init__(self) -> None:
+        self._runner: Runner | None = None
+        self._loop: AbstractEventLoop | None = None
+        self._policy: AbstractEventLoopPolicy | None = None
+        self._is_entered = False
+
+    def enter(self) -> None:
+        """Replace a current event loop that was made before the fork: all workers share its descriptors."""
+        self._is_entered = True
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is not None and _has_current(asyncio.get_event_loop_policy()):
+            asyncio.set_event_loop(asyncio.new_event_loop())
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine, in a copy of the current context, and return its result."""
+        runner = self._runner
+        if runner is None or self._loop is None or not _is_usable(self._loop):
+            runner = self._new_runner()
+        return runner.run(coroutine, context=copy_context())
+
+    def settle(self) -> None:
+        """Cancel the asyncio tasks that are left, and make the loop the current one again.
+
+        Does nothing before asyncio is imported.
+        """
+        asyncio = sys.modules.get("asyncio") if self._is_entered else None
+        if asyncio is None or not hasattr(asyncio, "get_event_loop_policy"):  # a thread may be importing it
+            return
+        loop = self._loop
+        if loop is not None:
+            if _is_usable(loop) and (leftovers := asyncio.all_tasks(loop)):
+                self._cancel(loop, leftovers)
+            if not _is_usable(loop):
+                self._runner = self._loop = None
+        self._make_current()
+
+    def close(self) -> None:
+        """Close the loop, if ``async def`` functions have run in it. Nothing must follow."""
+        if self._runner is not None and self._loop is not None and _is_usable(self._loop):
+            self._runner.close()
+
+    def _new_runner(self) -> Runner:
+        from asyncio import Runner, new_event_loop, set_event_loop  # a third of a worker's memory
+
+        loop = self._loop
+        if loop is None or not _is_usable(loop):
+            loop = new_event_loop()
+        set_event_loop(loop)
+        self._loop = loop
+        self._runner = Runner(loop_factory=lambda: loop)
+        return self._runner
+
+    def _make_current(self) -> None:
+        """Have ``asyncio.get_event_loop()`` return the loop, or make one, as in a new worker."""
+        from asyncio import get_event_loop_policy, new_event_loop, set_event_loop, set_event_loop_policy
+
+        if self._policy is None:
+            self._policy = get_event_loop_policy()
+        elif get_event_loop_policy() is not self._policy:
+            set_event_loop_policy(self._policy)
+        try:
+            current = self._policy.get_event_loop() if self._loop is not None else _current(self._policy)
+        except RuntimeError:  # `asyncio.run` leaves none, and none would be made any more
+            set_event_loop(self._loop or new_event_loop())
+            return
+        if self._loop is None and current is not None and _is_usable(current):
+            self._loop = current
+        elif current is not self._loop:
+            set_event_loop(self._loop or new_event_loop())
+
+    def _cancel(self, loop: AbstractEventLoop, leftovers: Iterable[Task[Any]]) -> None:
+        ending = time.monotonic() + LEFTOVER_SECONDS
+        try:
+            while leftovers and (left := ending - time.monotonic()) > 0:
+                loop.run_until_complete(_end(leftovers, left))
+                leftovers = _all_tasks(loop)
+        except BaseException as error:  # one of them has stopped the loop, or wants to end the process
+            _say(f"an asyncio task that was left behind raised {type(error).__name__}")
+            leftovers = _all_tasks(loop)
+        if leftovers:
+            _say("asyncio tasks that were left behind have not ended when cancelled: their loop is replaced")
+            self._runner = self._loop = None
+            with suppress(RuntimeError):
+                loop.close()
+
+
+def _say(text: str) -> None:
+    """Print a line for the log, if stderr is still there."""
+    with suppress(Exception):
+        sys.stderr.write(f"{text}\n")
+
+
+async def _end(tasks: Iterable[Task[Any]], seconds: float) -> None:
+    from asyncio import wait
+
+    for task in tasks:
+        task.cancel()
+    await wait(tasks, timeout=seconds)
+
+
+def _all_tasks(loop: AbstractEventLoop) -> set[Task[Any]]:
+    from asyncio import all_tasks
+
+    return all_tasks(loop)
+
+
+def _is_usable(loop: AbstractEventLoop) -> bool:
+    return not loop.is_closed() and not loop.is_running()  # a thread that was left behind may run it
+
+
+def _has_current(policy: AbstractEventLoopPolicy) -> bool:
+    try:
+        return _current(policy) is not None
+    except RuntimeError:
+        return True
+
+
+def _current(policy: AbstractEventLoopPolicy) -> AbstractEventLoop | None:
+    """Return the current event loop; None if there is none yet, where asking for it would make one.
+
+    Raises `RuntimeError` if there is none any more.
+    """
+
+    def none_yet() -> Any:
+        raise _NoneYet
+
+    policy.new_event_loop = none_yet  # type: ignore[method-assign]
+    try:
+        return policy.get_event_loop()
+    except (_NoneYet, DeprecationWarning):  # Python 3.12 warns before it makes one
+        return None
+    finally:
+        del policy.new_event_loop
+
+
+class _NoneYet(Exception):
+    """The policy wanted to make an event loop."""

@@ -1,0 +1,63 @@
+"""The signals of a worker that taskd needs, put back after a task that changed them, and timers stopped."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeAlias
+
+from taskd.worker.messages import POKE
+
+__all__ = ["SignalState"]
+
+_Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+_NEEDED = frozenset({POKE, signal.SIGTERM})
+"""The signals that the daemon sends to a worker and that it may catch."""
+
+
+class SignalState:
+    """The handlers of the signals that stop a task, the signal mask and the timers, as before the first task.
+
+    `on_poke` handles `POKE`. Handlers of other signals are the app's own business.
+    """
+
+    def __init__(self, on_poke: Callable[[int, FrameType | None], object]) -> None:
+        self._on_poke = on_poke
+        self._on_terminate: _Handler = signal.SIG_DFL
+        self._mask: set[int] = set()
+        self._idle_timers: tuple[int, ...] = ()
+        self._crash_stacks = False
+
+    def keep(self) -> None:
+        """Note what is to be put back, and handle `POKE` even if a start hook took it over."""
+        signal.signal(POKE, self._on_poke)
+        self._on_terminate = signal.getsignal(signal.SIGTERM)
+        self._mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)} - _NEEDED
+        self._idle_timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
+        self._crash_stacks = faulthandler.is_enabled()
+
+    def put_back(self) -> None:
+        """Stop the timers that the task has started, and put back what it has changed."""
+        for timer in self._idle_timers:
+            signal.setitimer(timer, 0)
+        faulthandler.cancel_dump_traceback_later()
+        if signal.getsignal(POKE) != self._on_poke:
+            signal.signal(POKE, self._on_poke)
+        if signal.getsignal(signal.SIGTERM) != self._on_terminate:
+            self._put_back_termination()
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self._crash_stacks and not faulthandler.is_enabled():
+            faulthandler.enable()
+
+    def _put_back_termination(self) -> None:
+        # faulthandler prints the stack at SIGTERM, from a handler that Python's own has replaced.
+        prints_stack = faulthandler.unregister(signal.SIGTERM)  # type: ignore[func-returns-value]
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        if prints_stack:
+            faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
