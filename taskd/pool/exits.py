@@ -35,12 +35,13 @@ class WorkerExit:
 
     def describe(self) -> str:
         """Return a phrase for the log: ``killed by SIGSEGV`` or ``exit status 1``."""
-        if self.code is None or self.reason:
+        if self.code is None:
             return self.reason
+        since = f", since {self.reason}" if self.reason else ""
         if self.code < 0:
             for_lack = ", the kernel was out of memory" if self.out_of_memory else ""
-            return f"killed by {signal_name(-self.code)}{for_lack}"
-        return f"exit status {self.code}"
+            return f"killed by {signal_name(-self.code)}{for_lack}{since}"
+        return f"exit status {self.code}{since}"
 
 
 def signal_name(number: int) -> str:

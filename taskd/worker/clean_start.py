@@ -55,5 +55,6 @@ class CleanStart:
         return self._streams.has_output()
 
     def close(self) -> None:
-        """Release the spare descriptors; call it after the last task and the stop hooks."""
+        """Close the event loop and the spare descriptors; call it after the last task and the stop hooks."""
+        self.event_loop.close()
         self._streams.close()

@@ -64,9 +64,13 @@ class EventLoop:
         self._make_current()
 
     def close(self) -> None:
-        """Close the loop, if ``async def`` functions have run in it. Nothing must follow."""
-        if self._runner is not None and self._loop is not None and _is_usable(self._loop):
+        """Close the loop, if there is one. Nothing must follow."""
+        if self._loop is None or not _is_usable(self._loop):
+            return
+        if self._runner is not None:
             self._runner.close()
+        else:
+            self._loop.close()
 
     def _new_runner(self) -> Runner:
         from asyncio import Runner, new_event_loop, set_event_loop  # a third of a worker's memory

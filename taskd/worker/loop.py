@@ -119,7 +119,6 @@ class WorkerLoop:
         signal.signal(POKE, signal.SIG_IGN)
         self._set_title("stopping")
         running_task.set(None)
-        self._clean_start.event_loop.close()
         for hook in self._registry.stop_hooks:
             self._call_hook(hook)
         self._clean_start.close()

@@ -21,7 +21,7 @@ class OwnProcess:
     """
 
     def __init__(self) -> None:
-        self._pid = 0
+        self._pid = getpid()
 
     def enter(self) -> None:
         """Note that this process is the worker."""

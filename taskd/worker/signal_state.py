@@ -16,19 +16,23 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.H
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
-_NEEDED = frozenset({POKE, signal.SIGTERM})
+_STOPPING = frozenset({POKE, signal.SIGTERM})
 """The signals that the daemon sends to a worker and that it may catch."""
+
+_PUT_BACK = (POKE, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
+"""The signals whose handlers are put back: those, one without whose default a program that the next
+task runs has no exit status, and one whose default ends the process at a write to a closed socket."""
 
 
 class SignalState:
-    """The handlers of the signals that stop a task, the signal mask and the timers, as before the first task.
+    """The handlers of some signals, the signal mask and the timers, as they were before the first task.
 
     `on_poke` handles `POKE`. Handlers of other signals are the app's own business.
     """
 
     def __init__(self, on_poke: Callable[[int, FrameType | None], object]) -> None:
         self._on_poke = on_poke
-        self._on_terminate: _Handler = signal.SIG_DFL
+        self._handlers: dict[int, _Handler] = {}
         self._mask: set[int] = set()
         self._idle_timers: tuple[int, ...] = ()
         self._crash_stacks = False
@@ -36,8 +40,8 @@ class SignalState:
     def keep(self) -> None:
         """Note what is to be put back, and handle `POKE` even if a start hook took it over."""
         signal.signal(POKE, self._on_poke)
-        self._on_terminate = signal.getsignal(signal.SIGTERM)
-        self._mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)} - _NEEDED
+        self._handlers = {number: signal.getsignal(number) for number in _PUT_BACK}
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING) - _STOPPING
         self._idle_timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
         self._crash_stacks = faulthandler.is_enabled()
 
@@ -46,18 +50,19 @@ class SignalState:
         for timer in self._idle_timers:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
-        if signal.getsignal(POKE) != self._on_poke:
-            signal.signal(POKE, self._on_poke)
-        if signal.getsignal(signal.SIGTERM) != self._on_terminate:
-            self._put_back_termination()
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) != handler:
+                _handle(number, handler)
         if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if self._crash_stacks and not faulthandler.is_enabled():
             faulthandler.enable()
 
-    def _put_back_termination(self) -> None:
-        # faulthandler prints the stack at SIGTERM, from a handler that Python's own has replaced.
-        prints_stack = faulthandler.unregister(signal.SIGTERM)  # type: ignore[func-returns-value]
-        signal.signal(signal.SIGTERM, self._on_terminate)
-        if prints_stack:
-            faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
+
+def _handle(number: int, handler: _Handler) -> None:
+    # faulthandler prints the stack at SIGTERM, from a handler that Python's own has replaced.
+    prints_stack = faulthandler.unregister(number)  # type: ignore[func-returns-value]
+    if handler is not None:  # None for one that is not Python's
+        signal.signal(number, handler)
+    if prints_stack:
+        faulthandler.register(number, all_threads=False, chain=True)

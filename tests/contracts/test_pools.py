@@ -81,6 +81,9 @@ class Recorder:
         for message in messages:
             self._note("message", number, type(message), getattr(message, "task", None), message)
 
+    def worker_condemned(self, number: int) -> None:
+        self._note("condemned", number)
+
     def worker_exited(self, number: int, ending: Any) -> None:
         self._note("exited", number, ending)
 

@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.errors import StateError
+from taskd.errors import ImpossibleMessage, StateError
 from taskd.functions.registry import FunctionInfo
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
@@ -154,6 +154,15 @@ class FakePool:
         self.workers[number].attempts.pop(0)
         self.observer.worker_messages(number, [message])
 
+    def say(self, number, *messages):
+        """Let a worker send messages; as with the real one, an impossible one ends it."""
+        try:
+            self.observer.worker_messages(number, list(messages))
+        except ImpossibleMessage as fault:
+            self.signal(number)
+            self.observer.worker_condemned(number)
+            return str(fault)
+
     def report(self, number, done, total=None, message=None):
         attempt = self.begin(number)
         self.observer.worker_messages(number, [Reported(attempt.task, done, total, message)])
@@ -182,10 +191,10 @@ class ServerCase(SynchronousTestCase):
 
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
         """Make a server with so many workers, all ready; its functions are f and g by default."""
-        timeout, max_memory = more.pop("timeout", None), more.pop("max_memory", None)
+        timeout = more.pop("timeout", None)
         config = SchedulerConfig(least, most or max(least, 1), **more)
         pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
-        self.server = ServerConfig(pool, config, timeout, max_memory).start(self.clock)
+        self.server = ServerConfig(pool, config, timeout).start(self.clock)
         self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
         if loaded:
             self.pool.load(*(functions or [function("f"), function("g")]))

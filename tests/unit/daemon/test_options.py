@@ -179,13 +179,14 @@ class ServiceConfigTests(SynchronousTestCase):
         self.assertEqual((scheduler.min_workers, scheduler.max_workers, pool.max_workers), (2, 8, 8))
         self.assertEqual((scheduler.idle_seconds, scheduler.max_tasks, scheduler.max_queue), (5.0, 100, 7))
         self.assertEqual(scheduler.processors, len(os.sched_getaffinity(0)))
-        self.assertEqual((server.timeout, server.max_memory), (1.5, 500 * 1024))
+        self.assertEqual((server.timeout, pool.config.max_memory), (1.5, 500 * 1024**2))
         self.assertEqual((pool.config.hard_memory, pool.config.name), (2 * 1024**3, "N"))
         self.assertIs(pool.config.tracebacks, True)
 
     def test_no_limit_is_set_by_default(self):
         server = described().server
-        self.assertEqual((server.timeout, server.max_memory, server.pool.config.hard_memory), (None,) * 3)
+        pool = server.pool.config
+        self.assertEqual((server.timeout, pool.max_memory, pool.hard_memory), (None,) * 3)
 
     def test_files_are_relative_to_the_directory_of_the_start_and_modules_keep_their_names(self):
         apps = described(

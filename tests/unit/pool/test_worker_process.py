@@ -8,7 +8,7 @@ from msgspec import Raw
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.errors import StateError
+from taskd.errors import ImpossibleMessage, StateError
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.worker_process import PROCESS_STEPS, WorkerProcess, WorkerStage
@@ -61,6 +61,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.home = Home()
         self.events = []
         self.known = {3: "f #3"}
+        self.impossible = ""
         self.logged = []
         globalLogPublisher.addObserver(self.log)
         self.addCleanup(globalLogPublisher.removeObserver, self.log)
@@ -87,10 +88,15 @@ class WorkerProcessTests(SynchronousTestCase):
         self.events.append(("ready", number))
 
     def worker_messages(self, number, messages):
+        if self.impossible:
+            raise ImpossibleMessage(self.impossible)
         self.events.append(("messages", number, messages))
 
     def task_name(self, number, task):
         return self.known.get(task, "")
+
+    def worker_condemned(self, number):
+        self.events.append(("condemned", number))
 
     def worker_gone(self, worker, ending):
         self.events.append(("gone", worker.number, ending))
@@ -137,11 +143,61 @@ class WorkerProcessTests(SynchronousTestCase):
             self.assertEqual(self.received(), [message])
         self.assertEqual(self.home.signals, [(7, POKE, False)] * 2)
 
+    def assert_at_fault(self, *reported, why):
+        """Assert that the worker is killed, that only so much was reported, and that one line says why."""
+        killed = (7, signal.SIGKILL, True)
+        self.assertEqual((self.home.signals, self.events), ([killed], [*reported, ("condemned", 7)]))
+        self.send(DONE, Ready())  # whatever it sends until it is dead
+        self.home.kept_lines = encode(DONE)
+        self.reap(-9, out_of_memory=False)
+        ending = self.gone()
+        self.assertIn(why, ending.reason)
+        self.assertEqual((ending.code, self.home.signals), (-9, [killed]))
+        self.assertEqual(self.events[len(reported) + 1 :], [("gone", 7, ending)])
+        [line] = self.logged
+        self.assertIn(ending.reason, line)
+
     def test_one_that_sends_nonsense_is_killed(self):
         self.born()
         os.write(self.channel, b'["hello"]\n')
         self.reactor.turn()
-        self.assertEqual((self.home.signals, self.events), ([(7, signal.SIGKILL, True)], []))
+        self.assert_at_fault(why="lines that cannot be decoded, b'[\"hello\"]'")
+
+    def test_what_it_sent_before_the_nonsense_counts(self):
+        self.born()
+        os.write(self.channel, encode(DONE) + b"\xff\x00\n" + encode(DONE))
+        self.reactor.turn()
+        self.assert_at_fault(("messages", 7, [DONE]), why="cannot be decoded")
+
+    def test_one_that_is_ready_twice_is_killed(self):
+        self.born()
+        self.send(Ready(), Ready())
+        self.assert_at_fault(("ready", 7), why="ready, for the second time")
+
+    def test_one_that_returns_the_task_that_it_has_begun_is_killed(self):
+        self.born()
+        self.send(Returned([4]), Returned([5, 3]))
+        self.assert_at_fault(("messages", 7, [Returned([4])]), why="has not begun task 3")
+
+    def test_one_whose_message_the_observer_takes_for_impossible_is_killed(self):
+        self.born()
+        self.impossible = "an outcome of task 3"
+        self.send(DONE)
+        self.assert_at_fault(why="an outcome of task 3")
+
+    def test_what_it_has_left_on_the_board_may_be_nonsense_too(self):
+        self.born()
+        self.home.kept_lines = b"nonsense\n"
+        self.reap(-11)
+        self.assertIn("it left what no worker leaves", self.gone().reason)
+        self.assertEqual([event[0] for event in self.events], ["gone"])
+
+    def test_one_at_fault_that_ends_by_itself_is_logged_all_the_same(self):
+        self.born()
+        self.send(Ready(), Ready())
+        self.worker.retire()
+        self.reap(0)
+        self.assertEqual(len(self.logged), 1)
 
     def test_its_output_is_logged_with_its_task_before_the_outcome_is_handed_on(self):
         self.born()

@@ -5,7 +5,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskd.errors import Busy, StateError
+from taskd.errors import Busy, ImpossibleMessage, StateError
 from taskd.scheduler import FunctionStats, TaskState
 from taskd.scheduler.config import MAX_QUEUE
 from taskd.scheduler.queue import FAIR_TURN
@@ -218,11 +218,23 @@ class TurnTests(SchedulerCase):
         tasks = self.submit(2)
         self.assign()
         self.finish(tasks[0])
-        self.assertRaises(StateError, self.finish, tasks[0])
-        other = tasks[0].worker
-        self.assertRaises(StateError, self.scheduler.finished, other, tasks[1].number, 0.0, 0.0, failed=False)
-        self.assertRaises(StateError, self.scheduler.finished, 9, tasks[1].number, 0.0, 0.0, failed=False)
-        self.assertRaises(StateError, self.scheduler.returned, other, [tasks[1].number], 0.0)
+        self.assertRaises(ImpossibleMessage, self.finish, tasks[0])
+        other, number = tasks[0].worker, tasks[1].number
+        self.assertRaises(ImpossibleMessage, self.scheduler.finished, other, number, 0.0, 0.0, failed=False)
+        self.assertRaises(ImpossibleMessage, self.scheduler.stopped, other, number, 0.0)
+        self.assertRaises(StateError, self.scheduler.finished, 9, number, 0.0, 0.0, failed=False)
+        self.finish(tasks[1])
+
+    def test_a_worker_cannot_return_what_it_does_not_have_nor_twice_nor_nothing(self):
+        self.make(2)
+        tasks = self.submit(2)
+        self.assign()
+        mine, other = tasks[0].number, tasks[1].number
+        for returned in [other], [mine, other], [mine, mine], []:
+            self.assertRaises(ImpossibleMessage, self.scheduler.returned, tasks[0].worker, returned, 0.0)
+        self.assertEqual([task.state for task in tasks], [TaskState.GIVEN] * 2)
+        self.assertEqual(self.scheduler.returned(tasks[0].worker, [mine], 0.0), [])
+        self.assertIs(tasks[0].state, TaskState.WAITING)
 
     def test_runs_are_counted_but_for_those_whose_arguments_did_not_fit(self):
         self.make(1)

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from taskd.errors import StateError
+from taskd.errors import ImpossibleMessage, StateError
 from taskd.scheduler import FunctionStats, TaskState, WorkerState
 from taskd.scheduler.actions import AbandonTask, InterruptTask, KillWorker, ReclaimTasks, TerminateWorker
 from taskd.scheduler.batching import LATE_SECONDS
@@ -78,9 +78,9 @@ class LadderTests(SchedulerCase):
             self.assertEqual(self.scheduler.fleet.departures(), [1])
             self.assertEqual((self.tick(100.0), self.scheduler.fleet.running), ([], 0))
 
-    def test_a_worker_that_stops_a_task_unasked_is_a_bug(self):
+    def test_a_worker_that_stops_a_task_unasked_is_at_fault(self):
         task = self.running()
-        self.assertRaises(StateError, self.scheduler.stopped, 1, task.number, 0.0)
+        self.assertRaises(ImpossibleMessage, self.scheduler.stopped, 1, task.number, 0.0)
 
     def test_a_cancelled_task_is_lost_with_its_worker_whether_it_had_begun_or_not(self):
         for begun in True, False:

@@ -1,5 +1,6 @@
 """The task server on a pool without processes, over connections in memory, with a fake clock."""
 
+from msgspec import Raw
 from twisted.logger import globalLogPublisher
 
 from taskd.errors import StartError
@@ -7,7 +8,7 @@ from taskd.functions.stops import GRACE
 from taskd.scheduler.batching import LATE_SECONDS
 from taskd.scheduler.stops import KILL_DELAY
 from taskd.server import task_server
-from taskd.worker.messages import Interrupt
+from taskd.worker.messages import NULL, Done, Failed, Grown, Interrupt, Reported, Returned, Stopped
 from tests.unit.pools import ServerCase, function
 
 BUSY, SHUTTING_DOWN, NOT_FOUND = -32004, -32005, -32601
@@ -243,14 +244,13 @@ class WorkerTests(LoggingCase):
         self.assertEqual(self.pool.workers[2].attempts[0].number, 2)
 
     def test_a_worker_over_its_memory_limit_is_replaced_after_its_task(self):
-        self.make(max_memory=2000)
+        self.make()
         client = self.connect()
-        for memory in 2000, 2001:
-            client.call()
-            self.pool.workers[1].memory = memory
-            self.pool.finish(1, seconds=1.0)
-            self.assertEqual(client.reply(), 1)
-            self.turn()
+        client.call()
+        self.pool.begin(1)
+        self.pool.say(1, Grown(2001), Done(1, 0.001, False, Raw(b"1")))
+        self.assertEqual(client.reply(), 1)
+        self.turn()
         self.assertEqual((self.pool.orders, len(self.pool.workers)), ([("retire", 1)], 2))
         self.assertTrue(self.has_logged("worker 1 has 2001 KiB resident"))
         self.pool.lose(1, 0)
@@ -747,6 +747,112 @@ class ReloadTests(LoggingCase):
         self.turn()
         self.assertEqual(self.server.status().generation, 2)
         self.assertEqual([worker.generation for worker in self.pool.workers.values()], [2])
+
+
+class ImpossibleMessageTests(LoggingCase):
+    """A worker that sends what no worker sends: one with a task, beside another one's task."""
+
+    STATES = ("starting", "idle", "busy", "being stopped", "with a batch", "leaving")
+
+    def make_worker(self, state):
+        """Make a worker in this state, and return its number and those of its tasks."""
+        self.logged.clear()
+        # The worker in question is the last to be started, and the first to get a task.
+        self.make(2, loaded=state != "starting")
+        if state == "starting":
+            self.pool.load(function("f"))
+            self.turn()
+            self.pool.ready(1)
+            self.turn()
+        number = 2
+        self.client, self.other = self.connect(), self.connect()
+        if state == "with a batch":
+            self.make_short("f")
+        if state in ("busy", "being stopped", "leaving"):
+            self.client.call()
+        if state == "with a batch":
+            self.other.call("g")  # takes one worker
+            self.client.send(*[{"jsonrpc": "2.0", "id": each, "method": "f"} for each in range(3)])
+            [number] = [n for n, worker in self.pool.workers.items() if len(worker.attempts) == 3]
+        else:
+            self.other.call("g" if state != "starting" else "f")
+            if state == "idle":
+                [number] = [n for n, worker in self.pool.workers.items() if not worker.attempts]
+        tasks = [attempt.task for attempt in self.pool.workers[number].attempts]
+        if tasks:
+            self.pool.begin(number)
+        if state == "being stopped":
+            self.client.send(
+                {"jsonrpc": "2.0", "id": "c", "method": "taskd.cancel", "params": {"task": tasks[0]}}
+            )
+        if state == "leaving":
+            self.server.reload()
+            self.pool.load(function("f"), function("g"), generation=self.pool.next)
+            self.pool.ready()
+            self.turn()
+        return number, tasks
+
+    def messages(self, tasks, others):
+        """Every kind of message, about the worker's own tasks, about others, and about none."""
+        for task in {*tasks, *others, 0, -1, 2**70}:
+            for seconds in 0.1, -1.0, float("inf"):
+                yield Done(task, seconds, False, Raw(b"1"))
+                yield Failed(task, seconds, False, -32000, "no", NULL, None)
+            yield Stopped(task, 0.1, False, None)
+            yield Reported(task, 1, 2, None)
+            yield Returned([task])
+            yield Returned([*tasks, task])
+        yield Returned([])
+
+    def may_send(self, message, state, tasks):
+        """Return whether a worker that is in this state may send this message."""
+        if isinstance(message, Returned):
+            named = message.tasks
+            return bool(named) and set(named) <= set(tasks) and len(set(named)) == len(named)
+        if isinstance(message, Reported):
+            return message.task in tasks
+        if isinstance(message, Stopped):
+            return message.task in tasks and state == "being stopped"
+        return tasks[:1] == [message.task] and 0 <= message.seconds < float("inf")
+
+    def test_every_kind_of_message_in_every_state_harms_nobody_but_its_own_worker(self):
+        for state in self.STATES:
+            _, tasks = self.make_worker(state)
+            for message in self.messages(tasks, {1, 2, 3, 77} - {*tasks}):
+                number, tasks = self.make_worker(state)
+                fault = self.pool.say(number, message)
+                with_state = f"{state}: {message}"
+                self.assertEqual(fault is None, self.may_send(message, state, tasks), with_state)
+                self.turn()
+                if fault is None:
+                    continue
+                self.assertIn(("signal", number, SIGKILL), self.pool.orders, with_state)
+                # Until it is dead it is given nothing, whatever waits.
+                given = len(self.pool.workers[number].attempts)
+                self.connect().call("f")
+                self.assertEqual(len(self.pool.workers[number].attempts), given, with_state)
+                self.pool.lose(number, reason="it sent nonsense")
+                self.turn()
+                [mine] = [n for n, worker in self.pool.workers.items() if worker.attempts][:1]
+                self.pool.finish(mine, b'"theirs"')
+                self.assertEqual(self.other.received()[-1].get("result"), "theirs", with_state)
+                if state == "busy":
+                    error = self.client.reply()
+                    self.assertEqual((error["code"], error["data"]["reason"]), (LOST, "it sent nonsense"))
+
+    def test_what_came_before_an_impossible_message_counts(self):
+        self.make()
+        client = self.connect()
+        client.call()
+        task = self.pool.begin(1).task
+        done = Done(task, 0.1, False, Raw(b"5"))
+        self.assertIn(f"an outcome of task {task}", self.pool.say(1, done, done, done))
+        self.assertEqual(client.reply(), 5)
+
+    def test_a_worker_that_has_left_meanwhile_cannot_be_condemned(self):
+        self.make()
+        self.pool.lose(1)
+        self.pool.observer.worker_condemned(1)
 
 
 class EndTests(LoggingCase):

@@ -9,12 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
+from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT
 
 CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+
+NO_PIPE = 1 << 20
+"""No descriptor of this process."""
 
 
 class InvokerTests(SynchronousTestCase):
@@ -37,8 +41,11 @@ class InvokerTests(SynchronousTestCase):
     def call(self, function, args=NULL, task=1):
         registry = Registry()
         registry.add(function, "f")
-        self.invoker = Invoker(registry, self.config, self.interrupter, lambda: self.wrote)
-        self.addCleanup(self.invoker.close)
+        clean_start = CleanStart(NO_PIPE, NO_PIPE, self.interrupter.on_signal)
+        self.patch(clean_start, "has_output", lambda: self.wrote)
+        self.event_loop = clean_start.event_loop
+        self.addCleanup(self.event_loop.close)
+        self.invoker = Invoker(registry, self.config, self.interrupter, clean_start)
         return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
     # --- what ends well ---
@@ -62,12 +69,12 @@ class InvokerTests(SynchronousTestCase):
         invoker = self.invoker
         self.assertIsInstance(invoker.invoke(Attempt(2, 1, "f", NULL, 0), 0.0), Done)
         self.assertIs(loops[-1], loops[-2])
-        invoker.close()
+        self.event_loop.close()
         self.assertTrue(loops[-1].is_closed())
 
     def test_without_an_async_function_there_is_nothing_to_close(self):
         self.call(lambda: 1)
-        self.invoker.close()
+        self.event_loop.close()
 
     # --- what fails ---
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 
 import msgspec
 from msgspec import Raw
@@ -309,15 +310,18 @@ class WorkerTests(WorkerCase):
         self.assertEqual(stopped, [1])
 
     def test_a_task_may_close_or_replace_its_streams(self):
-        class Broken:
-            def flush(self):
-                raise OSError("gone")
+        self.patch(sys, "stdout", sys.stdout)
+        self.patch(sys, "stderr", sys.stderr)
+        before = sys.stdout, sys.stderr
 
-        self.patch(loop.sys, "stdout", Broken())
-        self.patch(loop.sys, "stderr", None)
-        self.add(lambda: 1)
+        def function():
+            sys.stdout = object()
+            del sys.stderr
+
+        self.add(function)
         outcome = self.outcome()
-        self.assertEqual((bytes(outcome.value), outcome.output), (b"1", False))
+        self.assertEqual((bytes(outcome.value), outcome.output), (b"null", False))
+        self.assertEqual((sys.stdout, sys.stderr), before)
 
     def test_output_is_reported_if_the_daemon_has_to_read_it(self):
         read_end, write_end = os.pipe()
