@@ -1,4 +1,4 @@
-"""A copy of the worker that a task has forked leaves with the status that it meant. Nothing is forked here."""
+"""A copy of the worker that a task has forked leaves as it meant to. Nothing is forked here."""
 
 import io
 import sys
