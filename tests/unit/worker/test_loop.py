@@ -1,5 +1,6 @@
 """A worker's loop, over a socketpair and in this process: one thread, no waiting."""
 
+import contextvars
 import importlib
 import json
 import os
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.progress import progress, report_progress_to
 from taskd.functions.registry import Registry
-from taskd.worker import loop
+from taskd.worker import loop, own_process
 from taskd.worker.board import KEPT_BYTES, Board
 from taskd.worker.loop import WorkerLoop, rehearse
 from taskd.worker.messages import (
@@ -24,6 +25,7 @@ from taskd.worker.messages import (
     Attempt,
     Done,
     Failed,
+    Grown,
     Interrupt,
     Ready,
     Reclaim,
@@ -292,6 +294,83 @@ class WorkerTests(WorkerCase):
         self.registry.stop_hooks += [lambda: order.append("three")]
         self.run_worker(self.attempt_of(1))
         self.assertEqual(order, ["one", "two", "task", "three"])
+
+    def test_each_task_has_the_context_that_the_start_hooks_have_left(self):
+        variable = contextvars.ContextVar("variable", default="unset")
+        self.registry.start_hooks.append(lambda: variable.set("by the hook"))
+
+        def function():
+            before = variable.get()
+            variable.set("by a task")
+            return before
+
+        async def async_function():
+            return function()
+
+        self.add(function)
+        self.add(async_function, "async_f")
+        context = contextvars.copy_context()
+        sent = context.run(
+            self.run_worker, *[self.attempt_of(n, "async_f" if n % 2 else "f") for n in range(4)]
+        )
+        self.assertEqual([bytes(done.value) for done in sent[1:]], [b'"by the hook"'] * 4)
+
+    def test_a_copy_of_the_worker_leaves_where_it_comes_back(self):
+        class LeftError(BaseException):
+            """The process has ended, with this status."""
+
+        def leave(status):
+            raise LeftError(status)
+
+        def exiting():
+            self.fork()
+            raise SystemExit(7)
+
+        self.patch(own_process.os, "_exit", leave)
+        self.add(lambda: self.fork())
+        self.add(exiting, "exiting")
+        for name, status in ("f", 0), ("exiting", 7):
+            self.patch(own_process, "getpid", os.getpid)
+            error = self.assertRaises(LeftError, self.run_worker, self.attempt_of(function=name))
+            self.assertEqual((error.args, self.received()), ((status,), [Ready()]))
+        for hooks in self.registry.start_hooks, self.registry.stop_hooks:
+            self.patch(own_process, "getpid", os.getpid)
+            hooks.append(self.fork)
+            self.assertEqual(self.assertRaises(LeftError, self.run_worker).args, (0,))
+            hooks.clear()
+
+    def fork(self):
+        """Have the code that follows run in another process, as far as it can tell."""
+        self.patch(own_process, "getpid", lambda: -1)
+
+    def test_a_copy_of_the_worker_reports_no_progress_and_reads_nothing_that_the_daemon_sends(self):
+        def function():
+            self.fork()
+            progress(1)
+            self.poke(Interrupt(TASK, 1, True))
+            self.ours.shutdown(socket.SHUT_WR)
+            self.patch(own_process, "getpid", os.getpid)
+            progress(2)
+            signal.getsignal(POKE)(POKE, None)
+
+        self.add(function)
+        self.send(self.attempt_of(flags=WANTS_PROGRESS))
+        _ready, report, outcome = self.serve()
+        self.assertEqual((report.done, type(outcome)), (2, Stopped))
+
+    def test_a_worker_that_has_grown_says_so_before_the_outcome_and_returns_the_rest(self):
+        self.config = msgspec.structs.replace(CONFIG, max_memory=1)
+        self.add(lambda: 1)
+        grown, done, returned = self.run_worker(*[self.attempt_of(n, flags=IS_SHORT) for n in (1, 2, 3)])[1:]
+        self.assertEqual((type(grown), done.task, returned), (Grown, 1, Returned([2, 3])))
+        self.assertGreater(grown.kib, 1024)
+        grown, done = self.run_worker(self.attempt_of(1))[1:]
+        self.assertEqual((type(grown), done.task), (Grown, 1))
+
+    def test_a_worker_below_its_memory_limit_says_nothing(self):
+        self.config = msgspec.structs.replace(CONFIG, max_memory=1 << 50)
+        self.add(lambda: 1)
+        self.assertEqual([type(message) for message in self.run_worker(self.attempt_of())], [Ready, Done])
 
     def test_a_worker_whose_hook_fails_is_not_ready(self):
         def hook():

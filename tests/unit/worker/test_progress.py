@@ -1,8 +1,13 @@
 """The worker's side of progress: few reports, and the last one always. Time is the test's."""
 
 import contextlib
+import contextvars
 import json
+import sys
 import threading
+from _thread import start_new_thread
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
 from hypothesis import example, given
@@ -11,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.worker import progress
 from taskd.worker.messages import Reported, decode_from_worker, encode
-from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
+from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable, running_task
 
 
 class NothingToDo(Exception):
@@ -227,6 +232,121 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.report(done, total, message)
         self.reporter.end()
         self.assert_readable(self.sent)
+
+
+class LeftBehindTests(SynchronousTestCase):
+    """Whoever reports while a task runs: only what belongs to the task is sent."""
+
+    def setUp(self):
+        self.sent = []
+        self.reporter = ProgressReporter(self.sent.append)
+        self.addCleanup(running_task.set, None)
+        self.released = threading.Event()
+        self.addCleanup(self.release)
+        self.threads = []
+
+    def release(self):
+        self.released.set()
+        for thread in self.threads:
+            thread.join()
+
+    def begin(self, task):
+        running_task.set(task)
+        self.reporter.begin(task)
+
+    def thread(self, target):
+        thread = threading.Thread(target=target)
+        thread.start()
+        self.threads.append(thread)
+        return thread
+
+    def report_when_released(self):
+        self.released.wait()
+        self.reporter.report(1)
+
+    def reported(self):
+        self.reporter.end()
+        return [report.task for report in self.sent]
+
+    def test_a_thread_that_an_earlier_task_has_left_reports_nothing(self):
+        self.begin(1)
+        self.thread(self.report_when_released)
+        self.reporter.end()
+        self.begin(2)
+        self.release()
+        self.assertEqual(self.reported(), [])
+
+    def test_a_thread_of_a_task_whose_progress_nobody_wanted_reports_nothing(self):
+        self.thread(self.report_when_released)
+        self.begin(2)
+        self.release()
+        self.assertEqual(self.reported(), [])
+
+    def test_a_thread_of_the_running_task_reports(self):
+        self.begin(1)
+        self.thread(self.report_when_released)
+        self.release()
+        self.assertEqual(self.reported(), [1])
+
+    def test_a_thread_may_have_the_identifier_of_one_that_was_left(self):
+        def left():
+            self.released.wait()
+            idents.append(threading.get_ident())
+
+        idents = []
+        self.thread(left)
+        self.begin(1)
+        self.release()
+        for _ in range(100):  # the identifier is used again soon, usually at once
+            thread = self.thread(lambda: idents.append(threading.get_ident()) or self.reporter.report(1))
+            thread.join()
+        self.assertEqual(len(self.threads), 101)
+        self.assertEqual({*self.reported()}, {1})
+        self.assertEqual(len(self.sent), 1 + (len(self.sent) > 1))
+
+    def test_a_pool_that_is_kept_between_tasks_reports_for_the_running_one(self):
+        for pool, waiting in (ThreadPoolExecutor(1), "_worker"), (ThreadPool(1), "worker"):
+            run = pool.apply if isinstance(pool, ThreadPool) else lambda f, pool=pool: pool.submit(f).result()
+            for task in 1, 2:
+                self.begin(task)
+                ident = run(lambda: self.reporter.report(1) or threading.get_ident())
+                self.reporter.end()
+                while sys._current_frames()[ident].f_code.co_name != waiting:
+                    pass  # it is still on the way back to its queue
+            self.assertEqual([report.task for report in self.sent], [1, 2])
+            self.sent.clear()
+            pool.terminate() if isinstance(pool, ThreadPool) else pool.shutdown()
+
+    def test_the_context_decides_where_there_is_one(self):
+        """`asyncio.to_thread`, callbacks and asyncio tasks run in the context of the task that made them."""
+        self.begin(1)
+        old = contextvars.copy_context()
+        self.reporter.end()
+        self.begin(2)
+        new = contextvars.copy_context()
+        self.thread(lambda: self.released.wait() and new.run(self.reporter.report, 1))
+        self.reporter.begin(2)  # that thread is there already
+        old.run(self.reporter.report, 1)
+        self.thread(lambda: old.run(self.reporter.report, 1)).join()
+        self.assertEqual(self.sent, [])
+        self.release()
+        self.assertEqual(self.reported(), [2])
+
+    def test_a_thread_that_python_has_not_started_is_known_by_its_identifier(self):
+        """Also before `threading` is imported."""
+        entered, ended = threading.Event(), threading.Event()
+
+        def run():
+            entered.set()
+            self.report_when_released()
+            ended.set()
+
+        start_new_thread(run, ())
+        entered.wait()
+        self.begin(2)
+        self.release()
+        ended.wait()
+        self.assertEqual(self.reported(), [])
 
 
 class ThreadTests(SynchronousTestCase):
