@@ -65,6 +65,7 @@ SECONDS = {
     "test_task_server.py": 22,
     "test_tls.py": 15,
     "test_transports.py": 31,
+    "test_untidy.py": 25,
     "test_web.py": 12,
     "test_workerman.py": 1,
 }
