@@ -9,19 +9,16 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from taskd.functions.raised import MAX_TEXT, encodable
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
     from threading import Condition
 
-__all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
+__all__ = ["ProgressReporter"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
-
-MAX_TEXT = 16_384
-"""Characters kept of an exception's message, of a traceback and of a report's
-text: more than anyone reads, and far below the longest message."""
 
 
 class ProgressReporter:
@@ -104,8 +101,3 @@ def _number(value: Any) -> int | float:
     if not math.isfinite(number):
         raise ValueError(f"progress takes finite numbers, not {number}")
     return number
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode, by escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,7 +12,7 @@ from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
-from taskd.worker.progress import MAX_TEXT
+from taskd.functions.raised import MAX_TEXT
 
 CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
