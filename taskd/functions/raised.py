@@ -31,7 +31,7 @@ def type_name(kind: type) -> str:
     name = str.__str__(_qualname_of(kind))
     try:
         module = _module_of(kind)
-    except AttributeError:  # a class whose `__module__` was deleted
+    except AttributeError:  # a class that was made in no module
         module = None
     if issubclass(type(module), str) and module != "builtins":
         name = f"{str.__str__(module)}.{name}"

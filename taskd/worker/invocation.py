@@ -108,9 +108,7 @@ class Invoker:
         try:
             value = encode_result(result)
         except NotJSON as error:
-            reason = str(error)
-            bad = TaskFailed(f"the result is not JSON: {reason}", type=type_name(error.kind), message=reason)
-            return _refused(task, seconds, bad, output=has_output)
+            return _refused(task, seconds, error.failure(), output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"

@@ -32,8 +32,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, structs
 
-from taskd.errors import quoted
-from taskd.functions.raised import one_line, type_name
+from taskd.errors import TaskFailed, quoted
+from taskd.functions.raised import encodable, one_line, type_name
 
 __all__ = ["NotJSON", "encode_result"]
 
@@ -70,6 +70,11 @@ class NotJSON(Exception):
         steps = self.steps[::-1]
         more = "…" if len(steps) > MAX_STEPS else ""
         return f"result{''.join(steps[:MAX_STEPS])}{more} {self.reason}"
+
+    def failure(self) -> TaskFailed:
+        """Return the error for the caller."""
+        reason = encodable(str(self))
+        return TaskFailed(f"the result is not JSON: {reason}", type=type_name(self.kind), message=reason)
 
 
 def encode_result(result: object) -> bytes:
@@ -194,12 +199,12 @@ class _Walk:
         """Return the name of the member that a dict's key becomes."""
         kind = type(key)
         try:
-            plain = None if kind is Raw else self.plain(key)
+            plain = self.plain(key)
         except NotJSON as error:
             raise NotJSON(kind, f"has a key that {error.reason}") from None
         if type(plain) is str:
             return plain
-        if kind is Raw or type(plain) not in _KEYS:
+        if type(plain) not in _KEYS:
             raise NotJSON(kind, f"has a key of type {type_name(kind)}: make it a str or a number")
         text = _encode(plain)
         return str(msgspec.json.decode(text)) if text.startswith(b'"') else text.decode()
