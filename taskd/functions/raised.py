@@ -1,4 +1,4 @@
-"""What an app's code raised, as text: its type and its message, whatever formatting them does.
+"""The text of what an app's code raised: its type and its message, whatever formatting them does.
 
 Exceptions are objects of the app. To format one runs the app's code, which may
 raise anything (`SystemExit` too) or return what is not a str. The functions
