@@ -18,7 +18,6 @@ import collections.abc
 import datetime
 import decimal
 import enum
-import numbers
 import os
 import re
 import uuid
@@ -169,7 +168,7 @@ class _Walk:
             try:
                 made[member] = self.plain(item)
             except NotJSON as error:
-                error.steps.append(f".{member}" if member.isidentifier() else f"[{_shown(member)}]")
+                error.steps.append(f".{quoted(member)}" if member.isidentifier() else f"[{_shown(member)}]")
                 raise
         self._leave(owner)
         return made
@@ -188,6 +187,17 @@ class _Walk:
                 raise
         self._leave(value)
         return copy
+
+    def listed(self, value: Any) -> Any:
+        """Return the items of an array, or the value of a scalar, made plain: those of numpy, for example."""
+        dtype = getattr(value, "dtype", None)
+        unit = _IN_MICROSECONDS.get(getattr(dtype, "kind", ""))
+        if unit is not None and getattr(dtype, "str", "").endswith(_FINER_UNITS):
+            value = value.astype(unit)
+        items = value.tolist()
+        if type(items) is type(value) and hasattr(type(value), "__float__"):
+            return _float(value)  # a long double, which has no type of its own in Python
+        return self.other(value, items)
 
     def other(self, value: object, other: object) -> Any:
         """Return `other`, which `value` has given in its place, made plain."""
@@ -343,7 +353,6 @@ _WAYS_OF_SUBCLASSES: list[tuple[type | tuple[type, ...], _Way]] = [
     (uuid.UUID, lambda _, value: uuid.UUID.__str__(value)),
     (msgspec.Struct, _Walk.structure),
     (array.array, lambda walk, value: walk.other(value, value.tolist())),
-    (collections.UserString, lambda walk, value: walk.other(value, value.data)),
     (dict, _Walk.dictionary),
     ((list, tuple), _Walk.array),
 ]
@@ -362,15 +371,6 @@ _FINER_UNITS = ("[ns]", "[ps]", "[fs]", "[as]")
 """Units of numpy's times that `datetime` does not have: `tolist` would make mere integers of them."""
 
 
-def _listed(value: Any) -> object:
-    """Return the items of an array, or the value of a scalar, of numpy or a package like it."""
-    dtype = getattr(value, "dtype", None)
-    unit = _IN_MICROSECONDS.get(getattr(dtype, "kind", ""))
-    if unit is not None and getattr(dtype, "str", "").endswith(_FINER_UNITS):
-        value = value.astype(unit)
-    return value.tolist()
-
-
 @lru_cache(KNOWN_TYPES)
 def _way(kind: type) -> _Way:
     """Find how values of a type are made plain. Only its type counts: `__class__` may be the app's code."""
@@ -380,22 +380,25 @@ def _way(kind: type) -> _Way:
     return way or _way_by_protocol(kind)
 
 
+_WAYS_BY_ATTRIBUTE: list[tuple[str, _Way]] = [
+    ("__dataclass_fields__", lambda walk, value: walk.members(value, _fields(value))),
+    ("__attrs_attrs__", lambda walk, value: walk.members(value, _fields(value))),
+    ("model_dump", lambda walk, value: walk.other(value, value.model_dump(mode="json"))),  # Pydantic
+    ("isidentifier", lambda _, value: _text(str(value))),  # as a str has: a UserString, a lazy text of Django
+    ("tolist", _Walk.listed),
+    ("__index__", lambda _, value: _integer(value)),
+    ("__float__", lambda _, value: _float(value)),
+    ("__fspath__", lambda _, value: _text(os.fsdecode(value))),
+]
+"""The ways of types of other packages, by what their values can do; the first that fits."""
+
+
 def _way_by_protocol(kind: type) -> _Way:
-    """Find the way by what values of a type can do, for types of other packages."""
     if issubclass(kind, type):
         raise _unknown(kind)  # a class, which may have the attributes of its instances
-    if hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__attrs_attrs__"):
-        return lambda walk, value: walk.members(value, _fields(value))
-    if hasattr(kind, "model_dump"):  # Pydantic
-        return lambda walk, value: walk.other(value, value.model_dump(mode="json"))
-    if hasattr(kind, "tolist") and not issubclass(kind, numbers.Real):  # arrays of numpy, and what they hold
-        return lambda walk, value: walk.other(value, _listed(value))
-    if hasattr(kind, "__index__"):
-        return lambda _, value: _integer(value)
-    if hasattr(kind, "__float__"):
-        return lambda _, value: _float(value)
-    if hasattr(kind, "__fspath__"):
-        return lambda _, value: _text(os.fsdecode(value))
+    for attribute, way in _WAYS_BY_ATTRIBUTE:
+        if hasattr(kind, attribute):
+            return way
     if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
         return _Walk.mapping
     if issubclass(kind, collections.abc.Collection):

@@ -129,6 +129,31 @@ class Scalar:
         return Scalar([self.value, dtype])
 
 
+class LongDouble(Scalar):
+    """A float that Python has no type for: it stays what it is."""
+
+    def tolist(self):
+        return self
+
+    def __float__(self):
+        return self.value
+
+
+class Lazy:
+    """A text of Django that is translated when it is needed."""
+
+    def __str__(self):
+        return Text("lazy")
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        return iter("lazy")
+
+    __contains__ = isidentifier = encode = __len__
+
+
 class Index:
     def __index__(self):
         return Int(7)
@@ -237,6 +262,8 @@ FORMS = [
     (Date(1970, 1, 1), "1970-01-01"),
     (EPOCH.time(), "01:02:03.000004"),
     (datetime.timedelta(1), "P1D"),
+    (Lazy(), "lazy"),
+    (LongDouble(1.5), 1.5),
     (Scalar(5), 5),
     (Scalar([Scalar(True), [1.5]]), [True, [1.5]]),
     (Scalar(5, "M8[D]"), 5),
@@ -338,6 +365,7 @@ class ResultTests(SynchronousTestCase):
             Decimal("-Infinity"),
             Colour.NAN,
             Scalar(NAN),
+            LongDouble(NAN),
         ):
             for result, path in [
                 (number, "result"),
@@ -365,12 +393,12 @@ class ResultTests(SynchronousTestCase):
             self.assertEqual(encoded, msgspec.json.encode(result))
 
     def test_a_path_is_cut(self):
-        deep, wide = NAN, NAN
+        deep = NAN
         for _ in range(50):
             deep = [deep]
         self.assertEqual(self.reason(deep), "result" + "[0]" * 20 + "… is nan, which JSON cannot hold")
-        wide = {"x" * 10_000: NAN}
-        self.assertLess(len(self.reason(wide)), 10_100)
+        for character in "x", " ":
+            self.assertLess(len(self.reason({character * 10_000: NAN})), 200)
 
     def test_what_contains_itself_is_refused(self):
         array = []
