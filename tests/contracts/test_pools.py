@@ -216,7 +216,7 @@ async def ready_worker(side: Any, generation: int = 1) -> int:
 
 
 @pytest_twisted.ensureDeferred
-async def test_once_the_code_is_loaded_workers_can_be_started(side: Any) -> None:
+async def test_workers_can_be_started_once_the_code_is_loaded(side: Any) -> None:
     assert side.observer.events == [("code loaded", 1, ["echo", "stand"])]
     number = await ready_worker(side)
     assert side.pool.pid(number) > 0
@@ -226,7 +226,7 @@ async def test_once_the_code_is_loaded_workers_can_be_started(side: Any) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_worker_is_started_of_code_that_does_not_exist(side: Any) -> None:
+async def test_no_worker_is_started_for_a_generation_that_does_not_exist(side: Any) -> None:
     assert side.pool.start_worker(2) is None
 
 
@@ -244,7 +244,7 @@ async def test_tasks_are_run_and_reported_in_order(side: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_worker_that_ends_is_reported_once_with_what_it_had_begun(side: Any, gate: Gate) -> None:
+async def test_a_worker_that_exits_is_reported_once_with_the_task_it_had_begun(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate), echo(2, "2")])
     side.wait_until_it_stands(number)
@@ -264,7 +264,7 @@ async def test_a_worker_that_ends_is_reported_once_with_what_it_had_begun(side: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reclaim_returns_what_has_not_begun(side: Any, gate: Gate) -> None:
+async def test_a_reclaim_returns_the_tasks_that_have_not_begun(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate), echo(2, "2"), echo(3, "3")])
     side.wait_until_it_stands(number)
@@ -278,7 +278,7 @@ async def test_a_reclaim_returns_what_has_not_begun(side: Any, gate: Gate) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_retired_worker_finishes_its_tasks_and_ends_in_order(side: Any, gate: Gate) -> None:
+async def test_a_retired_worker_finishes_its_tasks_and_exits_normally(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate)])
     side.wait_until_it_stands(number)
@@ -330,7 +330,7 @@ async def test_new_code_can_be_abandoned(side: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_lets_workers_end_and_fires_when_nothing_is_left(side: Any, gate: Gate) -> None:
+async def test_closing_lets_workers_end_and_fires_once_every_process_has_ended(side: Any, gate: Gate) -> None:
     standing, idle = await ready_worker(side), await ready_worker(side)
     side.pool.send(standing, [stand(1, gate)])
     side.wait_until_it_stands(standing)
@@ -346,7 +346,7 @@ async def test_closing_lets_workers_end_and_fires_when_nothing_is_left(side: Any
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_abort_ends_workers_that_do_not_end(side: Any, gate: Gate) -> None:
+async def test_an_abort_kills_workers_that_do_not_end_by_themselves(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate)])
     side.wait_until_it_stands(number)

@@ -88,7 +88,7 @@ def is_writable(client: Connection) -> bool:
 # --- a client that does not read ---------------------------------------------
 
 
-def test_a_client_that_never_reads_is_not_read_from_either_and_harms_nobody(start: Start) -> None:
+def test_a_client_that_never_reads_is_throttled_and_affects_no_other(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
@@ -147,7 +147,7 @@ def test_errors_alone_are_throttled_too(start: Start) -> None:
     sending.join(TIMEOUT)
 
 
-def test_big_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
+def test_large_unread_results_do_not_pile_up(start: Start) -> None:
     """Small requests, big results: all the requests come with one read, 200 MB of results must not."""
     daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
@@ -164,7 +164,7 @@ def test_big_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
     assert [len(reply) for reply in deaf.receive_all()] == [size] * count
 
 
-def test_big_json_rpc_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
+def test_large_unread_json_rpc_results_do_not_pile_up(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf = daemon.connect()
@@ -183,7 +183,7 @@ def test_one_result_far_over_max_unsent_gets_through(start: Start) -> None:
     assert [len(reply) for reply in client.receive_all()] == [size, len("Hello, World!"), size]
 
 
-def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) -> None:
+def test_unread_progress_is_dropped_except_for_the_last_report(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "1000").wait_until_ready()
     client = daemon.connect()
     client.send(rpc("big", "big", 9 * MIB))  # the kernel's buffers are full from here
@@ -201,7 +201,7 @@ def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) ->
     assert reports[-1]["params"]["done"] == 300
 
 
-def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(start: Start) -> None:
+def test_a_client_that_disconnects_without_reading_leaves_nothing_behind(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "100000", "--max-outstanding", "10").wait_until_ready()
     other = daemon.connect()
     data = lines(*[bare("echo", PADDING)] * 3000)
@@ -217,7 +217,7 @@ def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(sta
 # --- more than may be outstanding --------------------------------------------
 
 
-def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
+def test_the_server_stops_reading_at_max_outstanding_and_nothing_is_lost(
     start: Start, make_gate: MakeGate
 ) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "5").wait_until_ready()
@@ -248,7 +248,7 @@ def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
     assert second.receive() == "released"
 
 
-def test_max_outstanding_is_for_each_connection(start: Start, gate: Gate) -> None:
+def test_max_outstanding_applies_to_each_connection(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "1").wait_until_ready()
     first = daemon.connect().send(gate.call(), bare("hello"))
     gate.wait_until_entered()
@@ -271,13 +271,13 @@ def test_notifications_count_as_outstanding(start: Start, gate: Gate) -> None:
     assert client.receive()["id"] == "last"
 
 
-def test_with_one_outstanding_at_a_time_everything_is_answered_in_order(start: Start) -> None:
+def test_with_max_outstanding_of_one_requests_are_answered_in_order(start: Start) -> None:
     client = start("--workers", "4", "--max-outstanding", "1").wait_until_ready().connect()
     client.send(*(rpc(number, "echo", number) for number in range(1000))).end_sending()
     assert [reply["result"] for reply in client.receive_all()] == list(range(1000))
 
 
-def test_a_greedy_client_does_not_starve_a_modest_one(start: Start) -> None:
+def test_a_client_with_many_requests_does_not_starve_one_with_few(start: Start) -> None:
     """It may fill no more of the queue than it may have outstanding."""
     daemon = start("--workers", "1", "--max-outstanding", "10").wait_until_ready()
     greedy, modest = daemon.connect(), daemon.connect()
@@ -295,7 +295,7 @@ def test_a_greedy_client_does_not_starve_a_modest_one(start: Start) -> None:
 # --- long messages in small pieces -------------------------------------------
 
 
-def test_ten_mebibytes_in_segments_of_one_kibibyte_arrive_whole_and_soon(start: Start) -> None:
+def test_a_message_of_ten_mebibytes_in_segments_of_one_kibibyte_arrives_whole(start: Start) -> None:
     client = start("--workers", "1").wait_until_ready().connect()
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     head, tail = b'{"function": "echo", "args": ["', b'"]}\n'
@@ -308,7 +308,7 @@ def test_ten_mebibytes_in_segments_of_one_kibibyte_arrive_whole_and_soon(start: 
     assert client.receive() == text.decode()
 
 
-def test_a_hundred_kilobytes_byte_by_byte_arrive_whole(start: Start) -> None:
+def test_a_message_of_a_hundred_kilobytes_sent_byte_by_byte_arrives_whole(start: Start) -> None:
     client = start("--workers", "1").wait_until_ready().connect()
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     message = lines(bare("echo", "x" * 100_000))

@@ -320,7 +320,7 @@ def test_mails_share_one_connection_and_it_is_reset_between_them(handler, config
         assert (len(server.sessions), handler.resets) == (1, 2)
 
 
-def test_a_worker_that_stops_sends_quit(handler, configured):
+def test_a_stopping_worker_sends_quit(handler, configured):
     with MailServer(handler) as server:
         configured(server.url())
         send_mail(ANN, BOB, "x")
@@ -330,7 +330,7 @@ def test_a_worker_that_stops_sends_quit(handler, configured):
         mail.close_connection()
 
 
-def test_a_worker_stops_though_the_server_has_gone(handler, configured):
+def test_a_worker_stops_although_the_server_has_gone(handler, configured):
     with MailServer(handler) as server:
         configured(server.url())
         send_mail(ANN, BOB, "x")
@@ -359,7 +359,7 @@ def test_a_server_that_was_restarted_gets_the_next_mail_once(opened):
     assert (subjects(first), subjects(second)) == (["before"], ["after"])
 
 
-def test_a_kept_connection_that_has_fallen_silent_is_given_up(opened, monkeypatch):
+def test_a_kept_connection_that_no_longer_answers_is_given_up(opened, monkeypatch):
     class Silent(Handler):
         async def handle_RSET(self, server, session, envelope):
             await asyncio.Event().wait()
@@ -373,7 +373,7 @@ def test_a_kept_connection_that_has_fallen_silent_is_given_up(opened, monkeypatc
     assert (subjects(handler), len(server.sessions)) == (["one", "two"], 2)
 
 
-def test_each_answer_has_its_own_time(handler, opened, monkeypatch):
+def test_the_timeout_applies_to_each_answer(handler, opened, monkeypatch):
     times = []
     monkeypatch.setattr(mail, "set_timeout", lambda smtp, seconds: times.append(seconds))
     with MailServer(handler) as server:
@@ -459,7 +459,7 @@ def test_a_mail_whose_answer_is_lost_is_never_sent_again(after, words, told, ope
     assert len(server.sessions) == 2
 
 
-def test_a_server_that_refuses_a_mail_and_leaves_gets_the_next_one_anew(opened):
+def test_the_next_mail_reconnects_after_a_server_refused_one_and_disconnected(opened):
     handler = refusing("DATA", "421 shutting down")
     with MailServer(handler) as server:
         delivery = opened(server.url())
@@ -509,7 +509,7 @@ def free_port():
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_a_server_that_is_away_is_named(scheme, configured):
+def test_an_unreachable_server_is_named(scheme, configured):
     port = free_port()
     configured(f"{scheme}://ann:secret@127.0.0.1:{port}")
     with pytest.raises(ServerAwayError) as caught:
@@ -535,7 +535,7 @@ def test_a_host_that_does_not_exist_is_named(opened, monkeypatch):
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not SMTP"),
     ],
 )
-def test_what_is_no_willing_mail_server_is_reported(greeting, told, opened):
+def test_a_server_that_does_not_accept_mail_is_reported(greeting, told, opened):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
 
         def greet():
@@ -552,7 +552,7 @@ def test_what_is_no_willing_mail_server_is_reported(greeting, told, opened):
         thread.join(DEADLINE)
 
 
-def test_a_server_that_does_not_greet_in_time_is_away(opened, monkeypatch):
+def test_a_server_that_does_not_greet_in_time_is_unreachable(opened, monkeypatch):
     monkeypatch.setattr(mail, "STEP_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(ServerAwayError, match="timed out"):
@@ -567,7 +567,7 @@ def took_over_tls(handler):
     return session.ssl is not None
 
 
-def test_starttls_is_used_where_it_is_offered(handler, opened, tls):
+def test_starttls_is_used_if_it_is_offered(handler, opened, tls):
     with MailServer(handler, tls_context=tls) as server:
         opened(server.url()).deliver(a_mail())
     assert took_over_tls(handler)
@@ -589,7 +589,7 @@ def test_starttls_that_is_required_and_not_offered_is_an_error(handler, opened):
     assert handler.taken == []
 
 
-def test_starttls_may_be_left_out(handler, opened, tls):
+def test_starttls_can_be_turned_off(handler, opened, tls):
     with MailServer(handler, tls_context=tls) as server:
         opened(server.url("?starttls=never")).deliver(a_mail())
     assert not took_over_tls(handler)
@@ -638,7 +638,7 @@ def test_a_certificate_for_another_host_is_refused(scheme, handler, opened, auth
     assert handler.taken == []
 
 
-def test_smtps_to_a_server_that_starts_in_the_clear_is_reported(handler, opened):
+def test_smtps_to_a_server_without_tls_is_reported(handler, opened):
     with MailServer(handler) as server:
         with pytest.raises(InsecureError, match="TLS failed: "):
             opened(server.url(scheme="smtps")).deliver(a_mail())
@@ -690,7 +690,9 @@ def test_a_failed_login_is_reported_without_the_password(handler, configured, tl
     assert handler.taken == []
 
 
-def test_a_server_that_breaks_off_at_the_login_is_away_and_has_not_refused_it(handler, opened, tls):
+def test_a_server_that_disconnects_during_the_login_is_unreachable_and_has_not_refused_it(
+    handler, opened, tls
+):
     def leave(server, *_):
         server.transport.abort()
         return AuthResult(success=False)
@@ -700,7 +702,7 @@ def test_a_server_that_breaks_off_at_the_login_is_away_and_has_not_refused_it(ha
             opened(server.url(login=RIGHT)).deliver(a_mail())
 
 
-def test_a_server_that_knows_no_login_is_reported(handler, opened, tls):
+def test_a_server_without_login_support_is_reported(handler, opened, tls):
     with MailServer(handler, tls_context=tls, auth_exclude_mechanism=["LOGIN", "PLAIN"]) as server:
         with pytest.raises(LoginError, match=r"refused the login of ann@example.org: No suitable"):
             opened(server.url(login=RIGHT)).deliver(a_mail())
@@ -715,7 +717,7 @@ def test_a_user_may_log_in_unencrypted_on_the_same_machine(handler, opened, gate
 @pytest.mark.parametrize(
     ("options", "reason"), [("", "does not offer STARTTLS"), ("?starttls=never", "never")]
 )
-def test_a_password_does_not_leave_the_machine_unencrypted(
+def test_a_password_is_never_sent_unencrypted_to_another_machine(
     options, reason, handler, opened, gate, monkeypatch
 ):
     monkeypatch.setattr(mail, "is_loopback", lambda smtp: False)

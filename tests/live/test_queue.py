@@ -116,7 +116,7 @@ def test_a_bare_request_past_its_deadline_keeps_its_place(one: Daemon, gate: Gat
     assert client.receive() == "Hello, Ann!"
 
 
-def test_a_deadline_and_a_time_limit_are_two_things(one: Daemon, gate: Gate) -> None:
+def test_a_deadline_and_a_time_limit_are_independent(one: Daemon, gate: Gate) -> None:
     options = {"deadline": 600, "timeout": 0.2}
     client = one.connect()
     data = data_of(client.ask(rpc(1, "sleep_on", options=options)), TIMED_OUT)
@@ -137,7 +137,7 @@ def test_a_deadline_counts_while_the_app_is_imported(start: Start, tmp_path: Pat
     assert client.receive() == {"jsonrpc": "2.0", "id": 2, "result": 1}
 
 
-def test_the_command_has_deadlines_and_priorities(one: Daemon, gate: Gate) -> None:
+def test_the_command_has_options_for_deadline_and_priority(one: Daemon, gate: Gate) -> None:
     hold(one, gate)
     ended = run_taskd(one.tcp, "call", "--deadline", 0.2, "hello")
     assert ended.returncode == 1
@@ -148,7 +148,7 @@ def test_the_command_has_deadlines_and_priorities(one: Daemon, gate: Gate) -> No
     assert run_taskd(one.tcp, "call", "--deadline", 0, "hello").returncode != 0
 
 
-def test_map_passes_its_options_on(start: Start, tmp_path: Path) -> None:
+def test_map_passes_on_its_options(start: Start, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     rows = tmp_path / "rows.csv"
     rows.write_text("seconds\n0\n600\n0.001\n")
@@ -161,7 +161,7 @@ def test_map_passes_its_options_on(start: Start, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_gives_them_as_options(one: Daemon, make_client: Any) -> None:
+async def test_a_client_sends_deadline_and_priority_as_options(one: Daemon, make_client: Any) -> None:
     from taskd.model import Options
 
     client = make_client(one.tcp)
@@ -172,7 +172,7 @@ async def test_a_client_gives_them_as_options(one: Daemon, make_client: Any) -> 
 # --- priorities --------------------------------------------------------------
 
 
-def test_the_first_priority_goes_first_and_equals_go_as_they_came(
+def test_urgent_tasks_run_first_and_tasks_of_equal_priority_in_order(
     start: Start, gate: Gate, tmp_path: Path
 ) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
@@ -207,7 +207,7 @@ def test_a_bare_request_has_a_priority_too(start: Start, gate: Gate, tmp_path: P
     assert lines_of(notes) == ["first", "usual"]
 
 
-def test_an_old_task_of_the_last_priority_does_not_starve(start: Start, gate: Gate, tmp_path: Path) -> None:
+def test_an_old_task_of_the_lowest_priority_does_not_starve(start: Start, gate: Gate, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
     client = daemon.connect().send(gate.rpc("held"))
@@ -230,7 +230,7 @@ def test_an_old_task_of_the_last_priority_does_not_starve(start: Start, gate: Ga
     assert min(later - earlier for earlier, later in pairwise(places)) >= TENTH / 2
 
 
-def test_a_stream_of_urgent_tasks_that_never_ends_does_not_starve_the_others(start: Start) -> None:
+def test_an_endless_stream_of_urgent_tasks_does_not_starve_the_others(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     urgent, patient = daemon.connect(), daemon.connect()
     in_flight = 20
@@ -286,7 +286,7 @@ def test_a_right_option_changes_no_result(one: Daemon, option: str, value: Any) 
 # --- a full queue ------------------------------------------------------------
 
 
-def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(start: Start, gate: Gate) -> None:
+def test_a_full_queue_refuses_requests_at_once_and_keeps_its_tasks(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-queue", "3").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -301,7 +301,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(start: Start, gate: 
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_what_is_cancelled_or_past_its_deadline_makes_room(start: Start, gate: Gate) -> None:
+def test_a_cancelled_or_expired_task_makes_room_in_the_queue(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-queue", "2").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -318,7 +318,7 @@ def test_what_is_cancelled_or_past_its_deadline_makes_room(start: Start, gate: G
     assert [client.receive()["id"] for _ in range(3)] == ["held", "c", "d"]
 
 
-def test_ten_thousand_wait_and_are_all_run_once_and_in_order(start: Start, gate: Gate) -> None:
+def test_ten_thousand_waiting_tasks_are_each_run_once_and_in_order(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -338,7 +338,7 @@ def test_ten_thousand_wait_and_are_all_run_once_and_in_order(start: Start, gate:
     assert other.ask(bare("hello")) == "Hello, World!"
 
 
-def test_ten_thousand_deadlines_at_once_hold_up_nobody(start: Start, gate: Gate) -> None:
+def test_ten_thousand_deadlines_at_once_delay_no_other_task(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-outstanding", "20000").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -360,7 +360,7 @@ def test_ten_thousand_deadlines_at_once_hold_up_nobody(start: Start, gate: Gate)
 # --- a caller that sends and never reads -------------------------------------
 
 
-def test_a_caller_that_never_reads_fills_nothing_though_what_it_sends_ends_without_a_worker(
+def test_a_caller_that_never_reads_is_throttled_even_if_its_tasks_end_without_a_worker(
     start: Start, gate: Gate
 ) -> None:
     """Replies that no worker made are bounded as well: deadlines and cancels."""
@@ -427,7 +427,7 @@ def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     assert other.receive()["id"] == "first"
 
 
-def test_a_stop_answers_what_waits_whatever_its_deadline_or_priority(start: Start, gate: Gate) -> None:
+def test_a_stop_answers_waiting_tasks_of_any_deadline_and_priority(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()

@@ -59,7 +59,7 @@ def short(start: Start, tmp_path: Path) -> Iterator[tuple[Daemon, Connection, Pa
     assert daemon.status()["counts"]["lost"] == 0
 
 
-def test_a_function_is_known_to_be_short_when_it_has_been_short_for_a_while(
+def test_a_function_counts_as_short_after_many_short_runs(
     short: tuple[Daemon, Connection, Path],
 ) -> None:
     daemon, client, _ = short
@@ -103,7 +103,9 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
     assert min(took) < WITHIN + 3 * sorted(took_without)[6], (took, took_without)
 
 
-def test_without_another_worker_they_wait_and_are_run_once(start: Start, tmp_path: Path, gate: Gate) -> None:
+def test_tasks_behind_a_long_one_wait_and_are_run_once_without_another_worker(
+    start: Start, tmp_path: Path, gate: Gate
+) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)
@@ -134,7 +136,7 @@ def test_a_reclaimed_task_is_run_by_a_worker_that_is_free_later(
     assert sorted(lines_of(notes)) == sorted(["sudden", *map(str, range(60))])
 
 
-def test_many_that_are_suddenly_long_among_short_ones_are_each_run_once(start: Start, tmp_path: Path) -> None:
+def test_many_suddenly_long_tasks_among_short_ones_are_each_run_once(start: Start, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "4", "--max-outstanding", "10000").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)
@@ -165,7 +167,9 @@ def test_no_short_task_waits_for_a_long_one_while_a_worker_is_idle(
     assert sorted(lines_of(notes)) == sorted(map(str, range(300)))
 
 
-def test_a_time_limit_counts_from_each_ones_own_start(short: tuple[Daemon, Connection, Path]) -> None:
+def test_a_time_limit_counts_from_the_start_of_each_task_in_a_batch(
+    short: tuple[Daemon, Connection, Path],
+) -> None:
     """Of many tasks that are given to a worker at once, the last begins much later than the first."""
     _, client, notes = short
     count = 2000
@@ -175,7 +179,7 @@ def test_a_time_limit_counts_from_each_ones_own_start(short: tuple[Daemon, Conne
     assert results(client, count).keys() == set(range(count))
 
 
-def test_one_that_is_over_its_limit_among_many_is_stopped_and_the_others_are_not(
+def test_only_the_task_over_its_limit_is_stopped_among_many_in_a_batch(
     short: tuple[Daemon, Connection, Path], gate: Gate
 ) -> None:
     daemon, client, notes = short
@@ -209,7 +213,7 @@ def test_tasks_of_a_stopped_worker_cannot_be_reclaimed_and_nothing_is_run_twice(
     assert sorted(lines_of(notes)) == sorted(map(str, range(200)))
 
 
-def test_progress_of_short_tasks_is_each_ones_own(start: Start) -> None:
+def test_progress_of_short_tasks_goes_to_the_right_request(start: Start) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     count = 600

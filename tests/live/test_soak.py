@@ -16,7 +16,7 @@ TIMEOUT = 180.0
 """Seconds: the soak gives itself less."""
 
 
-def test_everything_that_can_happen_costs_no_reply_and_leaves_nothing() -> None:
+def test_a_short_soak_loses_no_reply_and_leaves_nothing_behind() -> None:
     soak = subprocess.run(
         [sys.executable, "-m", "tests.soak.run", "--seconds", str(SECONDS), "--seed", str(SEED)],
         cwd=ROOT,

@@ -83,7 +83,7 @@ class PendingCallsTests(SynchronousTestCase):
             self.calls.received(reply(number))
         self.assertEqual(waiter.ends, [])
 
-    def test_a_line_that_is_no_reply_is_an_error(self):
+    def test_a_line_that_is_not_a_reply_is_an_error(self):
         for line in (
             b"220 mail",
             b"{}",
@@ -104,7 +104,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual((first.reports, second.reports), ([Progress(1), Progress(1)], [Progress(2)]))
         self.assertEqual((first.ends, second.ends), ([], []))
 
-    def test_no_more_calls_are_sent_than_the_window_and_the_rest_in_order(self):
+    def test_calls_beyond_the_window_are_sent_later_in_order(self):
         self.add(4)
         self.calls.opened()
         self.add()
@@ -125,7 +125,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.calls.cancel(request_id)
         self.assertEqual(self.ids, [1, -1])
 
-    def test_a_call_that_was_not_sent_is_cancelled_at_once(self):
+    def test_an_unsent_call_is_cancelled_at_once(self):
         waiting = self.add(4)
         self.calls.cancel(waiting[0][0])
         self.calls.opened()

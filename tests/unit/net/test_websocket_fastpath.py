@@ -117,7 +117,7 @@ class DifferenceTests(SynchronousTestCase):
     @example([*GOOD, client_frame(b"fra", final=False), *GOOD, client_frame(b"ment", CONTINUED), *GOOD], [])
     @example([client_frame(b"", PING), *GOOD, client_frame(b"\xff"), *GOOD], [3])
     @example([*GOOD, client_frame(b"\x03\xe8", CLOSE), *GOOD], [])
-    def test_whatever_arrives_in_whatever_pieces_is_read_as_autobahn_reads_it(self, sent, cuts):
+    def test_any_data_in_any_pieces_is_read_as_autobahn_reads_it(self, sent, cuts):
         data = b"".join(sent)
         protocols = theirs, *ours = [opened(kind) for kind in (Autobahn, Fast, Slow)]
         at = 0
@@ -134,7 +134,7 @@ class DifferenceTests(SynchronousTestCase):
             self.assertEqual(protocol.state, theirs.state)
             self.assertEqual(protocol.transport.disconnecting, theirs.transport.disconnecting)
 
-    def test_a_text_counts_as_the_answer_to_a_ping_as_it_does_with_autobahn(self):
+    def test_a_text_counts_as_the_answer_to_a_ping_as_in_autobahn(self):
         for kind in Autobahn, Fast, Slow:
             protocol = opened(kind)
             protocol.autoPingTimeoutCall = Clock().callLater(20, lambda: None)
@@ -154,10 +154,10 @@ class DifferenceTests(SynchronousTestCase):
         self.assertEqual(len(written), 1 + len(many))
 
     @given(st.lists(st.one_of(utf8, st.sampled_from([125, 126, 65535, 65536, 70000]).map(bytes)), max_size=5))
-    def test_the_pieces_are_the_frames_of_the_texts(self, sent):
+    def test_the_written_pieces_are_the_frames_of_the_texts(self, sent):
         self.assertEqual(server_texts(b"".join(TextServerProtocol.frames(sent))), sent)
 
-    def test_nothing_is_written_behind_a_close_frame(self):
+    def test_nothing_is_written_after_a_close_frame(self):
         protocol = opened(Fast)
         protocol.sendClose(1000)
         before = protocol.transport.value()
@@ -172,15 +172,15 @@ def keeps_elsewhere(attribute):
 
 
 class UnknownReleaseTests(SynchronousTestCase):
-    def test_the_state_of_this_release_is_known(self):
+    def test_the_fast_path_works_with_the_installed_autobahn(self):
         self.assertTrue(reads_as_known(WebSocketServerProtocol))
         self.assertTrue(TextServerProtocol.has_fast_path)
 
-    def test_a_release_that_keeps_its_state_elsewhere_is_found_out(self):
+    def test_an_autobahn_release_with_its_state_elsewhere_is_detected(self):
         self.assertFalse(reads_as_known(keeps_elsewhere("inside_message")))
         self.assertFalse(reads_as_known(keeps_elsewhere("state")))
 
-    def test_a_release_whose_reading_fails_is_found_out(self):
+    def test_an_autobahn_release_whose_reading_fails_is_detected(self):
         class Broken(WebSocketServerProtocol):
             def dataReceived(self, data):
                 raise ZeroDivisionError

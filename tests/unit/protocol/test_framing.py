@@ -74,25 +74,25 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.receive(line + b"\n"), [line])
         self.assertRaises(LineTooLong, splitter.receive, line + b"x\n")
 
-    def test_a_message_of_the_limit_with_its_lf_passes(self):
+    def test_a_message_exactly_at_the_limit_passes(self):
         for chunks in [b"abcd\n"], [b"abcd", b"\n"], [b"ab", b"cd\n"], [b"x\nabcd\n"], [b"x\nab", b"cd\n"]:
             self.assertEqual(split(chunks, 5)[0][-1:], [b"abcd"], chunks)
 
-    def test_a_message_of_one_byte_more_is_refused(self):
+    def test_a_message_one_byte_over_the_limit_is_refused(self):
         for chunks in [b"abcde\n"], [b"abcde", b"\n"], [b"abc", b"de\n"], [b"abcd", b"e"], [b"x\nabcde\n"]:
             self.assertEqual(split(chunks, 5)[1], None, chunks)
 
-    def test_the_crs_count_for_the_limit(self):
+    def test_trailing_crs_count_towards_the_limit(self):
         self.assertEqual(split([b"abc\r\n"], 5), ([b"abc"], 0))
         self.assertEqual(split([b"abcd\r\n"], 5), ([], None))
         self.assertEqual(split([b"\r\r\r\r\r\n"], 5), ([], None))
 
-    def test_the_limit_is_on_each_message_not_on_what_arrives_together(self):
+    def test_the_limit_applies_to_each_message_and_not_to_each_read(self):
         stream = b"abcd\n" * 1000
         self.assertEqual(split([stream], 5), ([b"abcd"] * 1000, 0))
         self.assertEqual(split([b"ab", b"cd\n" + stream + b"ab"], 5), ([b"abcd"] * 1001, 2))
 
-    def test_whole_messages_before_one_too_long_are_delivered_and_none_after_it(self):
+    def test_messages_before_one_over_the_limit_are_delivered_and_none_after_it(self):
         splitter = LineSplitter(5)
         self.assertEqual(splitter.receive(b"one\ntw"), [b"one"])
         error = self.assertRaises(LineTooLong, splitter.receive, b"o\n\r\nfour\nmuch too long\nsix\n")
@@ -100,7 +100,7 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(error.limit, 5)
         self.assertIn("5 bytes", str(error))
 
-    def test_one_too_long_is_refused_before_its_end_has_come(self):
+    def test_a_message_over_the_limit_is_refused_before_its_end_arrives(self):
         splitter = LineSplitter(5)
         self.assertEqual(splitter.receive(b"abcd"), [])
         error = self.assertRaises(LineTooLong, splitter.receive, b"e")
@@ -114,7 +114,7 @@ class LineSplitterTests(SynchronousTestCase):
     def test_only_the_crs_before_the_lf_are_dropped(self):
         self.assertEqual(split([b"\ra\rb\r\r\n"], 100), ([b"\ra\rb"], 0))
 
-    def test_the_splitter_knows_how_much_of_a_message_has_come(self):
+    def test_the_splitter_counts_the_bytes_of_an_unfinished_message(self):
         splitter = LineSplitter()
         self.assertEqual(splitter.unfinished, 0)
         splitter.receive(b"abc")
@@ -124,7 +124,7 @@ class LineSplitterTests(SynchronousTestCase):
         splitter.receive(b"\n")
         self.assertEqual(splitter.unfinished, 0)
 
-    def test_bytes_received_are_not_searched_again(self):
+    def test_received_bytes_are_not_searched_again(self):
         splitter = LineSplitter()
         splitter.receive(b"[")
         buffer = splitter._buffer = UnsearchableBuffer(splitter._buffer)
@@ -134,7 +134,7 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.unfinished, 2001)
         self.assertEqual(splitter.receive(b"1]\n"), [b"[" + b"1," * 1000 + b"1]"])
 
-    def test_the_buffer_grows_in_place_and_is_given_back(self):
+    def test_the_buffer_grows_in_place_and_is_freed(self):
         splitter = LineSplitter()
         splitter.receive(b"a")
         buffer = splitter._buffer
@@ -178,11 +178,11 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.makeConnection(StringTransport())
         return receiver
 
-    def test_its_limit_is_that_of_the_protocol(self):
+    def test_the_limit_of_a_receiver_is_that_of_the_protocol(self):
         self.assertEqual(LinearLineReceiver.MAX_LENGTH, MAX_MESSAGE)
 
     @given(chunked(), limits)
-    def test_it_delivers_the_messages_of_the_stream_one_by_one(self, stream_and_chunks, limit):
+    def test_a_receiver_delivers_the_messages_of_the_stream_one_by_one(self, stream_and_chunks, limit):
         stream, chunks = stream_and_chunks
         receiver = Receiver()
         receiver.MAX_LENGTH = limit
@@ -195,7 +195,7 @@ class LinearLineReceiverTests(SynchronousTestCase):
         self.assertEqual(receiver.unfinished, rest or 0)
         self.assertEqual(receiver.transport.disconnecting, rest is None)
 
-    def test_lines_of_one_read_can_be_had_together(self):
+    def test_the_lines_of_one_read_can_be_received_together(self):
         together = []
         receiver = self.connected()
         receiver.lines_received = together.append
@@ -216,10 +216,10 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.sendLine(b"x")
         self.assertEqual(receiver.transport.value(), b"x\n")
 
-    def test_there_is_no_raw_mode(self):
+    def test_raw_mode_is_not_supported(self):
         self.assertRaises(NotImplementedError, self.connected().setRawMode)
 
-    def test_before_it_is_connected_nothing_has_come(self):
+    def test_a_receiver_has_no_unfinished_message_before_it_is_connected(self):
         receiver = Receiver()
         self.assertEqual(receiver.unfinished, 0)
         receiver.dataReceived(b"a\n")

@@ -115,7 +115,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
 
 class TaskQueueTests(SynchronousTestCase):
-    def test_any_course_of_events_is_that_of_a_list_for_each_priority(self):
+    def test_any_course_of_events_agrees_with_one_list_per_priority(self):
         run_machine(TaskQueueMachine)
 
     @given(
@@ -124,7 +124,7 @@ class TaskQueueTests(SynchronousTestCase):
         priority=priorities,
         later=st.lists(st.lists(priorities, min_size=1, max_size=2), min_size=100, max_size=100),
     )
-    def test_a_task_starts_at_the_latest_after_ten_times_as_many_others_as_were_there_before_it(
+    def test_a_task_starts_after_at_most_ten_times_as_many_tasks_as_waited_before_it(
         self, before, taken, priority, later
     ):
         queue = TaskQueue()
@@ -155,7 +155,7 @@ class TaskQueueTests(SynchronousTestCase):
             queue.take(started[-1])
         self.assertEqual(sum(task.priority == 0 for task in started), 180)
 
-    def test_many_that_were_removed_are_not_kept_for_ever(self):
+    def test_removed_tasks_do_not_pile_up(self):
         queue = TaskQueue()
         kept = weakref.WeakSet()
         for number in range(3 * queue.COMPACT_ABOVE):

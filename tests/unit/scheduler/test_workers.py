@@ -127,7 +127,7 @@ class BoundsTests(SchedulerCase):
             scheduler.fleet.add(number, 0.0)
         self.assertEqual(scheduler.missing, 0)
 
-    def test_none_is_missing_while_one_is_idle(self):
+    def test_no_worker_is_missing_while_one_is_idle(self):
         scheduler = self.make(1, min_workers=0, max_workers=5)
         self.submit()
         self.assertEqual(scheduler.missing, 0)
