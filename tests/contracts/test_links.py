@@ -36,18 +36,18 @@ def call_of(function: str, *args: Any, **options: Any) -> Call:
 
 
 def value(outcome: Any) -> Any:
-    """What a function returned."""
+    """Return the value of a successful outcome."""
     assert isinstance(outcome, Result), outcome
     return json.loads(bytes(outcome.value))
 
 
 async def ended(pending: Any) -> Any:
-    """The outcome of a pending call."""
+    """Wait for the outcome of a pending call."""
     return await within(pending.outcome, TIMEOUT)
 
 
 async def failure(pending: Any) -> Failure:
-    """The failure that a pending call ends with; `Unreachable` as the failure that it is on the wire."""
+    """Wait for the failure of a pending call; `Unreachable` is converted to its form on the wire."""
     try:
         outcome = await ended(pending)
     except Unreachable as error:
@@ -57,14 +57,14 @@ async def failure(pending: Any) -> Failure:
 
 
 class Service:
-    """A task server of the suite, and links of one kind to it."""
+    """A task server of the suite, and a factory of links of one kind to it."""
 
     def __init__(self, kind: str, server: Daemon, links: list[Any]) -> None:
         self.kind = kind
         self.server = server
         self._links = links
         self._counted: dict[str, int] = {}
-        """What other tests have left in the server's counts."""
+        """The server's counts before the test began."""
 
     async def begin(self) -> None:
         """Wait until the tasks of other tests have ended, and count from here."""
@@ -75,7 +75,7 @@ class Service:
         self._counted = (await self.until(is_idle))["counts"]
 
     def link(self) -> Any:
-        """One more link."""
+        """Open another link."""
         self._links.append(self._make())
         return self._links[-1]
 
@@ -85,10 +85,7 @@ class Service:
         return link_to(self.kind, self.server.ws if self.kind == "websocket" else self.server.tcp, reactor)
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for the server's status until it is as wanted, counted from `begin`.
-
-        Each answer is a turn of the server's.
-        """
+        """Ask for the server's status, with counts since `begin`, until the condition holds."""
         link = self.link()
         while True:
             status = value(await ended(link.call(call_of("taskd.status"))))
@@ -134,7 +131,7 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int,
 
 @pytest.fixture
 def serve(kind: str, daemons: Callable[[int, int], Daemon]) -> Iterator[Callable[..., Deferred[Service]]]:
-    """Use a task server with so many workers, and a queue of so many tasks."""
+    """Return a service with the given numbers of workers and of tasks that may wait."""
     links: list[Any] = []
 
     async def start(workers: int = 1, max_queue: int = 10_000) -> Service:
@@ -357,7 +354,7 @@ async def test_a_detached_task_that_must_not_outlive_its_connection_is_cancelled
     pending = link.call(call_of("wait_for", gate.path, on_disconnect="cancel"))
     await entered(gate)
     pending.detach()
-    if service.kind != "per-call":  # where the connection goes along with the call
+    if service.kind != "per-call":  # if the connection belongs to the call
         await service.until(lambda status: status["counts"]["cancelled"] == 0)
         link.close()
     await service.until(lambda status: status["counts"]["cancelled"] == 1)

@@ -1,4 +1,4 @@
-"""What the task server may rely on in a pool: one suite for the real one and the unit tests' fake one."""
+"""The contract of a pool: one suite for the real one and the fake one of the unit tests."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Recorder:
                 waiting[1].callback(event)
 
     def find(self, *beginning: Any) -> list[tuple[Any, ...]]:
-        """All events that begin so."""
+        """Return all events that begin with these values."""
         return [event for event in self.events if event[: len(beginning)] == beginning]
 
     def wait_for(self, *beginning: Any) -> Deferred[Any]:
-        """Fires with the first event that begins so, which may have happened already."""
+        """Return a Deferred of the first event, past or future, that begins with these values."""
         from twisted.internet import reactor
 
         waiting: Deferred[Any] = Deferred()
@@ -89,7 +89,7 @@ class Recorder:
 
 
 class RealPool:
-    """A pool with processes, which do what they are asked for by themselves."""
+    """A pool with processes, which carry out their orders by themselves."""
 
     def __init__(self, directory: Path, gate: Gate) -> None:
         from twisted.internet import reactor
@@ -102,10 +102,10 @@ class RealPool:
         self.pool: Any = PoolConfig(2, config).start(reactor, self.observer)
 
     def settle(self) -> None:
-        """Let the processes do what they were asked for."""
+        """Let the processes carry out their orders."""
 
     def forget_orders(self) -> None:
-        """Leave undone what no process was there to do."""
+        """Drop the orders that no process has carried out."""
 
     def wait_until_it_stands(self, number: int) -> None:
         self.gate.wait_until_entered()
@@ -115,7 +115,7 @@ class RealPool:
 
 
 class PretendedPool:
-    """The fake pool, whose workers do at `settle` what processes would do."""
+    """The fake pool; at `settle` its workers do what processes would do."""
 
     def __init__(self, directory: Path, gate: Gate) -> None:
         self.closed = False
@@ -165,7 +165,7 @@ class PretendedPool:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate at which a task stands."""
+    """A gate at which a task waits."""
     gate = Gate(tmp_path / "gate")
     yield gate
     gate.tear_down()
@@ -173,7 +173,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 @pytest.fixture(params=[RealPool, PretendedPool])
 def side(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator[Any]:
-    """A pool, its observer, and its processes; at the end it is closed, and nothing is left."""
+    """A pool, its observer and its processes; at the end it is closed and must leave nothing behind."""
     from twisted.internet import reactor
 
     make: Callable[..., Any] = request.param
@@ -190,7 +190,7 @@ def side(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator
 
 
 def close(side: Any) -> Deferred[None]:
-    """Close the pool; the fixture then need not."""
+    """Close the pool in the test instead of the fixture."""
     side.closed = True
     closed: Deferred[None] = side.pool.close()
     return closed

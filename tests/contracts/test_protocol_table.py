@@ -78,6 +78,6 @@ async def test_a_row_of_the_table_holds_over_a_websocket(url: str, websocket: Op
         return
     replies = [seen_on_websocket(await ws.receive()) for _ in row.replies]
     assert mismatch(row, WEBSOCKET, replies) is None
-    # Nothing else was on its way: bare replies keep their order, and others do not wait.
+    # No other reply was in flight: bare replies keep their order, and others do not wait.
     assert await ws.send({"function": "hello"}).receive() == "task complete"
     assert ws.unread == 0

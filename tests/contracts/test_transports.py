@@ -33,11 +33,11 @@ MUCH = 20_000_000
 """Bytes that no socket's buffers take at once."""
 
 FEW_TURNS = 5
-"""Turns of the reactor in which something that must not happen would happen."""
+"""Turns of the reactor that would be enough for an event that must not happen."""
 
 
 class Recorder(Protocol):
-    """Notes what its transport reports; `on_data` and `on_lost` are called as well."""
+    """A protocol that records what its transport reports, and calls `on_data` and `on_lost`."""
 
     def __init__(self):
         self.events = []
@@ -64,7 +64,7 @@ class Recorder(Protocol):
 
     @property
     def reason(self):
-        """Why the connection is lost, None if it is not."""
+        """The reason of a lost connection; None while it is open."""
         _, *reasons = self.events
         assert len(reasons) <= 1, "the end is reported once"
         return reasons[0] if reasons else None
@@ -72,7 +72,7 @@ class Recorder(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloser(Recorder):
-    """Goes on when the peer has ended sending."""
+    """A recorder that goes on when the peer has ended sending."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class HalfCloser(Recorder):
 
 @implementer(IPushProducer)
 class Producer:
-    """Notes what it is asked; `on_resume` is called as well."""
+    """A push producer that records its calls, and calls `on_resume`."""
 
     def __init__(self):
         self.events = []
@@ -113,13 +113,13 @@ async def until(holds):
 
 
 async def turns(count=FEW_TURNS):
-    """Let the reactor turn this often."""
+    """Let the reactor run for this many turns."""
     for _ in range(count):
         await deferLater(reactor, 0)
 
 
 def read_all(peer):
-    """What a peer gets until the end, or until a reset."""
+    """Read from a peer until the end or a reset."""
     received = bytearray()
     try:
         while data := peer.recv(1 << 20):
@@ -130,7 +130,7 @@ def read_all(peer):
 
 
 def read(peer, size):
-    """This many bytes."""
+    """Read this many bytes from a peer."""
     received = bytearray()
     while len(received) < size:
         data = peer.recv(min(1 << 20, size - len(received)))
@@ -146,7 +146,7 @@ def reset(peer):
 
 
 class Pairs:
-    """Makes pairs of a protocol with its transport, and a plain socket: its peer."""
+    """A factory of pairs: a protocol with its transport, and the plain socket of its peer."""
 
     def __init__(self, kind, family, path):
         self.kind = kind
@@ -487,7 +487,7 @@ async def test_a_protocol_may_close_the_connection_while_it_receives(pairs):
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("unsent", [0, MUCH])
 async def test_data_written_after_the_close_is_not_sent(own_pairs, unsent):
-    """Twisted's transport may send it, if anything is unsent: a protocol cannot rely on either."""
+    """Twisted's transport may send it if other data is unsent: a protocol cannot rely on either."""
     _, transport, peer = await own_pairs.connect()
     transport.write(b"x" * unsent)
     transport.loseConnection()
@@ -581,7 +581,7 @@ async def test_writing_to_a_peer_that_has_reset_does_no_harm(pairs):
 
 @pytest_twisted.ensureDeferred
 async def test_data_sent_by_a_peer_before_it_vanished_is_received_although_writing_fails(client_pairs):
-    """A client reads the server's last word, even if the server does not read on."""
+    """A client reads the server's last reply, even if the server no longer reads."""
     protocol, transport, peer = await client_pairs.connect()
     peer.sendall(b"x" * 100_000)
     peer.shutdown(socket.SHUT_RDWR)
@@ -635,7 +635,7 @@ async def test_any_method_may_be_called_while_the_end_is_reported(pairs):
 
 @pytest_twisted.ensureDeferred
 async def test_the_protocol_can_be_replaced(server_pairs):
-    """As a websocket's protocol replaces that of the HTTP request which asked for it."""
+    """A websocket's protocol, for one, replaces that of the HTTP request for the upgrade."""
     first, transport, peer = await server_pairs.connect()
     second = Recorder()
 

@@ -1,4 +1,4 @@
-"""Cancelling: what waits is never started, what runs is stopped, and the next task is never hit."""
+"""Cancelling: a waiting task is never started, a running one is stopped, and the next one is never hit."""
 
 import os
 import random
@@ -41,7 +41,7 @@ MakeDrop = Callable[[], Drop]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 GRACE = 0.3
-"""Seconds that tasks have which do not end by themselves (in apps/misbehaving.py)."""
+"""Grace, in seconds, of the tasks in apps/misbehaving.py that only a kill ends."""
 
 TIMED_OUT, CANCELLED, LOST, NOT_FOUND, INVALID_PARAMS = -32001, -32002, -32003, -32601, -32602
 
@@ -52,7 +52,7 @@ TOLD = "TaskCancelled TaskStopped BaseException"
 
 
 def stopped(answer: Any, *, killed: bool = False) -> float:
-    """The seconds that the task took to end, of the data or the answer that says that it had run."""
+    """Return the seconds that the task took to end; the answer must say that it was running."""
     assert answer.keys() == {"was", "stopped_after", "killed"}, answer
     assert (answer["was"], answer["killed"]) == ("running", killed)
     assert answer["stopped_after"] >= 0
@@ -65,7 +65,7 @@ def result_of(reply: Any) -> Any:
 
 
 def task_of(daemon: Daemon, function: str) -> int:
-    """The number of the one task of this function that runs."""
+    """Return the number of the one running task of this function."""
 
     def runs(status: dict[str, Any]) -> bool:
         return function in [worker["function"] for worker in status["workers"]]
@@ -76,13 +76,13 @@ def task_of(daemon: Daemon, function: str) -> int:
 
 
 def cancelled(daemon: Daemon) -> int:
-    """How many tasks have been cancelled so far."""
+    """Return the number of tasks that have been cancelled."""
     return daemon.status()["counts"]["cancelled"]
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker: what a cancel does to it, the next task would feel."""
+    """A server with one worker: damage done to it by a cancel would show in the next task."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -216,7 +216,7 @@ def test_one_request_of_a_batch_is_cancelled_and_the_batch_answered(client: Conn
     client.send([gate.rpc("a"), rpc("b", "hello"), rpc("c", "hello")])
     gate.wait_until_entered()
     client.send(cancel("d", "b"))
-    # Its own reply is in the batch's, and has to wait for that.
+    # Its reply is part of the batch's reply, and waits for that.
     assert result_of(client.receive()) == WAITED
     gate.release("unhurt")
     batch = {reply["id"]: reply for reply in client.receive()}
@@ -350,7 +350,7 @@ def test_a_request_without_on_disconnect_is_finished_when_its_connection_ends(
     leaving.send(rpc("b", "note", str(tmp_path / "notes"), "ran", options=options))
     gate.wait_until_entered()
     leaving.close()
-    # A round trip behind the end of that connection.
+    # A round trip after the end of that connection.
     assert one.connect().ask(bare("taskd.ping")) == "pong"
     gate.release()
     assert one.connect().ask(bare("hello")) == "Hello, World!"
@@ -580,10 +580,11 @@ def test_ctrl_c_in_a_call_cancels_its_task(one: Daemon, gate: Gate, drop: Drop) 
 
 
 def check_race(client: Connection, chance: random.Random, rounds: int, function: str, *args: Any) -> int:
-    """Cancel each request at about its end, with another one behind it; how many were stopped as they ran.
+    """Cancel each request at about its end, with another one queued behind it; return how many were stopped
+    as they ran.
 
-    Each is answered once, the answer to the cancel says the same as its
-    reply, and the one behind it is unhurt.
+    Each must be answered once, consistently with the answer to its cancel, and the one behind it must be
+    unaffected.
     """
     running = 0
     replies: dict[Any, Any] = {}
@@ -597,7 +598,7 @@ def check_race(client: Connection, chance: random.Random, rounds: int, function:
     for number in range(rounds):
         replies.clear()
         client.send(rpc("hit", function, *args), rpc("next", "echo", number))
-        # Round trips take time as the task does: the cancel comes at some moment of it.
+        # A round trip takes about as long as the task: the cancel comes at some moment of its run.
         pings = chance.randrange(12)
         for ping in range(pings):
             client.send(rpc(ping, "taskd.ping"))
@@ -634,7 +635,7 @@ def test_a_cancel_that_races_with_the_end_of_a_short_task_never_hits_the_next_ta
 def test_cancels_among_many_short_tasks_at_once_hit_only_the_tasks_they_name(
     start: Start, tmp_path: Path
 ) -> None:
-    """Short tasks are given to a worker many at once: one among them is cancelled where it waits there."""
+    """Short tasks are sent to a worker in batches: one of a batch is cancelled before it begins."""
     daemon = start(*Apps, "--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     notes = tmp_path / "notes"

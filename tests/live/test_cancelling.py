@@ -38,14 +38,14 @@ def only_server():
 
 @pytest.fixture
 def server(only_server):
-    """A task server that answers nothing by itself, as new."""
+    """The task server, reset; it answers nothing by itself."""
     pytest_twisted.blockon(Deferred.fromCoroutine(only_server.restart()))
     return only_server
 
 
 @pytest.fixture(scope="module")
 def urls(only_server, tmp_path_factory):
-    """The URL of a gateway in front of it, for each link."""
+    """The URL of a gateway in front of the task server, for each kind of link."""
     with ExitStack() as gateways:
         urls = {}
         for link in ("per-message", "pooled"):
@@ -64,14 +64,14 @@ def url(urls, link, server):
 
 @pytest.fixture(params=["per-call", "pooled", "websocket"])
 def client(request, server, urls, make_client):
-    """A client, straight or through a gateway."""
+    """A client, direct or through a gateway."""
     if request.param == "websocket":
         return make_client(urls["pooled"])
     return make_client(server.endpoint, link=request.param)
 
 
 def assert_cancels(cancel, message):
-    """`cancel` is the notification that names the request `message`, on the same connection."""
+    """Check that `cancel` is the notification that names the request `message`, on the same connection."""
     assert cancel.content == {
         "jsonrpc": "2.0",
         "method": "taskd.cancel",
@@ -81,7 +81,7 @@ def assert_cancels(cancel, message):
 
 
 def named(cancel, messages):
-    """Which of these messages a request to cancel names."""
+    """Return the one of these messages that a request to cancel names."""
     (message,) = [
         message
         for message in messages
@@ -150,7 +150,9 @@ async def test_options_are_sent_along_unchanged(client, server):
         "on_disconnect": "cancel",
         "progress": False,
     }
-    assert not message.content["options"].get("progress"), "nobody would look at it"
+    assert not message.content["options"].get("progress"), (
+        "progress was requested although there is no callback"
+    )
     message.answer("fine")
     assert await within(done) == "fine"
     done = client.request("held", on_progress=print, options=Options(priority=9))

@@ -167,7 +167,7 @@ def test_every_command_works_through_a_gateway(taskd, shared, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
     ended = taskd("map", "--via", shared.ws, "--output", "out.jsonl", "add", "rows.csv")
     assert "2 done, 0 failed" in errors(ended, 0)
-    # In the order in which they came back.
+    # In the order of the replies.
     results = sorted(read_json_lines(tmp_path / "out.jsonl"), key=lambda each: each["line"])
     assert results == [{"line": 2, "result": 3}, {"line": 3, "result": 7}]
 

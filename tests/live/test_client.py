@@ -1,4 +1,4 @@
-"""`TaskClient` over each of its links: what tests/contracts does not ask of every client."""
+"""`TaskClient` over each of its links: behaviour beyond the contract of all clients in tests/contracts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CODES = {
     "TooLarge": -32006,
     "Unreachable": -32007,
 }
-"""The table of errors in the protocol, and our own."""
+"""The table of errors in the protocol, and the client's own."""
 
 SHORT = 0.05
 """Seconds for a wait that is meant to time out."""
@@ -75,7 +75,7 @@ def client(client_of, shared):
 
 @pytest.fixture(params=["per-call", "pooled"])
 def fake_client(request, fake, make_client):
-    """Start a fake task server, and make a client of it; both."""
+    """Start a fake task server, and return it with a client of it."""
 
     def make(*behaviour):
         server = fake(*behaviour)
@@ -85,7 +85,7 @@ def fake_client(request, fake, make_client):
 
 
 async def failure(deferred, kind=TaskdError):
-    """The exception that it fails with."""
+    """Wait for the call to fail, and return its exception."""
     with pytest.raises(kind) as caught:
         await within(deferred)
     assert type(caught.value) is kind or kind is TaskdError, caught.value
@@ -93,7 +93,7 @@ async def failure(deferred, kind=TaskdError):
 
 
 def failure_of(deferred):
-    """A Deferred of the exception that it fails with."""
+    """Return a Deferred of the exception that the call fails with."""
     return deferred.addCallbacks(
         lambda result: pytest.fail(f"a result: {result!r}"), lambda failed: failed.value
     )
@@ -198,7 +198,7 @@ async def test_a_call_to_a_server_that_is_stopping_fails(start, client_of, gate)
     daemon.process.send_signal(signal.SIGTERM)
     await in_thread(daemon.wait_for_log, r"Port \d+ Closed", 2)
     error = await failure(client.call("hello"))
-    # A connection of its own finds nobody there; an open one receives the reason.
+    # A new connection is refused; an open one receives the reason.
     assert type(error) in (ShuttingDown, Unreachable), error
     gate.release("done all the same")
     assert await within(held) == "done all the same"

@@ -1,4 +1,4 @@
-"""Connections that are made without an endpoint: by hand, with real sockets and a clock that is wound."""
+"""Connections made without an endpoint, with real sockets and a fake clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT = 10.0
 
 
 class Reactor(Clock):
-    """Knows its readers and writers, and asks poll(2) about them in each `turn`."""
+    """A reactor that polls its readers and writers in each `turn`."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Reactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Wait until one is ready, and call all that are, as Twisted does."""
+        """Wait until a descriptor is ready, and call the owners of all that are, as Twisted does."""
         everybody = {one.fileno(): one for one in self.readers | self.writers}
         poll = select.poll()
         for descriptor, one in everybody.items():
@@ -64,7 +64,7 @@ class Reactor(Clock):
 
 
 class Noting(LinearLineReceiver):
-    """Notes what happens to it: that it begins, its lines, and at last an exception's type or text."""
+    """A protocol that records what happens: its start, its lines, and at last an exception's type or text."""
 
     def __init__(self):
         self.happened = []
@@ -93,7 +93,7 @@ def reactor():
 
 @pytest.fixture
 def connect(reactor):
-    """Connect to an endpoint string; returns the connection, and what cancels it while it is being made."""
+    """Connect to an endpoint string; return the connection, and the attempt, which can be cancelled."""
 
     def start(server):
         connection = Noting()
@@ -138,7 +138,7 @@ def accept(listening):
 
 
 def read(peer, most):
-    """Read so many bytes, or to the end; how many there were."""
+    """Read so many bytes, or up to the end; return how many there were."""
     received = 0
     while received < most and (data := peer.recv(1 << 20)):
         received += len(data)
@@ -148,7 +148,7 @@ def read(peer, most):
 def test_lines_are_sent_and_received_and_the_end_is_reported(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
-    assert connection.happened == ["opened"], "on this machine at once"
+    assert connection.happened == ["opened"], "a local connection is not made at once"
     assert verifyObject(IReadWriteDescriptor, connection.transport)
     connection.transport.write(b"question\n")
     with accept(listening) as peer:

@@ -1,4 +1,4 @@
-"""Back-pressure: nobody fills the server's memory, nobody holds up anybody else, and nothing is lost."""
+"""Back-pressure: no client fills the server's memory or delays another, and nothing is lost."""
 
 import json
 import select
@@ -13,11 +13,11 @@ Start = Callable[..., Daemon]
 MakeGate = Callable[[], Gate]
 
 QUIET = 0.3
-"""Seconds in which a server that reads would have read: there is no event for what does not happen."""
+"""Seconds in which a server that still reads would have read: there is no event to wait for."""
 
 MIB = 1024 * 1024
 IN_THE_KERNEL = 25 * MIB
-"""More than the buffers of one connection's two sockets hold."""
+"""Bytes: more than the buffers of a connection's two sockets hold."""
 
 PADDING = "x" * 10_000
 """Makes requests and replies large, so that buffers fill with few of them."""
@@ -36,10 +36,10 @@ def lines(*messages: Any) -> bytes:
 
 
 def send_until_blocked(client: Connection, data: bytes, daemon: Daemon | None = None) -> int:
-    """Send as much as the server takes in; how many bytes that was.
+    """Send as much as the server reads, and return how many bytes that was.
 
-    With `daemon`, also what it takes in when the tasks have ended that it has
-    started, however slow it is.
+    With `daemon`, include what it reads after the tasks that it has started have ended, however slow it
+    is.
     """
     sent = send_while_writable(client, data)
     while daemon is not None:
@@ -51,7 +51,7 @@ def send_until_blocked(client: Connection, data: bytes, daemon: Daemon | None = 
 
 
 def send_while_writable(client: Connection, data: bytes) -> int:
-    """Send until the server has taken in nothing for a moment; how many bytes that was."""
+    """Send until the server has read nothing for a moment; return how many bytes that was."""
     client.socket.setblocking(False)
     sent = 0
     with memoryview(data) as view:
@@ -65,7 +65,7 @@ def send_while_writable(client: Connection, data: bytes) -> int:
 
 
 def numbers_of(replies: list[str]) -> list[int]:
-    """The numbers that padded texts begin with."""
+    """Return the numbers at the beginning of padded texts."""
     return [int(reply.partition(" ")[0]) for reply in replies]
 
 
@@ -96,7 +96,7 @@ def test_a_client_that_never_reads_is_throttled_and_affects_no_other(start: Star
     data = lines(*(bare("echo", f"{number} {PADDING}") for number in range(count)))
     sent = send_until_blocked(deaf, data, daemon)
     assert sent < IN_THE_KERNEL < len(data)
-    # Others are served; and their round trips show that the server went on, and still does not read.
+    # Others are served; their round trips show that the server is running, and still does not read.
     assert [other.ask(bare("echo", number)) for number in range(200)] == list(range(200))
     # The kernel may take a little more, the server nothing.
     sent += send_while_writable(deaf, data[sent:])
@@ -128,7 +128,7 @@ def test_json_rpc_replies_are_throttled_in_the_same_way(start: Start) -> None:
 
 
 def test_errors_alone_are_throttled_too(start: Start) -> None:
-    """No task runs here, and so nothing but the replies themselves can hold the client back."""
+    """No task runs here, so nothing but the replies themselves can throttle the client."""
     daemon = start("--workers", "1", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
@@ -148,13 +148,13 @@ def test_errors_alone_are_throttled_too(start: Start) -> None:
 
 
 def test_large_unread_results_do_not_pile_up(start: Start) -> None:
-    """Small requests, big results: all the requests come with one read, 200 MB of results must not."""
+    """The requests are small enough for one read; their results would take 200 MB."""
     daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
     count, size = 200, 1_000_000
     deaf.send(*(bare("big", size) for _ in range(count)))
-    # Once nothing runs, what there is of it is all there will be until somebody reads.
+    # Once nothing runs, no more memory is used until the client reads.
     status = daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
     (big,) = status["functions"]
     assert other.ask(bare("hello")) == "Hello, World!"
@@ -233,7 +233,7 @@ def test_the_server_stops_reading_at_max_outstanding_and_nothing_is_lost(
     sent = send_until_blocked(client, data)
     assert sent < IN_THE_KERNEL < len(data)
     status = other.ask(bare("taskd.status"))
-    assert (status["running"], status["waiting"]) == (2, 4)  # five of the one client, one of the other
+    assert (status["running"], status["waiting"]) == (2, 4)  # five from one client, one from the other
     # The kernel may take a little more, the server nothing.
     sent += send_while_writable(client, data[sent:])
     assert sent < IN_THE_KERNEL
@@ -278,7 +278,7 @@ def test_with_max_outstanding_of_one_requests_are_answered_in_order(start: Start
 
 
 def test_a_client_with_many_requests_does_not_starve_one_with_few(start: Start) -> None:
-    """It may fill no more of the queue than it may have outstanding."""
+    """One client may fill the queue only up to its outstanding requests."""
     daemon = start("--workers", "1", "--max-outstanding", "10").wait_until_ready()
     greedy, modest = daemon.connect(), daemon.connect()
     greedy.send(*(rpc(number, "nap", 0.001) for number in range(400)))

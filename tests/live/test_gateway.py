@@ -1,4 +1,4 @@
-"""The gateway: websocket messages in, outcomes out, whatever the task servers do."""
+"""The gateway: every websocket message gets its outcome, whatever the task servers do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def remote_link(request):
 
 @pytest.fixture
 def gateway(start, remote_link):
-    """Start a gateway alone, which sends its calls to these task servers; its URL is `ws`."""
+    """Start a gateway without a task server of its own for these task servers; its URL is `ws`."""
 
     def start_one(*task_servers, options=()):
         servers = [part for server in task_servers for part in ("--task-server", server)]
@@ -54,7 +54,7 @@ def gateway(start, remote_link):
 
 @pytest.fixture(scope="session")
 def url(shared, link, tmp_path_factory):
-    """The URL of a gateway for all tests that leave it as it was; with a local link, of its own server."""
+    """The URL of a gateway for tests that only read it; with a local link it has its own task server."""
     directory = tmp_path_factory.mktemp(link)
     if link == "local":
         options = ("--app", str(APPS / "plain.py"), "--workers", "4")
@@ -358,7 +358,7 @@ async def test_a_result_may_be_as_long_as_the_configured_limit(start, link, webs
 
 
 def handshake(port, *headers):
-    """The status of the reply to a websocket handshake with these headers, and the reply's text."""
+    """Return the status and the text of the reply to a websocket handshake with these headers."""
     lines = [
         "GET /any/path HTTP/1.1",
         "Upgrade: websocket",
@@ -381,7 +381,7 @@ def handshake(port, *headers):
 
 @pytest.fixture(scope="session")
 def guarded_port(shared, tmp_path_factory):
-    """The port of a gateway with two allowed origins, which calls itself www.example.org:8080."""
+    """The port of a gateway with two allowed origins, reached as www.example.org:8080."""
     daemon = Daemon(
         "--listen", "none", "--task-server", shared.tcp,
         "--allow-origin", "https://*.friend.example", "--allow-origin", "http://exact.example:81",
@@ -484,7 +484,7 @@ async def test_an_allowed_page_is_served(guarded_port, websocket):
 
 
 async def assert_all_answered(ws, *, sent=None):
-    """Every kind of message gets its answer, and the answer is that there is no task server."""
+    """Check that every kind of message is answered with the error that there is no task server."""
     reply = await ws.send(bare("hello")).receive()
     assert reply.startswith("task failed: "), reply
     reply = await ws.ask(rpc("hello", request_id="a"))
@@ -590,7 +590,7 @@ async def test_calls_go_to_the_other_task_server_while_one_is_stopped(gateway, f
     await first.close()
     for number in range(30):
         reply = await ws.ask(rpc("hello", None, number))
-        # One that was sent over a connection as it closed may fail; it must not be sent again.
+        # A call sent over a connection as it closed may fail; it must not be sent again.
         assert "result" in reply or (number == 0 and reply["error"]["data"]["sent"]), reply
     tries = daemon.log.count(f"{first.endpoint} cannot be reached") + daemon.log.count(
         f"{first.endpoint} was lost"

@@ -1,4 +1,4 @@
-"""Time limits: whatever a task does, it ends, its caller is answered at once, and nobody else is hurt."""
+"""Time limits: whatever a task does, it ends, its caller is answered, and no other task is affected."""
 
 import os
 import signal
@@ -31,13 +31,13 @@ MakeDrop = Callable[[], Drop]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 LIMIT = 0.3
-"""Seconds that the tasks are given: enough for each to reach the code that does not end."""
+"""The time limit of the tasks, in seconds: enough for each to reach the code that does not end."""
 
 GRACE = 0.3
-"""Seconds that those have which do not end by themselves (in apps/misbehaving.py)."""
+"""Grace, in seconds, of the tasks in apps/misbehaving.py that only a kill ends."""
 
 SLOW = 5.0
-"""Seconds by which even a machine that is busy otherwise is not late."""
+"""Seconds: a delay that even a busy machine does not reach."""
 
 ROUNDING = 0.005
 """Seconds: times are reported in thousandths, and clocks are read twice."""
@@ -46,12 +46,12 @@ TIMED_OUT, LOST, FAILED = -32001, -32003, -32000
 
 
 def limited(function: str, *args: Any, timeout: float = LIMIT, **named: Any) -> dict[str, Any]:
-    """A request with a time limit."""
+    """Make a request with a time limit."""
     return rpc("limited", function, *args, options={"timeout": timeout}, **named)
 
 
 def timed_out(reply: Any, seconds: float = LIMIT) -> dict[str, Any]:
-    """The data of a reply that says that the time limit, which was so many seconds, was over."""
+    """Return the data of a reply, which must be the error about a time limit of so many seconds."""
     data = data_of(reply, TIMED_OUT)
     assert data.keys() == {"limit", "seconds", "ran", "killed"}
     assert (data["limit"], data["seconds"]) == ("timeout", seconds)
@@ -65,7 +65,7 @@ def counts(daemon: Daemon) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker: what a task does to it, the next one would feel."""
+    """A server with one worker: damage done to it by a task would show in the next one."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -79,7 +79,7 @@ def client(one: Daemon) -> Iterator[Connection]:
     one.must_serve()
 
 
-# --- whatever it does --------------------------------------------------------
+# --- whatever the function does ----------------------------------------------
 
 ENDS_WHEN_TOLD = [
     ("sleep_on", ()),
@@ -92,7 +92,7 @@ ENDS_WHEN_TOLD = [
     ("wait_for_a_thread", ()),
     ("sleep_async", ()),
 ]
-"""Tasks that the exception alone ends."""
+"""Functions that the exception ends."""
 
 HAS_TO_BE_KILLED = [
     ("swallow_everything", ()),
@@ -107,7 +107,7 @@ HAS_TO_BE_KILLED = [
     ("swallow_async", ()),
     ("clean_up_for_ever", ()),
 ]
-"""Tasks that it does not end."""
+"""Functions that the exception does not end."""
 
 
 def name_of(value: Any) -> str:
@@ -165,7 +165,7 @@ def test_a_worker_that_is_stopped_by_sigstop_is_killed(one: Daemon, client: Conn
 def test_the_reply_does_not_wait_for_a_process_that_ignores_sigterm(client: Connection) -> None:
     before = client.ask(bare("pid"))
     assert timed_out(client.ask(limited("ignore_sigterm")))["killed"]
-    # It has two more seconds until SIGKILL, and is there.
+    # The process has two more seconds until SIGKILL, and is still running.
     assert title_of(before) != ""
     wait_for_exit(before)
 
@@ -228,7 +228,7 @@ def test_an_async_function_over_its_limit_gets_asyncios_cancelled_error(
     assert standing.receive() == "standing"
     assert told.receive().startswith("CancelledError")
     timed_out(client.receive())
-    assert client.ask(bare("async_nap", 0.001)) == 0.001  # the event loop is as it was
+    assert client.ask(bare("async_nap", 0.001)) == 0.001  # the event loop still works
 
 
 def test_the_outcome_of_a_function_after_its_time_limit_is_discarded(client: Connection) -> None:
@@ -297,7 +297,7 @@ def test_an_invalid_limit_in_a_decorator_fails_the_start(start: Start, tmp_path:
     assert "ValueError" in daemon.log
 
 
-# --- nobody else -------------------------------------------------------------
+# --- other tasks -------------------------------------------------------------
 
 
 def test_other_workers_are_not_affected(start: Start, gate: Gate) -> None:
@@ -327,7 +327,7 @@ def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_task(st
     rounds = 60
     for number in range(rounds):
         seconds = 0.01
-        # About as long as its limit; and behind each, one that must not be hit.
+        # Each takes about as long as its limit, and is followed by one that must not be hit.
         client.send(rpc(f"nap{number}", "nap", seconds, options={"timeout": seconds}))
         client.send(rpc(f"next{number}", "nap", 0.003))
     replies = {}

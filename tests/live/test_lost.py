@@ -39,7 +39,7 @@ FRAME = re.compile(r"^.+:\d+ in .+$")
 
 
 def lost(reply: Any) -> dict[str, Any]:
-    """The data of a reply that says that the worker was lost."""
+    """Return the data of a reply, which must be the error about a lost worker."""
     data = data_of(reply, LOST)
     known = {"signal", "status", "seconds", "peak_memory_kib", "out_of_memory", "reason", "stack"}
     assert data.keys() <= known, data
@@ -63,7 +63,7 @@ def client(one: Daemon) -> Iterator[Connection]:
     one.must_serve()
 
 
-# --- where it was ------------------------------------------------------------
+# --- where it crashed --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_crash_loses_only_the_task_that_ran_on_that_worker(start: Start, gate:
 def test_a_short_task_that_kills_its_worker_is_lost_alone_and_no_other_is_run_twice(
     start: Start, tmp_path: Path
 ) -> None:
-    """Short tasks are given to a worker many at once; what it had not started goes to the next one."""
+    """Short tasks are sent to a worker in batches; those it had not started go to the next worker."""
     daemon = start(*Apps, "--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     notes = tmp_path / "notes"
@@ -231,7 +231,7 @@ def test_a_short_task_that_kills_its_worker_is_lost_alone_and_no_other_is_run_tw
         elif "result" in reply:
             assert ran.count(str(number)) == 1
         else:
-            # It may have been read before the one that killed them all was run.
+            # It may have been read before the task that killed the worker was run.
             lost(reply)
             assert ran.count(str(number)) <= 1
 
@@ -240,7 +240,7 @@ def test_a_short_task_that_kills_its_worker_is_lost_alone_and_no_other_is_run_tw
 
 
 class MemoryGroup:
-    """A control group with so much memory: the kernel kills who in it wants more."""
+    """A control group with a memory limit: the kernel kills a process in it that needs more."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._path = MEMORY_GROUPS / name
@@ -253,7 +253,7 @@ class MemoryGroup:
             (self._path / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
-        """Move who is left back to the group above, and remove it."""
+        """Move the remaining processes back to the parent group, and remove this one."""
         for pid in (self._path / "cgroup.procs").read_text().split():
             with suppress(OSError):
                 (MEMORY_GROUPS / "cgroup.procs").write_text(pid)
@@ -262,7 +262,7 @@ class MemoryGroup:
 
 @pytest.fixture
 def make_memory_group(tmp_path: Path) -> Iterator[Callable[[int], MemoryGroup]]:
-    """Make control groups with a limit; skips the test where this machine does not let us."""
+    """Make control groups with a limit; skip the test if this machine does not allow that."""
     groups: list[MemoryGroup] = []
 
     def make(limit: int) -> MemoryGroup:
@@ -280,7 +280,7 @@ def make_memory_group(tmp_path: Path) -> Iterator[Callable[[int], MemoryGroup]]:
 def test_a_task_killed_by_the_kernel_for_its_memory_is_recognised(
     make_memory_group: Callable[[int], MemoryGroup], start: Start, make_gate: MakeGate
 ) -> None:
-    """All of taskd in one group, as in a container: the worker is what the kernel takes."""
+    """All of taskd is in one group, as in a container: the kernel kills the worker."""
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     daemon.wait_for_workers(2)
     group = make_memory_group(200 * MIB)
@@ -299,7 +299,7 @@ def test_a_task_killed_by_the_kernel_for_its_memory_is_recognised(
     assert data["peak_memory_kib"] > 50 * 1024
     other.release("unhurt")
     assert client.receive()["result"] == "unhurt"
-    # One that is killed by hand thereafter was not out of memory.
+    # A worker killed by hand afterwards was not out of memory.
     assert lost(client.ask(bare("crash", "SIGKILL"))).get("out_of_memory") is not True
     assert client.ask(bare("hello")) == "Hello, World!"
     assert title_of(daemon.process.pid) == f"{daemon.name}: daemon"

@@ -34,13 +34,13 @@ from taskd.apps.mail_message import compose
 from taskd.functions.registry import registry
 
 DEADLINE = 10
-"""Seconds after which a test has failed: nothing here takes that long."""
+"""Seconds after which a test fails: nothing here takes that long."""
 
 ANN, BOB = "ann@example.org", "bob@example.org"
 
 
 class Session(SMTP):
-    """One connection; tells when it is over."""
+    """An SMTP session that reports when its connection is closed."""
 
     def __init__(self, *args, **options):
         self.over = threading.Event()
@@ -52,7 +52,7 @@ class Session(SMTP):
 
 
 class Handler:
-    """Takes every mail, and keeps it with what was said. A test overrides what shall go otherwise."""
+    """A handler that accepts and keeps every mail with its SMTP commands; a test overrides single steps."""
 
     def __init__(self):
         self.taken = []
@@ -73,7 +73,7 @@ class Handler:
 
 
 class MailServer(Controller):
-    """Listens on a free port, and counts its connections."""
+    """An SMTP server on a free port, which counts its connections."""
 
     def __init__(self, handler=None, port=0, **options):
         super().__init__(handler or Handler(), hostname="127.0.0.1", port=port, **options)
@@ -91,7 +91,7 @@ class MailServer(Controller):
     def __enter__(self):
         self.start()
         assert self.sessions[0].over.wait(DEADLINE)
-        self.sessions.clear()  # That was start() itself, which tries whether it works.
+        self.sessions.clear()  # start() itself has opened a connection, to check that it works.
         return self
 
     def __exit__(self, *_):
@@ -108,12 +108,12 @@ class MailServer(Controller):
     @staticmethod
     def _leave(session, last_words=b""):
         if session.transport is None:
-            pass  # It has never been connected (TLS failed), or no longer is.
+            pass  # It has never been connected (TLS failed), or is closed already.
         elif last_words:
             session.transport.write(last_words)
             session.transport.close()
         else:
-            session.transport.abort()  # close() waits until the client says that it closes, too
+            session.transport.abort()  # close() waits until the client closes, too
 
     def url(self, options="", *, scheme="smtp", login="", host="127.0.0.1"):
         return f"{scheme}://{login}{host}:{self.port}{options}"
@@ -139,7 +139,7 @@ def opened():
 
 @pytest.fixture
 def configured(monkeypatch):
-    """The task's own delivery, as in a fresh worker, to the URL that this is called with."""
+    """Return the delivery for a URL, as a fresh worker would make it."""
     monkeypatch.setattr(mail, "_delivery", None)
     yield lambda url: monkeypatch.setenv("TASKD_MAIL_URL", url)
     mail.close_connection()
@@ -152,7 +152,7 @@ def authority():
 
 @pytest.fixture
 def tls(authority, monkeypatch, tmp_path):
-    """A context for a server at 127.0.0.1; clients trust its authority."""
+    """The TLS context of a server at 127.0.0.1; clients trust its authority."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     return context_of(authority, "127.0.0.1")
@@ -169,7 +169,7 @@ def a_mail(subject="x"):
 
 
 def the_only(handler):
-    """The one mail that was taken, parsed."""
+    """Return the one mail that was accepted, parsed."""
     ((_, envelope),) = handler.taken
     return message_from_bytes(envelope.content, policy=policy.default)
 
@@ -260,7 +260,7 @@ def test_a_line_break_in_an_argument_is_refused_before_anything_is_sent(
 
 
 def refusing(step, answer):
-    """A handler that gives `answer` at `step`, the first time."""
+    """Make a handler that gives `answer` at `step`, the first time."""
 
     class Refusing(Handler):
         answers = [answer]
@@ -386,7 +386,7 @@ def test_the_timeout_applies_to_each_answer(handler, opened, monkeypatch):
 
 
 class Breaking(Handler):
-    """Breaks the connection off at one step, as often as `times` tells."""
+    """A handler that disconnects at one step, `times` times."""
 
     def __init__(self, step, times=1, after=0, words=None):
         super().__init__()
@@ -648,7 +648,7 @@ def test_smtps_to_a_server_without_tls_is_reported(handler, opened):
 
 
 class Gate:
-    """Lets ann in with her password, and keeps what it was shown."""
+    """An authenticator that accepts ann's password, and records the credentials it was sent."""
 
     def __init__(self):
         self.shown = []
@@ -668,7 +668,7 @@ RIGHT, WRONG = "ann%40example.org:s%2Fcret%3A%25@", "ann%40example.org:wrong-sec
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 def test_a_user_logs_in_over_tls_once_for_a_connection(scheme, handler, opened, tls, gate):
-    # aiosmtpd takes only STARTTLS for TLS here.
+    # aiosmtpd counts only STARTTLS as TLS here.
     options = {"authenticator": gate, "auth_require_tls": scheme == "smtp", **by(scheme, tls)}
     with MailServer(handler, **options) as server:
         delivery = opened(server.url(scheme=scheme, login=RIGHT))

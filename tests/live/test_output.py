@@ -1,4 +1,4 @@
-"""What tasks print, in the log: whose it was, and how much of it."""
+"""The output of tasks in the log: which task printed a line, and how much is logged."""
 
 import re
 from collections.abc import Callable
@@ -24,29 +24,29 @@ MakeGate = Callable[[], Gate]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 BURST = 1000
-"""Lines of one worker that are logged at once."""
+"""The number of lines of one worker that are logged in a burst."""
 
 RATE = 100
-"""Lines a second that are logged of one worker after that."""
+"""The number of lines per second that are logged of one worker after that."""
 
 MIB = 1024 * 1024
 
 LEFT_OUT = r"(\d+) lines?\b.*\bleft out"
-"""What the log says instead of lines."""
+"""The log line that replaces lines left out."""
 
 
 def lines(daemon: Daemon, pattern: str) -> list[str]:
-    """The lines of its log that match."""
+    """Return the lines of a daemon's log that match."""
     return [line for line in daemon.log.splitlines() if re.search(pattern, line)]
 
 
 def left_out(daemon: Daemon) -> int:
-    """How many lines the log says to have left out so far."""
+    """Return how many lines the log reports as left out."""
     return sum(int(match[1]) for line in daemon.log.splitlines() if (match := re.search(LEFT_OUT, line)))
 
 
 def say_until_logged(daemon: Daemon, client: Connection, text: str) -> int:
-    """Print a line, again and again until it is logged; how often that was."""
+    """Print a line again and again until it is logged; return how often."""
     for count in range(1, 100_000):
         assert client.ask(bare("say", f"{text} {count}.")) is None
         if lines(daemon, rf"\b{text} \d+\.$"):
@@ -67,7 +67,7 @@ def test_a_logged_line_names_the_pool_the_process_the_function_and_the_task(star
 def test_lines_are_logged_with_their_own_task_even_in_a_batch(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect()
-    count = 900  # of both together: less than a burst of one
+    count = 900  # both together: less than one burst
     client.send(*(rpc(number, "say", f"text {number}.") for number in range(1, count + 1)))
     for _ in range(count):
         assert "result" in client.receive()
@@ -90,7 +90,7 @@ def test_lines_over_the_rate_are_left_out_and_counted(start: Start) -> None:
     numbers = [int(line.rpartition(" ")[2]) for line in logged]
     assert numbers[:BURST] == list(range(BURST))
     assert numbers == sorted(numbers)
-    # Whatever is not there is counted.
+    # Every missing line is counted.
     missing = count - len(logged)
     assert missing <= left_out(daemon) < missing + more
 
@@ -130,7 +130,7 @@ def test_a_task_that_prints_endlessly_fills_no_memory_and_delays_no_other(start:
 
 
 def test_the_last_lines_left_out_before_a_pause_are_counted_too(start: Start) -> None:
-    """What was left out is said though nothing follows."""
+    """The gap is reported even if no other line follows."""
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     count = 3000
     assert daemon.connect().ask(bare("print_lines", count, "flood")) is None

@@ -1,4 +1,4 @@
-"""taskd as it is installed: from its wheel, for development, and gone again."""
+"""Installing taskd from its wheel or for development, and uninstalling it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != H
 
 
 def run(*command, cwd, timeout=TIMEOUT, check=True):
-    """What a command prints. Nothing of this source tree is on its path."""
+    """Run a command without this source tree on its path, and return its output."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
         [str(part) for part in command],
@@ -53,7 +53,7 @@ def run(*command, cwd, timeout=TIMEOUT, check=True):
 
 
 class Venv:
-    """A virtual environment of its own, which our own pip fills."""
+    """A new virtual environment, filled by the pip of this one."""
 
     def __init__(self, directory, python=sys.executable):
         self.directory = directory
@@ -88,7 +88,7 @@ class Venv:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the source tree, so that what is built in it disturbs nobody."""
+    """A copy of the source tree, so that a build does not disturb other tests."""
     copy = tmp_path_factory.mktemp("source") / "taskd"
     copy.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
@@ -112,7 +112,7 @@ def wheel(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def venv(wheel, tmp_path_factory):
-    """An environment with the wheel and what it needs, and nothing else."""
+    """An environment with the wheel and its dependencies, and nothing else."""
     return Venv(tmp_path_factory.mktemp("fresh")).install(wheel)
 
 
@@ -185,7 +185,7 @@ def test_without_an_app_the_server_has_send_mail(venv, monkeypatch, tmp_path):
 
 
 def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv, source):
-    """One after the other, in the environment that is already there."""
+    """These steps share one environment, one after the other."""
     assert "taskd" in venv.commands_of_twistd
     venv.pip("uninstall", "-y", "taskd")
     commands = venv.commands_of_twistd
@@ -211,7 +211,7 @@ def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv,
 
 
 def find_python(version):
-    """An interpreter of that version, on the path or pyenv's; None if there is none."""
+    """Find an interpreter of that version, on the path or pyenv's; None if there is none."""
     candidates = [shutil.which(f"python{version}")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)
@@ -226,7 +226,7 @@ def find_python(version):
 
 @pytest.fixture(scope="module", autouse=True)
 def other_venvs(wheel, tmp_path_factory):
-    """A future of an environment for each other Python; they are filled while other tests run."""
+    """A future of an environment for each other Python; they are installed while other tests run."""
 
     def fill(version, python):
         return Venv(tmp_path_factory.mktemp(f"python{version}"), python).install(wheel)

@@ -1,4 +1,4 @@
-"""The pool of worker processes: what they are, how they end, and what is left of them."""
+"""The pool of worker processes: their properties, how they end, and what they leave behind."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def rpc(request_id: Any, method: str, *params: Any) -> dict[str, Any]:
 
 
 def lost(reply: Any) -> dict[str, Any]:
-    """The data of a reply that says that the worker was lost."""
+    """Return the data of a reply, which must be the error about a lost worker."""
     assert reply["error"]["code"] == -32003, reply
     return reply["error"]["data"]
 
@@ -51,12 +51,12 @@ def group_of(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker, for the tests that leave it as it was."""
+    """A server with one worker, for the tests that only read it."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
 
-# --- what they are -----------------------------------------------------------
+# --- their properties --------------------------------------------------------
 
 
 def test_exactly_the_configured_number_of_workers_runs_under_one_fork_server(start: Start) -> None:
@@ -98,12 +98,12 @@ def test_workers_have_the_documented_environment(start: Start, make_gate: MakeGa
         assert worker["stdin"] == "/dev/null"
         assert worker["oom"] == "500"
         caught = {number.name for number in signal.Signals if worker["caught"] >> (number - 1) & 1}
-        # To be poked, and for faulthandler to say where a crash or SIGTERM has found it.
+        # For pokes, and for the stack that faulthandler prints at a crash or SIGTERM.
         assert caught == {"SIGURG", "SIGTERM", "SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}
         assert worker["blocked"] == 0
         assert set(worker["ignored"]) <= {"SIGPIPE", "SIGXFSZ"}  # as in every Python
         assert not worker["twisted"]
-        # stdin, stdout, stderr (the same pipe), the channel; and what Python and the probe itself open.
+        # stdin, stdout, stderr (the same pipe), the channel; and files that Python and the probe open.
         assert len([name for name in worker["files"] if name.startswith("socket:")]) == 1, worker["files"]
         assert len([name for name in worker["files"] if name.startswith("pipe:")]) == 2, worker["files"]
     assert len({worker["random"] for worker in workers}) == 4
@@ -138,7 +138,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(start: Start, gate: G
     assert client.receive() == "unharmed"
 
 
-# --- who dies, and who notices -----------------------------------------------
+# --- processes that die ------------------------------------------------------
 
 
 def test_a_busy_worker_that_is_killed_loses_only_its_task_and_is_replaced(
@@ -179,7 +179,7 @@ def test_an_idle_worker_that_is_killed_is_replaced_and_loses_nothing(start: Star
 
 
 def test_a_task_sent_to_a_worker_that_had_already_died_is_not_lost(start: Start) -> None:
-    """The daemon may not know yet that a worker is dead; a task that was never read goes to another one."""
+    """The daemon may not know yet that a worker is dead; a task that it never read goes to another one."""
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect()
     for number in range(20):
@@ -224,7 +224,7 @@ def test_each_worker_killed_under_load_loses_at_most_one_request(start: Start) -
         else:
             assert reply == number
         if number % (total // kills) == 0:
-            # Some of these are just being forked, some idle, some busy.
+            # Some of these have just been forked, some are idle, some busy.
             workers = [pid for pid in daemon.processes() if parent_of(pid) == fork_server]
             if workers:
                 os.kill(chance.choice(workers), signal.SIGKILL)
@@ -297,7 +297,7 @@ def test_the_child_processes_of_a_lost_worker_end_with_it_and_do_not_delay_its_r
 
 
 def test_the_replacement_of_a_lost_worker_can_print(one: Daemon, make_gate: MakeGate) -> None:
-    """Several processes hold the lost worker's output; the end of the last must not end the new worker's."""
+    """Several processes hold the lost worker's output; its end must not close that of the new worker."""
     client = one.connect()
     for number in range(15):
         gate = make_gate()
@@ -316,7 +316,7 @@ def test_the_replacement_of_a_lost_worker_can_print(one: Daemon, make_gate: Make
 def test_a_busy_worker_delays_no_other_task(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"), *(rpc(number, "echo", number) for number in range(200)))
-    # One worker stands, and so the other has them all, first come, first served.
+    # One worker waits, so the other gets all the tasks, first come, first served.
     assert [client.receive()["result"] for _ in range(200)] == list(range(200))
     gate.release("done")
     assert client.receive()["result"] == "done"
@@ -337,7 +337,7 @@ def test_a_task_is_not_bound_to_a_worker_before_one_is_free(start: Start, make_g
     assert client.receive()["id"] == "long"
 
 
-# --- what they print ---------------------------------------------------------
+# --- their output ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -519,7 +519,7 @@ def test_an_unusable_app_fails_the_start_with_the_reason(start: Start, tmp_path:
     assert reason in daemon.log
     assert daemon.family() == []
     assert "Unhandled" not in daemon.log
-    assert "twisted/" not in daemon.log  # no traceback through what is not the app's
+    assert "twisted/" not in daemon.log  # no traceback through frames outside the app
 
 
 @pytest.mark.parametrize(
@@ -555,13 +555,13 @@ def test_a_failed_start_is_reported_by_a_daemonised_twistd_too(
     ended = run_twistd(tmp_path, pool_name, "taskd", "--app", name, "--listen", tcp, "--websocket", tcp)
     assert ended.returncode == 1, ended.stdout
     for pid in processes_marked(pool_name):
-        wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+        wait_for_exit(pid)  # twistd reports the failure shortly before the daemon ends
     assert not (tmp_path / "twistd.pid").exists()
     assert reason in (tmp_path / "twistd.log").read_text()
 
 
 def test_a_failed_start_never_hangs(start: Start, tmp_path: Path) -> None:
-    """Before the reactor runs nobody tells Twisted that the fork server has ended: it must be asked."""
+    """Before the reactor runs, Twisted does not notice the fork server's end: taskd must check for it."""
     (tmp_path / "no_tasks.py").touch()
     daemons = [start("--app", "no_tasks", "--websocket", "none") for _ in range(6)]
     assert [daemon.wait_for_end() for daemon in daemons] == [1] * 6

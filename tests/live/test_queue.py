@@ -1,4 +1,4 @@
-"""What waits: deadlines, priorities, a full queue, and callers that send more than anybody can do."""
+"""Waiting tasks: deadlines, priorities, a full queue, and callers that send more than can be done."""
 
 import signal
 import time
@@ -34,23 +34,23 @@ TIMED_OUT, CANCELLED, BUSY, INVALID_REQUEST = -32001, -32002, -32004, -32600
 MIB = 1024 * 1024
 
 TENTH = 10
-"""Every so many starts, the task that has waited longest is the next, whatever its priority."""
+"""The number of starts after which the task that has waited longest is next, whatever its priority."""
 
 MANY = 60_000
-"""Requests of 2 kB: far more than all buffers on the way hold."""
+"""The number of requests of 2 kB: far more than all buffers on the way hold."""
 
 SLOW = 5.0
-"""Seconds by which even a machine that is busy otherwise is not late."""
+"""Seconds: a delay that even a busy machine does not reach."""
 
 
 def expired(reply: Any, seconds: float) -> None:
-    """It says that the task was not started before its deadline."""
+    """Check that a reply is the error about a task that was not started before its deadline."""
     assert data_of(reply, TIMED_OUT) == {"limit": "deadline", "seconds": seconds}
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker, which does one task after the other."""
+    """A server with one worker, which runs one task after the other."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -226,7 +226,7 @@ def test_an_old_task_of_the_lowest_priority_does_not_starve(start: Start, gate: 
     places = [ran.index(text) for text in old]
     for nth, place in enumerate(places, 1):
         assert place < nth * TENTH
-    # Nor is it more than that which is taken from the urgent ones.
+    # And no more than that is taken from the urgent ones.
     assert min(later - earlier for earlier, later in pairwise(places)) >= TENTH / 2
 
 
@@ -238,7 +238,7 @@ def test_an_endless_stream_of_urgent_tasks_does_not_starve_the_others(start: Sta
     patient.send(rpc("old", "hello", options={"priority": 9}))
     done = 0
     while "hello" not in [each["name"] for each in daemon.status()["functions"]]:
-        # One comes for each that ends: some of the first priority always wait.
+        # Each that ends is followed by another: some urgent tasks always wait.
         urgent.receive()
         urgent.send(rpc(done, "nap", 0.002, options={"priority": 0}))
         done += 1
@@ -292,7 +292,7 @@ def test_a_full_queue_refuses_requests_at_once_and_keeps_its_tasks(start: Start,
     gate.wait_until_entered()
     client.send(*(rpc(number, "echo", number) for number in range(3)))
     daemon.wait_for_status(lambda status: status["waiting"] == 3)
-    # Also where it is more urgent than what waits.
+    # Also a request that is more urgent than the waiting ones.
     for options in (None, {"priority": 0}, {"deadline": 60}):
         assert data_of(client.ask(rpc("more", "hello", options=options)), BUSY)["retry_after"] > 0
     assert daemon.status()["counts"]["refused"] == 3
@@ -363,7 +363,7 @@ def test_ten_thousand_deadlines_at_once_delay_no_other_task(start: Start, gate: 
 def test_a_caller_that_never_reads_is_throttled_even_if_its_tasks_end_without_a_worker(
     start: Start, gate: Gate
 ) -> None:
-    """Replies that no worker made are bounded as well: deadlines and cancels."""
+    """Replies made without a worker, for deadlines and cancels, are bounded as well."""
     daemon = start("--workers", "1", "--max-unsent", "100000", "--max-queue", "500").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -381,7 +381,7 @@ def test_a_caller_that_never_reads_is_throttled_even_if_its_tasks_end_without_a_
 
 
 def send_and_never_read(deaf: Connection) -> None:
-    """Send requests that need no worker. Raises `TimeoutError` when the server takes no more of them."""
+    """Send requests that need no worker; raise `TimeoutError` when the server reads no more of them."""
     deaf.socket.settimeout(1.0)
     padding = "x" * 1000
     for number in range(MANY):
@@ -395,7 +395,7 @@ def send_and_never_read(deaf: Connection) -> None:
 def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     start: Start, make_gate: MakeGate
 ) -> None:
-    """Its caller does not read, and so it is not started; it waits all the same."""
+    """Its caller does not read, so it is not started; but it still counts as waiting."""
     daemon = start("--workers", "2", "--max-unsent", "1000").wait_until_ready()
     first, second, third = make_gate(), make_gate(), make_gate()
     deaf, other = daemon.connect(), daemon.connect()
@@ -403,7 +403,7 @@ def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     first.wait_until_entered()
     other.send(second.rpc("second"))
     second.wait_until_entered()
-    # More than the kernel takes, and a task that may still get the worker thereafter.
+    # More than the kernel takes, and a task that may still get the worker afterwards.
     deaf.send(
         rpc("big", "big", 9 * MIB),
         third.rpc("third"),

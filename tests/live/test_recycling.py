@@ -1,4 +1,4 @@
-"""Workers that are replaced for their age or their memory, and pools that grow and shrink."""
+"""Workers replaced for their age or memory, and pools that grow and shrink."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ HOOKS = (
 
 
 def busy(daemon: Daemon, gates: list[Gate]) -> Any:
-    """A connection with a task at each of the gates."""
+    """Return a connection with a task waiting at each of the gates."""
     client = daemon.connect()
     for gate in gates:
         client.send(gate.rpc(gate.path))
@@ -73,7 +73,7 @@ def test_failed_tasks_count_towards_max_tasks(start: Start) -> None:
 
 
 def test_no_worker_exceeds_max_tasks_under_load_and_no_task_is_lost(start: Start) -> None:
-    """Short tasks are given to a worker many at once, but not more than it may still run."""
+    """Short tasks are sent to a worker in batches, but no more than it may still run."""
     daemon = start("--workers", "2", "--max-tasks", "50", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     count = 1500
@@ -116,7 +116,7 @@ def test_a_worker_that_keeps_too_much_memory_is_replaced_after_its_task(start: S
     assert client.ask(bare("hoard", 10)) == pid
     assert client.ask(bare("pid")) == pid
     assert client.ask(bare("hoard", 200)) == pid
-    # How much it has is looked at ten times a second, or after a longer task.
+    # Its memory is checked ten times a second, and after a longer task.
     ending = time.monotonic() + TIMEOUT
     while client.ask(bare("pid")) == pid:
         assert time.monotonic() < ending

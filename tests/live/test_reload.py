@@ -1,4 +1,4 @@
-"""SIGHUP: new code takes over, what runs is finished by the old, and nothing is lost."""
+"""SIGHUP: new code takes over, running tasks finish in the old code, and nothing is lost."""
 
 import os
 import re
@@ -77,11 +77,11 @@ NAP = "\n@task\ndef nap(seconds):\n    time.sleep(seconds)\n"
 ONLY_NEW = "\n@task\ndef only_new():\n    return 'new'\n"
 
 ENV = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""A new file of the same second and size could not be distinguished from the old by its byte code."""
+"""Text for a different size: Python takes old byte code for a new file of the same second and size."""
 
 
 class Reloading:
-    """A daemon whose one app the test can write anew."""
+    """A daemon whose only app the test can rewrite."""
 
     def __init__(self, start: Start, directory: Path, *options: str, more: str = "") -> None:
         self._file = directory / "app.py"
@@ -93,15 +93,15 @@ class Reloading:
         self.write_text(APP.format(version=version) + more)
 
     def write_text(self, text: str) -> None:
-        """Write something else for an app."""
+        """Write an arbitrary text as the app."""
         self._file.write_text(text)
 
     def tell(self) -> None:
-        """Tell the daemon to reload."""
+        """Send the daemon the signal to reload."""
         self.daemon.process.send_signal(signal.SIGHUP)
 
     def reload(self, version: str, more: str = "", count: int = 1) -> None:
-        """Write the app anew and have it loaded; it is the `count`-th time that this succeeds."""
+        """Rewrite the app and wait until it is loaded, as the `count`-th successful reload."""
         self.write(version, more)
         self.tell()
         self.wait_until_reloaded(count)
@@ -119,7 +119,7 @@ class Reloading:
         assert self.daemon.fork_server in self.fork_servers()
 
     def fork_servers(self) -> list[int]:
-        """The ids of all fork servers that are there, the old ones too."""
+        """Return the ids of all fork servers, including old ones."""
         return [
             pid for pid in self.daemon.processes("fork server") if parent_of(pid) == self.daemon.process.pid
         ]
@@ -127,7 +127,7 @@ class Reloading:
 
 @pytest.fixture
 def make_app(clean_start: Start, tmp_path: Path) -> Callable[..., Reloading]:
-    """Start a daemon whose app can be written anew."""
+    """Start a daemon whose app can be rewritten."""
     return lambda *options, **more: Reloading(clean_start, tmp_path, *options, **more)
 
 
@@ -213,7 +213,7 @@ def test_stop_hooks_of_the_old_code_and_start_hooks_of_the_new_are_run(make_app:
     assert "down two" not in app.daemon.log
 
 
-# --- what runs and what waits ------------------------------------------------
+# --- running and waiting tasks -----------------------------------------------
 
 
 def test_running_tasks_finish_in_the_old_code_while_new_calls_use_the_new(
@@ -344,7 +344,7 @@ def test_a_reload_under_load_loses_nothing(make_app: Any) -> None:
     versions = ["two", "three", "four"]
     for count, version in enumerate(versions, 1):
         app.reload(version, count=count)
-        # Until none of the old is left.
+        # Until no process of the old code is left.
         app.daemon.wait_for_status(
             lambda status, wanted=count + 1: (
                 [worker["generation"] for worker in status["workers"]] == [wanted] * 2
@@ -428,13 +428,13 @@ def test_code_that_does_not_load_leaves_the_old_in_place_and_the_reason_is_logge
     app.daemon.wait_for_log(re.escape(reason))
     app.daemon.wait_for_status(lambda status: not status["reloading"])
     assert app.daemon.connect().ask(bare("version")) == "one"
-    # The processes are the same, and what was tried has left none.
+    # The processes are the same, and the attempt has left none behind.
     app.daemon.wait_for_family(4)
     assert (app.daemon.workers, app.daemon.fork_server) == (workers, fork_server)
     assert app.daemon.status()["generation"] == 1
     gate.release()
     assert client.receive()["result"] == "one"
-    # Mended, it loads.
+    # Once repaired, it loads.
     app.reload("two")
     assert client.ask(bare("version")) == "two"
     if "Error" in reason:
@@ -446,13 +446,13 @@ def test_repaired_code_is_used_at_once_although_no_worker_could_start(make_app: 
     client = app.daemon.connect().send(bare("version"))
     app.daemon.wait_for_log("ended: exit status 3", 9)  # 3.2 s until the next two
     app.reload("two")
-    # What waited for a worker of the old code has one of the new.
+    # The task that waited for a worker of the old code gets one of the new.
     assert client.receive() == "two"
     app.daemon.wait_for_workers(2)
 
 
 def lose_code(app: Any) -> None:
-    """Break the app, and end its fork server: three others could not load it, the next starts in 0.8 s."""
+    """Break the app and kill its fork server: three more fail to load it, and the next starts after 0.8 s."""
     app.write_text("def (")
     os.kill(app.daemon.fork_server, signal.SIGKILL)
     app.daemon.wait_for_log(r"another one starts in 0\.8 s")

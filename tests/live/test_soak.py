@@ -13,7 +13,7 @@ SEED = 1
 """Always the same, so that a failure can be repeated."""
 
 TIMEOUT = 180.0
-"""Seconds: the soak gives itself less."""
+"""Seconds: the soak limits itself to less."""
 
 
 def test_a_short_soak_loses_no_reply_and_leaves_nothing_behind() -> None:

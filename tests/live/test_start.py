@@ -8,7 +8,7 @@ from tests.live.support import APPS, BIN, TIMEOUT, kept_daemon
 
 
 def messages(log: str) -> list[str]:
-    """Return the lines of taskd itself, without times."""
+    """Return the log lines of taskd itself, without times."""
     return [line.partition("[taskd#info] ")[2] for line in log.splitlines() if "[taskd#info] " in line]
 
 

@@ -28,11 +28,11 @@ MakeGate = Callable[[], Gate]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 PROMPT = 1.0
-"""Seconds that half of the answers take less than, on a busy machine too."""
+"""Seconds: half of the answers take less, even on a busy machine."""
 
 
 def timed(ask: Callable[[], Any]) -> tuple[Any, float]:
-    """The answer, and how long it took."""
+    """Return the answer, and how long it took."""
     began = time.monotonic()
     answer = ask()
     return answer, time.monotonic() - began
@@ -40,7 +40,7 @@ def timed(ask: Callable[[], Any]) -> tuple[Any, float]:
 
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server to which one of everything has happened, and nothing more does."""
+    """A server to which one of everything has happened, and which is idle now."""
     directory = tmp_path_factory.mktemp("eventful")
     daemon = Daemon(*Apps, "--workers", "1", "--max-queue", "2", directory=directory).wait_until_ready()
     client = daemon.connect()

@@ -55,7 +55,7 @@ def begin_stop(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
 
 
 def hold(daemon: Daemon, gate: Gate, request: Any = None) -> Connection:
-    """A connection whose task stands at the gate."""
+    """A connection whose task waits at the gate."""
     client = daemon.connect().send(request or gate.call())
     gate.wait_until_entered()
     return client
@@ -169,7 +169,7 @@ def test_an_idle_server_ends_soon_and_closes_idle_connections(start: Start) -> N
 
 
 def test_a_large_reply_is_flushed_before_the_end(start: Start, gate: Gate) -> None:
-    """It is far more than the kernel takes in at once."""
+    """The reply is far larger than the kernel takes at once."""
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
     size = 9 * 1024 * 1024
@@ -192,7 +192,7 @@ def test_a_worker_that_dies_during_the_stop_does_not_delay_it(start: Start, make
     os.kill(victim, signal.SIGKILL)
     assert code_of(clients[0].receive()) == -32003
     gates[1].release("finished")
-    # Its own reply comes behind that of the status that was asked for on it.
+    # The reply of the task comes after that of the status request on the same connection.
     assert clients[1].receive() == "finished"
     daemon.wait_for_end()
     assert daemon.family() == []
@@ -288,7 +288,7 @@ def test_a_second_signal_ends_the_server_at_once(
 def test_a_client_that_does_not_read_its_replies_delays_the_stop_by_seconds_only(start: Start) -> None:
     daemon = start("--workers", "2", "--stop-timeout", "0.3").wait_until_ready()
     client = daemon.connect().send(*[rpc(1, "big", 9_000_000)] * 4)
-    # All of them may run, or some may be throttled until it reads: either is right here.
+    # All tasks may run, or some may be throttled until the client reads: either is right here.
     daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
     began = time.monotonic()
     daemon.process.send_signal(signal.SIGTERM)
@@ -303,8 +303,8 @@ def test_a_stop_while_the_app_is_imported_leaves_nothing(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gate = make_gate()
-        # Each is a file of its own: Python would take the byte code of the old file for one
-        # that was written anew within a second and has the same size.
+        # Each app is a file of its own: Python would take the byte code of the old file for one
+        # that was rewritten within a second and has the same size.
         (tmp_path / f"slow_{number.name}.py").write_text(f"open({gate.path!r}).read()\n")
         daemon = start("--app", f"slow_{number.name}")
         gate.wait_until_entered()

@@ -1,4 +1,4 @@
-"""The wire protocol at the task server's port, from outside: what goes in, and what must come out."""
+"""The wire protocol at the task server's port: messages sent, and the replies that must come back."""
 
 import json
 import os
@@ -20,20 +20,20 @@ Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "probes.py"))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One server for the tests that leave it as it was: four workers."""
+    """A server with four workers, for the tests that only read it."""
     daemon = Daemon(*Apps, "--workers", "4", directory=tmp_path_factory.mktemp("server"))
     daemon.wait_until_ready()
     yield daemon
     status = daemon.stop()
     daemon.wait_until_gone()
-    assert status == -15  # twistd ends in order, and then by the signal that it was sent
+    assert status == -15  # twistd ends normally, and then kills itself with the signal that it received
     assert "a bug in taskd" not in daemon.log
     assert "Unhandled" not in daemon.log
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server whose messages have at most 1000 bytes."""
+    """A server with a limit of 1000 bytes per message."""
     directory = tmp_path_factory.mktemp("small")
     daemon = Daemon(*Apps, "--workers", "2", "--max-message", "1000", directory=directory)
     yield daemon.wait_until_ready()
@@ -69,7 +69,7 @@ def result(request_id: Any, value: Any) -> dict[str, Any]:
 
 
 def error_of(reply: Any) -> tuple[int, Any]:
-    """The code and data of an error reply of either dialect; it has a message for a person."""
+    """Return the code and data of an error reply in either dialect, which must have a message."""
     assert set(reply) in ({"error"}, {"jsonrpc", "id", "error"}), reply
     error = reply["error"]
     assert isinstance(error["message"], str)
@@ -154,8 +154,8 @@ def test_both_dialects_share_one_connection(client: Connection) -> None:
 
 def test_bare_replies_come_in_request_order_whatever_order_they_finish_in(start: Start, gate: Gate) -> None:
     client = start("--workers", "2").wait_until_ready().connect()
-    # One worker stands; the other takes the rest in turn, so that the reply to
-    # the last says that all the others have finished.
+    # One worker waits; the other runs the rest in turn, so that the reply to
+    # the last shows that all the others have finished.
     client.send(gate.call(), bare("hello"), bare("nonsense"), bare("boom"), rpc("last", "hello"))
     assert client.receive() == result("last", "Hello, World!")
     gate.release("first")
@@ -579,7 +579,7 @@ def test_a_server_without_a_queue_takes_as_many_tasks_as_it_has_workers(
 
 
 def padded(size: int) -> bytes:
-    """A request of so many bytes, with its LF."""
+    """Make a request of so many bytes, including its LF."""
     head, tail = b'{"function": "taskd.ping", "args": {}', b"}"
     return head + b" " * (size - len(head) - len(tail) - 1) + tail
 
@@ -596,7 +596,7 @@ def test_a_message_over_the_limit_is_refused_after_all_earlier_replies_and_close
     client = small.connect()
     client.send(gate.call(), bare("boom"), padded(1001), bare("hello"))
     gate.wait_until_entered()
-    # It is not refused ahead of its turn.
+    # The error waits for its turn.
     assert small.connect().ask(bare("hello")) == "Hello, World!"
     gate.release("first")
     replies = client.receive_all()
@@ -835,7 +835,7 @@ def test_a_malformed_message_closes_nothing_affects_no_other_and_logs_no_traceba
         client.send(bare("echo", f"before {number}"), line, bare("echo", f"behind {number}"))
     client.end_sending()
     replies = client.receive_all()
-    # A JSON-RPC reply may come ahead of bare ones: what is asked is that each has one.
+    # A JSON-RPC reply may come before bare ones: each must have one, in any order.
     assert len(replies) == 3 * len(MALFORMED)
     echoes = [reply for reply in replies if isinstance(reply, str) and reply.startswith(("before", "behind"))]
     assert echoes == [f"{side} {number}" for number in range(len(MALFORMED)) for side in ("before", "behind")]
@@ -845,10 +845,10 @@ def test_a_malformed_message_closes_nothing_affects_no_other_and_logs_no_traceba
     daemon.wait_for_end()
     assert "Traceback" not in daemon.log
     assert "Error" not in daemon.log
-    assert daemon.log.count("worker 2") == 0  # none had to be replaced
+    assert daemon.log.count("worker 2") == 0  # no worker had to be replaced
 
 
-# --- where it listens, and what it runs --------------------------------------
+# --- endpoints and apps ------------------------------------------------------
 
 
 def test_several_endpoints_serve_one_task_server(start: Start, tmp_path: Path) -> None:

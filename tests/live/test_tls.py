@@ -1,4 +1,4 @@
-"""TLS everywhere that there is a port: who is let in, who is refused, and what is said of it."""
+"""TLS on every kind of port: which peers are accepted, which are refused, and the reasons reported."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Files:
         self._numbers = itertools.count(1)
 
     def trust(self, ca=None):
-        """A file with the certificate of a CA."""
+        """Return a file with the certificate of a CA."""
         path = self._directory / f"ca-{next(self._numbers)}.pem"
         (ca or self.ca).cert_pem.write_to_path(path)
         return path
 
     def issue(self, *names, ca=None, **more):
-        """The files of a new certificate, and of its key."""
+        """Make a certificate; return its file and that of its key."""
         leaf = (ca or self.ca).issue_cert(*(names or (NAME,)), **more)
         number = next(self._numbers)
         path = self._directory / f"cert-{number}.pem"
@@ -48,13 +48,13 @@ class Files:
         return path, key
 
     def listening(self, certificate=None, *, ca=None):
-        """A server's endpoint string; with `ca`, for clients with a certificate of that CA alone."""
+        """Return a server's endpoint string; with `ca`, clients need a certificate of that CA."""
         path, key = certificate or self.issue()
         mutual = f":clientCA={self.trust(ca)}" if ca is not None else ""
         return f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={path}{mutual}"
 
     def client(self, port, host=NAME, *, trusted=None, certificate=None):
-        """A client's endpoint string."""
+        """Return a client's endpoint string."""
         own = ":certificate={}:privateKey={}".format(*certificate) if certificate else ""
         return f"tls:{host}:{port}:trustRoots={trusted or self.trust()}{own}"
 
@@ -66,7 +66,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ports(files, tmp_path_factory):
-    """The ports of one task server, each with another certificate."""
+    """The ports of one task server, each with a different certificate."""
     directory = tmp_path_factory.mktemp("tls")
     alone = trustme.CA()
     alone.cert_pem.write_to_path(directory / "cert.pem")
@@ -103,7 +103,7 @@ def link(request):
 
 
 async def refusal(client):
-    """What is said of a call that finds no server it may trust."""
+    """Return the error message of a call that finds no trusted server."""
     with pytest.raises(Unreachable) as caught:
         await within(client.call("hello"))
     assert caught.value.data["sent"] is False, caught.value
@@ -220,7 +220,7 @@ async def test_a_client_with_an_expired_certificate_is_refused(ports, files, mak
 
 
 async def assert_kept_out(make_client, files, ports, link, certificate):
-    """A client with this certificate is not answered, and no task is run for it."""
+    """Check that a client with this certificate is not answered, and that no task is run for it."""
     client = make_client(files.client(ports["mutual"], certificate=certificate), link=link)
     for _ in range(2):
         with pytest.raises(Unreachable) as caught:

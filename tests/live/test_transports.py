@@ -1,4 +1,4 @@
-"""The transport of the task server's connections, with real sockets and under both kinds of reactors."""
+"""The transport of the task server's connections, over real sockets and under both kinds of reactors."""
 
 import resource
 import selectors
@@ -42,7 +42,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def many(count: int, at_once: int, open_one: Callable[[], socket.socket]) -> list[bytes]:
-    """What came for one ping on each of `count` connections, `at_once` of them open at a time."""
+    """Send one ping on each of `count` connections, `at_once` open at a time; return the replies."""
     replies: list[bytes] = []
     opened = 0
     with selectors.DefaultSelector() as selector:
@@ -112,7 +112,7 @@ def test_a_server_out_of_descriptors_serves_its_connections_and_accepts_again_la
     assert first.ask({"function": "hello"}) == "Hello, World!"
     for sock in crowd:
         sock.close()
-    # It has seen that they are gone once it has answered one that came after them.
+    # The server has noticed that they are closed once it has answered a later one.
     assert first.ask({"function": "taskd.ping"}) == "pong"
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     assert many(100, 20, lambda: connect(daemon.port())) == [PONG] * 100
@@ -120,7 +120,7 @@ def test_a_server_out_of_descriptors_serves_its_connections_and_accepts_again_la
 
 
 def answer(sock: socket.socket) -> bytes:
-    """What comes for a ping; nothing where the connection was closed instead."""
+    """Return the reply to a ping; nothing if the connection was closed instead."""
     try:
         sock.sendall(PING)
         return sock.recv(1000)
@@ -132,7 +132,7 @@ def answer(sock: socket.socket) -> bytes:
 
 
 class Server:
-    """Answers a call with its arguments; while it `holds`, not before `release`."""
+    """A server that answers a call with its arguments; while it `holds`, only on `release`."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -163,7 +163,7 @@ class Server:
 
 
 class Factory(TaskFactory):
-    """Knows the protocol that it made last."""
+    """A factory that keeps the last protocol that it made."""
 
     last: TaskProtocol
 
@@ -225,7 +225,7 @@ Listen = Callable[..., Listening]
 
 
 def ask(sock: socket.socket, value: Any) -> Any:
-    """Call with a value, and get it back."""
+    """Make a call with a value, which must come back."""
     connection = Connection(sock)
     try:
         return connection.ask({"function": "f", "args": [value]})
@@ -301,7 +301,7 @@ async def test_the_reset_of_a_peer_ends_the_connection(listen: Listen) -> None:
 async def test_a_reply_to_a_peer_that_ended_sending_and_then_reset_ends_the_connection(
     listen: Listen,
 ) -> None:
-    """Nothing is watched in between: only the reply shows it."""
+    """The connection is not watched in between: only sending the reply shows its end."""
     one = listen()
     one.server.holds = True
     sock = connect(one.number)
@@ -332,7 +332,7 @@ async def test_replies_do_not_wait_for_acknowledgements_and_vanished_peers_are_n
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[int]:
-    """The port of a Twisted web server over this transport; it has `/little` and `/much`."""
+    """The port of a Twisted web server over this transport, with the pages `/little` and `/much`."""
     from twisted.internet import reactor
 
     root = Resource()

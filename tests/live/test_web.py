@@ -33,7 +33,7 @@ def web(clean_start):
 
 @pytest.fixture(params=["twistd taskd", "twistd web"])
 def port(request):
-    """The port of a gateway, of either kind."""
+    """The port of a gateway, in a daemon or under `twistd web`."""
     if request.param == "twistd taskd":
         return request.getfixturevalue("shared").port(2)
     shared = request.getfixturevalue("shared")
@@ -41,7 +41,7 @@ def port(request):
 
 
 def request(port, method, path, headers=None):
-    """The response to one HTTP request, and its body."""
+    """Make one HTTP request; return the response and its body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     connection.request(method, path, headers=headers or {})
     response = connection.getresponse()
@@ -106,7 +106,7 @@ async def test_twistd_web_stops_at_sigterm_with_a_websocket_open(web, shared, we
     assert daemon.stop() == -signal.SIGTERM
 
 
-# --- over HTTP, of either kind -----------------------------------------------
+# --- over HTTP, for either kind of gateway -----------------------------------
 
 
 def test_the_websocket_port_serves_a_plain_page(port):
