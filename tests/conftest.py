@@ -17,7 +17,7 @@ from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
 from tests.run import UNRECORDED
 
 RECORDING = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
-"""Return the environment that has coverage record a process, if this one is recorded."""
+"""The environment variable that has coverage record a process; set if this process is recorded."""
 
 
 def pytest_configure() -> None:

@@ -99,7 +99,7 @@ class ErrorTests(SynchronousTestCase):
         error = StartError("the port is taken")
         self.assertIsInstance(error, SystemExit)
         self.assertIsInstance(error, Exception)
-        # The interpreter prints a code that is no number, and exits with 1.
+        # The interpreter prints a code that is not a number, and exits with 1.
         self.assertEqual(error.code, "the port is taken")
 
     def test_internal_errors_are_not_errors_of_the_protocol(self):

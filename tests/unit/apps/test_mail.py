@@ -1,4 +1,4 @@
-"""The mail app without a server: what a mail looks like, and which arguments and URLs are refused."""
+"""The mail app without a server: the form of mails, and the refusal of arguments and URLs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ComposeTests(SynchronousTestCase):
         raw = sent.as_bytes("\r\n").partition(b"\r\n\r\n")[0]
         self.assertTrue(raw.isascii())
         self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 200)
-        # Stripped, since every header's value is on its way.
+        # Stripped, as every header's value is when it is sent.
         self.assertEqual(str(read(sent)["Subject"] or "").strip(), subject.strip())
 
     @given(ONE_LINE)
@@ -81,7 +81,7 @@ class ComposeTests(SynchronousTestCase):
         sent = compose("ann@example.org", f'"{quoted}" <bob@example.org>', "x")
         self.assertEqual(sent.recipient, "bob@example.org")
         self.assertEqual(the_recipient(sent).addr_spec, "bob@example.org")
-        # Not as the parser above reads it, which puts spaces between encoded words.
+        # Not read with the parser above, which puts spaces between encoded words.
         phrase, _, _ = message_from_bytes(sent.as_bytes("\n"))["To"].rpartition("<bob@")
         self.assertEqual(str(make_header(decode_header(phrase))).split(), name.split())
 
@@ -99,7 +99,7 @@ class ComposeTests(SynchronousTestCase):
             self.assertRegex(str(error), "^to: ")
             return
         self.assertIn(sent.recipient, text)
-        # Of some odd addresses, Python's parser does not decode what is right on the wire.
+        # Python's parser does not decode some unusual addresses that are right on the wire.
         spec = the_recipient(sent).addr_spec.encode("utf-8", "surrogateescape").decode()
         self.assertEqual(spec, sent.recipient)
 

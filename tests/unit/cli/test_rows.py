@@ -29,7 +29,7 @@ def rows_of(text, path="rows.csv", annotations=None):
 
 
 def args_of(text, path="rows.csv", annotations=None):
-    """The arguments alone."""
+    """Return the arguments of the rows alone."""
     return [row.args for row in rows_of(text, path, annotations)]
 
 
@@ -65,7 +65,7 @@ class FileOfFailedRows:
 
     @property
     def text(self):
-        """What is in the file, which is then closed."""
+        """Return the content of the file, which is then closed."""
         if self._text is None:
             self.failed.close()
         return self._text
@@ -200,7 +200,7 @@ class CsvTests(SynchronousTestCase):
     @given(names, st.data())
     def test_rows_that_the_csv_module_writes_are_read_back(self, header, data):
         row = st.lists(cells, min_size=len(header), max_size=len(header))
-        # One cell with nothing in it is written as "", and is a row all the same.
+        # One empty cell is written as "", and is still a row.
         rows = data.draw(st.lists(row, max_size=4))
         text = csv_text(header, *rows)
         self.assertEqual(args_of(text), [dict(zip(header, row, strict=True)) for row in rows])
@@ -256,7 +256,7 @@ class JsonLinesTests(SynchronousTestCase):
         try:
             text.encode()
         except UnicodeEncodeError:
-            return  # half of a character: no file in UTF-8 has it
+            return  # half of a surrogate pair: no file in UTF-8 has it
         self.assertEqual(args_of(text, "rows.jsonl"), [without_error(row) for row in rows])
 
     @given(st.text(st.sampled_from('{}[]":,a1\n\r '), max_size=30))
@@ -377,7 +377,7 @@ class FailedRowsTests(SynchronousTestCase):
     def test_failed_json_lines_can_be_read_again(self, rows):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         if any(row.problem for row in rows_of(text, "rows.jsonl")):
-            return  # half of a character, which we do not read
+            return  # half of a surrogate pair, which is not read
         file = FileOfFailedRows("rows.jsonl")
         for one in rows_of(text, "rows.jsonl"):
             file.failed.add(one, "why")

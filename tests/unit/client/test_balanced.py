@@ -1,4 +1,4 @@
-"""Calls that have several servers to go to, without a network."""
+"""Calls over several servers, without a network."""
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ DONE = Result(Raw(b'"done"'))
 
 
 class FakeCall:
-    """A call that the test ends; `asked` is what the caller wanted of it."""
+    """A call that the test ends; `asked` records what the caller did with it."""
 
     def __init__(self, *arguments):
         self.arguments = arguments
@@ -33,7 +33,7 @@ class FakeCall:
 
 
 class FakeLink:
-    """Answers nothing by itself; each call that it was given is in `calls`."""
+    """A link that answers nothing by itself; `calls` has each call that was made."""
 
     def __init__(self):
         self.calls = []
@@ -123,7 +123,7 @@ class BalancedLinkTests(SynchronousTestCase):
         pending.cancel()
         self.a.answer(CANCELLED_UNSENT)
         self.assertEqual(self.successResultOf(pending.outcome), CANCELLED_UNSENT)
-        # Its failures are still counted: with the next one it is left alone for longer.
+        # Its failures are still counted: the next one has a longer penalty.
         self.link.call(CALL)
         self.a.fail(GONE)
         self.clock.advance(1.5)

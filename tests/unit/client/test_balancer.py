@@ -1,4 +1,4 @@
-"""Which task server gets the next call: the least busy, and none that failed lately if there is another."""
+"""The choice of a task server: the least busy, and none that failed lately if there is another."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.client.balancer import Balancer
 
 FIRST, LONGEST = 1.0, 30.0
-"""Seconds that a server is left alone after its first failure, and at most."""
+"""Seconds of a server's penalty: after its first failure, and at most."""
 
 
 class BalancerTests(SynchronousTestCase):

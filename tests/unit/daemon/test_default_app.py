@@ -1,4 +1,4 @@
-"""The log lines for someone who gave no --app."""
+"""The log lines of a server started without --app."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The order in which a running daemon stops, with parts that only record what is asked of them."""
+"""The order in which a running daemon stops, with parts that only record their calls."""
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -46,7 +46,7 @@ class RecordingPort:
 
 class StoppingTests(SynchronousTestCase):
     def daemon(self, gateway=None, connections=None, server=None):
-        """A daemon whose parts have these peculiarities; what is asked of them is in `self.calls`."""
+        """Make a daemon whose parts have these attributes; their calls are in `self.calls`."""
         self.calls = []
         self.clock = Clock()
         self.port = RecordingPort(self.calls)

@@ -1,4 +1,4 @@
-"""Ports that are bound first and served later, and the sentences about those that cannot be bound."""
+"""Ports that are bound first and served later, and the errors for those that cannot be bound."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""SIGHUP, and the second signal to stop: what they call, in the reactor's thread."""
+"""SIGHUP and the second signal to stop, whose handlers make calls in the reactor's thread."""
 
 import signal
 
@@ -41,7 +41,7 @@ class SignalTests(SynchronousTestCase):
 
 class HangupTests(SignalTests):
     def install(self, *terminals):
-        """Install the handler; `terminals` says for each look whether there is a terminal."""
+        """Install the handler; `terminals` has, for each check, whether there is a terminal."""
         looks = iter(terminals)
         reload_at_hangup(self.reactor, lambda: self.called.append("reload"), lambda: next(looks))
 

@@ -1,4 +1,4 @@
-"""JSON arguments become Python ones, as a function's signature and annotations have it."""
+"""The conversion of JSON arguments to Python ones by a function's signature and annotations."""
 
 import dataclasses
 import enum
@@ -36,7 +36,7 @@ class Colour(enum.Enum):
 
 
 class Explosive(msgspec.Struct):
-    """Its own check fails in a way that msgspec does not know."""
+    """A type whose own check raises an exception that msgspec does not expect."""
 
     x: int
 
@@ -45,14 +45,14 @@ class Explosive(msgspec.Struct):
 
 
 class Tree(msgspec.Struct):
-    """It holds itself, twice."""
+    """A type that refers to itself, twice."""
 
     left: "Tree | None" = None
     right: "Tree | None" = None
 
 
 class Opaque:
-    """JSON cannot be converted to it."""
+    """A type to which JSON cannot be converted."""
 
 
 def bind(function, args):
@@ -353,7 +353,7 @@ class BindTests(SynchronousTestCase):
         self.assert_refused(function, [["x"]], argument="from[0]", expected="int", got="str")
 
     def test_an_annotation_whose_own_check_raises_does_not_crash_the_worker(self):
-        """A worker answers `InvalidParams`; anything else ends its process."""
+        """A worker answers `InvalidParams`; any other exception would end its process."""
 
         def function(a: Explosive):
             pass
@@ -361,7 +361,7 @@ class BindTests(SynchronousTestCase):
         self.assertRaises(InvalidParams, bind, function, [{"x": 1}])
 
     def test_an_error_quotes_the_caller_only_up_to_a_limit(self):
-        """The reply would be longer than a message may be."""
+        """Otherwise the reply could be longer than a message may be."""
 
         def function(a: int = 1, b: Literal["x"] = "x", c: dict[str, int] = {}):  # noqa: B006
             pass
@@ -440,7 +440,7 @@ class BindTests(SynchronousTestCase):
 
 
 def outcome(function, bind, args):
-    """What a function returns for these arguments, or how they are refused."""
+    """Return the result of a function for these arguments, or how they are refused."""
     try:
         positional, named = bind(args)
     except InvalidParams as error:
@@ -450,7 +450,7 @@ def outcome(function, bind, args):
 
 @st.composite
 def functions(draw):
-    """A function of any signature, which returns its arguments; `from_` is one of its parameters."""
+    """Draw a function of any signature, which returns its arguments; `from_` is one of its parameters."""
     names = draw(st.lists(st.sampled_from(["a", "b", "c", "from_", "e"]), unique=True, max_size=5))
     positional_only = draw(st.integers(0, len(names)))
     keyword_only = draw(st.integers(positional_only, len(names)))

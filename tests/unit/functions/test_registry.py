@@ -15,15 +15,15 @@ registry_module = importlib.import_module("taskd.functions.registry")
 
 
 class SomeClass:
-    """Not a function."""
+    """A class, which is not a function."""
 
 
 class Opaque:
-    """JSON cannot be converted to it."""
+    """A type to which JSON cannot be converted."""
 
 
 def example(a: int, from_: "str", /, b=2, *rest: float, c: int | None = None, **more) -> int:
-    """Do as an example does.
+    """Serve as an example.
 
     And nothing else.
     """

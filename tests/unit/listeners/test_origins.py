@@ -1,4 +1,4 @@
-"""Which pages may open a websocket; and what every websocket of the gateway is set to."""
+"""The pages that may open a websocket, and the settings of every websocket of the gateway."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,7 +141,7 @@ class PatternTests(SynchronousTestCase):
 
 
 class FactoryTests(SynchronousTestCase):
-    """What Autobahn leaves open by default."""
+    """The settings that Autobahn leaves open by default."""
 
     def setUp(self):
         self.gateway = GatewayConfig(["tcp:127.0.0.1:1"], max_message=5000).start(Clock())

@@ -20,11 +20,11 @@ from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 IDLE_BYTES = 6 * 1024
-"""What an idle connection may cost: ten thousand of them, 60 MB."""
+"""Bytes that an idle connection may take: 60 MB for ten thousand."""
 
 
 class FakeServer:
-    """Keeps requests until the test answers them."""
+    """A server that keeps requests until the test answers them."""
 
     def __init__(self):
         self.connections = 0
@@ -50,7 +50,7 @@ class FakeServer:
 
 
 class EagerServer(FakeServer):
-    """Answers at once."""
+    """A server that answers at once."""
 
     def submit(self, requests, requester):
         for request in requests:

@@ -24,7 +24,7 @@ from taskd.net.lines import LinearLineReceiver
 
 @implementer(IConsumer)
 class FakeTransport:
-    """Holds what is written until its peer reads it, and pauses its producer as Twisted's do."""
+    """A transport that keeps data until its peer reads it, and pauses its producer as Twisted's do."""
 
     def __init__(self):
         self.producer = None
@@ -52,7 +52,7 @@ class FakeTransport:
                 self.producer.pauseProducing()
 
     def read(self, size=1 << 62):
-        """What the peer reads."""
+        """Return the data that the peer reads."""
         data = bytes(self.buffer[:size])
         del self.buffer[:size]
         if self.paused and not self.buffer:
@@ -111,7 +111,7 @@ class SenderMachine(RuleBasedStateMachine):
         return len(self.sent) - self.read_so_far - len(self.fixture.transport.buffer)
 
     def watch(self, *, progress=False):
-        """Move the deadline of the model, as the protocol's section on back-pressure has it."""
+        """Move the deadline of the model as the protocol's section on back-pressure defines it."""
         if self.unsent <= self.limit:
             self.stalls_at = None
         elif self.stalls_at is None or progress:
@@ -156,7 +156,7 @@ class SenderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.over)
     @rule()
     def nothing_more(self):
-        """The connection is gone."""
+        """Lose the connection."""
 
     @invariant()
     def nothing_is_held_back_or_too_early(self):
@@ -319,7 +319,7 @@ class ReplySenderTests(SynchronousTestCase):
 
 
 class Answering(LinearLineReceiver):
-    """Answers a line with its length; one that is too long, with an error behind which it closes."""
+    """A protocol that answers a line with its length, and one over the limit with an error and a close."""
 
     MAX_LENGTH = 1000
 
@@ -405,6 +405,6 @@ class ClosingTests(SynchronousTestCase):
 
 
 class Unverified(ssl.ClientContextFactory):
-    """Takes any certificate."""
+    """A client's TLS options that accept any certificate."""
 
     method = SSL.TLS_METHOD

@@ -1,4 +1,4 @@
-"""Endpoint strings: what they make, and how invalid ones are refused."""
+"""Endpoint strings: the endpoints that they make, and how invalid ones are refused."""
 
 import os
 import socket
@@ -105,7 +105,7 @@ class ServerEndpointTests(SynchronousTestCase):
 
 
 class BoundPort(Port):
-    """A Twisted port with a socket, at which nobody listens."""
+    """A Twisted port with a socket that does not listen."""
 
     def __init__(self, family, factory):
         super().__init__(0, factory, reactor=object())
@@ -113,7 +113,7 @@ class BoundPort(Port):
 
 
 class PortReactor(MemoryReactor):
-    """Makes ports of Twisted's own kind."""
+    """A reactor that makes ports of Twisted's own kind."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ class PortReactor(MemoryReactor):
 
 
 class OwnTransportTests(SynchronousTestCase):
-    """Servers whose plain connections are to have a transport of their own."""
+    """Servers whose plain connections have taskd's own transport."""
 
     def setUp(self):
         self.reactor = PortReactor()

@@ -1,4 +1,4 @@
-"""The transport of accepted connections: what it gives to the kernel, and what it reports to the protocol."""
+"""The transport of accepted connections: what it passes to the kernel and reports to the protocol."""
 
 import socket
 import struct
@@ -27,7 +27,7 @@ from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
 class Recorder:
-    """A protocol that records what is reported to it; `on_data` and `on_end` are what it then does."""
+    """A protocol that records its calls, and then calls `on_data` or `on_end`."""
 
     def __init__(self):
         self.received = b""
@@ -89,7 +89,7 @@ class ConnectionTestCase(SynchronousTestCase):
         return ServerTransport(self.socket, self.protocol, client, None, 0, self.reactor)
 
     def receive(self, *data):
-        """Have this come, one piece with each read."""
+        """Receive these pieces, one with each read."""
         for piece in data:
             self.socket.incoming.append(piece)
             self.reactor.readable(self.connection)

@@ -1,4 +1,4 @@
-"""What is done once at the end of a turn, and what is done in time."""
+"""Calls at the end of a turn of the reactor, and alarms."""
 
 from math import inf
 

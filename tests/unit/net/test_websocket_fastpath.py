@@ -1,4 +1,4 @@
-"""Short texts that are read and written past Autobahn: it would have read and written the same."""
+"""Short texts read and written without Autobahn, which would have read and written the same."""
 
 import os
 
@@ -28,7 +28,7 @@ from tests.unit.frames import (
 
 
 class Autobahn(WebSocketServerProtocol):
-    """Notes what arrives."""
+    """A protocol of Autobahn that records what arrives."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Autobahn(WebSocketServerProtocol):
 
 
 class Fast(TextServerProtocol):
-    """Notes the same, and how many texts arrived at once."""
+    """A protocol with the fast path that records the same, and how many texts arrived at once."""
 
     def __init__(self):
         super().__init__()
@@ -61,13 +61,13 @@ class Fast(TextServerProtocol):
 
 
 class Slow(Fast):
-    """Notes the same, without the fast path."""
+    """A protocol that records the same, without the fast path."""
 
     has_fast_path = False
 
 
 class Transport(StringTransport):
-    """Forgets a producer that it does not have, as those of sockets do."""
+    """A transport that accepts unregistering a missing producer, as those of sockets do."""
 
     def unregisterProducer(self):
         self.producer = None
@@ -80,7 +80,7 @@ HANDSHAKE = (
 
 
 def opened(kind):
-    """A protocol of this kind behind its handshake."""
+    """Make a protocol of this kind whose handshake is done."""
     factory = WebSocketServerFactory(reactor=Clock())
     factory.protocol = kind
     factory.setProtocolOptions(
@@ -166,7 +166,7 @@ class DifferenceTests(SynchronousTestCase):
 
 
 def keeps_elsewhere(attribute):
-    """A release of Autobahn in which this attribute never changes: the state is somewhere else."""
+    """Make a protocol of an Autobahn in which this attribute never changes: its state is elsewhere."""
     still = property(lambda self: None, lambda self, value: None)
     return type("Unknown", (WebSocketServerProtocol,), {attribute: still})
 

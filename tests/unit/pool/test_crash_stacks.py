@@ -1,4 +1,4 @@
-"""The stack that a crash leaves, found among what a worker prints."""
+"""The stack of a crash, found in the output of a worker."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ Current thread 0x00007f0e81bdab80 (most recent call first):
   File "{ours}/invocation.py", line 84 in call
   File "{ours}/loop.py", line 140 in serve
 """
-"""As faulthandler of Python 3.11 writes it."""
+"""A stack as written by the faulthandler of Python 3.11."""
 
 THREADS = """\
 Fatal Python error: Aborted

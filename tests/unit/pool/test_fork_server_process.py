@@ -1,4 +1,4 @@
-"""One fork server process, with a reactor that starts none."""
+"""One fork server process, with a reactor that starts no processes."""
 
 import signal
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""One import of the app, with a fork server that does as the test says."""
+"""One import of the app, with a fork server controlled by the test."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ class GenerationTests(SynchronousTestCase):
         self.events.append(("ended", how, reason))
 
     def worker(self, number):
-        """Fork a worker, which only notes what is reported of it."""
+        """Fork a worker, which only records what is reported of it."""
         channel, other = socket.socketpair()
         output = os.open("/dev/null", os.O_WRONLY)
         notes = []

@@ -1,4 +1,4 @@
-"""Which import of the app is in use, with fork servers that do as the tests say."""
+"""The choice of the import of the app in use, with fork servers controlled by the tests."""
 
 import itertools
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What workers print, over real pipes and with a clock of the test's."""
+"""The output of workers, over real pipes and with a fake clock."""
 
 import os
 
@@ -13,7 +13,7 @@ from taskd.pool.output import BURST, LINES_PER_SECOND, MAX_LOGGED_LINE, REST_SEC
 
 
 class FakeReactor(Clock):
-    """A clock that knows who reads."""
+    """A clock that records the readers."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The pool as the task server uses it, with fork servers and workers that do as the tests say."""
+"""The pool as the task server uses it, with fork servers and workers controlled by the tests."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ class PoolTests(SynchronousTestCase):
         self.events.clear()
 
     def end(self):
-        """End whatever the test has left."""
+        """End every process that the test has left."""
         for server in self.servers:
             for number in list(server.workers):
                 server.hang_up(number)

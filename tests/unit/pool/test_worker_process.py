@@ -1,4 +1,4 @@
-"""One worker process from its start to its end, over real descriptors and without a process."""
+"""The daemon's side of a worker from start to end, over real descriptors and without a process."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ DONE = Done(3, 0.1, True, Raw(b"1"))
 
 
 class Home:
-    """The generation of a worker, as the worker sees it."""
+    """A stand-in for the generation of a worker."""
 
     number = 1
 
@@ -70,7 +70,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def end(self):
-        """End whatever the test has left of it."""
+        """End what the test has left of the worker."""
         self.hang_up()
         if not self.home.forgotten:
             self.reactor.turn()
@@ -239,7 +239,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reap(-11)
         self.assertEqual(self.gone().stack, ("b.py:3 in f",))
 
-    # --- and the rest ---
+    # --- memory, descriptors, stages ---
 
     def test_memory_is_read_from_the_process_of_the_worker(self):
         self.assertIsNone(self.worker.memory_kib())

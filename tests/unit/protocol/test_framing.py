@@ -16,7 +16,7 @@ limits = st.integers(1, 12)
 
 @st.composite
 def chunked(draw, data=streams):
-    """A stream of bytes, and the same in pieces, of which some may be empty."""
+    """Draw a stream of bytes, and the same stream in pieces, some of them possibly empty."""
     stream = draw(data)
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     bounds = [0, *cuts, len(stream)]
@@ -24,7 +24,7 @@ def chunked(draw, data=streams):
 
 
 def by_the_protocol(stream, limit):
-    """The messages of a stream, how much is left over, and whether one is too long."""
+    """Return the messages of a stream, how much is left over, and whether a message is too long."""
     *whole, rest = stream.split(b"\n")
     lines = []
     for piece in whole:
@@ -33,12 +33,12 @@ def by_the_protocol(stream, limit):
         line = piece.rstrip(b"\r")
         if line:
             lines.append(line)
-    # What has as many bytes as a message may have, and no LF, can be none.
+    # Data without an LF that is as long as the limit cannot be a message any more.
     return lines, len(rest) if len(rest) < limit else None
 
 
 def split(chunks, limit):
-    """The same, of a `LineSplitter`."""
+    """Return the same, as found by a `LineSplitter`."""
     splitter = LineSplitter(limit)
     lines = []
     for chunk in chunks:
@@ -146,7 +146,7 @@ class LineSplitterTests(SynchronousTestCase):
 
 
 class UnsearchableBuffer(bytearray):
-    """Fails where somebody looks for an LF in what was there before."""
+    """A buffer that fails if its old bytes are searched for an LF."""
 
     def _refuse(self, *args):
         raise AssertionError("searched again")
@@ -156,7 +156,7 @@ class UnsearchableBuffer(bytearray):
 
 
 class Receiver(LinearLineReceiver):
-    """Records what it receives."""
+    """A receiver that records its lines."""
 
     MAX_LENGTH = 5
 

@@ -1,4 +1,4 @@
-"""Requests to cancel: what they name, and what they are answered."""
+"""Requests to cancel: the request or task that they name, and their answers."""
 
 import json
 
@@ -12,7 +12,7 @@ from taskd.protocol.requests import Dialect, Request, parse
 
 
 def target(args):
-    """What a call of `taskd.cancel` with these arguments, as JSON text, names."""
+    """Return what a call of `taskd.cancel` with these arguments, as JSON text, names."""
     return cancel_target(Call(CANCEL, None if args is None else Raw(args)))
 
 

@@ -79,7 +79,7 @@ near_requests = st.fixed_dictionaries(
         "extra": values,
     },
 )
-"""Objects with the members of requests, sometimes well-formed and mostly not."""
+"""Draw objects with the members of requests, sometimes well-formed and mostly not."""
 
 requests = st.builds(
     Request,
@@ -98,7 +98,7 @@ requests = st.builds(
 
 
 def line_of(request):
-    """The line that asks for this."""
+    """Return the line of a request."""
     return request_line(request, request.id, request.dialect)
 
 
@@ -112,7 +112,7 @@ failures = st.builds(
 
 @st.composite
 def damaged_requests(draw):
-    """The line of a request in which some bytes are changed, left out or put in."""
+    """Draw the line of a request with some bytes changed, removed or inserted."""
     line = bytearray(line_of(draw(requests)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(line)))
@@ -121,7 +121,7 @@ def damaged_requests(draw):
 
 
 def has_options(request):
-    """Whether the options are well-formed, as far as these tests know options."""
+    """Return whether the options are well-formed, as far as these tests know them."""
     options = request.get("options", {})
     if not isinstance(options, dict):
         return False
@@ -129,7 +129,7 @@ def has_options(request):
 
 
 def dialect_by_the_protocol(request):
-    """The dialect in which this JSON value is a well-formed request, or None."""
+    """Return the dialect in which this JSON value is a well-formed request, or None."""
     if not isinstance(request, dict) or not has_options(request):
         return None
     if set(request) <= {"function", "args", "options"}:
@@ -149,7 +149,7 @@ def dialect_by_the_protocol(request):
 
 
 def repeats_a_name(line):
-    """Whether an object in this JSON has a name twice: what to do with one is left open."""
+    """Return whether an object in this JSON has a name twice, which the protocol leaves undefined."""
     repeated = []
 
     def check(pairs):
@@ -162,7 +162,7 @@ def repeats_a_name(line):
 
 class ParseTests(SynchronousTestCase):
     def check(self, line):
-        """What `parse` says of one line must agree with `json.loads` and the protocol."""
+        """Check that `parse` agrees with `json.loads` and the protocol about one line."""
         parsed = parse(line)
         self.assertIsInstance(parsed, Request | Batch | Invalid)
         if has_surrogate_escape(line):
@@ -248,7 +248,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parsed.args is None, call.args is None)
         if call.args is not None:
             self.assertEqual(loads(bytes(parsed.args)), loads(bytes(call.args)))
-            if not set(bytes(call.args)) & set(b"\r\n"):  # it is passed on as it came
+            if not set(bytes(call.args)) & set(b"\r\n"):  # it is passed on unchanged
                 self.assertEqual(bytes(parsed.args), bytes(call.args))
 
     @given(requests)
@@ -474,7 +474,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(parse_bare_reply(line), failure)
         self.assertEqual(parse_reply(line).body, failure)
 
-    # What a worker sends is on one line (test_worker.py), and so is what it returned.
+    # A worker sends everything on one line (tests/unit/worker), including the result.
     @given(st.sampled_from(Dialect), id_texts, text_of(values, line_ends=False), failures)
     def test_a_reply_is_one_line(self, dialect, id_text, value, failure):
         for outcome in Result(Raw(value)), failure:
@@ -553,7 +553,7 @@ class ReplyTests(SynchronousTestCase):
 
 
 def is_error(value):
-    """Whether a bare reply of this value is an error object."""
+    """Return whether a bare reply of this value is an error object."""
     if not isinstance(value, dict) or not set(value) <= {"error", "jsonrpc", "id"}:
         return False
     error = value.get("error")

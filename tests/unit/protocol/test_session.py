@@ -1,4 +1,4 @@
-"""What one connection owes, by docs/protocol.md and the specification of JSON-RPC 2.0."""
+"""The replies due on one connection, by docs/protocol.md and the specification of JSON-RPC 2.0."""
 
 import json
 import tracemalloc
@@ -26,7 +26,7 @@ GARBAGE = [
     b'{"jsonrpc":"2.0","method":5}',
     b'"\\',
 ]
-"""Lines that tell no id to answer to."""
+"""Lines without a readable id."""
 
 
 def bare(number, *, progress=False):
@@ -45,7 +45,7 @@ def notification(number, *, progress=False):
 
 
 def number_of(request):
-    """Which request it is: its function is named by its number."""
+    """Return the number of a request, which is the name of its function."""
     return int(request.function[1:])
 
 
@@ -58,7 +58,7 @@ def failed(number):
 
 
 class Expected:
-    """A request as the model knows it. `kind` is how it must be answered."""
+    """A request in the model. `kind` is how it must be answered."""
 
     def __init__(self, number, kind, progress, batch=None):
         self.number = number
@@ -69,7 +69,7 @@ class Expected:
         self.answered = False
         self.late = None
         self.reports = []
-        """The reports that must have gone out, or must with the next `take`."""
+        """The reports that must have been sent, or must be with the next `take`."""
 
 
 class ExpectedBatch:
@@ -93,7 +93,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.running = {}
         self.started = {}
         self.due = []
-        """What has to go out, in any order: `in_order` checks the order of bare replies."""
+        """The replies due, in any order: `in_order` checks the order of bare replies."""
         self.in_order_due = []
         self.in_order_seen = []
         self.seen = []
@@ -106,7 +106,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.limit = limit
         self.open_for = open_for
 
-    # --- what comes in ---
+    # --- incoming lines ---
 
     def next_number(self):
         self.last_number += 1
@@ -183,11 +183,11 @@ class SessionMachine(RuleBasedStateMachine):
             self.backlog.append("unreadable")
         self.closing = True
 
-    # --- what is done ---
+    # --- requests and outcomes ---
 
     @rule()
     def start(self):
-        """Whatever may be started is, in the order it came."""
+        """Start every request that may be started, in order."""
         expected = []
         while self.backlog and len(self.running) + len(expected) < self.limit:
             item = self.backlog.popleft()
@@ -246,7 +246,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(data=st.data(), done=st.integers(0, 99), congested=st.booleans())
     def report(self, data, done, congested):
         item = self.started[data.draw(st.sampled_from(sorted(self.started)))]
-        # Two bare requests cannot be told apart: their progress names no id.
+        # Two bare requests cannot be distinguished: their progress has no id.
         report = Progress(done, item.number, f"of {item.number}")
         self.session.report(item.request, report, congested=congested)
         if item.answered or not item.progress or item.kind == "notification":
@@ -268,11 +268,11 @@ class SessionMachine(RuleBasedStateMachine):
             return
         raise AssertionError("a second answer was taken")
 
-    # --- what goes out ---
+    # --- outgoing replies ---
 
     @rule(resumed=st.booleans())
     def take(self, resumed):
-        """What is owed has gone out, all of it and nothing else."""
+        """Check that every reply that is due was sent, and nothing else."""
         if resumed:
             for item in self.started.values():
                 if item.late is not None:
@@ -344,7 +344,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.session.finished == (self.closing and idle)
 
     def teardown(self):
-        """Every request that was made gets its one reply in the end."""
+        """Answer every request: each must get its one reply."""
         if self.session is None:
             return
         if not self.closing:
@@ -361,7 +361,7 @@ class SessionMachine(RuleBasedStateMachine):
 
 class SessionTests(SynchronousTestCase):
     def started(self, *lines, limit=MAX_OUTSTANDING, **kwargs):
-        """A session that has received these lines, and the requests it gave out."""
+        """Make a session that has received these lines; return it and its requests."""
         session = Session(limit, **kwargs)
         session.receive(lines)
         return session, session.requests()
@@ -551,7 +551,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class FindTests(SynchronousTestCase):
-    """Requests in flight are named by their ids."""
+    """Looking up requests in flight by their ids."""
 
     def session(self, *lines):
         session = Session()
@@ -586,7 +586,7 @@ class BatchTests(SynchronousTestCase):
     """The examples of the specification, section 7, and its rules in section 6."""
 
     def exchange(self, line):
-        """What is answered to one line, where every function returns its number."""
+        """Return the replies to one line, if every function returns its number."""
         session = Session()
         session.receive([line])
         for request in reversed(session.requests()):
@@ -597,7 +597,7 @@ class BatchTests(SynchronousTestCase):
         return replies
 
     def shape(self, replies):
-        """Id and code of each reply, code None for a result."""
+        """Return the id and the code of each reply, with code None for a result."""
         return Counter((reply["id"], reply.get("error", {}).get("code")) for reply in replies)
 
     def test_calls_are_answered_by_one_array(self):
@@ -660,7 +660,7 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(self.shape(replies), Counter({(1, None): 2}))
 
     def test_the_reply_to_invalid_elements_is_no_longer_than_a_message_may_be(self):
-        """A reader with the protocol's limit must be able to read it, and its writer to afford it."""
+        """A reader with the protocol's limit must be able to read it, and the server to afford it."""
         session = Session()
         session.receive([b"[" + b",".join([b"1"] * 100_000) + b"]"])
         session.requests()
@@ -688,7 +688,7 @@ class BatchTests(SynchronousTestCase):
 
 
 class HttpTests(SynchronousTestCase):
-    """A web page can have its visitor's browser post to any port: nothing of that may run."""
+    """A web page can make its visitor's browser post to any port: no line of such a request may run."""
 
     POST = (
         b"POST / HTTP/1.1",

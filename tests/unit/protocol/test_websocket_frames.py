@@ -1,4 +1,4 @@
-"""The frames of short texts: read and written as the protocol has it, and everything else left alone."""
+"""The frames of short texts: read and written by the protocol; all others are left alone."""
 
 from hypothesis import given
 from hypothesis import strategies as st

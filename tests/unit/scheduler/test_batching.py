@@ -1,4 +1,4 @@
-"""Batches: who gets several short tasks at once, and how those that take too long are reclaimed."""
+"""Batches: which workers get several short tasks at once, and how late tasks are reclaimed."""
 
 from math import inf
 
@@ -49,7 +49,7 @@ class BatchTests(SchedulerCase):
         tasks = self.submit(5, short_function(seconds=BATCH_SECONDS / 2))
         self.assertEqual(self.assign(), [(2, tasks[:2]), (1, tasks[2:4])])
         self.finish(tasks[0])
-        self.assertEqual(self.assign(), [])  # the open one is full
+        self.assertEqual(self.assign(), [])  # the open batch is full
         self.finish(tasks[1])
         self.assertEqual(self.assign(), [(2, tasks[4:])])
 
@@ -103,7 +103,7 @@ class BatchTests(SchedulerCase):
 
 class ReclaimTests(SchedulerCase):
     def batch(self, count=3, **more):
-        """A batch that worker 1 has, and its tasks."""
+        """Give worker 1 a batch, and return its tasks."""
         self.make(1, **more)
         self.stats = short_function("batched")
         tasks = self.submit(count)
@@ -175,7 +175,7 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.state(1), WorkerState.IDLE)
 
     def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_rest_was_reclaimed(self):
-        """It had begun before the worker received the order."""
+        """That task had begun before the worker received the order."""
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()

@@ -1,4 +1,4 @@
-"""Which tasks have waited past their deadline."""
+"""Tasks that have waited past their deadline."""
 
 import weakref
 from math import inf
@@ -13,7 +13,7 @@ from tests.unit.tasks import FakeSubscriber, make_task
 
 
 class EagerDeadlines(Deadlines):
-    """Throws out early what is out of date."""
+    """A collection that drops outdated entries early."""
 
     COMPACT_ABOVE = 2
 

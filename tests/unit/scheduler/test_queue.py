@@ -1,4 +1,4 @@
-"""Whose turn it is among the tasks that wait."""
+"""The order of waiting tasks."""
 
 import itertools
 import weakref
@@ -17,13 +17,13 @@ priorities = st.integers(0, PRIORITIES - 1)
 
 
 class EagerQueue(TaskQueue):
-    """Throws out removed tasks early."""
+    """A queue that drops removed tasks early."""
 
     COMPACT_ABOVE = 1
 
 
 class TaskQueueMachine(RuleBasedStateMachine):
-    """A queue against a list for each priority."""
+    """A queue compared with a list for each priority."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
     @rule(throttles=st.sampled_from([False, False, False, True]))
     def first_and_take(self, throttles):
-        """The most urgent task comes first, but for an older one that has been passed over too often."""
+        """Take the most urgent task, unless an older one has been passed over too often."""
         task = self.queue.first()
         if not self.tasks():
             assert task is None
@@ -69,7 +69,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
     @rule()
     def release(self):
-        """The throttled tasks go to the head, in their order."""
+        """Release the throttled tasks, which go to the head in their order."""
         self.queue.release()
         while self.throttled:
             task = self.throttled.pop()
@@ -83,7 +83,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.taken)
     @rule()
     def push_back(self):
-        """The task that was taken last goes to the head."""
+        """Put the task that was taken last back at the head."""
         task = self.taken.pop()
         self.queue.push_back(task)
         self.levels[task.priority].insert(0, task)

@@ -1,4 +1,4 @@
-"""Who gets what: the queue's bounds, turns, outcomes, losses and deadlines."""
+"""The scheduler: the queue's bounds, turns, outcomes, losses and deadlines."""
 
 from math import inf
 
@@ -41,7 +41,7 @@ class QueueTests(SchedulerCase):
         self.assertRaises(StateError, self.scheduler.submit, self.task(state=TaskState.DONE))
 
     def retry_after(self, seconds, waiting, workers=1):
-        """Return what a refused caller is sent after one task of `seconds`, with so many waiting."""
+        """Return the time to retry of a refused call after one task of `seconds`, with so many waiting."""
         scheduler = self.make(workers, max_queue=waiting)
         scheduler.functions["f"] = self.stats = FunctionStats("f")
         task = self.submit()

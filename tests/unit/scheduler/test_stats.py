@@ -1,4 +1,4 @@
-"""What is known of a function by its last runs."""
+"""Statistics of a function, from its last runs."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ SHORT_RUN, LONG = SHORT_SECONDS / 10, SHORT_SECONDS
 
 
 def seen(*runs, **more):
-    """The stats after these runs, each its seconds."""
+    """Return the statistics after runs of these seconds."""
     stats = FunctionStats("f")
     for seconds in runs:
         stats.add(seconds, **{"failed": False, "printed": False, **more})

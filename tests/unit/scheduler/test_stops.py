@@ -1,4 +1,4 @@
-"""What a stop decides, and when."""
+"""The decisions of a stop, and their times."""
 
 from math import inf
 

@@ -1,4 +1,4 @@
-"""The client for the tests of others."""
+"""The memory client, made for the tests of apps and their callers."""
 
 from twisted.trial.unittest import SynchronousTestCase
 

@@ -10,7 +10,7 @@ from taskd.worker.board import KEPT_BYTES, Board
 
 
 def board(places=1):
-    """A board as the daemon and a worker see it."""
+    """Make a board; return it as the daemon and as a worker see it."""
     descriptor = Board.create(places)
     try:
         return Board(descriptor), Board(descriptor)

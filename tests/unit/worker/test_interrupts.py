@@ -1,4 +1,7 @@
-"""A function is interrupted, and nothing else is. `on_signal` is called as the signal's handler is."""
+"""Interrupts, which reach the function of a task and nothing else.
+
+`on_signal` is called as the signal's handler is.
+"""
 
 import asyncio
 import threading
@@ -28,7 +31,7 @@ class InterrupterCase(SynchronousTestCase):
             self.taken.append(self.interrupter.interrupt(message))
 
     def send(self, task=1, attempt=1, *, cancelled=True):
-        """The daemon asks for a task to be interrupted, and sends the signal."""
+        """Order the interrupt of a task, and send the signal, as the daemon does."""
         self.sent.append(Interrupt(task, attempt, cancelled))
         self.interrupter.on_signal()
 

@@ -1,4 +1,4 @@
-"""One call in a worker: the outcome of what a function returns, raises, and is interrupted by."""
+"""One call in a worker: its outcome when the function returns, raises or is interrupted."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ class InvokerTests(SynchronousTestCase):
             self.interrupter.interrupt(self.sent.pop(0))
 
     def stop(self, *, cancelled=True, task=1):
-        """What the daemon and its signal do while a function runs."""
+        """Order a stop and send the signal while a function runs, as the daemon does."""
         self.sent.append(Interrupt(task, 1, cancelled))
         self.interrupter.on_signal()
 
@@ -41,7 +41,7 @@ class InvokerTests(SynchronousTestCase):
         self.addCleanup(self.invoker.close)
         return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
-    # --- what ends well ---
+    # --- results ---
 
     def test_a_result_comes_with_its_time_and_whether_there_is_output(self):
         for wrote in False, True:
@@ -69,7 +69,7 @@ class InvokerTests(SynchronousTestCase):
         self.call(lambda: 1)
         self.invoker.close()
 
-    # --- what fails ---
+    # --- failures ---
 
     def test_invalid_arguments_are_reported_without_time_and_traceback(self):
         failed = self.call(lambda a: a, b"[]")
@@ -124,7 +124,7 @@ class InvokerTests(SynchronousTestCase):
         data = json.loads(bytes(self.call(function).data))
         self.assertEqual((data["message"], data["hard_memory"]), ("unable to allocate", 2**30))
 
-    # --- what is stopped ---
+    # --- stops ---
 
     def test_an_interrupted_function_is_reported_as_stopped(self):
         for cancelled in True, False:
@@ -178,7 +178,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertEqual((type(stopped), called), (Stopped, []))
 
     def test_a_stop_as_the_function_ends_still_counts(self):
-        """The signal may come at any instruction up to the last."""
+        """The signal may arrive at any instruction up to the last."""
         end = self.interrupter.end
 
         def late_end():

@@ -93,7 +93,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertEqual(names, ["office_task", "shop_task"])
 
     def test_a_file_named_like_another_module_is_loaded_or_refused_with_the_reason(self):
-        """Of two apps one would otherwise be ignored in silence."""
+        """Otherwise one of two apps would be ignored silently."""
         self.write("shop.py")
         for name in "json", "time", "zipimport":  # of Python, of C, and frozen
             self.write(f"{name}.py", TASK.format(name=name + "_task"))

@@ -42,7 +42,7 @@ CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000,
 TASK = 7
 
 NO_PIPE = 1 << 20
-"""No descriptor of this process."""
+"""A number that is no descriptor of this process."""
 
 
 class Unprintable(Exception):
@@ -51,11 +51,11 @@ class Unprintable(Exception):
 
 
 class Elsewhere(Exception):
-    """Not one of Python's own."""
+    """An exception that is not one of Python's own."""
 
 
 class InterruptedChannel:
-    """A worker's channel; the signal comes when half of a report is written."""
+    """A worker's channel, with a signal when half of a report is written."""
 
     def __init__(self, end, interrupt):
         self.end = end
@@ -95,16 +95,16 @@ class WorkerCase(SynchronousTestCase):
         self.registry.add(function, name)
 
     def send(self, *messages):
-        """What the daemon sends."""
+        """Send messages as the daemon does."""
         self.ours.sendall(b"".join(encode(message) for message in messages))
 
     def poke(self, *messages):
-        """The same while a function runs: the signal's handler is called here."""
+        """Send messages while a function runs, and call the signal's handler."""
         self.send(*messages)
         signal.getsignal(POKE)(POKE, None)
 
     def received(self):
-        """What the worker has sent by now."""
+        """Return the messages that the worker has sent."""
         sent = b""
         while True:
             try:
@@ -117,7 +117,7 @@ class WorkerCase(SynchronousTestCase):
         return decode_from_worker(sent)
 
     def run_worker(self, *messages):
-        """What a worker sends for these messages, from its start to its end."""
+        """Run a worker on these messages from start to end, and return the messages that it sends."""
         self.ours, self.theirs = socket.socketpair()
         for end in self.ours, self.theirs:
             self.addCleanup(end.close)
@@ -179,7 +179,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.titles[-1], "TaskWorker: stopping")
 
     def test_a_result_that_is_already_json_text_is_sent_as_one_line(self):
-        """msgspec passes a `Raw` on as it is; the worker would be killed for what the daemon cannot read."""
+        """msgspec passes on a `Raw` unchanged; for unreadable data the daemon would kill the worker."""
         self.add(lambda: msgspec.Raw(b'{"a": [1,\n2]}'))
         self.assertEqual(self.result(), {"a": [1, 2]})
 
@@ -428,10 +428,10 @@ class BatchTests(WorkerCase):
 
 
 class InterruptTests(WorkerCase):
-    """Functions that are interrupted."""
+    """Functions that are interrupted while they run."""
 
     def served(self, *attempts):
-        """What the worker sends for these, until it has nothing more to do."""
+        """Run the worker on these messages until it is idle, and return the messages that it sends."""
         self.send(*attempts)
         self.theirs.settimeout(0)
         self.assertRaises(BlockingIOError, self.serve)

@@ -1,4 +1,4 @@
-"""What passes between the daemon and its processes."""
+"""The messages between the daemon and its processes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +52,7 @@ class WholeLinesTests(SynchronousTestCase):
 
 
 class MessageTests(SynchronousTestCase):
-    """What one end encodes the other decodes as the same."""
+    """Each message that one end encodes is decoded unchanged by the other."""
 
     def test_messages_to_a_worker_are_decoded_unchanged(self):
         attempts = [

@@ -57,7 +57,7 @@ class TitleSetterTests(SynchronousTestCase):
 
 class InstalledReleaseTests(SynchronousTestCase):
     def run_python(self, *lines):
-        """What a process of its own prints: a title stays for good."""
+        """Return the output of a separate process: a title cannot be undone."""
         code = "\n".join(("import sys", *lines))
         root = Path(__file__).parents[3]
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The worker's side of progress: few reports, and the last one always. Time is the test's."""
+"""The worker's side of progress: few reports, but always the last one; with a fake clock."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
 
 
 class NothingToDo(Exception):
-    """The reporter's thread would wait for ever."""
+    """Raised where the reporter's thread would wait for ever."""
 
 
 class FakeCondition:
@@ -41,7 +41,7 @@ class FakeCondition:
 
 
 class FakeClock:
-    """The `time` of the module under test."""
+    """A stand-in for the `time` of the module under test."""
 
     def __init__(self):
         self.now = 1000.0
@@ -66,7 +66,7 @@ class ProgressReporterTests(SynchronousTestCase):
         return SimpleNamespace(start=lambda: None)
 
     def run_thread(self):
-        """Let the reporter's thread do all that it has to, however long that takes."""
+        """Run the reporter's thread until it is idle, however long that takes."""
         [target] = self.threads
         self.assertRaises(NothingToDo, target)
 
@@ -189,7 +189,7 @@ class ProgressReporterTests(SynchronousTestCase):
         self.assert_readable(self.sent)
 
     def test_number_types_of_other_libraries_are_accepted(self):
-        """numpy.float64, for one, is a subclass of float."""
+        """For example, numpy.float64 is a subclass of float."""
         for number in type("Float", (float,), {})(1.5), type("Int", (int,), {})(3):
             del self.sent[:]
             self.reporter.begin(1)
@@ -198,7 +198,7 @@ class ProgressReporterTests(SynchronousTestCase):
             self.assert_readable(self.sent)
 
     def assert_readable(self, reports):
-        """The daemon must be able to read what it is sent: a worker that it cannot understand is killed."""
+        """Check that the daemon can read the messages: it kills a worker whose messages it cannot read."""
         for report in reports:
             line = encode(report)
             json.loads(line)
@@ -229,7 +229,7 @@ class ProgressReporterTests(SynchronousTestCase):
 
 class ThreadTests(SynchronousTestCase):
     def test_a_real_thread_sends_a_kept_report(self):
-        """Of the clock: it is waited for, and takes `PROGRESS_INTERVAL`."""
+        """The clock is real, so this takes `PROGRESS_INTERVAL`."""
         sent, both = [], threading.Event()
 
         def send(report):
