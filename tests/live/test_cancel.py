@@ -212,7 +212,9 @@ def test_a_request_that_is_cancelled_twice_ends_once(client: Connection, gate: G
         stopped(result_of(answer), killed=True)
 
 
-def test_one_request_of_a_batch_is_cancelled_and_the_batch_answered(client: Connection, gate: Gate) -> None:
+def test_a_request_of_a_batch_can_be_cancelled_and_the_batch_is_answered(
+    client: Connection, gate: Gate
+) -> None:
     client.send([gate.rpc("a"), rpc("b", "hello"), rpc("c", "hello")])
     gate.wait_until_entered()
     client.send(cancel("d", "b"))

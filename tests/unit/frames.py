@@ -34,7 +34,7 @@ def server_texts(data):
         if size >= 126:
             start = 4 if size == 126 else 10
             size = int.from_bytes(data[2:start])
-            assert size >= (126 if start == 4 else 65536), "the length is in the fewest bytes"
+            assert size >= (126 if start == 4 else 65536), "the length takes more bytes than needed"
         texts.append(data[start : start + size])
         assert len(texts[-1]) == size
         data = data[start + size :]

@@ -22,7 +22,7 @@ def described(*arguments, directory="/srv"):
 
 
 class BoundsTests(SynchronousTestCase):
-    def test_one_number_is_both_bounds(self):
+    def test_a_single_number_sets_both_bounds(self):
         for text, bounds in ("1", (1, 1)), ("20", (20, 20)), (" 3 ", (3, 3)):
             self.assertEqual(worker_bounds(text), bounds)
 

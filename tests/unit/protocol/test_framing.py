@@ -1,6 +1,8 @@
 """Text framing: bytes to messages, by docs/protocol.md."""
 
 from itertools import pairwise
+from unittest.mock import patch
+from weakref import ref
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.lines import LinearLineReceiver
+from taskd.protocol import framing
 from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
 
 streams = st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcd", b"\r\n", b"\n\n"])).map(b"".join)
@@ -125,24 +128,36 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.unfinished, 0)
 
     def test_received_bytes_are_not_searched_again(self):
-        splitter = LineSplitter()
-        splitter.receive(b"[")
-        buffer = splitter._buffer = UnsearchableBuffer(splitter._buffer)
-        for _ in range(1000):
-            splitter.receive(b"1,")
-        self.assertIs(splitter._buffer, buffer)
-        self.assertEqual(splitter.unfinished, 2001)
-        self.assertEqual(splitter.receive(b"1]\n"), [b"[" + b"1," * 1000 + b"1]"])
+        with patch.object(framing, "bytearray", UnsearchableBuffer, create=True):
+            splitter = LineSplitter()
+            splitter.receive(b"[")
+            for _ in range(1000):
+                splitter.receive(b"1,")
+            self.assertEqual(splitter.unfinished, 2001)
+            self.assertEqual(splitter.receive(b"1]\n"), [b"[" + b"1," * 1000 + b"1]"])
 
     def test_the_buffer_grows_in_place_and_is_freed(self):
-        splitter = LineSplitter()
-        splitter.receive(b"a")
-        buffer = splitter._buffer
-        self.assertIsInstance(buffer, bytearray)
-        splitter.receive(b"b" * 100_000)
-        self.assertIs(splitter._buffer, buffer)
-        splitter.receive(b"\n")
-        self.assertEqual(splitter._buffer, b"")
+        buffers: list[ref[Buffer]] = []
+
+        def make_buffer() -> Buffer:
+            buffer = Buffer()
+            buffers.append(ref(buffer))
+            return buffer
+
+        def sizes() -> list[int]:
+            return [len(buffer) for buffer in [each() for each in buffers] if buffer is not None]
+
+        with patch.object(framing, "bytearray", make_buffer, create=True):
+            splitter = LineSplitter()
+            splitter.receive(b"a")
+            splitter.receive(b"b" * 100_000)
+            self.assertEqual((sizes(), len(buffers)), ([100_001], 1))
+            splitter.receive(b"\n")
+            self.assertEqual(sizes(), [0])
+
+
+class Buffer(bytearray):
+    """A buffer to which there can be weak references."""
 
 
 class UnsearchableBuffer(bytearray):
