@@ -92,7 +92,7 @@ async def test_progress_is_reported_in_order_and_always_includes_the_last_report
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_that_nobody_wants_is_dropped(client):
+async def test_unrequested_progress_is_dropped(client):
     assert await within(client.call("count", upto=2)) == 2
 
 

@@ -333,7 +333,7 @@ async def test_a_producer_is_paused_while_much_is_unsent_and_then_resumed(pairs)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_producer_may_write_much_when_it_is_resumed(pairs):
+async def test_a_producer_may_write_a_lot_when_it_is_resumed(pairs):
     _, transport, peer = await pairs.connect()
     producer = Producer()
     left = [b"b" * MUCH, b"c"]

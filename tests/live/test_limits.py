@@ -115,7 +115,7 @@ def name_of(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("function", "args"), ENDS_WHEN_TOLD, ids=name_of)
-def test_a_task_that_ends_when_it_is_interrupted_costs_its_worker_nothing(
+def test_a_task_that_ends_when_it_is_interrupted_leaves_its_worker_in_use(
     client: Connection, function: str, args: tuple[Any, ...]
 ) -> None:
     before = client.ask(bare("pid"))

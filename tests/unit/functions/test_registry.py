@@ -33,7 +33,7 @@ class TaskTests(SynchronousTestCase):
     def test_a_function_is_described_for_its_users(self):
         info = Function("x.example", example).describe()
         self.assertEqual(info.name, "x.example")
-        self.assertEqual(info.summary, "Do as an example does.")
+        self.assertEqual(info.summary, "Serve as an example.")
         self.assertTrue(
             info.signature.startswith("x.example(a: int, from_: 'str', /, b=2, *rest: float, c: ")
         )

@@ -397,10 +397,10 @@ class ClosingTests(SynchronousTestCase):
         self.assertEqual(client.received, b"4\ntoo long\n")
         self.assertTrue(client.lost)
 
-    def test_a_connection_is_closed_behind_the_error_about_a_too_long_message(self):
+    def test_a_connection_is_closed_after_the_error_about_a_message_over_the_limit(self):
         self.check_closed(tls=False)
 
-    def test_a_tls_connection_is_closed_behind_the_error_about_a_too_long_message(self):
+    def test_a_tls_connection_is_closed_after_the_error_about_a_message_over_the_limit(self):
         self.check_closed(tls=True)
 
 

@@ -174,7 +174,7 @@ class ReclaimTests(SchedulerCase):
             self.finish(task)
         self.assertEqual(self.state(1), WorkerState.IDLE)
 
-    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_rest_was_reclaimed(self):
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_although_the_rest_was_reclaimed(self):
         """That task had begun before the worker received the order."""
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
@@ -185,7 +185,7 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.scheduler.wake_at, 1.5)
         self.assertEqual(self.tick(1.5, second), [InterruptTask(1, second)])
 
-    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_first_was_returned(self):
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_although_the_first_was_returned(self):
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()

@@ -79,7 +79,7 @@ class WorkerTests(SchedulerCase):
         self.submit()
         self.assertEqual((self.assign(), scheduler.fleet.departures()), ([], []))
 
-    def test_a_worker_ends_after_its_greatest_number_of_tasks(self):
+    def test_a_worker_ends_after_its_maximum_number_of_tasks(self):
         scheduler = self.make(1, max_tasks=2)
         for _ in range(2):
             self.assertEqual(scheduler.fleet.departures(), [])
