@@ -78,7 +78,7 @@ class TaskReportsTests(SynchronousTestCase):
             self.assertEqual((done, total), (plain, plain))
             self.assertIn(type(done), (int, float))
 
-    def test_what_is_no_finite_number_is_refused(self):
+    def test_values_that_are_no_finite_numbers_are_refused(self):
         for number in "1", b"1", [], 1j, object(), None:
             self.assertRaises(TypeError, self.check, number)
         for number in float("nan"), -float("inf"), decimal.Decimal("NaN"), 10**400, -(10**400):

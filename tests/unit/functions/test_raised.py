@@ -24,13 +24,13 @@ class RaisedTests(SynchronousTestCase):
         self.assertEqual(type_name(SynchronousTestCase), "twisted.trial._synctest.SynchronousTestCase")
         self.assertEqual(type_name(int), "int")
 
-    def test_whatever_formatting_raises_is_the_text(self):
+    def test_an_error_in_formatting_becomes_the_text(self):
         for error in ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), MemoryError():
             self.assertEqual(
                 text_of(raising(error)), f"its message could not be formatted: {one_line(error)}"
             )
 
-    def test_what_formatting_raises_may_not_be_formatted_either(self):
+    def test_an_error_in_formatting_need_not_be_formattable_either(self):
         text = text_of(raising(raising(ValueError("x"))))
         self.assertTrue(text.startswith("its message could not be formatted: "), text)
         self.assertTrue(text.endswith("Unformatted"), text)

@@ -304,16 +304,18 @@ class ResultTests(SynchronousTestCase):
     def reason(self, result):
         return str(self.assertRaises(NotJSON, encode_result, result))
 
-    def test_what_has_an_obvious_form_in_json_gets_it(self):
+    def test_values_with_an_obvious_form_in_json_get_it(self):
         for value, form in FORMS:
             self.assertEqual(json.loads(encode_result(value)), form, repr(type(value)))
 
-    def test_it_has_the_same_form_within_other_values(self):
+    def test_values_have_the_same_form_within_others(self):
         for value, form in FORMS:
             for around in OBJECTS:
                 result = {"x": [(around(value), None)]}
                 [[held, _]] = json.loads(encode_result(result))["x"]
                 self.assertIn(form, list(held.values()), repr(type(value)))
+            # Beside a value that msgspec cannot encode by itself.
+            self.assertEqual(json.loads(encode_result([Text("x"), value])), ["x", form], repr(type(value)))
 
     def test_an_object_has_the_same_members_whatever_they_hold(self):
         """The second one cannot be encoded by msgspec alone."""
@@ -381,7 +383,7 @@ class ResultTests(SynchronousTestCase):
                 self.assertTrue(reason.startswith(f"{path} is "), reason)
                 self.assertTrue(reason.endswith(", which JSON cannot hold"), reason)
 
-    def test_what_only_looks_like_such_a_number_is_not_refused(self):
+    def test_values_that_only_look_like_such_numbers_are_encoded(self):
         for result in (
             {"a": None, "b": ["null", "NaN", "Infinity", "nan"]},
             [b"\xcb\x7f\xf8\x00"],
@@ -400,7 +402,7 @@ class ResultTests(SynchronousTestCase):
         for character in "x", " ":
             self.assertLess(len(self.reason({character * 10_000: NAN})), 200)
 
-    def test_what_contains_itself_is_refused(self):
+    def test_a_container_that_contains_itself_is_refused(self):
         array = []
         array.append(array)
         self.assertEqual(self.reason(array), "result[0] contains itself")
@@ -411,7 +413,7 @@ class ResultTests(SynchronousTestCase):
         shared = [Text("a")]
         self.assertEqual(encode_result([shared, shared]), b'[["a"],["a"]]')
 
-    def test_what_is_nested_too_deeply_is_refused(self):
+    def test_a_result_nested_too_deeply_is_refused(self):
         deep = []
         for _ in range(100_000):
             deep = [deep]
@@ -427,7 +429,7 @@ class ResultTests(SynchronousTestCase):
             self.assertIn("result.a has a lone surrogate, U+D", self.reason({"a": text}))
         self.assertEqual(json.loads(encode_result([Text("äöü"), 1])), ["äöü", 1])
 
-    def test_whatever_an_object_raises_is_the_reason(self):
+    def test_an_error_raised_by_an_object_is_the_reason(self):
         for value, reason in [
             (Items(a=1), "cannot be read: SystemExit: 3"),
             (Endless(), "is nested too deeply"),
@@ -442,7 +444,7 @@ class ResultTests(SynchronousTestCase):
             self.assertTrue(found.startswith("result.a "), found)
             self.assertIn(reason, found)
 
-    def test_what_has_no_form_is_refused_with_what_to_do(self):
+    def test_a_value_without_a_form_is_refused_with_a_hint(self):
         async def coroutine():
             """Return nothing."""
 
@@ -475,7 +477,7 @@ class ResultTests(SynchronousTestCase):
             self.assertTrue(self.reason([value]).startswith(f"result[0] {reason}"))
         self.assertIn("has no form", self.reason(Colour))
 
-    def test_what_memory_runs_out_for_is_a_reason_too(self):
+    def test_a_lack_of_memory_is_a_reason_too(self):
         class Large(collections.UserList):
             def __iter__(self):
                 raise MemoryError
