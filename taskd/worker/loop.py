@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec import Raw
+from msgspec import Raw, UnsetType
 
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
@@ -226,11 +226,12 @@ class WorkerLoop:
         if self._unsent:
             data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
             self._unsent.clear()
+            self._process.leave_if_forked()  # a result or an exception whose formatting forked
             with self._sending:
                 self._channel.sendall(data)
             self._board.sent(self._place)
 
-    def _report(self, done: float, total: float | None, message: str | None) -> None:
+    def _report(self, done: float, total: float | UnsetType | None, message: str | None) -> None:
         if not self._process.is_ours:
             return  # before any lock, which a thread of the worker may have held when this child was forked
         with self._interrupter.shield():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from contextlib import suppress
 from os import getpid
 from typing import NoReturn
+
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["OwnProcess"]
 
@@ -66,5 +67,5 @@ def _status_of(error: BaseException | None) -> int:
     if isinstance(error, SystemExit):
         sys.stderr.write(f"{code}\n")
     else:
-        traceback.print_exception(error)
+        sys.stderr.write(traceback_of(error, lambda _: False))
     return 1

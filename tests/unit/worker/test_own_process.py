@@ -67,6 +67,8 @@ class OwnProcessTests(SynchronousTestCase):
             self.assertEqual(self.status(error), 1)
         self.assertIn("Traceback", self.printed.getvalue())
         self.assertIn("ValueError: in the child", self.printed.getvalue())
+        self.assertEqual(self.status(Broken()), 1)
+        self.assertIn("Broken", self.printed.getvalue())
 
     def test_a_child_leaves_though_it_cannot_print(self):
         self.assertEqual(self.status(SystemExit(Broken())), 1)
