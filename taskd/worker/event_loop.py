@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from contextvars import copy_context
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class EventLoop:
                 self._cancel(loop, leftovers)
             if not _is_usable(loop):
                 self._runner = self._loop = None
-        self._make_current()
+        self._make_current(asyncio)
 
     def close(self) -> None:
         """Close the loop, if there is one. Nothing must follow."""
@@ -83,23 +84,21 @@ class EventLoop:
         self._runner = Runner(loop_factory=lambda: loop)
         return self._runner
 
-    def _make_current(self) -> None:
+    def _make_current(self, asyncio: ModuleType) -> None:
         """Have ``asyncio.get_event_loop()`` return the loop, or make one, as in a new worker."""
-        from asyncio import get_event_loop_policy, new_event_loop, set_event_loop, set_event_loop_policy
-
         if self._policy is None:
-            self._policy = get_event_loop_policy()
-        elif get_event_loop_policy() is not self._policy:
-            set_event_loop_policy(self._policy)
+            self._policy = asyncio.get_event_loop_policy()
+        elif asyncio.get_event_loop_policy() is not self._policy:
+            asyncio.set_event_loop_policy(self._policy)
         try:
             current = self._policy.get_event_loop() if self._loop is not None else _current(self._policy)
         except RuntimeError:  # `asyncio.run` leaves none, and none would be made any more
-            set_event_loop(self._loop or new_event_loop())
+            asyncio.set_event_loop(self._loop or asyncio.new_event_loop())
             return
         if self._loop is None and current is not None and _is_usable(current):
             self._loop = current
         elif current is not self._loop:
-            set_event_loop(self._loop or new_event_loop())
+            asyncio.set_event_loop(self._loop or asyncio.new_event_loop())
 
     def _cancel(self, loop: AbstractEventLoop, leftovers: Iterable[Task[Any]]) -> None:
         ending = time.monotonic() + LEFTOVER_SECONDS

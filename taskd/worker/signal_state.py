@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+
+# The functions of `signal` make each number an enum's member, which takes up to a hundred times as long.
+from _signal import getsignal, pthread_sigmask, setitimer  # type: ignore[import-not-found]
 from collections.abc import Callable
 from types import FrameType
 from typing import TypeAlias
@@ -14,12 +17,14 @@ __all__ = ["SignalState"]
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
+_SIG_BLOCK = int(signal.SIG_BLOCK)
+
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 _STOPPING = frozenset({POKE, signal.SIGTERM})
 """The signals that the daemon sends to a worker and that it may catch."""
 
-_PUT_BACK = (POKE, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
+_PUT_BACK = (POKE, int(signal.SIGTERM), int(signal.SIGCHLD), int(signal.SIGPIPE))
 """The signals whose handlers are put back: those, one without whose default a program that the next
 task runs has no exit status, and one whose default ends the process at a write to a closed socket."""
 
@@ -40,7 +45,7 @@ class SignalState:
     def keep(self) -> None:
         """Note what is to be put back, and handle `POKE` even if a start hook took it over."""
         signal.signal(POKE, self._on_poke)
-        self._handlers = {number: signal.getsignal(number) for number in _PUT_BACK}
+        self._handlers = {number: getsignal(number) for number in _PUT_BACK}
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING) - _STOPPING
         self._idle_timers = tuple(timer for timer in _TIMERS if not any(signal.getitimer(timer)))
         self._crash_stacks = faulthandler.is_enabled()
@@ -48,12 +53,12 @@ class SignalState:
     def put_back(self) -> None:
         """Stop the timers that the task has started, and put back what it has changed."""
         for timer in self._idle_timers:
-            signal.setitimer(timer, 0)
+            setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) != handler:
+            if getsignal(number) != handler:
                 _handle(number, handler)
-        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+        if pthread_sigmask(_SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if self._crash_stacks and not faulthandler.is_enabled():
             faulthandler.enable()
