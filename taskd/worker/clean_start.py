@@ -1,4 +1,4 @@
-"""What every task must find as the start hooks left it: process, streams, signals, event loop."""
+"""The state of a worker that every task must find as the start hooks left it."""
 
 from __future__ import annotations
 

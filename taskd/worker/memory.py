@@ -1,4 +1,4 @@
-"""Whether a worker keeps too much memory after a task, and should be replaced."""
+"""The check after a task whether its worker keeps too much memory, and must be replaced."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ __all__ = ["OwnProcess"]
 class OwnProcess:
     """The process that is the worker. A child that the app's code forked finds that it is another one.
 
-    Such a child comes back from a function or a hook into the worker's code, where
-    it has no business: it would answer the caller a second time and take the
-    worker's next tasks. There it leaves, as a script would that ends at this point.
+    Such a child comes back from a function or a hook into the worker's code: it
+    would answer the caller a second time and take the worker's next tasks. There it
+    leaves, as a script would that ends at this point.
     """
 
     def __init__(self) -> None:

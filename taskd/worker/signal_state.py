@@ -43,7 +43,7 @@ class SignalState:
         self._crash_stacks = False
 
     def keep(self) -> None:
-        """Note what is to be put back, and handle `POKE` even if a start hook took it over."""
+        """Note what must be put back, and handle `POKE` even if a start hook took it over."""
         signal.signal(POKE, self._on_poke)
         self._handlers = {number: getsignal(number) for number in _PUT_BACK}
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING) - _STOPPING

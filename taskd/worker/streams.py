@@ -50,7 +50,7 @@ class StandardStreams:
         self._stderr: TextIO | None = None
 
     def keep(self) -> None:
-        """Note what is to be put back. `close` must follow."""
+        """Note what must be put back. `close` must follow."""
         self._streams = [_noted("stdout", self._output), _noted("stderr", self._errors)]
         self._stdout, self._stderr = (stream.kept for stream in self._streams)
 

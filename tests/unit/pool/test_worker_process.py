@@ -163,7 +163,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reactor.turn()
         self.assert_at_fault(why="lines that cannot be decoded, b'[\"hello\"]'")
 
-    def test_what_a_worker_sent_before_the_nonsense_counts(self):
+    def test_messages_before_the_nonsense_count(self):
         self.born()
         os.write(self.channel, encode(DONE) + b"\xff\x00\n" + encode(DONE))
         self.reactor.turn()

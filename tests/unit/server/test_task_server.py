@@ -815,7 +815,7 @@ class ImpossibleMessageTests(LoggingCase):
             return message.task in tasks and state == "being stopped"
         return tasks[:1] == [message.task] and 0 <= message.seconds < float("inf")
 
-    def test_every_kind_of_message_in_every_state_harms_nobody_but_its_own_worker(self):
+    def test_an_impossible_message_of_any_kind_in_any_state_ends_its_own_worker_alone(self):
         for state in self.STATES:
             _, tasks = self.make_worker(state)
             for message in self.messages(tasks, {1, 2, 3, 77} - {*tasks}):
@@ -840,7 +840,7 @@ class ImpossibleMessageTests(LoggingCase):
                     error = self.client.reply()
                     self.assertEqual((error["code"], error["data"]["reason"]), (LOST, "it sent nonsense"))
 
-    def test_what_came_before_an_impossible_message_counts(self):
+    def test_messages_before_an_impossible_one_count(self):
         self.make()
         client = self.connect()
         client.call()

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import io
+import logging
 import sys
 import threading
 
@@ -169,6 +171,7 @@ class LeftoverTests(EventLoopCase):
         super().setUp()
         self.loop.enter()
         self.seen = []
+        self.patch(logging.getLogger("asyncio"), "disabled", True)
 
     async def leave(self, *coroutines):
         """Leave asyncio tasks behind."""
@@ -235,6 +238,7 @@ class LeftoverTests(EventLoopCase):
         self.assertEqual(self.seen, ["cancelled"])
         self.assertEqual(self.printed.getvalue().count("their loop is replaced"), 1 + 1 + 1)
         self.left.clear()
+        gc.collect()  # asyncio logs what it thinks of such tasks when they are destroyed
 
     def test_a_function_that_stops_its_loop_does_not_go_on_under_the_next_one(self):
         async def function():

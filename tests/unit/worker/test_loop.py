@@ -359,7 +359,7 @@ class WorkerTests(WorkerCase):
         _ready, report, outcome = self.serve()
         self.assertEqual((report.done, type(outcome)), (2, Stopped))
 
-    def test_a_worker_that_has_grown_says_so_before_the_outcome_and_returns_the_rest(self):
+    def test_a_worker_that_has_grown_reports_it_before_the_outcome_and_returns_the_rest(self):
         self.config = msgspec.structs.replace(CONFIG, max_memory=1)
         self.add(lambda: 1)
         grown, done, returned = self.run_worker(*[self.attempt_of(n, flags=IS_SHORT) for n in (1, 2, 3)])[1:]
@@ -368,7 +368,7 @@ class WorkerTests(WorkerCase):
         grown, done = self.run_worker(self.attempt_of(1))[1:]
         self.assertEqual((type(grown), done.task), (Grown, 1))
 
-    def test_a_worker_below_its_memory_limit_says_nothing(self):
+    def test_a_worker_below_its_memory_limit_reports_only_the_outcome(self):
         self.config = msgspec.structs.replace(CONFIG, max_memory=1 << 50)
         self.add(lambda: 1)
         self.assertEqual([type(message) for message in self.run_worker(self.attempt_of())], [Ready, Done])

@@ -1,4 +1,4 @@
-"""The peak shows whether a worker is to be looked at, and what it has now decides."""
+"""The memory of a worker: its peak decides whether to look, and its present memory decides the rest."""
 
 import io
 import os

@@ -318,7 +318,7 @@ class LeftBehindTests(SynchronousTestCase):
             self.sent.clear()
             pool.terminate() if isinstance(pool, ThreadPool) else pool.shutdown()
 
-    def test_the_context_decides_where_there_is_one(self):
+    def test_a_context_of_a_task_decides_to_which_task_a_report_belongs(self):
         """`asyncio.to_thread`, callbacks and asyncio tasks run in the context of the task that made them."""
         self.begin(1)
         old = contextvars.copy_context()

@@ -117,7 +117,7 @@ class StandardStreamsTests(SynchronousTestCase):
             self.check_after(damage)
             self.assertEqual((sys.stdout, sys.stderr), before)
 
-    def test_what_a_replaced_stream_still_holds_is_printed(self):
+    def test_text_that_a_replaced_stream_still_holds_is_printed(self):
         self.streams.keep()
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.buffer.raw), line_buffering=False)
         sys.stdout.write("held back")
