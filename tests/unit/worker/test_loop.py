@@ -282,7 +282,7 @@ class WorkerTests(WorkerCase):
 
         self.add(function)
         sent = self.run_worker(self.attempt_of(1, flags=WANTS_PROGRESS), self.attempt_of(2))
-        self.assertEqual(sent[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, 3, None)])
+        self.assertEqual(sent[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
         self.assertEqual([(type(message), message.task) for message in sent[3:]], [(Done, 1), (Done, 2)])
 
     def test_hooks_are_called_before_the_first_task_and_after_the_last(self):
