@@ -139,7 +139,7 @@ class Daemon:
                 title = path.read_bytes()
             except OSError:
                 continue
-            if title.startswith(f"{self.name}: {kind}".encode()):
+            if title.startswith(f"taskd[{self.name}]: {kind}".encode()):
                 found.append(int(path.parent.name))
         return sorted(found)
 
@@ -176,7 +176,7 @@ class Daemon:
 
     def titles(self) -> list[str]:
         """What its workers' titles say behind the name."""
-        return sorted(title_of(pid).removeprefix(f"{self.name}: ") for pid in self.workers)
+        return sorted(title_of(pid).removeprefix(f"taskd[{self.name}]: ") for pid in self.workers)
 
     def wait_for_end(self) -> int:
         """Wait until it has ended of itself and its output is read; the exit status (minus the signal)."""
@@ -462,7 +462,7 @@ def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
 
 def processes_marked(name: str) -> list[int]:
     """The ids of all processes that descend from the one that was started with this `MARK`."""
-    mark, title = f"{MARK}={name}\0".encode(), f"{name}: ".encode()
+    mark, title = f"{MARK}={name}\0".encode(), f"taskd[{name}]: ".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

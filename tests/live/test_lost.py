@@ -302,7 +302,7 @@ def test_a_task_that_the_kernel_kills_for_its_memory_is_recognised(
     # One that is killed by hand thereafter was not out of memory.
     assert lost(client.ask(bare("crash", "SIGKILL"))).get("out_of_memory") is not True
     assert client.ask(bare("hello")) == "Hello, World!"
-    assert title_of(daemon.process.pid) == f"{daemon.name}: daemon"
+    assert title_of(daemon.process.pid) == f"taskd[{daemon.name}]: daemon"
 
 
 def test_a_worker_that_is_out_of_memory_in_a_group_of_its_own_is_not_reported_otherwise(
