@@ -16,6 +16,10 @@ from taskd.net.reactor import Reactor
 
 __all__ = ["ChildProcess"]
 
+HELPER_GRACE = 1.0
+"""Seconds that the other processes of the group of a program that was killed have to end, after
+a SIGTERM: enough to remove what they share, such as files in /dev/shm."""
+
 
 @implementer(IReadDescriptor)
 class ChildProcess:
@@ -25,8 +29,9 @@ class ChildProcess:
     inherits the descriptors `passed`. `ended` is called once, with the exit
     status or minus the signal, as soon as the process itself has ended: other
     processes may still hold its pipes and sockets. Those that are left in its
-    process group are killed before that. Raises `OSError` if the program cannot
-    be started; then nothing of it is left.
+    process group are killed as well, after `HELPER_GRACE` if the program had no
+    occasion to end them. Raises `OSError` if the program cannot be started; then
+    nothing of it is left.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class ChildProcess:
     ) -> None:
         self._reactor = reactor
         self._ended = ended
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # by whoever has started the daemon
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise nothing is known of an end
         self._process = subprocess.Popen(  # noqa: S603  # the command is taskd's own
             command,
             cwd=directory,
@@ -75,15 +82,39 @@ class ChildProcess:
         return type(self).__name__
 
     def doRead(self) -> None:
-        """Kill what is left of the process group, wait for the process, and report its end."""
+        """Report the end of the process, and end what is left of its group."""
         self._reactor.removeReader(self)
-        # The group's id is that of the process, which nobody else gets before the wait.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        status = self._process.wait()
+        found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        was_killed = found.si_code != os.CLD_EXITED
         os.close(self._pidfd)
         self._pidfd = -1
-        self._ended(status)
+        if was_killed:
+            self._signal_group(signal.SIGTERM)
+            self._in_time = self._reactor.callLater(HELPER_GRACE, self._end_group_in_time)
+            self._at_shutdown = self._reactor.addSystemEventTrigger(
+                "after", "shutdown", self._end_group_at_shutdown
+            )
+        else:
+            self._end_group()
+        self._ended(-found.si_status if was_killed else found.si_status)
+
+    def _end_group_in_time(self) -> None:
+        self._reactor.removeSystemEventTrigger(self._at_shutdown)
+        self._end_group()
+
+    def _end_group_at_shutdown(self) -> None:
+        self._in_time.cancel()
+        self._end_group()
+
+    def _end_group(self) -> None:
+        """Kill the group, and wait for the process only then: until that, nobody else gets its id."""
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal_group(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing when the reactor stops, since the process may still run."""

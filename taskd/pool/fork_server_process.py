@@ -63,6 +63,9 @@ EXIT_TIMEOUT = 5.0
 """Seconds that a process may take to exit in order, before it is killed: more than a
 worker's stop hooks usually need, less than a service manager waits."""
 
+FAILED = 1
+"""The exit status of Python after an exception, whose traceback is in the log."""
+
 SLOW_IMPORT = 10.0
 """Seconds after which the log says where the import of the app is: nearly every app needs
 less, and whoever waits for one that hangs does not wait much longer."""
@@ -124,6 +127,7 @@ class ForkServerProcess:
         self._slow_import = Timer(reactor, self._report_slow_import)
         self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self._report, self._control_closed)
+        self._is_importing = True
         self._how = ""
         """How the process has ended, "" while it runs."""
         with ExitStack() as undo:
@@ -197,6 +201,10 @@ class ForkServerProcess:
         _log.warn("the app is still being imported after {seconds:.0f} s; it is at:", seconds=SLOW_IMPORT)
         self._process.signal(POKE)  # has it print its stack
 
+    def _import_ended(self) -> None:
+        self._is_importing = False
+        self._slow_import.cancel()
+
     def _report(self, lines: list[bytes]) -> None:
         """Pass on what the fork server reports."""
         for line in lines:
@@ -210,14 +218,14 @@ class ForkServerProcess:
                 return
             match message:
                 case Loaded(functions, files, warnings):
-                    self._slow_import.cancel()
+                    self._import_ended()
                     for app, file in files.items():
                         _log.info("the app {app} was loaded from {file}", app=app, file=file)
                     for text in warnings:
                         _log.warn("{text}", text=text)
                     self._observer.app_loaded(functions)
                 case LoadFailed(reason):
-                    self._slow_import.cancel()
+                    self._import_ended()
                     self._observer.app_failed(reason)
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
@@ -241,7 +249,7 @@ class ForkServerProcess:
         self._kill.cancel()
         self._slow_import.cancel()
         self._output.close()
-        self._how = describe_end(status)
+        self._how = describe_end(status, while_importing=self._is_importing)
         self._control.end()
 
 
@@ -292,9 +300,11 @@ def _log_output(line: str) -> None:
     _log.info("{line}", line=line)
 
 
-def describe_end(status: int) -> str:
+def describe_end(status: int, *, while_importing: bool) -> str:
     """Return a phrase for the end of a fork server, given its exit status or minus its signal."""
     if status < 0:
         return f"killed by {signal_name(-status)}"
-    meaning = EXIT_STATUSES.get(status)
+    meaning = EXIT_STATUSES.get(status, "")
+    if not meaning and while_importing and status != FAILED:
+        meaning = "the app called os._exit, or code that makes the process a daemon"
     return f"exit status {status}: {meaning}" if meaning else f"exit status {status}"

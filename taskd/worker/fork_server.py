@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from contextlib import suppress
 
@@ -105,12 +106,12 @@ class ForkServer:
 
     def serve(self, config: WorkerConfig) -> None:
         """Fork workers and signal them as the daemon asks, until it closes the socket."""
-        rehearse(config)
-        setproctitle(title(config.name, "fork server"))
-        # Made here, like everything else that would be the same in each worker, so that they share it.
-        loop = WorkerLoop(self._registry, config)
-        loop.prepare()
-        forker = WorkerForker(loop, self._board, config.hard_memory)
+        try:
+            forker = self._prepare(config)
+        except Exception as error:  # whatever the import has changed that no guard puts back
+            trace = traceback.format_exc()
+            self._send(LoadFailed(f"the app is imported, but no worker can be made: {error}\n{trace}"))
+            return
         # No collection before it (gc's documentation says why): it would leave
         # holes in the shared memory, which the workers would fill.
         gc.freeze()
@@ -124,6 +125,14 @@ class ForkServer:
                     self._carry_out([decode_to_fork_server(line) for line in self._receive()], forker)
                 else:
                     self._reap(descriptor)
+
+    def _prepare(self, config: WorkerConfig) -> WorkerForker:
+        """Make here everything that would be the same in each worker, so that they share it."""
+        rehearse(config)
+        setproctitle(title(config.name, "fork server"))
+        loop = WorkerLoop(self._registry, config)
+        loop.prepare()
+        return WorkerForker(loop, self._board, config.hard_memory)
 
     def kill_all(self) -> None:
         """Kill every worker, with its process group."""

@@ -13,16 +13,15 @@ from _socket import SocketType
 from collections.abc import Sequence
 from contextlib import suppress
 from faulthandler import register as register_stack
-from faulthandler import unregister as unregister_stack
 from gc import enable as gc_enable
-from os import O_WRONLY, _exit, close, dup2, getppid, register_at_fork, setpgid, write
+from os import O_WRONLY, _exit, close, dup2, getppid, setpgid, write
 from os import open as open_file
 from typing import Any, NoReturn
 
 from taskd.worker.board import Board
+from taskd.worker.children import give_up_signals_in_children
 from taskd.worker.guard import flush_streams
 from taskd.worker.loop import WorkerLoop
-from taskd.worker.messages import POKE
 
 __all__ = ["WorkerForker", "die_with_parent"]
 
@@ -44,15 +43,6 @@ def die_with_parent(signal_number: int) -> None:
     """Have the kernel send `signal_number` to this process when its parent ends; 0 undoes it. Linux only."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal_number)
-
-
-def _give_up_signals() -> None:
-    """Have a child of a task handle signals as any program does: it is not a worker.
-
-    Otherwise `multiprocessing.Process.terminate` would print its stack.
-    """
-    unregister_stack(_SIGTERM)
-    signal.signal(POKE, signal.SIG_DFL)
 
 
 class WorkerForker:
@@ -102,7 +92,7 @@ class WorkerForker:
             self._leave_parent(given, index, inherited)
             # At the daemon's SIGTERM: print the function's stack, then end by the signal.
             register_stack(_SIGTERM, _ERRORS, all_threads=False, chain=True)
-            register_at_fork(after_in_child=_give_up_signals)
+            give_up_signals_in_children()
             if self._hard_memory is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
             channel = SocketType(fileno=given[index])

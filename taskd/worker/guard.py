@@ -80,6 +80,7 @@ class Guard:
     def check_process(self) -> None:
         """End this process at once if it is not the fork server, but one that the app has forked."""
         if os.getpid() != self._pid:
+            os.write(_ERRORS, b"a process that the app forked at its import has returned from it, and ends\n")
             os._exit(0)
 
     def put_back(self) -> list[str]:
@@ -166,21 +167,44 @@ def flush_streams(*streams: TextIO | None) -> None:
 def end_helpers() -> None:
     """End the processes that the app has started at its import; for the orderly end of the fork server.
 
-    Its process group gets a SIGTERM, and its children have `HELPER_GRACE`
-    seconds; the daemon kills those that are left. All descriptors are closed,
-    since some helpers (multiprocessing's resource tracker) end when a pipe does.
+    Its process group and its children get a SIGTERM, have `HELPER_GRACE` seconds,
+    and are killed. All descriptors are closed, since some helpers
+    (multiprocessing's resource tracker) end when a pipe does.
     """
     flush_streams()
     # Python would flush them once more, and print an error if the app's own cannot be flushed.
     sys.stdout = sys.stderr = None
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
+    children = _children()
+    _signal_all(children, signal.SIGTERM)
     os.closerange(_ERRORS + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     ending = time.monotonic() + HELPER_GRACE
     with suppress(ChildProcessError):  # none is left
         while time.monotonic() < ending:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                children.discard(pid)
+            else:
                 time.sleep(HELPER_POLL)
+    _signal_all(children, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    """Return the processes whose parent this one is; some may have a session of their own."""
+    children: set[int] = set()
+    with suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children") as file:
+                children.update(map(int, file.read().split()))
+    return children
+
+
+def _signal_all(children: set[int], number: int) -> None:
+    """Send a signal to children that have not been waited for."""
+    for pid in children:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def _file_behind(descriptor: int) -> tuple[int, int] | None:

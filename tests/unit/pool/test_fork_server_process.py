@@ -207,7 +207,12 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.assertEqual(self.events, [("ended", "killed by SIGKILL")])
 
     def test_an_exit_status_of_taskds_own_is_explained(self):
-        self.assertIn("the app closed descriptors", describe_end(DESCRIPTORS_GONE))
+        self.assertIn("the app closed descriptors", describe_end(DESCRIPTORS_GONE, while_importing=False))
+
+    def test_an_end_without_an_exception_is_explained_while_the_app_is_imported(self):
+        self.assertIn("os._exit", describe_end(7, while_importing=True))
+        self.assertEqual(describe_end(7, while_importing=False), "exit status 7")
+        self.assertEqual(describe_end(1, while_importing=True), "exit status 1")
 
     def test_the_end_of_one_that_is_closed_waits_for_no_process_that_holds_its_socket(self):
         self.process.close()
