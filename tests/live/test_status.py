@@ -100,7 +100,8 @@ def test_the_whole_has_the_members_that_the_protocol_lists(eventful: Daemon) -> 
     status = eventful.status()
     assert {
         "name", "version", "uptime", "stopping", "waiting", "running", "max_queue", "workers", "functions",
-        "generation", "reloading", "min_workers", "max_workers", "connections", "oldest_waiting", "counts",
+        "generation", "code", "reloading", "min_workers", "max_workers", "connections", "oldest_waiting",
+        "counts",
     } == status.keys()  # fmt: skip
     assert (status["generation"], status["reloading"], status["stopping"]) == (1, False, False)
     assert (status["min_workers"], status["max_workers"]) == (1, 1)

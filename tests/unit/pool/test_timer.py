@@ -33,6 +33,12 @@ class TimerTests(SynchronousTestCase):
         self.clock.advance(3.0)
         self.assertEqual(self.rung, [3.0])
 
+    def test_it_knows_how_long_it_will_take(self):
+        self.assertIsNone(self.timer.seconds_left)
+        self.timer.start(2.0)
+        self.clock.advance(0.5)
+        self.assertEqual(self.timer.seconds_left, 1.5)
+
     def test_its_function_can_start_it_again(self):
         timer = Timer(self.clock, lambda: timer.start(1.0))
         timer.start(1.0)
