@@ -257,6 +257,7 @@ def main() -> int:
         pass  # The daemon is gone.
     finally:
         server.kill_all()
+        control.close()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the import of the app may have changed in the fork server: put back, or reported.
+"""The guard of the fork server's process: puts back, or reports, what the import of the app has changed.
 
 An app, and each library that it imports, can change anything in the process at
 import. What taskd needs there is recorded before, in `Guard`, and put back by
