@@ -126,7 +126,7 @@ class ForkServerProcessTests(SynchronousTestCase):
     def hang_up(self):
         self.reactor.protocol.connectionLost(Failure(ConnectionDone()))
 
-    def test_it_is_started_in_the_apps_directory_and_sent_its_configuration(self):
+    def test_a_fork_server_is_started_in_the_directory_of_the_app_and_sent_its_configuration(self):
         self.assertEqual([decode_config(line) for line in self.config], [CONFIG])
         control, board = self.reactor.passed
         self.assertEqual(
@@ -134,7 +134,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         )
         self.assertEqual((self.reactor.directory, board), ("/srv", BOARD))
 
-    def test_one_that_cannot_be_started_leaves_nothing_behind(self):
+    def test_a_fork_server_that_cannot_be_started_leaves_nothing_open(self):
         before = len(os.listdir("/proc/self/fd"))
         self.reactor.control = Control()
         self.reactor.cannot_start = FileNotFoundError("/srv")
@@ -144,7 +144,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.hang_up()
         self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before, []))
 
-    def test_what_it_reports_is_passed_on(self):
+    def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
         self.send(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
         self.assertEqual(
@@ -158,7 +158,7 @@ class ForkServerProcessTests(SynchronousTestCase):
             ],
         )
 
-    def test_workers_of_one_turn_are_forked_together_within_bounds(self):
+    def test_workers_forked_in_one_turn_are_ordered_together_in_bounded_messages(self):
         for number in range(MAX_FORKS + 1):
             self.process.fork(number, number + 1000, 2 * number, 2 * number + 1)
         self.assertEqual(self.sent(), [])
@@ -175,7 +175,7 @@ class ForkServerProcessTests(SynchronousTestCase):
             [decode_to_fork_server(line) for line in self.sent()], [Fork([(1, 2)]), Signal(1, 15, True)]
         )
 
-    def test_one_that_is_closed_has_time_to_end(self):
+    def test_a_closed_fork_server_is_killed_if_it_does_not_end_in_time(self):
         self.process.close()
         self.assertTrue(self.reactor.control.disconnecting)
         self.reactor.advance(EXIT_TIMEOUT - 0.1)
@@ -183,17 +183,17 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
-    def test_one_that_ends_in_time_is_not_killed(self):
+    def test_a_closed_fork_server_that_ends_in_time_is_not_killed(self):
         self.process.close()
         self.exit()
         self.assertEqual((self.reactor.getDelayedCalls(), self.reactor.signals), ([], []))
 
-    def test_one_that_is_aborted_is_killed_at_once(self):
+    def test_an_aborted_fork_server_is_killed_at_once(self):
         self.process.abort()
         self.reactor.advance(0)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
-    def test_its_end_is_reported_after_all_that_it_had_sent(self):
+    def test_the_end_of_a_fork_server_is_reported_after_all_its_messages(self):
         self.exit(1)
         self.assertEqual(self.reactor.control.shut_down, [socket.SHUT_RD])
         self.send(Exited(1, 0, 1000))
@@ -201,35 +201,35 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.hang_up()
         self.assertEqual(self.events[-1], ("ended", "exit status 1"))
 
-    def test_a_signal_that_ended_it_is_named(self):
+    def test_the_signal_that_ended_a_fork_server_is_named(self):
         self.hang_up()
         self.exit(-signal.SIGKILL)
         self.assertEqual(self.events, [("ended", "killed by SIGKILL")])
 
-    def test_an_exit_status_of_taskds_own_is_explained(self):
+    def test_an_exit_status_of_taskd_is_explained(self):
         self.assertIn("the app closed descriptors", describe_end(DESCRIPTORS_GONE, while_importing=False))
 
-    def test_an_end_without_an_exception_is_explained_while_the_app_is_imported(self):
+    def test_an_exit_during_the_import_is_explained_unless_it_has_a_traceback(self):
         self.assertIn("os._exit", describe_end(7, while_importing=True))
         self.assertEqual(describe_end(7, while_importing=False), "exit status 7")
         self.assertEqual(describe_end(1, while_importing=True), "exit status 1")
 
-    def test_the_end_of_one_that_is_closed_waits_for_no_process_that_holds_its_socket(self):
+    def test_the_end_of_a_closed_fork_server_does_not_wait_for_other_processes_with_its_socket(self):
         self.process.close()
         self.exit()
         self.assertTrue(self.reactor.control.disconnected)
 
-    def test_one_whose_socket_closes_is_killed_if_it_does_not_end(self):
+    def test_a_fork_server_that_closes_its_socket_and_does_not_end_is_killed(self):
         self.hang_up()
         self.reactor.advance(EXIT_TIMEOUT)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
-    def test_one_that_sends_nonsense_is_cut_off(self):
+    def test_a_fork_server_that_sends_nonsense_is_disconnected(self):
         self.reactor.protocol.dataReceived(b'["hello"]\n' + encode(Loaded(FUNCTIONS)))
         self.assertTrue(self.reactor.control.disconnected)
         self.assertEqual(self.events, [])
 
-    def test_what_the_app_prints_is_logged_even_if_another_process_has_the_pipe_open(self):
+    def test_the_output_of_the_app_is_logged_even_if_another_process_has_the_pipe_open(self):
         os.write(self.reactor.output, b"one\ntw\xff\nthree")
         self.exit()
         self.assertEqual(self.texts(), ["one", "tw\\xff", "three"])
@@ -239,12 +239,12 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.assertEqual(self.texts(), ["the app app was loaded from /srv/app.py", "a thread"])
         self.assertEqual([event["log_level"].name for event in self.logged], ["info", "warn"])
 
-    def test_an_import_that_takes_long_is_made_to_say_where_it_is(self):
+    def test_the_log_shows_where_a_slow_import_is(self):
         self.reactor.advance(SLOW_IMPORT)
         self.assertEqual(self.reactor.signals, [POKE])
         self.assertEqual(self.texts(), ["the app is still being imported after 10 s; it is at:"])
 
-    def test_one_that_has_imported_the_app_is_not_asked_where_it_is(self):
+    def test_an_import_that_has_ended_in_time_is_not_slow(self):
         self.send(Loaded(FUNCTIONS))
         self.reactor.advance(SLOW_IMPORT)
         self.assertEqual(self.reactor.signals, [])
