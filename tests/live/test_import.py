@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from taskd.pool.child_process import ChildProcess
 from tests.live.support import (
     APPS,
     TIMEOUT,
@@ -19,6 +20,7 @@ from tests.live.support import (
     run_twistd,
     wait_for_exit,
 )
+from tests.unit.pool.processes import FakeReactor
 
 Start = Callable[..., Daemon]
 
@@ -44,7 +46,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             wait_for_exit(pid)
 
 
-def test_what_the_import_has_changed_is_put_back_and_reported(hostile: Daemon) -> None:
+def test_changes_by_the_import_are_put_back_and_reported(hostile: Daemon) -> None:
     changed = hostile.wait_for_log(r"#warn\] while it was imported, the app changed .*: (.*)\.")[1]
     assert changed.split(", ") == ["the handler of SIGCHLD", "timers that send signals", "descriptor 0"]
 
@@ -179,6 +181,20 @@ def test_the_guard_puts_back(change: str, reported: str) -> None:
     assert run.returncode == 0, run.stdout
     assert run.stdout.startswith("seen\n")
     assert run.stdout.partition("as before: ")[2].partition(". A start hook")[0] == reported, run.stdout
+
+
+def test_a_process_that_cannot_be_watched_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        ChildProcess(FakeReactor(), ["sleep", "600"], "/", (), 2, lambda _: None)
+    (pid,) = started
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_fork_server_that_cannot_be_started_is_tried_again_until_it_can(
