@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from _socket import SocketType
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from taskd.worker.board import Board
 from taskd.worker.children import give_up_signals_in_children
 from taskd.worker.guard import flush_streams
 from taskd.worker.loop import WorkerLoop
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["WorkerForker", "die_with_parent"]
 
@@ -99,11 +99,11 @@ class WorkerForker:
             channel.settimeout(None)  # the app may have set a default
             self._loop.run(channel, self._board, place)
             status = 0
-        except BaseException:  # whatever it is, the process ends here
+        except BaseException as error:  # whatever it is, the process ends here
             flush_streams()
             # Not to sys.stderr, which may be anything by now.
             with suppress(Exception):
-                write(_ERRORS, traceback.format_exc().encode("utf-8", "backslashreplace"))
+                write(_ERRORS, traceback_of(error, lambda _: False).encode("utf-8", "backslashreplace"))
         finally:
             flush_streams()
             _exit(status)

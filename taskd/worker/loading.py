@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
 from taskd.functions.registry import Registry
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["AppError", "check_hard_memory", "check_version", "load_apps"]
 
@@ -96,13 +96,10 @@ def _file_of(module: ModuleType) -> str:
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in (app, app.partition(".")[0]):
+    if type(error) is ModuleNotFoundError and error.name in (app, app.partition(".")[0]):
         return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
-    frame = error.__traceback__
     # Begin the traceback at the app's own first frame, without those that import it.
-    while frame is not None and _is_importing(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frame))
+    trace = traceback_of(error, _is_importing)
     return f"--app {app} cannot be imported:\n{trace}"
 
 
