@@ -14,12 +14,13 @@ from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol, ServerFactory
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from taskd.functions.registry import FunctionInfo
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.reactor import Reactor
+from taskd.pool.output_lines import OutputLines
 from taskd.pool.timer import Timer
 from taskd.worker.messages import (
     BOARD,
@@ -86,6 +87,8 @@ class ForkServerProcess(ProcessProtocol):
         self._kill = Timer(reactor, self._kill_process)
         self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self._report)
+        self._output = OutputLines(self._clock.seconds, _log_line)
+        self._errors = OutputLines(self._clock.seconds, _log_line)
         daemon_end, fork_server_end = socket.socketpair()
         daemon_end.setblocking(False)
         with daemon_end:  # the reactor duplicates the descriptor
@@ -179,13 +182,16 @@ class ForkServerProcess(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """Log what the app prints while it is imported."""
-        for line in data.decode("utf-8", "backslashreplace").splitlines():
-            _log.info("{line}", line=line)
+        self._output.receive(data)
 
-    errReceived = outReceived
+    def errReceived(self, data: bytes) -> None:
+        """Log what the app prints on stderr, and its log records."""
+        self._errors.receive(data)
 
     def processEnded(self, reason: Failure) -> None:
         """Report the end of the process, once everything that it sent has been read."""
+        self._output.finish()
+        self._errors.finish()
         self._to_fork = []  # their descriptors are about to be closed
         self._kill.cancel()
         self._control.closed.addCallback(lambda _: self._observer.fork_server_ended(_describe_end(reason)))
@@ -205,6 +211,10 @@ class _Control(LinearLineReceiver):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.closed.callback(None)
+
+
+def _log_line(level: str, line: str) -> None:
+    _log.emit(LogLevel.lookupByName(level), "{line}", line=line)
 
 
 def _describe_end(reason: Failure) -> str:

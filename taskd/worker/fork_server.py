@@ -27,6 +27,7 @@ from taskd.protocol.framing import LineSplitter
 from taskd.worker.board import Board
 from taskd.worker.forking import WorkerForker, die_with_parent
 from taskd.worker.loading import AppError, check_hard_memory, load_apps
+from taskd.worker.logs import adopt_logging, watch_logging
 from taskd.worker.loop import WorkerLoop, rehearse
 from taskd.worker.messages import (
     BOARD,
@@ -86,7 +87,9 @@ class ForkServer:
         config = decode_config(lines[0])
         setproctitle(f"{config.name}: fork server")
         try:
+            watch_logging()
             load_apps(config.apps, config.directory, self._registry)
+            adopt_logging()
             check_hard_memory(config.hard_memory)
         except AppError as error:
             self._send(LoadFailed(str(error)))
