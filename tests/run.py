@@ -27,7 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LIVE = ("tests/live", "tests/contracts")
 """The folders whose tests run under pytest."""
 
-CORE = "taskd/errors.py,taskd/model.py,taskd/printable.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
+CORE = (
+    "taskd/errors.py,taskd/model.py,taskd/printable.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
+)
 CORE_PERCENT = 100
 ALL_PERCENT = 90
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 
 from twisted.python import usage
 
 from taskd.daemon.default_app import DEFAULT_APP
-from taskd.daemon.wrong_options import explain
 from taskd.net.backpressure import MAX_UNSENT
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
@@ -195,16 +194,6 @@ class DaemonOptions(usage.Options):
         """Whether the default app is served, because none was named."""
         for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
             self[name] = []
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse the arguments. Raises `SystemExit` with one line if they are wrong.
-
-        twistd would print its usage and taskd's, some seventy lines, before the reason.
-        """
-        try:
-            super().parseOptions(options)
-        except usage.UsageError as error:
-            raise SystemExit(explain(error, self, options or ())) from error
 
     def opt_app(self, app: str) -> None:
         """A module or a file whose @task functions can be called; repeatable. Default: taskd.apps.mail."""

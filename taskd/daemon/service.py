@@ -22,13 +22,14 @@ from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import abort_at_second_signal, reload_at_hangup
 from taskd.daemon.startup import Terminal, check_twistd_options, interruptible
+from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.reactor import Reactor, installed_reactor
 
 __all__ = ["Options", "TaskdService", "makeService"]
 
 _log = Logger(namespace="taskd")
 
-Options = DaemonOptions
+Options = TwistdOptions
 """The options of ``twistd taskd``, under the name by which twistd looks for them."""
 
 

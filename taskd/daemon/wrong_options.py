@@ -9,9 +9,25 @@ from collections.abc import Iterable, Sequence
 
 from twisted.python import usage
 
-__all__ = ["explain"]
+from taskd.daemon.options import DaemonOptions
+
+__all__ = ["TwistdOptions", "explain"]
 
 HELP = "twistd taskd --help lists the options"
+
+
+class TwistdOptions(DaemonOptions):
+    """The options of ``twistd taskd``, whose errors end the command with one line and status 1.
+
+    twistd would print its usage and taskd's, some seventy lines, before the reason.
+    """
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse the arguments. Raises `SystemExit` with the line if they are wrong."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(explain(error, self, options or ())) from error
 
 
 def explain(error: usage.UsageError, own: usage.Options, arguments: Sequence[str]) -> str:
@@ -44,7 +60,7 @@ def _unknown(dashed: str, own: usage.Options) -> str:
     twistd = own.parent
     name = dashed.lstrip("-")
     if twistd is not None and (name in _long(twistd) or (len(name) == 1 and name in str(twistd.shortOpt))):
-        return f"{dashed} is an option of twistd itself: write it before the word taskd, twistd {dashed} … taskd …"
+        return f"{dashed} is an option of twistd itself: write twistd {dashed} … taskd …"
     nearest = _nearest(name, _long(own))
     if nearest is not None:
         return f"there is no option {dashed}; did you mean --{nearest}?"

@@ -1,0 +1,98 @@
+"""A failed start: what the operator reads of it."""
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.daemon.startup import Terminal, check_twistd_options, interruptible
+from taskd.errors import StartError
+
+TWISTD_SHOWS = 100
+"""Bytes of an error that twistd in the background shows."""
+
+
+class TerminalTests(SynchronousTestCase):
+    def setUp(self):
+        self.read_end, write_end = os.pipe()
+        kept = os.dup(2)
+        os.dup2(write_end, 2)
+        os.close(write_end)
+        self.background = Terminal("/var/log/taskd.log", in_background=True)
+        self.foreground = Terminal("/var/log/taskd.log", in_background=False)
+        os.dup2(kept, 2)
+        os.close(kept)
+        self.addCleanup(os.close, self.read_end)
+        self.addCleanup(self.background.close)
+        self.addCleanup(self.foreground.close)
+
+    def fail_with(self, terminal, error, expected):
+        def start():
+            with terminal.reporting():
+                raise error
+
+        return self.assertRaises(expected, start), os.read(self.read_end, 65536).decode()
+
+    def test_in_the_background_the_whole_reason_is_written_with_the_name_of_the_log(self):
+        reason = f"taskd: {'x' * 500}\nTraceback é\n"
+        error, written = self.fail_with(self.background, StartError(reason), StartError)
+        self.assertEqual(written, f"{reason}taskd: not started; the log is /var/log/taskd.log\n")
+        shown = f"1 taskd.errors.StartError: {error}"
+        self.assertTrue(shown.isascii() and len(shown) <= TWISTD_SHOWS)
+
+    def test_in_the_foreground_the_error_is_raised_as_it_is(self):
+        error = StartError("taskd: no")
+        raised, written = self.fail_with(self.foreground, error, StartError)
+        self.assertIs(raised, error)
+        self.assertTrue(written.startswith("taskd: no\n"))
+
+    def test_an_unexpected_error_is_written_too(self):
+        _, written = self.fail_with(self.background, OSError(24, "Too many open files"), OSError)
+        self.assertTrue(written.startswith("taskd: OSError: [Errno 24] Too many open files\n"))
+
+    def test_the_reason_is_printable(self):
+        _, written = self.fail_with(self.background, StartError("\x1b[2J\ud800"), StartError)
+        self.assertTrue(written.startswith("\\x1b[2J\\ud800\n"))
+
+    def test_ctrl_c_is_an_error_of_the_start(self):
+        _, written = self.fail_with(self.background, KeyboardInterrupt(), StartError)
+        self.assertTrue(written.startswith("taskd: interrupted at the start\n"))
+
+    def test_after_it_is_closed_nothing_is_written(self):
+        self.background.close()
+        self.foreground.close()
+        self.assertEqual(os.read(self.read_end, 1), b"")
+
+    def test_ctrl_c_without_a_terminal_is_an_error_of_the_start_too(self):
+        def start():
+            with interruptible():
+                raise KeyboardInterrupt
+
+        self.assertRaises(StartError, start)
+
+
+class TwistdOptionsTests(SynchronousTestCase):
+    def setUp(self):
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+
+    def test_options_that_can_be_used_pass(self):
+        for twistd in (
+            {},
+            {"pidfile": ""},
+            {"pidfile": str(self.folder / "a.pid"), "rundir": ".", "uid": None},
+        ):
+            check_twistd_options(twistd)
+
+    def test_a_pid_file_that_cannot_be_written_is_refused(self):
+        for path in self.folder / "nowhere" / "a.pid", self.folder:
+            error = self.assertRaises(StartError, check_twistd_options, {"pidfile": str(path)})
+            self.assertIn(f"cannot write the pid file {path}: ", str(error))
+
+    def test_a_directory_to_run_in_that_does_not_exist_is_refused(self):
+        self.assertRaises(StartError, check_twistd_options, {"rundir": str(self.folder / "nowhere")})
+
+    def test_another_user_is_refused_without_the_privilege(self):
+        self.patch(os, "geteuid", lambda: 1000)
+        check_twistd_options({"uid": 1000})
+        self.assertRaises(StartError, check_twistd_options, {"uid": 1001})
