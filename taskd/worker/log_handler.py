@@ -51,13 +51,17 @@ class RecordHandler(logging.Handler):
         return bool(filtered)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record. If it cannot be formatted, Python's usual report of that is printed."""
+        """Write the record; if it cannot be formatted, write where that is and why."""
+        name = "" if record.levelname in _STANDARD_NAMES else f"{record.levelname}: "
+        logger = "" if record.name == "root" else f"{record.name}: "
         try:
-            name = "" if record.levelname in _STANDARD_NAMES else f"{record.levelname}: "
-            logger = "" if record.name == "root" else f"{record.name}: "
-            write_record(record.levelno, f"{name}{logger}{self.format(record)}")
-        except Exception:
-            self.handleError(record)
+            text = self.format(record)
+        except Exception as error:
+            text = (
+                f"{record.msg!a} cannot be formatted with {len(record.args or ())} arguments "
+                f"({record.pathname}:{record.lineno}): {type(error).__name__}"
+            )
+        write_record(record.levelno, f"{name}{logger}{text}")
 
 
 class _MarkingFormatter(logging.Formatter):

@@ -51,8 +51,8 @@ class TerminalTests(SynchronousTestCase):
         self.assertTrue(written.startswith("taskd: OSError: [Errno 24] Too many open files\n"))
 
     def test_the_reason_is_printable(self):
-        _, written = self.fail_with(self.background, StartError("\x1b[2J\ud800"), StartError)
-        self.assertTrue(written.startswith("\\x1b[2J\\ud800\n"))
+        _, written = self.fail_with(self.background, StartError("\x1b[2J\u202e"), StartError)
+        self.assertTrue(written.startswith("\\x1b[2J\\u202e\n"))
 
     def test_ctrl_c_is_an_error_of_the_start(self):
         _, written = self.fail_with(self.background, KeyboardInterrupt(), StartError)

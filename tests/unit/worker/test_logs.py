@@ -91,12 +91,18 @@ class LoggingTests(PipedStderr):
         logging.info("an order")
         self.assertEqual(self.written(), "\x1e2an order\n")
 
-    def test_a_record_that_cannot_be_formatted_is_reported_and_does_no_harm(self):
+    def test_a_record_that_cannot_be_formatted_is_one_record_that_says_where_it_comes_from(self):
+        class Unprintable:
+            def __repr__(self):
+                raise RuntimeError
+
         install()
-        self.patch(sys, "stderr", io.StringIO())
-        logging.info("%d", "x")
-        self.assertIn("--- Logging error ---", sys.stderr.getvalue())
-        self.assertEqual(self.written(), "")
+        for argument, error in ("x", "TypeError"), (Unprintable(), "TypeError"):
+            logging.info("%d", argument)
+            written = self.written()
+            self.assertTrue(written.startswith("\x1e2'%d' cannot be formatted with 1 arguments ("))
+            self.assertTrue(written.endswith(f"): {error}\n"))
+            self.assertIn(__file__, written)
 
     def test_without_a_reader_nothing_is_raised(self):
         install()
