@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from setproctitle import setproctitle
@@ -21,7 +21,12 @@ from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import abort_at_second_signal, reload_at_hangup
-from taskd.daemon.startup import Terminal, check_twistd_options, interruptible
+from taskd.daemon.startup import (
+    Terminal,
+    check_twistd_options,
+    interrupts_end_start,
+    interrupts_stop_reactor,
+)
 from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.reactor import Reactor, installed_reactor
 
@@ -35,18 +40,18 @@ Options = TwistdOptions
 
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
-    with interruptible():
-        twistd: Mapping[str, Any] = options.parent or {}
-        check_twistd_options(twistd)
-        log = open_log(twistd)
-        reactor = installed_reactor()
-        reopen_at_usr1(reactor, log)
-        config = ServiceConfig.of(options, os.getcwd())
-        if log is not None and log.name == STANDARD_OUTPUT:
-            return TaskdService(reactor, config, log)  # that is where the operator looks
-        in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
-        terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
-        return TaskdService(reactor, config, log, terminal)
+    interrupts_end_start()
+    twistd: Mapping[str, Any] = options.parent or {}
+    check_twistd_options(twistd)
+    log = open_log(twistd)
+    reactor = installed_reactor()
+    reopen_at_usr1(reactor, log)
+    config = ServiceConfig.of(options, os.getcwd())
+    if log is not None and log.name == STANDARD_OUTPUT:
+        return TaskdService(reactor, config, log)  # that is where the operator looks
+    in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
+    terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
+    return TaskdService(reactor, config, log, terminal)
 
 
 class TaskdService(Service):
@@ -85,7 +90,7 @@ class TaskdService(Service):
                 self._daemon.bind()
 
     def _reporting(self) -> AbstractContextManager[None]:
-        return interruptible() if self._terminal is None else self._terminal.reporting()
+        return nullcontext() if self._terminal is None else self._terminal.reporting()
 
     def startService(self) -> None:
         """Start the daemon, and reload its app at SIGHUP.
@@ -99,6 +104,7 @@ class TaskdService(Service):
             self._start()
         if self._terminal is not None:
             self._terminal.close()
+        interrupts_stop_reactor()
 
     def _start(self) -> None:
         reload_at_hangup(self._reactor, self._reload)

@@ -9,6 +9,7 @@ given, and the log has it too.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -18,22 +19,35 @@ from twisted.logger import Logger
 from taskd.errors import StartError
 from taskd.printable import printable
 
-__all__ = ["Terminal", "check_twistd_options", "interruptible"]
+__all__ = ["Terminal", "check_twistd_options", "interrupts_end_start", "interrupts_stop_reactor"]
 
 _log = Logger(namespace="taskd")
 
 _STDERR = 2
 
+INTERRUPTED = "taskd: interrupted at the start"
+
 _REASON_IS_ABOVE = "the reason is above"
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C during a start into a `StartError`, whatever it comes in the middle of."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise StartError("taskd: interrupted at the start") from None
+def interrupts_end_start() -> None:
+    """Have Ctrl-C end the process with one line from now on, whatever it comes in the middle of.
+
+    This holds until `interrupts_stop_reactor`. A handler of somebody else's stays.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_start)
+
+
+def interrupts_stop_reactor() -> None:
+    """Undo `interrupts_end_start`: the reactor, when it runs, replaces only Python's own handler."""
+    if signal.getsignal(signal.SIGINT) is _end_start:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_start(*_: object) -> NoReturn:
+    # Not a `StartError`: that is an `Exception`, and code that is interrupted may catch those.
+    raise SystemExit(INTERRUPTED)
 
 
 class Terminal:
@@ -52,11 +66,10 @@ class Terminal:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report an error in the block, which is raised again, and Ctrl-C, which becomes a `StartError`."""
+        """Report an error in the block, which is raised again; so is the exit because of Ctrl-C."""
         try:
-            with interruptible():
-                yield
-        except StartError as error:
+            yield
+        except SystemExit as error:
             self._fail(error)
         except Exception as error:
             self._write(f"taskd: {type(error).__name__}: {error}")
@@ -68,7 +81,7 @@ class Terminal:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _fail(self, error: StartError) -> NoReturn:
+    def _fail(self, error: SystemExit) -> NoReturn:
         self._write(str(error))
         if not self._in_background:
             raise error

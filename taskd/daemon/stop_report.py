@@ -18,11 +18,15 @@ MAX_NAMED = 5
 def what_runs(tasks: Counter[str]) -> str:
     """Describe tasks, counted by their functions: ``3 tasks (report: 2, mail: 1)``."""
     count = tasks.total()
-    named = [f"{name}: {number}" for name, number in tasks.most_common(MAX_NAMED)]
+    named = [f"{name}: {number}" for name, number in sorted(tasks.items(), key=_most_first)[:MAX_NAMED]]
     others = len(tasks) - len(named)
     if others > 0:
         named.append(f"{others} other functions" if others > 1 else "1 other function")
     return f"{count} task{'s' if count != 1 else ''} ({', '.join(named)})"
+
+
+def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]
 
 
 class StopReport:

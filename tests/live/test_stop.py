@@ -238,7 +238,7 @@ def test_stop_timeout_ends_tasks_that_still_run_and_answers_them(start: Start, g
     assert 0.3 <= time.monotonic() - began < 4
     assert daemon.family() == []
     daemon.wait_for_log(
-        r"waiting up to 0\.3 s for 2 tasks \(wait_for: 1, hello: 1\); a second Ctrl-C or SIGTERM"
+        r"waiting up to 0\.3 s for 2 tasks \(hello: 1, wait_for: 1\); a second Ctrl-C or SIGTERM"
     )
     daemon.wait_for_log(r"still run after 0\.3 s: they are ended: 2 tasks")
 

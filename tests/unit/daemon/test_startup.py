@@ -1,11 +1,18 @@
 """A failed start: what the operator reads of it."""
 
 import os
+import signal
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.daemon.startup import Terminal, check_twistd_options, interruptible
+from taskd.daemon.startup import (
+    INTERRUPTED,
+    Terminal,
+    check_twistd_options,
+    interrupts_end_start,
+    interrupts_stop_reactor,
+)
 from taskd.errors import StartError
 
 TWISTD_SHOWS = 100
@@ -54,8 +61,8 @@ class TerminalTests(SynchronousTestCase):
         _, written = self.fail_with(self.background, StartError("\x1b[2J\u202e"), StartError)
         self.assertTrue(written.startswith("\\x1b[2J\\u202e\n"))
 
-    def test_ctrl_c_is_an_error_of_the_start(self):
-        _, written = self.fail_with(self.background, KeyboardInterrupt(), StartError)
+    def test_an_exit_because_of_ctrl_c_is_written_too(self):
+        _, written = self.fail_with(self.background, SystemExit(INTERRUPTED), StartError)
         self.assertTrue(written.startswith("taskd: interrupted at the start\n"))
 
     def test_after_it_is_closed_nothing_is_written(self):
@@ -63,12 +70,32 @@ class TerminalTests(SynchronousTestCase):
         self.foreground.close()
         self.assertEqual(os.read(self.read_end, 1), b"")
 
-    def test_ctrl_c_without_a_terminal_is_an_error_of_the_start_too(self):
-        def start():
-            with interruptible():
-                raise KeyboardInterrupt
 
-        self.assertRaises(StartError, start)
+class InterruptTests(SynchronousTestCase):
+    def setUp(self):
+        self.addCleanup(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def test_ctrl_c_ends_the_start_with_one_line_even_where_errors_are_caught(self):
+        def start():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except Exception:
+                """As Twisted's log does with observers."""
+
+        interrupts_end_start()
+        self.assertEqual(self.assertRaises(SystemExit, start).code, INTERRUPTED)
+
+    def test_afterwards_the_reactor_finds_the_handler_that_it_replaces(self):
+        interrupts_end_start()
+        interrupts_stop_reactor()
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
+
+    def test_an_ignored_signal_stays_ignored(self):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts_end_start()
+        interrupts_stop_reactor()
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
 
 
 class TwistdOptionsTests(SynchronousTestCase):
