@@ -1,4 +1,4 @@
-"""What a stop waits for, in words: how many tasks, of which functions, and until when. No I/O."""
+"""The log lines of a stop: how many tasks it waits for, of which functions, and until when. No I/O."""
 
 from __future__ import annotations
 
