@@ -119,7 +119,7 @@ def _reopen(output: LogOutput | None) -> None:
 
 def _format(event: LogEvent) -> str | None:
     text = formatEventAsClassicLogText(event, formatTime)
-    return None if text is None else printable(text)
+    return None if text is None else f"{printable(text[:-1])}\n"  # without its LF: that is quicker
 
 
 @implementer(ILogObserver)

@@ -16,12 +16,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from taskd.printable import printable
+
+if TYPE_CHECKING:
+    # At run time it would import a dozen modules into every worker.
+    from importlib.abc import Loader
 
 __all__ = ["MARK", "MAX_RECORD", "NEWLINE", "adopt_logging", "marked", "watch_logging", "write_record"]
 
@@ -109,8 +112,8 @@ def _show_warning(
         write_record(_WARNING, text.rstrip("\n"))
 
 
-class _LoggingFinder(MetaPathFinder):
-    """Waits for the import of `logging`, and has it installed then."""
+class _LoggingFinder:
+    """A finder (`importlib.abc.MetaPathFinder`) that waits for the import of `logging`."""
 
     def find_spec(
         self,
@@ -124,12 +127,12 @@ class _LoggingFinder(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _LoggingLoader(spec.loader)
+            spec.loader = _LoggingLoader(spec.loader)  # type: ignore[assignment]  # not a Loader by its base
         return spec
 
 
-class _LoggingLoader(Loader):
-    """Loads `logging` as usual, and then has its records pass on their level."""
+class _LoggingLoader:
+    """A loader of `logging` (`importlib.abc.Loader`) that then has its records pass on their level."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
