@@ -97,7 +97,7 @@ class OutputLines:
         for line in lines:
             self._line(line)
         if b"\r" in rest:
-            rest = rest[rest.rstrip(b"\r").rfind(b"\r") + 1 :]  # what CR has overwritten is over
+            rest = rest[max(rest.rstrip(b"\r").rfind(b"\r"), 0) :]  # what CR has overwritten is over
         limit = _MAX_RECORD_BYTES if _MARK in rest else MAX_LOGGED_LINE
         while len(rest) >= limit:
             self._line(rest[:limit])
@@ -129,9 +129,11 @@ class OutputLines:
         self._log(level, "\n".join(map(printable, lines)), len(lines))
 
     def _printed(self, line: bytes) -> None:
+        line = line.rstrip(b"\r")
         if b"\r" in line:
-            line = line.rstrip(b"\r")
             line = line[line.rfind(b"\r") + 1 :]
+            if not line.strip():
+                return  # a progress bar that has removed itself
         for start in range(0, len(line), MAX_LOGGED_LINE) or (0,):
             text = printable(line[start : start + MAX_LOGGED_LINE].decode("utf-8", "backslashreplace"))
             self._stacks.line(text)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from _thread import LockType, allocate_lock
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
@@ -42,6 +43,9 @@ _HEAD = MAX_RECORD // 4
 
 _STDERR = 2
 
+_locks: dict[int, LockType] = {}
+"""The lock of each process that has written, by its id: a fork may have copied one that is held."""
+
 _WARNING = 30
 """`logging.WARNING`, without importing logging."""
 
@@ -60,11 +64,12 @@ def marked(level: int, text: str) -> str:
 def write_record(level: int, text: str) -> None:
     """Write a record to the descriptor of stderr, whatever has become of `sys.stderr`.
 
-    It is one write(2), so that records of several threads and processes do not
-    mix, unless they are longer than the kernel writes in one piece (4096 bytes).
+    Records of several threads do not mix. Those of several processes do not
+    either, unless they are longer than the kernel writes in one piece (4096 bytes).
     """
     data = f"{marked(level, text)}\n".encode()
-    with suppress(OSError):  # without a daemon, or with stderr closed, nobody reads it
+    with _locks.setdefault(os.getpid(), allocate_lock()), suppress(OSError):
+        # An error means that nobody reads it: there is no daemon, or stderr is closed.
         while data:
             data = data[os.write(_STDERR, data) :]
 

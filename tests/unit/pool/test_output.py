@@ -198,7 +198,8 @@ class OutputReaderTests(SynchronousTestCase):
             expected.pop()
         shown = []
         for line in expected:
-            text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "backslashreplace")
-            shown.append(printable(text))
+            _, overwritten, last = line.rstrip(b"\r").rpartition(b"\r")
+            if last.strip() or not overwritten:
+                shown.append(printable(last.decode("utf-8", "backslashreplace")))
         self.assertEqual(self.lines, shown)
         self.hang_up()

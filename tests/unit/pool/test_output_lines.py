@@ -66,6 +66,10 @@ class OutputLinesTests(SynchronousTestCase):
             self.assertEqual(self.lines, [])
         self.assertEqual(self.received(b"\r10000 of 10000\r", b"\n"), [("info", "10000 of 10000")])
 
+    def test_a_progress_bar_that_removes_itself_leaves_nothing(self):
+        self.assertEqual(self.received(b"\r50%\r100%", b"\r    \r"), [])
+        self.assertEqual(self.received(b"\r50%\r    \r\n\r\n"), [("info", "")])
+
     def test_control_characters_are_shown_and_colours_left_out(self):
         printed = b"\x1b[31mred\x1b[0m\x00 \x1b[2J\x9b\n"
         self.assertEqual(self.received(printed), [("info", "red\\x00 \\x1b[2J\\x9b")])
