@@ -247,7 +247,9 @@ def test_log_records_have_their_level_and_their_task(start: Start, tmp_path: Pat
         daemon.wait_for_log(rf"\[taskd\.task#{level}\] .* log_elsewhere #2: shop: {text}$")
 
 
-def test_what_a_task_prints_does_no_harm_to_who_reads_the_log(start: Start, tmp_path: Path) -> None:
+def test_printed_control_characters_do_not_reach_the_terminal_that_shows_the_log(
+    start: Start, tmp_path: Path
+) -> None:
     (tmp_path / "shop.py").write_text(LOGGING_APP)
     daemon = start("--app", "shop", "--workers", "1").wait_until_ready()
     assert "error" in daemon.connect().ask(rpc(1, "draw"))

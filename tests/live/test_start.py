@@ -95,7 +95,7 @@ def test_a_background_start_of_a_broken_app_shows_the_whole_reason(tmp_path: Pat
         (["--rundir=nowhere"], "there is no such directory"),
     ],
 )
-def test_what_twistd_cannot_write_is_named_in_one_line(
+def test_a_file_that_twistd_cannot_write_is_named_in_one_line(
     tmp_path: Path, pool_name: str, options: list[str], reason: str
 ) -> None:
     ended = run_twistd(tmp_path, pool_name, *options, "taskd")

@@ -20,7 +20,7 @@ class PrintableTests(SynchronousTestCase):
     def test_a_sequence_within_a_sequence_is_escaped(self):
         self.assertEqual(printable("\x1b[\x1b[0m2J"), "\\x1b[2J")
 
-    def test_what_moves_the_cursor_or_hides_text_is_escaped(self):
+    def test_characters_that_move_the_cursor_or_hide_text_are_escaped(self):
         for harmful, shown in (
             ("\x00", "\\x00"),
             ("\x07", "\\x07"),

@@ -187,7 +187,7 @@ class StoppingTests(SynchronousTestCase):
         self.clock.pump([10.0, 10.0])
         self.assertIn("still run after 30 s: they are ended: 1 task (report: 1)", lines[-1])
 
-    def test_a_stop_without_tasks_says_nothing(self):
+    def test_a_stop_without_tasks_logs_no_report(self):
         daemon = self.daemon()
         lines = self.logged()
         self.successResultOf(daemon.close())

@@ -26,7 +26,7 @@ class LogFileTests(SynchronousTestCase):
     def beside(self):
         return sorted(path.name for path in self.path.parent.iterdir())
 
-    def test_it_is_appended_to(self):
+    def test_an_existing_log_file_is_appended_to(self):
         self.path.write_text("old\n")
         self.opened().write("new é \ud800\n")
         self.assertEqual(self.path.read_text(), "old\nnew é \\ud800\n")
@@ -72,7 +72,7 @@ class LogFileTests(SynchronousTestCase):
         file.write("two\n")
         self.assertEqual(self.path.read_bytes(), b"two\n")
 
-    def test_if_it_cannot_be_reopened_the_old_one_stays_in_use(self):
+    def test_if_the_path_cannot_be_reopened_the_old_file_stays_in_use(self):
         file = self.opened()
         moved = self.path.rename(f"{self.path}.1")
         self.path.mkdir()
@@ -133,7 +133,7 @@ class LogFileTests(SynchronousTestCase):
         file.close()
         self.assertFalse(Path("/dev/null.1").exists())
 
-    def test_if_it_cannot_be_put_aside_it_goes_on(self):
+    def test_a_large_file_that_cannot_be_put_aside_is_still_appended_to(self):
         file = self.opened()
         self.fill(file)
         Path(f"{self.path}.{KEPT_FILES}").mkdir()

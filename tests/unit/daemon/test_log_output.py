@@ -32,7 +32,7 @@ class OpenLogTests(SynchronousTestCase):
         verifyObject(ILogObserver, output.observer)
         Logger(namespace="test", observer=output.observer).emit(event.pop("level", LogLevel.info), **event)
 
-    def test_in_the_foreground_it_is_standard_output(self):
+    def test_the_log_of_a_foreground_start_is_standard_output(self):
         self.patch(sys, "stdout", io.StringIO())
         for options in {"nodaemon": True}, {"nodaemon": True, "logfile": "-"}, {"debug": True}:
             self.log_to(output := open_log(options), format="hello")
@@ -46,7 +46,7 @@ class OpenLogTests(SynchronousTestCase):
         stdout.flush()
         self.assertIn(b"caf\\xe9\n", stdout.buffer.getvalue())
 
-    def test_in_the_background_it_is_a_file(self):
+    def test_the_log_of_a_background_start_is_a_file(self):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
         output = open_log({"logfile": ""})
@@ -62,7 +62,7 @@ class OpenLogTests(SynchronousTestCase):
     def test_an_observer_of_the_operators_own_is_left_to_twistd(self):
         self.assertIsNone(open_log({"logger": object()}))
 
-    def test_what_is_logged_is_printable_and_its_further_lines_are_indented(self):
+    def test_a_logged_event_is_printable_and_its_further_lines_are_indented(self):
         output = open_log({"logfile": str(self.folder / "log")})
         self.addCleanup(output.file.close)
         self.log_to(output, format="a\x1b[2J\rb\n2027-01-01 forged", level=LogLevel.warn)

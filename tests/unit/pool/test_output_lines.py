@@ -24,7 +24,7 @@ class OutputLinesTests(SynchronousTestCase):
         self.output.finish()
         return self.lines
 
-    def test_what_is_printed_has_the_level_info(self):
+    def test_a_printed_line_has_the_level_info(self):
         self.assertEqual(self.received(b"one\ntwo"), [("info", "one"), ("info", "two")])
 
     def test_a_record_has_its_own_level(self):
@@ -95,7 +95,7 @@ class OutputLinesTests(SynchronousTestCase):
         self.assertEqual(self.received(b"\x1e\n\x1ezz\n"), [("info", ""), ("info", "z")])
 
     @given(st.lists(st.binary(max_size=50)))
-    def test_whatever_is_printed_becomes_lines_that_can_be_shown(self, pieces):
+    def test_any_output_becomes_lines_that_can_be_shown(self, pieces):
         self.setUp()
         for _, line in self.received(*pieces):
             self.assertTrue(line.replace("\n", "").replace("\t", "").isprintable() or not line.isascii())
