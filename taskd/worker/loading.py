@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from taskd.functions.registry import Registry
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["AppError", "check_hard_memory", "load_apps"]
 
@@ -80,14 +80,11 @@ def _import(app: str, directory: str) -> None:
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in (app, app.partition(".")[0]):
+    if type(error) is ModuleNotFoundError and error.name in (app, app.partition(".")[0]):
         hint = _hint(app, _modules(directory, app))
         return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed{hint}"
-    frame = error.__traceback__
     # Begin the traceback at the app's own first frame, without those that import it.
-    while frame is not None and _is_importing(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frame))
+    trace = traceback_of(error, _is_importing)
     return f"--app {app} cannot be imported:\n{trace}"
 
 
