@@ -16,6 +16,7 @@ from taskd.cli.options import call_options, server_options
 from taskd.cli.rows import convert_text
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
+from taskd.errors import MethodNotFound
 from taskd.functions.parameters import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
@@ -41,13 +42,17 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
         bar = progress_bar(transient=True)
         shown = bar.add_task(function, total=None)
         with bar if err.is_terminal else nullcontext():
-            result = await client.request(
-                function,
-                args,
-                on_progress=lambda progress: show_progress(bar, shown, progress),
-                # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
-                options=structs.replace(options, on_disconnect="cancel"),
-            )
+            try:
+                result = await client.request(
+                    function,
+                    args,
+                    on_progress=lambda progress: show_progress(bar, shown, progress),
+                    # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
+                    options=structs.replace(options, on_disconnect="cancel"),
+                )
+            except MethodNotFound:
+                await fetch_annotations(client, function)  # raises an error that also names the nearest
+                raise
         click.echo(json_text(result))
 
     run_with_client(run, server)

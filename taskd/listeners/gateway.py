@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -208,6 +209,10 @@ class Gateway:
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when every message has been answered."""
         return self._peers.drain()
+
+    def in_flight(self) -> Counter[str]:
+        """Count the messages in flight, by function."""
+        return self._peers.in_flight()
 
     def abort(self) -> None:
         """Answer every message in flight with a failure, while its task goes on; during `close`, hang up."""

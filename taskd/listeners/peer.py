@@ -7,6 +7,7 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -333,6 +334,10 @@ class Peers:
         if not waiting and not drained.called:
             drained.callback(None)
         return drained
+
+    def in_flight(self) -> Counter[str]:
+        """Count the requests in flight, by function."""
+        return Counter(request.function for peer in self._peers for request in peer.session.in_flight)
 
     def give_up(self, failure: Failure) -> None:
         """Answer every request that is still in flight with `failure`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -216,6 +217,10 @@ class TaskServer:
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when no task waits or runs; call `stop_accepting` first."""
         return self._dispatcher.drain()
+
+    def in_flight(self) -> Counter[str]:
+        """Count the tasks that wait or run, by function."""
+        return self._scheduler.in_flight()
 
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""

@@ -762,6 +762,7 @@ class EndTests(LoggingCase):
         client.call()
         client.call()
         self.server.stop_accepting()
+        self.assertEqual(self.server.in_flight().total(), 2)
         drained = self.server.drain()
         client.call()
         self.assertEqual(client.reply()["code"], SHUTTING_DOWN)
