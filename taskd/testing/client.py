@@ -17,6 +17,8 @@ from taskd.functions.parameters import wire_name
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
+from taskd.protocol.nesting import MAX_VALUE_NESTING, is_too_deep, too_deep
+from taskd.protocol.requests import encode_arguments
 
 __all__ = ["MemoryTaskClient"]
 
@@ -64,18 +66,18 @@ class MemoryTaskClient:
         The Deferred has already fired: with the result, or with `MethodNotFound`,
         `InvalidParams` or `TaskFailed`. `on_progress` has been called with each
         `taskd.model.Progress` before that. Raises `TypeError` if `args` cannot be
-        encoded as JSON.
+        encoded as JSON, `ValueError` if they are nested too deeply.
         """
-        return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
+        return maybeDeferred(self._run, function, encode_arguments(args), on_progress)
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
 
-    def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
+    def _run(self, function: str, args: Raw, on_progress: OnProgress | None) -> Any:
         if function not in self._functions:
             raise MethodNotFound(f"no such function: {function}")
         known = self._functions[function]
-        positional, named = known.parameters.bind(Raw(args))
+        positional, named = known.parameters.bind(args)
 
         def report(done: float, total: float | None, message: str | None) -> None:
             if on_progress is not None:
@@ -88,7 +90,10 @@ class MemoryTaskClient:
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
                     result = thread.submit(asyncio.run, result).result()
-            return msgspec.json.decode(msgspec.json.encode(result))
+            encoded = msgspec.json.encode(result)
+            if is_too_deep(encoded, MAX_VALUE_NESTING):
+                raise ValueError(f"the result is {too_deep(MAX_VALUE_NESTING)}")
+            return msgspec.json.decode(encoded)
         except Exception as error:
             name = type(error).__qualname__
             raise TaskFailed(f"{name}: {error}", type=name, message=str(error)) from error

@@ -14,6 +14,7 @@ from msgspec import Raw
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
+from taskd.protocol.nesting import MAX_VALUE_NESTING, is_too_deep, too_deep
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.progress import MAX_TEXT, encodable
@@ -102,16 +103,20 @@ class Invoker:
 
     def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
         has_output = self._has_output()
+        kind = type(result).__name__
         try:
             value = _json(result)
+        except RecursionError:
+            return _refused(task, seconds, _too_deep(kind), output=has_output)
         except Exception as error:
-            kind = type(result).__name__
             bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
             return _refused(task, seconds, bad, output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
             return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
+        if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
+            return _refused(task, seconds, _too_deep(kind), output=has_output)
         return Done(task, seconds, has_output, Raw(value))
 
     def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
@@ -163,6 +168,11 @@ def _refused(
     """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
     return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
+
+
+def _too_deep(kind: str) -> TaskFailed:
+    why = too_deep(MAX_VALUE_NESTING)
+    return TaskFailed(f"the result is {why}", type=kind, message=why, limit=MAX_VALUE_NESTING)
 
 
 _only_one = msgspec.json.Decoder(tuple[Raw])
