@@ -39,9 +39,12 @@ class _Exchange(Connection):
 
     def opened(self) -> None:
         if not self._has_ended:
-            self._send(request_line(self._call, _ID, self._dialect))
+            # A call that nobody waits for becomes a notification, so that the server knows as much.
             if self._is_detached:
+                self._send(request_line(self._call))
                 self._finish(NO_REPLY)
+            else:
+                self._send(request_line(self._call, _ID, self._dialect))
 
     def _send(self, line: bytes) -> None:
         self.transport.write(line + b"\n")

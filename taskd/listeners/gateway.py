@@ -25,6 +25,7 @@ from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester
 from taskd.server.task_server import TaskServer
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["Gateway", "GatewayConfig", "LinkKind", "link_kind"]
 
@@ -63,12 +64,13 @@ class GatewayConfig:
         if the link is local and `local` is None.
         """
         backend: Backend[Any]
+        unanswered = Unanswered(reactor) if local is None else local.unanswered
         if self.link == "local":
             if local is None:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
-            backend = RemoteBackend(reactor, self)
+            backend = RemoteBackend(reactor, self, unanswered)
         return Gateway(reactor, self, backend)
 
 
@@ -86,7 +88,8 @@ def link_kind(text: str) -> LinkKind:
 class RemoteBackend:
     """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
 
-    def __init__(self, reactor: Reactor, config: GatewayConfig) -> None:
+    def __init__(self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered) -> None:
+        self.unanswered = unanswered
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
@@ -144,9 +147,11 @@ class RemoteBackend:
     def _ended(
         self, outcome: Outcome, request: Request[PendingCall], requester: Requester, pending: PendingCall
     ) -> None:
-        if request.work is pending:  # not detached meanwhile
+        if request.work is pending:
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
+        elif not self._is_stopping:
+            self.unanswered.caller_was_gone(request.function, outcome)
 
     def _broke(self, reason: TwistedFailure, request: Request[PendingCall], requester: Requester) -> None:
         _log.failure("a bug in taskd", reason)
@@ -169,8 +174,14 @@ class RemoteBackend:
         work.cancel()
 
     def detach(self, work: PendingCall) -> None:
-        """Let a call's task go on without a reply."""
-        work.detach()
+        """Let a call's task go on without a reply.
+
+        A call with a connection of its own gives that up, by which the task
+        server knows that the caller is gone. On a connection that is kept, the
+        outcome still comes, and is noted.
+        """
+        if self._has_connection_each:
+            work.detach()
 
     def resume(self) -> None:
         """Do nothing, since calls that have been sent cannot be throttled."""
@@ -182,6 +193,7 @@ class RemoteBackend:
     def close(self) -> None:
         """Drop the connections to task servers."""
         self._link.close()
+        self.unanswered.close()
 
 
 class Gateway:

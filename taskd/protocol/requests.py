@@ -84,11 +84,15 @@ AnyRequest: TypeAlias = Request[object]
 
 
 class Invalid(msgspec.Struct, frozen=True):
-    """A message, or an element of a batch, that is not a valid request; `id` is its id if it has one."""
+    """A message, or an element of a batch, that is not a valid request; `id` is its id if it has one.
+
+    `function` is the name of the function that was meant, if it is known.
+    """
 
     error: TaskdError
     id: Raw | None = None
     dialect: Dialect = JSON_RPC
+    function: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -273,7 +277,11 @@ def _refuse_object(members: dict[str, Raw]) -> Invalid:
     request_id = members.get("id")
     if bare or (request_id is not None and memoryview(request_id)[0] not in _ID_STARTS):
         request_id = None
-    return Invalid(_mistake(members, dialect), request_id, dialect)
+    try:
+        function = _string.decode(members.get("function" if bare else "method", b'""'))
+    except msgspec.ValidationError:
+        function = ""
+    return Invalid(_mistake(members, dialect), request_id, dialect, function)
 
 
 def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:

@@ -57,7 +57,10 @@ class FunctionStatus(msgspec.Struct, frozen=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
-    """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks."""
+    """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
+
+    `unanswered` has the numbers of failures that no reply carried, by reason.
+    """
 
     name: str
     version: str
@@ -73,6 +76,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     min_workers: int
     max_workers: int
     counts: Counters
+    unanswered: dict[str, int]
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 
