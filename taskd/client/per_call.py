@@ -39,12 +39,9 @@ class _Exchange(Connection):
 
     def opened(self) -> None:
         if not self._has_ended:
-            # A call that nobody waits for becomes a notification, so that the server knows as much.
+            self._send(request_line(self._call, _ID, self._dialect))
             if self._is_detached:
-                self._send(request_line(self._call))
                 self._finish(NO_REPLY)
-            else:
-                self._send(request_line(self._call, _ID, self._dialect))
 
     def _send(self, line: bytes) -> None:
         self.transport.write(line + b"\n")

@@ -96,6 +96,7 @@ class RemoteBackend:
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
+        self._end_with_caller: set[PendingCall] = set()
         self._is_stopping = False
 
     def _link_to(self, server: str) -> Link:
@@ -139,14 +140,15 @@ class RemoteBackend:
             callbackArgs=(request, requester, pending),
             errbackArgs=(request, requester),
         )
-        if request.is_notification and self._has_connection_each and request.work is pending:
-            # Nobody needs the reply. On a connection that is kept it is awaited all the
-            # same: so a websocket can have no more notifications in flight than requests.
-            pending.detach()
+        # The reply to a notification is awaited too: its failure is noted, and a websocket can have
+        # no more notifications in flight than requests.
+        if self._has_connection_each and request.options.on_disconnect == "cancel":
+            self._end_with_caller.add(pending)
 
     def _ended(
         self, outcome: Outcome, request: Request[PendingCall], requester: Requester, pending: PendingCall
     ) -> None:
+        self._end_with_caller.discard(pending)
         if request.work is pending:
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
@@ -174,13 +176,12 @@ class RemoteBackend:
         work.cancel()
 
     def detach(self, work: PendingCall) -> None:
-        """Let a call's task go on without a reply.
+        """Let a call's task go on without a reply. Its outcome still comes, and is noted.
 
-        A call with a connection of its own gives that up, by which the task
-        server knows that the caller is gone. On a connection that is kept, the
-        outcome still comes, and is noted.
+        But a bare request with a connection of its own has no id to be cancelled
+        by, only the end of that connection.
         """
-        if self._has_connection_each:
+        if work in self._end_with_caller:
             work.detach()
 
     def resume(self) -> None:

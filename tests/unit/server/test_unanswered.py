@@ -162,8 +162,10 @@ class ServerTests(LoggingCase):
         client = self.connect()
         client.send(notification("f"), notification("f", timeout=1))
         self.pool.begin(2)  # the worker that was ready last is given the first task
+        self.pool.begin(1)
         self.pool.lose(2)
-        self.turn(2)
+        self.turn(1)
+        self.turn(1)
         self.pool.stop_task(1)
         client.send(*[notification("g", deadline=1)] * 3)
         self.turn(2)
