@@ -1,4 +1,4 @@
-"""The client for the tests of others."""
+"""The memory client, made for the tests of apps and their callers."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,7 +49,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
         result = self.successResultOf(self.client.call("keyword", from_="x"))
         self.assertEqual(result, {"from": "x", "pair": [1, 2]})
 
-    def test_coroutines_are_run(self):
+    def test_async_functions_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
     def test_progress_is_reported(self):
@@ -58,7 +58,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual([(each.done, each.total) for each in seen], [(1, 2), (2, 2)])
         self.assertEqual(self.successResultOf(self.client.call("count", upto=1)), 1)
 
-    def test_errors_are_those_of_the_real_client(self):
+    def test_errors_are_the_exceptions_of_the_real_client(self):
         self.failureResultOf(self.client.call("nope"), MethodNotFound)
         failure = self.failureResultOf(self.client.call("add", a="x"), InvalidParams)
         self.assertEqual(failure.value.data["argument"], "a")
