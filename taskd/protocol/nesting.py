@@ -6,8 +6,6 @@ differs from one release of Python to the next.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 __all__ = ["MAX_NESTING", "MAX_VALUE_NESTING", "is_too_deep", "too_deep"]
 
 MAX_NESTING = 256
@@ -19,7 +17,6 @@ MAX_VALUE_NESTING = MAX_NESTING - 2
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _TEXT = bytes(sorted(set(range(256)) - set(b'[]{}"')))
-_STEPS = bytes.maketrans(b"[]", b"\x01\xff")  # as signed bytes: 1 and -1
 
 
 def is_too_deep(data: bytes, limit: int = MAX_NESTING) -> bool:
@@ -39,11 +36,11 @@ def is_too_deep(data: bytes, limit: int = MAX_NESTING) -> bool:
     brackets = _brackets(data)
     # The innermost pairs, which most of the brackets usually belong to, are quickly removed.
     before = 2 * len(brackets)
-    while len(brackets) <= before // 2 and limit > 0 and brackets:
+    while limit < len(brackets) < 0.9 * before and limit > 0:
         before = len(brackets)
         brackets = brackets.replace(b"[]", b"")
         limit -= 1
-    return len(brackets) > limit and _depth(brackets) > limit
+    return len(brackets) > limit and _goes_deeper(brackets, limit)
 
 
 def _brackets(data: bytes) -> bytes:
@@ -57,8 +54,16 @@ def _brackets(data: bytes) -> bytes:
     return b"".join(brackets.split(b'"')[::2])
 
 
-def _depth(brackets: bytes) -> int:
-    return max(accumulate(memoryview(brackets.translate(_STEPS)).cast("b")))
+def _goes_deeper(brackets: bytes, limit: int) -> bool:
+    """Return whether more than `limit` brackets are open at once; fast if they come in long runs."""
+    depth = 0
+    # In each piece the opening brackets come first. Between two pieces, one is closed and one opened.
+    for piece in brackets.split(b"]["):
+        opened = piece.find(b"]") if b"]" in piece else len(piece)
+        if depth + opened > limit:
+            return True
+        depth += 2 * opened - len(piece)
+    return False
 
 
 def too_deep(limit: int = MAX_NESTING) -> str:

@@ -236,9 +236,7 @@ def _parse_slowly(line: bytes) -> Parsed:
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
     except msgspec.ValidationError:
         return Invalid(ParseError("not JSON: several values on one line"))
-    except UnicodeDecodeError:
-        return Invalid(ParseError("not JSON: half of a surrogate pair"))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         cause = str(error).removeprefix("JSON is malformed: ")
         match = _AT_BYTE.search(cause)
         if match is None:

@@ -1,7 +1,7 @@
 """Failures that no reply carries: counted by reason, and logged at a bounded rate.
 
 A notification has no reply, a caller may be gone before its task has failed,
-and a message that cannot be read does not show who is to be answered.
+and a message that cannot be read does not show whose it is.
 """
 
 from __future__ import annotations

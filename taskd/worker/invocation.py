@@ -111,12 +111,12 @@ class Invoker:
         except Exception as error:
             bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
             return _refused(task, seconds, bad, output=has_output)
+        if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
+            return _refused(task, seconds, _too_deep(kind), output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
             return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
-        if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
-            return _refused(task, seconds, _too_deep(kind), output=has_output)
         return Done(task, seconds, has_output, Raw(value))
 
     def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:

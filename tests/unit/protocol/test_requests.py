@@ -296,7 +296,7 @@ class ParseTests(SynchronousTestCase):
         for end in range(len(line)):
             self.assertEqual(parse(line[:end]).error.code, PARSE_ERROR, line[:end])
 
-    def test_what_is_nested_beyond_the_limit_is_refused_in_every_form(self):
+    def test_nesting_beyond_the_limit_is_refused_in_every_form(self):
         for opened, closed in (b"[", b"]"), (b'{"a":', b"}"), (b"[[{},", b"]]"):
             for count in 256, 500, 1000, 5000, 100_000:
                 deep = opened * count + b"1" + closed * count
@@ -304,7 +304,7 @@ class ParseTests(SynchronousTestCase):
                     error = parse(form % deep).error
                     self.assertEqual((error.code, error.data), (PARSE_ERROR, {"limit": MAX_NESTING}))
 
-    def test_what_is_nested_up_to_the_limit_is_read(self):
+    def test_nesting_up_to_the_limit_is_allowed(self):
         for form, own in (
             (b'{"function":"f","args":%b}', 1),
             (b'{"jsonrpc":"2.0","method":"f","params":%b}', 1),
@@ -533,6 +533,8 @@ class ReplyTests(SynchronousTestCase):
     @example(b'{"a":"\xff"}')
     @example(b'{"error":{"code":1,"message":"m","data":1e999}}')
     @example(b"1e999")
+    @example(b'{"error":')
+    @example(b'{"error":{"code":1,"message":"m","data":[NaN]}}')
     @example(b"[" * 5000)
     @example(b'{"error":' * 5000)
     @example(b'{"jsonrpc":"2.0","method":"taskd.progress"}')

@@ -29,7 +29,7 @@ class UnansweredTests(LoggingCase):
         self.unanswered.caller_was_gone("f", Result(Raw(b"1")))
         self.assertEqual((self.logged, self.unanswered.counts), ([], {}))
 
-    def test_what_goes_on_is_logged_once_a_minute_with_its_number(self):
+    def test_repeated_failures_are_logged_once_a_minute_with_their_number(self):
         for _ in range(313):
             self.unanswered.notification_ended("f", FAILED)
         self.assertEqual(len(self.logged), 1)
@@ -105,7 +105,7 @@ class UnansweredTests(LoggingCase):
         self.assertIn("a message (disconnected): 12 messages were dropped", self.logged[0])
         self.assertEqual(self.unanswered.counts, {"disconnected": 12})
 
-    def test_what_was_only_counted_is_logged_at_the_end(self):
+    def test_failures_that_were_only_counted_are_logged_at_the_end(self):
         self.unanswered.notification_ended("g", FAILED)
         for _ in range(3):
             self.unanswered.notification_ended("f", FAILED)

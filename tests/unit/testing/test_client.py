@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd import progress
 from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
 from taskd.functions.registry import Registry
+from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
 from taskd.testing import MemoryTaskClient
 
 
@@ -30,6 +31,13 @@ def no_json() -> object:
     return object()
 
 
+def nest(levels: int) -> object:
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 async def later(value: int) -> int:
     return value
 
@@ -37,7 +45,7 @@ async def later(value: int) -> int:
 class MemoryTaskClientTests(SynchronousTestCase):
     def setUp(self):
         functions = Registry()
-        for function in (add, keyword, count, boom, no_json, later):
+        for function in (add, keyword, count, boom, no_json, nest, later):
             functions.add(function)
         self.client = MemoryTaskClient(functions)
 
@@ -66,3 +74,11 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual(failure.value.data, {"type": "ValueError", "message": "boom"})
         self.failureResultOf(self.client.call("no_json"), TaskFailed)
         self.client.close()
+
+    def test_nesting_is_limited_as_by_a_server(self):
+        deepest = self.successResultOf(self.client.call("nest", levels=MAX_VALUE_NESTING))
+        self.assertEqual(deepest, nest(MAX_VALUE_NESTING))
+        for levels in MAX_VALUE_NESTING + 1, 20_000:
+            self.failureResultOf(self.client.call("nest", levels=levels), TaskFailed)
+        for levels in MAX_NESTING, 20_000:
+            self.assertRaises(ValueError, self.client.request, "add", nest(levels))
