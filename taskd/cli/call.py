@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import click
-import msgspec
 from msgspec import structs
 
 from taskd.cli.console import err, json_text, progress_bar, show_progress
 from taskd.cli.functions import fetch_annotations
 from taskd.cli.options import call_options, server_options
-from taskd.cli.rows import convert_text
+from taskd.cli.rows import convert_text, read_json
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
@@ -77,7 +76,7 @@ def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) ->
             args[name] = convert_text(text, annotations.get(name, "str"))
             continue
         try:
-            args[name] = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
+            args[name] = read_json(text)
+        except ValueError as error:
             raise ValueError(f"{argument!r}: what follows := is not JSON: {error}") from None
     return args

@@ -15,8 +15,9 @@ import msgspec
 
 from taskd.functions.parameters import wire_name
 from taskd.protocol.framing import MAX_MESSAGE
+from taskd.protocol.nesting import MAX_VALUE_NESTING, is_too_deep, too_deep
 
-__all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
+__all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_json", "read_rows"]
 
 ERROR_COLUMN = "taskd_error"
 """The column with the reason why a row failed. It is ignored when a file is read, so
@@ -61,6 +62,13 @@ def convert_text(text: str, annotation: str) -> Any:
                 number = convert(text)
                 return number if math.isfinite(number) else text  # JSON has only finite numbers
     return text
+
+
+def read_json(text: str, kind: Any = Any) -> Any:
+    """Read an argument, or a row of arguments, that is JSON. Raises `ValueError` if it is not a `kind`."""
+    if is_too_deep(text.encode(), MAX_VALUE_NESTING):
+        raise ValueError(too_deep(MAX_VALUE_NESTING))
+    return msgspec.json.decode(text, type=kind)
 
 
 def is_csv(path: str) -> bool:
@@ -131,8 +139,8 @@ def _read_json_lines(file: TextIO) -> Iterator[Row]:
         if not text:
             continue
         try:
-            args = msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            args = read_json(text, dict[str, Any])
+        except ValueError as error:
             yield Row(number, text, None, f"not a JSON object: {error}")
         else:
             yield Row(number, text, {name: value for name, value in args.items() if name != ERROR_COLUMN})

@@ -23,6 +23,7 @@ from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
 from taskd.server.methods import Requester
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["Backend", "Peer", "Peers", "UnsentLimits", "Wire"]
 
@@ -47,6 +48,10 @@ class Backend(Protocol[Work]):
 
     def resume(self) -> None:
         """Let throttled work start: a requester that was full reads again, or is gone."""
+
+    @property
+    def unanswered(self) -> Unanswered:
+        """Where failures without a reply are counted."""
 
 
 class Wire(Protocol):
@@ -185,7 +190,8 @@ class Peer(Generic[Work]):
                     self._backend.cancel(work)
                 request.work = None
                 self._backend.detach(work)
-        self.session.clear()
+        if unread := self.session.clear():
+            self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
         self._check_drained()
         self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free

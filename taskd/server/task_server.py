@@ -25,6 +25,7 @@ from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error
 from taskd.server.methods import Asker, Requester, ServerMethods
 from taskd.server.status import ServerStatus, server_status
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["ServerConfig", "TaskServer"]
 
@@ -66,8 +67,15 @@ class TaskServer:
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
         self._methods = ServerMethods(self)
+        self.unanswered = Unanswered(reactor)
         self._dispatcher = Dispatcher(
-            reactor, config.pool, config.scheduler, config.max_memory, self.counters, self._use
+            reactor,
+            config.pool,
+            config.scheduler,
+            config.max_memory,
+            self.counters,
+            self.unanswered,
+            self._use,
         )
         self._scheduler = self._dispatcher.scheduler
 
@@ -109,6 +117,7 @@ class TaskServer:
             reloading=dispatcher.reloader.in_progress,
             connections=self.connections,
             counts=self.counters,
+            unanswered=self.unanswered.counts,
         )
 
     # --- requests ---
@@ -228,4 +237,5 @@ class TaskServer:
 
     def close(self) -> Deferred[None]:
         """End every process; fires when none is left. `abort` hastens it."""
+        self.unanswered.close()
         return self._dispatcher.close()
