@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
+from taskd.functions.awaitables import is_awaitable, settled
 from taskd.functions.parameters import wire_name
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry, registry
@@ -84,10 +85,10 @@ class MemoryTaskClient:
         report_progress_to(report)
         try:
             result = known.callable(*positional, **named)
-            if known.is_async:
+            if is_awaitable(result):
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
-                    result = thread.submit(asyncio.run, result).result()
+                    result = thread.submit(asyncio.run, settled(result)).result()
             return msgspec.json.decode(msgspec.json.encode(result))
         except Exception as error:
             name = type(error).__qualname__

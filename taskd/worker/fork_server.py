@@ -91,7 +91,7 @@ class ForkServer:
         except AppError as error:
             self._send(LoadFailed(str(error)))
             return None
-        if any(function.is_async for function in self._registry):
+        if any(function.may_be_async for function in self._registry):
             import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 

@@ -9,12 +9,13 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from taskd.errors import encodable
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
     from threading import Condition
 
-__all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
+__all__ = ["MAX_TEXT", "ProgressReporter"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
@@ -104,8 +105,3 @@ def _number(value: Any) -> int | float:
     if not math.isfinite(number):
         raise ValueError(f"progress takes finite numbers, not {number}")
     return number
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode, by escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

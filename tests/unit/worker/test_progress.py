@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.worker import progress
 from taskd.worker.messages import Reported, decode_from_worker, encode
-from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
+from taskd.errors import encodable
+from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter
 
 
 class NothingToDo(Exception):
