@@ -11,10 +11,12 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
+from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.net.reactor import Reactor
+from taskd.protocol.methods import method_parameters
 
-__all__ = ["fetch_annotations", "functions"]
+__all__ = ["fetch_parameters", "functions"]
 
 METHOD = f"{RESERVED}functions"
 
@@ -38,17 +40,17 @@ def functions(server: str, *, as_json: bool) -> None:
     run_with_client(run, server)
 
 
-async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]:
-    """Fetch the annotations of a function's parameters from the server.
+async def fetch_parameters(client: TaskClient, function: str) -> dict[str, ParameterInfo]:
+    """Fetch the descriptions of a function's parameters from the server.
 
-    The server's own methods have none here. Raises `MethodNotFound`, which
-    names the functions of the server.
+    Those of the server's own methods are known here. Raises `MethodNotFound`,
+    which names the functions of the server.
     """
+    if function.startswith(RESERVED):
+        return method_parameters(function)
     known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
     for info in known:
         if info.name == function:
             return info.parameters
-    if function.startswith(RESERVED):
-        return {}
     names = ", ".join(sorted(info.name for info in known))
     raise MethodNotFound(f"no such function: {function}; the server has: {names}")

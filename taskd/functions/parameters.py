@@ -84,7 +84,9 @@ def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
     try:
         custom = _custom_type(msgspec.inspect.type_info(kind), set())
         decoder = msgspec.json.Decoder(kind, dec_hook=_convert_custom)
-    except Exception as error:  # a name in a structure that does not exist, a union that JSON cannot tell apart
+    except (
+        Exception
+    ) as error:  # a name in a structure that does not exist, a union that JSON cannot tell apart
         raise TypeError(f"parameter {parameter.name!r}: {error}") from error
     if custom is not None:
         raise TypeError(

@@ -93,7 +93,9 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         shown = inspect.signature(function)
     except (TypeError, ValueError):
-        raise TypeError("Python knows no signature of it: call it from a function (def) of your own") from None
+        raise TypeError(
+            "Python knows no signature of it: call it from a function (def) of your own"
+        ) from None
     layer: Any = function
     for _ in range(MAX_LAYERS):
         if not takes_signature_of_another(layer):

@@ -398,7 +398,10 @@ class BindTests(SynchronousTestCase):
         def function(a: "Missing"):  # noqa: F821
             pass
 
-        self.assertRaises(NameError, Parameters, function)
+        error = self.assertRaises(TypeError, Parameters, function)
+        self.assertIn("parameter 'a'", str(error))
+        self.assertIn("'Missing'", str(error))
+        self.assertIn("TYPE_CHECKING", str(error))
 
     def test_an_annotation_to_which_json_cannot_be_converted_is_refused(self):
         for annotation in Opaque, complex, list[int] | set[int], 5:
