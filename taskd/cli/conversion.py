@@ -136,7 +136,7 @@ def _expected(kinds: Sequence[Kind]) -> str:
 
 
 def _json_instead(text: str, kinds: Sequence[Kind]) -> str:
-    """Return JSON that was perhaps meant, for a parameter that takes arrays or objects; "" if it takes neither."""
+    """Return JSON that was perhaps meant; "" if the parameter takes neither arrays nor objects."""
     arrays = [kind for kind in kinds if kind.type == "array"]
     if not arrays:
         return '{"name": …}' if any(kind.type == "object" for kind in kinds) else ""

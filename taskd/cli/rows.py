@@ -46,8 +46,8 @@ def is_csv(path: str) -> bool:
 def read_rows(path: str, file: TextIO, convert: Convert) -> Iterator[Row]:
     """Yield the rows of an open file; `path` is its name.
 
-    `convert` makes values of the cells of CSV. An unusable row is yielded with its problem. Raises `ValueError`
-    if the file as a whole is unusable.
+    `convert` makes values of the cells of CSV. An unusable row is yielded with
+    its problem. Raises `ValueError` if the file as a whole is unusable.
     """
     return _read_csv(path, file, convert) if is_csv(path) else _read_json_lines(file)
 

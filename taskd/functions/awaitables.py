@@ -8,7 +8,10 @@ from typing import Any
 
 from taskd.functions.signatures import innermost
 
-__all__ = ["NEVER_AWAITABLE", "is_async", "is_awaitable", "may_be_async", "settled"]
+__all__ = ["NEVER_AWAITABLE", "is_async", "may_be_async", "must_await", "settled"]
+
+NEVER_AWAITABLE = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
+"""The types of most results: to look here first is several times as fast as `must_await`."""
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -23,14 +26,20 @@ def may_be_async(function: Callable[..., Any]) -> bool:
     return is_async(function) or inspect.iscoroutinefunction(innermost(function))
 
 
-NEVER_AWAITABLE = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})
-"""Types of most results: to look here first is several times as fast as `is_awaitable`."""
+def must_await(result: Any) -> bool:
+    """Return whether a result is not there yet, but has to be awaited.
 
-is_awaitable = inspect.isawaitable
+    Raises `TypeError` for a generator, which is not a result, and which nobody would run.
+    """
+    if inspect.isawaitable(result):
+        return True
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("the function returned a generator, not a result: return list(…) of it")
+    return False
 
 
 async def settled(result: Any) -> Any:
-    """Await a result, and what that returns, until it cannot be awaited: the result proper."""
-    while is_awaitable(result):
+    """Await a result, and what that returns, until it need not be awaited. Raises as `must_await` does."""
+    while must_await(result):
         result = await result
     return result

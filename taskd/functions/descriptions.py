@@ -64,7 +64,7 @@ def annotation_text(annotation: Any) -> str:
 
 
 def signature_text(signature: inspect.Signature) -> str:
-    """Return a signature in Python's notation, but with the names on the wire: ``(from: str, n: int = 1) -> bool``."""
+    """Return a signature in Python's notation, with the names on the wire: ``(from: str, n: int = 1)``."""
     returned = annotation_text(signature.return_annotation)
     return f"({', '.join(_parts(signature))})" + (f" -> {returned}" if returned else "")
 
@@ -85,7 +85,7 @@ def _parts(signature: inspect.Signature) -> Iterator[str]:
         yield "/"
 
 
-_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 def _parameter_text(parameter: inspect.Parameter) -> str:

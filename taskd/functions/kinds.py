@@ -37,7 +37,8 @@ _STRINGS = (
     types.DateType, types.TimeType, types.TimeDeltaType, types.UUIDType,
 )  # fmt: skip
 _ARRAYS = (
-    types.ListType, types.SetType, types.FrozenSetType, types.VarTupleType, types.TupleType, types.NamedTupleType,
+    types.ListType, types.SetType, types.FrozenSetType, types.VarTupleType, types.TupleType,
+    types.NamedTupleType,
 )  # fmt: skip
 _OBJECTS = (types.DictType, types.TypedDictType, types.DataclassType, types.StructType)
 
@@ -54,14 +55,17 @@ _PLAIN: dict[type[types.Type], KindName] = {
 
 def kinds_of(annotation: Any) -> list[Kind]:
     """Return the kinds of JSON values that can be converted to a resolved annotation, each type once."""
+    return _merged(_kinds(types.type_info(annotation), with_items=True))
+
+
+def _merged(kinds: Iterator[Kind]) -> list[Kind]:
     merged: dict[KindName, Kind] = {}
-    for kind in _kinds(types.type_info(annotation), with_items=True):
-        known = merged.get(kind.type, kind)
-        if known.enum is not None and kind.enum is not None and known is not kind:
-            kind = Kind(kind.type, [*known.enum, *kind.enum])
-        elif known.enum is None:
-            kind = known
-        merged[kind.type] = kind
+    for kind in kinds:
+        known = merged.get(kind.type)
+        if known is None:
+            merged[kind.type] = kind
+        elif known.enum is not None:
+            merged[kind.type] = Kind(kind.type, [*known.enum, *kind.enum]) if kind.enum is not None else kind
     return list(merged.values())
 
 
@@ -72,10 +76,7 @@ def _kinds(info: types.Type, *, with_items: bool) -> Iterator[Kind]:
     elif isinstance(info, types.LiteralType):
         yield from map(_one_value, info.values)
     elif isinstance(info, types.EnumType):
-        has_more = getattr(info.cls._missing_, "__func__", None) is not enum.Enum._missing_.__func__
-        for member in info.cls:
-            kind = _one_value(member.value)
-            yield Kind(kind.type) if has_more else kind
+        yield from _members(info.cls)
     elif isinstance(info, types.Metadata):
         yield from _kinds(info.type, with_items=with_items)
     elif isinstance(info, types.DecimalType):
@@ -87,9 +88,17 @@ def _kinds(info: types.Type, *, with_items: bool) -> Iterator[Kind]:
     elif (name := _PLAIN.get(type(info))) is not None:
         item = getattr(info, "item_type", None) if with_items else None
         # No deeper: a type may contain itself.
-        yield Kind(name, items=[] if item is None else list(_kinds(item, with_items=False)))
+        yield Kind(name, items=[] if item is None else _merged(_kinds(item, with_items=False)))
     else:
         yield from _ANY
+
+
+def _members(enumeration: type[enum.Enum]) -> Iterator[Kind]:
+    # With a `_missing_` of its own, it makes members of other values too.
+    is_open = any("_missing_" in vars(base) for base in enumeration.__mro__ if base is not enum.Enum)
+    for member in enumeration:
+        kind = _one_value(member.value)
+        yield Kind(kind.type) if is_open else kind
 
 
 def _one_value(value: Any) -> Kind:

@@ -1,4 +1,4 @@
-"""Origins: where functions were registered, to tell a module that is imported again from two functions of one name."""
+"""Origins: where functions were registered, to tell a second import of a module from two functions."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 from msgspec.structs import astuple
 
 from taskd.errors import InvalidParams, quoted
-from taskd.functions.signatures import resolve, signature, takes_signature_of_another
+from taskd.functions.signatures import NEEDED_AT_RUN_TIME, resolve, signature, takes_signature_of_another
 
 __all__ = ["Parameters", "python_name", "wire_name"]
 
@@ -84,9 +84,9 @@ def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
     try:
         custom = _custom_type(msgspec.inspect.type_info(kind), set())
         decoder = msgspec.json.Decoder(kind, dec_hook=_convert_custom)
-    except (
-        Exception
-    ) as error:  # a name in a structure that does not exist, a union that JSON cannot tell apart
+    except NameError as error:  # in a structure
+        raise TypeError(f"parameter {parameter.name!r}: {error}; {NEEDED_AT_RUN_TIME}") from error
+    except Exception as error:  # a union whose members JSON cannot tell apart, for example
         raise TypeError(f"parameter {parameter.name!r}: {error}") from error
     if custom is not None:
         raise TypeError(

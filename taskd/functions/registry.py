@@ -14,6 +14,7 @@ msgspec before it is called::
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -120,8 +121,9 @@ def _doc(function: Callable[..., Any]) -> str:
     """Return the docstring of a callable, not of the class that it is an instance of if there is another."""
     if inspect.isroutine(function) or "__doc__" in getattr(function, "__dict__", ()):
         return inspect.getdoc(function) or ""
-    inner = innermost(function)
-    return (inspect.getdoc(inner) if inner is not None else "") or ""
+    is_partial = isinstance(function, functools.partial)
+    doc = getattr(innermost(function), "__doc__", None) or (None if is_partial else type(function).__doc__)
+    return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
 
 class Registry:
@@ -169,6 +171,8 @@ class Registry:
             raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
         if grace is not None and not (_is_seconds(grace) and grace >= 0):
             raise ValueError(f"grace is a number of seconds, 0 or more, not {grace!r}")
+        if isinstance(function, staticmethod):
+            function = function.__func__
         require_function(function)
         added = Function(
             _name_of(function, name), function, timeout, GRACE if grace is None else grace, Origin.current()
@@ -207,11 +211,11 @@ def _name_of(function: Callable[..., Any], name: object) -> str:
 
 
 def _may_replace(known: Function, added: Function) -> bool:
-    """Return whether `added` is the same function as `known`, or the same statement of its module once more."""
+    """Return whether `added` is the same function as `known`, or its module has been run again."""
     if known.callable is added.callable:
         return True
-    if inspect.ismethod(known.callable) and inspect.ismethod(added.callable):
-        return known.callable == added.callable  # a method is another object each time
+    if inspect.ismethod(known.callable) and known.callable == added.callable:
+        return True  # a method is another object each time
     return (
         known.origin is not None and added.origin is not None and added.origin.is_another_run_of(known.origin)
     )

@@ -11,11 +11,25 @@ from typing import Any
 
 from msgspec import UNSET
 
-__all__ = ["innermost", "place", "require_function", "resolve", "signature", "takes_signature_of_another"]
+__all__ = [
+    "NEEDED_AT_RUN_TIME",
+    "innermost",
+    "place",
+    "require_function",
+    "resolve",
+    "signature",
+    "takes_signature_of_another",
+]
 
 MAX_LAYERS = 100
 """Layers of decorators, partials and methods around one function; nobody has so many, but
 an object that makes up its attributes can have layers without end."""
+
+NEEDED_AT_RUN_TIME = (
+    "the types of arguments are needed when the server runs: import this one outside of "
+    "`if TYPE_CHECKING`, or define it at the level of its module"
+)
+"""What to do about a name in an annotation that does not exist."""
 
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -50,7 +64,7 @@ def place(function: FunctionType) -> str:
 
 def require_function(function: object) -> None:
     """Raise `TypeError` for what cannot be a function of an app, with what to do instead."""
-    if isinstance(function, staticmethod | classmethod | functools.partialmethod | property):
+    if isinstance(function, classmethod | functools.partialmethod | property):
         raise TypeError(f"{function!r} belongs to a class: register a function, or the method of an object")
     if not callable(function):
         hint = f": write @task(name={function!r})" if isinstance(function, str) else ""
@@ -107,8 +121,9 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
         if misfit := _misfit(own, shown):
             if not any(parameter.kind in _STARS for parameter in own.parameters.values()):
                 return own
+            where = place(layer) if inspect.isfunction(layer) else repr(layer)
             raise TypeError(
-                f"a decorator's wrapper ({place(layer) if inspect.isfunction(layer) else layer!r}) has the signature {own}, but functools.wraps shows "
+                f"a decorator's wrapper ({where}) has the signature {own}, but functools.wraps shows "
                 f"{shown}, by which it cannot be called ({misfit}); set __signature__ on the wrapper to "
                 "what callers have to pass"
             )
@@ -119,7 +134,7 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _misfit(own: inspect.Signature, shown: inspect.Signature) -> str:
-    """Explain why a callable with its `own` signature cannot be called by the one that is `shown`; "" if it can."""
+    """Explain why a callable with its `own` signature cannot be called by the `shown` one; "" if it can."""
     required = [each for each in shown.parameters.values() if each.default is each.empty]
     positional = [each for each in required if each.kind not in (*_STARS, each.KEYWORD_ONLY)]
     named = {each.name: None for each in required if each.kind is each.KEYWORD_ONLY}
@@ -186,9 +201,8 @@ def _resolved(parameter: inspect.Parameter, namespaces: list[_Names]) -> Any:
         ) from error
     assert missing is not None
     raise TypeError(
-        f"parameter {parameter.name!r}: the annotation {_text(annotation)} cannot be resolved: {missing}. "
-        "Types are needed when the server runs: import what it names outside of `if TYPE_CHECKING`, "
-        "or define it at the level of the module"
+        f"parameter {parameter.name!r}: the annotation {_text(annotation)} cannot be resolved: "
+        f"{missing}; {NEEDED_AT_RUN_TIME}"
     ) from missing
 
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
-from taskd.functions.awaitables import is_awaitable, settled
+from taskd.functions.awaitables import must_await, settled
 from taskd.functions.parameters import wire_name
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry, registry
@@ -85,7 +85,7 @@ class MemoryTaskClient:
         report_progress_to(report)
         try:
             result = known.callable(*positional, **named)
-            if is_awaitable(result):
+            if must_await(result):
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
                     result = thread.submit(asyncio.run, settled(result)).result()

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge, encodable
-from taskd.functions.awaitables import NEVER_AWAITABLE, is_awaitable, settled
+from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
@@ -87,7 +87,7 @@ class Invoker:
         if function.is_async:
             return self._run(self._await(function, args, kwargs))
         result = function.callable(*args, **kwargs)
-        if type(result) in NEVER_AWAITABLE or not is_awaitable(result):
+        if type(result) in NEVER_AWAITABLE or not must_await(result):
             return result
         # From here on, a stop cancels what is awaited; it is not raised inside of asyncio.
         self._interrupter.expect_async_task()

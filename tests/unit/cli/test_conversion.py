@@ -99,8 +99,8 @@ class ConvertTextTests(SynchronousTestCase):
 
     def test_a_text_stays_one_where_a_text_is_taken(self):
         for annotation in (
-            str, str | None, int | str, Any, object, list[int] | str, Decimal, bytes, datetime, Path, Path | None,
-            Literal[1] | str, Level | str, Annotated[str, msgspec.Meta(max_length=9)],
+            str, str | None, int | str, Any, object, list[int] | str, Decimal, bytes, datetime, Path,
+            Path | None, Literal[1] | str, Level | str, Annotated[str, msgspec.Meta(max_length=9)],
         ):  # fmt: skip
             for text in "42", "", "null", "[]", " x":
                 self.assertEqual(convert(text, annotation), text, annotation)

@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.errors import encodable
 from taskd.worker import progress
 from taskd.worker.messages import Reported, decode_from_worker, encode
-from taskd.errors import encodable
 from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter
 
 
