@@ -99,8 +99,9 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     """Return the signature that callers of `function` have to keep to, its annotations as they are written.
 
     A decorator's wrapper that sets ``__signature__`` has that one. One that
-    only uses `functools.wraps` has that of the function inside, unless it
-    cannot be called so and names its own parameters: then it has its own.
+    only uses `functools.wraps` has that of the function inside, as Python shows
+    it, unless its own parameters are some of those or cannot take those: then
+    it has its own.
 
     Raises `TypeError` if there is no signature, or if the wrapper cannot be called by it.
     """
@@ -118,8 +119,11 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
             own = inspect.signature(layer, follow_wrapped=False)
         except (TypeError, ValueError):
             own = shown  # not written in Python, like functools.cache
+        is_complete = not any(parameter.kind in _STARS for parameter in own.parameters.values())
+        if is_complete and own.parameters.keys() <= shown.parameters.keys():
+            return own  # what it leaves out, it passes itself
         if misfit := _misfit(own, shown):
-            if not any(parameter.kind in _STARS for parameter in own.parameters.values()):
+            if is_complete:
                 return own
             where = place(layer) if inspect.isfunction(layer) else repr(layer)
             raise TypeError(

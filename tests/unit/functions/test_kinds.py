@@ -109,6 +109,7 @@ class KindTests(SynchronousTestCase):
             (Literal[1, 2], [Kind("integer", [1, 2])]),
             (Literal["a"] | None, [Kind("string", ["a"]), Kind("null")]),
             (Literal[1, "a"], [Kind("integer", [1]), Kind("string", ["a"])]),
+            (Literal[None, 1], [Kind("null"), Kind("integer", [1])]),
             (Literal[True], [Kind("boolean", [True])]),
             (Level, [Kind("integer", [1, 2])]),
             (Word, [Kind("string", ["yes"])]),

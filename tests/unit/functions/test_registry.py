@@ -15,7 +15,18 @@ registry_module = importlib.import_module("taskd.functions.registry")
 
 
 class SomeClass:
-    """Not a function."""
+    """Not a function, but it has some."""
+
+    def method(self):
+        pass
+
+    @staticmethod
+    def static():
+        pass
+
+    @classmethod
+    def of_the_class(cls):
+        pass
 
 
 class Opaque:
@@ -95,6 +106,36 @@ class RegistryTests(SynchronousTestCase):
     def test_what_is_no_function_is_no_task(self):
         for thing in 3, None, "example", SomeClass, Opaque():
             self.assertRaises(TypeError, Registry().add, thing, "f")
+
+    def test_what_is_refused_is_explained(self):
+        async def generator():
+            yield 1
+
+        class Generator:
+            def __call__(self):
+                yield 1
+
+        for thing, words in [
+            (SomeClass, "class SomeClass"),
+            (classmethod(example), "method of an object"),
+            (functools.partialmethod(example), "method of an object"),
+            (SomeClass.method, "task(SomeClass().method)"),
+            ("mail.send", "@task(name='mail.send')"),
+            (generator, "list"),
+            (Generator(), "list"),
+        ]:
+            error = self.assertRaises(TypeError, Registry().add, thing, "f")
+            self.assertIn(words, str(error))
+
+    def test_functions_of_a_class_that_need_no_object_are_tasks(self):
+        self.assertEqual(Registry().add(SomeClass.static).name, "static")
+        self.assertEqual(Registry().add(vars(SomeClass)["static"]).name, "static")
+        self.assertEqual(Registry().add(SomeClass.of_the_class).name, "of_the_class")
+        self.assertEqual(Registry().add(SomeClass().method).name, "method")
+
+    def test_a_name_is_text_that_can_be_sent(self):
+        self.assertRaises(TypeError, Registry().add, example, 3)
+        self.assertRaises(ValueError, Registry().add, example, "half \ud800")
 
     def test_what_is_callable_and_has_no_name_needs_one(self):
         self.assertRaises(TypeError, Registry().add, functools.partial(example, 1))

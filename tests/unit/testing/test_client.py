@@ -52,6 +52,12 @@ class MemoryTaskClientTests(SynchronousTestCase):
     def test_coroutines_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
+    def test_what_can_be_awaited_is_awaited_whichever_function_returned_it(self):
+        functions = Registry()
+        functions.add(lambda: later(7), "plain")
+        client = MemoryTaskClient(functions)
+        self.assertEqual(self.successResultOf(client.call("plain")), 7)
+
     def test_progress_is_reported(self):
         seen = []
         self.successResultOf(self.client.call("count", upto=2, on_progress=seen.append))

@@ -65,6 +65,31 @@ class InvokerTests(SynchronousTestCase):
         invoker.close()
         self.assertTrue(loops[-1].is_closed())
 
+    def test_what_can_be_awaited_is_awaited_whichever_function_returned_it(self):
+        async def number():
+            await asyncio.sleep(0)
+            return 5
+
+        async def nested():
+            return number()
+
+        def plain():
+            return nested()
+
+        for function in number, nested, plain, lambda: number():
+            done = self.call(function)
+            self.assertIsInstance(done, Done)
+            self.assertEqual(bytes(done.value), b"5")
+
+    def test_a_generator_has_failed(self):
+        async def later():
+            return (number for number in range(3))
+
+        for function in later, lambda: (number for number in range(3)):
+            failed = self.call(function)
+            self.assertEqual(failed.code, -32000)
+            self.assertIn("generator", failed.message)
+
     def test_without_an_async_function_there_is_nothing_to_close(self):
         self.call(lambda: 1)
         self.invoker.close()
@@ -206,6 +231,36 @@ class InvokerTests(SynchronousTestCase):
 
         stopped = self.call(function)
         self.assertEqual((type(stopped), stopped.traceback, seen), (Stopped, None, [1]))
+
+    def test_what_a_plain_function_returns_to_be_awaited_is_cancelled(self):
+        seen = []
+
+        async def wait():
+            asyncio.get_running_loop().call_soon(self.stop)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        self.assertIsInstance(self.call(lambda: wait()), Stopped)
+        self.assertEqual(seen, ["cancelled"])
+
+    def test_a_stop_between_a_plain_function_and_what_it_returned_cancels_that(self):
+        async def wait():
+            await asyncio.Event().wait()
+
+        class Late:
+            """Its stop comes when the worker looks whether it can be awaited."""
+
+            def __init__(self, stop):
+                self.stop = stop
+
+            def __await__(self):
+                self.stop()
+                yield from wait().__await__()
+
+        self.assertIsInstance(self.call(lambda: Late(self.stop)), Stopped)
 
     def test_an_async_function_that_cancels_itself_has_failed(self):
         async def function():
