@@ -44,11 +44,15 @@ async def fetch_parameters(client: TaskClient, function: str) -> dict[str, Param
     """Fetch the descriptions of a function's parameters from the server.
 
     Those of the server's own methods are known here. Raises `MethodNotFound`,
-    which names the functions of the server.
+    which names the functions of the server, or `ValueError` if its answer
+    cannot be read.
     """
     if function.startswith(RESERVED):
         return method_parameters(function)
-    known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
+    try:
+        known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the server has another version of taskd: {METHOD}: {error}") from None
     for info in known:
         if info.name == function:
             return info.parameters
