@@ -1,4 +1,4 @@
-"""The kinds of JSON values that an annotation takes, as callers are told."""
+"""The kinds of JSON values that an annotation takes."""
 
 import collections
 import dataclasses
