@@ -231,7 +231,7 @@ def _two_of_one_name(known: Function, added: Function) -> str:
     )
     both = f"both {first}" if first == second else f"{first}, and {second}"
     advice = "give each a name of its own: @task(name=…)"
-    if "<locals>" in getattr(added.callable, "__qualname__", ""):
+    if "<locals>" in str(getattr(added.callable, "__qualname__", "")):
         advice += (
             "; or, if they come from a decorator, functools.wraps there keeps the names of what it wraps"
         )

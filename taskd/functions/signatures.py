@@ -79,8 +79,10 @@ def require_function(function: object) -> None:
             raise TypeError(
                 f"{function!r} is a generator; a registered function returns its result: collect it in a list"
             )
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
-    if owner and not owner.endswith("<locals>") and inspect.isfunction(function):
+    if not isinstance(function, FunctionType):
+        return
+    owner = function.__qualname__.rpartition(".")[0]
+    if owner and not owner.endswith("<locals>"):
         first = next(iter(inspect.signature(function).parameters), "")
         if first in ("self", "cls"):
             raise TypeError(
