@@ -106,7 +106,7 @@ class ConvertTextTests(SynchronousTestCase):
                 self.assertEqual(convert(text, annotation), text, annotation)
         self.assertEqual(convert_text("42", []), "42")
 
-    def test_what_cannot_be_converted_is_refused_with_what_would_be_right(self):
+    def test_a_text_that_cannot_be_converted_is_refused_with_what_is_expected(self):
         for annotation, text, expected in [
             (int, "three", "'three' is not an integer"),
             (int, "2.5", "'2.5' is not an integer"),

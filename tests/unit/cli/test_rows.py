@@ -33,7 +33,7 @@ def rows_of(text, path="rows.csv", integers=()):
 
 
 def args_of(text, path="rows.csv", integers=()):
-    """The arguments alone."""
+    """Return the arguments of the rows alone."""
     return [row.args for row in rows_of(text, path, integers)]
 
 
@@ -69,7 +69,7 @@ class FileOfFailedRows:
 
     @property
     def text(self):
-        """What is in the file, which is then closed."""
+        """Return the content of the file, which is then closed."""
         if self._text is None:
             self.failed.close()
         return self._text
@@ -91,7 +91,7 @@ class CsvTests(SynchronousTestCase):
         self.assertEqual(first.original, (["a", "b"], ["x", "1"]))
         self.assertEqual(second.args, {"a": 2, "b": "2"})
 
-    def test_names_are_those_on_the_wire(self):
+    def test_column_names_are_argument_names_on_the_wire(self):
         self.assertEqual(args_of(" from_ ,to\na,b\n"), [{"from": "a", "to": "b"}])
         self.assertEqual(args_of("from\na\n", integers={"to"}), [{"from": "a"}])
 
@@ -148,14 +148,14 @@ class CsvTests(SynchronousTestCase):
     @given(names, st.data())
     def test_rows_that_the_csv_module_writes_are_read_back(self, header, data):
         row = st.lists(cells, min_size=len(header), max_size=len(header))
-        # One cell with nothing in it is written as "", and is a row all the same.
+        # One empty cell is written as "", and is still a row.
         rows = data.draw(st.lists(row, max_size=4))
         text = csv_text(header, *rows)
         self.assertEqual(args_of(text), [dict(zip(header, row, strict=True)) for row in rows])
         self.assertEqual(counted(text), len(rows))
 
     @given(st.text(st.sampled_from('ab,"\n\r 1'), max_size=30))
-    def test_any_text_is_rows_or_a_value_error(self, text):
+    def test_reading_any_text_gives_rows_or_raises_value_error(self, text):
         try:
             rows = rows_of(text)
         except ValueError:
@@ -166,7 +166,7 @@ class CsvTests(SynchronousTestCase):
 
 
 class JsonLinesTests(SynchronousTestCase):
-    def test_each_line_is_an_object(self):
+    def test_each_line_is_read_as_an_object(self):
         text = '{"a": 1}\n\n  {"b": [null, {"c": "x"}]}\r\n{}'
         self.assertEqual(args_of(text, "rows.jsonl"), [{"a": 1}, {"b": [None, {"c": "x"}]}, {}])
         self.assertEqual([row.line for row in rows_of(text, "rows.jsonl")], [1, 3, 4])
@@ -204,11 +204,11 @@ class JsonLinesTests(SynchronousTestCase):
         try:
             text.encode()
         except UnicodeEncodeError:
-            return  # half of a character: no file in UTF-8 has it
+            return  # half of a surrogate pair: no file in UTF-8 has it
         self.assertEqual(args_of(text, "rows.jsonl"), [without_error(row) for row in rows])
 
     @given(st.text(st.sampled_from('{}[]":,a1\n\r '), max_size=30))
-    def test_any_text_is_rows(self, text):
+    def test_reading_any_text_gives_rows(self, text):
         rows = rows_of(text, "rows.jsonl")
         self.assertEqual(counted(text, "rows.jsonl"), len(rows))
 
@@ -253,7 +253,7 @@ class FailedRowsTests(SynchronousTestCase):
             self.assertIn("two", text)
             self.assertIn("four", text)
 
-    def test_a_cell_too_many_is_kept_as_well(self):
+    def test_an_extra_cell_is_kept_as_well(self):
         file = FileOfFailedRows()
         (row,) = rows_of("a,b\n1,2,surplus\n")
         file.failed.add(row, row.problem)
@@ -288,7 +288,7 @@ class FailedRowsTests(SynchronousTestCase):
                 self.assertEqual([row.args for row in rows if row.args is not None], good)
                 self.assertEqual(len(rows), len(before))
 
-    def test_a_cell_too_many_is_kept_however_often_it_fails(self):
+    def test_an_extra_cell_is_kept_however_often_its_row_fails(self):
         rows = rows_of("a,b\n1,2,surplus\n")
         for _ in range(4):
             file = FileOfFailedRows()
@@ -297,7 +297,7 @@ class FailedRowsTests(SynchronousTestCase):
             self.assertIn("surplus", file.text)
             rows = rows_of(file.text)
 
-    def test_failed_json_lines_have_their_reason(self):
+    def test_failed_json_lines_are_written_with_their_reason(self):
         file = FileOfFailedRows("rows.jsonl")
         rows = rows_of('{"a": "ไทย", "b": {"c": [1.5, null]}}\nnonsense\n', "rows.jsonl")
         for row in rows:
@@ -322,10 +322,10 @@ class FailedRowsTests(SynchronousTestCase):
             st.dictionaries(st.text(), st.floats(-1e9, 1e9) | st.text(), max_size=3), min_size=1, max_size=4
         )
     )
-    def test_json_lines_that_failed_can_be_read_again(self, rows):
+    def test_failed_json_lines_can_be_read_again(self, rows):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         if any(row.problem for row in rows_of(text, "rows.jsonl")):
-            return  # half of a character, which we do not read
+            return  # half of a surrogate pair, which is not read
         file = FileOfFailedRows("rows.jsonl")
         for one in rows_of(text, "rows.jsonl"):
             file.failed.add(one, "why")

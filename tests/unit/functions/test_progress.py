@@ -15,7 +15,7 @@ class ProgressTests(SynchronousTestCase):
         self.assertIsNone(taskd.progress(1))
         self.assertIsNone(taskd.progress(1, 2, "message"))
 
-    def test_progress_goes_where_the_worker_wants_it(self):
+    def test_progress_goes_to_the_reporter_set_by_the_worker(self):
         reports = []
         report_progress_to(lambda *report: reports.append(report))
         taskd.progress(1)

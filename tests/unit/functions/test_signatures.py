@@ -114,7 +114,7 @@ def call(function, args):
 
 
 class SignatureTests(SynchronousTestCase):
-    def test_what_a_decorator_passes_is_not_asked_of_callers_if_its_wrapper_shows_that(self):
+    def test_a_wrapper_with_its_own_signature_hides_the_arguments_that_it_passes(self):
         for function in injects(query), ordinary(injects(query)), ordinary(ordinary(injects(query))):
             self.assertEqual(list(Parameters(function).signature.parameters), ["sql", "limit"])
             self.assertEqual(call(function, b'{"sql":"x"}'), ("conn", "x", 10))
@@ -180,7 +180,7 @@ class SignatureTests(SynchronousTestCase):
         ):
             self.assertEqual(call(function, b'{"sql":"x"}'), ("conn", "x", 10), function)
 
-    def test_what_has_no_signature_is_refused(self):
+    def test_a_builtin_without_a_signature_is_refused(self):
         error = self.assertRaises(TypeError, signature, max)
         self.assertIn("def", str(error))
 
@@ -197,7 +197,7 @@ class SignatureTests(SynchronousTestCase):
         self.assertIs(innermost(Endless()), None)
         self.assertRaises(TypeError, signature, Endless())
 
-    def test_layers_that_only_look_like_wrappers_have_an_end(self):
+    def test_a_hundred_and_fifty_decorators_keep_the_signature(self):
         def layers(count):
             inner = query
             for _ in range(count):
@@ -256,7 +256,7 @@ class ResolvingTests(SynchronousTestCase):
 
         self.assertEqual(Parameters(next(enclosing())).bind(Raw(b"[1]")), ((1,), {}))
 
-    def test_what_only_a_type_checker_imports_is_named_with_what_to_do(self):
+    def test_a_type_that_only_a_type_checker_imports_is_refused_by_name(self):
         def direct(amount: "Decimal"):
             pass
 
@@ -268,7 +268,7 @@ class ResolvingTests(SynchronousTestCase):
             for words in f"parameter {name!r}", "'Decimal'", "TYPE_CHECKING":
                 self.assertIn(words, str(error))
 
-    def test_what_is_returned_need_not_be_resolved(self):
+    def test_a_return_annotation_that_cannot_be_resolved_is_no_error(self):
         def function(n: int) -> "Decimal":
             pass
 

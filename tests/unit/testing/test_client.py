@@ -1,4 +1,4 @@
-"""The client for the tests of others."""
+"""The memory client, made for the tests of apps and their callers."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,10 +49,10 @@ class MemoryTaskClientTests(SynchronousTestCase):
         result = self.successResultOf(self.client.call("keyword", from_="x"))
         self.assertEqual(result, {"from": "x", "pair": [1, 2]})
 
-    def test_coroutines_are_run(self):
+    def test_async_functions_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
-    def test_what_can_be_awaited_is_awaited_whichever_function_returned_it(self):
+    def test_an_awaitable_result_is_awaited_whichever_function_returned_it(self):
         functions = Registry()
         functions.add(lambda: later(7), "plain")
         client = MemoryTaskClient(functions)
@@ -64,7 +64,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual([(each.done, each.total) for each in seen], [(1, 2), (2, 2)])
         self.assertEqual(self.successResultOf(self.client.call("count", upto=1)), 1)
 
-    def test_errors_are_those_of_the_real_client(self):
+    def test_errors_are_the_exceptions_of_the_real_client(self):
         self.failureResultOf(self.client.call("nope"), MethodNotFound)
         failure = self.failureResultOf(self.client.call("add", a="x"), InvalidParams)
         self.assertEqual(failure.value.data["argument"], "a")

@@ -1,4 +1,4 @@
-"""One call in a worker: the outcome of what a function returns, raises, and is interrupted by."""
+"""One call in a worker: its outcome when the function returns, raises or is interrupted."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ class InvokerTests(SynchronousTestCase):
             self.interrupter.interrupt(self.sent.pop(0))
 
     def stop(self, *, cancelled=True, task=1):
-        """What the daemon and its signal do while a function runs."""
+        """Order a stop and send the signal while a function runs, as the daemon does."""
         self.sent.append(Interrupt(task, 1, cancelled))
         self.interrupter.on_signal()
 
@@ -41,7 +41,7 @@ class InvokerTests(SynchronousTestCase):
         self.addCleanup(self.invoker.close)
         return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
-    # --- what ends well ---
+    # --- results ---
 
     def test_a_result_comes_with_its_time_and_whether_there_is_output(self):
         for wrote in False, True:
@@ -51,7 +51,7 @@ class InvokerTests(SynchronousTestCase):
             self.assertEqual(done.output, wrote)
             self.assertGreater(done.seconds, 0)
 
-    def test_one_event_loop_serves_all(self):
+    def test_all_async_functions_share_one_event_loop(self):
         loops = []
 
         async def function():
@@ -65,7 +65,7 @@ class InvokerTests(SynchronousTestCase):
         invoker.close()
         self.assertTrue(loops[-1].is_closed())
 
-    def test_what_can_be_awaited_is_awaited_whichever_function_returned_it(self):
+    def test_an_awaitable_result_is_awaited_whichever_function_returned_it(self):
         async def number():
             await asyncio.sleep(0)
             return 5
@@ -90,18 +90,18 @@ class InvokerTests(SynchronousTestCase):
             self.assertEqual(failed.code, -32000)
             self.assertIn("generator", failed.message)
 
-    def test_without_an_async_function_there_is_nothing_to_close(self):
+    def test_without_an_async_function_no_event_loop_is_made(self):
         self.call(lambda: 1)
         self.invoker.close()
 
-    # --- what fails ---
+    # --- failures ---
 
-    def test_arguments_that_do_not_fit_took_no_time_and_have_no_traceback(self):
+    def test_invalid_arguments_are_reported_without_time_and_traceback(self):
         failed = self.call(lambda a: a, b"[]")
         self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
         self.assertFalse(failed.leaving)
 
-    def test_a_failure_has_the_type_the_text_and_the_traceback(self):
+    def test_a_failure_has_the_type_the_message_and_the_traceback(self):
         def function():
             raise LookupError("it is so")
 
@@ -111,7 +111,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertIn("it is so", failed.traceback)
         self.assertFalse(failed.leaving)
 
-    def test_an_exception_without_a_text_is_its_type(self):
+    def test_an_exception_without_a_message_is_described_by_its_type(self):
         def function():
             raise LookupError
 
@@ -138,7 +138,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertEqual((data["type"], data["hard_memory"]), ("MemoryError", 2**30))
         self.assertIn("--hard-memory", data["message"])
 
-    def test_numpys_text_of_a_memory_error_is_kept(self):
+    def test_the_message_of_a_memory_error_of_numpy_is_kept(self):
         class ArrayMemoryError(MemoryError):
             pass
 
@@ -149,14 +149,14 @@ class InvokerTests(SynchronousTestCase):
         data = json.loads(bytes(self.call(function).data))
         self.assertEqual((data["message"], data["hard_memory"]), ("unable to allocate", 2**30))
 
-    # --- what is stopped ---
+    # --- stops ---
 
-    def test_a_function_that_is_interrupted_has_stopped(self):
+    def test_an_interrupted_function_is_reported_as_stopped(self):
         for cancelled in True, False:
             stopped = self.call(lambda cancelled=cancelled: self.stop(cancelled=cancelled))
             self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
 
-    def test_a_function_sees_why_and_may_clean_up(self):
+    def test_a_stopped_function_sees_the_reason_and_may_clean_up(self):
         seen = []
 
         def function():
@@ -169,7 +169,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertIsNone(self.call(function).traceback)
         self.assertEqual(len(seen), 1)
 
-    def test_what_a_stopped_function_returns_is_not_used(self):
+    def test_the_return_value_of_a_stopped_function_is_discarded(self):
         def function():
             try:
                 self.stop()
@@ -178,7 +178,7 @@ class InvokerTests(SynchronousTestCase):
 
         self.assertIsInstance(self.call(function), Stopped)
 
-    def test_what_its_cleaning_up_raises_is_for_the_log(self):
+    def test_an_exception_raised_during_cleanup_is_kept_for_the_log(self):
         def function():
             try:
                 self.stop()
@@ -196,14 +196,14 @@ class InvokerTests(SynchronousTestCase):
 
         self.assertIsInstance(self.call(function), Done)
 
-    def test_a_stop_before_the_call_ends_it(self):
+    def test_a_stop_before_the_call_prevents_it(self):
         called = []
         self.stop()
         stopped = self.call(lambda: called.append(1))
         self.assertEqual((type(stopped), called), (Stopped, []))
 
-    def test_a_stop_as_the_function_ends_counts_all_the_same(self):
-        """The signal may come at any instruction up to the last."""
+    def test_a_stop_as_the_function_ends_still_counts(self):
+        """The signal may arrive at any instruction up to the last."""
         end = self.interrupter.end
 
         def late_end():
@@ -214,7 +214,7 @@ class InvokerTests(SynchronousTestCase):
         self.interrupter.end = late_end
         self.assertIsInstance(self.call(lambda: 1), Stopped)
 
-    def test_after_a_stop_the_next_call_is_as_any_other(self):
+    def test_a_stop_does_not_affect_the_next_call(self):
         self.call(self.stop)
         self.assertEqual(bytes(self.call(lambda: 1).value), b"1")
 
@@ -232,7 +232,7 @@ class InvokerTests(SynchronousTestCase):
         stopped = self.call(function)
         self.assertEqual((type(stopped), stopped.traceback, seen), (Stopped, None, [1]))
 
-    def test_what_a_plain_function_returns_to_be_awaited_is_cancelled(self):
+    def test_a_stop_cancels_the_coroutine_that_a_plain_function_returned(self):
         seen = []
 
         async def wait():
@@ -246,7 +246,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertIsInstance(self.call(lambda: wait()), Stopped)
         self.assertEqual(seen, ["cancelled"])
 
-    def test_a_stop_between_a_plain_function_and_what_it_returned_cancels_that(self):
+    def test_a_stop_that_comes_before_a_returned_awaitable_runs_cancels_it(self):
         async def wait():
             await asyncio.Event().wait()
 
