@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 __all__ = [
     "NEEDED_AT_RUN_TIME",
+    "explain_misfit",
     "innermost",
     "place",
     "require_function",
@@ -137,6 +138,26 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
             break  # inside it, there is one more parameter
         layer = layer.__wrapped__
     return shown
+
+
+def explain_misfit(function: Callable[..., Any], error: BaseException) -> None:
+    """Add a note to `error` if it was raised because a decorator has called what it wraps wrongly.
+
+    That is likely if the decorator passes arguments that its wrapper does not hide.
+    """
+    if type(error) is not TypeError or not isinstance(function, FunctionType):
+        return
+    if not takes_signature_of_another(function):
+        return
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    wrappers = [getattr(layer, "__code__", None) for layer in _layers(function)][:-1]
+    if last is not None and last.tb_frame.f_code in wrappers:
+        error.add_note(
+            f"The wrapper at {place(function)} shows the signature of the function inside. If it passes "
+            "arguments itself, its __signature__ must leave them out."
+        )
 
 
 def _misfit(own: inspect.Signature, shown: inspect.Signature) -> str:

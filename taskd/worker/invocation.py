@@ -14,6 +14,7 @@ from msgspec import Raw
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge, encodable
 from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
 from taskd.functions.registry import Function, Registry
+from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
@@ -70,6 +71,7 @@ class Invoker:
             # Again, since `end` has not run if the stop was raised inside that `finally`.
             stop = interrupter.end()
             error = raised
+            explain_misfit(function.callable, raised)
         seconds = time.perf_counter() - started
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else encodable(_traceback(error))

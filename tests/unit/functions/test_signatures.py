@@ -13,7 +13,7 @@ from taskd.errors import InvalidParams
 from taskd.functions.descriptions import describe_parameters, signature_text
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import Function, Registry
-from taskd.functions.signatures import innermost, signature, takes_signature_of_another
+from taskd.functions.signatures import explain_misfit, innermost, signature, takes_signature_of_another
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -223,6 +223,35 @@ class SignatureTests(SynchronousTestCase):
         self.assertTrue(takes_signature_of_another(ordinary(query)))
         for function in query, injects(query), Service(), functools.partial(ordinary(query)):
             self.assertFalse(takes_signature_of_another(function))
+
+
+class MisfitTests(SynchronousTestCase):
+    def notes(self, function, *args):
+        """Return the notes of the `TypeError` that a call raises."""
+        error = self.assertRaises(TypeError, function, *args)
+        explain_misfit(function, error)
+        return getattr(error, "__notes__", [])
+
+    def test_a_call_that_a_wrapper_makes_wrongly_is_explained(self):
+        for function in injects_in_secret(query), ordinary(injects_in_secret(query)):
+            (note,) = self.notes(function, "conn", "x", 5)
+            self.assertIn(f"{__file__}:", note)
+            self.assertIn("__signature__", note)
+
+    def test_errors_of_the_function_itself_are_not_explained(self):
+        def fails(n):
+            return len(n)
+
+        for function in fails, ordinary(fails), functools.partial(ordinary(fails)), Service():
+            self.assertEqual(
+                self.notes(function, 5, *([6] if isinstance(function, Service) else [])), [], function
+            )
+
+    def test_an_error_that_was_never_raised_has_no_note(self):
+        error = TypeError()
+        explain_misfit(ordinary(query), error)
+        explain_misfit(ordinary(query), ValueError())
+        self.assertFalse(hasattr(error, "__notes__"))
 
 
 class ResolvingTests(SynchronousTestCase):

@@ -1,6 +1,7 @@
 """One call in a worker: its outcome when the function returns, raises or is interrupted."""
 
 import asyncio
+import functools
 import json
 
 import msgspec
@@ -100,6 +101,28 @@ class InvokerTests(SynchronousTestCase):
         failed = self.call(lambda a: a, b"[]")
         self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
         self.assertFalse(failed.leaving)
+
+    def test_a_wrapper_that_hides_no_argument_that_it_passes_is_explained_in_the_traceback(self):
+        def query(conn, sql):
+            return int(sql)
+
+        @functools.wraps(query)
+        def wrapper(*args, **kwargs):
+            return query("conn", *args, **kwargs)
+
+        failed = self.call(wrapper, b'["conn","x"]')
+        self.assertIn("takes 2 positional arguments but 3 were given", failed.message)
+        self.assertIn("__signature__", failed.traceback)
+        self.assertIn(f"{__file__}:", failed.traceback)
+
+        @functools.wraps(query)
+        def passes_all(*args, **kwargs):
+            return query(*args, **kwargs)
+
+        for args in b'["conn",[]]', b'["conn","x"]':
+            failed = self.call(passes_all, args)
+            self.assertEqual(failed.code, -32000)
+            self.assertNotIn("__signature__", failed.traceback)
 
     def test_a_failure_has_the_type_the_message_and_the_traceback(self):
         def function():
