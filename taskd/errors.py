@@ -27,7 +27,6 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
     "WorkerLost",
-    "encodable",
     "exception_for",
     "quoted",
 ]
@@ -40,11 +39,6 @@ MAX_QUOTED = 100
 def quoted(text: str, limit: int = MAX_QUOTED) -> str:
     """Shorten a caller's text for an error: the text may be as long as a message, the reply must not."""
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode, by escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class TaskdError(Exception):

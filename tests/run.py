@@ -49,6 +49,7 @@ SECONDS = {
     "test_links.py": 7,
     "test_lost.py": 10,
     "test_mail.py": 6,
+    "test_objects.py": 3,
     "test_output.py": 11,
     "test_packaging.py": 75,
     "test_pool.py": 39,

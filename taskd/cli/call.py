@@ -11,7 +11,7 @@ import click
 import msgspec
 from msgspec import structs
 
-from taskd.cli.console import err, json_text, progress_bar
+from taskd.cli.console import err, json_text, progress_bar, show_progress
 from taskd.cli.conversion import Convert, TextConverter
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
@@ -45,7 +45,7 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
             result = await client.request(
                 function,
                 args,
-                on_progress=lambda progress: bar.update(shown, completed=progress.done, total=progress.total),
+                on_progress=lambda progress: show_progress(bar, shown, progress),
                 # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
                 options=structs.replace(options, on_disconnect="cancel"),
             )

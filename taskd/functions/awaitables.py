@@ -26,20 +26,11 @@ def may_be_async(function: Callable[..., Any]) -> bool:
     return is_async(function) or inspect.iscoroutinefunction(innermost(function))
 
 
-def must_await(result: Any) -> bool:
-    """Return whether a result is not there yet, but has to be awaited.
-
-    Raises `TypeError` for a generator, which is not a result, and which nobody would run.
-    """
-    if inspect.isawaitable(result):
-        return True
-    if inspect.isgenerator(result) or inspect.isasyncgen(result):
-        raise TypeError("the function returned a generator, not a result: return list(…) of it")
-    return False
+must_await = inspect.isawaitable
 
 
 async def settled(result: Any) -> Any:
-    """Await a result, and what that returns, until it need not be awaited. Raises as `must_await` does."""
+    """Await a result, and what that returns, until it need not be awaited."""
     while must_await(result):
         result = await result
     return result

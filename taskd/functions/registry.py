@@ -23,11 +23,11 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from taskd.errors import encodable
 from taskd.functions.awaitables import is_async, may_be_async
 from taskd.functions.descriptions import ParameterInfo, describe_parameters, signature_text
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
+from taskd.functions.raised import encodable
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 

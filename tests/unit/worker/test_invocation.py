@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.functions.raised import MAX_TEXT
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
-from taskd.worker.progress import MAX_TEXT
 
 CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
@@ -171,6 +171,67 @@ class InvokerTests(SynchronousTestCase):
         self.config = msgspec.structs.replace(CONFIG, hard_memory=2**30)
         data = json.loads(bytes(self.call(function).data))
         self.assertEqual((data["message"], data["hard_memory"]), ("unable to allocate", 2**30))
+
+    def test_a_type_of_an_argument_that_exits_fails_the_task_alone(self):
+        class Page(msgspec.Struct):
+            number: int
+
+            def __post_init__(self):
+                raise SystemExit(3)
+
+        def function(page: Page):
+            """Never called."""
+
+        failed = self.call(function, b'[{"number":1}]')
+        self.assertEqual((type(failed), failed.code, failed.message), (Failed, -32000, "SystemExit: 3"))
+
+    def test_an_exception_that_cannot_be_formatted_fails_the_task_alone(self):
+        class Odd(Exception):
+            def __str__(self):
+                raise SystemExit("no text")
+
+            def __getattr__(self, name):
+                return getattr(self, name)
+
+            __class__ = __cause__ = property(__str__)
+
+        def function():
+            raise Odd
+
+        self.config = msgspec.structs.replace(CONFIG, tracebacks=True)
+        failed = self.call(function)
+        self.assertEqual(failed.code, -32000)
+        data = json.loads(bytes(failed.data))
+        self.assertEqual(data["message"], "its message could not be formatted: SystemExit: no text")
+        self.assertTrue(failed.message.endswith(f"Odd: {data['message']}"))
+        self.assertEqual(data["traceback"], failed.traceback)
+        self.assertIn("in function", failed.traceback)
+
+    def test_a_stop_that_ends_with_such_an_exception_is_logged(self):
+        class Meta(type):
+            def __getattribute__(cls, name):
+                raise SystemExit(name)
+
+        class Odd(Exception, metaclass=Meta):
+            def __str__(self):
+                raise SystemExit("no text")
+
+        def function():
+            try:
+                self.stop()
+            finally:
+                raise Odd
+
+        stopped = self.call(function)
+        self.assertIsInstance(stopped, Stopped)
+        self.assertIn("its message could not be formatted", stopped.traceback)
+
+    def test_a_result_that_is_no_json_fails_with_its_place(self):
+        failed = self.call(lambda: {"rows": [{"price": float("nan")}]})
+        reason = "result.rows[0].price is nan, which JSON cannot hold"
+        self.assertEqual((failed.code, failed.message), (-32000, f"the result is not JSON: {reason}"))
+        self.assertEqual(json.loads(bytes(failed.data)), {"type": "float", "message": reason})
+        self.assertIsNone(failed.traceback)
 
     # --- stops ---
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.errors import encodable
+from taskd.functions.raised import encodable
 from taskd.worker import progress
 from taskd.worker.messages import Reported, decode_from_worker, encode
 from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter
@@ -94,6 +94,15 @@ class ProgressReporterTests(SynchronousTestCase):
             self.reporter.report(step)
         self.reporter.end()
         self.assertEqual([report.done for report in self.sent], [0, 4])
+
+    def test_a_total_is_kept_for_the_reports_of_the_same_task(self):
+        for task in 1, 2:
+            self.reporter.begin(task)
+            self.reporter.report(0)
+            self.reporter.report(1, 10)
+            self.reporter.report(2)
+            self.reporter.end()
+        self.assertEqual([(report.done, report.total) for report in self.sent], [(0, None), (2, 10)] * 2)
 
     def test_a_report_that_was_sent_is_not_sent_again(self):
         self.reporter.begin(1)
