@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import click
-import msgspec
 from msgspec import structs
 
 from taskd.cli.console import err, json_text, progress_bar, show_progress
-from taskd.cli.functions import fetch_annotations
+from taskd.cli.conversion import Convert, TextConverter, read_json
+from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
-from taskd.cli.rows import convert_text
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
+from taskd.errors import MethodNotFound
 from taskd.functions.parameters import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
@@ -31,33 +32,40 @@ __all__ = ["call", "parse_arguments"]
 def call(function: str, arguments: tuple[str, ...], options: Options, server: str) -> None:
     """Call FUNCTION and print its result as JSON.
 
-    An argument is NAME=TEXT (converted if the function wants a number or a
-    truth value) or NAME:=JSON. Ctrl-C cancels the task.
+    An argument is NAME=TEXT (converted to what the function takes there, a
+    number for example) or NAME:=JSON. Ctrl-C cancels the task.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
-        annotations = await fetch_annotations(client, function) if arguments else {}
-        args = parse_arguments(arguments, annotations)
+        parameters = await fetch_parameters(client, function) if arguments else {}
+        args = parse_arguments(arguments, TextConverter(parameters, _as_json))
         bar = progress_bar(transient=True)
         shown = bar.add_task(function, total=None)
         with bar if err.is_terminal else nullcontext():
-            result = await client.request(
-                function,
-                args,
-                on_progress=lambda progress: show_progress(bar, shown, progress),
-                # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
-                options=structs.replace(options, on_disconnect="cancel"),
-            )
+            try:
+                result = await client.request(
+                    function,
+                    args,
+                    on_progress=lambda progress: show_progress(bar, shown, progress),
+                    # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
+                    options=structs.replace(options, on_disconnect="cancel"),
+                )
+            except MethodNotFound:
+                await fetch_parameters(client, function)  # raises an error that also names the nearest
+                raise
         click.echo(json_text(result))
 
     run_with_client(run, server)
 
 
-def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) -> dict[str, Any]:
+def _as_json(name: str, text: str) -> str:
+    return shlex.quote(f"{name}:={text}")
+
+
+def parse_arguments(arguments: Sequence[str], convert: Convert) -> dict[str, Any]:
     """Parse arguments of the forms NAME=TEXT and NAME:=JSON; return them by their names on the wire.
 
-    `annotations` are those of the function's parameters; they determine what
-    texts are converted to. Raises `ValueError`, which names the wrong argument.
+    `convert` makes values of the texts. Raises `ValueError`, which names the wrong argument.
     """
     args: dict[str, Any] = {}
     for argument in arguments:
@@ -69,10 +77,10 @@ def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) ->
         if name in args:
             raise ValueError(f"argument {name} is given twice")
         if not is_json:
-            args[name] = convert_text(text, annotations.get(name, "str"))
+            args[name] = convert(name, text)
             continue
         try:
-            args[name] = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
+            args[name] = read_json(text)
+        except ValueError as error:
             raise ValueError(f"{argument!r}: what follows := is not JSON: {error}") from None
     return args

@@ -15,7 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from taskd.cli.console import err, progress_bar
-from taskd.cli.functions import fetch_annotations
+from taskd.cli.conversion import TextConverter
+from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
 from taskd.cli.rows import FailedRows, Row, count_rows, read_rows
 from taskd.cli.running import FAILED, USAGE, fail, run_with_client
@@ -74,7 +75,8 @@ def map_(
     failed_path = failed or f"{source.stem}.failed{source.suffix}"
 
     async def run(reactor: Reactor, client: TaskClient) -> None:
-        annotations = await fetch_annotations(client, function)
+        parameters = await fetch_parameters(client, function)
+        convert = TextConverter(parameters, lambda _, text: f"the cell as JSON: {text}")
         try:
             with open(file, encoding="utf-8-sig", newline="") as counted:
                 total = count_rows(file, counted)
@@ -83,7 +85,7 @@ def map_(
         with open(file, encoding="utf-8-sig", newline="") as rows, _results(output) as results:
             failed_rows = FailedRows(failed_path, _create)
             map_run = MapRun(reactor, client, function, options, failed_rows, results)
-            await map_run.run(read_rows(file, rows, annotations), total, concurrency)
+            await map_run.run(read_rows(file, rows, convert), total, concurrency)
         map_run.summarise()
         if failed_rows.count:
             raise SystemExit(FAILED)

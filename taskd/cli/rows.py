@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -13,18 +11,16 @@ from typing import Any, TextIO
 
 import msgspec
 
+from taskd.cli.conversion import Convert, read_json
 from taskd.functions.parameters import wire_name
 from taskd.protocol.framing import MAX_MESSAGE
 
-__all__ = ["ERROR_COLUMN", "FailedRows", "Row", "convert_text", "count_rows", "read_rows"]
+__all__ = ["ERROR_COLUMN", "FailedRows", "Row", "count_rows", "read_rows"]
 
 ERROR_COLUMN = "taskd_error"
 """The column with the reason why a row failed. It is ignored when a file is read, so
 that the file of failed rows can itself be mapped. In CSV it is the first column, so
 that the reason is in the right place even if a row has too few cells."""
-
-_NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +38,18 @@ class Row:
     problem: str = ""
 
 
-def convert_text(text: str, annotation: str) -> Any:
-    """Convert a text to the type in a parameter's annotation: a number, a truth value, None or text.
-
-    CSV and the command line have only texts. A text that cannot be converted
-    is returned as it is, for the server to refuse.
-    """
-    kinds = {part.strip() for part in annotation.replace("Optional[", "None |").rstrip("]").split("|")}
-    if "str" in kinds:
-        return text
-    if "None" in kinds and text == "":
-        return None
-    if "bool" in kinds and text.lower() in _TRUTH:
-        return _TRUTH[text.lower()]
-    for name, convert in _NUMBERS.items():
-        if name in kinds:
-            with suppress(ValueError):
-                number = convert(text)
-                return number if math.isfinite(number) else text  # JSON has only finite numbers
-    return text
-
-
 def is_csv(path: str) -> bool:
     """Return whether a file is CSV, by its name: those of JSON lines end in .jsonl, .ndjson or .json."""
     return Path(path).suffix.lower() not in (".jsonl", ".ndjson", ".json")
 
 
-def read_rows(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+def read_rows(path: str, file: TextIO, convert: Convert) -> Iterator[Row]:
     """Yield the rows of an open file; `path` is its name.
 
-    `annotations` are those of the function's parameters, by their names on
-    the wire. An unusable row is yielded with its problem. Raises `ValueError`
-    if the file as a whole is unusable.
+    `convert` makes values of the cells of CSV. An unusable row is yielded with
+    its problem. Raises `ValueError` if the file as a whole is unusable.
     """
-    return _read_csv(path, file, annotations) if is_csv(path) else _read_json_lines(file)
+    return _read_csv(path, file, convert) if is_csv(path) else _read_json_lines(file)
 
 
 def count_rows(path: str, file: TextIO) -> int:
@@ -86,7 +60,7 @@ def count_rows(path: str, file: TextIO) -> int:
     return sum(1 for line in file if line.strip())
 
 
-def _read_csv(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterator[Row]:
+def _read_csv(path: str, file: TextIO, convert: Convert) -> Iterator[Row]:
     csv.field_size_limit(MAX_MESSAGE)
     reader = csv.reader(file, strict=True)
     try:
@@ -109,19 +83,20 @@ def _read_csv(path: str, file: TextIO, annotations: Mapping[str, str]) -> Iterat
         if cells is None:
             return
         if cells:
-            yield _csv_row(begins, names, cells, annotations)
+            yield _csv_row(begins, names, cells, convert)
         begins = reader.line_num + 1
 
 
-def _csv_row(line: int, names: list[str], cells: list[str], annotations: Mapping[str, str]) -> Row:
+def _csv_row(line: int, names: list[str], cells: list[str], convert: Convert) -> Row:
     original = (names, cells)
     if len(cells) != len(names):
         return Row(line, original, None, f"{len(cells)} values for {len(names)} columns")
-    args = {
-        name: convert_text(cell, annotations.get(name, "str"))
-        for name, cell in zip(names, cells, strict=True)
-        if name != ERROR_COLUMN
-    }
+    try:
+        args = {
+            name: convert(name, cell) for name, cell in zip(names, cells, strict=True) if name != ERROR_COLUMN
+        }
+    except ValueError as error:
+        return Row(line, original, None, str(error))
     return Row(line, original, args)
 
 
@@ -131,8 +106,8 @@ def _read_json_lines(file: TextIO) -> Iterator[Row]:
         if not text:
             continue
         try:
-            args = msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            args = read_json(text, dict[str, Any])
+        except ValueError as error:
             yield Row(number, text, None, f"not a JSON object: {error}")
         else:
             yield Row(number, text, {name: value for name, value in args.items() if name != ERROR_COLUMN})

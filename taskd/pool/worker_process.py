@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 import msgspec
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.net.reactor import Reactor
@@ -349,8 +349,9 @@ class WorkerProcess:
         except ImpossibleMessage as fault:
             self._fault = f"it left what no worker leaves: {fault}"
 
-    def _log_output(self, line: str) -> None:
-        _task_log.info(
+    def _log_output(self, level: str, line: str) -> None:
+        _task_log.emit(
+            LogLevel.lookupByName(level),
             "{name}[{pid}] {task}: {line}",
             name=self._name,
             pid=self.pid,

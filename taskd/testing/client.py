@@ -8,16 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from msgspec import Raw, UnsetType
+from msgspec import Raw
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
+from taskd.functions.awaitables import must_await, settled
 from taskd.functions.parameters import wire_name
-from taskd.functions.progress import TaskReports, report_progress_to
+from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
+from taskd.protocol.requests import encode_arguments
 from taskd.worker.results import NotJSON, encode_result
 
 __all__ = ["MemoryTaskClient"]
@@ -66,33 +68,31 @@ class MemoryTaskClient:
         The Deferred has already fired: with the result, or with `MethodNotFound`,
         `InvalidParams` or `TaskFailed`. `on_progress` has been called with each
         `taskd.model.Progress` before that. Raises `TypeError` if `args` cannot be
-        encoded as JSON.
+        encoded as JSON, `ValueError` if they are nested too deeply.
         """
-        return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
+        return maybeDeferred(self._run, function, encode_arguments(args), on_progress)
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
 
-    def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
+    def _run(self, function: str, args: Raw, on_progress: OnProgress | None) -> Any:
         if function not in self._functions:
             raise MethodNotFound(f"no such function: {function}")
         known = self._functions[function]
-        positional, named = known.parameters.bind(Raw(args))
+        positional, named = known.parameters.bind(args)
 
-        reports = TaskReports()
-
-        def report(done: float, total: float | UnsetType | None, message: str | None) -> None:
-            checked = reports.check(done, total, message)
+        def report(done: float, total: float | None, message: str | None) -> None:
+            checked = check_report(done, total, message)
             if on_progress is not None:
                 on_progress(Progress(*checked))
 
         report_progress_to(report)
         try:
             result = known.callable(*positional, **named)
-            if known.is_async:
+            if must_await(result):
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
-                    result = thread.submit(asyncio.run, result).result()
+                    result = thread.submit(asyncio.run, settled(result)).result()
             return msgspec.json.decode(encode_result(result))
         except NotJSON as error:
             raise error.failure() from None

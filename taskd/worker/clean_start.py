@@ -34,7 +34,7 @@ class CleanStart:
         self._signals.keep()
         self.event_loop.settle()
 
-    def settle(self, attempt: Attempt, *, is_async: bool) -> None:
+    def settle(self, attempt: Attempt) -> None:
         """Put back, after a task's function, what `has_output` does not.
 
         A function that is known to be short has run dozens of times, each faster
@@ -45,7 +45,7 @@ class CleanStart:
                 self._signals.put_back()
                 self._streams.put_back_descriptors()
                 self.event_loop.settle()
-            elif is_async:
+            elif self.event_loop.has_run:
                 self.event_loop.settle()
         except Exception:  # raised by a signal handler of the app, which happened to run here
             self._signals.put_back()

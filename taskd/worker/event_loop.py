@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ class EventLoop:
         self._loop: AbstractEventLoop | None = None
         self._policy: AbstractEventLoopPolicy | None = None
         self._is_entered = False
+        self.has_run = False
+        """Whether a coroutine has been run since `settle` was called last."""
 
     def enter(self) -> None:
         """Replace a current event loop that was made before the fork: all workers share its descriptors."""
@@ -41,18 +43,20 @@ class EventLoop:
         if asyncio is not None and _has_current(asyncio.get_event_loop_policy()):
             asyncio.set_event_loop(asyncio.new_event_loop())
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine, in a copy of the current context, and return its result."""
+    def run(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+        """Run a coroutine in this context, and return its result."""
+        self.has_run = True
         runner = self._runner
         if runner is None or self._loop is None or not _is_usable(self._loop):
             runner = self._new_runner()
-        return runner.run(coroutine, context=copy_context())
+        return runner.run(coroutine, context=context)
 
     def settle(self) -> None:
         """Cancel the asyncio tasks that are left, and make the loop the current one again.
 
         Does nothing before asyncio is imported.
         """
+        self.has_run = False
         asyncio = sys.modules.get("asyncio") if self._is_entered else None
         if asyncio is None or not hasattr(asyncio, "get_event_loop_policy"):  # a thread may be importing it
             return

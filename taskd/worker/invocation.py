@@ -12,8 +12,10 @@ import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
+from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
 from taskd.functions.raised import encodable, text_of, type_name
 from taskd.functions.registry import Function, Registry
+from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
@@ -74,9 +76,10 @@ class Invoker:
             # Again, since `end` has not run if the stop was raised inside that `finally`.
             stop = interrupter.end()
             error = raised
+            explain_misfit(function.callable, raised)
         self._process.leave_if_forked(error)
         seconds = time.perf_counter() - started
-        self._clean_start.settle(attempt, is_async=function.is_async)
+        self._clean_start.settle(attempt)
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)
@@ -85,23 +88,32 @@ class Invoker:
         return self._returned(attempt.task, seconds, result)
 
     def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if not function.is_async:
-            return copy_context().run(function.callable, *args, **kwargs)
-        return self._event_loop.run(self._await(function, args, kwargs))
+        context = copy_context()
+        if function.is_async:
+            return self._event_loop.run(self._await(function, args, kwargs), context)
+        result = context.run(function.callable, *args, **kwargs)
+        if type(result) in NEVER_AWAITABLE or not must_await(result):
+            return result
+        # From here on, a stop cancels what is awaited; it is not raised inside of asyncio.
+        self._interrupter.expect_async_task()
+        return self._event_loop.run(self._settle(result), context)
 
     async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return await self._settle(function.callable(*args, **kwargs))
+
+    async def _settle(self, result: Any) -> Any:
         from asyncio import current_task
 
         self._interrupter.set_async_task(current_task())
         try:
-            result = await function.callable(*args, **kwargs)
+            value = await settled(result)
         except BaseException as error:
             self._process.leave_if_forked(error)  # here, since the loop's descriptors are the worker's
             raise
         finally:
             self._interrupter.set_async_task(None)
         self._process.leave_if_forked()
-        return result
+        return value
 
     def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
         has_output = self._has_output()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from taskd.functions.registry import Registry
 from taskd.worker.tracebacks import traceback_of
 
-__all__ = ["AppError", "check_hard_memory", "load_apps"]
+__all__ = ["AppError", "check_hard_memory", "check_version", "load_apps"]
 
 
 class AppError(Exception):
     """The app cannot be used; the text is the reason, with the app's own traceback."""
 
 
-def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
-    """Import each of `apps`, a module's name or the path of a file.
+def load_apps(apps: list[str], directory: str, registry: Registry) -> dict[str, str]:
+    """Import each of `apps`, a module's name or the path of a file; return the files loaded, by app.
 
     `directory` is put on the import path, and so is the directory of a file,
     ahead of everything else, as for a script. All registered signatures are
@@ -25,9 +30,10 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
     registered, or a signature cannot be resolved.
     """
     sys.path.insert(0, directory)
+    files = {}
     for app in apps:
         try:
-            _import(app, directory)
+            files[app] = _file_of(_import(app, directory))
         except AppError:
             raise
         except BaseException as error:  # an app that calls sys.exit() must not end silently
@@ -39,6 +45,15 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
         registry.compile()
     except TypeError as error:
         raise AppError(str(error)) from error
+    return files
+
+
+def check_version(daemon: str, present: str) -> None:
+    """Raise `AppError` if the daemon's version of taskd is not the one that is installed now."""
+    if daemon not in ("", present):
+        raise AppError(
+            f"taskd {present} is installed here, but the daemon is taskd {daemon}: restart the daemon"
+        )
 
 
 def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
@@ -57,13 +72,13 @@ def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status"
         )
 
 
-def _import(app: str, directory: str) -> None:
+def _import(app: str, directory: str) -> ModuleType:
     if not app.endswith(".py") and "/" not in app:
-        importlib.import_module(app)
-        return
+        return importlib.import_module(app)
     path = Path(directory, app)
     if not path.is_file():
-        raise AppError(f"--app {app}: there is no such file ({path})")
+        files = (file.name for file in _listed(path.parent) if file.suffix == ".py")
+        raise AppError(f"--app {app}: there is no such file ({path}){_hint(path.name, files)}")
     if not path.stem.isidentifier():
         raise AppError(f"--app {app}: {path.stem!r} cannot be a module's name")
     sys.path.insert(0, str(path.parent))
@@ -73,14 +88,51 @@ def _import(app: str, directory: str) -> None:
         raise AppError(
             f"--app {app}: a module {path.stem!r} is there already ({module}); give the file another name"
         )
+    return module
+
+
+def _file_of(module: ModuleType) -> str:
+    """Return the file that a module was loaded from, with symbolic links followed, for the log."""
+    file: str | None = getattr(module, "__file__", None)
+    if file is None:
+        return ", ".join(map(os.path.realpath, getattr(module, "__path__", []))) or "no file"
+    return os.path.realpath(file)
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:
     if type(error) is ModuleNotFoundError and error.name in (app, app.partition(".")[0]):
-        return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
+        hint = _hint(app, _modules(directory, app))
+        return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed{hint}"
     # Begin the traceback at the app's own first frame, without those that import it.
     trace = traceback_of(error, _is_importing)
     return f"--app {app} cannot be imported:\n{trace}"
+
+
+def _hint(given: str, possible: Iterable[str]) -> str:
+    """Return what was probably meant, as the end of an error's text; "" if nothing is like it."""
+    nearest = difflib.get_close_matches(given, sorted(possible), 1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _modules(directory: str, app: str) -> Iterator[str]:
+    """Yield the names of the modules in a directory, and of those in its packages that `app` may be in."""
+    in_package = "." in app
+    for entry in _listed(Path(directory)):
+        if entry.suffix == ".py" and entry.stem.isidentifier():
+            yield entry.stem
+        elif entry.name.isidentifier() and entry.is_dir():
+            inside = [each.stem for each in _listed(entry) if each.suffix == ".py"]
+            if "__init__" in inside:
+                yield entry.name
+            if in_package:
+                yield from (f"{entry.name}.{stem}" for stem in inside if stem != "__init__")
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return what is in a directory; nothing if it cannot be read."""
+    with suppress(OSError):
+        return list(directory.iterdir())
+    return []
 
 
 def _is_importing(filename: str) -> bool:

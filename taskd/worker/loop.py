@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec import Raw, UnsetType
+from msgspec import Raw
 
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
@@ -20,6 +20,7 @@ from taskd.worker.board import Board
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
+from taskd.worker.logs import adopt_logging
 from taskd.worker.memory import MemoryWatch
 from taskd.worker.messages import (
     IS_SHORT,
@@ -38,7 +39,7 @@ from taskd.worker.messages import (
     decode_to_worker,
     encode,
 )
-from taskd.worker.process_title import setproctitle
+from taskd.worker.process_title import setproctitle, title
 from taskd.worker.progress import ProgressReporter, running_task
 
 __all__ = ["WorkerLoop", "rehearse"]
@@ -85,7 +86,7 @@ class WorkerLoop:
         self._memory = MemoryWatch(config.max_memory) if config.max_memory is not None else None
         self._invoker = Invoker(registry, config, self._interrupter, self._clean_start)
         self._progress = ProgressReporter(self._send)
-        self._idle_title = f"{config.name}: {_IDLE}"
+        self._idle_title = title(config.name, _IDLE)
 
     def prepare(self) -> None:
         """Prepare, in the fork server, what is the same in each worker, so that they share its memory."""
@@ -109,6 +110,8 @@ class WorkerLoop:
         self._process.enter()
         for hook in self._registry.start_hooks:
             self._call_hook(hook)
+        if self._registry.start_hooks:
+            adopt_logging()
         self._clean_start.keep()
         self._show_idle()
         try:
@@ -231,7 +234,7 @@ class WorkerLoop:
                 self._channel.sendall(data)
             self._board.sent(self._place)
 
-    def _report(self, done: float, total: float | UnsetType | None, message: str | None) -> None:
+    def _report(self, done: float, total: float | None, message: str | None) -> None:
         if not self._process.is_ours:
             return  # before any lock, which a thread of the worker may have held when this child was forked
         with self._interrupter.shield():
@@ -243,7 +246,7 @@ class WorkerLoop:
 
     def _set_title(self, doing: str) -> None:
         self._title_shows = doing
-        setproctitle(f"{self._config.name}: {doing}")
+        setproctitle(title(self._config.name, doing))
 
 
 def rehearse(config: WorkerConfig) -> None:
@@ -261,6 +264,8 @@ def rehearse(config: WorkerConfig) -> None:
     # A socket of this type delivers each message separately.
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
+        for end in (ours, theirs):
+            end.settimeout(None)  # the app may have set a default
         for task in range(REHEARSALS):
             flags = IS_SHORT if task % 2 else 0
             ours.sendall(encode(Attempt(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))

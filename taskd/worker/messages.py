@@ -21,8 +21,6 @@ from msgspec import Raw
 from taskd.functions.registry import FunctionInfo
 
 __all__ = [
-    "BOARD",
-    "CONTROL",
     "IS_SHORT",
     "LOGGED_BYTES",
     "MAX_LINE",
@@ -60,12 +58,6 @@ __all__ = [
     "encode",
     "encode_all",
 ]
-
-CONTROL = 3
-"""The descriptor at which the fork server finds its control socket."""
-
-BOARD = 4
-"""The descriptor at which the fork server finds the board."""
 
 POKE = 23
 """SIGURG, which makes a worker read its channel while a function runs. A process without a handler
@@ -200,8 +192,10 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     `apps` are names of modules or paths of files; `directory` is put on the
     import path; `name` is shown in process titles. `max_result` is in bytes of
     JSON. `tracebacks` says whether callers are sent the traceback of a failed
-    task. `hard_memory` is in bytes of a worker's private writable memory,
-    `max_memory` in bytes of what it has resident after a task; None for no limit.
+    task. `hard_memory` is in bytes of a worker's private writable memory, None
+    for no limit. `version` is the daemon's version of taskd, which the fork server
+    must have as well; "" for any. `max_memory` is in bytes of what a worker may have
+    resident after a task, None for no limit.
     """
 
     apps: list[str]
@@ -210,6 +204,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     max_result: int
     tracebacks: bool
     hard_memory: int | None = None
+    version: str = ""
     max_memory: int | None = None
 
 
@@ -231,9 +226,14 @@ ToForkServer: TypeAlias = Fork | Signal
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
-    """The report that the app is imported, with its functions."""
+    """The report that the app is imported, with its functions.
+
+    `files` has the file that each app was loaded from; `warnings` are for the log.
+    """
 
     functions: list[FunctionInfo]
+    files: dict[str, str] = {}
+    warnings: list[str] = []
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):

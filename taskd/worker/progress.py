@@ -9,9 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, UnsetType
-
-from taskd.functions.progress import TaskReports
+from taskd.functions.progress import check_report
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
@@ -47,7 +45,6 @@ class ProgressReporter:
         self._lock = allocate_lock()
         self._wake: Condition | None = None
         self._task: int | None = None
-        self._reports = TaskReports()
         self._kept: Reported | None = None
         self._next_at = 0.0
         self._left_behind: dict[int, Thread | None] = {}
@@ -55,7 +52,6 @@ class ProgressReporter:
     def begin(self, task: int) -> None:
         """Attribute the following reports to `task`, which must be `running_task` in its context."""
         self._task = task
-        self._reports = TaskReports()
         self._next_at = 0.0
         self._left_behind = _busy_threads()
 
@@ -66,13 +62,9 @@ class ProgressReporter:
                 self._send(self._kept)
             self._kept = self._task = None
 
-    def report(
-        self, done: float, total: float | UnsetType | None = UNSET, message: str | None = None
-    ) -> None:
+    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Send a report, now or later, as `taskd.progress` does in a worker; raises as that does."""
-        # What was left behind must not change the total of the running task either.
-        reports = self._reports if self._is_of_task() else TaskReports()
-        done, total, message = reports.check(done, total, message)
+        done, total, message = check_report(done, total, message)
         with self._lock:
             if self._task is None or not self._is_of_task():
                 return

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +17,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.exits import WorkerExit
+from taskd.pool.generations import CodeStatus
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.server.task_server import ServerConfig
@@ -86,6 +88,9 @@ class FakePool:
 
     def pid(self, number):
         return 1000 + number if number in self.workers else None
+
+    def code_status(self):
+        return CodeStatus("ready")
 
     def reload(self):
         if not self.loaded.called or self.is_closing:
@@ -225,6 +230,22 @@ class ServerCase(SynchronousTestCase):
 
     def connect(self):
         return Connection(self)
+
+
+class LoggingCase(ServerCase):
+    """A test case that has what taskd logs as the lines of `logged`."""
+
+    def setUp(self):
+        super().setUp()
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+
+    def log(self, event):
+        if event.get("log_namespace", "").startswith("taskd") and "log_format" in event:
+            self.logged.append(event["log_format"].format(**event))
+
+    def has_logged(self, text):
+        return any(text in line for line in self.logged)
 
 
 class Connection:

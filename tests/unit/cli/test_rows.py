@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli.rows import ERROR_COLUMN, FailedRows, convert_text, count_rows, read_rows
+from taskd.cli.rows import ERROR_COLUMN, FailedRows, count_rows, read_rows
 from taskd.functions.parameters import wire_name
 
 BIG_CELL = "x" * 1_000_000
@@ -23,14 +23,18 @@ names = st.lists(
 ).map(lambda found: [wire_name(name) for name in found])
 
 
-def rows_of(text, path="rows.csv", annotations=None):
-    """Return the rows of a file with this text."""
-    return list(read_rows(path, io.StringIO(text, newline=""), annotations or {}))
+def rows_of(text, path="rows.csv", integers=()):
+    """Return the rows of a file with this text; cells of the columns `integers` become numbers."""
+
+    def convert(name, cell):
+        return int(cell) if name in integers else cell
+
+    return list(read_rows(path, io.StringIO(text, newline=""), convert))
 
 
-def args_of(text, path="rows.csv", annotations=None):
+def args_of(text, path="rows.csv", integers=()):
     """Return the arguments of the rows alone."""
-    return [row.args for row in rows_of(text, path, annotations)]
+    return [row.args for row in rows_of(text, path, integers)]
 
 
 def counted(text, path="rows.csv"):
@@ -71,81 +75,25 @@ class FileOfFailedRows:
         return self._text
 
 
-class ConvertTextTests(SynchronousTestCase):
-    def test_text_becomes_a_number_if_one_is_wanted(self):
-        self.assertEqual(convert_text("42", "int"), 42)
-        self.assertEqual(convert_text("-7", "int"), -7)
-        self.assertEqual(convert_text("2.5", "float"), 2.5)
-        self.assertEqual(convert_text("3", "float"), 3)
-        self.assertIs(type(convert_text("3", "int")), int)
-
-    def test_text_stays_text_if_text_or_nothing_is_annotated(self):
-        for annotation in ("str", "str | None", "int | str", "", "object", "list[int]", "Any"):
-            self.assertEqual(convert_text("42", annotation), "42", annotation)
-
-    def test_text_becomes_a_truth_value_if_one_is_wanted(self):
-        for text, value in [
-            ("true", True),
-            ("Yes", True),
-            ("1", True),
-            ("FALSE", False),
-            ("no", False),
-            ("0", False),
-        ]:
-            self.assertIs(convert_text(text, "bool"), value, text)
-
-    def test_empty_text_becomes_none_if_none_is_allowed(self):
-        for annotation in ("int | None", "Optional[int]", "None | float", "bool | None"):
-            self.assertIsNone(convert_text("", annotation), annotation)
-        self.assertEqual(convert_text("", "str | None"), "")
-        self.assertEqual(convert_text("5", "int | None"), 5)
-        self.assertEqual(convert_text("5", "Optional[int]"), 5)
-
-    def test_text_that_cannot_be_converted_stays_text_for_the_server_to_refuse(self):
-        for text, annotation in [
-            ("three", "int"),
-            ("2.5", "int"),
-            ("", "int"),
-            ("x", "float"),
-            ("maybe", "bool"),
-        ]:
-            self.assertEqual(convert_text(text, annotation), text)
-
-    def test_a_number_that_json_does_not_have_stays_text(self):
-        for text in ("nan", "inf", "-inf", "Infinity", "1e999"):
-            self.assertEqual(convert_text(text, "float"), text)
-
-    def test_a_union_of_numbers_takes_whole_numbers_first(self):
-        self.assertEqual(convert_text("5", "int | float"), 5)
-        self.assertEqual(convert_text("2.5", "int | float"), 2.5)
-
-    @given(st.integers())
-    def test_the_text_of_any_integer_is_converted(self, number):
-        self.assertEqual(convert_text(str(number), "int"), number)
-
-    @given(st.floats(allow_nan=False, allow_infinity=False))
-    def test_the_text_of_any_number_is_converted(self, number):
-        self.assertEqual(convert_text(repr(number), "float"), number)
-
-    @given(st.text(), st.sampled_from(["int", "float", "bool", "str", "int | None", "", "list[int]"]))
-    def test_converting_any_text_raises_nothing(self, text, annotation):
-        value = convert_text(text, annotation)
-        json.dumps(value, allow_nan=False)
-
-
 class CsvTests(SynchronousTestCase):
     def test_each_row_has_the_names_of_the_header(self):
         self.assertEqual(args_of("a,b\n1,2\n3,4\n"), [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}])
         self.assertEqual(args_of("a,b\n1,2"), [{"a": "1", "b": "2"}])
 
-    def test_cells_are_converted_by_the_annotations(self):
-        annotations = {"a": "int", "b": "float | None"}
-        rows = args_of("a,b,c\n1,2.5,3\n4,,\n", annotations=annotations)
-        self.assertEqual(rows, [{"a": 1, "b": 2.5, "c": "3"}, {"a": 4, "b": None, "c": ""}])
+    def test_cells_are_converted_as_the_parameters_ask(self):
+        rows = args_of("a,b,c\n1,2,3\n4,,\n", integers={"a"})
+        self.assertEqual(rows, [{"a": 1, "b": "2", "c": "3"}, {"a": 4, "b": "", "c": ""}])
+
+    def test_a_cell_that_cannot_be_converted_is_the_problem_of_its_row_alone(self):
+        first, second = rows_of("a,b\nx,1\n2,2\n", integers={"a"})
+        self.assertIsNone(first.args)
+        self.assertIn("'x'", first.problem)
+        self.assertEqual(first.original, (["a", "b"], ["x", "1"]))
+        self.assertEqual(second.args, {"a": 2, "b": "2"})
 
     def test_column_names_are_argument_names_on_the_wire(self):
         self.assertEqual(args_of(" from_ ,to\na,b\n"), [{"from": "a", "to": "b"}])
-        self.assertEqual(args_of("from\na\n", annotations={"from": "str"}), [{"from": "a"}])
+        self.assertEqual(args_of("from\na\n", integers={"to"}), [{"from": "a"}])
 
     def test_a_row_has_the_line_on_which_it_begins(self):
         rows = rows_of('a\n1\n"2\n2"\n\n4\n')
@@ -231,7 +179,7 @@ class JsonLinesTests(SynchronousTestCase):
             self.assertEqual(args_of("a\n1\n", path), [{"a": "1"}])
 
     def test_values_are_not_converted(self):
-        self.assertEqual(args_of('{"a": "1"}', "rows.jsonl", {"a": "int"}), [{"a": "1"}])
+        self.assertEqual(args_of('{"a": "1"}', "rows.jsonl", {"a"}), [{"a": "1"}])
 
     def test_a_line_that_is_not_an_object_has_a_problem_and_other_lines_are_kept(self):
         deep = "[" * 100_000
@@ -283,7 +231,7 @@ class FailedRowsTests(SynchronousTestCase):
     def test_a_failed_row_is_written_as_it_was_with_its_line_and_reason(self):
         file = FileOfFailedRows()
         for row, why in zip(
-            rows_of('a,b\n1,"x,y"\n02,"""z\n"""\n', annotations={"a": "int"}), ("so", "thus"), strict=True
+            rows_of('a,b\n1,"x,y"\n02,"""z\n"""\n', integers={"a"}), ("so", "thus"), strict=True
         ):
             file.failed.add(row, why)
         self.assertEqual(

@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd import progress
 from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
 from taskd.functions.registry import Registry
+from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
 from taskd.testing import MemoryTaskClient
 
 
@@ -28,6 +29,13 @@ def boom() -> None:
 
 def no_json() -> object:
     return object()
+
+
+def nest(levels: int) -> object:
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
 
 
 def count_on(upto: int) -> None:
@@ -60,6 +68,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
             no_json,
             not_a_number,
             no_number_of_steps,
+            nest,
             later,
         ):
             functions.add(function)
@@ -76,6 +85,12 @@ class MemoryTaskClientTests(SynchronousTestCase):
     def test_async_functions_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
+    def test_an_awaitable_result_is_awaited_whichever_function_returned_it(self):
+        functions = Registry()
+        functions.add(lambda: later(7), "plain")
+        client = MemoryTaskClient(functions)
+        self.assertEqual(self.successResultOf(client.call("plain")), 7)
+
     def test_progress_is_reported(self):
         seen = []
         self.successResultOf(self.client.call("count", upto=2, on_progress=seen.append))
@@ -91,10 +106,18 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.failureResultOf(self.client.call("no_json"), TaskFailed)
         self.client.close()
 
+    def test_nesting_is_limited_as_by_a_server(self):
+        deepest = self.successResultOf(self.client.call("nest", levels=MAX_VALUE_NESTING))
+        self.assertEqual(deepest, nest(MAX_VALUE_NESTING))
+        for levels in MAX_VALUE_NESTING + 1, 20_000:
+            self.failureResultOf(self.client.call("nest", levels=levels), TaskFailed)
+        for levels in MAX_NESTING, 20_000:
+            self.assertRaises(ValueError, self.client.request, "add", nest(levels))
+
     def test_results_and_reports_are_checked_as_by_a_server(self):
         seen = []
         self.successResultOf(self.client.call("count_on", upto=2, on_progress=seen.append))
-        self.assertEqual([(each.done, each.total) for each in seen], [(0, 2), (1, 2), (2, 2)])
+        self.assertEqual([(each.done, each.total) for each in seen], [(0, 2), (1, None), (2, None)])
         failure = self.failureResultOf(self.client.call("not_a_number"), TaskFailed).value
         self.assertEqual(failure.data["message"], "result[0] is nan, which JSON cannot hold")
         failure = self.failureResultOf(self.client.call("no_number_of_steps"), TaskFailed).value

@@ -34,7 +34,7 @@ class EventLoopCase(SynchronousTestCase):
     def ran(self, coroutine):
         """Run it, and settle, as after a task."""
         try:
-            return self.loop.run(coroutine)
+            return self.loop.run(coroutine, contextvars.copy_context())
         finally:
             self.loop.settle()
 
@@ -73,7 +73,7 @@ class EventLoopTests(EventLoopCase):
     async def running(self):
         return asyncio.get_running_loop()
 
-    def test_each_run_has_a_context_of_its_own(self):
+    def test_a_coroutine_runs_in_the_given_context(self):
         async def function():
             before = variable.get()
             variable.set("dirty")

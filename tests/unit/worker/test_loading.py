@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import Registry
-from taskd.worker.loading import AppError, check_hard_memory, load_apps
+from taskd.worker.loading import AppError, check_hard_memory, check_version, load_apps
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
@@ -43,8 +43,32 @@ class LoadingTests(SynchronousTestCase):
         target.write_text(TASK.format(name=target.stem + "_task") if text is None else text)
 
     def load(self, *apps):
-        load_apps(list(apps), str(self.directory), self.registry)
+        self.files = load_apps(list(apps), str(self.directory), self.registry)
         return sorted(entry.name for entry in self.registry)
+
+    def test_the_files_of_the_apps_are_known_with_links_followed(self):
+        self.write("releases/1/one.py")
+        self.write("package/__init__.py")
+        (self.directory / "space").mkdir()
+        (self.directory / "current").symlink_to("releases/1")
+        self.load("current/one.py", "package", "space")
+        root = self.directory.resolve()
+        self.assertEqual(
+            self.files,
+            {
+                "current/one.py": str(root / "releases/1/one.py"),
+                "package": str(root / "package/__init__.py"),
+                "space": str(root / "space"),
+            },
+        )
+
+    def test_another_release_of_taskd_than_the_daemons_is_refused(self):
+        check_version("1.0", "1.0")
+        check_version("", "1.0")
+        error = self.assertRaises(AppError, check_version, "1.0", "1.1")
+        self.assertEqual(
+            str(error), "taskd 1.1 is installed here, but the daemon is taskd 1.0: restart the daemon"
+        )
 
     def refusal(self, *apps):
         return str(self.assertRaises(AppError, self.load, *apps))
@@ -52,6 +76,19 @@ class LoadingTests(SynchronousTestCase):
     def test_an_app_can_be_a_module(self):
         self.write("shop.py")
         self.assertEqual(self.load("shop"), ["shop_task"])
+
+    def test_an_app_under_two_names_is_no_mistake(self):
+        self.write("pack/__init__.py", "")
+        self.write("pack/shop.py", "import pack.shop\n" + TASK.format(name="shop_task"))
+        self.assertEqual(self.load("pack/shop.py"), ["shop_task"])
+
+    def test_two_functions_of_one_name_are_refused_with_their_lines(self):
+        plain = "def plain(function):\n    def wrapper(): pass\n    return wrapper\n"
+        registered = "from taskd import task\n@task\n@plain\ndef {}(): pass\n"
+        self.write("shop.py", plain + registered.format("first") + registered.format("second"))
+        reason = self.refusal("shop")
+        for words in "'wrapper'", "shop.py:5", "shop.py:9", "functools.wraps":
+            self.assertIn(words, reason)
 
     def test_an_app_can_be_a_module_in_a_package(self):
         self.write("pack/__init__.py", "")
@@ -111,6 +148,21 @@ class LoadingTests(SynchronousTestCase):
             message = self.refusal(app)
             self.assertIn(f"--app {app}: there is no such file", message)
             self.assertIn(str(self.directory), message)
+
+    def test_a_misspelt_app_is_answered_with_the_nearest(self):
+        for path in "reports.py", "shop/__init__.py", "shop/tasks.py":
+            self.write(path, "")
+        for app, meant in (
+            ("report", "reports"),
+            ("repotrs", "reports"),
+            ("shp", "shop"),
+            ("shop.tsks", "shop.tasks"),
+            ("reports:app", "reports"),
+            ("repotrs.py", "reports.py"),
+            ("shop/task.py", "tasks.py"),
+        ):
+            self.assertTrue(self.refusal(app).endswith(f"; did you mean {meant}?"), app)
+        self.assertNotIn("did you mean", self.refusal("quite_another"))
 
     def test_a_directory_is_refused_as_an_app(self):
         self.write("shop.py/x", "")
