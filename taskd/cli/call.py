@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import click
 import msgspec
 from msgspec import structs
 
-from taskd.cli.console import err, json_text, progress_bar
+from taskd.cli.console import json_text
 from taskd.cli.functions import fetch_annotations
 from taskd.cli.options import call_options, server_options
+from taskd.cli.progress_view import progress_view
 from taskd.cli.rows import convert_text
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
@@ -32,19 +32,18 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
     """Call FUNCTION and print its result as JSON.
 
     An argument is NAME=TEXT (converted if the function wants a number or a
-    truth value) or NAME:=JSON. Ctrl-C cancels the task.
+    truth value) or NAME:=JSON. Progress is shown on stderr. Ctrl-C cancels
+    the task.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         annotations = await fetch_annotations(client, function) if arguments else {}
         args = parse_arguments(arguments, annotations)
-        bar = progress_bar(transient=True)
-        shown = bar.add_task(function, total=None)
-        with bar if err.is_terminal else nullcontext():
+        with progress_view(function) as view:
             result = await client.request(
                 function,
                 args,
-                on_progress=lambda progress: bar.update(shown, completed=progress.done, total=progress.total),
+                on_progress=view.show,
                 # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
                 options=structs.replace(options, on_disconnect="cancel"),
             )

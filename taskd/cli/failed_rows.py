@@ -52,14 +52,14 @@ class FailedRows:
 
     def _keep(self, text: bytes) -> None:
         if self._tail is None:
-            self._tail = tempfile.SpooledTemporaryFile(TAIL_IN_MEMORY)
+            self._tail = tempfile.SpooledTemporaryFile(TAIL_IN_MEMORY)  # noqa: SIM115
         self._tail.write(text)
 
     def _write(self, text: bytes) -> None:
         file = self._file
         if file is None:
             # Unbuffered: what has failed is in the file, however this process ends.
-            file = self._file = open(self.path, "wb", buffering=0)
+            file = self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115  # until `close`
             self._write(self._rows.header)
         write_whole(file, text)
 

@@ -34,7 +34,11 @@ DEFAULT_CONCURRENCY = 50
     show_default=True,
     help="Calls in flight at once.",
 )
-@click.option("--failed", metavar="FILE", help="Where failed rows go.  [default: NAME.failed.EXT, here; numbered if it exists]")
+@click.option(
+    "--failed",
+    metavar="FILE",
+    help="Where failed rows go.  [default: NAME.failed.EXT, here; numbered if there is one]",
+)
 @click.option(
     "--output", type=click.Path(dir_okay=False, writable=True), help="Write results there, as JSON lines."
 )

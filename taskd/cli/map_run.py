@@ -36,7 +36,7 @@ class Results:
     """The file of results, as JSON lines. Raises `OSError` if it cannot be made."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "wb", buffering=0)
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # until `close`
 
     def add(self, row: Row, result: Any) -> None:
         """Write the result of a row. Raises `OSError` if it cannot be written."""
@@ -94,9 +94,7 @@ class MapRun:
                 bar.update(shown, advance=1)
 
         with bar if err.is_terminal else nullcontext():
-            senders = [
-                Deferred.fromCoroutine(self._send_rows(rows, advance)) for _ in range(concurrency)
-            ]
+            senders = [Deferred.fromCoroutine(self._send_rows(rows, advance)) for _ in range(concurrency)]
             outcomes = await DeferredList(senders, consumeErrors=True)
         try:
             self._failed.close()
@@ -156,8 +154,9 @@ class MapRun:
 
     async def _pause(self, seconds: object) -> None:
         """Wait for `seconds`, or until interrupted."""
-        known = isinstance(seconds, int | float) and seconds >= 0
-        pause: Deferred[None] = deferLater(self._reactor, float(seconds) if known else RETRY_SECONDS)
+        if not isinstance(seconds, int | float) or seconds < 0:
+            seconds = RETRY_SECONDS
+        pause: Deferred[None] = deferLater(self._reactor, float(seconds))
         self._pauses.add(pause)
         try:
             await pause

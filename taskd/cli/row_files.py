@@ -103,15 +103,15 @@ class RowFile:
 
 def _open(name: str) -> BinaryIO:
     """Open a file that can be read several times: itself, or a copy of what can be read once."""
-    opened: BinaryIO = sys.stdin.buffer if name == STDIN else open(name, "rb")
+    opened: BinaryIO = sys.stdin.buffer if name == STDIN else open(name, "rb")  # noqa: SIM115
     if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
         return opened
-    copy = tempfile.TemporaryFile()
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
     shutil.copyfileobj(opened, copy)
     copy.flush()
     if name != STDIN:
         opened.close()
-    return copy  # type: ignore[return-value]  # a wrapper with all methods of a binary file
+    return copy
 
 
 def _check_encoding(name: str, head: bytes) -> None:
