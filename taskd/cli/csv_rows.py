@@ -44,7 +44,7 @@ class CsvText:
     @property
     def is_blank(self) -> bool:
         """Whether this is an empty line, which is no row."""
-        return not self.text.strip(b"\r\n")
+        return not self.problem and not self.text.strip(b"\r\n")
 
 
 class _End(Enum):
@@ -215,8 +215,19 @@ def _delimiter(header: bytes) -> bytes:
 # delimiters: they stand before texts in which such marks count.
 
 
+def _with_blanks(row: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Return lines, each with the blank ones behind it, which alone would become rows."""
+    lines = row[:1]
+    for number, text in row[1:]:
+        if text.strip(b"\r\n"):
+            lines.append((number, text))
+        else:
+            lines[-1] = (lines[-1][0], lines[-1][1] + text)
+    return lines
+
+
 def _broken(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
-    (begin, text), *others = row
+    (begin, text), *others = _with_blanks(row)
     at = f" on line {others[-1][0]}" if others else ""
     yield CsvText(begin, text, f"not CSV: text follows the quotation mark that closes a cell{at}")
     for line, more in others:
@@ -224,7 +235,7 @@ def _broken(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
 
 
 def _unclosed(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
-    for line, text in row:
+    for line, text in _with_blanks(row):
         if line == row[0][0]:
             yield CsvText(line, text, "not CSV: a quotation mark is opened and never closed")
         else:
@@ -234,5 +245,5 @@ def _unclosed(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
 
 def _too_long(row: list[tuple[int, bytes]], begin: int) -> Iterator[CsvText]:
     problem = f"part of a row of more than {MAX_ROW} bytes from line {begin} on: is a quotation mark missing?"
-    for line, text in row:
+    for line, text in _with_blanks(row):
         yield CsvText(line, text, problem, continues=line != begin)

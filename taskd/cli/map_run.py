@@ -169,7 +169,7 @@ class MapRun:
 
     def _catch_signals(self) -> None:
         for number in STOPPING_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, self._caught_signal)
 
     def _caught_signal(self, number: int, frame: object) -> None:
