@@ -88,10 +88,6 @@ class RowFile:
         """Return whether the file was written to since it was opened."""
         return self._look() != self._began
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def _look(self) -> tuple[int, int]:
         status = os.fstat(self._file.fileno())
         return status.st_size, status.st_mtime_ns

@@ -121,7 +121,7 @@ def test_call_reports_a_failure_in_one_sentence(taskd, arguments, words):
         ["call", "hello", "=Ann"],
         ["call", "hello", "name=a", "name=b"],
         ["call", "--server", "nonsense", "hello"],
-        ["call", "--via", "http://localhost", "hello"],
+        ["call", "--via", "redis://localhost", "hello"],
         ["map", "hello", "no-such-file.csv"],
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import suppress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,13 +126,10 @@ class CuttingTests(SynchronousTestCase):
     def test_python_finds_the_same_rows_before_the_first_quotation_mark_that_is_wrong(self, data):
         text = ("a,b\n" + data.decode("latin-1")).encode()
         found = [row.args for row in rows_of(text) if row.is_whole and row.args is not None]
+        rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
         expected = []
-        try:
-            for row in csv.reader(io.StringIO(text.decode(), newline=""), strict=True):
-                if len(row) == 2:
-                    expected.append(dict(zip("ab", row, strict=True)))
-        except csv.Error:
-            pass
+        with suppress(csv.Error):
+            expected.extend(dict(zip("ab", row, strict=True)) for row in rows if len(row) == 2)
         self.assertEqual(found[: len(expected) - 1], expected[1:])
 
     def test_lines_behind_an_unclosed_quotation_mark_fail_one_by_one(self):

@@ -13,7 +13,7 @@ class FullDisk:
     """A file that takes some bytes, and then no more."""
 
     def __init__(self, path, room):
-        self._file = open(path, "w+b", buffering=0)
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
         self._room = room
         self.fileno, self.seek, self.seekable = self._file.fileno, self._file.seek, self._file.seekable
 
