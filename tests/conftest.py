@@ -1,4 +1,4 @@
-"""What tests/live and tests/contracts share: fixtures that start and stop real servers."""
+"""Fixtures of tests/live and tests/contracts that start and stop real servers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.live.support import APPS, Daemon, Drop, Gate, processes_marked
 from tests.run import UNRECORDED
 
 RECORDING = {name: value for name, value in os.environ.items() if name == "COVERAGE_PROCESS_CONFIG"}
-"""What has coverage record a process, if this one is recorded."""
+"""The environment variable that has coverage record a process; set if this process is recorded."""
 
 
 def pytest_configure() -> None:
-    """Have servers take SIGINT: a shell starts what it runs in the background with it ignored."""
+    """Have servers accept SIGINT: a shell starts background jobs with it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def recording(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have coverage record the servers of a module, if that adds to what others do: it doubles their cost."""
+    """Have coverage record a module's servers if they run code that others do not: it doubles the cost."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.name in UNRECORDED:
             for name in RECORDING:
@@ -38,7 +38,7 @@ def recording(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Start servers with the given options; each is stopped, and leaves no process behind."""
+    """Start servers with the given options; each is stopped at the end and must leave no process behind."""
     started: list[Daemon] = []
 
     def start_one(*options: str, **more: object) -> Daemon:
@@ -62,7 +62,7 @@ def daemon(start: Callable[..., Daemon]) -> Daemon:
 
 @pytest.fixture
 def pool_name(tmp_path: Path) -> Iterator[str]:
-    """A name for a server that the test runs by itself; what it left running is ended."""
+    """A name for a server that the test starts itself; processes that it leaves behind are killed."""
     name = f"test-{os.getpid()}-{tmp_path.name}"
     yield name
     for pid in processes_marked(name):
@@ -72,7 +72,7 @@ def pool_name(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def make_gate(tmp_path: Path, start: Callable[..., Daemon]) -> Iterator[Callable[[], Gate]]:
-    """Make gates at which tasks stand; before the servers are stopped all are let go."""
+    """Make gates at which tasks wait; all are opened before the servers are stopped."""
     gates: list[Gate] = []
 
     def make() -> Gate:
@@ -112,7 +112,7 @@ def drop(make_drop: Callable[[], Drop]) -> Drop:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server as `daemon`, for all tests that leave it as it was."""
+    """A server like `daemon`, shared by all tests that only read it."""
     directory = tmp_path_factory.mktemp("shared")
     daemon = Daemon("--app", str(APPS / "plain.py"), "--workers", "4", directory=directory, env=RECORDING)
     try:
@@ -130,7 +130,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def clean_start(start: Callable[..., Daemon]) -> Iterator[Callable[..., Daemon]]:
-    """As `start`; at the end the servers must not have logged any bug of theirs."""
+    """Like `start`; at the end the servers must not have logged an internal error."""
     from twisted.internet.threads import deferToThread
 
     started: list[Daemon] = []
@@ -166,7 +166,7 @@ def websocket() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def fake() -> Iterator[Callable[..., Any]]:
-    """Start fake task servers, each with what it is to do with a message."""
+    """Start fake task servers, each with a function that handles its messages."""
     from tests.live.peers import FakeTaskServer
 
     servers: list[FakeTaskServer] = []
@@ -200,7 +200,7 @@ def make_client() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The client endpoint string of a port of this machine at which nobody listens."""
+    """The client endpoint string of a local port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"tcp:127.0.0.1:{bound.getsockname()[1]}"
@@ -208,7 +208,7 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The client endpoint string of a port of this machine where connections are not made, nor refused."""
+    """The client endpoint string of a local port where connections are neither accepted nor refused."""
     with socket.socket() as listening, socket.socket() as waiting:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)  # one may wait to be accepted; the kernel ignores the rest

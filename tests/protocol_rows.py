@@ -1,4 +1,4 @@
-"""What a row of the protocol's table is, and how replies are compared with it.
+"""Rows of the protocol's table, and how replies are compared with them.
 
 Replies are written once for every place. A bare reply differs on a websocket
 (`task complete`, `task failed: …`), and each reply's `seen` knows how.
@@ -24,10 +24,10 @@ PARSE_ERROR = -32700
 
 
 class Anything:
-    """Equal to everything: what a row leaves open."""
+    """A placeholder that is equal to everything, for what a row leaves open."""
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is equal: it always is."""
+        """Return True: it is equal to everything."""
         return True
 
     def __hash__(self) -> int:
@@ -41,13 +41,13 @@ ANY = Anything()
 
 
 class Has:
-    """Equal to every object that has these members among its own."""
+    """A placeholder that is equal to every object with these members among its own."""
 
     def __init__(self, **members: object) -> None:
         self.members = members
 
     def __eq__(self, other: object) -> bool:
-        """Whether `other` has the members."""
+        """Return whether `other` has the members."""
         return isinstance(other, dict) and all(
             other.get(name) == value for name, value in self.members.items()
         )
@@ -60,13 +60,13 @@ class Has:
 
 
 class OneOf:
-    """Equal to each of these values: which of them it is depends on how fast the server is."""
+    """A placeholder that is equal to each of these values, between which the server's speed decides."""
 
     def __init__(self, *values: object) -> None:
         self.values = values
 
     def __eq__(self, other: object) -> bool:
-        """Whether `other` is one of the values."""
+        """Return whether `other` is one of the values."""
         return other in self.values
 
     def __hash__(self) -> int:
@@ -77,7 +77,7 @@ class OneOf:
 
 
 Seen = tuple[Any, ...]
-"""A reply as it is compared: its kind, and what it says."""
+"""A reply in the form that is compared: its kind, and its content."""
 
 
 # --- replies -----------------------------------------------------------------
@@ -91,7 +91,7 @@ class Bare:
     in_order = True
 
     def seen(self, place: str) -> Seen:
-        """The reply as it is compared."""
+        """Return the reply in the form that is compared."""
         return ("complete",) if place == WEBSOCKET else ("bare", self.value)
 
 
@@ -105,7 +105,7 @@ class BareError:
     in_order = True
 
     def seen(self, place: str) -> Seen:
-        """The reply as it is compared."""
+        """Return the reply in the form that is compared."""
         if place == WEBSOCKET:
             return "failed", self.message
         return "bare error", self.code, self.message, self.data
@@ -120,7 +120,7 @@ class Reply:
     in_order = False
 
     def seen(self, place: str) -> Seen:
-        """The reply as it is compared."""
+        """Return the reply in the form that is compared."""
         return "reply", self.id, self.value
 
 
@@ -135,13 +135,13 @@ class ErrorReply:
     in_order = False
 
     def seen(self, place: str) -> Seen:
-        """The reply as it is compared."""
+        """Return the reply in the form that is compared."""
         return "error", self.id, self.code, self.message, self.data
 
 
 @dataclass(frozen=True)
 class Unreadable(ErrorReply):
-    """The error for a message that tells no id: it keeps its place among the bare replies."""
+    """The error for a message without a readable id: it keeps its place among the bare replies."""
 
     id: str = "null"
     code: int = PARSE_ERROR
@@ -150,13 +150,13 @@ class Unreadable(ErrorReply):
 
 @dataclass(frozen=True)
 class BatchReply:
-    """The one reply to a batch; those in it are in any order."""
+    """The one reply to a batch; its elements are in any order."""
 
     replies: tuple[Reply | ErrorReply, ...]
     in_order = False
 
     def seen(self, place: str) -> Seen:
-        """The reply as it is compared."""
+        """Return the reply in the form that is compared."""
         return "batch", tuple(reply.seen(place) for reply in self.replies)
 
 
@@ -188,14 +188,14 @@ class Row:
 
 
 def row(name: str, sent: object, *replies: Expected, at: Sequence[str] = (), **more: Any) -> Row:
-    """Make a row; `sent` is one message or a list of them, bytes or what is to become JSON."""
+    """Make a row; `sent` is one message or a list of them, as bytes or as values to encode as JSON."""
     messages = sent if isinstance(sent, list) else [sent]
     lines = tuple(each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages)
     return Row(name, lines, replies, frozenset(at or (SESSION, TCP, WEBSOCKET)), **more)
 
 
 def call(function: str, args: object = None, **options: object) -> dict[str, object]:
-    """A bare request."""
+    """Make a bare request."""
     message: dict[str, object] = {"function": function}
     if args is not None:
         message["args"] = args
@@ -205,12 +205,12 @@ def call(function: str, args: object = None, **options: object) -> dict[str, obj
 
 
 def request(request_id: object, method: str, params: object = None, **options: object) -> dict[str, object]:
-    """A JSON-RPC request; its id is there even when it is None."""
+    """Make a JSON-RPC request, which has an id even if that is None."""
     return {**notification(method, params, **options), "id": request_id}
 
 
 def notification(method: str, params: object = None, **options: object) -> dict[str, object]:
-    """A JSON-RPC request without an id."""
+    """Make a JSON-RPC request without an id."""
     message: dict[str, object] = {"jsonrpc": "2.0", "method": method}
     if params is not None:
         message["params"] = params
@@ -225,7 +225,7 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 
 
 def seen_on_tcp(reply: bytes) -> Seen:
-    """A reply of TCP's as it is compared."""
+    """Return a reply over TCP in the form that is compared."""
     value = json.loads(reply)
     if (
         isinstance(value, list)
@@ -255,7 +255,7 @@ def _error(error: dict[str, Any]) -> Seen:
 
 
 def seen_on_websocket(reply: str) -> Seen:
-    """A websocket's reply as it is compared."""
+    """Return a reply over a websocket in the form that is compared."""
     if reply == "task complete":
         return ("complete",)
     if reply.startswith("task failed: "):
@@ -266,7 +266,7 @@ def seen_on_websocket(reply: str) -> Seen:
 
 
 def mismatch(row: Row, place: str, replies: Sequence[Seen]) -> str | None:
-    """How the replies differ from those that the row expects, None if they do not."""
+    """Return how the replies differ from those that the row expects, None if they do not."""
     in_order = [each.seen(place) for each in row.replies if each.in_order]
     left = [each.seen(place) for each in row.replies if not each.in_order]
     got_in_order = []

@@ -33,7 +33,7 @@ from tests.protocol_rows import (
 __all__ = ["MAX_MESSAGE", "rows_on"]
 
 MAX_MESSAGE = 20_000
-"""Bytes, of messages and of results: the limit that the table's servers are started with."""
+"""Bytes: the limit of messages and results with which the table's servers are started."""
 
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 TASK_FAILED, TIMED_OUT, CANCELLED, WORKER_LOST, TOO_LARGE = -32000, -32001, -32002, -32003, -32006
@@ -45,9 +45,9 @@ NO_SUCH = "no such function: helo"
 HELLO = "Hello, World!"
 DONE = {"was": "done"}
 STOPPED = Has(was=OneOf("waiting", "running"))
-"""What a request that has cancelled another one is answered: whether that had been started is a race."""
+"""The answers to a request that cancels another one: whether that had been started is a race."""
 RUNS = (TCP, WEBSOCKET)
-"""Where a row needs a server that really runs, times and stops tasks."""
+"""The places for rows that need a server that really runs, times and stops tasks."""
 
 
 def _dialects() -> list[Row]:
@@ -424,7 +424,7 @@ def _failures() -> list[Row]:
 
 
 def _cancels() -> list[Row]:
-    """`taskd.cancel`: as parameters by name and by position, null like one that is left out."""
+    """Calls of `taskd.cancel`, with parameters by name and by position; null is like a parameter left out."""
     nothing: list[tuple[str, object]] = [
         ("an id", {"id": 7}),
         ("an id that is a text", {"id": "seven"}),
@@ -574,5 +574,5 @@ ROWS: list[Row] = [
 
 
 def rows_on(place: str) -> list[Row]:
-    """The rows that hold in this place."""
+    """Return the rows that hold in this place."""
     return [each for each in ROWS if place in each.places]

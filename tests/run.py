@@ -48,6 +48,7 @@ SECONDS = {
     "test_links.py": 7,
     "test_lost.py": 10,
     "test_mail.py": 6,
+    "test_objects.py": 3,
     "test_output.py": 11,
     "test_packaging.py": 75,
     "test_pool.py": 39,
@@ -76,11 +77,11 @@ UNRECORDED = frozenset({
     "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_short.py",
     "test_soak.py", "test_stop.py", "test_task_server.py", "test_transports.py", "test_workerman.py",
 })  # fmt: skip
-"""Files whose servers and commands run hardly a line that those of others do not: coverage
-does not record them. All of them together add less than half a per cent."""
+"""Files whose servers and commands run hardly a line that others do not: coverage does not record them.
+All of them together add less than half a per cent."""
 
 FAILURE_LINES = 20
-"""Lines of each failure that are shown once more at the end, where the log of a CI is read."""
+"""The number of lines of each failure repeated at the end, where the log of a CI is read."""
 
 UNKNOWN_SECONDS = 10
 """Seconds for a file that is not in the table."""
@@ -94,7 +95,7 @@ class Counts:
     failed: int = 0
     skipped: int = 0
     failures: tuple[str, ...] = ()
-    """The name of each test that failed, and the end of what was wrong."""
+    """The name of each failed test, and the end of its failure."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -105,7 +106,7 @@ class Counts:
         )
 
     def but_not_clean(self) -> Counts:
-        """The same, with a failure if there is none: the run itself failed."""
+        """Return these counts, with a failure if there is none: the run itself failed."""
         return self if self.failed else self + Counts(failed=1)
 
 
@@ -178,7 +179,7 @@ def print_times(suite: ET.Element) -> None:
 
 
 def shards(count: int = SHARDS) -> list[list[str]]:
-    """Share out the files under pytest: each in turn, the longest first, to the run that has least to do."""
+    """Share out the files under pytest: the longest first, each to the run with the least to do."""
     files = [file for folder in LIVE for file in (ROOT / folder).glob("test_*.py")]
     shared_out: list[tuple[list[Path], list[int]]] = [([], []) for _ in range(count)]
     for file in sorted(files, key=lambda file: (-seconds_of(file), file.name)):
@@ -189,7 +190,7 @@ def shards(count: int = SHARDS) -> list[list[str]]:
 
 
 def seconds_of(file: Path) -> int:
-    """How long a file takes, according to the table."""
+    """Return how long a file takes, according to the table."""
     return SECONDS.get(file.name, UNKNOWN_SECONDS)
 
 
@@ -197,7 +198,7 @@ def seconds_of(file: Path) -> int:
 
 
 def is_covered() -> bool:
-    """Whether enough of the code ran."""
+    """Return whether enough of the code was covered."""
     python("", "-m", "coverage", "combine", "--quiet")
     core = python("", "-m", "coverage", "report", f"--include={CORE}", f"--fail-under={CORE_PERCENT}")
     everything = python("", "-m", "coverage", "report", f"--fail-under={ALL_PERCENT}")
@@ -205,7 +206,7 @@ def is_covered() -> bool:
 
 
 def run_everything() -> Counts:
-    """Run all tests at once, and see what they have covered."""
+    """Run all tests at once, and report their coverage."""
     python("", "-m", "coverage", "erase")
     coverage = ["-m", "coverage", "run"]
     shared_out = shards()
@@ -223,7 +224,7 @@ def run_everything() -> Counts:
 
 
 def print_failure(text: str) -> None:
-    """Print a test that failed: its name, and the last lines of what was wrong."""
+    """Print the name of a failed test and the last lines of its failure."""
     name, *lines = text.strip().splitlines()
     print(f"FAILED {name}")
     for line in lines[-FAILURE_LINES:]:
@@ -231,7 +232,7 @@ def print_failure(text: str) -> None:
 
 
 def main() -> int:
-    """Run everything, or what the arguments say, after the unit tests."""
+    """Run all tests, or only those under pytest that the arguments name."""
     arguments = sys.argv[1:]
     began = time.monotonic()
     counts = unit_tests([]) + pytest_run("live", [], arguments) if arguments else run_everything()

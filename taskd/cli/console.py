@@ -11,13 +11,16 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
-__all__ = ["BAR_REFRESH", "duration", "err", "json_text", "out", "progress_bar", "table"]
+from taskd import model
+
+__all__ = ["BAR_REFRESH", "duration", "err", "json_text", "out", "progress_bar", "show_progress", "table"]
 
 PIPE_WIDTH = 1000
 """Columns of a table in a pipe or a file: practically unlimited."""
@@ -41,6 +44,14 @@ def progress_bar() -> Progress:
         console=err,
         refresh_per_second=BAR_REFRESH,
     )
+
+
+def show_progress(bar: Progress, shown: TaskID, progress: model.Progress) -> None:
+    """Show a task's report in its bar. Without a total the bar shows none, even if it had one before."""
+    bar.update(shown, completed=progress.done, total=progress.total)
+    if progress.total is None:  # which `update` takes for "unchanged"
+        task = next(task for task in bar.tasks if task.id == shown)
+        task.total = task.finished_time = None
 
 
 def table(*columns: str, right: tuple[int, ...] = ()) -> Table:

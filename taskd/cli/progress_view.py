@@ -88,8 +88,8 @@ class UpdatedLine:
 
     def show(self, report: Report) -> None:
         """Update the line. As `ProgressView.show`."""
-        text = progress_text(report)
-        self._bar.update(self._shown, completed=report.done, total=report.total, text=text)
+        console.show_progress(self._bar, self._shown, report)
+        self._bar.update(self._shown, text=progress_text(report))
 
 
 class Lines:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw
 from msgspec.structs import astuple
 
 from taskd.errors import InvalidParams, quoted
+from taskd.functions.raised import one_line
 
 __all__ = ["Parameters", "python_name", "wire_name"]
 
@@ -278,5 +279,5 @@ class Parameters:
                 data |= {key: value for key, value in found.items() if value}
             raise InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data) from None
         except Exception as error:  # a type of the app may run checks that raise anything
-            why = quoted(f"{type(error).__name__}: {error}", MAX_REASON)
+            why = quoted(one_line(error), MAX_REASON)
             raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from None

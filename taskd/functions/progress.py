@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
+from numbers import Integral
 
-__all__ = ["progress", "report_progress_to"]
+from msgspec import UNSET, UnsetType
 
-_Sink = Callable[[float, float | None, str | None], None]
+from taskd.functions.raised import MAX_TEXT, encodable, type_name
+
+__all__ = ["TaskReports", "progress", "report_progress_to"]
+
+_Sink = Callable[[float, float | UnsetType | None, str | None], None]
 
 
-def _nowhere(done: float, total: float | None, message: str | None) -> None:
+def _nowhere(done: float, total: float | UnsetType | None, message: str | None) -> None:
     """Ignore a report: outside a worker, a registered function is an ordinary function."""
 
 
 _sink: _Sink = _nowhere
 
 
-def progress(done: float, total: float | None = None, message: str | None = None) -> None:
+def progress(done: float, total: float | UnsetType | None = UNSET, message: str | None = None) -> None:
     """Report the progress of the running task to its caller.
 
     `done` and `total` are finite numbers in any unit, the same for both;
-    `message` is a short text for people. Calling this for every row is fine: at
-    most 20 reports a second are sent for a task, and the last one always is.
-    Outside a worker this does nothing. In a worker it raises `ValueError` if a
-    number is not finite, and `TypeError` if an argument has the wrong type.
+    `message` is a short text for people. A report without `total` keeps the
+    total of the task's report before it; with `total=None` the total is unknown
+    from then on. Calling this for every row is fine: at most 20 reports a second
+    are sent for a task, and the last one always is. Outside a worker this does
+    nothing. In a worker it raises `ValueError` if a number is not finite, and
+    `TypeError` if an argument has the wrong type.
     """
     _sink(done, total, message)
 
@@ -31,8 +39,48 @@ def progress(done: float, total: float | None = None, message: str | None = None
 def report_progress_to(sink: _Sink | None) -> _Sink:
     """Send the reports of `progress` in this process to `sink`; None drops them.
 
-    `sink` is called with `done`, `total` and `message`. Returns the previous sink.
+    `sink` is called with `done`, `total` and `message` as they are given to
+    `progress`; a `TaskReports` checks them. Returns the previous sink.
     """
     global _sink
     before, _sink = _sink, sink or _nowhere
     return before
+
+
+class TaskReports:
+    """The reports of one task: each is checked, and one without a total keeps the one before."""
+
+    __slots__ = ("_total",)
+
+    def __init__(self) -> None:
+        self._total: int | float | None = None
+
+    def check(
+        self, done: float, total: float | UnsetType | None, message: str | None
+    ) -> tuple[int | float, int | float | None, str | None]:
+        """Return a report as numbers and a text that can be encoded. Raises what `progress` raises."""
+        if message is not None:
+            if not issubclass(type(message), str):
+                raise TypeError(f"progress takes a str for its message, not {type_name(type(message))}")
+            # Without the methods of a subclass, which are the app's code.
+            message = encodable(str.__str__(message)[:MAX_TEXT])
+        done = _number(done)
+        if total is not UNSET:
+            self._total = None if total is None else _number(total)
+        return done, self._total, message
+
+
+def _number(value: object) -> int | float:
+    """Convert a number of any library to one for JSON. Raises `TypeError` or `ValueError` if it cannot be."""
+    kind = type(value)
+    if issubclass(kind, Integral) and -(2**53) < int(value) < 2**53:  # type: ignore[call-overload]
+        return int(value)  # type: ignore[call-overload,no-any-return]
+    if not hasattr(kind, "__float__"):
+        raise TypeError(f"progress takes numbers, not {type_name(kind)}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueError("progress takes numbers below 1.8e308") from None
+    if not isfinite(number):
+        raise ValueError(f"progress takes finite numbers, not {number}")
+    return number

@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, UnsetType
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
 from taskd.functions.parameters import wire_name
-from taskd.functions.progress import report_progress_to
+from taskd.functions.progress import TaskReports, report_progress_to
+from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
+from taskd.worker.results import NotJSON, encode_result
 
 __all__ = ["MemoryTaskClient"]
 
@@ -77,9 +79,12 @@ class MemoryTaskClient:
         known = self._functions[function]
         positional, named = known.parameters.bind(Raw(args))
 
-        def report(done: float, total: float | None, message: str | None) -> None:
+        reports = TaskReports()
+
+        def report(done: float, total: float | UnsetType | None, message: str | None) -> None:
+            checked = reports.check(done, total, message)
             if on_progress is not None:
-                on_progress(Progress(done, total, message))
+                on_progress(Progress(*checked))
 
         report_progress_to(report)
         try:
@@ -88,9 +93,11 @@ class MemoryTaskClient:
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
                     result = thread.submit(asyncio.run, result).result()
-            return msgspec.json.decode(msgspec.json.encode(result))
+            return msgspec.json.decode(encode_result(result))
+        except NotJSON as error:
+            raise error.failure() from None
         except Exception as error:
-            name = type(error).__qualname__
-            raise TaskFailed(f"{name}: {error}", type=name, message=str(error)) from error
+            data = {"type": type_name(type(error)), "message": text_of(error)}
+            raise TaskFailed(one_line(error), **data) from error
         finally:
             report_progress_to(None)

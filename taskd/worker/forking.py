@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from _socket import SocketType
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 from taskd.worker.board import Board
 from taskd.worker.loop import WorkerLoop
 from taskd.worker.messages import CONTROL
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["WorkerForker", "die_with_parent"]
 
@@ -93,8 +93,8 @@ class WorkerForker:
                 resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
             self._loop.run(SocketType(fileno=given[index]), self._board, place)
             status = 0
-        except BaseException:  # whatever it is, the process ends here
-            traceback.print_exc()
+        except BaseException as error:  # whatever it is, the process ends here
+            sys.stderr.write(traceback_of(error, lambda _: False))
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):

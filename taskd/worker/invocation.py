@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,13 @@ import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
+from taskd.functions.raised import encodable, text_of, type_name
 from taskd.functions.registry import Function, Registry
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
-from taskd.worker.progress import MAX_TEXT, encodable
+from taskd.worker.results import NotJSON, encode_result
+from taskd.worker.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from asyncio import Runner
@@ -56,6 +57,8 @@ class Invoker:
             args, kwargs = function.parameters.bind(attempt.args)
         except InvalidParams as misfit:
             return _refused(attempt.task, 0.0, misfit, f"{attempt.function}: {misfit.message}")
+        except BaseException as raised:  # a type of the app, whose checks may even call sys.exit()
+            return self._raised(attempt.task, time.perf_counter() - started, raised)
         interrupter = self._interrupter
         error: BaseException | None = None
         stop = result = None
@@ -71,7 +74,7 @@ class Invoker:
             error = raised
         seconds = time.perf_counter() - started
         if stop is not None:
-            trace = None if error is None or _is_only_a_stop(error) else encodable(_traceback(error))
+            trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)
         if error is not None:
             return self._raised(attempt.task, seconds, error)
@@ -103,11 +106,9 @@ class Invoker:
     def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
         has_output = self._has_output()
         try:
-            value = _json(result)
-        except Exception as error:
-            kind = type(result).__name__
-            bad = TaskFailed(f"the result is not JSON ({kind}): {error}", type=kind, message=str(error))
-            return _refused(task, seconds, bad, output=has_output)
+            value = encode_result(result)
+        except NotJSON as error:
+            return _refused(task, seconds, error.failure(), output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
@@ -115,20 +116,13 @@ class Invoker:
         return Done(task, seconds, has_output, Raw(value))
 
     def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
-        kind = type(error)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
-        try:
-            text = str(error)[:MAX_TEXT]
-        except Exception as broken:
-            text = f"(its text cannot be read: {broken!r})"
-        trace = _traceback(error)
+        name, text = type_name(type(error)), text_of(error)
+        trace = traceback_of(error, _is_above)
         data: dict[str, Any] = {"type": name, "message": text}
         if self._config.tracebacks:
             data["traceback"] = trace
         limit = self._config.hard_memory
-        over_limit = limit is not None and isinstance(error, MemoryError)
+        over_limit = limit is not None and issubclass(type(error), MemoryError)
         if over_limit:
             text = text or f"the task wanted more memory than --hard-memory allows, {limit} bytes"
             data |= {"message": text, "hard_memory": limit}
@@ -138,23 +132,21 @@ class Invoker:
             seconds,
             self._has_output(),
             TaskFailed.code,
-            encodable(message),
-            Raw(_encode(data)),
-            encodable(trace),
+            message,
+            Raw(msgspec.json.encode(data)),
+            trace,
             leaving=over_limit,  # the remaining memory is fragmented: another process should go on
         )
 
 
 def _is_only_a_stop(error: BaseException) -> bool:
     """Return whether an interrupted function raised only the stop itself."""
-    return isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"
+    kind = type(error)  # not its `__class__`, which may be the app's code
+    return issubclass(kind, TaskStopped) or type_name(kind).rpartition(".")[2] == "CancelledError"
 
 
-def _traceback(error: BaseException) -> str:
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_ABOVE_THE_FUNCTION):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame))[-MAX_TEXT:]
+def _is_above(filename: str) -> bool:
+    return filename.startswith(_ABOVE_THE_FUNCTION)
 
 
 def _refused(
@@ -163,25 +155,6 @@ def _refused(
     """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
     return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
-
-
-_only_one = msgspec.json.Decoder(tuple[Raw])
-_PLAIN = frozenset({int, float, bool, type(None)})
-"""Types whose JSON needs no check, since they cannot contain a `msgspec.Raw`."""
-
-
-def _json(result: Any) -> bytes:
-    """Encode a result as JSON, on one line. Raises if it cannot be encoded.
-
-    A function may return a `msgspec.Raw`, which is copied as it is, so it is checked.
-    """
-    value = msgspec.json.encode(result)
-    if type(result) in _PLAIN:
-        return value
-    _only_one.decode(b"[%b]" % value)
-    if not value.isascii():
-        value.decode("utf-8")
-    return value.replace(b"\n", b" ") if b"\n" in value else value
 
 
 def _encode(data: dict[str, Any]) -> bytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from pathlib import Path
 
 from taskd.functions.registry import Registry
+from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["AppError", "check_hard_memory", "load_apps"]
 
@@ -76,13 +76,10 @@ def _import(app: str, directory: str) -> None:
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name in (app, app.partition(".")[0]):
+    if type(error) is ModuleNotFoundError and error.name in (app, app.partition(".")[0]):
         return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
-    frame = error.__traceback__
     # Begin the traceback at the app's own first frame, without those that import it.
-    while frame is not None and _is_importing(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frame))
+    trace = traceback_of(error, _is_importing)
     return f"--app {app} cannot be imported:\n{trace}"
 
 

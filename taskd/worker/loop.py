@@ -15,7 +15,7 @@ from array import array
 from collections import deque
 from contextlib import suppress
 
-from msgspec import Raw
+from msgspec import Raw, UnsetType
 
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
@@ -203,7 +203,7 @@ class WorkerLoop:
                 self._channel.sendall(data)
             self._board.sent(self._place)
 
-    def _report(self, done: float, total: float | None, message: str | None) -> None:
+    def _report(self, done: float, total: float | UnsetType | None, message: str | None) -> None:
         with self._interrupter.shield():
             self._progress.report(done, total, message)
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import time
 from _thread import allocate_lock
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
+
+from taskd.functions.progress import TaskReports
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
     from threading import Condition
 
-__all__ = ["MAX_TEXT", "ProgressReporter", "encodable"]
+__all__ = ["ProgressReporter"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
-
-MAX_TEXT = 16_384
-"""Characters kept of an exception's message, of a traceback and of a report's
-text: more than anyone reads, and far below the longest message."""
 
 
 class ProgressReporter:
@@ -37,12 +34,14 @@ class ProgressReporter:
         self._lock = allocate_lock()
         self._wake: Condition | None = None
         self._task: int | None = None
+        self._reports = TaskReports()
         self._kept: Reported | None = None
         self._next_at = 0.0
 
     def begin(self, task: int) -> None:
         """Attribute the following reports to `task`."""
         self._task = task
+        self._reports = TaskReports()
         self._next_at = 0.0
 
     def end(self) -> None:
@@ -52,13 +51,11 @@ class ProgressReporter:
                 self._send(self._kept)
             self._kept = self._task = None
 
-    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
+    def report(
+        self, done: float, total: float | UnsetType | None = UNSET, message: str | None = None
+    ) -> None:
         """Send a report, now or later, as `taskd.progress` does in a worker; raises as that does."""
-        if message is not None and not isinstance(message, str):
-            raise TypeError(f"progress takes a str for its message, not {type(message).__name__}")
-        done = _number(done)
-        total = None if total is None else _number(total)
-        message = None if message is None else encodable(message[:MAX_TEXT])
+        done, total, message = self._reports.check(done, total, message)
         with self._lock:
             if self._task is None:
                 return
@@ -89,23 +86,3 @@ class ProgressReporter:
                     self._next_at = time.monotonic() + PROGRESS_INTERVAL
                     self._send(self._kept)
                     self._kept = None
-
-
-def _number(value: Any) -> int | float:
-    """Convert a number of any library to one for JSON. Raises `TypeError` or `ValueError` if it cannot be."""
-    if not isinstance(value, numbers.Real):
-        raise TypeError(f"progress takes numbers, not {type(value).__name__}")
-    if isinstance(value, numbers.Integral) and -(2**53) < int(value) < 2**53:
-        return int(value)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"progress takes finite numbers, not {number}")
-    return number
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode, by escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

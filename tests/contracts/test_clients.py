@@ -61,7 +61,7 @@ async def test_a_call_gives_the_result(client):
     ids=repr,
 )
 @pytest_twisted.ensureDeferred
-async def test_values_come_back_as_they_went(client, value):
+async def test_values_survive_the_round_trip_unchanged(client, value):
     assert await within(client.call("echo", value=value)) == value
 
 
@@ -83,7 +83,7 @@ async def test_a_request_takes_arguments_by_position_or_by_their_names_on_the_wi
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_is_reported_in_order_and_the_last_always(client):
+async def test_progress_is_reported_in_order_and_always_includes_the_last_report(client):
     reports: list[Any] = []
     assert await within(client.call("count", upto=5, on_progress=reports.append)) == 5
     assert [report.done for report in reports] == sorted(report.done for report in reports)
@@ -92,7 +92,7 @@ async def test_progress_is_reported_in_order_and_the_last_always(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_that_nobody_wants_is_dropped(client):
+async def test_unrequested_progress_is_dropped(client):
     assert await within(client.call("count", upto=2)) == 2
 
 

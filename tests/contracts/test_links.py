@@ -36,18 +36,18 @@ def call_of(function: str, *args: Any, **options: Any) -> Call:
 
 
 def value(outcome: Any) -> Any:
-    """What a function returned."""
+    """Return the value of a successful outcome."""
     assert isinstance(outcome, Result), outcome
     return json.loads(bytes(outcome.value))
 
 
 async def ended(pending: Any) -> Any:
-    """The outcome of a pending call."""
+    """Wait for the outcome of a pending call."""
     return await within(pending.outcome, TIMEOUT)
 
 
 async def failure(pending: Any) -> Failure:
-    """The failure that a pending call ends with; `Unreachable` as the failure that it is on the wire."""
+    """Wait for the failure of a pending call; `Unreachable` is converted to its form on the wire."""
     try:
         outcome = await ended(pending)
     except Unreachable as error:
@@ -57,14 +57,14 @@ async def failure(pending: Any) -> Failure:
 
 
 class Service:
-    """A task server of the suite, and links of one kind to it."""
+    """A task server of the suite, and a factory of links of one kind to it."""
 
     def __init__(self, kind: str, server: Daemon, links: list[Any]) -> None:
         self.kind = kind
         self.server = server
         self._links = links
         self._counted: dict[str, int] = {}
-        """What other tests have left in the server's counts."""
+        """The server's counts before the test began."""
 
     async def begin(self) -> None:
         """Wait until the tasks of other tests have ended, and count from here."""
@@ -75,7 +75,7 @@ class Service:
         self._counted = (await self.until(is_idle))["counts"]
 
     def link(self) -> Any:
-        """One more link."""
+        """Open another link."""
         self._links.append(self._make())
         return self._links[-1]
 
@@ -85,10 +85,7 @@ class Service:
         return link_to(self.kind, self.server.ws if self.kind == "websocket" else self.server.tcp, reactor)
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for the server's status until it is as wanted, counted from `begin`.
-
-        Each answer is a turn of the server's.
-        """
+        """Ask for the server's status, with counts since `begin`, until the condition holds."""
         link = self.link()
         while True:
             status = value(await ended(link.call(call_of("taskd.status"))))
@@ -134,7 +131,7 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int,
 
 @pytest.fixture
 def serve(kind: str, daemons: Callable[[int, int], Daemon]) -> Iterator[Callable[..., Deferred[Service]]]:
-    """Use a task server with so many workers, and a queue of so many tasks."""
+    """Return a service with the given numbers of workers and of tasks that may wait."""
     links: list[Any] = []
 
     async def start(workers: int = 1, max_queue: int = 10_000) -> Service:
@@ -168,7 +165,7 @@ async def test_calls_end_with_what_their_functions_return_or_raise(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_calls_at_once_each_get_their_own_result(serve):
+async def test_concurrent_calls_each_get_their_own_result(serve):
     link = (await serve(2)).link()
     count = 2 * MAX_CALLS_PER_WEBSOCKET
     calls = [link.call(call_of("echo", number)).outcome for number in range(count)]
@@ -183,7 +180,7 @@ async def test_a_call_of_any_size_is_answered(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_outcome_may_be_the_reason_for_the_next_call(serve):
+async def test_an_outcome_callback_may_make_the_next_call(serve):
     link = (await serve()).link()
     done = link.call(call_of("add", 1)).outcome
     for _ in range(3):
@@ -192,7 +189,7 @@ async def test_an_outcome_may_be_the_reason_for_the_next_call(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_full_queue_is_busy(serve, gate):
+async def test_a_call_to_a_server_with_a_full_queue_fails_as_busy(serve, gate):
     link = (await serve(max_queue=0)).link()
     held = link.call(call_of("wait_for", gate.path))
     await entered(gate)
@@ -206,7 +203,7 @@ async def test_a_full_queue_is_busy(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_comes_in_order_before_the_outcome_and_the_last_always(serve):
+async def test_progress_arrives_in_order_before_the_outcome_and_always_includes_the_last_report(serve):
     link = (await serve()).link()
     seen: list[Any] = []
     pending = link.call(call_of("count", 5, progress=True), lambda progress: seen.append(progress.done))
@@ -218,7 +215,7 @@ async def test_progress_comes_in_order_before_the_outcome_and_the_last_always(se
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_callback_for_progress_that_raises_harms_no_call(serve):
+async def test_a_progress_callback_that_raises_affects_no_call(serve):
     link = (await serve()).link()
     assert value(await ended(link.call(call_of("count", 2, progress=True), lambda _: 1 / 0))) == 2
     assert value(await ended(link.call(call_of("count", 2, progress=True)))) == 2
@@ -228,7 +225,7 @@ async def test_a_callback_for_progress_that_raises_harms_no_call(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancel_stops_a_task_that_runs_and_is_the_outcome(serve, gate):
+async def test_cancelling_a_running_task_stops_it_and_the_outcome_is_cancelled(serve, gate):
     service = await serve()
     link = service.link()
     pending = link.call(call_of("wait_for", gate.path))
@@ -243,7 +240,7 @@ async def test_cancel_stops_a_task_that_runs_and_is_the_outcome(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancel_drops_a_task_that_waits(serve, gate):
+async def test_cancelling_a_waiting_task_drops_it(serve, gate):
     service = await serve()
     link = service.link()
     held = link.call(call_of("wait_for", gate.path))
@@ -258,7 +255,7 @@ async def test_cancel_drops_a_task_that_waits(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_is_cancelled_right_away_was_waiting(serve, gate):
+async def test_a_call_cancelled_right_away_is_reported_as_waiting(serve, gate):
     service = await serve()
     link = service.link()
     held = link.call(call_of("wait_for", gate.path))
@@ -329,7 +326,7 @@ async def test_a_detached_call_ends_without_a_reply_and_its_task_goes_on(serve, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_is_detached_right_away_is_run(serve):
+async def test_a_call_detached_right_away_is_still_run(serve):
     service = await serve()
     link = service.link()
     pending = [link.call(call_of("hello")) for _ in range(3)]
@@ -351,15 +348,13 @@ async def test_cancel_then_detach_cancels_the_task(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_detaching_a_task_that_must_not_outlive_its_connection_cancels_it_with_the_connection(
-    serve, gate
-):
+async def test_a_detached_task_that_must_not_outlive_its_connection_is_cancelled_with_it(serve, gate):
     service = await serve()
     link = service.link()
     pending = link.call(call_of("wait_for", gate.path, on_disconnect="cancel"))
     await entered(gate)
     pending.detach()
-    if service.kind != "per-call":  # where the connection goes along with the call
+    if service.kind != "per-call":  # if the connection belongs to the call
         await service.until(lambda status: status["counts"]["cancelled"] == 0)
         link.close()
     await service.until(lambda status: status["counts"]["cancelled"] == 1)
@@ -369,7 +364,9 @@ async def test_detaching_a_task_that_must_not_outlive_its_connection_cancels_it_
 
 
 @pytest_twisted.ensureDeferred
-async def test_close_fails_calls_and_their_tasks_go_on_unless_they_say_otherwise(serve, make_gate):
+async def test_closing_a_link_fails_its_calls_and_their_tasks_run_on_unless_their_options_forbid_it(
+    serve, make_gate
+):
     service = await serve(2)
     link = service.link()
     stays, goes = make_gate(), make_gate()
@@ -393,7 +390,7 @@ async def test_close_fails_calls_and_their_tasks_go_on_unless_they_say_otherwise
 
 
 @pytest_twisted.ensureDeferred
-async def test_close_when_an_outcome_comes_fails_the_other_calls(serve, gate):
+async def test_closing_a_link_from_an_outcome_callback_fails_the_other_calls(serve, gate):
     link = (await serve(2)).link()
     held = link.call(call_of("wait_for", gate.path))
     await entered(gate)
@@ -408,7 +405,7 @@ async def test_close_when_an_outcome_comes_fails_the_other_calls(serve, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(kind, start, gate):
+async def test_a_call_fails_as_unreachable_but_sent_when_its_server_is_killed(kind, start, gate):
     daemon = start("--workers", "1")
     await in_thread(daemon.wait_until_ready)
     links: list[Any] = []
@@ -421,7 +418,7 @@ async def test_a_server_that_is_killed_is_unreachable_and_the_call_was_sent(kind
 
 
 @pytest_twisted.ensureDeferred
-async def test_if_nobody_listens_a_call_is_unreachable_and_was_not_sent(kind, refusing):
+async def test_without_a_listening_server_a_call_fails_as_unreachable_and_unsent(kind, refusing):
     from twisted.internet import reactor
 
     address = refusing.replace("tcp:", "ws://") if kind == "websocket" else refusing
@@ -436,7 +433,7 @@ async def test_if_nobody_listens_a_call_is_unreachable_and_was_not_sent(kind, re
 
 @pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_was_not_sent_is_cancelled_or_closed_at_once(kind, silent):
+async def test_an_unsent_call_is_cancelled_or_closed_at_once(kind, silent):
     from twisted.internet import reactor
 
     link = link_to(kind, silent, reactor)
@@ -455,7 +452,7 @@ async def test_a_call_that_was_not_sent_is_cancelled_or_closed_at_once(kind, sil
 
 @pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)
 @pytest_twisted.ensureDeferred
-async def test_a_reply_over_the_limit_fails_the_call_and_the_next_connection_is_as_ever(kind, fake):
+async def test_a_reply_over_the_limit_fails_the_call_but_not_the_next_connection(kind, fake):
     from twisted.internet import reactor
 
     server = fake(lambda message: message.answer("x" * 2000 if message.function == "big" else "fine"))
@@ -469,7 +466,7 @@ async def test_a_reply_over_the_limit_fails_the_call_and_the_next_connection_is_
 
 @pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)
 @pytest_twisted.ensureDeferred
-async def test_a_server_of_another_kind_is_unreachable(kind, fake):
+async def test_a_server_that_does_not_speak_the_protocol_counts_as_unreachable(kind, fake):
     from twisted.internet import reactor
 
     server = fake(lambda message: message.connection.sendLine(b"220 mail.example ESMTP"))
@@ -484,7 +481,7 @@ async def test_a_server_of_another_kind_is_unreachable(kind, fake):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bare_call_on_a_connection_of_its_own_is_bare_and_has_no_id_to_be_cancelled_by(fake):
+async def test_a_bare_call_on_its_own_connection_is_sent_without_an_id(fake):
     from twisted.internet import reactor
 
     server = fake()
@@ -538,7 +535,7 @@ async def test_a_pooled_link_sends_json_rpc_and_opens_a_connection_when_all_are_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_balanced_link_sends_what_could_not_be_sent_to_the_next_server(fake, refusing):
+async def test_a_balanced_link_sends_an_unsent_call_to_the_next_server(fake, refusing):
     from twisted.internet import reactor
 
     server = fake(lambda message: message.answer("here"))

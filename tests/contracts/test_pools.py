@@ -1,4 +1,4 @@
-"""What the task server may rely on in a pool: one suite for the real one and the unit tests' fake one."""
+"""The contract of a pool: one suite for the real one and the fake one of the unit tests."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Recorder:
                 waiting[1].callback(event)
 
     def find(self, *beginning: Any) -> list[tuple[Any, ...]]:
-        """All events that begin so."""
+        """Return all events that begin with these values."""
         return [event for event in self.events if event[: len(beginning)] == beginning]
 
     def wait_for(self, *beginning: Any) -> Deferred[Any]:
-        """Fires with the first event that begins so, which may have happened already."""
+        """Return a Deferred of the first event, past or future, that begins with these values."""
         from twisted.internet import reactor
 
         waiting: Deferred[Any] = Deferred()
@@ -89,7 +89,7 @@ class Recorder:
 
 
 class RealPool:
-    """A pool with processes, which do what they are asked for by themselves."""
+    """A pool with processes, which carry out their orders by themselves."""
 
     def __init__(self, directory: Path, gate: Gate) -> None:
         from twisted.internet import reactor
@@ -102,10 +102,10 @@ class RealPool:
         self.pool: Any = PoolConfig(2, config).start(reactor, self.observer)
 
     def settle(self) -> None:
-        """Let the processes do what they were asked for."""
+        """Let the processes carry out their orders."""
 
     def forget_orders(self) -> None:
-        """Leave undone what no process was there to do."""
+        """Drop the orders that no process has carried out."""
 
     def wait_until_it_stands(self, number: int) -> None:
         self.gate.wait_until_entered()
@@ -115,7 +115,7 @@ class RealPool:
 
 
 class PretendedPool:
-    """The fake pool, whose workers do at `settle` what processes would do."""
+    """The fake pool; at `settle` its workers do what processes would do."""
 
     def __init__(self, directory: Path, gate: Gate) -> None:
         self.closed = False
@@ -165,7 +165,7 @@ class PretendedPool:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate at which a task stands."""
+    """A gate at which a task waits."""
     gate = Gate(tmp_path / "gate")
     yield gate
     gate.tear_down()
@@ -173,7 +173,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 @pytest.fixture(params=[RealPool, PretendedPool])
 def side(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator[Any]:
-    """A pool, its observer, and its processes; at the end it is closed, and nothing is left."""
+    """A pool, its observer and its processes; at the end it is closed and must leave nothing behind."""
     from twisted.internet import reactor
 
     make: Callable[..., Any] = request.param
@@ -190,7 +190,7 @@ def side(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator
 
 
 def close(side: Any) -> Deferred[None]:
-    """Close the pool; the fixture then need not."""
+    """Close the pool in the test instead of the fixture."""
     side.closed = True
     closed: Deferred[None] = side.pool.close()
     return closed
@@ -216,7 +216,7 @@ async def ready_worker(side: Any, generation: int = 1) -> int:
 
 
 @pytest_twisted.ensureDeferred
-async def test_once_the_code_is_loaded_workers_can_be_started(side: Any) -> None:
+async def test_workers_can_be_started_once_the_code_is_loaded(side: Any) -> None:
     assert side.observer.events == [("code loaded", 1, ["echo", "stand"])]
     number = await ready_worker(side)
     assert side.pool.pid(number) > 0
@@ -226,7 +226,7 @@ async def test_once_the_code_is_loaded_workers_can_be_started(side: Any) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_worker_is_started_of_code_that_does_not_exist(side: Any) -> None:
+async def test_no_worker_is_started_for_a_generation_that_does_not_exist(side: Any) -> None:
     assert side.pool.start_worker(2) is None
 
 
@@ -244,7 +244,7 @@ async def test_tasks_are_run_and_reported_in_order(side: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_worker_that_ends_is_reported_once_with_what_it_had_begun(side: Any, gate: Gate) -> None:
+async def test_a_worker_that_exits_is_reported_once_with_the_task_it_had_begun(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate), echo(2, "2")])
     side.wait_until_it_stands(number)
@@ -264,7 +264,7 @@ async def test_a_worker_that_ends_is_reported_once_with_what_it_had_begun(side: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reclaim_returns_what_has_not_begun(side: Any, gate: Gate) -> None:
+async def test_a_reclaim_returns_the_tasks_that_have_not_begun(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate), echo(2, "2"), echo(3, "3")])
     side.wait_until_it_stands(number)
@@ -278,7 +278,7 @@ async def test_a_reclaim_returns_what_has_not_begun(side: Any, gate: Gate) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_retired_worker_finishes_its_tasks_and_ends_in_order(side: Any, gate: Gate) -> None:
+async def test_a_retired_worker_finishes_its_tasks_and_exits_normally(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate)])
     side.wait_until_it_stands(number)
@@ -330,7 +330,7 @@ async def test_new_code_can_be_abandoned(side: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_lets_workers_end_and_fires_when_nothing_is_left(side: Any, gate: Gate) -> None:
+async def test_closing_lets_workers_end_and_fires_once_every_process_has_ended(side: Any, gate: Gate) -> None:
     standing, idle = await ready_worker(side), await ready_worker(side)
     side.pool.send(standing, [stand(1, gate)])
     side.wait_until_it_stands(standing)
@@ -346,7 +346,7 @@ async def test_closing_lets_workers_end_and_fires_when_nothing_is_left(side: Any
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_abort_ends_workers_that_do_not_end(side: Any, gate: Gate) -> None:
+async def test_an_abort_kills_workers_that_do_not_end_by_themselves(side: Any, gate: Gate) -> None:
     number = await ready_worker(side)
     side.pool.send(number, [stand(1, gate)])
     side.wait_until_it_stands(number)

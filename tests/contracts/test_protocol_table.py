@@ -54,7 +54,7 @@ def url(
 
 
 @pytest.mark.parametrize("row", rows_on(TCP), ids=str)
-def test_on_tcp(server: Daemon, row: Row) -> None:
+def test_a_row_of_the_table_holds_over_tcp(server: Daemon, row: Row) -> None:
     connection = server.connect()
     try:
         connection.send(*row.sent)
@@ -68,7 +68,7 @@ def test_on_tcp(server: Daemon, row: Row) -> None:
 
 @pytest.mark.parametrize("row", rows_on(WEBSOCKET), ids=str)
 @pytest_twisted.ensureDeferred
-async def test_on_a_websocket(url: str, websocket: Open, row: Row) -> None:
+async def test_a_row_of_the_table_holds_over_a_websocket(url: str, websocket: Open, row: Row) -> None:
     from tests.live.peers import within
 
     ws = await websocket(url)
@@ -78,6 +78,6 @@ async def test_on_a_websocket(url: str, websocket: Open, row: Row) -> None:
         return
     replies = [seen_on_websocket(await ws.receive()) for _ in row.replies]
     assert mismatch(row, WEBSOCKET, replies) is None
-    # Nothing else was on its way: bare replies keep their order, and others do not wait.
+    # No other reply was in flight: bare replies keep their order, and others do not wait.
     assert await ws.send({"function": "hello"}).receive() == "task complete"
     assert ws.unread == 0

@@ -33,11 +33,11 @@ MUCH = 20_000_000
 """Bytes that no socket's buffers take at once."""
 
 FEW_TURNS = 5
-"""Turns of the reactor in which something that must not happen would happen."""
+"""Turns of the reactor that would be enough for an event that must not happen."""
 
 
 class Recorder(Protocol):
-    """Notes what its transport reports; `on_data` and `on_lost` are called as well."""
+    """A protocol that records what its transport reports, and calls `on_data` and `on_lost`."""
 
     def __init__(self):
         self.events = []
@@ -64,7 +64,7 @@ class Recorder(Protocol):
 
     @property
     def reason(self):
-        """Why the connection is lost, None if it is not."""
+        """The reason of a lost connection; None while it is open."""
         _, *reasons = self.events
         assert len(reasons) <= 1, "the end is reported once"
         return reasons[0] if reasons else None
@@ -72,7 +72,7 @@ class Recorder(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloser(Recorder):
-    """Goes on when the peer has ended sending."""
+    """A recorder that goes on when the peer has ended sending."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class HalfCloser(Recorder):
 
 @implementer(IPushProducer)
 class Producer:
-    """Notes what it is asked; `on_resume` is called as well."""
+    """A push producer that records its calls, and calls `on_resume`."""
 
     def __init__(self):
         self.events = []
@@ -113,13 +113,13 @@ async def until(holds):
 
 
 async def turns(count=FEW_TURNS):
-    """Let the reactor turn this often."""
+    """Let the reactor run for this many turns."""
     for _ in range(count):
         await deferLater(reactor, 0)
 
 
 def read_all(peer):
-    """What a peer gets until the end, or until a reset."""
+    """Read from a peer until the end or a reset."""
     received = bytearray()
     try:
         while data := peer.recv(1 << 20):
@@ -130,7 +130,7 @@ def read_all(peer):
 
 
 def read(peer, size):
-    """This many bytes."""
+    """Read this many bytes from a peer."""
     received = bytearray()
     while len(received) < size:
         data = peer.recv(min(1 << 20, size - len(received)))
@@ -146,7 +146,7 @@ def reset(peer):
 
 
 class Pairs:
-    """Makes pairs of a protocol with its transport, and a plain socket: its peer."""
+    """A factory of pairs: a protocol with its transport, and the plain socket of its peer."""
 
     def __init__(self, kind, family, path):
         self.kind = kind
@@ -229,14 +229,14 @@ def client_pairs(family, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_provides_the_interfaces_of_a_transport(pairs):
+async def test_a_transport_provides_the_interfaces_of_its_kind(pairs):
     _, transport, _ = await pairs.connect()
     for interface in (ITransport, IConsumer, IPushProducer):
         assert verifyObject(interface, transport)
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_knows_its_addresses_and_its_socket(pairs, family):
+async def test_a_transport_knows_its_addresses_and_its_socket(pairs, family):
     _, transport, peer = await pairs.connect()
     handle = transport.getHandle()
     assert handle.fileno() == transport.fileno()
@@ -256,7 +256,7 @@ async def test_it_knows_its_addresses_and_its_socket(pairs, family):
 
 
 @pytest_twisted.ensureDeferred
-async def test_whatever_is_written_arrives_in_order(pairs):
+async def test_written_data_arrives_in_order(pairs):
     _, transport, peer = await pairs.connect()
     pieces = [bytes([number]) * size for number, size in enumerate([1, 70_000, 0, 3_000_000, 5, 100_000, 1])]
     receiving = deferToThread(read, peer, 2 * sum(map(len, pieces)))
@@ -268,7 +268,7 @@ async def test_whatever_is_written_arrives_in_order(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_written_when_everything_before_is_sent_arrives_too(pairs):
+async def test_data_written_after_everything_before_was_sent_arrives_too(pairs):
     _, transport, peer = await pairs.connect()
     for _ in range(2):
         receiving = deferToThread(read, peer, MUCH)
@@ -280,7 +280,7 @@ async def test_what_is_written_when_everything_before_is_sent_arrives_too(pairs)
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_arrives_is_received_in_order(pairs):
+async def test_incoming_data_is_received_in_order(pairs):
     protocol, _, peer = await pairs.connect()
     data = bytes(range(250)) * 10_000
     sending = deferToThread(peer.sendall, data)
@@ -333,7 +333,7 @@ async def test_a_producer_is_paused_while_much_is_unsent_and_then_resumed(pairs)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_producer_may_write_much_when_it_is_resumed(pairs):
+async def test_a_producer_may_write_a_lot_when_it_is_resumed(pairs):
     _, transport, peer = await pairs.connect()
     producer = Producer()
     left = [b"b" * MUCH, b"c"]
@@ -358,7 +358,7 @@ async def test_a_producer_is_not_paused_for_little(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_producer_that_has_left_is_neither_resumed_nor_stopped(pairs):
+async def test_an_unregistered_producer_is_neither_resumed_nor_stopped(pairs):
     protocol, transport, peer = await pairs.connect()
     producer = Producer()
     transport.registerProducer(producer, True)
@@ -385,7 +385,7 @@ async def test_a_producer_is_stopped_when_the_connection_is_lost(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_there_is_one_producer_at_a_time(pairs):
+async def test_only_one_producer_can_be_registered_at_a_time(pairs):
     _, transport, _ = await pairs.connect()
     transport.registerProducer(Producer(), True)
     with pytest.raises(RuntimeError):
@@ -398,7 +398,7 @@ async def test_there_is_one_producer_at_a_time(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_sending_side_is_shut_down_behind_what_is_unsent(pairs):
+async def test_the_sending_side_is_shut_down_after_unsent_data_is_flushed(pairs):
     protocol, transport, peer = await pairs.connect()
     receiving = deferToThread(read_all, peer)
     transport.write(b"x" * MUCH)
@@ -419,7 +419,7 @@ async def test_the_sending_side_is_shut_down_at_once_if_nothing_is_unsent(pairs)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_has_ended_sending_still_gets_its_answer(server_pairs):
+async def test_a_peer_that_has_shut_down_its_sending_side_still_gets_its_answer(server_pairs):
     protocol, transport, peer = await server_pairs.connect(HalfCloser())
     peer.sendall(b"question")
     peer.shutdown(socket.SHUT_WR)
@@ -433,7 +433,7 @@ async def test_a_peer_that_has_ended_sending_still_gets_its_answer(server_pairs)
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_end_of_sending_is_the_end_for_a_protocol_that_knows_no_half_close(pairs):
+async def test_a_protocol_without_half_close_loses_its_connection_when_the_peer_ends_sending(pairs):
     protocol, _, peer = await pairs.connect()
     peer.sendall(b"question")
     peer.shutdown(socket.SHUT_WR)
@@ -446,7 +446,7 @@ async def test_the_end_of_sending_is_the_end_for_a_protocol_that_knows_no_half_c
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_is_closed_behind_what_is_unsent(pairs):
+async def test_a_connection_is_closed_after_unsent_data_is_flushed(pairs):
     protocol, transport, peer = await pairs.connect()
     transport.write(b"x" * (MUCH - 1))
     transport.write(b"y")
@@ -470,7 +470,7 @@ async def test_a_connection_is_closed_soon_if_nothing_is_unsent(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_protocol_may_close_when_it_receives(pairs):
+async def test_a_protocol_may_close_the_connection_while_it_receives(pairs):
     protocol, transport, peer = await pairs.connect()
 
     def answer_and_close():
@@ -486,8 +486,8 @@ async def test_a_protocol_may_close_when_it_receives(pairs):
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("unsent", [0, MUCH])
-async def test_nothing_is_sent_that_is_written_after_the_close(own_pairs, unsent):
-    """Twisted's transport may send it, if anything is unsent: a protocol cannot rely on either."""
+async def test_data_written_after_the_close_is_not_sent(own_pairs, unsent):
+    """Twisted's transport may send it if other data is unsent: a protocol cannot rely on either."""
     _, transport, peer = await own_pairs.connect()
     transport.write(b"x" * unsent)
     transport.loseConnection()
@@ -496,7 +496,7 @@ async def test_nothing_is_sent_that_is_written_after_the_close(own_pairs, unsent
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_protocol_may_abort_when_it_receives(pairs):
+async def test_a_protocol_may_abort_the_connection_while_it_receives(pairs):
     protocol, transport, peer = await pairs.connect()
     protocol.on_data = transport.abortConnection
     peer.sendall(b"question")
@@ -506,7 +506,7 @@ async def test_a_protocol_may_abort_when_it_receives(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_abort_resets_the_connection_whatever_is_unsent(pairs, family):
+async def test_an_abort_resets_the_connection_even_with_unsent_data(pairs, family):
     protocol, transport, peer = await pairs.connect()
     transport.write(b"x" * MUCH)
     transport.abortConnection()
@@ -533,7 +533,7 @@ async def test_a_connection_that_is_closing_can_still_be_aborted(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_closes_is_reported_behind_what_it_sent(pairs):
+async def test_the_close_of_a_peer_is_reported_after_the_data_it_sent(pairs):
     protocol, _, peer = await pairs.connect()
     peer.sendall(b"x" * 100_000)
     peer.close()
@@ -580,8 +580,8 @@ async def test_writing_to_a_peer_that_has_reset_does_no_harm(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_peer_sent_before_it_vanished_is_received_although_writing_fails(client_pairs):
-    """A client reads the server's last word, even if the server does not read on."""
+async def test_data_sent_by_a_peer_before_it_vanished_is_received_although_writing_fails(client_pairs):
+    """A client reads the server's last reply, even if the server no longer reads."""
     protocol, transport, peer = await client_pairs.connect()
     peer.sendall(b"x" * 100_000)
     peer.shutdown(socket.SHUT_RDWR)
@@ -591,7 +591,7 @@ async def test_what_a_peer_sent_before_it_vanished_is_received_although_writing_
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_happens_after_the_end(pairs):
+async def test_calls_after_the_end_of_the_connection_have_no_effect(pairs):
     protocol, transport, peer = await pairs.connect()
     transport.abortConnection()
     await until(lambda: protocol.reason)
@@ -614,7 +614,7 @@ async def test_nothing_happens_after_the_end(pairs):
 
 
 @pytest_twisted.ensureDeferred
-async def test_whatever_is_called_when_the_end_is_reported_does_no_harm(pairs):
+async def test_any_method_may_be_called_while_the_end_is_reported(pairs):
     protocol, transport, peer = await pairs.connect()
 
     def call_everything():
@@ -635,7 +635,7 @@ async def test_whatever_is_called_when_the_end_is_reported_does_no_harm(pairs):
 
 @pytest_twisted.ensureDeferred
 async def test_the_protocol_can_be_replaced(server_pairs):
-    """As a websocket's protocol replaces that of the HTTP request which asked for it."""
+    """A websocket's protocol, for one, replaces that of the HTTP request for the upgrade."""
     first, transport, peer = await server_pairs.connect()
     second = Recorder()
 

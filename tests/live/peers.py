@@ -1,4 +1,4 @@
-"""Peers in this process's reactor: websocket clients, and scripted task servers."""
+"""Peers in the reactor of this process: websocket clients and scripted task servers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SOON = 10.0
 
 
 def within(deferred, seconds=SOON):
-    """Have the Deferred fail with `TimeoutError` if it has not fired after so many seconds."""
+    """Make the Deferred fail with `TimeoutError` if it has not fired after so many seconds."""
     return deferred.addTimeout(seconds, reactor)
 
 
 def in_thread(function, *args):
-    """Wait in a thread for what blocks, so that the peers in this process go on."""
+    """Run a blocking function in a thread, so that the peers in this process go on."""
     return deferToThread(function, *args)
 
 
@@ -29,7 +29,7 @@ def in_thread(function, *args):
 
 
 class WebSocket(WebSocketClientProtocol):
-    """A client. `opened` fires with it; `closed` with the close code and the reason, if any."""
+    """A websocket client. `opened` fires with it; `closed` with the close code and the reason, if any."""
 
     def __init__(self):
         super().__init__()
@@ -53,27 +53,27 @@ class WebSocket(WebSocketClientProtocol):
         self.closed.callback((code, reason))
 
     def send(self, *messages):
-        """Send each: text and bytes as they are, anything else as JSON."""
+        """Send each message: text and bytes unchanged, anything else as JSON."""
         for message in messages:
             text = message if isinstance(message, str | bytes) else json.dumps(message)
             self.sendMessage(text.encode() if isinstance(text, str) else text)
         return self
 
     def receive(self):
-        """A Deferred of the next message, as text. Fails where the websocket is closed instead."""
+        """Return a Deferred of the next message, as text; it fails if the websocket is closed instead."""
         return within(self._received.get()).addCallback(_message)
 
     async def receive_json(self):
-        """The next message, which is JSON."""
+        """Return the next message, parsed as JSON."""
         return json.loads(await self.receive())
 
     async def ask(self, message):
-        """Send one message, and get one message, which is JSON."""
+        """Send one message, and return the next one, parsed as JSON."""
         return await self.send(message).receive_json()
 
     @property
     def unread(self):
-        """How many messages have come that nobody has asked for."""
+        """The number of messages received and not yet read."""
         return len(self._received.pending)
 
     def go(self):
@@ -88,7 +88,7 @@ def _message(received):
 
 
 def open_websocket(url, *, origin=None, context=None):
-    """A Deferred of a `WebSocket`. `context` is for ``wss://``."""
+    """Return a Deferred of a `WebSocket`. `context` is for ``wss://``."""
     factory = WebSocketClientFactory(url, origin=origin, reactor=reactor)
     factory.noisy = False
     socket = WebSocket()
@@ -100,7 +100,7 @@ def open_websocket(url, *, origin=None, context=None):
 
 
 def rpc(method, params=None, request_id=1, **options):
-    """A JSON-RPC request; without an id (None) a notification."""
+    """Make a JSON-RPC request; without an id (None) a notification."""
     message = {"jsonrpc": "2.0", "method": method}
     if params is not None:
         message["params"] = params
@@ -147,7 +147,7 @@ class FakeConnection(LineReceiver):
 
 
 class Received:
-    """One message that a `FakeTaskServer` got."""
+    """One message received by a `FakeTaskServer`."""
 
     def __init__(self, connection, line):
         self.connection = connection
@@ -172,7 +172,7 @@ class Received:
         self._send({"error": error} if self.is_bare else self._rpc(error=error))
 
     def close(self):
-        """Close the connection instead of an answer."""
+        """Close the connection instead of answering."""
         self.connection.transport.loseConnection()
 
     def _rpc(self, **outcome):
@@ -183,7 +183,7 @@ class Received:
 
 
 class FakeTaskServer(ServerFactory):
-    """Takes messages and does with each what `behave` does: by default nothing."""
+    """A task server that passes each message to `behave`, which by default does nothing."""
 
     protocol = FakeConnection
     noisy = False
@@ -203,7 +203,7 @@ class FakeTaskServer(ServerFactory):
         self.losses = DeferredQueue()
 
     async def restart(self, behave=lambda message: None):
-        """Drop every connection, and be as new: for a test after another one."""
+        """Drop every connection and start afresh, for the next test."""
         for connection in self.connections:
             if connection.connected:
                 connection.transport.abortConnection()
@@ -213,15 +213,15 @@ class FakeTaskServer(ServerFactory):
         self.behave = behave
 
     def received(self):
-        """A Deferred of the next message."""
+        """Return a Deferred of the next message."""
         return within(self.inbox.get())
 
     def lost(self):
-        """A Deferred of the next connection that is lost."""
+        """Return a Deferred of the next connection that is lost."""
         return within(self.losses.get())
 
     def close(self):
-        """Stop listening, and drop every connection. A Deferred that fires when that is done."""
+        """Stop listening and drop every connection; return a Deferred that fires when that is done."""
         for connection in self.connections:
             if connection.connected:
                 connection.transport.abortConnection()
@@ -232,5 +232,5 @@ class FakeTaskServer(ServerFactory):
 
 
 def entered(gate):
-    """A Deferred that fires once a task stands at `gate`, while this process's reactor goes on."""
+    """Return a Deferred that fires once a task waits at `gate`, while the reactor of this process runs."""
     return deferToThread(gate.wait_until_entered)

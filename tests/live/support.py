@@ -31,11 +31,11 @@ SOON = 10.0
 """Seconds after which something that takes milliseconds will not happen any more."""
 
 MARK = "TASKD_TEST"
-"""In the environment of every process that a `Daemon` starts: its name."""
+"""The environment variable with the name of the `Daemon` that started a process."""
 
 
 class Daemon:
-    """One `twistd -n taskd` on ports of its own; its log is read as it is written.
+    """One `twistd -n taskd` on its own ports; its log is read as it is written.
 
     `tcp` and `ws` are the addresses for clients, where it listens there.
     """
@@ -76,12 +76,12 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """Everything that it has logged so far."""
+        """Everything that the daemon has logged."""
         with self._changed:
             return "\n".join(self._lines)
 
     def wait_for_log(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """The `count`-th match in the log, once it is there; fails where the server ends without it."""
+        """Wait for the `count`-th match in the log and return it; fail if the server ends without it."""
 
         def found() -> re.Match[str] | None:
             matches = [match for line in self._lines if (match := re.search(pattern, line))]
@@ -99,7 +99,7 @@ class Daemon:
         return self
 
     def port(self, nth: int = 1) -> int:
-        """The port number of the `nth` TCP endpoint that it listens on."""
+        """Return the port number of the `nth` TCP endpoint."""
         return int(self.wait_for_log(r"listening on .*port=(\d+)", nth)[1])
 
     @property
@@ -113,13 +113,13 @@ class Daemon:
         return f"ws://127.0.0.1:{self.port(2)}"
 
     def connect(self) -> Connection:
-        """A raw connection to the task server, which sends at once what it is given."""
+        """Open a raw connection to the task server, without Nagle's algorithm."""
         sock = socket.create_connection(("127.0.0.1", self.port(1)), TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return Connection(sock)
 
     def must_serve(self) -> None:
-        """A task must be run; where none is, who is stuck is killed, so that the next test has a server."""
+        """Check that a task is still run; if not, kill stuck workers, so that the next test has a server."""
         connection = self.connect()
         connection.socket.settimeout(SOON)
         try:
@@ -132,7 +132,7 @@ class Daemon:
             connection.close()
 
     def processes(self, kind: str = "") -> list[int]:
-        """The ids of its processes whose title goes on with `kind`, as the operating system has them."""
+        """Return the ids of the daemon's processes whose title continues with `kind`."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -144,11 +144,11 @@ class Daemon:
         return sorted(found)
 
     def family(self) -> list[int]:
-        """All its processes: also a fork server without a title yet, and what tasks have started."""
+        """Return the ids of all its processes, including untitled fork servers and children of tasks."""
         return processes_marked(self.name)
 
     def wait_for_family(self, size: int) -> list[int]:
-        """Its `family`, once it has so many members: one that was started just now shows a little later."""
+        """Wait until `family` has so many members, and return it: a new process shows up a little later."""
         ending = time.monotonic() + TIMEOUT
         while len(found := self.family()) != size:
             assert time.monotonic() < ending, found
@@ -156,7 +156,7 @@ class Daemon:
 
     @property
     def fork_server(self) -> int:
-        """The id of its one fork server, once there is one."""
+        """Wait for the one fork server, and return its id."""
         ending = time.monotonic() + TIMEOUT
         found: list[int] = []
         while len(found) != 1:
@@ -166,20 +166,20 @@ class Daemon:
 
     @property
     def workers(self) -> list[int]:
-        """The ids of its workers: the children of the fork server, ready or not."""
+        """Return the ids of its workers: the children of the fork server, ready or not."""
         fork_server = self.fork_server
         return [pid for pid in self.processes() if parent_of(pid) == fork_server]
 
     def descriptors(self) -> Counter[str]:
-        """How many descriptors the daemon has open of each kind."""
+        """Return how many descriptors the daemon has open of each kind."""
         return descriptors_of(self.process.pid)
 
     def titles(self) -> list[str]:
-        """What its workers' titles say behind the name."""
+        """Return its workers' titles, without the name."""
         return sorted(title_of(pid).removeprefix(f"{self.name}: ") for pid in self.workers)
 
     def wait_for_end(self) -> int:
-        """Wait until it has ended of itself and its output is read; the exit status (minus the signal)."""
+        """Wait until the daemon has ended by itself; return the exit status (or minus the signal)."""
         status = self.process.wait(TIMEOUT)
         with self._changed:
             assert self._changed.wait_for(lambda: self._ended, TIMEOUT), "its output is still held open"
@@ -188,9 +188,8 @@ class Daemon:
     def wait_for_status(
         self, holds: Callable[[dict[str, Any]], bool], connection: Connection | None = None
     ) -> dict[str, Any]:
-        """Ask for `taskd.status` until it is as wanted; each round trip is a turn of the server's.
-
-        On a connection of its own, or on one at which no other reply is due meanwhile.
+        """Ask for `taskd.status` until the condition holds, on a new connection or on one without other
+        replies due.
         """
         asking = connection or self.connect()
         ending = time.monotonic() + TIMEOUT
@@ -201,16 +200,16 @@ class Daemon:
         return status
 
     def status(self) -> dict[str, Any]:
-        """What `taskd.status` answers now."""
+        """Return the current answer of `taskd.status`."""
         return self.wait_for_status(lambda _: True)
 
     def wait_for_workers(self, count: int) -> list[dict[str, Any]]:
-        """Wait until so many workers are idle, and no others are there; what `taskd.status` says of each."""
+        """Wait until so many workers are idle and there are no others; return the status of each."""
 
         def all_idle(status: dict[str, Any]) -> bool:
             if [worker["state"] for worker in status["workers"]] != ["idle"] * count:
                 return False
-            # One that was killed just now may still be taken for idle.
+            # A worker that was killed just now may still be listed as idle.
             parents = [pid for pid in self.processes("fork server") if parent_of(pid) == self.process.pid]
             there = [pid for pid in self.processes() if parent_of(pid) in parents]
             return sorted(worker["pid"] or 0 for worker in status["workers"]) == there
@@ -218,7 +217,7 @@ class Daemon:
         return self.wait_for_status(all_idle)["workers"]
 
     def wait_until_gone(self) -> None:
-        """Return once none of its processes is left; fails after `TIMEOUT`."""
+        """Return once none of its processes is left; fail after `TIMEOUT`."""
         # The exit of a process that is not our child is seen through a pidfd.
         import select
 
@@ -233,7 +232,7 @@ class Daemon:
         assert self.processes() == []
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit status (minus the signal)."""
+        """Send a signal and wait for the end; return the exit status (or minus the signal)."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -245,9 +244,8 @@ class Daemon:
 
 @contextmanager
 def kept_daemon(*options: str, directory: Path, ready: str = r"functions: ") -> Iterator[Daemon]:
-    """Run a server for many tests, once it has logged `ready`; at its end nothing of it is left.
-
-    Fails if it has logged a bug of its own.
+    """Run a server for many tests, once it has logged `ready`; at the end it must leave no process behind
+    and must not have logged an internal error.
     """
     daemon = Daemon(*options, directory=directory)
     try:
@@ -261,25 +259,25 @@ def kept_daemon(*options: str, directory: Path, ready: str = r"functions: ") -> 
 
 
 class Connection:
-    """A socket that speaks lines, and waits at most `TIMEOUT` for them."""
+    """A socket that sends and receives lines, and waits at most `TIMEOUT` for one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._file = sock.makefile("rb")
 
     def send(self, *messages: Any) -> Connection:
-        """Send each message as a line: bytes as they are, anything else as JSON."""
+        """Send each message as a line: bytes unchanged, anything else as JSON."""
         lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages]
         self.socket.sendall(b"".join(line + b"\n" for line in lines))
         return self
 
     def receive(self) -> Any:
-        """The next line, as JSON; None at the end."""
+        """Return the next line, parsed as JSON; None at the end."""
         line = self._file.readline()
         return json.loads(line) if line else None
 
     def ask(self, message: Any) -> Any:
-        """Send one message, and get one line."""
+        """Send one message, and return the next line, parsed as JSON."""
         return self.send(message).receive()
 
     def end_sending(self) -> Connection:
@@ -288,11 +286,11 @@ class Connection:
         return self
 
     def receive_lines(self) -> list[bytes]:
-        """Every line until the server closes, as it came."""
+        """Return every line until the server closes, as bytes."""
         return [line.removesuffix(b"\n") for line in self._file]
 
     def receive_all(self) -> list[Any]:
-        """Every line until the server closes, as JSON."""
+        """Return every line until the server closes, parsed as JSON."""
         return [json.loads(line) for line in self.receive_lines()]
 
     def close(self) -> None:
@@ -314,7 +312,7 @@ def bare(function: str, *args: Any, options: dict[str, Any] | None = None, **nam
 def rpc(
     request_id: Any, method: str, *args: Any, options: dict[str, Any] | None = None, **named: Any
 ) -> dict[str, Any]:
-    """A JSON-RPC request; without an id (None) a notification."""
+    """Make a JSON-RPC request; without an id (None) a notification."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if request_id is not None:
         message["id"] = request_id
@@ -326,29 +324,29 @@ def rpc(
 
 
 def data_of(reply: Any, code: int) -> dict[str, Any]:
-    """The data of a reply that is an error with this code."""
+    """Return the data of a reply, which must be an error with this code."""
     assert isinstance(reply, dict), reply
     assert reply.get("error", {}).get("code") == code, reply
     return reply["error"].get("data") or {}
 
 
 def cancel(request_id: Any, which: Any) -> dict[str, Any]:
-    """The JSON-RPC request that cancels the request with the id `which` of the same connection."""
+    """Make the JSON-RPC request that cancels the request with the id `which` of the same connection."""
     return rpc(request_id, "taskd.cancel", id=which)
 
 
 def cancel_task(request_id: Any, task: int) -> dict[str, Any]:
-    """The JSON-RPC request that cancels the task with this number."""
+    """Make the JSON-RPC request that cancels the task with this number."""
     return rpc(request_id, "taskd.cancel", task=task)
 
 
 def lines_of(path: Path) -> list[str]:
-    """What tasks (`note` in apps/misbehaving.py) have written to a file; [] if there is no file."""
+    """Return the lines that `note` (apps/misbehaving.py) has written to a file; [] if there is none."""
     return path.read_text().splitlines() if path.exists() else []
 
 
 def connect_unix(path: Path | str) -> Connection:
-    """A raw connection to a task server that listens on a unix socket."""
+    """Open a raw connection to a task server on a unix socket."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(TIMEOUT)
     sock.connect(str(path))
@@ -356,7 +354,7 @@ def connect_unix(path: Path | str) -> Connection:
 
 
 class Gate:
-    """A FIFO at which a task (`wait_for` in apps/plain.py) stands until the test lets it go on."""
+    """A FIFO at which a task (`wait_for` in apps/plain.py) waits until the test releases it."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -364,15 +362,15 @@ class Gate:
         self._end: int | None = None
 
     def call(self, function: str = "wait_for") -> dict[str, Any]:
-        """The bare request that has a task stand here."""
+        """Make the bare request that has a task wait here."""
         return {"function": function, "args": {"path": self.path}}
 
     def rpc(self, request_id: Any, function: str = "wait_for") -> dict[str, Any]:
-        """The JSON-RPC request that has a task stand here."""
+        """Make the JSON-RPC request that has a task wait here."""
         return {"jsonrpc": "2.0", "id": request_id, "method": function, "params": {"path": self.path}}
 
     def wait_until_entered(self) -> Gate:
-        """Return once a task stands here; fails after `TIMEOUT`."""
+        """Return once a task waits here; fail after `TIMEOUT`."""
         opened: list[int] = []
         opening = threading.Thread(target=lambda: opened.append(os.open(self.path, os.O_WRONLY)), daemon=True)
         opening.start()
@@ -397,8 +395,8 @@ class Gate:
             os.close(end)
 
     def tear_down(self) -> None:
-        """Let go whoever stands here, and have whoever comes later fail."""
-        with suppress(OSError):  # ENXIO: nobody stands here
+        """Release the task that waits here, and make later ones fail."""
+        with suppress(OSError):  # ENXIO: no task waits here
             os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
         os.unlink(self.path)
         if self._end is not None:
@@ -406,7 +404,7 @@ class Gate:
 
 
 class Drop:
-    """A FIFO that a task writes into: a side effect for which the test can wait."""
+    """A FIFO that a task writes into: a side effect that the test can wait for."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -414,7 +412,7 @@ class Drop:
         self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
     def receive(self) -> str:
-        """What a task wrote, once it has written and closed."""
+        """Wait until a task has written and closed the FIFO, and return what it wrote."""
         text = b""
         while True:
             ready, _, _ = select.select([self._end], [], [], TIMEOUT)
@@ -430,7 +428,7 @@ class Drop:
 
 
 def run_twistd(directory: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run twistd until it ends, or has become a daemon; `stdout` has what it printed, errors too.
+    """Run twistd until it ends or has become a daemon; `stdout` also has its errors.
 
     `name` is that of the pool, and marks its processes.
     """
@@ -461,12 +459,12 @@ def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
 
 
 def processes_marked(name: str) -> list[int]:
-    """The ids of all processes that descend from the one that was started with this `MARK`."""
+    """Return the ids of all descendants of the process that was started with this `MARK`."""
     mark, title = f"{MARK}={name}\0".encode(), f"{name}: ".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            # A title covers the environment that the process was started with.
+            # A title overwrites the environment that the process was started with.
             if (path / "cmdline").read_bytes().startswith(title) or mark in (path / "environ").read_bytes():
                 found.append(int(path.name))
         except OSError:
@@ -475,7 +473,7 @@ def processes_marked(name: str) -> list[int]:
 
 
 def wait_for_exit(pid: int) -> None:
-    """Return once a process has ended, whosever child it is; fails after `TIMEOUT`."""
+    """Return once a process has ended, child of this process or not; fail after `TIMEOUT`."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -486,7 +484,7 @@ def wait_for_exit(pid: int) -> None:
 
 
 def title_of(pid: int) -> str:
-    """A process's title, "" for one that has ended."""
+    """Return the title of a process, "" if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().rstrip()
     except OSError:
@@ -494,7 +492,7 @@ def title_of(pid: int) -> str:
 
 
 def parent_of(pid: int) -> int:
-    """The id of a process's parent, 0 for one that has ended."""
+    """Return the id of a process's parent, 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
@@ -502,12 +500,12 @@ def parent_of(pid: int) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process has resident."""
+    """Return the resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptors_of(pid: int) -> Counter[str]:
-    """How many descriptors a process has open of each kind: of sockets, pipes, files by their name."""
+    """Return how many descriptors a process has open of each kind: sockets, pipes, and files by name."""
     kinds: Counter[str] = Counter()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile

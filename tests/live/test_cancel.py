@@ -1,4 +1,4 @@
-"""Cancelling: what waits is never started, what runs is stopped, and the next task is never hit."""
+"""Cancelling: a waiting task is never started, a running one is stopped, and the next one is never hit."""
 
 import os
 import random
@@ -41,7 +41,7 @@ MakeDrop = Callable[[], Drop]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 GRACE = 0.3
-"""Seconds that tasks have which do not end by themselves (in apps/misbehaving.py)."""
+"""Grace, in seconds, of the tasks in apps/misbehaving.py that only a kill ends."""
 
 TIMED_OUT, CANCELLED, LOST, NOT_FOUND, INVALID_PARAMS = -32001, -32002, -32003, -32601, -32602
 
@@ -52,7 +52,7 @@ TOLD = "TaskCancelled TaskStopped BaseException"
 
 
 def stopped(answer: Any, *, killed: bool = False) -> float:
-    """The seconds that the task took to end, of the data or the answer that says that it had run."""
+    """Return the seconds that the task took to end; the answer must say that it was running."""
     assert answer.keys() == {"was", "stopped_after", "killed"}, answer
     assert (answer["was"], answer["killed"]) == ("running", killed)
     assert answer["stopped_after"] >= 0
@@ -65,7 +65,7 @@ def result_of(reply: Any) -> Any:
 
 
 def task_of(daemon: Daemon, function: str) -> int:
-    """The number of the one task of this function that runs."""
+    """Return the number of the one running task of this function."""
 
     def runs(status: dict[str, Any]) -> bool:
         return function in [worker["function"] for worker in status["workers"]]
@@ -76,13 +76,13 @@ def task_of(daemon: Daemon, function: str) -> int:
 
 
 def cancelled(daemon: Daemon) -> int:
-    """How many tasks have been cancelled so far."""
+    """Return the number of tasks that have been cancelled."""
     return daemon.status()["counts"]["cancelled"]
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker: what a cancel does to it, the next task would feel."""
+    """A server with one worker: damage done to it by a cancel would show in the next task."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -129,7 +129,7 @@ def test_a_running_request_is_interrupted_and_answered_before_the_one_that_cance
     assert client.ask(bare("pid")) == before
 
 
-def test_a_running_request_that_does_not_end_is_killed(client: Connection, gate: Gate) -> None:
+def test_the_worker_of_a_running_request_that_does_not_end_is_killed(client: Connection, gate: Gate) -> None:
     before = client.ask(bare("pid"))
     client.send(rpc("a", "stand_deaf", gate.path))
     gate.wait_until_entered()
@@ -151,7 +151,7 @@ def test_an_async_function_gets_asyncios_cancelled_error(client: Connection, mak
     assert client.ask(bare("async_nap", 0.001)) == 0.001
 
 
-def test_what_a_function_returns_after_that_does_not_count(client: Connection, gate: Gate) -> None:
+def test_the_return_value_of_a_cancelled_function_is_discarded(client: Connection, gate: Gate) -> None:
     client.send(rpc("a", "stand_and_save", gate.path))
     gate.wait_until_entered()
     client.send(cancel("c", "a"))
@@ -159,13 +159,13 @@ def test_what_a_function_returns_after_that_does_not_count(client: Connection, g
     stopped(result_of(client.receive()))
 
 
-def test_what_has_ended_or_was_never_asked_for_is_done(client: Connection) -> None:
+def test_cancelling_an_ended_or_unknown_request_answers_done(client: Connection) -> None:
     assert result_of(client.ask(rpc("a", "hello"))) == "Hello, World!"
     for which in ("a", "nobody", 17, 1.5):
         assert result_of(client.ask(cancel("c", which))) == DONE
 
 
-def test_an_id_is_the_one_that_was_sent_and_no_other(client: Connection, gate: Gate) -> None:
+def test_an_id_names_only_the_request_sent_with_exactly_that_id(client: Connection, gate: Gate) -> None:
     client.send(gate.rpc("held"), rpc(1, "hello"), rpc("1", "hello"), rpc(-7.25, "hello"))
     assert result_of(client.ask(cancel("c", "-7.25"))) == DONE
     client.send(cancel("c", "1"))
@@ -180,7 +180,7 @@ def test_an_id_is_the_one_that_was_sent_and_no_other(client: Connection, gate: G
     assert [client.receive()["id"] for _ in range(2)] == ["held", 1]
 
 
-def test_an_id_that_is_used_again_is_that_of_the_request_in_flight(client: Connection, gate: Gate) -> None:
+def test_a_reused_id_names_the_request_in_flight(client: Connection, gate: Gate) -> None:
     assert result_of(client.ask(rpc("a", "hello"))) == "Hello, World!"
     client.send(gate.rpc("a"))
     gate.wait_until_entered()
@@ -190,7 +190,7 @@ def test_an_id_that_is_used_again_is_that_of_the_request_in_flight(client: Conne
     assert result_of(client.ask(rpc("a", "hello"))) == "Hello, World!"
 
 
-def test_nobody_cancels_the_request_of_another_connection_by_its_id(
+def test_a_request_cannot_be_cancelled_by_its_id_from_another_connection(
     one: Daemon, client: Connection, gate: Gate
 ) -> None:
     client.send(gate.rpc("a"))
@@ -200,7 +200,7 @@ def test_nobody_cancels_the_request_of_another_connection_by_its_id(
     assert result_of(client.receive()) == "unhurt"
 
 
-def test_one_that_is_cancelled_twice_ends_once(client: Connection, gate: Gate) -> None:
+def test_a_request_that_is_cancelled_twice_ends_once(client: Connection, gate: Gate) -> None:
     client.send(rpc("a", "stand_deaf", gate.path))
     gate.wait_until_entered()
     client.send(cancel("c", "a"), cancel("d", "a"))
@@ -212,11 +212,13 @@ def test_one_that_is_cancelled_twice_ends_once(client: Connection, gate: Gate) -
         stopped(result_of(answer), killed=True)
 
 
-def test_one_request_of_a_batch_is_cancelled_and_the_batch_answered(client: Connection, gate: Gate) -> None:
+def test_a_request_of_a_batch_can_be_cancelled_and_the_batch_is_answered(
+    client: Connection, gate: Gate
+) -> None:
     client.send([gate.rpc("a"), rpc("b", "hello"), rpc("c", "hello")])
     gate.wait_until_entered()
     client.send(cancel("d", "b"))
-    # Its own reply is in the batch's, and has to wait for that.
+    # Its reply is part of the batch's reply, and waits for that.
     assert result_of(client.receive()) == WAITED
     gate.release("unhurt")
     batch = {reply["id"]: reply for reply in client.receive()}
@@ -226,7 +228,7 @@ def test_one_request_of_a_batch_is_cancelled_and_the_batch_answered(client: Conn
     assert result_of(batch["c"]) == "Hello, World!"
 
 
-def test_a_thousand_are_cancelled_at_once_and_each_is_answered_once(start: Start, gate: Gate) -> None:
+def test_a_thousand_requests_cancelled_at_once_are_each_answered_once(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-outstanding", "5000").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     count = 1000
@@ -284,7 +286,7 @@ def test_a_notification_is_cancelled_without_a_reply(one: Daemon, client: Connec
     assert client.ask(rpc("next", "hello"))["id"] == "next"
 
 
-def test_a_number_that_was_never_given_or_is_over_is_done(
+def test_cancelling_an_unknown_or_ended_task_number_answers_done(
     one: Daemon, client: Connection, gate: Gate
 ) -> None:
     client.send(gate.rpc("a"))
@@ -319,7 +321,7 @@ def test_exactly_one_of_id_and_task_is_needed(client: Connection, params: Any) -
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "end of sending"])
-def test_a_request_that_asks_for_it_is_cancelled_when_its_connection_ends(
+def test_a_request_with_on_disconnect_cancel_is_cancelled_when_its_connection_ends(
     one: Daemon, gate: Gate, drop: Drop, tmp_path: Path, how: str
 ) -> None:
     before = cancelled(one)
@@ -343,21 +345,23 @@ def test_a_request_that_asks_for_it_is_cancelled_when_its_connection_ends(
 
 
 @pytest.mark.parametrize("options", [None, {"on_disconnect": "finish"}], ids=str)
-def test_a_request_that_does_not_ask_for_it_is_finished(
+def test_a_request_without_on_disconnect_is_finished_when_its_connection_ends(
     one: Daemon, gate: Gate, tmp_path: Path, options: Any
 ) -> None:
     leaving = one.connect().send(gate.rpc("held") | ({"options": options} if options else {}))
     leaving.send(rpc("b", "note", str(tmp_path / "notes"), "ran", options=options))
     gate.wait_until_entered()
     leaving.close()
-    # A round trip behind the end of that connection.
+    # A round trip after the end of that connection.
     assert one.connect().ask(bare("taskd.ping")) == "pong"
     gate.release()
     assert one.connect().ask(bare("hello")) == "Hello, World!"
     assert lines_of(tmp_path / "notes") == ["ran"]
 
 
-def test_the_end_of_sending_cancels_only_what_asks_for_it(one: Daemon, make_gate: MakeGate) -> None:
+def test_a_half_close_cancels_only_requests_with_on_disconnect_cancel(
+    one: Daemon, make_gate: MakeGate
+) -> None:
     finished, dropped = make_gate(), make_gate()
     leaving = one.connect().send(
         finished.rpc("a"), dropped.rpc("b") | {"options": IF_GONE}, rpc("c", "hello")
@@ -371,7 +375,7 @@ def test_the_end_of_sending_cancels_only_what_asks_for_it(one: Daemon, make_gate
     assert [result_of(reply) for reply in leaving.receive_all()] == ["unhurt", "Hello, World!"]
 
 
-def test_what_has_been_answered_before_is_not_touched_by_leaving(one: Daemon, gate: Gate) -> None:
+def test_a_disconnect_cancels_no_request_that_has_been_answered(one: Daemon, gate: Gate) -> None:
     leaving = one.connect()
     for _ in range(20):
         assert result_of(leaving.ask(rpc(1, "hello", options=IF_GONE))) == "Hello, World!"
@@ -386,7 +390,7 @@ def test_what_has_been_answered_before_is_not_touched_by_leaving(one: Daemon, ga
 
 @pytest.mark.parametrize("link", ["per-message", "pooled"])
 @pytest_twisted.ensureDeferred
-async def test_a_websocket_that_is_closed_cancels_what_asks_for_it(
+async def test_a_closed_websocket_cancels_its_requests_with_on_disconnect_cancel(
     start: Start, websocket: Any, make_gate: MakeGate, drop: Drop, link: str
 ) -> None:
     daemon = start(*Apps, "--workers", "2", "--link", link).wait_until_ready()
@@ -467,7 +471,7 @@ async def test_cancelling_the_deferred_cancels_the_task(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wait_that_is_over_its_timeout_cancels_the_task_too(
+async def test_a_call_that_times_out_cancels_its_task_too(
     one: Daemon, caller: Any, gate: Gate, drop: Drop
 ) -> None:
     from taskd.errors import WaitTimeout
@@ -499,7 +503,7 @@ async def test_cancelling_one_call_leaves_the_others_of_the_client(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_another_connection_cancels_fails_with_what_was(
+async def test_a_call_cancelled_from_another_connection_fails_with_the_details(
     one: Daemon, caller: Any, gate: Gate
 ) -> None:
     from taskd.errors import Cancelled
@@ -578,10 +582,11 @@ def test_ctrl_c_in_a_call_cancels_its_task(one: Daemon, gate: Gate, drop: Drop) 
 
 
 def check_race(client: Connection, chance: random.Random, rounds: int, function: str, *args: Any) -> int:
-    """Cancel each request at about its end, with another one behind it; how many were stopped as they ran.
+    """Cancel each request at about its end, with another one queued behind it; return how many were stopped
+    as they ran.
 
-    Each is answered once, the answer to the cancel says the same as its
-    reply, and the one behind it is unhurt.
+    Each must be answered once, consistently with the answer to its cancel, and the one behind it must be
+    unaffected.
     """
     running = 0
     replies: dict[Any, Any] = {}
@@ -595,7 +600,7 @@ def check_race(client: Connection, chance: random.Random, rounds: int, function:
     for number in range(rounds):
         replies.clear()
         client.send(rpc("hit", function, *args), rpc("next", "echo", number))
-        # Round trips take time as the task does: the cancel comes at some moment of it.
+        # A round trip takes about as long as the task: the cancel comes at some moment of its run.
         pings = chance.randrange(12)
         for ping in range(pings):
             client.send(rpc(ping, "taskd.ping"))
@@ -615,7 +620,7 @@ def check_race(client: Connection, chance: random.Random, rounds: int, function:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cancels_that_race_with_the_end_of_short_tasks_never_hit_the_next_one(
+def test_a_cancel_that_races_with_the_end_of_a_short_task_never_hits_the_next_task(
     start: Start, workers: int
 ) -> None:
     daemon = start(*Apps, "--workers", str(workers)).wait_until_ready()
@@ -629,10 +634,10 @@ def test_cancels_that_race_with_the_end_of_short_tasks_never_hit_the_next_one(
     assert (counts["lost"], counts["failed"], counts["workers_started"]) == (0, 0, workers)
 
 
-def test_cancels_among_many_short_tasks_at_once_hit_those_that_they_name(
+def test_cancels_among_many_short_tasks_at_once_hit_only_the_tasks_they_name(
     start: Start, tmp_path: Path
 ) -> None:
-    """Short tasks are given to a worker many at once: one among them is cancelled where it waits there."""
+    """Short tasks are sent to a worker in batches: one of a batch is cancelled before it begins."""
     daemon = start(*Apps, "--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     notes = tmp_path / "notes"
@@ -676,7 +681,7 @@ def test_a_worker_that_is_killed_while_its_task_is_cancelled_is_answered_once(
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_one_that_is_being_stopped_at_its_limit_is_answered_once_when_it_is_cancelled_too(
+def test_a_task_cancelled_while_it_is_stopped_at_its_limit_is_answered_once(
     client: Connection, gate: Gate
 ) -> None:
     client.send(rpc("a", "stand_deaf", gate.path, options={"timeout": 0.1}))

@@ -38,14 +38,14 @@ def only_server():
 
 @pytest.fixture
 def server(only_server):
-    """A task server that answers nothing by itself, as new."""
+    """The task server, reset; it answers nothing by itself."""
     pytest_twisted.blockon(Deferred.fromCoroutine(only_server.restart()))
     return only_server
 
 
 @pytest.fixture(scope="module")
 def urls(only_server, tmp_path_factory):
-    """The URL of a gateway in front of it, for each link."""
+    """The URL of a gateway in front of the task server, for each kind of link."""
     with ExitStack() as gateways:
         urls = {}
         for link in ("per-message", "pooled"):
@@ -64,14 +64,14 @@ def url(urls, link, server):
 
 @pytest.fixture(params=["per-call", "pooled", "websocket"])
 def client(request, server, urls, make_client):
-    """A client, straight or through a gateway."""
+    """A client, direct or through a gateway."""
     if request.param == "websocket":
         return make_client(urls["pooled"])
     return make_client(server.endpoint, link=request.param)
 
 
 def assert_cancels(cancel, message):
-    """`cancel` is the notification that names the request `message`, on the same connection."""
+    """Check that `cancel` is the notification that names the request `message`, on the same connection."""
     assert cancel.content == {
         "jsonrpc": "2.0",
         "method": "taskd.cancel",
@@ -81,7 +81,7 @@ def assert_cancels(cancel, message):
 
 
 def named(cancel, messages):
-    """Which of these messages a request to cancel names."""
+    """Return the one of these messages that a request to cancel names."""
     (message,) = [
         message
         for message in messages
@@ -105,7 +105,7 @@ async def test_cancelling_the_deferred_cancels_the_task(client, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wait_that_is_over_its_timeout_cancels_the_task(client, server):
+async def test_a_call_that_times_out_cancels_its_task(client, server):
     failed = failure_of(client.call("held", timeout=SHORT))
     message = await server.received()
     assert type(await within(failed)) is WaitTimeout
@@ -138,7 +138,7 @@ async def test_closing_the_client_cancels_no_task(client, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_options_go_along_as_they_are(client, server):
+async def test_options_are_sent_along_unchanged(client, server):
     options = Options(timeout=1.5, deadline=60, priority=0, on_disconnect="cancel", progress=True)
     done = client.request("held", [1], options=options)
     message = await server.received()
@@ -150,7 +150,9 @@ async def test_options_go_along_as_they_are(client, server):
         "on_disconnect": "cancel",
         "progress": False,
     }
-    assert not message.content["options"].get("progress"), "nobody would look at it"
+    assert not message.content["options"].get("progress"), (
+        "progress was requested although there is no callback"
+    )
     message.answer("fine")
     assert await within(done) == "fine"
     done = client.request("held", on_progress=print, options=Options(priority=9))
@@ -162,7 +164,7 @@ async def test_options_go_along_as_they_are(client, server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_of_a_gateway_can_cancel_however_much_it_has_asked_for(server, start, make_client):
+async def test_a_websocket_client_can_cancel_even_with_its_window_full(server, start, make_client):
     daemon = start("--listen", "none", "--task-server", server.endpoint)
     client = make_client(f"ws://127.0.0.1:{daemon.port(1)}")
     calls = [client.call("held", number=number) for number in range(300)]
@@ -190,7 +192,9 @@ async def test_a_client_of_a_gateway_can_cancel_however_much_it_has_asked_for(se
 
 @pytest.mark.parametrize("request_id", [7, -1.5, "seven", "ไทย"])
 @pytest_twisted.ensureDeferred
-async def test_the_request_of_that_id_is_cancelled_and_answered_first(url, server, websocket, request_id):
+async def test_a_request_cancelled_by_its_id_is_answered_before_the_cancel(
+    url, server, websocket, request_id
+):
     ws = await websocket(url)
     ws.send(rpc("held", None, "other"), rpc("held", None, request_id))
     messages = [await server.received(), await server.received()]
@@ -205,7 +209,7 @@ async def test_the_request_of_that_id_is_cancelled_and_answered_first(url, serve
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_ended_otherwise_all_the_same_was_done(url, server, websocket):
+async def test_cancelling_a_request_that_ends_by_itself_meanwhile_answers_done(url, server, websocket):
     ws = await websocket(url)
     ws.send(rpc("held", None, 1))
     message = await server.received()
@@ -221,7 +225,7 @@ async def test_one_that_ended_otherwise_all_the_same_was_done(url, server, webso
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_is_not_known_or_has_ended_was_done(url, server, websocket):
+async def test_cancelling_an_unknown_or_ended_request_answers_done(url, server, websocket):
     ws, other = await websocket(url), await websocket(url)
     other.send(rpc("held", None, 5))
     await server.received()
@@ -234,7 +238,7 @@ async def test_one_that_is_not_known_or_has_ended_was_done(url, server, websocke
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_task_is_the_task_servers_to_cancel(url, server, websocket):
+async def test_a_cancel_by_task_number_is_passed_on_to_the_task_server(url, server, websocket):
     server.behave = lambda message: message.answer({"was": "waiting"})
     ws = await websocket(url)
     assert (await ws.ask(rpc("taskd.cancel", {"task": 12}, "c")))["result"] == {"was": "waiting"}
@@ -242,7 +246,7 @@ async def test_a_task_is_the_task_servers_to_cancel(url, server, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_notification_cancels_and_is_not_answered(url, server, websocket):
+async def test_a_notification_of_taskd_cancel_cancels_and_is_not_answered(url, server, websocket):
     ws = await websocket(url)
     ws.send(rpc("held", None, 1))
     message = await server.received()
@@ -270,7 +274,7 @@ async def test_a_request_of_a_batch_can_be_cancelled(url, server, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_has_not_been_sent_yet_is_not_sent(start, websocket, silent):
+async def test_a_request_cancelled_before_it_was_sent_is_never_sent(start, websocket, silent):
     daemon = start("--listen", "none", "--task-server", silent)
     ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
     ws.send(rpc("held", None, 1), rpc("taskd.cancel", {"id": 1}, 2))
@@ -284,7 +288,7 @@ async def test_one_that_has_not_been_sent_yet_is_not_sent(start, websocket, sile
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_a_websocket_is_lost_the_requests_that_ask_for_it_are_cancelled(url, server, websocket):
+async def test_a_lost_websocket_cancels_its_requests_with_on_disconnect_cancel(url, server, websocket):
     stays, goes = await websocket(url), await websocket(url)
     stays.send(rpc("held", None, 1, on_disconnect="cancel"))
     kept = await server.received()
@@ -314,7 +318,7 @@ async def test_a_bare_message_is_cancelled_along_with_its_websocket(url, server,
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_sent_just_before_a_websocket_went_is_run(url, server, websocket):
+async def test_requests_sent_just_before_a_websocket_closes_are_run(url, server, websocket):
     for leave in (lambda ws: ws.sendClose(1000), lambda ws: ws.transport.loseConnection()):
         ws = await websocket(url)
         ws.send(bare("held", ["bare"]), rpc("held", ["rpc"]))
@@ -348,7 +352,7 @@ async def test_a_gateway_that_stops_cancels_no_task(start, link, server, websock
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_cancelled_call_that_no_server_had_leaves_no_trace(refusing, make_client):
+async def test_a_call_cancelled_before_it_reached_a_server_leaves_no_trace(refusing, make_client):
     client = make_client(refusing)
     call = client.call("held")
     call.cancel()

@@ -168,7 +168,7 @@ def test_every_command_works_through_a_gateway(taskd, shared, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
     ended = taskd("map", "--via", shared.ws, "--output", "out.jsonl", "add", "rows.csv")
     assert "2 done, 0 failed" in errors(ended, 0)
-    # In the order in which they came back.
+    # In the order of the replies.
     results = sorted(read_json_lines(tmp_path / "out.jsonl"), key=lambda each: each["line"])
     assert results == [{"line": 2, "result": 3}, {"line": 3, "result": 7}]
 
@@ -246,7 +246,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_map_calls_for_each_row_of_a_csv_file(taskd, tmp_path):
+def test_map_calls_the_function_for_each_row_of_a_csv_file(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text('name\r\nAnn\r\n"Lee, Bob"\r\nไทย\r\n"two\r\nlines"\r\n', newline="")
     ended = taskd("map", "hello", "rows.csv", "--output", "out.jsonl")
     text = errors(ended, 0)
@@ -263,7 +263,7 @@ def test_map_converts_cells_to_the_numbers_that_the_function_wants(taskd, tmp_pa
     assert sorted(one["result"] for one in read_json_lines(tmp_path / "out.jsonl")) == [-3, 3]
 
 
-def test_map_calls_for_each_line_of_json(taskd, tmp_path):
+def test_map_calls_the_function_for_each_line_of_json(taskd, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": 2, "b": 5}\r\n{"b": 4, "a": 3}')
     errors(taskd("map", "add", "rows.jsonl", "--output", "out.jsonl"), 0)
     results = {one["line"]: one["result"] for one in read_json_lines(tmp_path / "out.jsonl")}
@@ -342,7 +342,7 @@ def test_the_failed_file_goes_to_the_working_directory(taskd, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["far", "rows.failed.csv"]
 
 
-def test_rows_that_fail_in_the_function_have_its_reason(taskd, tmp_path):
+def test_rows_whose_function_fails_are_kept_with_its_error(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("message\nno paper\nno ink\n")
     assert "0 done, 2 failed" in errors(taskd("map", "boom", "rows.csv"), FAILED)
     reasons = {one["message"]: one["taskd_error"] for one in read_csv(tmp_path / "rows.failed.csv")}
@@ -365,7 +365,7 @@ def test_a_csv_file_without_names_for_its_columns_is_refused(taskd, tmp_path, co
     assert "line" in text
 
 
-def test_a_file_with_no_rows_is_done_at_once(taskd, tmp_path):
+def test_map_of_a_file_without_rows_ends_at_once(taskd, tmp_path):
     (tmp_path / "rows.csv").write_text("name\n")
     assert "0 done, 0 failed" in errors(taskd("map", "hello", "rows.csv"), 0)
     (tmp_path / "rows.jsonl").write_text("")
@@ -458,7 +458,7 @@ def test_every_row_of_a_long_file_is_called_once(taskd, tmp_path):
     assert results == list(range(1, 3001))
 
 
-def test_in_a_terminal_it_shows_its_progress(taskd, tmp_path, shared):
+def test_map_shows_its_progress_in_a_terminal(taskd, tmp_path, shared):
     (tmp_path / "rows.csv").write_text("a\n1\n2\n3\n")
     ours, theirs = pty.openpty()
     mapping = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`TaskClient` over each of its links: what tests/contracts does not ask of every client."""
+"""`TaskClient` over each of its links: behaviour beyond the contract of all clients in tests/contracts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CODES = {
     "TooLarge": -32006,
     "Unreachable": -32007,
 }
-"""The table of errors in the protocol, and our own."""
+"""The table of errors in the protocol, and the client's own."""
 
 SHORT = 0.05
 """Seconds for a wait that is meant to time out."""
@@ -75,7 +75,7 @@ def client(client_of, shared):
 
 @pytest.fixture(params=["per-call", "pooled"])
 def fake_client(request, fake, make_client):
-    """Start a fake task server, and make a client of it; both."""
+    """Start a fake task server, and return it with a client of it."""
 
     def make(*behaviour):
         server = fake(*behaviour)
@@ -85,7 +85,7 @@ def fake_client(request, fake, make_client):
 
 
 async def failure(deferred, kind=TaskdError):
-    """The exception that it fails with."""
+    """Wait for the call to fail, and return its exception."""
     with pytest.raises(kind) as caught:
         await within(deferred)
     assert type(caught.value) is kind or kind is TaskdError, caught.value
@@ -93,7 +93,7 @@ async def failure(deferred, kind=TaskdError):
 
 
 def failure_of(deferred):
-    """A Deferred of the exception that it fails with."""
+    """Return a Deferred of the exception that the call fails with."""
     return deferred.addCallbacks(
         lambda result: pytest.fail(f"a result: {result!r}"), lambda failed: failed.value
     )
@@ -103,7 +103,7 @@ def failure_of(deferred):
 
 
 @pytest_twisted.ensureDeferred
-async def test_calls_at_once_each_get_their_own_result(client):
+async def test_concurrent_calls_each_get_their_own_result(client):
     calls = [client.call("add", a=number, b=1000) for number in range(200)]
     assert await within(gatherResults(calls)) == list(range(1000, 1200))
 
@@ -190,7 +190,7 @@ async def test_a_result_over_the_limit_is_too_large(start, client_of):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_stops_takes_no_more_calls(start, client_of, gate):
+async def test_a_call_to_a_server_that_is_stopping_fails(start, client_of, gate):
     daemon = start("--workers", "1").wait_until_ready()
     client = client_of(daemon)
     held = client.call("wait_for", path=gate.path)
@@ -198,7 +198,7 @@ async def test_a_server_that_stops_takes_no_more_calls(start, client_of, gate):
     daemon.process.send_signal(signal.SIGTERM)
     await in_thread(daemon.wait_for_log, r"Port \d+ Closed", 2)
     error = await failure(client.call("hello"))
-    # A connection of its own finds nobody there; an open one receives the reason.
+    # A new connection is refused; an open one receives the reason.
     assert type(error) in (ShuttingDown, Unreachable), error
     gate.release("done all the same")
     assert await within(held) == "done all the same"
@@ -219,7 +219,7 @@ async def test_every_code_has_its_exception(fake_client, name):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_code_outside_the_table_is_kept(fake_client):
+async def test_an_unknown_error_code_is_kept(fake_client):
     _, client = fake_client(lambda message: message.fail(-1, "foreign", "a text"))
     error = await failure(client.call("f"))
     assert (type(error), error.code, error.message) == (TaskdError, -1, "foreign")
@@ -254,7 +254,7 @@ def test_an_address_that_is_not_valid_is_a_value_error_at_once(server, more):
 
 
 @pytest_twisted.ensureDeferred
-async def test_if_nobody_listens_a_call_is_unreachable_and_was_not_sent(refusing, kind, make_client):
+async def test_without_a_listening_server_a_call_fails_as_unreachable_and_unsent(refusing, kind, make_client):
     if kind == "websocket":
         address = "ws://127.0.0.1:" + refusing.rpartition(":")[2]
         client = make_client(address)
@@ -270,13 +270,13 @@ async def test_if_nobody_listens_a_call_is_unreachable_and_was_not_sent(refusing
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_socket_that_is_not_there_is_unreachable(tmp_path, make_client):
+async def test_a_missing_unix_socket_is_unreachable(tmp_path, make_client):
     error = await failure(make_client(f"unix:{tmp_path}/none").call("hello"), Unreachable)
     assert error.data["sent"] is False
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_breaks_off_is_unreachable_and_the_call_was_sent(fake_client):
+async def test_a_call_fails_as_unreachable_but_sent_when_its_server_disconnects(fake_client):
     server, client = fake_client(lambda message: message.close())
     error = await failure(client.call("hello"), Unreachable)
     assert error.data == {"server": server.endpoint, "sent": True}
@@ -284,7 +284,7 @@ async def test_a_server_that_breaks_off_is_unreachable_and_the_call_was_sent(fak
 
 
 @pytest_twisted.ensureDeferred
-async def test_after_a_server_broke_off_the_next_call_connects_anew(fake_client):
+async def test_the_next_call_reconnects_after_a_server_disconnected(fake_client):
     server, client = fake_client(lambda message: message.close())
     await failure(client.call("hello"), Unreachable)
     server.behave = lambda message: message.answer("back")
@@ -292,7 +292,7 @@ async def test_after_a_server_broke_off_the_next_call_connects_anew(fake_client)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reply_that_comes_in_pieces_or_with_blank_lines_is_read(fake_client):
+async def test_a_reply_in_pieces_or_with_blank_lines_is_read(fake_client):
     def in_pieces(message):
         text = b'\r\n\n{"jsonrpc":"2.0","id":%d,"result":"whole"}\r\n' % message.content["id"]
         for number in range(len(text)):
@@ -306,7 +306,7 @@ async def test_a_reply_that_comes_in_pieces_or_with_blank_lines_is_read(fake_cli
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wait_that_is_over_its_timeout_ends(client, gate):
+async def test_a_call_fails_when_its_timeout_is_over(client, gate):
     error = await failure(client.call("wait_for", path=gate.path, timeout=SHORT), WaitTimeout)
     assert isinstance(error, TimeoutError)
     assert error.data == {"seconds": SHORT}
@@ -321,7 +321,7 @@ async def test_a_timeout_that_is_not_reached_changes_nothing(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancelling_ends_the_wait_and_costs_no_other_call(client, gate):
+async def test_cancelling_a_call_ends_it_and_affects_no_other_call(client, gate):
     held = client.call("wait_for", path=gate.path)
     await entered(gate)
     other = client.call("add", a=1)
@@ -334,7 +334,7 @@ async def test_cancelling_ends_the_wait_and_costs_no_other_call(client, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancelling_or_timing_out_closes_a_connection_that_was_the_calls_own(fake, make_client):
+async def test_a_call_cancelled_or_timed_out_closes_a_connection_of_its_own(fake, make_client):
     server = fake()
     client = make_client(server.endpoint)
     call = client.call("held")
@@ -365,7 +365,7 @@ async def test_cancelling_leaves_a_pooled_connection_open(fake, make_client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_is_cancelled_before_it_is_connected_is_not_sent(silent, make_client, link):
+async def test_a_call_cancelled_before_it_is_connected_is_not_sent(silent, make_client, link):
     client = make_client(silent, link=link)
     call = client.call("cancelled")
     call.cancel()
@@ -378,14 +378,14 @@ async def test_a_call_that_is_cancelled_before_it_is_connected_is_not_sent(silen
 
 
 @pytest_twisted.ensureDeferred
-async def test_connecting_ends_some_time(silent, make_client, link):
+async def test_a_connection_attempt_without_an_answer_times_out(silent, make_client, link):
     error = await failure(make_client(silent, link=link).call("f"), Unreachable)
     assert error.data == {"server": silent, "sent": False}
     assert error.message.endswith("User timeout caused connection failure")
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_the_client_fails_what_waits(client, gate):
+async def test_closing_the_client_fails_calls_in_flight(client, gate):
     held = client.call("wait_for", path=gate.path)
     await entered(gate)
     failed = failure_of(held)
@@ -395,7 +395,7 @@ async def test_closing_the_client_fails_what_waits(client, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_the_client_fails_what_is_not_even_connected(client):
+async def test_closing_the_client_fails_calls_that_are_still_connecting(client):
     failed = [failure_of(client.call("hello")) for _ in range(3)]
     client.close()
     for error in await within(gatherResults(failed)):

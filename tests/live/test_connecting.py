@@ -1,4 +1,4 @@
-"""Connections that are made without an endpoint: by hand, with real sockets and a clock that is wound."""
+"""Connections made without an endpoint, with real sockets and a fake clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT = 10.0
 
 
 class Reactor(Clock):
-    """Knows its readers and writers, and asks poll(2) about them in each `turn`."""
+    """A reactor that polls its readers and writers in each `turn`."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Reactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Wait until one is ready, and call all that are, as Twisted does."""
+        """Wait until a descriptor is ready, and call the owners of all that are, as Twisted does."""
         everybody = {one.fileno(): one for one in self.readers | self.writers}
         poll = select.poll()
         for descriptor, one in everybody.items():
@@ -64,7 +64,7 @@ class Reactor(Clock):
 
 
 class Noting(LinearLineReceiver):
-    """Notes what happens to it: that it begins, its lines, and at last an exception's type or text."""
+    """A protocol that records what happens: its start, its lines, and at last an exception's type or text."""
 
     def __init__(self):
         self.happened = []
@@ -93,7 +93,7 @@ def reactor():
 
 @pytest.fixture
 def connect(reactor):
-    """Connect to an endpoint string; returns the connection, and what cancels it while it is being made."""
+    """Connect to an endpoint string; return the connection, and the attempt, which can be cancelled."""
 
     def start(server):
         connection = Noting()
@@ -138,17 +138,17 @@ def accept(listening):
 
 
 def read(peer, most):
-    """Read so many bytes, or to the end; how many there were."""
+    """Read so many bytes, or up to the end; return how many there were."""
     received = 0
     while received < most and (data := peer.recv(1 << 20)):
         received += len(data)
     return received
 
 
-def test_lines_go_and_come_and_the_end_is_reported(reactor, connect, listening):
+def test_lines_are_sent_and_received_and_the_end_is_reported(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
-    assert connection.happened == ["opened"], "on this machine at once"
+    assert connection.happened == ["opened"], "a local connection is not made at once"
     assert verifyObject(IReadWriteDescriptor, connection.transport)
     connection.transport.write(b"question\n")
     with accept(listening) as peer:
@@ -178,7 +178,7 @@ def test_losing_the_connection_closes_it_at_once_and_is_reported_once(reactor, c
     assert len(connection.happened) == 2
 
 
-def test_what_the_kernel_does_not_take_is_sent_before_the_close(reactor, connect, listening):
+def test_data_that_the_kernel_does_not_take_at_once_is_sent_before_the_close(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
     sent = b"x" * 20_000_000
@@ -198,7 +198,7 @@ def test_what_the_kernel_does_not_take_is_sent_before_the_close(reactor, connect
     assert connection.happened == ["opened", ConnectionDone]
 
 
-def test_what_is_written_later_is_sent_too(reactor, connect, listening):
+def test_data_written_after_a_full_buffer_was_sent_is_sent_too(reactor, connect, listening):
     listening, server = listening
     connection, _ = connect(server)
     connection.transport.write(b"x" * 20_000_000 + b"\n")
@@ -249,7 +249,9 @@ def test_a_peer_that_resets_while_much_is_unsent_is_reported(reactor, connect, l
     assert connection.happened[1] in (ConnectionDone, ConnectionLost)
 
 
-def test_a_refusal_is_reported_in_twisteds_words_and_not_at_once(reactor, connect, refusing, tmp_path):
+def test_a_refused_connection_is_reported_asynchronously_with_twisteds_message(
+    reactor, connect, refusing, tmp_path
+):
     for server, why in (
         (refusing, "Connection refused"),
         (f"unix:{tmp_path}/none", "No such file or directory"),
@@ -264,7 +266,7 @@ def test_a_refusal_is_reported_in_twisteds_words_and_not_at_once(reactor, connec
         assert why.lower() in reason.lower(), reason
 
 
-def test_without_descriptors_no_connection_can_be_made(reactor, connect, refusing):
+def test_a_connection_attempt_without_free_descriptors_fails(reactor, connect, refusing):
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -278,7 +280,7 @@ def test_without_descriptors_no_connection_can_be_made(reactor, connect, refusin
     assert "Too many open files" in reason
 
 
-def test_one_without_an_answer_is_given_up_in_time(reactor, connect, silent):
+def test_an_unanswered_connection_attempt_times_out(reactor, connect, silent):
     connection, _ = connect(silent)
     reactor.advance(CONNECT_TIMEOUT - 0.1)
     assert connection.happened == []
@@ -286,7 +288,7 @@ def test_one_without_an_answer_is_given_up_in_time(reactor, connect, silent):
     assert connection.happened == ["User timeout caused connection failure."]
 
 
-def test_one_that_is_answered_late_is_made(reactor, connect):
+def test_a_connection_attempt_that_is_answered_late_succeeds(reactor, connect):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -302,7 +304,7 @@ def test_one_that_is_answered_late_is_made(reactor, connect):
         reactor.turn()
 
 
-def test_one_that_is_cancelled_is_reported_at_once(reactor, connect, silent, refusing):
+def test_a_cancelled_connection_attempt_is_reported_at_once(reactor, connect, silent, refusing):
     for server in (silent, refusing):
         connection, connecting = connect(server)
         connecting.cancel()
@@ -311,7 +313,7 @@ def test_one_that_is_cancelled_is_reported_at_once(reactor, connect, silent, ref
     assert len(connection.happened) == 1
 
 
-def test_a_unix_socket_whose_queue_is_full_is_tried_again(reactor, connect, tmp_path):
+def test_connecting_to_a_unix_socket_with_a_full_queue_is_retried(reactor, connect, tmp_path):
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
         listening.bind(str(tmp_path / "s"))
         listening.listen(0)
@@ -345,11 +347,11 @@ def test_a_unix_socket_whose_queue_is_full_is_tried_again(reactor, connect, tmp_
         "nonsense:1:2",
     ],
 )
-def test_what_is_more_than_an_address_goes_by_its_endpoint(server):
+def test_an_endpoint_with_further_options_is_no_plain_address(server):
     assert plain_address(server) is None
 
 
-def test_only_a_peer_on_another_machine_can_vanish():
+def test_only_addresses_of_other_machines_are_remote():
     assert not plain_address("tcp:127.0.0.1:80").is_remote
     assert not plain_address(r"tcp:\:\:1:80").is_remote
     assert not plain_address("unix:/path").is_remote
@@ -357,7 +359,7 @@ def test_only_a_peer_on_another_machine_can_vanish():
     assert plain_address(r"tcp:2001\:db8\:\:1:80").is_remote
 
 
-def test_the_kernel_looks_after_a_peer_that_can_vanish(reactor):
+def test_keepalive_is_set_for_remote_peers_only(reactor):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

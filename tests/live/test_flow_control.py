@@ -1,4 +1,4 @@
-"""Back-pressure: nobody fills the server's memory, nobody holds up anybody else, and nothing is lost."""
+"""Back-pressure: no client fills the server's memory or delays another, and nothing is lost."""
 
 import json
 import select
@@ -13,11 +13,11 @@ Start = Callable[..., Daemon]
 MakeGate = Callable[[], Gate]
 
 QUIET = 0.3
-"""Seconds in which a server that reads would have read: there is no event for what does not happen."""
+"""Seconds in which a server that still reads would have read: there is no event to wait for."""
 
 MIB = 1024 * 1024
 IN_THE_KERNEL = 25 * MIB
-"""More than the buffers of one connection's two sockets hold."""
+"""Bytes: more than the buffers of a connection's two sockets hold."""
 
 PADDING = "x" * 10_000
 """Makes requests and replies large, so that buffers fill with few of them."""
@@ -36,10 +36,10 @@ def lines(*messages: Any) -> bytes:
 
 
 def send_until_blocked(client: Connection, data: bytes, daemon: Daemon | None = None) -> int:
-    """Send as much as the server takes in; how many bytes that was.
+    """Send as much as the server reads, and return how many bytes that was.
 
-    With `daemon`, also what it takes in when the tasks have ended that it has
-    started, however slow it is.
+    With `daemon`, include what it reads after the tasks that it has started have ended, however slow it
+    is.
     """
     sent = send_while_writable(client, data)
     while daemon is not None:
@@ -51,7 +51,7 @@ def send_until_blocked(client: Connection, data: bytes, daemon: Daemon | None = 
 
 
 def send_while_writable(client: Connection, data: bytes) -> int:
-    """Send until the server has taken in nothing for a moment; how many bytes that was."""
+    """Send until the server has read nothing for a moment; return how many bytes that was."""
     client.socket.setblocking(False)
     sent = 0
     with memoryview(data) as view:
@@ -65,7 +65,7 @@ def send_while_writable(client: Connection, data: bytes) -> int:
 
 
 def numbers_of(replies: list[str]) -> list[int]:
-    """The numbers that padded texts begin with."""
+    """Return the numbers at the beginning of padded texts."""
     return [int(reply.partition(" ")[0]) for reply in replies]
 
 
@@ -88,7 +88,7 @@ def is_writable(client: Connection) -> bool:
 # --- a client that does not read ---------------------------------------------
 
 
-def test_a_client_that_never_reads_is_not_read_from_either_and_harms_nobody(start: Start) -> None:
+def test_a_client_that_never_reads_is_throttled_and_affects_no_other(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
@@ -96,7 +96,7 @@ def test_a_client_that_never_reads_is_not_read_from_either_and_harms_nobody(star
     data = lines(*(bare("echo", f"{number} {PADDING}") for number in range(count)))
     sent = send_until_blocked(deaf, data, daemon)
     assert sent < IN_THE_KERNEL < len(data)
-    # Others are served; and their round trips show that the server went on, and still does not read.
+    # Others are served; their round trips show that the server is running, and still does not read.
     assert [other.ask(bare("echo", number)) for number in range(200)] == list(range(200))
     # The kernel may take a little more, the server nothing.
     sent += send_while_writable(deaf, data[sent:])
@@ -128,7 +128,7 @@ def test_json_rpc_replies_are_throttled_in_the_same_way(start: Start) -> None:
 
 
 def test_errors_alone_are_throttled_too(start: Start) -> None:
-    """No task runs here, and so nothing but the replies themselves can hold the client back."""
+    """No task runs here, so nothing but the replies themselves can throttle the client."""
     daemon = start("--workers", "1", "--max-unsent", "100000").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
@@ -147,14 +147,14 @@ def test_errors_alone_are_throttled_too(start: Start) -> None:
     sending.join(TIMEOUT)
 
 
-def test_big_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
-    """Small requests, big results: all the requests come with one read, 200 MB of results must not."""
+def test_large_unread_results_do_not_pile_up(start: Start) -> None:
+    """The requests are small enough for one read; their results would take 200 MB."""
     daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf, other = daemon.connect(), daemon.connect()
     count, size = 200, 1_000_000
     deaf.send(*(bare("big", size) for _ in range(count)))
-    # Once nothing runs, what there is of it is all there will be until somebody reads.
+    # Once nothing runs, no more memory is used until the client reads.
     status = daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
     (big,) = status["functions"]
     assert other.ask(bare("hello")) == "Hello, World!"
@@ -164,7 +164,7 @@ def test_big_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
     assert [len(reply) for reply in deaf.receive_all()] == [size] * count
 
 
-def test_big_json_rpc_results_that_nobody_reads_are_not_piled_up(start: Start) -> None:
+def test_large_unread_json_rpc_results_do_not_pile_up(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "1000000", "--max-outstanding", "4").wait_until_ready()
     before = resident_bytes(daemon.process.pid)
     deaf = daemon.connect()
@@ -175,7 +175,7 @@ def test_big_json_rpc_results_that_nobody_reads_are_not_piled_up(start: Start) -
     assert sorted(reply["id"] for reply in deaf.receive_all()) == list(range(count))
 
 
-def test_one_result_far_over_max_unsent_gets_through(start: Start) -> None:
+def test_a_result_far_over_max_unsent_is_still_sent(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "1").wait_until_ready()
     client = daemon.connect()
     size = 9 * MIB
@@ -183,7 +183,7 @@ def test_one_result_far_over_max_unsent_gets_through(start: Start) -> None:
     assert [len(reply) for reply in client.receive_all()] == [size, len("Hello, World!"), size]
 
 
-def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) -> None:
+def test_unread_progress_is_dropped_except_for_the_last_report(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "1000").wait_until_ready()
     client = daemon.connect()
     client.send(rpc("big", "big", 9 * MIB))  # the kernel's buffers are full from here
@@ -201,7 +201,7 @@ def test_progress_that_nobody_reads_is_dropped_but_for_the_last(start: Start) ->
     assert reports[-1]["params"]["done"] == 300
 
 
-def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(start: Start) -> None:
+def test_a_client_that_disconnects_without_reading_leaves_nothing_behind(start: Start) -> None:
     daemon = start("--workers", "2", "--max-unsent", "100000", "--max-outstanding", "10").wait_until_ready()
     other = daemon.connect()
     data = lines(*[bare("echo", PADDING)] * 3000)
@@ -217,7 +217,7 @@ def test_a_client_that_goes_away_without_reading_leaves_the_server_as_it_was(sta
 # --- more than may be outstanding --------------------------------------------
 
 
-def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
+def test_the_server_stops_reading_at_max_outstanding_and_nothing_is_lost(
     start: Start, make_gate: MakeGate
 ) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "5").wait_until_ready()
@@ -233,7 +233,7 @@ def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
     sent = send_until_blocked(client, data)
     assert sent < IN_THE_KERNEL < len(data)
     status = other.ask(bare("taskd.status"))
-    assert (status["running"], status["waiting"]) == (2, 4)  # five of the one client, one of the other
+    assert (status["running"], status["waiting"]) == (2, 4)  # five from one client, one from the other
     # The kernel may take a little more, the server nothing.
     sent += send_while_writable(client, data[sent:])
     assert sent < IN_THE_KERNEL
@@ -248,7 +248,7 @@ def test_past_max_outstanding_the_server_stops_reading_and_nothing_is_lost(
     assert second.receive() == "released"
 
 
-def test_max_outstanding_is_for_each_connection(start: Start, gate: Gate) -> None:
+def test_max_outstanding_applies_to_each_connection(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "1").wait_until_ready()
     first = daemon.connect().send(gate.call(), bare("hello"))
     gate.wait_until_entered()
@@ -271,14 +271,14 @@ def test_notifications_count_as_outstanding(start: Start, gate: Gate) -> None:
     assert client.receive()["id"] == "last"
 
 
-def test_with_one_outstanding_at_a_time_everything_is_answered_in_order(start: Start) -> None:
+def test_with_max_outstanding_of_one_requests_are_answered_in_order(start: Start) -> None:
     client = start("--workers", "4", "--max-outstanding", "1").wait_until_ready().connect()
     client.send(*(rpc(number, "echo", number) for number in range(1000))).end_sending()
     assert [reply["result"] for reply in client.receive_all()] == list(range(1000))
 
 
-def test_a_greedy_client_does_not_starve_a_modest_one(start: Start) -> None:
-    """It may fill no more of the queue than it may have outstanding."""
+def test_a_client_with_many_requests_does_not_starve_one_with_few(start: Start) -> None:
+    """One client may fill the queue only up to its outstanding requests."""
     daemon = start("--workers", "1", "--max-outstanding", "10").wait_until_ready()
     greedy, modest = daemon.connect(), daemon.connect()
     greedy.send(*(rpc(number, "nap", 0.001) for number in range(400)))
@@ -295,7 +295,7 @@ def test_a_greedy_client_does_not_starve_a_modest_one(start: Start) -> None:
 # --- long messages in small pieces -------------------------------------------
 
 
-def test_ten_mebibytes_in_segments_of_one_kibibyte_arrive_whole_and_soon(start: Start) -> None:
+def test_a_message_of_ten_mebibytes_in_segments_of_one_kibibyte_arrives_whole(start: Start) -> None:
     client = start("--workers", "1").wait_until_ready().connect()
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     head, tail = b'{"function": "echo", "args": ["', b'"]}\n'
@@ -308,7 +308,7 @@ def test_ten_mebibytes_in_segments_of_one_kibibyte_arrive_whole_and_soon(start: 
     assert client.receive() == text.decode()
 
 
-def test_a_hundred_kilobytes_byte_by_byte_arrive_whole(start: Start) -> None:
+def test_a_message_of_a_hundred_kilobytes_sent_byte_by_byte_arrives_whole(start: Start) -> None:
     client = start("--workers", "1").wait_until_ready().connect()
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     message = lines(bare("echo", "x" * 100_000))

@@ -1,4 +1,4 @@
-"""The gateway: websocket messages in, outcomes out, whatever the task servers do."""
+"""The gateway: every websocket message gets its outcome, whatever the task servers do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def remote_link(request):
 
 @pytest.fixture
 def gateway(start, remote_link):
-    """Start a gateway alone, which sends its calls to these task servers; its URL is `ws`."""
+    """Start a gateway without a task server of its own for these task servers; its URL is `ws`."""
 
     def start_one(*task_servers, options=()):
         servers = [part for server in task_servers for part in ("--task-server", server)]
@@ -54,7 +54,7 @@ def gateway(start, remote_link):
 
 @pytest.fixture(scope="session")
 def url(shared, link, tmp_path_factory):
-    """The URL of a gateway for all tests that leave it as it was; with a local link, of its own server."""
+    """The URL of a gateway for tests that only read it; with a local link it has its own task server."""
     directory = tmp_path_factory.mktemp(link)
     if link == "local":
         options = ("--app", str(APPS / "plain.py"), "--workers", "4")
@@ -86,7 +86,7 @@ async def test_the_reply_to_a_bare_message_is_task_complete(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_reply_to_a_bare_message_that_fails_says_why(url, websocket):
+async def test_the_reply_to_a_failed_bare_message_gives_the_reason(url, websocket):
     ws = await websocket(url)
     reply = await ws.send(bare("boom", {"message": "no paper"})).receive()
     assert reply.startswith("task failed: ")
@@ -111,7 +111,7 @@ async def test_bare_replies_come_in_the_order_of_their_requests(url, websocket, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_json_rpc_gets_its_result_under_its_own_id(url, websocket):
+async def test_a_json_rpc_result_has_the_id_of_its_request(url, websocket):
     ws = await websocket(url)
     for request_id in (7, -7.5, "seven", "ไทย", 12345678901234567890123, None):
         message = json.dumps(rpc("add", [2, 3])).replace('"id": 1', f'"id": {json.dumps(request_id)}')
@@ -132,7 +132,7 @@ async def test_a_json_rpc_error_keeps_its_code_and_data(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_json_rpc_replies_overtake_those_that_take_longer(url, websocket, gate):
+async def test_json_rpc_replies_do_not_wait_for_slower_requests(url, websocket, gate):
     ws = await websocket(url)
     ws.send(gate.rpc("slow"), rpc("hello", request_id="fast"))
     assert (await ws.receive_json())["id"] == "fast"
@@ -200,7 +200,7 @@ async def test_progress_is_pushed_before_the_result_under_the_id_of_the_request(
 
 
 @pytest_twisted.ensureDeferred
-async def test_progress_is_pushed_only_where_it_was_asked_for(url, websocket):
+async def test_progress_is_pushed_only_if_it_was_requested(url, websocket):
     ws = await websocket(url)
     assert (await ws.ask(rpc("count", {"upto": 5}, "x")))["result"] == 5
     ws.send(rpc("count", {"upto": 5}, None, progress=True))
@@ -219,7 +219,9 @@ async def test_progress_of_a_bare_message_comes_before_its_task_complete(url, we
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_that_is_no_request_is_answered_and_costs_nothing_else(url, websocket):
+async def test_a_message_that_is_not_a_request_is_answered_with_an_error_and_affects_nothing_else(
+    url, websocket
+):
     ws = await websocket(url)
     for message, code in [
         ("hello", -32700),
@@ -238,7 +240,7 @@ async def test_a_message_that_is_no_request_is_answered_and_costs_nothing_else(u
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_may_be_written_over_several_lines(url, websocket):
+async def test_a_message_may_span_several_lines(url, websocket):
     ws = await websocket(url)
     message = rpc("echo", {"value": {"text": "line\nline\r\n", "list": [1, {}]}}, "pretty")
     for text in (json.dumps(message, indent=4), json.dumps(message, indent=4).replace("\n", "\r\n")):
@@ -248,7 +250,7 @@ async def test_a_message_may_be_written_over_several_lines(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_text_of_any_script_goes_through_unharmed(url, websocket):
+async def test_text_in_any_script_passes_through_unchanged(url, websocket):
     ws = await websocket(url)
     text = 'ไม่สะดุด \u2028 \U0001f600 \x7f \\ " / \t'
     assert (await ws.ask(json.dumps(rpc("echo", [text]), ensure_ascii=False)))["result"] == text
@@ -256,7 +258,7 @@ async def test_text_of_any_script_goes_through_unharmed(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_empty_message_costs_nothing(url, websocket):
+async def test_an_empty_message_affects_nothing(url, websocket):
     ws = await websocket(url)
     ws.send("", bare("hello"))
     replies = [await ws.receive()]
@@ -266,7 +268,7 @@ async def test_an_empty_message_costs_nothing(url, websocket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lost_worker_is_reported_to_its_caller_alone(start, link, websocket, gate):
+async def test_a_lost_worker_is_reported_to_its_caller_only(start, link, websocket, gate):
     daemon = start("--link", link, "--workers", "2").wait_until_ready()
     ws = await websocket(daemon.ws)
     ws.send(gate.rpc("held"))
@@ -302,7 +304,7 @@ async def test_a_message_over_the_limit_is_refused_with_close_code_1009(shared, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_text_that_is_not_utf8_costs_at_most_its_own_websocket(url, websocket):
+async def test_text_that_is_not_utf8_closes_no_other_websocket(url, websocket):
     bad, good = await websocket(url), await websocket(url)
     bad.sendMessage(b'"\xff"', isBinary=False)
     code, _ = await within(bad.closed)
@@ -311,7 +313,7 @@ async def test_text_that_is_not_utf8_costs_at_most_its_own_websocket(url, websoc
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_longest_message_works_through_to_the_task_server(start, link, websocket):
+async def test_the_longest_allowed_message_reaches_the_task_server(start, link, websocket):
     limit = 2000  # with its LF, which a websocket message does not have
     daemon = start("--link", link, "--max-message", str(limit)).wait_until_ready()
     ws = await websocket(daemon.ws)
@@ -327,7 +329,7 @@ async def test_the_longest_message_works_through_to_the_task_server(start, link,
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_near_the_limit_costs_no_other_websocket_its_calls(start, link, websocket, gate):
+async def test_a_message_near_the_limit_fails_no_call_of_another_websocket(start, link, websocket, gate):
     limit = 2000
     daemon = start("--link", link, "--max-message", str(limit)).wait_until_ready()
     small, large = await websocket(daemon.ws), await websocket(daemon.ws)
@@ -344,7 +346,7 @@ async def test_a_message_near_the_limit_costs_no_other_websocket_its_calls(start
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_result_may_be_as_long_as_the_limit_that_was_set(start, link, websocket):
+async def test_a_result_may_be_as_long_as_the_configured_limit(start, link, websocket):
     size = 17 * 1024 * 1024
     daemon = start("--link", link, "--max-message", str(size + 1000)).wait_until_ready()
     ws = await websocket(daemon.ws)
@@ -356,7 +358,7 @@ async def test_a_result_may_be_as_long_as_the_limit_that_was_set(start, link, we
 
 
 def handshake(port, *headers):
-    """The status of the reply to a websocket handshake with these headers, and the reply's text."""
+    """Return the status and the text of the reply to a websocket handshake with these headers."""
     lines = [
         "GET /any/path HTTP/1.1",
         "Upgrade: websocket",
@@ -379,7 +381,7 @@ def handshake(port, *headers):
 
 @pytest.fixture(scope="session")
 def guarded_port(shared, tmp_path_factory):
-    """The port of a gateway with two allowed origins, which calls itself www.example.org:8080."""
+    """The port of a gateway with two allowed origins, reached as www.example.org:8080."""
     daemon = Daemon(
         "--listen", "none", "--task-server", shared.tcp,
         "--allow-origin", "https://*.friend.example", "--allow-origin", "http://exact.example:81",
@@ -407,7 +409,7 @@ def guarded_port(shared, tmp_path_factory):
         "http://exact.example:81",
     ],
 )
-def test_own_pages_pages_of_this_machine_and_allowed_ones_are_let_in(guarded_port, origin):
+def test_pages_of_the_same_host_of_this_machine_and_of_allowed_origins_may_connect(guarded_port, origin):
     headers = ["Host: www.example.org:8080", *([f"Origin: {origin}"] if origin else [])]
     status, reply = handshake(guarded_port, *headers)
     assert status == 101, reply
@@ -450,30 +452,30 @@ def test_any_other_page_is_refused_with_403(guarded_port, origin):
         "http://a b",
     ],
 )
-def test_an_origin_that_names_no_page_is_refused(guarded_port, origin):
+def test_an_invalid_origin_is_refused(guarded_port, origin):
     status, reply = handshake(guarded_port, "Host: www.example.org:8080", f"Origin: {origin}")
     assert status in (400, 403), reply
 
 
-def test_who_names_two_origins_is_refused(guarded_port):
+def test_a_request_with_two_origins_is_refused(guarded_port):
     origins = ["Origin: http://localhost", "Origin: http://evil.example"]
     for headers in (origins, origins[::-1]):
         assert handshake(guarded_port, "Host: www.example.org:8080", *headers)[0] in (400, 403)
 
 
-def test_the_port_of_the_scheme_is_meant_where_none_is_named(guarded_port):
+def test_an_origin_without_a_port_has_the_default_port_of_its_scheme(guarded_port):
     assert handshake(guarded_port, "Host: www.example.org", "Origin: http://www.example.org")[0] == 101
     assert handshake(guarded_port, "Host: www.example.org:443", "Origin: https://www.example.org")[0] == 101
     assert handshake(guarded_port, "Host: www.example.org:8080", "Origin: https://www.example.org")[0] == 403
 
 
-def test_a_refusal_says_what_would_let_the_page_in(guarded_port):
+def test_a_refusal_names_the_option_that_would_allow_the_page(guarded_port):
     _, reply = handshake(guarded_port, "Host: www.example.org:8080", "Origin: http://evil.example")
     assert "--allow-origin" in reply
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_page_that_was_let_in_is_served(guarded_port, websocket):
+async def test_an_allowed_page_is_served(guarded_port, websocket):
     ws = await websocket(f"ws://127.0.0.1:{guarded_port}/chat?room=1", origin="https://app.friend.example")
     assert await ws.send(bare("hello")).receive() == "task complete"
 
@@ -482,7 +484,7 @@ async def test_a_page_that_was_let_in_is_served(guarded_port, websocket):
 
 
 async def assert_all_answered(ws, *, sent=None):
-    """Every kind of message gets its answer, and the answer is that there is no task server."""
+    """Check that every kind of message is answered with the error that there is no task server."""
     reply = await ws.send(bare("hello")).receive()
     assert reply.startswith("task failed: "), reply
     reply = await ws.ask(rpc("hello", request_id="a"))
@@ -496,7 +498,7 @@ async def assert_all_answered(ws, *, sent=None):
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_message_is_answered_while_no_task_server_is_there(gateway, refusing, websocket):
+async def test_every_message_is_answered_while_the_task_server_is_down(gateway, refusing, websocket):
     ws = await websocket(gateway(refusing).ws_alone)
     await assert_all_answered(ws, sent=False)
     reply = await ws.send(bare("hello")).receive()
@@ -504,13 +506,13 @@ async def test_every_message_is_answered_while_no_task_server_is_there(gateway, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_message_is_answered_when_the_task_server_breaks_off(gateway, fake, websocket):
+async def test_every_message_is_answered_when_the_task_server_disconnects(gateway, fake, websocket):
     ws = await websocket(gateway(fake(closing).endpoint).ws_alone)
     await assert_all_answered(ws, sent=True)
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_message_is_answered_when_the_task_server_talks_nonsense(gateway, fake, websocket):
+async def test_every_message_is_answered_when_the_task_server_sends_nonsense(gateway, fake, websocket):
     server = fake(lambda message: message.connection.sendLine(b"SSH-2.0-OpenSSH_9.2"))
     ws = await websocket(gateway(server.endpoint).ws_alone)
     await assert_all_answered(ws)
@@ -571,7 +573,7 @@ async def test_the_least_busy_of_two_task_servers_gets_the_next_call(gateway, fa
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_is_refused_is_tried_at_the_other_task_server(gateway, refusing, fake, websocket):
+async def test_a_call_refused_by_one_task_server_is_sent_to_the_other(gateway, refusing, fake, websocket):
     server = fake(answered)
     ws = await websocket(gateway(refusing, server.endpoint).ws_alone)
     assert await ws.send(bare("hello")).receive() == "task complete"
@@ -580,9 +582,7 @@ async def test_a_call_that_is_refused_is_tried_at_the_other_task_server(gateway,
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_task_server_that_is_stopped_is_left_alone_and_calls_go_to_the_other(
-    gateway, fake, websocket
-):
+async def test_calls_go_to_the_other_task_server_while_one_is_stopped(gateway, fake, websocket):
     first, second = fake(answered), fake(answered)
     daemon = gateway(first.endpoint, second.endpoint)
     ws = await websocket(daemon.ws_alone)
@@ -590,7 +590,7 @@ async def test_a_task_server_that_is_stopped_is_left_alone_and_calls_go_to_the_o
     await first.close()
     for number in range(30):
         reply = await ws.ask(rpc("hello", None, number))
-        # One that was sent over a connection as it closed may fail; it must not be sent again.
+        # A call sent over a connection as it closed may fail; it must not be sent again.
         assert "result" in reply or (number == 0 and reply["error"]["data"]["sent"]), reply
     tries = daemon.log.count(f"{first.endpoint} cannot be reached") + daemon.log.count(
         f"{first.endpoint} was lost"
@@ -599,7 +599,7 @@ async def test_a_task_server_that_is_stopped_is_left_alone_and_calls_go_to_the_o
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_real_task_server_that_is_stopped_costs_no_later_call(shared, start, gateway, websocket):
+async def test_no_later_call_fails_after_a_real_task_server_has_stopped(shared, start, gateway, websocket):
     other = start("--websocket", "none", "--app", str(APPS / "plain.py"), "--workers", "2").wait_until_ready()
     ws = await websocket(gateway(other.tcp, shared.tcp).ws_alone)
     assert await ws.send(bare("hello")).receive() == "task complete"
@@ -620,7 +620,7 @@ async def test_a_request_that_was_sent_is_never_sent_again(gateway, fake, websoc
 
 
 @pytest_twisted.ensureDeferred
-async def test_errors_of_a_task_server_are_no_reason_to_ask_another(gateway, fake, websocket):
+async def test_a_call_that_failed_at_one_task_server_is_not_sent_to_another(gateway, fake, websocket):
     first = fake(lambda message: message.fail(-32000, "ValueError: no", {"type": "ValueError"}))
     second = fake(lambda message: message.fail(-32000, "ValueError: no", {"type": "ValueError"}))
     ws = await websocket(gateway(first.endpoint, second.endpoint).ws_alone)
@@ -698,7 +698,7 @@ async def test_one_websocket_that_is_throttled_does_not_throttle_another(url, we
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_a_websocket_goes_the_connections_of_its_messages_are_closed(start, fake, websocket):
+async def test_a_lost_websocket_closes_the_connections_of_its_messages(start, fake, websocket):
     server = fake()
     daemon = start("--listen", "none", "--task-server", server.endpoint)
     stays = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
@@ -715,7 +715,7 @@ async def test_when_a_websocket_goes_the_connections_of_its_messages_are_closed(
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_a_websocket_goes_the_calls_of_others_on_a_pooled_link_go_on(start, fake, websocket):
+async def test_a_lost_websocket_fails_no_call_of_another_on_a_pooled_link(start, fake, websocket):
     server = fake()
     daemon = start("--listen", "none", "--link", "pooled", "--task-server", server.endpoint)
     url = f"ws://127.0.0.1:{daemon.port(1)}"
@@ -732,7 +732,7 @@ async def test_when_a_websocket_goes_the_calls_of_others_on_a_pooled_link_go_on(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_of_a_message_is_closed_once_its_result_is_there(start, fake, websocket):
+async def test_the_connection_of_a_message_is_closed_once_its_result_has_arrived(start, fake, websocket):
     server = fake(answered)
     daemon = start("--listen", "none", "--task-server", server.endpoint)
     ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
@@ -744,7 +744,7 @@ async def test_a_connection_of_a_message_is_closed_once_its_result_is_there(star
 
 
 @pytest_twisted.ensureDeferred
-async def test_tasks_of_a_websocket_that_went_are_run_to_their_end(url, websocket, gate):
+async def test_tasks_of_a_lost_websocket_are_run_to_their_end(url, websocket, gate):
     ws = await websocket(url)
     ws.send(gate.call())
     await entered(gate)
@@ -803,7 +803,7 @@ async def test_at_sigterm_a_gateway_alone_closes_its_websockets_with_1001(gatewa
 
 
 @pytest_twisted.ensureDeferred
-async def test_at_sigterm_a_task_server_that_never_answers_does_not_hold_the_gateway(
+async def test_at_sigterm_a_task_server_that_never_answers_does_not_delay_the_gateway(
     gateway, fake, websocket
 ):
     server = fake()
@@ -824,7 +824,7 @@ async def test_at_sigterm_a_task_server_that_never_answers_does_not_hold_the_gat
 
 
 @pytest_twisted.ensureDeferred
-async def test_at_sigterm_a_websocket_that_does_not_read_holds_the_daemon_only_for_a_while(start, websocket):
+async def test_at_sigterm_a_websocket_that_does_not_read_delays_the_daemon_only_briefly(start, websocket):
     daemon = start("--workers", "1").wait_until_ready()
     ws = await websocket(daemon.ws)
     ws.transport.pauseProducing()

@@ -1,4 +1,4 @@
-"""Time limits: whatever a task does, it ends, its caller is answered at once, and nobody else is hurt."""
+"""Time limits: whatever a task does, it ends, its caller is answered, and no other task is affected."""
 
 import os
 import signal
@@ -31,13 +31,13 @@ MakeDrop = Callable[[], Drop]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 LIMIT = 0.3
-"""Seconds that the tasks are given: enough for each to reach the code that does not end."""
+"""The time limit of the tasks, in seconds: enough for each to reach the code that does not end."""
 
 GRACE = 0.3
-"""Seconds that those have which do not end by themselves (in apps/misbehaving.py)."""
+"""Grace, in seconds, of the tasks in apps/misbehaving.py that only a kill ends."""
 
 SLOW = 5.0
-"""Seconds by which even a machine that is busy otherwise is not late."""
+"""Seconds: a delay that even a busy machine does not reach."""
 
 ROUNDING = 0.005
 """Seconds: times are reported in thousandths, and clocks are read twice."""
@@ -46,12 +46,12 @@ TIMED_OUT, LOST, FAILED = -32001, -32003, -32000
 
 
 def limited(function: str, *args: Any, timeout: float = LIMIT, **named: Any) -> dict[str, Any]:
-    """A request with a time limit."""
+    """Make a request with a time limit."""
     return rpc("limited", function, *args, options={"timeout": timeout}, **named)
 
 
 def timed_out(reply: Any, seconds: float = LIMIT) -> dict[str, Any]:
-    """The data of a reply that says that the time limit, which was so many seconds, was over."""
+    """Return the data of a reply, which must be the error about a time limit of so many seconds."""
     data = data_of(reply, TIMED_OUT)
     assert data.keys() == {"limit", "seconds", "ran", "killed"}
     assert (data["limit"], data["seconds"]) == ("timeout", seconds)
@@ -65,7 +65,7 @@ def counts(daemon: Daemon) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker: what a task does to it, the next one would feel."""
+    """A server with one worker: damage done to it by a task would show in the next one."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -79,7 +79,7 @@ def client(one: Daemon) -> Iterator[Connection]:
     one.must_serve()
 
 
-# --- whatever it does --------------------------------------------------------
+# --- whatever the function does ----------------------------------------------
 
 ENDS_WHEN_TOLD = [
     ("sleep_on", ()),
@@ -92,7 +92,7 @@ ENDS_WHEN_TOLD = [
     ("wait_for_a_thread", ()),
     ("sleep_async", ()),
 ]
-"""Tasks that the exception alone ends."""
+"""Functions that the exception ends."""
 
 HAS_TO_BE_KILLED = [
     ("swallow_everything", ()),
@@ -107,7 +107,7 @@ HAS_TO_BE_KILLED = [
     ("swallow_async", ()),
     ("clean_up_for_ever", ()),
 ]
-"""Tasks that it does not end."""
+"""Functions that the exception does not end."""
 
 
 def name_of(value: Any) -> str:
@@ -115,7 +115,7 @@ def name_of(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("function", "args"), ENDS_WHEN_TOLD, ids=name_of)
-def test_a_task_that_ends_when_it_is_interrupted_costs_its_worker_nothing(
+def test_a_task_that_ends_when_it_is_interrupted_leaves_its_worker_in_use(
     client: Connection, function: str, args: tuple[Any, ...]
 ) -> None:
     before = client.ask(bare("pid"))
@@ -141,13 +141,13 @@ def test_a_task_that_does_not_end_when_it_is_interrupted_is_killed_and_its_worke
 
 
 @pytest.mark.parametrize("function", ["match_for_ever", "block_async"])
-def test_a_task_that_may_or_may_not_be_within_reach_ends_all_the_same(
+def test_a_task_in_c_code_ends_whether_the_interrupt_reaches_it_or_not(
     client: Connection, function: str
 ) -> None:
     timed_out(client.ask(limited(function)))
 
 
-def test_a_task_that_reads_where_nobody_writes_ends(client: Connection, gate: Gate) -> None:
+def test_a_task_blocked_in_a_read_ends(client: Connection, gate: Gate) -> None:
     client.send(limited("read_for_ever", gate.path))
     gate.wait_until_entered()
     assert not timed_out(client.receive())["killed"]
@@ -165,7 +165,7 @@ def test_a_worker_that_is_stopped_by_sigstop_is_killed(one: Daemon, client: Conn
 def test_the_reply_does_not_wait_for_a_process_that_ignores_sigterm(client: Connection) -> None:
     before = client.ask(bare("pid"))
     assert timed_out(client.ask(limited("ignore_sigterm")))["killed"]
-    # It has two more seconds until SIGKILL, and is there.
+    # The process has two more seconds until SIGKILL, and is still running.
     assert title_of(before) != ""
     wait_for_exit(before)
 
@@ -189,7 +189,7 @@ def test_a_task_that_waits_in_subprocess_run_leaves_no_child(start: Start) -> No
     daemon.wait_for_family(3)
 
 
-def test_a_copy_of_a_worker_that_its_task_has_forked_ends_too(start: Start) -> None:
+def test_a_copy_of_the_worker_forked_by_its_task_ends_too(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     client = daemon.connect().send(limited("wait_for_a_fork"))
     child = int(daemon.wait_for_log(r"child (\d+)$")[1])
@@ -206,35 +206,37 @@ def test_a_function_can_clean_up_in_finally(one: Daemon, client: Connection) -> 
     one.wait_for_log(r"clean_up #\d+: at the limit: cleaned up$")
 
 
-def test_it_has_its_grace_for_that(one: Daemon, client: Connection) -> None:
+def test_the_cleanup_of_a_function_may_take_its_grace(one: Daemon, client: Connection) -> None:
     data = timed_out(client.ask(limited("clean_up_slowly", seconds=0.4, tag="slowly:")))
     assert not data["killed"]
     assert data["ran"] >= LIMIT + 0.4 - ROUNDING
     one.wait_for_log(r"clean_up_slowly #\d+: slowly: cleaned up$")
 
 
-def test_what_is_raised_is_a_task_timeout_and_no_exception_that_a_function_would_swallow(
+def test_the_exception_raised_is_a_task_timeout_that_except_exception_does_not_catch(
     one: Daemon, client: Connection
 ) -> None:
     timed_out(client.ask(limited("save")))
     one.wait_for_log(r"caught TaskTimeout TaskStopped BaseException$")
 
 
-def test_in_an_async_function_it_is_asyncios_cancelled_error(client: Connection, make_drop: MakeDrop) -> None:
+def test_an_async_function_over_its_limit_gets_asyncios_cancelled_error(
+    client: Connection, make_drop: MakeDrop
+) -> None:
     standing, told = make_drop(), make_drop()
     client.send(limited("stand_async", standing.path, told.path))
     assert standing.receive() == "standing"
     assert told.receive().startswith("CancelledError")
     timed_out(client.receive())
-    assert client.ask(bare("async_nap", 0.001)) == 0.001  # the event loop is as it was
+    assert client.ask(bare("async_nap", 0.001)) == 0.001  # the event loop still works
 
 
-def test_what_the_function_returns_or_raises_after_that_does_not_count(client: Connection) -> None:
+def test_the_outcome_of_a_function_after_its_time_limit_is_discarded(client: Connection) -> None:
     for what in ("return", "raise"):
         assert client.ask(limited("save", what))["error"]["code"] == TIMED_OUT
 
 
-def test_the_log_shows_where_a_function_was_that_had_to_be_killed(start: Start) -> None:
+def test_the_log_shows_where_a_killed_function_was(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     assert timed_out(daemon.connect().ask(limited("stand_in_c", False)))["killed"]
     daemon.wait_for_log(r"misbehaving\.py.*\bin stand_in_c")
@@ -243,7 +245,7 @@ def test_the_log_shows_where_a_function_was_that_had_to_be_killed(start: Start) 
 # --- which limit -------------------------------------------------------------
 
 
-def test_a_function_has_its_own_limit(client: Connection) -> None:
+def test_a_function_can_have_its_own_limit(client: Connection) -> None:
     timed_out(client.ask(rpc(1, "limited", 600)))
     assert client.ask(rpc(1, "limited", 0))["result"] == 0
 
@@ -254,7 +256,7 @@ def test_a_call_can_have_a_smaller_limit_but_no_larger_one(client: Connection) -
     timed_out(client.ask(limited("roomy", 600, timeout=0.1)), 0.1)
 
 
-def test_the_servers_limit_is_that_of_functions_without_their_own(start: Start) -> None:
+def test_the_limit_of_the_server_applies_to_functions_without_their_own(start: Start) -> None:
     daemon = start(*Apps, "--workers", "4", "--timeout", "0.2").wait_until_ready()
     client = daemon.connect()
     timed_out(client.ask(rpc(1, "nap", 600)), 0.2)
@@ -288,19 +290,17 @@ def test_the_time_that_a_task_waits_does_not_count(start: Start, gate: Gate) -> 
 @pytest.mark.parametrize(
     "arguments", ["timeout=0", "timeout=-1", "timeout=float('nan')", "grace=-1", "grace=float('nan')"]
 )
-def test_a_decorator_with_a_limit_that_makes_no_sense_ends_the_start(
-    start: Start, tmp_path: Any, arguments: str
-) -> None:
+def test_an_invalid_limit_in_a_decorator_fails_the_start(start: Start, tmp_path: Any, arguments: str) -> None:
     (tmp_path / "wrong.py").write_text(f"from taskd import task\n@task({arguments})\ndef one(): return 1\n")
     daemon = start("--app", "wrong")
     assert daemon.wait_for_end() == 1
     assert "ValueError" in daemon.log
 
 
-# --- nobody else -------------------------------------------------------------
+# --- other tasks -------------------------------------------------------------
 
 
-def test_other_workers_go_on(start: Start, gate: Gate) -> None:
+def test_other_workers_are_not_affected(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "3").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -310,7 +310,7 @@ def test_other_workers_go_on(start: Start, gate: Gate) -> None:
     assert client.receive()["result"] == "unhurt"
 
 
-def test_many_limits_at_once_each_end_their_own_task(start: Start) -> None:
+def test_each_of_many_limits_at_once_ends_its_own_task(start: Start) -> None:
     daemon = start(*Apps, "--workers", "6").wait_until_ready()
     client = daemon.connect()
     limits = [0.2, 0.3, 0.4, 0.2, 0.3, 0.4]
@@ -321,13 +321,13 @@ def test_many_limits_at_once_each_end_their_own_task(start: Start) -> None:
     assert len(daemon.wait_for_workers(6)) == 6
 
 
-def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_one(start: Start) -> None:
+def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_task(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     client = daemon.connect()
     rounds = 60
     for number in range(rounds):
         seconds = 0.01
-        # About as long as its limit; and behind each, one that must not be hit.
+        # Each takes about as long as its limit, and is followed by one that must not be hit.
         client.send(rpc(f"nap{number}", "nap", seconds, options={"timeout": seconds}))
         client.send(rpc(f"next{number}", "nap", 0.003))
     replies = {}
@@ -347,7 +347,7 @@ def test_a_limit_that_races_with_the_end_of_its_task_never_hits_the_next_one(sta
 # --- who is answered -------------------------------------------------------------
 
 
-def test_a_bare_request_is_answered_in_its_place(start: Start) -> None:
+def test_the_error_of_a_bare_request_keeps_its_place_among_the_replies(start: Start) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     client = daemon.connect()
     client.send(bare("sleep_on", options={"timeout": LIMIT}), bare("hello")).end_sending()
@@ -356,7 +356,7 @@ def test_a_bare_request_is_answered_in_its_place(start: Start) -> None:
     assert second == "Hello, World!"
 
 
-def test_a_notification_has_its_limit_too(one: Daemon, client: Connection) -> None:
+def test_a_notification_over_its_limit_is_stopped_too(one: Daemon, client: Connection) -> None:
     before = counts(one)["timed_out"]
     client.send(rpc(None, "sleep_on", options={"timeout": LIMIT}))
     one.wait_for_status(lambda status: status["counts"]["timed_out"] == before + 1)
@@ -373,7 +373,7 @@ def test_each_request_of_a_batch_has_its_own_limit(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_over_a_websocket_the_error_is_the_same(one: Daemon, websocket: Any) -> None:
+async def test_the_error_over_a_websocket_is_the_same(one: Daemon, websocket: Any) -> None:
     page = await websocket(one.ws)
     timed_out(await page.ask(limited("sleep_on")))
     page.send(bare("sleep_on", options={"timeout": LIMIT}))
@@ -383,7 +383,7 @@ async def test_over_a_websocket_the_error_is_the_same(one: Daemon, websocket: An
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_gets_it_as_an_exception(one: Daemon, make_client: Any) -> None:
+async def test_a_client_gets_the_error_as_an_exception(one: Daemon, make_client: Any) -> None:
     from taskd.errors import TimedOut
     from taskd.model import Options
 
@@ -395,14 +395,14 @@ async def test_a_client_gets_it_as_an_exception(one: Daemon, make_client: Any) -
     assert await client.request("add", [1, 2], options=Options(timeout=LIMIT)) == 3
 
 
-def test_the_command_has_a_limit_too(one: Daemon) -> None:
+def test_the_command_has_a_limit_option_too(one: Daemon) -> None:
     ended = run_taskd(one.tcp, "call", "--timeout", LIMIT, "sleep_on")
     assert ended.returncode == 1
     assert ended.stderr.startswith("taskd: timed out")
     assert "Traceback" not in ended.stderr
 
 
-def test_a_caller_that_is_gone_changes_nothing(one: Daemon) -> None:
+def test_a_task_of_a_disconnected_caller_is_stopped_at_its_limit_too(one: Daemon) -> None:
     before = counts(one)["timed_out"]
     gone = one.connect().send(limited("sleep_on"))
     one.wait_for_status(lambda status: status["running"] == 1)
@@ -412,7 +412,7 @@ def test_a_caller_that_is_gone_changes_nothing(one: Daemon) -> None:
     assert one.connect().ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_stop_waits_for_no_more_than_the_limit_of_what_runs(start: Start, gate: Gate) -> None:
+def test_a_stop_waits_no_longer_than_the_limits_of_running_tasks(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     client = daemon.connect().send(limited("stand_deaf", gate.path))
     gate.wait_until_entered()

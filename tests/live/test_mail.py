@@ -34,13 +34,13 @@ from taskd.apps.mail_message import compose
 from taskd.functions.registry import registry
 
 DEADLINE = 10
-"""Seconds after which a test has failed: nothing here takes that long."""
+"""Seconds after which a test fails: nothing here takes that long."""
 
 ANN, BOB = "ann@example.org", "bob@example.org"
 
 
 class Session(SMTP):
-    """One connection; tells when it is over."""
+    """An SMTP session that reports when its connection is closed."""
 
     def __init__(self, *args, **options):
         self.over = threading.Event()
@@ -52,7 +52,7 @@ class Session(SMTP):
 
 
 class Handler:
-    """Takes every mail, and keeps it with what was said. A test overrides what shall go otherwise."""
+    """A handler that accepts and keeps every mail with its SMTP commands; a test overrides single steps."""
 
     def __init__(self):
         self.taken = []
@@ -73,7 +73,7 @@ class Handler:
 
 
 class MailServer(Controller):
-    """Listens on a free port, and counts its connections."""
+    """An SMTP server on a free port, which counts its connections."""
 
     def __init__(self, handler=None, port=0, **options):
         super().__init__(handler or Handler(), hostname="127.0.0.1", port=port, **options)
@@ -91,7 +91,7 @@ class MailServer(Controller):
     def __enter__(self):
         self.start()
         assert self.sessions[0].over.wait(DEADLINE)
-        self.sessions.clear()  # That was start() itself, which tries whether it works.
+        self.sessions.clear()  # start() itself has opened a connection, to check that it works.
         return self
 
     def __exit__(self, *_):
@@ -108,12 +108,12 @@ class MailServer(Controller):
     @staticmethod
     def _leave(session, last_words=b""):
         if session.transport is None:
-            pass  # It has never been connected (TLS failed), or no longer is.
+            pass  # It has never been connected (TLS failed), or is closed already.
         elif last_words:
             session.transport.write(last_words)
             session.transport.close()
         else:
-            session.transport.abort()  # close() waits until the client says that it closes, too
+            session.transport.abort()  # close() waits until the client closes, too
 
     def url(self, options="", *, scheme="smtp", login="", host="127.0.0.1"):
         return f"{scheme}://{login}{host}:{self.port}{options}"
@@ -139,7 +139,7 @@ def opened():
 
 @pytest.fixture
 def configured(monkeypatch):
-    """The task's own delivery, as in a fresh worker, to the URL that this is called with."""
+    """Return the delivery for a URL, as a fresh worker would make it."""
     monkeypatch.setattr(mail, "_delivery", None)
     yield lambda url: monkeypatch.setenv("TASKD_MAIL_URL", url)
     mail.close_connection()
@@ -152,7 +152,7 @@ def authority():
 
 @pytest.fixture
 def tls(authority, monkeypatch, tmp_path):
-    """A context for a server at 127.0.0.1; clients trust its authority."""
+    """The TLS context of a server at 127.0.0.1; clients trust its authority."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     return context_of(authority, "127.0.0.1")
@@ -169,7 +169,7 @@ def a_mail(subject="x"):
 
 
 def the_only(handler):
-    """The one mail that was taken, parsed."""
+    """Return the one mail that was accepted, parsed."""
     ((_, envelope),) = handler.taken
     return message_from_bytes(envelope.content, policy=policy.default)
 
@@ -260,7 +260,7 @@ def test_a_line_break_in_an_argument_is_refused_before_anything_is_sent(
 
 
 def refusing(step, answer):
-    """A handler that gives `answer` at `step`, the first time."""
+    """Make a handler that gives `answer` at `step`, the first time."""
 
     class Refusing(Handler):
         answers = [answer]
@@ -320,7 +320,7 @@ def test_mails_share_one_connection_and_it_is_reset_between_them(handler, config
         assert (len(server.sessions), handler.resets) == (1, 2)
 
 
-def test_a_worker_that_stops_sends_quit(handler, configured):
+def test_a_stopping_worker_sends_quit(handler, configured):
     with MailServer(handler) as server:
         configured(server.url())
         send_mail(ANN, BOB, "x")
@@ -330,7 +330,7 @@ def test_a_worker_that_stops_sends_quit(handler, configured):
         mail.close_connection()
 
 
-def test_a_worker_stops_though_the_server_has_gone(handler, configured):
+def test_a_worker_stops_although_the_server_has_gone(handler, configured):
     with MailServer(handler) as server:
         configured(server.url())
         send_mail(ANN, BOB, "x")
@@ -359,7 +359,7 @@ def test_a_server_that_was_restarted_gets_the_next_mail_once(opened):
     assert (subjects(first), subjects(second)) == (["before"], ["after"])
 
 
-def test_a_kept_connection_that_has_fallen_silent_is_given_up(opened, monkeypatch):
+def test_a_kept_connection_that_no_longer_answers_is_given_up(opened, monkeypatch):
     class Silent(Handler):
         async def handle_RSET(self, server, session, envelope):
             await asyncio.Event().wait()
@@ -373,7 +373,7 @@ def test_a_kept_connection_that_has_fallen_silent_is_given_up(opened, monkeypatc
     assert (subjects(handler), len(server.sessions)) == (["one", "two"], 2)
 
 
-def test_each_answer_has_its_own_time(handler, opened, monkeypatch):
+def test_the_timeout_applies_to_each_answer(handler, opened, monkeypatch):
     times = []
     monkeypatch.setattr(mail, "set_timeout", lambda smtp, seconds: times.append(seconds))
     with MailServer(handler) as server:
@@ -386,7 +386,7 @@ def test_each_answer_has_its_own_time(handler, opened, monkeypatch):
 
 
 class Breaking(Handler):
-    """Breaks the connection off at one step, as often as `times` tells."""
+    """A handler that disconnects at one step, `times` times."""
 
     def __init__(self, step, times=1, after=0, words=None):
         super().__init__()
@@ -459,7 +459,7 @@ def test_a_mail_whose_answer_is_lost_is_never_sent_again(after, words, told, ope
     assert len(server.sessions) == 2
 
 
-def test_a_server_that_refuses_a_mail_and_leaves_gets_the_next_one_anew(opened):
+def test_the_next_mail_reconnects_after_a_server_refused_one_and_disconnected(opened):
     handler = refusing("DATA", "421 shutting down")
     with MailServer(handler) as server:
         delivery = opened(server.url())
@@ -509,7 +509,7 @@ def free_port():
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_a_server_that_is_away_is_named(scheme, configured):
+def test_an_unreachable_server_is_named(scheme, configured):
     port = free_port()
     configured(f"{scheme}://ann:secret@127.0.0.1:{port}")
     with pytest.raises(ServerAwayError) as caught:
@@ -535,7 +535,7 @@ def test_a_host_that_does_not_exist_is_named(opened, monkeypatch):
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not SMTP"),
     ],
 )
-def test_what_is_no_willing_mail_server_is_reported(greeting, told, opened):
+def test_a_server_that_does_not_accept_mail_is_reported(greeting, told, opened):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
 
         def greet():
@@ -552,7 +552,7 @@ def test_what_is_no_willing_mail_server_is_reported(greeting, told, opened):
         thread.join(DEADLINE)
 
 
-def test_a_server_that_does_not_greet_in_time_is_away(opened, monkeypatch):
+def test_a_server_that_does_not_greet_in_time_is_unreachable(opened, monkeypatch):
     monkeypatch.setattr(mail, "STEP_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(ServerAwayError, match="timed out"):
@@ -567,7 +567,7 @@ def took_over_tls(handler):
     return session.ssl is not None
 
 
-def test_starttls_is_used_where_it_is_offered(handler, opened, tls):
+def test_starttls_is_used_if_it_is_offered(handler, opened, tls):
     with MailServer(handler, tls_context=tls) as server:
         opened(server.url()).deliver(a_mail())
     assert took_over_tls(handler)
@@ -589,7 +589,7 @@ def test_starttls_that_is_required_and_not_offered_is_an_error(handler, opened):
     assert handler.taken == []
 
 
-def test_starttls_may_be_left_out(handler, opened, tls):
+def test_starttls_can_be_turned_off(handler, opened, tls):
     with MailServer(handler, tls_context=tls) as server:
         opened(server.url("?starttls=never")).deliver(a_mail())
     assert not took_over_tls(handler)
@@ -638,7 +638,7 @@ def test_a_certificate_for_another_host_is_refused(scheme, handler, opened, auth
     assert handler.taken == []
 
 
-def test_smtps_to_a_server_that_starts_in_the_clear_is_reported(handler, opened):
+def test_smtps_to_a_server_without_tls_is_reported(handler, opened):
     with MailServer(handler) as server:
         with pytest.raises(InsecureError, match="TLS failed: "):
             opened(server.url(scheme="smtps")).deliver(a_mail())
@@ -648,7 +648,7 @@ def test_smtps_to_a_server_that_starts_in_the_clear_is_reported(handler, opened)
 
 
 class Gate:
-    """Lets ann in with her password, and keeps what it was shown."""
+    """An authenticator that accepts ann's password, and records the credentials it was sent."""
 
     def __init__(self):
         self.shown = []
@@ -668,7 +668,7 @@ RIGHT, WRONG = "ann%40example.org:s%2Fcret%3A%25@", "ann%40example.org:wrong-sec
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 def test_a_user_logs_in_over_tls_once_for_a_connection(scheme, handler, opened, tls, gate):
-    # aiosmtpd takes only STARTTLS for TLS here.
+    # aiosmtpd counts only STARTTLS as TLS here.
     options = {"authenticator": gate, "auth_require_tls": scheme == "smtp", **by(scheme, tls)}
     with MailServer(handler, **options) as server:
         delivery = opened(server.url(scheme=scheme, login=RIGHT))
@@ -690,7 +690,9 @@ def test_a_failed_login_is_reported_without_the_password(handler, configured, tl
     assert handler.taken == []
 
 
-def test_a_server_that_breaks_off_at_the_login_is_away_and_has_not_refused_it(handler, opened, tls):
+def test_a_server_that_disconnects_during_the_login_is_unreachable_and_has_not_refused_it(
+    handler, opened, tls
+):
     def leave(server, *_):
         server.transport.abort()
         return AuthResult(success=False)
@@ -700,7 +702,7 @@ def test_a_server_that_breaks_off_at_the_login_is_away_and_has_not_refused_it(ha
             opened(server.url(login=RIGHT)).deliver(a_mail())
 
 
-def test_a_server_that_knows_no_login_is_reported(handler, opened, tls):
+def test_a_server_without_login_support_is_reported(handler, opened, tls):
     with MailServer(handler, tls_context=tls, auth_exclude_mechanism=["LOGIN", "PLAIN"]) as server:
         with pytest.raises(LoginError, match=r"refused the login of ann@example.org: No suitable"):
             opened(server.url(login=RIGHT)).deliver(a_mail())
@@ -715,7 +717,7 @@ def test_a_user_may_log_in_unencrypted_on_the_same_machine(handler, opened, gate
 @pytest.mark.parametrize(
     ("options", "reason"), [("", "does not offer STARTTLS"), ("?starttls=never", "never")]
 )
-def test_a_password_does_not_leave_the_machine_unencrypted(
+def test_a_password_is_never_sent_unencrypted_to_another_machine(
     options, reason, handler, opened, gate, monkeypatch
 ):
     monkeypatch.setattr(mail, "is_loopback", lambda smtp: False)

@@ -1,4 +1,4 @@
-"""What tasks print, in the log: whose it was, and how much of it."""
+"""The output of tasks in the log: which task printed a line, and how much is logged."""
 
 import re
 from collections.abc import Callable
@@ -24,29 +24,29 @@ MakeGate = Callable[[], Gate]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 BURST = 1000
-"""Lines of one worker that are logged at once."""
+"""The number of lines of one worker that are logged in a burst."""
 
 RATE = 100
-"""Lines a second that are logged of one worker after that."""
+"""The number of lines per second that are logged of one worker after that."""
 
 MIB = 1024 * 1024
 
 LEFT_OUT = r"(\d+) lines?\b.*\bleft out"
-"""What the log says instead of lines."""
+"""The log line that replaces lines left out."""
 
 
 def lines(daemon: Daemon, pattern: str) -> list[str]:
-    """The lines of its log that match."""
+    """Return the lines of a daemon's log that match."""
     return [line for line in daemon.log.splitlines() if re.search(pattern, line)]
 
 
 def left_out(daemon: Daemon) -> int:
-    """How many lines the log says to have left out so far."""
+    """Return how many lines the log reports as left out."""
     return sum(int(match[1]) for line in daemon.log.splitlines() if (match := re.search(LEFT_OUT, line)))
 
 
 def say_until_logged(daemon: Daemon, client: Connection, text: str) -> int:
-    """Print a line, again and again until it is logged; how often that was."""
+    """Print a line again and again until it is logged; return how often."""
     for count in range(1, 100_000):
         assert client.ask(bare("say", f"{text} {count}.")) is None
         if lines(daemon, rf"\b{text} \d+\.$"):
@@ -54,7 +54,7 @@ def say_until_logged(daemon: Daemon, client: Connection, text: str) -> int:
     raise AssertionError(f"{text} is never logged:\n{daemon.log}")
 
 
-def test_a_line_has_the_pool_the_process_the_function_and_the_task(start: Start) -> None:
+def test_a_logged_line_names_the_pool_the_process_the_function_and_the_task(start: Start) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect()
     pid = client.ask(bare("pid"))
@@ -64,10 +64,10 @@ def test_a_line_has_the_pool_the_process_the_function_and_the_task(start: Start)
     daemon.wait_for_log(rf"\b{daemon.name}\[{pid}\] say #3: an error$")
 
 
-def test_lines_have_their_own_task_though_many_are_given_to_a_worker_at_once(start: Start) -> None:
+def test_lines_are_logged_with_their_own_task_even_in_a_batch(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect()
-    count = 900  # of both together: less than a burst of one
+    count = 900  # both together: less than one burst
     client.send(*(rpc(number, "say", f"text {number}.") for number in range(1, count + 1)))
     for _ in range(count):
         assert "result" in client.receive()
@@ -90,12 +90,12 @@ def test_lines_over_the_rate_are_left_out_and_counted(start: Start) -> None:
     numbers = [int(line.rpartition(" ")[2]) for line in logged]
     assert numbers[:BURST] == list(range(BURST))
     assert numbers == sorted(numbers)
-    # Whatever is not there is counted.
+    # Every missing line is counted.
     missing = count - len(logged)
     assert missing <= left_out(daemon) < missing + more
 
 
-def test_the_rate_of_one_worker_is_not_that_of_another(start: Start, gate: Gate) -> None:
+def test_each_worker_has_its_own_rate(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     flood = daemon.connect().send(rpc("flood", "print_for_ever", gate.path))
     gate.wait_until_entered()
@@ -109,7 +109,7 @@ def test_the_rate_of_one_worker_is_not_that_of_another(start: Start, gate: Gate)
     data_of(flood.receive(), -32002)
 
 
-def test_a_task_that_prints_without_end_fills_nothing_and_holds_up_nobody(start: Start, gate: Gate) -> None:
+def test_a_task_that_prints_endlessly_fills_no_memory_and_delays_no_other(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     flood = daemon.connect().send(rpc("flood", "print_for_ever", gate.path))
     gate.wait_until_entered()
@@ -129,8 +129,8 @@ def test_a_task_that_prints_without_end_fills_nothing_and_holds_up_nobody(start:
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_the_last_lines_before_a_quiet_time_are_counted_too(start: Start) -> None:
-    """What was left out is said though nothing follows."""
+def test_the_last_lines_left_out_before_a_pause_are_counted_too(start: Start) -> None:
+    """The gap is reported even if no other line follows."""
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     count = 3000
     assert daemon.connect().ask(bare("print_lines", count, "flood")) is None
@@ -142,7 +142,7 @@ def test_the_last_lines_before_a_quiet_time_are_counted_too(start: Start) -> Non
 
 
 @pytest.mark.parametrize("how", ["killed", "crashed"])
-def test_what_a_task_printed_before_it_was_ended_is_logged_as_its(
+def test_the_output_of_a_task_before_it_was_killed_is_logged_as_its_own(
     start: Start, tmp_path: Path, gate: Gate, how: str
 ) -> None:
     (tmp_path / "last_words.py").write_text(

@@ -1,4 +1,4 @@
-"""taskd as it is installed: from its wheel, for development, and gone again."""
+"""Installing taskd from its wheel or for development, and uninstalling it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != H
 
 
 def run(*command, cwd, timeout=TIMEOUT, check=True):
-    """What a command prints. Nothing of this source tree is on its path."""
+    """Run a command without this source tree on its path, and return its output."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
         [str(part) for part in command],
@@ -53,7 +53,7 @@ def run(*command, cwd, timeout=TIMEOUT, check=True):
 
 
 class Venv:
-    """A virtual environment of its own, which our own pip fills."""
+    """A new virtual environment, filled by the pip of this one."""
 
     def __init__(self, directory, python=sys.executable):
         self.directory = directory
@@ -88,7 +88,7 @@ class Venv:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the source tree, so that what is built in it disturbs nobody."""
+    """A copy of the source tree, so that a build does not disturb other tests."""
     copy = tmp_path_factory.mktemp("source") / "taskd"
     copy.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
@@ -112,14 +112,14 @@ def wheel(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def venv(wheel, tmp_path_factory):
-    """An environment with the wheel and what it needs, and nothing else."""
+    """An environment with the wheel and its dependencies, and nothing else."""
     return Venv(tmp_path_factory.mktemp("fresh")).install(wheel)
 
 
 # --- the wheel ---------------------------------------------------------------
 
 
-def test_the_wheel_carries_the_plugin_and_makes_no_package_of_twisted(wheel):
+def test_the_wheel_contains_the_plugin_and_no_package_named_twisted(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "twisted/plugins/taskd_plugin.py" in names
     assert "taskd/py.typed" in names
@@ -128,7 +128,7 @@ def test_the_wheel_carries_the_plugin_and_makes_no_package_of_twisted(wheel):
     assert {name for name in names if name.startswith("twisted/")} == {"twisted/plugins/taskd_plugin.py"}
 
 
-def test_the_wheel_carries_every_module_and_nothing_of_the_tests(wheel):
+def test_the_wheel_contains_every_module_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "taskd").rglob("*.py")}
     assert modules <= names
@@ -139,7 +139,7 @@ def test_the_wheel_carries_every_module_and_nothing_of_the_tests(wheel):
     }
 
 
-def test_the_wheel_says_what_it_is(wheel):
+def test_the_wheel_has_its_metadata(wheel):
     from taskd import __version__
 
     (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
@@ -154,7 +154,7 @@ def test_the_wheel_says_what_it_is(wheel):
 # --- installed ---------------------------------------------------------------
 
 
-def test_where_the_wheel_is_installed_twistd_and_the_command_are_there(venv):
+def test_the_wheel_installs_the_twistd_plugin_and_the_command(venv):
     from taskd import __version__
 
     assert {"taskd", "web"} <= venv.commands_of_twistd
@@ -162,7 +162,7 @@ def test_where_the_wheel_is_installed_twistd_and_the_command_are_there(venv):
     assert str(venv.directory) in venv.run("python", "-c", "import taskd; print(taskd.__file__)")
 
 
-def test_where_the_wheel_is_installed_an_app_runs(venv, monkeypatch, start, tmp_path):
+def test_an_app_runs_from_the_installed_wheel(venv, monkeypatch, start, tmp_path):
     (tmp_path / "hello.py").write_text(HELLO)
     monkeypatch.setattr(support, "TWISTD", [str(venv.bin / "twistd")])
     daemon = start("--app", "hello", "--workers", "2", env={"PYTHONPATH": ""}).wait_until_ready()
@@ -171,7 +171,7 @@ def test_where_the_wheel_is_installed_an_app_runs(venv, monkeypatch, start, tmp_
     assert venv.run("taskd", "call", "--via", daemon.ws, "hello") == '"Hello, World!"\n'
 
 
-def test_without_an_app_it_has_send_mail(venv, monkeypatch, tmp_path):
+def test_without_an_app_the_server_has_send_mail(venv, monkeypatch, tmp_path):
     monkeypatch.setattr(support, "TWISTD", [str(venv.bin / "twistd")])
     daemon = support.Daemon("--workers", "1", directory=tmp_path, env={"PYTHONPATH": ""})
     try:
@@ -184,8 +184,8 @@ def test_without_an_app_it_has_send_mail(venv, monkeypatch, tmp_path):
         daemon.wait_until_gone()
 
 
-def test_uninstalled_it_leaves_twisted_whole_and_for_development_it_is_found(venv, source):
-    """One after the other, in the environment that is already there."""
+def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv, source):
+    """These steps share one environment, one after the other."""
     assert "taskd" in venv.commands_of_twistd
     venv.pip("uninstall", "-y", "taskd")
     commands = venv.commands_of_twistd
@@ -211,7 +211,7 @@ def test_uninstalled_it_leaves_twisted_whole_and_for_development_it_is_found(ven
 
 
 def find_python(version):
-    """An interpreter of that version, on the path or pyenv's; None if there is none."""
+    """Find an interpreter of that version, on the path or pyenv's; None if there is none."""
     candidates = [shutil.which(f"python{version}")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)
@@ -226,7 +226,7 @@ def find_python(version):
 
 @pytest.fixture(scope="module", autouse=True)
 def other_venvs(wheel, tmp_path_factory):
-    """A future of an environment for each other Python; they are filled while other tests run."""
+    """A future of an environment for each other Python; they are installed while other tests run."""
 
     def fill(version, python):
         return Venv(tmp_path_factory.mktemp(f"python{version}"), python).install(wheel)
@@ -237,7 +237,7 @@ def other_venvs(wheel, tmp_path_factory):
 
 
 @pytest.mark.parametrize("version", OTHER_PYTHONS)
-def test_it_runs_on_other_pythons(version, other_venvs):
+def test_taskd_runs_on_other_pythons(version, other_venvs):
     if version not in other_venvs:
         pytest.skip(f"there is no Python {version} on the path, nor in pyenv")
     venv = other_venvs[version].result(INSTALL_TIMEOUT)

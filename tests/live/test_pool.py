@@ -1,4 +1,4 @@
-"""The pool of worker processes: what they are, how they end, and what is left of them."""
+"""The pool of worker processes: their properties, how they end, and what they leave behind."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def rpc(request_id: Any, method: str, *params: Any) -> dict[str, Any]:
 
 
 def lost(reply: Any) -> dict[str, Any]:
-    """The data of a reply that says that the worker was lost."""
+    """Return the data of a reply, which must be the error about a lost worker."""
     assert reply["error"]["code"] == -32003, reply
     return reply["error"]["data"]
 
@@ -51,15 +51,15 @@ def group_of(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker, for the tests that leave it as it was."""
+    """A server with one worker, for the tests that only read it."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
 
-# --- what they are -----------------------------------------------------------
+# --- their properties --------------------------------------------------------
 
 
-def test_there_are_exactly_as_many_workers_as_were_asked_for_under_one_fork_server(start: Start) -> None:
+def test_exactly_the_configured_number_of_workers_runs_under_one_fork_server(start: Start) -> None:
     daemon = start("--workers", "7").wait_until_ready()
     workers = daemon.wait_for_workers(7)
     assert parent_of(daemon.fork_server) == daemon.process.pid
@@ -67,7 +67,7 @@ def test_there_are_exactly_as_many_workers_as_were_asked_for_under_one_fork_serv
     assert daemon.family() == sorted([daemon.process.pid, daemon.fork_server, *daemon.workers])
 
 
-def test_titles_show_the_name_and_what_each_process_does(start: Start, make_gate: MakeGate) -> None:
+def test_the_titles_of_processes_show_the_name_and_what_each_does(start: Start, make_gate: MakeGate) -> None:
     daemon = start("--workers", "3").wait_until_ready()
     daemon.wait_for_workers(3)
     assert daemon.titles() == ["idle"] * 3
@@ -83,7 +83,7 @@ def test_titles_show_the_name_and_what_each_process_does(start: Start, make_gate
     assert [client.receive(), client.receive()] == ["", ""]
 
 
-def test_workers_are_set_up_as_promised(start: Start, make_gate: MakeGate) -> None:
+def test_workers_have_the_documented_environment(start: Start, make_gate: MakeGate) -> None:
     daemon = start(*Apps, "--workers", "4").wait_until_ready()
     gates = [make_gate() for _ in range(4)]
     client = daemon.connect().send(*(gate.call("describe") for gate in gates))
@@ -98,18 +98,18 @@ def test_workers_are_set_up_as_promised(start: Start, make_gate: MakeGate) -> No
         assert worker["stdin"] == "/dev/null"
         assert worker["oom"] == "500"
         caught = {number.name for number in signal.Signals if worker["caught"] >> (number - 1) & 1}
-        # To be poked, and for faulthandler to say where a crash or SIGTERM has found it.
+        # For pokes, and for the stack that faulthandler prints at a crash or SIGTERM.
         assert caught == {"SIGURG", "SIGTERM", "SIGSEGV", "SIGFPE", "SIGABRT", "SIGBUS", "SIGILL"}
         assert worker["blocked"] == 0
         assert set(worker["ignored"]) <= {"SIGPIPE", "SIGXFSZ"}  # as in every Python
         assert not worker["twisted"]
-        # stdin, stdout, stderr (the same pipe), the channel; and what Python and the probe itself open.
+        # stdin, stdout, stderr (the same pipe), the channel; and files that Python and the probe open.
         assert len([name for name in worker["files"] if name.startswith("socket:")]) == 1, worker["files"]
         assert len([name for name in worker["files"] if name.startswith("pipe:")]) == 2, worker["files"]
     assert len({worker["random"] for worker in workers}) == 4
 
 
-def test_oom_score_is_raised_for_workers_alone(start: Start) -> None:
+def test_the_oom_score_is_raised_for_workers_only(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     daemon.wait_for_workers(2)
 
@@ -138,10 +138,10 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(start: Start, gate: G
     assert client.receive() == "unharmed"
 
 
-# --- who dies, and who notices -----------------------------------------------
+# --- processes that die ------------------------------------------------------
 
 
-def test_a_busy_worker_that_is_killed_costs_its_task_alone_and_is_replaced(
+def test_a_busy_worker_that_is_killed_loses_only_its_task_and_is_replaced(
     start: Start, make_gate: MakeGate
 ) -> None:
     daemon = start("--workers", "2").wait_until_ready()
@@ -166,7 +166,7 @@ def test_a_busy_worker_that_is_killed_costs_its_task_alone_and_is_replaced(
     daemon.wait_for_log(rf"process {victim}\) ended: killed by SIGKILL")
 
 
-def test_an_idle_worker_that_is_killed_is_replaced_and_nobody_notices(start: Start) -> None:
+def test_an_idle_worker_that_is_killed_is_replaced_and_loses_nothing(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     daemon.wait_for_workers(2)
     client = daemon.connect()
@@ -178,8 +178,8 @@ def test_an_idle_worker_that_is_killed_is_replaced_and_nobody_notices(start: Sta
         assert sorted(worker["pid"] for worker in workers) == daemon.workers
 
 
-def test_a_task_given_to_a_worker_that_had_died_already_is_not_lost(start: Start) -> None:
-    """The daemon may not know yet that a worker is dead; a task that was never read goes to another one."""
+def test_a_task_sent_to_a_worker_that_had_already_died_is_not_lost(start: Start) -> None:
+    """The daemon may not know yet that a worker is dead; a task that it never read goes to another one."""
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect()
     for number in range(20):
@@ -191,7 +191,7 @@ def test_a_task_given_to_a_worker_that_had_died_already_is_not_lost(start: Start
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_a_worker_that_exits_under_its_task_is_reported_with_its_status(one: Daemon, status: int) -> None:
+def test_a_worker_that_exits_during_a_task_is_reported_with_its_status(one: Daemon, status: int) -> None:
     client = one.connect()
     assert lost(client.ask(bare("vanish", status)))["status"] == status
     assert client.ask(bare("hello")) == "Hello, World!"
@@ -206,7 +206,7 @@ def test_a_worker_ended_by_a_signal_is_reported_with_its_name(one: Daemon, numbe
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_killing_workers_under_load_loses_at_most_one_request_each(start: Start) -> None:
+def test_each_worker_killed_under_load_loses_at_most_one_request(start: Start) -> None:
     total, kills = 6000, 40
     daemon = start("--workers", "4").wait_until_ready()
     daemon.wait_for_workers(4)
@@ -224,7 +224,7 @@ def test_killing_workers_under_load_loses_at_most_one_request_each(start: Start)
         else:
             assert reply == number
         if number % (total // kills) == 0:
-            # Some of these are just being forked, some idle, some busy.
+            # Some of these have just been forked, some are idle, some busy.
             workers = [pid for pid in daemon.processes() if parent_of(pid) == fork_server]
             if workers:
                 os.kill(chance.choice(workers), signal.SIGKILL)
@@ -235,7 +235,7 @@ def test_killing_workers_under_load_loses_at_most_one_request_each(start: Start)
     assert sorted(worker["pid"] for worker in daemon.wait_for_workers(4)) == daemon.workers
 
 
-def test_a_fork_server_that_is_killed_is_replaced_and_only_what_ran_is_lost(
+def test_a_fork_server_that_is_killed_is_replaced_and_only_running_tasks_are_lost(
     start: Start, make_gate: MakeGate
 ) -> None:
     daemon = start("--workers", "2").wait_until_ready()
@@ -261,7 +261,7 @@ def test_a_fork_server_that_is_killed_is_replaced_and_only_what_ran_is_lost(
     assert not set(before) & {daemon.fork_server, *daemon.workers}
 
 
-def test_an_idle_fork_server_may_be_killed_again_and_again(start: Start) -> None:
+def test_an_idle_fork_server_is_replaced_however_often_it_is_killed(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect()
     for number in range(3):
@@ -283,7 +283,7 @@ def test_a_stopped_worker_that_is_killed_is_replaced(one: Daemon, gate: Gate) ->
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_what_a_lost_worker_had_started_ends_with_it_and_does_not_keep_it_from_being_replaced(
+def test_the_child_processes_of_a_lost_worker_end_with_it_and_do_not_delay_its_replacement(
     one: Daemon, gate: Gate
 ) -> None:
     client = one.connect().send(gate.call("sleeper_and_stand"))
@@ -296,8 +296,8 @@ def test_what_a_lost_worker_had_started_ends_with_it_and_does_not_keep_it_from_b
     wait_for_exit(sleeper)
 
 
-def test_what_replaces_a_lost_worker_can_print(one: Daemon, make_gate: MakeGate) -> None:
-    """Several processes hold the lost worker's output; the end of the last must not end the new worker's."""
+def test_the_replacement_of_a_lost_worker_can_print(one: Daemon, make_gate: MakeGate) -> None:
+    """Several processes hold the lost worker's output; its end must not close that of the new worker."""
     client = one.connect()
     for number in range(15):
         gate = make_gate()
@@ -313,10 +313,10 @@ def test_what_replaces_a_lost_worker_can_print(one: Daemon, make_gate: MakeGate)
 # --- late binding ------------------------------------------------------------
 
 
-def test_a_busy_worker_holds_up_nobody(start: Start, gate: Gate) -> None:
+def test_a_busy_worker_delays_no_other_task(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"), *(rpc(number, "echo", number) for number in range(200)))
-    # One worker stands, and so the other has them all, first come, first served.
+    # One worker waits, so the other gets all the tasks, first come, first served.
     assert [client.receive()["result"] for _ in range(200)] == list(range(200))
     gate.release("done")
     assert client.receive()["result"] == "done"
@@ -337,7 +337,7 @@ def test_a_task_is_not_bound_to_a_worker_before_one_is_free(start: Start, make_g
     assert client.receive()["id"] == "long"
 
 
-# --- what they print ---------------------------------------------------------
+# --- their output ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -349,14 +349,14 @@ def test_a_task_is_not_bound_to_a_worker_before_one_is_free(start: Start, make_g
     ],
     ids=["stdout", "stderr", "child process"],
 )
-def test_what_a_task_prints_is_in_the_log_with_its_name_and_number(
+def test_the_output_of_a_task_is_logged_with_its_name_and_number(
     one: Daemon, request_: dict[str, Any], task: str
 ) -> None:
     assert one.connect().ask(request_) is None
     one.wait_for_log(rf"{one.name}.*\b{task} #\d+\b.*{request_['args'][0]}$")
 
 
-def test_each_line_in_the_log_has_the_task_that_printed_it(start: Start) -> None:
+def test_each_logged_line_names_the_task_that_printed_it(start: Start) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect()
     texts = ["one\ntwo", "no line end\r", "é€😀", "x" * 20_000, "", "last"]
@@ -370,7 +370,7 @@ def test_each_line_in_the_log_has_the_task_that_printed_it(start: Start) -> None
     assert sum(line.count("x") for line in daemon.log.splitlines() if "say #4" in line) == 20_000
 
 
-def test_what_a_running_task_prints_is_in_the_log_while_it_runs(start: Start, gate: Gate) -> None:
+def test_the_output_of_a_task_is_logged_while_it_runs(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     client = daemon.connect().send(bare("write_and_stand", gate.path, "still at it"))
     daemon.wait_for_log(r"write_and_stand #1\b.*still at it$")
@@ -378,7 +378,7 @@ def test_what_a_running_task_prints_is_in_the_log_while_it_runs(start: Start, ga
     assert client.receive() is None
 
 
-def test_what_a_task_printed_before_its_worker_died_is_in_the_log(start: Start, tmp_path: Path) -> None:
+def test_the_output_of_a_task_before_its_worker_died_is_logged(start: Start, tmp_path: Path) -> None:
     (tmp_path / "last_words.py").write_text(
         "import os, signal, sys\nfrom taskd import task\n"
         "@task\ndef last_words():\n"
@@ -390,7 +390,7 @@ def test_what_a_task_printed_before_its_worker_died_is_in_the_log(start: Start, 
     daemon.wait_for_log(r"last_words #1\b.*goodbye$")
 
 
-def test_what_the_app_prints_at_its_import_is_in_the_log(start: Start, tmp_path: Path) -> None:
+def test_the_output_of_the_app_during_its_import_is_logged(start: Start, tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
         "print('imported now')\nfrom taskd import task\n@task\ndef one(): return 1\n"
     )
@@ -452,7 +452,7 @@ def test_the_start_hooks_run_in_a_replacement_too(start: Start, tmp_path: Path) 
     assert first != second
 
 
-def test_a_start_hook_that_raises_is_logged_and_tried_again_after_a_growing_while(
+def test_a_start_hook_that_raises_is_logged_and_retried_after_growing_delays(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "broken").touch()
@@ -477,9 +477,7 @@ def test_a_start_hook_that_raises_is_logged_and_tried_again_after_a_growing_whil
     assert gaps[2] > 1.3 * gaps[1]
 
 
-def test_a_stop_hook_that_raises_is_logged_and_keeps_nothing_from_ending(
-    start: Start, tmp_path: Path
-) -> None:
+def test_a_stop_hook_that_raises_is_logged_and_delays_no_stop(start: Start, tmp_path: Path) -> None:
     (tmp_path / "sour.py").write_text(
         "from taskd import on_worker_stop, task\n"
         "@on_worker_stop\ndef disconnect():\n    raise RuntimeError('already gone')\n"
@@ -513,9 +511,7 @@ BAD_APPS = {
 
 
 @pytest.mark.parametrize("name", BAD_APPS)
-def test_an_app_that_cannot_be_used_ends_the_start_with_the_reason(
-    start: Start, tmp_path: Path, name: str
-) -> None:
+def test_an_unusable_app_fails_the_start_with_the_reason(start: Start, tmp_path: Path, name: str) -> None:
     text, reason = BAD_APPS[name]
     (tmp_path / name).write_text(text)
     daemon = start("--app", name)
@@ -523,13 +519,13 @@ def test_an_app_that_cannot_be_used_ends_the_start_with_the_reason(
     assert reason in daemon.log
     assert daemon.family() == []
     assert "Unhandled" not in daemon.log
-    assert "twisted/" not in daemon.log  # no traceback through what is not the app's
+    assert "twisted/" not in daemon.log  # no traceback through frames outside the app
 
 
 @pytest.mark.parametrize(
     "app", ["there_is_none", "there_is_none.py", "nowhere/there_is_none.py", "os.nothing"]
 )
-def test_an_app_that_does_not_exist_ends_the_start_and_is_named(start: Start, app: str) -> None:
+def test_a_missing_app_fails_the_start_and_is_named(start: Start, app: str) -> None:
     daemon = start("--app", app)
     assert daemon.wait_for_end() == 1
     assert app in daemon.log
@@ -537,7 +533,7 @@ def test_an_app_that_does_not_exist_ends_the_start_and_is_named(start: Start, ap
     assert daemon.family() == []
 
 
-def test_two_apps_with_one_task_name_end_the_start_and_both_places_are_named(
+def test_two_functions_of_one_name_fail_the_start_and_both_places_are_named(
     start: Start, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
@@ -549,7 +545,7 @@ def test_two_apps_with_one_task_name_end_the_start_and_both_places_are_named(
 
 
 @pytest.mark.parametrize("name", ["raises.py", "no_tasks.py", "there is none.py"])
-def test_a_failed_start_is_reported_by_twistd_as_a_daemon_too(
+def test_a_failed_start_is_reported_by_a_daemonised_twistd_too(
     tmp_path: Path, pool_name: str, name: str
 ) -> None:
     text, reason = BAD_APPS.get(name, ("", "there is no such file"))
@@ -559,13 +555,13 @@ def test_a_failed_start_is_reported_by_twistd_as_a_daemon_too(
     ended = run_twistd(tmp_path, pool_name, "taskd", "--app", name, "--listen", tcp, "--websocket", tcp)
     assert ended.returncode == 1, ended.stdout
     for pid in processes_marked(pool_name):
-        wait_for_exit(pid)  # twistd tells of the failure before the daemon has quite ended
+        wait_for_exit(pid)  # twistd reports the failure shortly before the daemon ends
     assert not (tmp_path / "twistd.pid").exists()
     assert reason in (tmp_path / "twistd.log").read_text()
 
 
 def test_a_failed_start_never_hangs(start: Start, tmp_path: Path) -> None:
-    """Before the reactor runs nobody tells Twisted that the fork server has ended: it must be asked."""
+    """Before the reactor runs, Twisted does not notice the fork server's end: taskd must check for it."""
     (tmp_path / "no_tasks.py").touch()
     daemons = [start("--app", "no_tasks", "--websocket", "none") for _ in range(6)]
     assert [daemon.wait_for_end() for daemon in daemons] == [1] * 6

@@ -1,4 +1,4 @@
-"""What waits: deadlines, priorities, a full queue, and callers that send more than anybody can do."""
+"""Waiting tasks: deadlines, priorities, a full queue, and callers that send more than can be done."""
 
 import signal
 import time
@@ -34,23 +34,23 @@ TIMED_OUT, CANCELLED, BUSY, INVALID_REQUEST = -32001, -32002, -32004, -32600
 MIB = 1024 * 1024
 
 TENTH = 10
-"""Every so many starts, the task that has waited longest is the next, whatever its priority."""
+"""The number of starts after which the task that has waited longest is next, whatever its priority."""
 
 MANY = 60_000
-"""Requests of 2 kB: far more than all buffers on the way hold."""
+"""The number of requests of 2 kB: far more than all buffers on the way hold."""
 
 SLOW = 5.0
-"""Seconds by which even a machine that is busy otherwise is not late."""
+"""Seconds: a delay that even a busy machine does not reach."""
 
 
 def expired(reply: Any, seconds: float) -> None:
-    """It says that the task was not started before its deadline."""
+    """Check that a reply is the error about a task that was not started before its deadline."""
     assert data_of(reply, TIMED_OUT) == {"limit": "deadline", "seconds": seconds}
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server with one worker, which does one task after the other."""
+    """A server with one worker, which runs one task after the other."""
     with kept_daemon(*Apps, "--workers", "1", directory=tmp_path_factory.mktemp("one")) as daemon:
         yield daemon
 
@@ -116,7 +116,7 @@ def test_a_bare_request_past_its_deadline_keeps_its_place(one: Daemon, gate: Gat
     assert client.receive() == "Hello, Ann!"
 
 
-def test_a_deadline_and_a_time_limit_are_two_things(one: Daemon, gate: Gate) -> None:
+def test_a_deadline_and_a_time_limit_are_independent(one: Daemon, gate: Gate) -> None:
     options = {"deadline": 600, "timeout": 0.2}
     client = one.connect()
     data = data_of(client.ask(rpc(1, "sleep_on", options=options)), TIMED_OUT)
@@ -137,7 +137,7 @@ def test_a_deadline_counts_while_the_app_is_imported(start: Start, tmp_path: Pat
     assert client.receive() == {"jsonrpc": "2.0", "id": 2, "result": 1}
 
 
-def test_the_command_has_deadlines_and_priorities(one: Daemon, gate: Gate) -> None:
+def test_the_command_has_options_for_deadline_and_priority(one: Daemon, gate: Gate) -> None:
     hold(one, gate)
     ended = run_taskd(one.tcp, "call", "--deadline", 0.2, "hello")
     assert ended.returncode == 1
@@ -148,7 +148,7 @@ def test_the_command_has_deadlines_and_priorities(one: Daemon, gate: Gate) -> No
     assert run_taskd(one.tcp, "call", "--deadline", 0, "hello").returncode != 0
 
 
-def test_map_passes_its_options_on(start: Start, tmp_path: Path) -> None:
+def test_map_passes_on_its_options(start: Start, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "2").wait_until_ready()
     rows = tmp_path / "rows.csv"
     rows.write_text("seconds\n0\n600\n0.001\n")
@@ -161,7 +161,7 @@ def test_map_passes_its_options_on(start: Start, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_gives_them_as_options(one: Daemon, make_client: Any) -> None:
+async def test_a_client_sends_deadline_and_priority_as_options(one: Daemon, make_client: Any) -> None:
     from taskd.model import Options
 
     client = make_client(one.tcp)
@@ -172,7 +172,7 @@ async def test_a_client_gives_them_as_options(one: Daemon, make_client: Any) -> 
 # --- priorities --------------------------------------------------------------
 
 
-def test_the_first_priority_goes_first_and_equals_go_as_they_came(
+def test_urgent_tasks_run_first_and_tasks_of_equal_priority_in_order(
     start: Start, gate: Gate, tmp_path: Path
 ) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
@@ -207,7 +207,7 @@ def test_a_bare_request_has_a_priority_too(start: Start, gate: Gate, tmp_path: P
     assert lines_of(notes) == ["first", "usual"]
 
 
-def test_an_old_task_of_the_last_priority_does_not_starve(start: Start, gate: Gate, tmp_path: Path) -> None:
+def test_an_old_task_of_the_lowest_priority_does_not_starve(start: Start, gate: Gate, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
     client = daemon.connect().send(gate.rpc("held"))
@@ -226,11 +226,11 @@ def test_an_old_task_of_the_last_priority_does_not_starve(start: Start, gate: Ga
     places = [ran.index(text) for text in old]
     for nth, place in enumerate(places, 1):
         assert place < nth * TENTH
-    # Nor is it more than that which is taken from the urgent ones.
+    # And no more than that is taken from the urgent ones.
     assert min(later - earlier for earlier, later in pairwise(places)) >= TENTH / 2
 
 
-def test_a_stream_of_urgent_tasks_that_never_ends_does_not_starve_the_others(start: Start) -> None:
+def test_an_endless_stream_of_urgent_tasks_does_not_starve_the_others(start: Start) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     urgent, patient = daemon.connect(), daemon.connect()
     in_flight = 20
@@ -238,7 +238,7 @@ def test_a_stream_of_urgent_tasks_that_never_ends_does_not_starve_the_others(sta
     patient.send(rpc("old", "hello", options={"priority": 9}))
     done = 0
     while "hello" not in [each["name"] for each in daemon.status()["functions"]]:
-        # One comes for each that ends: some of the first priority always wait.
+        # Each that ends is followed by another: some urgent tasks always wait.
         urgent.receive()
         urgent.send(rpc(done, "nap", 0.002, options={"priority": 0}))
         done += 1
@@ -286,13 +286,13 @@ def test_a_right_option_changes_no_result(one: Daemon, option: str, value: Any) 
 # --- a full queue ------------------------------------------------------------
 
 
-def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(start: Start, gate: Gate) -> None:
+def test_a_full_queue_refuses_requests_at_once_and_keeps_its_tasks(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-queue", "3").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
     client.send(*(rpc(number, "echo", number) for number in range(3)))
     daemon.wait_for_status(lambda status: status["waiting"] == 3)
-    # Also where it is more urgent than what waits.
+    # Also a request that is more urgent than the waiting ones.
     for options in (None, {"priority": 0}, {"deadline": 60}):
         assert data_of(client.ask(rpc("more", "hello", options=options)), BUSY)["retry_after"] > 0
     assert daemon.status()["counts"]["refused"] == 3
@@ -301,7 +301,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(start: Start, gate: 
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_what_is_cancelled_or_past_its_deadline_makes_room(start: Start, gate: Gate) -> None:
+def test_a_cancelled_or_expired_task_makes_room_in_the_queue(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-queue", "2").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -318,7 +318,7 @@ def test_what_is_cancelled_or_past_its_deadline_makes_room(start: Start, gate: G
     assert [client.receive()["id"] for _ in range(3)] == ["held", "c", "d"]
 
 
-def test_ten_thousand_wait_and_are_all_run_once_and_in_order(start: Start, gate: Gate) -> None:
+def test_ten_thousand_waiting_tasks_are_each_run_once_and_in_order(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -338,7 +338,7 @@ def test_ten_thousand_wait_and_are_all_run_once_and_in_order(start: Start, gate:
     assert other.ask(bare("hello")) == "Hello, World!"
 
 
-def test_ten_thousand_deadlines_at_once_hold_up_nobody(start: Start, gate: Gate) -> None:
+def test_ten_thousand_deadlines_at_once_delay_no_other_task(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--max-outstanding", "20000").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -360,10 +360,10 @@ def test_ten_thousand_deadlines_at_once_hold_up_nobody(start: Start, gate: Gate)
 # --- a caller that sends and never reads -------------------------------------
 
 
-def test_a_caller_that_never_reads_fills_nothing_though_what_it_sends_ends_without_a_worker(
+def test_a_caller_that_never_reads_is_throttled_even_if_its_tasks_end_without_a_worker(
     start: Start, gate: Gate
 ) -> None:
-    """Replies that no worker made are bounded as well: deadlines and cancels."""
+    """Replies made without a worker, for deadlines and cancels, are bounded as well."""
     daemon = start("--workers", "1", "--max-unsent", "100000", "--max-queue", "500").wait_until_ready()
     held = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()
@@ -381,7 +381,7 @@ def test_a_caller_that_never_reads_fills_nothing_though_what_it_sends_ends_witho
 
 
 def send_and_never_read(deaf: Connection) -> None:
-    """Send requests that need no worker. Raises `TimeoutError` when the server takes no more of them."""
+    """Send requests that need no worker; raise `TimeoutError` when the server reads no more of them."""
     deaf.socket.settimeout(1.0)
     padding = "x" * 1000
     for number in range(MANY):
@@ -395,7 +395,7 @@ def send_and_never_read(deaf: Connection) -> None:
 def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     start: Start, make_gate: MakeGate
 ) -> None:
-    """Its caller does not read, and so it is not started; it waits all the same."""
+    """Its caller does not read, so it is not started; but it still counts as waiting."""
     daemon = start("--workers", "2", "--max-unsent", "1000").wait_until_ready()
     first, second, third = make_gate(), make_gate(), make_gate()
     deaf, other = daemon.connect(), daemon.connect()
@@ -403,7 +403,7 @@ def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     first.wait_until_entered()
     other.send(second.rpc("second"))
     second.wait_until_entered()
-    # More than the kernel takes, and a task that may still get the worker thereafter.
+    # More than the kernel takes, and a task that may still get the worker afterwards.
     deaf.send(
         rpc("big", "big", 9 * MIB),
         third.rpc("third"),
@@ -427,7 +427,7 @@ def test_a_task_that_is_throttled_for_its_caller_can_be_cancelled_and_expires(
     assert other.receive()["id"] == "first"
 
 
-def test_a_stop_answers_what_waits_whatever_its_deadline_or_priority(start: Start, gate: Gate) -> None:
+def test_a_stop_answers_waiting_tasks_of_any_deadline_and_priority(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect().send(gate.rpc("held"))
     gate.wait_until_entered()

@@ -1,4 +1,4 @@
-"""Workers that are replaced for their age or their memory, and pools that grow and shrink."""
+"""Workers replaced for their age or memory, and pools that grow and shrink."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ HOOKS = (
 
 
 def busy(daemon: Daemon, gates: list[Gate]) -> Any:
-    """A connection with a task at each of the gates."""
+    """Return a connection with a task waiting at each of the gates."""
     client = daemon.connect()
     for gate in gates:
         client.send(gate.rpc(gate.path))
@@ -50,7 +50,7 @@ def busy(daemon: Daemon, gates: list[Gate]) -> Any:
 # --- age ---------------------------------------------------------------------
 
 
-def test_a_worker_is_replaced_after_so_many_tasks(start: Start) -> None:
+def test_a_worker_is_replaced_after_max_tasks(start: Start) -> None:
     daemon = start("--workers", "1", "--max-tasks", "3").wait_until_ready()
     client = daemon.connect()
     pids = [client.ask(bare("pid")) for _ in range(12)]
@@ -64,7 +64,7 @@ def test_a_worker_is_replaced_after_so_many_tasks(start: Start) -> None:
     assert (counts["workers_replaced"], counts["workers_started"], counts["lost"]) == (4, 5, 0)
 
 
-def test_tasks_that_fail_count_too(start: Start) -> None:
+def test_failed_tasks_count_towards_max_tasks(start: Start) -> None:
     daemon = start("--workers", "1", "--max-tasks", "2").wait_until_ready()
     client = daemon.connect()
     before = client.ask(bare("pid"))
@@ -72,8 +72,8 @@ def test_tasks_that_fail_count_too(start: Start) -> None:
     assert client.ask(bare("pid")) != before
 
 
-def test_under_load_no_worker_has_more_than_its_tasks_and_none_is_lost(start: Start) -> None:
-    """Short tasks are given to a worker many at once, but not more than it may still run."""
+def test_no_worker_exceeds_max_tasks_under_load_and_no_task_is_lost(start: Start) -> None:
+    """Short tasks are sent to a worker in batches, but no more than it may still run."""
     daemon = start("--workers", "2", "--max-tasks", "50", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     count = 1500
@@ -85,7 +85,7 @@ def test_under_load_no_worker_has_more_than_its_tasks_and_none_is_lost(start: St
     assert daemon.status()["counts"]["lost"] == 0
 
 
-def test_one_that_has_had_its_tasks_runs_its_stop_hooks_and_is_not_logged_as_an_accident(
+def test_a_worker_that_has_reached_max_tasks_runs_its_stop_hooks_and_logs_no_warning(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
@@ -116,7 +116,7 @@ def test_a_worker_that_keeps_too_much_memory_is_replaced_after_its_task(start: S
     assert client.ask(bare("hoard", 10)) == pid
     assert client.ask(bare("pid")) == pid
     assert client.ask(bare("hoard", 200)) == pid
-    # How much it has is looked at ten times a second, or after a longer task.
+    # Its memory is checked ten times a second, and after a longer task.
     ending = time.monotonic() + TIMEOUT
     while client.ask(bare("pid")) == pid:
         assert time.monotonic() < ending
@@ -125,7 +125,7 @@ def test_a_worker_that_keeps_too_much_memory_is_replaced_after_its_task(start: S
     assert (counts["lost"], counts["failed"]) == (0, 0)
 
 
-def test_one_that_gives_it_back_is_kept(start: Start) -> None:
+def test_a_worker_that_frees_its_memory_is_kept(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1", "--max-memory", "153600K").wait_until_ready()
     client = daemon.connect()
     pid = client.ask(bare("pid"))
@@ -134,7 +134,9 @@ def test_one_that_gives_it_back_is_kept(start: Start) -> None:
     assert client.ask(bare("pid")) == pid
 
 
-def test_one_that_has_too_much_is_replaced_though_its_tasks_are_short_and_many(start: Start) -> None:
+def test_a_worker_over_its_memory_limit_is_replaced_although_its_tasks_are_short_and_many(
+    start: Start,
+) -> None:
     daemon = start(*Apps, "--workers", "1", "--max-memory", "150M").wait_until_ready()
     client = daemon.connect()
     pids: set[int] = set()
@@ -147,7 +149,7 @@ def test_one_that_has_too_much_is_replaced_though_its_tasks_are_short_and_many(s
 
 
 @pytest.mark.parametrize("size", ["200M", "204800K", str(200 * MIB)])
-def test_a_task_that_wants_more_than_the_hard_limit_fails_and_its_worker_is_replaced(
+def test_a_task_that_exceeds_the_hard_memory_limit_fails_and_its_worker_is_replaced(
     start: Start, size: str
 ) -> None:
     daemon = start(*Apps, "--workers", "1", "--hard-memory", size).wait_until_ready()
@@ -163,13 +165,13 @@ def test_a_task_that_wants_more_than_the_hard_limit_fails_and_its_worker_is_repl
     assert client.ask(bare("use", 50)) != pid
 
 
-def test_a_hard_limit_that_no_task_could_keep_ends_the_start_with_a_sentence(start: Start) -> None:
+def test_a_hard_memory_limit_below_that_of_an_idle_worker_fails_the_start(start: Start) -> None:
     daemon = start(*Apps, "--workers", "1", "--hard-memory", "1M")
     assert daemon.wait_for_end() == 1
     assert "--hard-memory: 1048576 bytes are too few" in daemon.log
 
 
-def test_the_hard_limit_costs_nobody_else_anything(start: Start, gate: Gate) -> None:
+def test_a_task_over_the_hard_memory_limit_affects_no_other(start: Start, gate: Gate) -> None:
     daemon = start(*Apps, "--workers", "2", "--hard-memory", "200M").wait_until_ready()
     held = busy(daemon, [gate])
     client = daemon.connect()
@@ -180,7 +182,7 @@ def test_the_hard_limit_costs_nobody_else_anything(start: Start, gate: Gate) -> 
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_memory_error_without_a_limit_names_no_limit(start: Start, tmp_path: Path) -> None:
+def test_a_memory_error_without_a_hard_limit_mentions_no_limit(start: Start, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "from taskd import task\n"
         "@task\ndef one():\n    return 1\n"
@@ -195,9 +197,7 @@ def test_a_memory_error_without_a_limit_names_no_limit(start: Start, tmp_path: P
 # --- growing and shrinking ---------------------------------------------------
 
 
-def test_workers_are_started_where_tasks_wait_and_end_when_they_have_nothing_to_do(
-    start: Start, make_gate: MakeGate
-) -> None:
+def test_workers_are_started_for_waiting_tasks_and_end_when_idle(start: Start, make_gate: MakeGate) -> None:
     daemon = start("--workers", "1:4", "--idle", "0.3").wait_until_ready()
     (first,) = daemon.wait_for_workers(1)
     status = daemon.status()
@@ -223,7 +223,7 @@ def test_workers_are_started_where_tasks_wait_and_end_when_they_have_nothing_to_
     assert ") ended:" not in daemon.log
 
 
-def test_one_task_after_the_other_needs_one_worker(start: Start) -> None:
+def test_tasks_in_sequence_need_one_worker(start: Start) -> None:
     daemon = start("--workers", "1:8", "--idle", "60").wait_until_ready()
     (worker,) = daemon.wait_for_workers(1)
     client = daemon.connect()
@@ -231,7 +231,7 @@ def test_one_task_after_the_other_needs_one_worker(start: Start) -> None:
     assert len(daemon.workers) == 1
 
 
-def test_there_may_be_none_at_all_until_something_waits(start: Start) -> None:
+def test_a_pool_with_a_minimum_of_zero_has_no_worker_until_a_task_waits(start: Start) -> None:
     daemon = start("--workers", "0:2", "--idle", "0.2").wait_until_ready()
     client = daemon.connect()
     for number in range(3):
@@ -244,7 +244,7 @@ def test_there_may_be_none_at_all_until_something_waits(start: Start) -> None:
     assert (counts["workers_started"], counts["workers_replaced"]) == (3, 0)
 
 
-def test_one_that_ends_because_it_is_idle_runs_its_stop_hooks(start: Start, tmp_path: Path) -> None:
+def test_a_worker_that_ends_when_idle_runs_its_stop_hooks(start: Start, tmp_path: Path) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
     daemon = start("--app", "hooks", "--workers", "0:1", "--idle", "0.1").wait_until_ready()
     pid = daemon.connect().ask(bare("pid"))
@@ -252,7 +252,7 @@ def test_one_that_ends_because_it_is_idle_runs_its_stop_hooks(start: Start, tmp_
     wait_for_exit(pid)
 
 
-def test_a_task_that_comes_as_its_worker_leaves_is_not_lost(start: Start) -> None:
+def test_a_task_submitted_as_an_idle_worker_leaves_is_not_lost(start: Start) -> None:
     daemon = start("--workers", "0:3", "--idle", "0.01").wait_until_ready()
     client = daemon.connect()
     began = time.monotonic()
@@ -268,14 +268,14 @@ def test_a_task_that_comes_as_its_worker_leaves_is_not_lost(start: Start) -> Non
     assert daemon.status()["counts"]["lost"] == 0
 
 
-def test_a_fixed_number_stays_though_they_are_idle(start: Start) -> None:
+def test_idle_workers_of_a_fixed_pool_stay(start: Start) -> None:
     daemon = start("--workers", "2", "--idle", "0.1").wait_until_ready()
     before = daemon.wait_for_workers(2)
     daemon.wait_for_status(lambda status: min(worker["seconds"] for worker in status["workers"]) > 0.4)
     assert [worker["pid"] for worker in daemon.wait_for_workers(2)] == [worker["pid"] for worker in before]
 
 
-def test_one_that_is_lost_is_replaced_only_where_it_is_wanted(start: Start, make_gate: MakeGate) -> None:
+def test_a_lost_worker_is_replaced_only_if_it_is_needed(start: Start, make_gate: MakeGate) -> None:
     daemon = start("--workers", "1:3", "--idle", "0.3").wait_until_ready()
     gates = [make_gate() for _ in range(3)]
     client = busy(daemon, gates)
@@ -305,7 +305,7 @@ def test_a_task_that_waits_for_a_worker_that_is_being_started_can_be_cancelled(
     assert client.ask(rpc("b", "one"))["result"] == 1
 
 
-def test_a_stop_does_not_start_workers_for_what_waits_in_vain(start: Start, make_gate: MakeGate) -> None:
+def test_a_stop_starts_no_workers_for_tasks_that_wait(start: Start, make_gate: MakeGate) -> None:
     daemon = start("--workers", "0:2", "--idle", "60").wait_until_ready()
     gates = [make_gate(), make_gate()]
     client = busy(daemon, gates)

@@ -1,4 +1,4 @@
-"""SIGHUP: new code takes over, what runs is finished by the old, and nothing is lost."""
+"""SIGHUP: new code takes over, running tasks finish in the old code, and nothing is lost."""
 
 import os
 import re
@@ -77,11 +77,11 @@ NAP = "\n@task\ndef nap(seconds):\n    time.sleep(seconds)\n"
 ONLY_NEW = "\n@task\ndef only_new():\n    return 'new'\n"
 
 ENV = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""A new file of the same second and size could not be distinguished from the old by its byte code."""
+"""Text for a different size: Python takes old byte code for a new file of the same second and size."""
 
 
 class Reloading:
-    """A daemon whose one app the test can write anew."""
+    """A daemon whose only app the test can rewrite."""
 
     def __init__(self, start: Start, directory: Path, *options: str, more: str = "") -> None:
         self._file = directory / "app.py"
@@ -93,15 +93,15 @@ class Reloading:
         self.write_text(APP.format(version=version) + more)
 
     def write_text(self, text: str) -> None:
-        """Write something else for an app."""
+        """Write an arbitrary text as the app."""
         self._file.write_text(text)
 
     def tell(self) -> None:
-        """Tell the daemon to reload."""
+        """Send the daemon the signal to reload."""
         self.daemon.process.send_signal(signal.SIGHUP)
 
     def reload(self, version: str, more: str = "", count: int = 1) -> None:
-        """Write the app anew and have it loaded; it is the `count`-th time that this succeeds."""
+        """Rewrite the app and wait until it is loaded, as the `count`-th successful reload."""
         self.write(version, more)
         self.tell()
         self.wait_until_reloaded(count)
@@ -119,7 +119,7 @@ class Reloading:
         assert self.daemon.fork_server in self.fork_servers()
 
     def fork_servers(self) -> list[int]:
-        """The ids of all fork servers that are there, the old ones too."""
+        """Return the ids of all fork servers, including old ones."""
         return [
             pid for pid in self.daemon.processes("fork server") if parent_of(pid) == self.daemon.process.pid
         ]
@@ -127,7 +127,7 @@ class Reloading:
 
 @pytest.fixture
 def make_app(clean_start: Start, tmp_path: Path) -> Callable[..., Reloading]:
-    """Start a daemon whose app can be written anew."""
+    """Start a daemon whose app can be rewritten."""
     return lambda *options, **more: Reloading(clean_start, tmp_path, *options, **more)
 
 
@@ -149,7 +149,7 @@ def test_new_code_answers_after_a_reload_and_the_old_processes_end(make_app: Any
     )
 
 
-def test_the_log_and_the_status_tell_of_it(make_app: Any) -> None:
+def test_the_log_and_the_status_report_a_reload(make_app: Any) -> None:
     app = make_app("--workers", "2")
     status = app.daemon.status()
     assert (status["generation"], status["reloading"]) == (1, False)
@@ -178,7 +178,7 @@ def test_new_functions_can_be_called_and_removed_ones_are_refused(make_app: Any)
     assert "only_old" not in names
 
 
-def test_new_limits_and_signatures_hold(make_app: Any) -> None:
+def test_new_limits_and_signatures_apply_after_a_reload(make_app: Any) -> None:
     limited = "\n@task(timeout={0})\ndef wait({1}):\n    time.sleep({1})\n    return {1}\n"
     app = make_app("--workers", "1", more=limited.format(60, "before"))
     client = app.daemon.connect()
@@ -188,7 +188,7 @@ def test_new_limits_and_signatures_hold(make_app: Any) -> None:
     data_of(client.ask(bare("wait", before=0)), -32602)
 
 
-def test_modules_that_the_app_imports_are_new_too(make_app: Any, tmp_path: Path) -> None:
+def test_modules_imported_by_the_app_are_reloaded_too(make_app: Any, tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("NAME = 'old'\n")
     more = "\nimport helper\n@task\ndef helped():\n    return helper.NAME\n"
     app = make_app("--workers", "1", more=more)
@@ -199,7 +199,7 @@ def test_modules_that_the_app_imports_are_new_too(make_app: Any, tmp_path: Path)
     assert client.ask(bare("helped")) == "new"
 
 
-def test_hooks_run_on_both_sides(make_app: Any) -> None:
+def test_stop_hooks_of_the_old_code_and_start_hooks_of_the_new_are_run(make_app: Any) -> None:
     hooks = (
         "\n@on_worker_start\ndef up():\n    print('up', VERSION)\n"
         "\n@on_worker_stop\ndef down():\n    print('down', VERSION)\n"
@@ -213,10 +213,10 @@ def test_hooks_run_on_both_sides(make_app: Any) -> None:
     assert "down two" not in app.daemon.log
 
 
-# --- what runs and what waits ------------------------------------------------
+# --- running and waiting tasks -----------------------------------------------
 
 
-def test_what_runs_is_finished_by_the_old_code_while_new_calls_have_the_new(
+def test_running_tasks_finish_in_the_old_code_while_new_calls_use_the_new(
     make_app: Any, make_gate: MakeGate
 ) -> None:
     app = make_app("--workers", "2")
@@ -241,7 +241,9 @@ def test_what_runs_is_finished_by_the_old_code_while_new_calls_have_the_new(
     app.wait_until_the_old_is_gone()
 
 
-def test_what_waits_is_run_once_and_what_waits_in_vain_is_refused(make_app: Any, make_gate: MakeGate) -> None:
+def test_waiting_tasks_are_run_once_and_those_of_removed_functions_are_refused(
+    make_app: Any, make_gate: MakeGate
+) -> None:
     app = make_app("--workers", "1", more=ONLY_OLD)
     gate = make_gate()
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
@@ -281,9 +283,7 @@ def test_a_task_of_the_old_code_still_has_its_limit_and_can_be_cancelled(
     app.wait_until_the_old_is_gone()
 
 
-def test_an_old_worker_that_dies_is_reported_and_not_replaced_by_an_old_one(
-    make_app: Any, gate: Gate
-) -> None:
+def test_a_dead_worker_of_the_old_code_is_reported_and_not_replaced(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -296,7 +296,7 @@ def test_an_old_worker_that_dies_is_reported_and_not_replaced_by_an_old_one(
     app.wait_until_the_old_is_gone()
 
 
-def test_an_old_fork_server_that_dies_takes_only_its_own_with_it(make_app: Any, gate: Gate) -> None:
+def test_a_dead_fork_server_of_the_old_code_loses_only_its_own_workers(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -310,7 +310,7 @@ def test_an_old_fork_server_that_dies_takes_only_its_own_with_it(make_app: Any, 
     app.wait_until_the_old_is_gone()
 
 
-def test_after_a_reload_a_fork_server_that_dies_is_replaced_by_one_with_the_new_code(make_app: Any) -> None:
+def test_a_fork_server_that_dies_after_a_reload_is_replaced_by_one_with_the_new_code(make_app: Any) -> None:
     app = make_app("--workers", "1")
     app.reload("two")
     client = app.daemon.connect()
@@ -322,7 +322,7 @@ def test_after_a_reload_a_fork_server_that_dies_is_replaced_by_one_with_the_new_
     assert client.ask(bare("version")) == "two"
 
 
-def test_under_load_a_reload_loses_nothing(make_app: Any) -> None:
+def test_a_reload_under_load_loses_nothing(make_app: Any) -> None:
     app = make_app("--workers", "2")
     stop = threading.Event()
     seen: list[list[Any]] = [[], []]
@@ -344,7 +344,7 @@ def test_under_load_a_reload_loses_nothing(make_app: Any) -> None:
     versions = ["two", "three", "four"]
     for count, version in enumerate(versions, 1):
         app.reload(version, count=count)
-        # Until none of the old is left.
+        # Until no process of the old code is left.
         app.daemon.wait_for_status(
             lambda status, wanted=count + 1: (
                 [worker["generation"] for worker in status["workers"]] == [wanted] * 2
@@ -364,7 +364,7 @@ def test_under_load_a_reload_loses_nothing(make_app: Any) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0:2", "1:3"])
-def test_a_pool_between_bounds_reloads_too(make_app: Any, gate: Gate, workers: str) -> None:
+def test_a_pool_of_variable_size_reloads_too(make_app: Any, gate: Gate, workers: str) -> None:
     app = make_app("--workers", workers, "--idle", "60")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -413,7 +413,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_code_that_does_not_load_leaves_the_old_in_place_and_the_log_says_why(
+def test_code_that_does_not_load_leaves_the_old_in_place_and_the_reason_is_logged(
     make_app: Any, make_gate: MakeGate, kind: str
 ) -> None:
     text, reason = BAD[kind]
@@ -428,37 +428,37 @@ def test_code_that_does_not_load_leaves_the_old_in_place_and_the_log_says_why(
     app.daemon.wait_for_log(re.escape(reason))
     app.daemon.wait_for_status(lambda status: not status["reloading"])
     assert app.daemon.connect().ask(bare("version")) == "one"
-    # The processes are the same, and what was tried has left none.
+    # The processes are the same, and the attempt has left none behind.
     app.daemon.wait_for_family(4)
     assert (app.daemon.workers, app.daemon.fork_server) == (workers, fork_server)
     assert app.daemon.status()["generation"] == 1
     gate.release()
     assert client.receive()["result"] == "one"
-    # Mended, it loads.
+    # Once repaired, it loads.
     app.reload("two")
     assert client.ask(bare("version")) == "two"
     if "Error" in reason:
         app.daemon.wait_for_log(r"[#]error\]")
 
 
-def test_where_no_worker_starts_mended_code_helps_at_once(make_app: Any) -> None:
+def test_repaired_code_is_used_at_once_although_no_worker_could_start(make_app: Any) -> None:
     app = make_app("--workers", "2", more="\n@on_worker_start\ndef end():\n    os._exit(3)\n")
     client = app.daemon.connect().send(bare("version"))
     app.daemon.wait_for_log("ended: exit status 3", 9)  # 3.2 s until the next two
     app.reload("two")
-    # What waited for a worker of the old code has one of the new.
+    # The task that waited for a worker of the old code gets one of the new.
     assert client.receive() == "two"
     app.daemon.wait_for_workers(2)
 
 
 def lose_code(app: Any) -> None:
-    """Break the app, and end its fork server: three others could not load it, the next starts in 0.8 s."""
+    """Break the app and kill its fork server: three more fail to load it, and the next starts after 0.8 s."""
     app.write_text("def (")
     os.kill(app.daemon.fork_server, signal.SIGKILL)
     app.daemon.wait_for_log(r"another one starts in 0\.8 s")
 
 
-def test_a_reload_takes_the_place_of_a_fork_server_that_waits_for_its_next_start(make_app: Any) -> None:
+def test_a_reload_replaces_the_pending_restart_of_a_fork_server(make_app: Any) -> None:
     app = make_app("--workers", "1")
     lose_code(app)
     app.reload("two", NAP)
@@ -470,7 +470,7 @@ def test_a_reload_takes_the_place_of_a_fork_server_that_waits_for_its_next_start
     app.daemon.wait_for_family(3)
 
 
-def test_without_a_fork_server_a_reload_that_fails_is_followed_by_another_try(make_app: Any) -> None:
+def test_a_failed_reload_without_a_fork_server_is_retried(make_app: Any) -> None:
     app = make_app("--workers", "1")
     lose_code(app)
     app.tell()
@@ -480,7 +480,7 @@ def test_without_a_fork_server_a_reload_that_fails_is_followed_by_another_try(ma
     app.daemon.wait_for_family(3)
 
 
-def test_a_stop_before_a_fork_server_is_started_again_leaves_nothing(make_app: Any) -> None:
+def test_a_stop_during_the_delay_before_a_fork_server_restarts_leaves_nothing(make_app: Any) -> None:
     app = make_app("--workers", "1")
     lose_code(app)
     app.tell()
@@ -489,7 +489,7 @@ def test_a_stop_before_a_fork_server_is_started_again_leaves_nothing(make_app: A
     app.daemon.wait_for_family(0)
 
 
-def test_a_file_that_is_gone_leaves_the_old_in_place(make_app: Any, tmp_path: Path) -> None:
+def test_a_missing_app_file_leaves_the_old_code_in_place(make_app: Any, tmp_path: Path) -> None:
     app = make_app("--workers", "1")
     (tmp_path / "app.py").unlink()
     app.tell()
@@ -500,7 +500,7 @@ def test_a_file_that_is_gone_leaves_the_old_in_place(make_app: Any, tmp_path: Pa
 # --- again, and in between ---------------------------------------------------
 
 
-def test_it_serves_while_the_new_code_is_imported(make_app: Any, gate: Gate) -> None:
+def test_the_server_answers_while_the_new_code_is_imported(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "2")
     app.write("two", f"\nopen({gate.path!r}).read()\n")
     app.tell()
@@ -514,7 +514,7 @@ def test_it_serves_while_the_new_code_is_imported(make_app: Any, gate: Gate) -> 
     assert not app.daemon.status()["reloading"]
 
 
-def test_told_again_while_it_reloads_it_has_the_newest_in_the_end(make_app: Any, make_gate: MakeGate) -> None:
+def test_a_signal_during_a_reload_leads_to_the_newest_code(make_app: Any, make_gate: MakeGate) -> None:
     app = make_app("--workers", "2")
     gate = make_gate()
     app.write("two", f"\nopen({gate.path!r}).read()\n")
@@ -533,7 +533,7 @@ def test_told_again_while_it_reloads_it_has_the_newest_in_the_end(make_app: Any,
     assert client.ask(bare("version")) == "three"
 
 
-def test_many_in_a_row_leave_one_generation(make_app: Any) -> None:
+def test_many_reloads_in_a_row_leave_one_generation(make_app: Any) -> None:
     app = make_app("--workers", "1")
     for _ in range(10):
         app.tell()
@@ -548,7 +548,7 @@ def test_many_in_a_row_leave_one_generation(make_app: Any) -> None:
     app.daemon.wait_for_family(3)
 
 
-def test_a_generation_that_is_gone_has_no_descriptor_left(make_app: Any) -> None:
+def test_an_ended_generation_leaves_no_descriptor_open(make_app: Any) -> None:
     app = make_app("--workers", "1")
     app.daemon.wait_for_workers(1)
     client = app.daemon.connect()
@@ -566,7 +566,7 @@ def test_a_generation_that_is_gone_has_no_descriptor_left(make_app: Any) -> None
     assert app.daemon.descriptors() == before
 
 
-def test_a_stop_while_it_reloads_leaves_nothing(make_app: Any, gate: Gate) -> None:
+def test_a_stop_during_a_reload_leaves_nothing(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     app.write("two", f"\nopen({gate.path!r}).read()\n")
     app.tell()
@@ -579,7 +579,7 @@ def test_a_stop_while_it_reloads_leaves_nothing(make_app: Any, gate: Gate) -> No
     assert app.daemon.family() == []
 
 
-def test_a_stop_waits_for_what_the_old_code_still_runs(make_app: Any, gate: Gate) -> None:
+def test_a_stop_waits_for_tasks_that_the_old_code_still_runs(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -592,7 +592,7 @@ def test_a_stop_waits_for_what_the_old_code_still_runs(make_app: Any, gate: Gate
     assert app.daemon.family() == []
 
 
-def test_told_while_it_stops_it_only_stops(make_app: Any, gate: Gate) -> None:
+def test_a_reload_signal_during_a_stop_is_ignored(make_app: Any, gate: Gate) -> None:
     app = make_app("--workers", "1")
     client = app.daemon.connect().send(gate.rpc("held", "stand"))
     gate.wait_until_entered()
@@ -605,7 +605,7 @@ def test_told_while_it_stops_it_only_stops(make_app: Any, gate: Gate) -> None:
     assert app.daemon.family() == []
 
 
-def test_when_the_daemon_is_killed_as_it_reloads_nothing_survives(make_app: Any, make_gate: MakeGate) -> None:
+def test_nothing_survives_a_daemon_that_is_killed_during_a_reload(make_app: Any, make_gate: MakeGate) -> None:
     app = make_app("--workers", "1")
     held, importing = make_gate(), make_gate()
     app.daemon.connect().send(held.rpc("held", "stand"))
@@ -620,7 +620,7 @@ def test_when_the_daemon_is_killed_as_it_reloads_nothing_survives(make_app: Any,
     assert processes_marked(app.daemon.name) == []
 
 
-def test_a_gateway_alone_takes_no_notice(start: Start) -> None:
+def test_a_gateway_without_a_task_server_ignores_the_reload_signal(start: Start) -> None:
     daemon = start("--listen", "none", "--task-server", "tcp:127.0.0.1:9")
     with socket.create_connection(("127.0.0.1", daemon.port()), TIMEOUT) as page:
         page.sendall(b"GET / HTTP/1.0\r\n\r\n")

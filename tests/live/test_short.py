@@ -1,4 +1,4 @@
-"""Short tasks are given to a worker many at once; nobody may notice, but for the speed."""
+"""Short tasks are sent to a worker in batches, which nothing but the speed may show."""
 
 import os
 import signal
@@ -24,11 +24,11 @@ MakeGate = Callable[[], Gate]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 WITHIN = 0.02
-"""Seconds in which tasks behind one that is suddenly long are run elsewhere."""
+"""Seconds within which tasks behind one that is suddenly long are run elsewhere."""
 
 
 def results(client: Connection, count: int) -> dict[Any, Any]:
-    """So many replies, each of another request and none an error."""
+    """Receive so many replies, each to another request and none an error."""
     replies = [client.receive() for _ in range(count)]
     found = {reply["id"]: reply["result"] for reply in replies}
     assert len(found) == count
@@ -36,7 +36,7 @@ def results(client: Connection, count: int) -> dict[Any, Any]:
 
 
 def warm_up(daemon: Daemon, notes: Path, client: Connection | None = None) -> Connection:
-    """Run `note` until it is known to be short; the connection."""
+    """Run `note` until it counts as short; return the connection."""
     client = client or daemon.connect()
 
     def is_short(status: dict[str, Any]) -> bool:
@@ -51,7 +51,7 @@ def warm_up(daemon: Daemon, notes: Path, client: Connection | None = None) -> Co
 
 @pytest.fixture
 def short(start: Start, tmp_path: Path) -> Iterator[tuple[Daemon, Connection, Path]]:
-    """A server with two workers that knows `note` to be short; a connection; and where it writes."""
+    """A server with two workers for which `note` counts as short, a connection, and the file of notes."""
     daemon = start(*Apps, "--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     daemon.wait_for_workers(2)
     client = warm_up(daemon, tmp_path / "notes")
@@ -59,7 +59,7 @@ def short(start: Start, tmp_path: Path) -> Iterator[tuple[Daemon, Connection, Pa
     assert daemon.status()["counts"]["lost"] == 0
 
 
-def test_a_function_is_known_to_be_short_when_it_has_been_short_for_a_while(
+def test_a_function_counts_as_short_after_many_short_runs(
     short: tuple[Daemon, Connection, Path],
 ) -> None:
     daemon, client, _ = short
@@ -77,7 +77,7 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
     took = []
     took_without = []
     for number in range(12):
-        # One that was long may not pass for short any more.
+        # A function that was long may no longer count as short.
         warm_up(daemon, tmp_path / "warm", client)
         began = time.monotonic()
         client.send(*(rpc(place, "note", str(tmp_path / "warm"), "plain") for place in range(each)))
@@ -85,7 +85,7 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
         took_without.append(time.monotonic() - began)
         before = daemon.status()["counts"]["reclaimed"]
         gate, notes = make_gate(), tmp_path / f"notes {number}"
-        # In one write: the long one is the first of what its worker is given.
+        # In one write: the long task is the first of its worker's batch.
         began = time.monotonic()
         client.send(
             rpc("long", "note", str(notes), "long", gate.path),
@@ -98,12 +98,14 @@ def test_short_tasks_behind_one_that_is_suddenly_long_are_run_elsewhere_at_once(
         gate.release()
         assert client.receive()["id"] == "long"
         assert sorted(lines_of(notes)) == sorted(["long", *map(str, range(each))])
-    # The quickest is what it takes; how busy the machine is shows without a long one.
+    # The quickest run shows the cost; runs without a long task show how busy the machine is.
     assert took, "none was ever reclaimed"
     assert min(took) < WITHIN + 3 * sorted(took_without)[6], (took, took_without)
 
 
-def test_without_another_worker_they_wait_and_are_run_once(start: Start, tmp_path: Path, gate: Gate) -> None:
+def test_tasks_behind_a_long_one_wait_and_are_run_once_without_another_worker(
+    start: Start, tmp_path: Path, gate: Gate
+) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)
@@ -134,7 +136,7 @@ def test_a_reclaimed_task_is_run_by_a_worker_that_is_free_later(
     assert sorted(lines_of(notes)) == sorted(["sudden", *map(str, range(60))])
 
 
-def test_many_that_are_suddenly_long_among_short_ones_are_each_run_once(start: Start, tmp_path: Path) -> None:
+def test_many_suddenly_long_tasks_among_short_ones_are_each_run_once(start: Start, tmp_path: Path) -> None:
     daemon = start(*Apps, "--workers", "4", "--max-outstanding", "10000").wait_until_ready()
     notes = tmp_path / "notes"
     client = warm_up(daemon, notes)
@@ -157,7 +159,7 @@ def test_no_short_task_waits_for_a_long_one_while_a_worker_is_idle(
     messages.insert(200, gates[1].rpc("long too"))
     messages.insert(100, gates[0].rpc("long"))
     client.send(*messages)
-    # Two stand; the third worker does all the rest.
+    # Two tasks wait; the third worker runs all the others.
     assert results(client, 300).keys() == set(range(300))
     for gate in gates:
         gate.release()
@@ -165,8 +167,10 @@ def test_no_short_task_waits_for_a_long_one_while_a_worker_is_idle(
     assert sorted(lines_of(notes)) == sorted(map(str, range(300)))
 
 
-def test_a_time_limit_counts_from_each_ones_own_start(short: tuple[Daemon, Connection, Path]) -> None:
-    """Of many tasks that are given to a worker at once, the last begins much later than the first."""
+def test_a_time_limit_counts_from_the_start_of_each_task_in_a_batch(
+    short: tuple[Daemon, Connection, Path],
+) -> None:
+    """The last task of a batch begins much later than the first."""
     _, client, notes = short
     count = 2000
     client.send(
@@ -175,7 +179,7 @@ def test_a_time_limit_counts_from_each_ones_own_start(short: tuple[Daemon, Conne
     assert results(client, count).keys() == set(range(count))
 
 
-def test_one_that_is_over_its_limit_among_many_is_stopped_and_the_others_are_not(
+def test_only_the_task_over_its_limit_is_stopped_among_many_in_a_batch(
     short: tuple[Daemon, Connection, Path], gate: Gate
 ) -> None:
     daemon, client, notes = short
@@ -193,12 +197,12 @@ def test_one_that_is_over_its_limit_among_many_is_stopped_and_the_others_are_not
 def test_tasks_of_a_stopped_worker_cannot_be_reclaimed_and_nothing_is_run_twice(
     short: tuple[Daemon, Connection, Path],
 ) -> None:
-    """A worker that cannot answer keeps what it may have started; when it goes on, it does it once."""
+    """A stopped worker keeps the tasks that it may have started; when it continues, it runs them once."""
     daemon, client, notes = short
     first, _ = daemon.workers
     os.kill(first, signal.SIGSTOP)
     client.send(*(rpc(number, "note", str(notes), str(number)) for number in range(200)))
-    # The other one does what it can.
+    # The other worker runs the rest.
     daemon.wait_for_status(
         lambda status: (
             status["waiting"] == 0 and [worker["state"] for worker in status["workers"]].count("busy") <= 1
@@ -209,7 +213,7 @@ def test_tasks_of_a_stopped_worker_cannot_be_reclaimed_and_nothing_is_run_twice(
     assert sorted(lines_of(notes)) == sorted(map(str, range(200)))
 
 
-def test_progress_of_short_tasks_is_each_ones_own(start: Start) -> None:
+def test_progress_of_short_tasks_goes_to_the_right_request(start: Start) -> None:
     daemon = start("--workers", "2", "--max-outstanding", "10000").wait_until_ready()
     client = daemon.connect()
     count = 600
@@ -230,7 +234,7 @@ def test_progress_of_short_tasks_is_each_ones_own(start: Start) -> None:
 
 
 def test_a_reply_does_not_wait_until_the_client_has_acknowledged_the_one_before(start: Start) -> None:
-    """Small replies a moment apart: the kernel would hold back the second one for 40 ms."""
+    """Of two small replies a moment apart, the kernel would delay the second by 40 ms."""
     daemon = start("--workers", "1").wait_until_ready()
     client = daemon.connect()
     took = []
@@ -239,5 +243,5 @@ def test_a_reply_does_not_wait_until_the_client_has_acknowledged_the_one_before(
         client.send(rpc("ping", "taskd.ping"), rpc("nap", "nap", 0.001))
         assert [client.receive()["id"], client.receive()["id"]] == ["ping", "nap"]
         took.append(time.monotonic() - began)
-    # The kernel waits with none of the first ones; and some are late on a busy machine, but not all.
+    # The kernel delays none of the first ones; on a busy machine some are late, but not all.
     assert min(took[len(took) // 2 :]) < WITHIN

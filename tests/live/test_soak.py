@@ -13,10 +13,10 @@ SEED = 1
 """Always the same, so that a failure can be repeated."""
 
 TIMEOUT = 180.0
-"""Seconds: the soak gives itself less."""
+"""Seconds: the soak limits itself to less."""
 
 
-def test_everything_that_can_happen_costs_no_reply_and_leaves_nothing() -> None:
+def test_a_short_soak_loses_no_reply_and_leaves_nothing_behind() -> None:
     soak = subprocess.run(
         [sys.executable, "-m", "tests.soak.run", "--seconds", str(SECONDS), "--seed", str(SEED)],
         cwd=ROOT,

@@ -28,11 +28,11 @@ MakeGate = Callable[[], Gate]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 
 PROMPT = 1.0
-"""Seconds that half of the answers take less than, on a busy machine too."""
+"""Seconds: half of the answers take less, even on a busy machine."""
 
 
 def timed(ask: Callable[[], Any]) -> tuple[Any, float]:
-    """The answer, and how long it took."""
+    """Return the answer, and how long it took."""
     began = time.monotonic()
     answer = ask()
     return answer, time.monotonic() - began
@@ -40,7 +40,7 @@ def timed(ask: Callable[[], Any]) -> tuple[Any, float]:
 
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server to which one of everything has happened, and nothing more does."""
+    """A server to which one of everything has happened, and which is idle now."""
     directory = tmp_path_factory.mktemp("eventful")
     daemon = Daemon(*Apps, "--workers", "1", "--max-queue", "2", directory=directory).wait_until_ready()
     client = daemon.connect()
@@ -69,7 +69,7 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     assert "Unhandled" not in daemon.log
 
 
-def test_everything_that_has_happened_is_counted(eventful: Daemon) -> None:
+def test_everything_that_happens_is_counted(eventful: Daemon) -> None:
     counts = eventful.status()["counts"]
     # Whether the worker was killed is told apart from whether its task was.
     replaced = counts.pop("workers_replaced")
@@ -80,7 +80,7 @@ def test_everything_that_has_happened_is_counted(eventful: Daemon) -> None:
     }  # fmt: skip
 
 
-def test_functions_tell_how_their_calls_ended(eventful: Daemon) -> None:
+def test_functions_are_listed_with_how_their_calls_ended(eventful: Daemon) -> None:
     functions = {function.pop("name"): function for function in eventful.status()["functions"]}
     keys = {"done", "failed", "lost", "timed_out", "cancelled", "mean", "longest", "short", "timeout"}
     for function in functions.values():
@@ -96,7 +96,7 @@ def test_functions_tell_how_their_calls_ended(eventful: Daemon) -> None:
     assert functions["hello"]["short"] in (True, False)
 
 
-def test_the_whole_has_the_members_that_the_protocol_lists(eventful: Daemon) -> None:
+def test_the_status_has_the_documented_members(eventful: Daemon) -> None:
     status = eventful.status()
     assert {
         "name", "version", "uptime", "stopping", "waiting", "running", "max_queue", "workers", "functions",
@@ -120,7 +120,7 @@ def test_the_whole_has_the_members_that_the_protocol_lists(eventful: Daemon) -> 
     assert (worker["function"], worker["task"]) == (None, None)
 
 
-def test_the_command_shows_it_to_a_person(eventful: Daemon) -> None:
+def test_the_command_shows_the_status_as_readable_text(eventful: Daemon) -> None:
     text = run_taskd(eventful.tcp, "status").stdout.lower()
     for word in (
         "generation 1", "timed out", "cancelled", "lost", "refused", "expired", "idle", "hello", "limited",
@@ -162,7 +162,7 @@ def test_status_shows_how_long_the_oldest_task_waits(start: Start, gate: Gate) -
 
 
 @pytest.mark.parametrize("why", ["timeout", "cancelled"])
-def test_a_task_that_is_being_stopped_is_shown_so(
+def test_a_task_that_is_being_stopped_is_shown_as_stopping(
     start: Start, tmp_path: Path, make_gate: MakeGate, why: str
 ) -> None:
     (tmp_path / "slow.py").write_text(
@@ -204,9 +204,7 @@ def test_connections_are_counted_as_they_come_and_go(start: Start) -> None:
 # --- nothing delays it -------------------------------------------------------
 
 
-def test_workers_that_are_busy_stuck_or_stopped_do_not_delay_the_answer(
-    start: Start, make_gate: MakeGate
-) -> None:
+def test_busy_stuck_or_stopped_workers_do_not_delay_the_answer(start: Start, make_gate: MakeGate) -> None:
     daemon = start(*Apps, "--workers", "4").wait_until_ready()
     workers = daemon.wait_for_workers(4)
     client = daemon.connect()
@@ -255,7 +253,7 @@ def test_thousands_of_tasks_do_not_delay_the_answer(start: Start) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_over_a_gateway_it_is_the_same(eventful: Daemon, websocket: Any) -> None:
+async def test_the_status_is_the_same_through_a_gateway(eventful: Daemon, websocket: Any) -> None:
     page = await websocket(eventful.ws)
     answer = (await page.ask(rpc(1, "taskd.status")))["result"]
     assert answer["counts"]["timed_out"] == 1

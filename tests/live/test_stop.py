@@ -55,7 +55,7 @@ def begin_stop(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> None:
 
 
 def hold(daemon: Daemon, gate: Gate, request: Any = None) -> Connection:
-    """A connection whose task stands at the gate."""
+    """A connection whose task waits at the gate."""
     client = daemon.connect().send(request or gate.call())
     gate.wait_until_entered()
     return client
@@ -134,7 +134,7 @@ def test_new_connections_are_refused(start: Start, tmp_path: Path, gate: Gate) -
     assert client.receive() == "finished"
 
 
-def test_a_half_closed_client_still_gets_what_it_is_owed(start: Start, gate: Gate) -> None:
+def test_a_half_closed_client_still_gets_its_replies(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     client = hold(daemon, gate)
     client.send(bare("echo", 1)).end_sending()
@@ -169,7 +169,7 @@ def test_an_idle_server_ends_soon_and_closes_idle_connections(start: Start) -> N
 
 
 def test_a_large_reply_is_flushed_before_the_end(start: Start, gate: Gate) -> None:
-    """It is far more than the kernel takes in at once."""
+    """The reply is far larger than the kernel takes at once."""
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
     size = 9 * 1024 * 1024
@@ -183,7 +183,7 @@ def test_a_large_reply_is_flushed_before_the_end(start: Start, gate: Gate) -> No
     daemon.wait_for_end()
 
 
-def test_a_worker_that_dies_during_the_stop_does_not_hold_it_up(start: Start, make_gate: MakeGate) -> None:
+def test_a_worker_that_dies_during_the_stop_does_not_delay_it(start: Start, make_gate: MakeGate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     gates = [make_gate(), make_gate()]
     clients = [hold(daemon, gate) for gate in gates]
@@ -192,7 +192,7 @@ def test_a_worker_that_dies_during_the_stop_does_not_hold_it_up(start: Start, ma
     os.kill(victim, signal.SIGKILL)
     assert code_of(clients[0].receive()) == -32003
     gates[1].release("finished")
-    # Its own reply comes behind that of the status that was asked for on it.
+    # The reply of the task comes after that of the status request on the same connection.
     assert clients[1].receive() == "finished"
     daemon.wait_for_end()
     assert daemon.family() == []
@@ -202,7 +202,7 @@ def status_of(clients: list[Connection]) -> dict[str, Any]:
     return clients[1].ask(rpc("status", "taskd.status"))["result"]
 
 
-def test_a_fork_server_that_dies_during_the_stop_does_not_hold_it_up(start: Start, gate: Gate) -> None:
+def test_a_fork_server_that_dies_during_the_stop_does_not_delay_it(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     client = hold(daemon, gate)
     begin_stop(daemon)
@@ -212,7 +212,7 @@ def test_a_fork_server_that_dies_during_the_stop_does_not_hold_it_up(start: Star
     assert daemon.family() == []
 
 
-def test_a_process_that_a_finished_task_left_ends_with_the_server(start: Start) -> None:
+def test_a_process_left_behind_by_a_task_ends_with_the_server(start: Start) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     sleeper = daemon.connect().ask(bare("spawn_sleeper"))
     assert sleeper in daemon.wait_for_family(4)
@@ -224,7 +224,7 @@ def test_a_process_that_a_finished_task_left_ends_with_the_server(start: Start) 
 # --- ended early ---------------------------------------------------------------
 
 
-def test_stop_timeout_ends_tasks_that_still_run_and_answers_them(start: Start, gate: Gate) -> None:
+def test_tasks_that_still_run_at_the_stop_timeout_are_ended_and_answered(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "1", "--stop-timeout", "0.3").wait_until_ready()
     client = hold(daemon, gate)
     client.send(bare("hello"))
@@ -241,7 +241,7 @@ def test_stop_timeout_ends_tasks_that_still_run_and_answers_them(start: Start, g
     daemon.wait_for_log(r"still run after 0\.3 s")
 
 
-def test_a_task_that_ignores_sigterm_is_ended_all_the_same(start: Start, tmp_path: Path, drop: Drop) -> None:
+def test_a_task_that_ignores_sigterm_is_killed(start: Start, tmp_path: Path, drop: Drop) -> None:
     (tmp_path / "stubborn.py").write_text(
         "import signal, time\nfrom taskd import task\n"
         "@task\ndef stay(target):\n"
@@ -270,7 +270,9 @@ def test_a_child_process_of_a_task_that_is_ended_ends_too(start: Start, gate: Ga
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_it_at_once(start: Start, make_gate: MakeGate, second: signal.Signals) -> None:
+def test_a_second_signal_ends_the_server_at_once(
+    start: Start, make_gate: MakeGate, second: signal.Signals
+) -> None:
     daemon = start("--workers", "3").wait_until_ready()
     for gate in (make_gate(), make_gate()):
         hold(daemon, gate)
@@ -283,10 +285,10 @@ def test_a_second_signal_ends_it_at_once(start: Start, make_gate: MakeGate, seco
     assert "Unhandled" not in daemon.log
 
 
-def test_a_client_that_does_not_read_its_replies_delays_the_end_by_seconds_only(start: Start) -> None:
+def test_a_client_that_does_not_read_its_replies_delays_the_stop_by_seconds_only(start: Start) -> None:
     daemon = start("--workers", "2", "--stop-timeout", "0.3").wait_until_ready()
     client = daemon.connect().send(*[rpc(1, "big", 9_000_000)] * 4)
-    # All of them may run, or some may be throttled until it reads: either is right here.
+    # All tasks may run, or some may be throttled until the client reads: either is right here.
     daemon.wait_for_status(lambda status: status["running"] == 0 and status["functions"] != [])
     began = time.monotonic()
     daemon.process.send_signal(signal.SIGTERM)
@@ -301,8 +303,8 @@ def test_a_stop_while_the_app_is_imported_leaves_nothing(
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gate = make_gate()
-        # Each is a file of its own: Python would take the byte code of the old file for one
-        # that was written anew within a second and has the same size.
+        # Each app is a file of its own: Python would take the byte code of the old file for one
+        # that was rewritten within a second and has the same size.
         (tmp_path / f"slow_{number.name}.py").write_text(f"open({gate.path!r}).read()\n")
         daemon = start("--app", f"slow_{number.name}")
         gate.wait_until_entered()
@@ -343,7 +345,7 @@ def last_words(output: str) -> list[str]:
     return [line for line in lines if not line.startswith(noise)]
 
 
-def test_a_port_in_use_ends_the_start_with_one_sentence_that_names_the_endpoint(start: Start) -> None:
+def test_a_port_in_use_fails_the_start_with_one_sentence_that_names_the_endpoint(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         daemon = start("--listen", endpoint)
@@ -354,7 +356,7 @@ def test_a_port_in_use_ends_the_start_with_one_sentence_that_names_the_endpoint(
     assert daemon.family() == []
 
 
-def test_a_websocket_port_in_use_ends_the_start_too(start: Start) -> None:
+def test_a_websocket_port_in_use_fails_the_start_too(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         daemon = start("--websocket", endpoint)
@@ -364,7 +366,7 @@ def test_a_websocket_port_in_use_ends_the_start_too(start: Start) -> None:
     assert daemon.family() == []
 
 
-def test_a_unix_socket_that_is_served_already_ends_the_start_and_the_other_serves_on(
+def test_a_unix_socket_in_use_fails_the_start_and_its_server_keeps_serving(
     start: Start, tmp_path: Path
 ) -> None:
     endpoint = f"unix:{tmp_path}/socket"
@@ -387,7 +389,7 @@ def test_a_unix_socket_that_is_served_already_ends_the_start_and_the_other_serve
         "tcp:70000",
     ],
 )
-def test_an_endpoint_that_cannot_be_bound_ends_the_start_and_is_named(start: Start, endpoint: str) -> None:
+def test_an_endpoint_that_cannot_be_bound_fails_the_start_and_is_named(start: Start, endpoint: str) -> None:
     daemon = start("--listen", endpoint)
     assert daemon.wait_for_end() == 1
     (sentence,) = last_words(daemon.log)
@@ -404,9 +406,7 @@ def test_an_endpoint_that_cannot_be_bound_ends_the_start_and_is_named(start: Sta
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_an_option_that_makes_no_sense_ends_the_start_and_is_named(
-    start: Start, options: tuple[str, ...]
-) -> None:
+def test_an_invalid_option_fails_the_start_and_is_named(start: Start, options: tuple[str, ...]) -> None:
     daemon = start(*options)
     # The status is twistd's: before 26.10 it was 0 for wrong options.
     status = 1 if (twisted.version.major, twisted.version.minor) >= (26, 10) else 0
@@ -432,9 +432,7 @@ def test_the_pid_file_of_a_failed_start_is_removed(tmp_path: Path, pool_name: st
     assert "cannot listen" in output
 
 
-def test_the_pid_file_is_there_while_the_server_runs_and_gone_after_it(
-    tmp_path: Path, pool_name: str
-) -> None:
+def test_the_pid_file_exists_only_while_the_server_runs(tmp_path: Path, pool_name: str) -> None:
     endpoints = ["--listen", f"unix:{tmp_path}/socket", "--websocket", "none"]
     ended = run_twistd(tmp_path, pool_name, "--pidfile=own.pid", "taskd", *Apps, *endpoints, "--workers", "1")
     assert ended.returncode == 0, ended.stdout

@@ -1,4 +1,4 @@
-"""The wire protocol at the task server's port, from outside: what goes in, and what must come out."""
+"""The wire protocol at the task server's port: messages sent, and the replies that must come back."""
 
 import json
 import os
@@ -20,20 +20,20 @@ Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "probes.py"))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One server for the tests that leave it as it was: four workers."""
+    """A server with four workers, for the tests that only read it."""
     daemon = Daemon(*Apps, "--workers", "4", directory=tmp_path_factory.mktemp("server"))
     daemon.wait_until_ready()
     yield daemon
     status = daemon.stop()
     daemon.wait_until_gone()
-    assert status == -15  # twistd ends in order, and then by the signal that it was sent
+    assert status == -15  # twistd ends normally, and then kills itself with the signal that it received
     assert "a bug in taskd" not in daemon.log
     assert "Unhandled" not in daemon.log
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A server whose messages have at most 1000 bytes."""
+    """A server with a limit of 1000 bytes per message."""
     directory = tmp_path_factory.mktemp("small")
     daemon = Daemon(*Apps, "--workers", "2", "--max-message", "1000", directory=directory)
     yield daemon.wait_until_ready()
@@ -69,7 +69,7 @@ def result(request_id: Any, value: Any) -> dict[str, Any]:
 
 
 def error_of(reply: Any) -> tuple[int, Any]:
-    """The code and data of an error reply of either dialect; it has a message for a person."""
+    """Return the code and data of an error reply in either dialect, which must have a message."""
     assert set(reply) in ({"error"}, {"jsonrpc", "id", "error"}), reply
     error = reply["error"]
     assert isinstance(error["message"], str)
@@ -107,7 +107,7 @@ def test_a_json_rpc_reply_has_the_id_of_its_request(client: Connection, request_
     ],
     ids=repr,
 )  # fmt: skip
-def test_any_json_value_goes_there_and_back(client: Connection, value: Any) -> None:
+def test_any_json_value_survives_the_round_trip(client: Connection, value: Any) -> None:
     assert client.ask(rpc(1, "echo", [value])) == result(1, value)
     assert client.ask(bare("echo", value)) == value
 
@@ -135,7 +135,7 @@ def test_blank_lines_and_crs_before_the_lf_are_ignored(client: Connection) -> No
     assert client.receive_all() == ["Hello, World!"] * 2
 
 
-def test_a_message_may_come_byte_by_byte(client: Connection) -> None:
+def test_a_message_may_arrive_byte_by_byte(client: Connection) -> None:
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in '{"function": "echo", "args": ["é€😀"]}\n'.encode():
         client.socket.sendall(bytes([byte]))
@@ -154,8 +154,8 @@ def test_both_dialects_share_one_connection(client: Connection) -> None:
 
 def test_bare_replies_come_in_request_order_whatever_order_they_finish_in(start: Start, gate: Gate) -> None:
     client = start("--workers", "2").wait_until_ready().connect()
-    # One worker stands; the other takes the rest in turn, so that the reply to
-    # the last says that all the others have finished.
+    # One worker waits; the other runs the rest in turn, so that the reply to
+    # the last shows that all the others have finished.
     client.send(gate.call(), bare("hello"), bare("nonsense"), bare("boom"), rpc("last", "hello"))
     assert client.receive() == result("last", "Hello, World!")
     gate.release("first")
@@ -165,7 +165,7 @@ def test_bare_replies_come_in_request_order_whatever_order_they_finish_in(start:
     assert error_of(replies[3])[0] == -32000
 
 
-def test_json_rpc_replies_come_as_soon_as_they_are_there(client: Connection, gate: Gate) -> None:
+def test_json_rpc_replies_are_sent_as_soon_as_they_are_ready(client: Connection, gate: Gate) -> None:
     client.send(gate.rpc("slow"), rpc("quick", "hello"))
     assert client.receive() == result("quick", "Hello, World!")
     gate.release("done")
@@ -251,12 +251,12 @@ def test_a_batch_of_nonsense_gets_an_error_for_each_element(client: Connection) 
     assert [(each["id"], error_of(each)[0]) for each in reply] == [(None, -32600)] * 3
 
 
-def test_a_batch_that_is_no_json_gets_one_parse_error(client: Connection) -> None:
+def test_a_batch_that_is_not_json_gets_one_parse_error(client: Connection) -> None:
     assert error_of(client.ask(b'[{"jsonrpc": "2.0", "method": "hello", "id": 1}, {"jsonrpc": '))[0] == -32700
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_batch_waits_for_its_last_and_holds_up_nothing_else(client: Connection, gate: Gate) -> None:
+def test_a_batch_waits_for_its_last_request_and_delays_no_other(client: Connection, gate: Gate) -> None:
     client.send([gate.rpc(1), rpc(2, "hello")], rpc(3, "hello"))
     assert client.receive()["id"] == 3
     gate.release("done")
@@ -266,7 +266,7 @@ def test_a_batch_waits_for_its_last_and_holds_up_nothing_else(client: Connection
     ]
 
 
-def test_a_batch_may_be_larger_than_what_may_be_outstanding(start: Start) -> None:
+def test_a_batch_may_exceed_max_outstanding(start: Start) -> None:
     client = start("--workers", "2", "--max-outstanding", "5").wait_until_ready().connect()
     client.send([rpc(number, "echo", [number]) for number in range(500)], bare("hello"))
     replies = {type(reply): reply for reply in (client.receive(), client.receive())}
@@ -277,9 +277,7 @@ def test_a_batch_may_be_larger_than_what_may_be_outstanding(start: Start) -> Non
 # --- half-close --------------------------------------------------------------
 
 
-def test_a_client_that_has_ended_its_sending_gets_every_reply_and_then_the_end(
-    client: Connection, gate: Gate
-) -> None:
+def test_a_half_closed_client_gets_every_reply_and_then_the_end(client: Connection, gate: Gate) -> None:
     client.send(gate.call(), rpc(1, "boom"), bare("echo", 2), [rpc(3, "echo", [3])]).end_sending()
     gate.release("first")
     replies = client.receive_all()
@@ -288,7 +286,7 @@ def test_a_client_that_has_ended_its_sending_gets_every_reply_and_then_the_end(
     assert [result(3, 3)] in replies
 
 
-def test_a_half_closed_connection_gets_the_replies_to_what_had_to_wait(start: Start, gate: Gate) -> None:
+def test_a_half_closed_client_gets_the_replies_to_requests_that_had_to_wait(start: Start, gate: Gate) -> None:
     client = start("--workers", "1", "--max-outstanding", "3").wait_until_ready().connect()
     client.send(gate.call(), *(bare("echo", number) for number in range(1000))).end_sending()
     gate.release("first")
@@ -299,7 +297,7 @@ def test_a_client_that_sends_nothing_and_half_closes_is_closed(client: Connectio
     assert client.end_sending().receive_all() == []
 
 
-def test_an_unterminated_last_line_is_answered_with_an_error_behind_the_other_replies(
+def test_an_unterminated_last_line_is_answered_with_an_error_after_the_other_replies(
     client: Connection, gate: Gate
 ) -> None:
     client.send(gate.call())
@@ -399,12 +397,12 @@ def test_a_request_with_a_wrong_member_is_refused_and_the_member_named(
 
 
 @pytest.mark.parametrize("message", [{}, {"foo": 1}, 7, "hello", None, True, {"args": {}}], ids=json.dumps)
-def test_what_is_of_neither_dialect_is_refused(client: Connection, message: Any) -> None:
+def test_a_message_in_neither_dialect_is_refused(client: Connection, message: Any) -> None:
     assert error_of(client.ask(message))[0] == -32600
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_message_of_both_dialects_at_once_is_refused(client: Connection) -> None:
+def test_a_message_in_both_dialects_at_once_is_refused(client: Connection) -> None:
     assert error_of(client.ask({**rpc(1, "hello"), **bare("hello")}))[0] == -32600
 
 
@@ -562,7 +560,7 @@ def test_a_full_queue_answers_busy_with_when_to_try_again(start: Start, gate: Ga
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_without_a_queue_a_server_takes_as_many_tasks_as_it_has_workers(
+def test_a_server_without_a_queue_takes_as_many_tasks_as_it_has_workers(
     start: Start, make_gate: Callable[[], Gate]
 ) -> None:
     daemon = start("--workers", "2", "--max-queue", "0").wait_until_ready()
@@ -581,7 +579,7 @@ def test_without_a_queue_a_server_takes_as_many_tasks_as_it_has_workers(
 
 
 def padded(size: int) -> bytes:
-    """A request of so many bytes, with its LF."""
+    """Make a request of so many bytes, including its LF."""
     head, tail = b'{"function": "taskd.ping", "args": {}', b"}"
     return head + b" " * (size - len(head) - len(tail) - 1) + tail
 
@@ -592,13 +590,13 @@ def test_a_message_of_exactly_the_limit_is_taken(small: Daemon) -> None:
     assert client.receive_all() == ["pong"] * 6
 
 
-def test_a_message_over_the_limit_is_refused_behind_all_earlier_replies_and_the_connection_closed(
+def test_a_message_over_the_limit_is_refused_after_all_earlier_replies_and_closes_the_connection(
     small: Daemon, gate: Gate
 ) -> None:
     client = small.connect()
     client.send(gate.call(), bare("boom"), padded(1001), bare("hello"))
     gate.wait_until_entered()
-    # It is not refused ahead of its turn.
+    # The error waits for its turn.
     assert small.connect().ask(bare("hello")) == "Hello, World!"
     gate.release("first")
     replies = client.receive_all()
@@ -609,13 +607,13 @@ def test_a_message_over_the_limit_is_refused_behind_all_earlier_replies_and_the_
     assert small.connect().ask(bare("hello")) == "Hello, World!"
 
 
-def test_a_message_without_end_is_refused_as_soon_as_it_is_over_the_limit(small: Daemon) -> None:
+def test_an_unterminated_message_is_refused_as_soon_as_it_exceeds_the_limit(small: Daemon) -> None:
     client = small.connect()
     client.socket.sendall(b"x" * 1000)
     assert [error_of(reply) for reply in client.receive_all()] == [(-32006, {"limit": 1000})]
 
 
-def test_a_client_that_goes_on_sending_far_over_the_limit_still_reads_the_error(
+def test_a_client_that_keeps_sending_far_over_the_limit_still_receives_the_error(
     start: Start, gate: Gate
 ) -> None:
     """The error is flushed before the connection closes, and no reset overtakes it."""
@@ -655,7 +653,7 @@ def progress(request_id: Any, done: float, total: float, message: str) -> dict[s
     return {"jsonrpc": "2.0", "method": "taskd.progress", "params": params}
 
 
-def test_progress_comes_before_the_result_and_its_last_report_always(client: Connection) -> None:
+def test_progress_arrives_before_the_result_and_always_includes_the_last_report(client: Connection) -> None:
     began = time.monotonic()
     client.send(rpc("p", "count", [100], options={"progress": True})).end_sending()
     *reports, last = client.receive_all()
@@ -673,7 +671,7 @@ def test_progress_of_a_bare_request_has_no_id(client: Connection) -> None:
     assert reports[-1] == progress(None, 3, 3, "step 3")
 
 
-def test_progress_is_sent_only_where_it_was_asked_for(client: Connection) -> None:
+def test_progress_is_sent_only_if_it_was_requested(client: Connection) -> None:
     client.send(rpc(1, "count", [3]), rpc(2, "count", [3], options={"progress": False}), bare("count", 3))
     client.send(
         {"jsonrpc": "2.0", "method": "count", "params": [3], "options": {"progress": True}}
@@ -694,7 +692,7 @@ def test_progress_comes_at_most_twenty_times_a_second(client: Connection) -> Non
     assert done[-1] == 500
 
 
-def test_a_report_that_came_too_soon_is_sent_though_the_task_says_no_more(
+def test_a_report_that_came_too_soon_is_sent_later_even_without_another(
     client: Connection, gate: Gate
 ) -> None:
     client.send(gate.rpc(1, "report_and_stand") | {"options": {"progress": True}})
@@ -719,7 +717,9 @@ def test_async_functions_run(client: Connection) -> None:
     assert client.ask(rpc(1, "async_nap", [0])) == result(1, 0)
 
 
-def test_tasks_go_on_when_their_connection_is_lost(server: Daemon, gate: Gate, drop: Drop) -> None:
+def test_running_tasks_go_on_although_their_connection_is_lost(
+    server: Daemon, gate: Gate, drop: Drop
+) -> None:
     client = server.connect()
     client.send({"function": "pass_on", "args": {"path": gate.path, "target": drop.path}})
     gate.wait_until_entered()
@@ -730,7 +730,7 @@ def test_tasks_go_on_when_their_connection_is_lost(server: Daemon, gate: Gate, d
     assert drop.receive() == "it went on"
 
 
-def test_tasks_that_wait_run_also_when_their_connection_is_lost(start: Start, gate: Gate, drop: Drop) -> None:
+def test_waiting_tasks_run_although_their_connection_is_lost(start: Start, gate: Gate, drop: Drop) -> None:
     daemon = start(*Apps, "--workers", "1").wait_until_ready()
     client = daemon.connect()
     client.send(gate.call(), bare("drop_into", drop.path, "it ran"))
@@ -745,7 +745,7 @@ def test_tasks_that_wait_run_also_when_their_connection_is_lost(start: Start, ga
 # --- the server's own methods ------------------------------------------------
 
 
-def test_ping_is_answered_though_every_worker_is_busy(start: Start, gate: Gate) -> None:
+def test_ping_is_answered_while_every_worker_is_busy(start: Start, gate: Gate) -> None:
     client = start("--workers", "1").wait_until_ready().connect()
     client.send(gate.rpc(1))
     gate.wait_until_entered()
@@ -763,7 +763,7 @@ def test_functions_lists_names_signatures_and_first_docstring_lines(client: Conn
     assert list(functions["from.keyword"]["parameters"]) == ["from", "class"]
 
 
-def test_status_shows_what_runs_what_waits_and_what_was_done(start: Start, gate: Gate) -> None:
+def test_status_shows_running_and_waiting_tasks_and_how_many_were_done(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2", "--max-queue", "77").wait_until_ready()
     daemon.wait_for_workers(2)
     client = daemon.connect()
@@ -826,7 +826,7 @@ MALFORMED = [
 ]
 
 
-def test_a_malformed_message_costs_neither_connection_nor_neighbours_nor_a_traceback_in_the_log(
+def test_a_malformed_message_closes_nothing_affects_no_other_and_logs_no_traceback(
     start: Start,
 ) -> None:
     daemon = start("--workers", "1").wait_until_ready()
@@ -835,7 +835,7 @@ def test_a_malformed_message_costs_neither_connection_nor_neighbours_nor_a_trace
         client.send(bare("echo", f"before {number}"), line, bare("echo", f"behind {number}"))
     client.end_sending()
     replies = client.receive_all()
-    # A JSON-RPC reply may come ahead of bare ones: what is asked is that each has one.
+    # A JSON-RPC reply may come before bare ones: each must have one, in any order.
     assert len(replies) == 3 * len(MALFORMED)
     echoes = [reply for reply in replies if isinstance(reply, str) and reply.startswith(("before", "behind"))]
     assert echoes == [f"{side} {number}" for number in range(len(MALFORMED)) for side in ("before", "behind")]
@@ -845,13 +845,13 @@ def test_a_malformed_message_costs_neither_connection_nor_neighbours_nor_a_trace
     daemon.wait_for_end()
     assert "Traceback" not in daemon.log
     assert "Error" not in daemon.log
-    assert daemon.log.count("worker 2") == 0  # none had to be replaced
+    assert daemon.log.count("worker 2") == 0  # no worker had to be replaced
 
 
-# --- where it listens, and what it runs --------------------------------------
+# --- endpoints and apps ------------------------------------------------------
 
 
-def test_several_endpoints_are_one_server(start: Start, tmp_path: Path) -> None:
+def test_several_endpoints_serve_one_task_server(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     tcp = "tcp:0:interface=127.0.0.1"
     daemon = start(
@@ -882,7 +882,7 @@ def test_a_unix_socket_left_behind_by_a_killed_server_is_taken_over(start: Start
     assert connect_unix(path).ask(bare("hello")) == "Hello, World!"
 
 
-def test_apps_are_named_as_modules_of_the_working_directory_or_as_files_also_together(
+def test_apps_can_be_modules_of_the_working_directory_and_files_also_together(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "here.py").write_text("from taskd import task\n@task\ndef one():\n    return __name__\n")
@@ -905,9 +905,7 @@ def test_apps_are_named_as_modules_of_the_working_directory_or_as_files_also_tog
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
-def test_requests_that_come_before_the_app_is_imported_wait_for_it(
-    start: Start, tmp_path: Path, gate: Gate
-) -> None:
+def test_requests_wait_until_the_app_is_imported(start: Start, tmp_path: Path, gate: Gate) -> None:
     (tmp_path / "slow.py").write_text(
         f"from taskd import task\nopen({gate.path!r}).read()\n@task\ndef one():\n    return 1\n"
     )
@@ -921,7 +919,7 @@ def test_requests_that_come_before_the_app_is_imported_wait_for_it(
     assert error_of(replies[2])[0] == -32601
 
 
-def test_what_a_web_page_has_its_browser_post_is_not_run(daemon: Daemon) -> None:
+def test_an_http_request_posted_by_a_web_page_runs_nothing(daemon: Daemon) -> None:
     client = daemon.connect()
     client.send(b"POST / HTTP/1.1\r", b"Host: 127.0.0.1\r", b"\r", bare("hello"), bare("hello"))
     (reply,) = client.receive_all()

@@ -1,4 +1,4 @@
-"""TLS everywhere that there is a port: who is let in, who is refused, and what is said of it."""
+"""TLS on every kind of port: which peers are accepted, which are refused, and the reasons reported."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Files:
         self._numbers = itertools.count(1)
 
     def trust(self, ca=None):
-        """A file with the certificate of a CA."""
+        """Return a file with the certificate of a CA."""
         path = self._directory / f"ca-{next(self._numbers)}.pem"
         (ca or self.ca).cert_pem.write_to_path(path)
         return path
 
     def issue(self, *names, ca=None, **more):
-        """The files of a new certificate, and of its key."""
+        """Make a certificate; return its file and that of its key."""
         leaf = (ca or self.ca).issue_cert(*(names or (NAME,)), **more)
         number = next(self._numbers)
         path = self._directory / f"cert-{number}.pem"
@@ -48,13 +48,13 @@ class Files:
         return path, key
 
     def listening(self, certificate=None, *, ca=None):
-        """A server's endpoint string; with `ca`, for clients with a certificate of that CA alone."""
+        """Return a server's endpoint string; with `ca`, clients need a certificate of that CA."""
         path, key = certificate or self.issue()
         mutual = f":clientCA={self.trust(ca)}" if ca is not None else ""
         return f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={path}{mutual}"
 
     def client(self, port, host=NAME, *, trusted=None, certificate=None):
-        """A client's endpoint string."""
+        """Return a client's endpoint string."""
         own = ":certificate={}:privateKey={}".format(*certificate) if certificate else ""
         return f"tls:{host}:{port}:trustRoots={trusted or self.trust()}{own}"
 
@@ -66,7 +66,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ports(files, tmp_path_factory):
-    """The ports of one task server, each with another certificate."""
+    """The ports of one task server, each with a different certificate."""
     directory = tmp_path_factory.mktemp("tls")
     alone = trustme.CA()
     alone.cert_pem.write_to_path(directory / "cert.pem")
@@ -103,7 +103,7 @@ def link(request):
 
 
 async def refusal(client):
-    """What is said of a call that finds no server it may trust."""
+    """Return the error message of a call that finds no trusted server."""
     with pytest.raises(Unreachable) as caught:
         await within(client.call("hello"))
     assert caught.value.data["sent"] is False, caught.value
@@ -121,7 +121,7 @@ async def test_a_server_that_proves_its_name_is_called(ports, files, make_client
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_may_prove_an_address_for_a_name(ports, files, make_client):
+async def test_a_server_may_prove_an_ip_address_instead_of_a_name(ports, files, make_client):
     client = make_client(files.client(ports["address"], "127.0.0.1"))
     assert await within(client.call("hello")) == "Hello, World!"
 
@@ -150,7 +150,9 @@ async def test_a_certificate_for_another_name_is_refused(ports, files, make_clie
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_name_is_no_proof_of_an_address_nor_the_other_way_round(ports, files, make_client):
+async def test_a_certificate_for_a_name_does_not_prove_an_address_nor_one_for_an_address_a_name(
+    ports, files, make_client
+):
     assert "wrong name" in await refusal(make_client(files.client(ports["good"], "127.0.0.1")))
     assert "wrong name" in await refusal(make_client(files.client(ports["address"], NAME)))
 
@@ -178,13 +180,13 @@ async def test_a_self_signed_certificate_is_refused(ports, files, make_client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls_with_a_server_that_has_none_is_unreachable(shared, files, make_client, link):
+async def test_a_server_without_tls_is_unreachable_for_a_client_with_tls(shared, files, make_client, link):
     client = make_client(files.client(shared.port(1)), link=link)
     assert "cannot be reached" in await refusal(client)
 
 
 @pytest_twisted.ensureDeferred
-async def test_plain_text_with_a_server_that_has_tls_gets_no_result(ports, make_client, link):
+async def test_a_client_without_tls_gets_no_result_from_a_server_with_tls(ports, make_client, link):
     client = make_client("tcp:127.0.0.1:{}".format(ports["good"]), link=link)
     with pytest.raises(Unreachable):
         await within(client.call("hello"))
@@ -194,31 +196,31 @@ async def test_plain_text_with_a_server_that_has_tls_gets_no_result(ports, make_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_with_a_certificate_of_the_right_ca_gets_in(ports, files, make_client, link):
+async def test_a_client_with_a_certificate_of_the_right_ca_is_accepted(ports, files, make_client, link):
     own = files.issue("ann@example.org")
     client = make_client(files.client(ports["mutual"], certificate=own), link=link)
     assert await within(client.call("hello")) == "Hello, World!"
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_without_a_certificate_gets_in_nowhere(ports, files, make_client, link):
+async def test_a_client_without_a_certificate_is_refused(ports, files, make_client, link):
     await assert_kept_out(make_client, files, ports, link, None)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_with_a_certificate_of_a_foreign_ca_gets_in_nowhere(ports, files, make_client, link):
+async def test_a_client_with_a_certificate_of_a_foreign_ca_is_refused(ports, files, make_client, link):
     foreign = files.issue("ann@example.org", ca=files.other_ca)
     await assert_kept_out(make_client, files, ports, link, foreign)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_with_an_expired_certificate_gets_in_nowhere(ports, files, make_client, link):
+async def test_a_client_with_an_expired_certificate_is_refused(ports, files, make_client, link):
     expired = files.issue("ann@example.org", not_before=NOW - 3 * DAY, not_after=NOW - DAY)
     await assert_kept_out(make_client, files, ports, link, expired)
 
 
 async def assert_kept_out(make_client, files, ports, link, certificate):
-    """A client with this certificate is not answered, and no task is run for it."""
+    """Check that a client with this certificate is not answered, and that no task is run for it."""
     client = make_client(files.client(ports["mutual"], certificate=certificate), link=link)
     for _ in range(2):
         with pytest.raises(Unreachable) as caught:
@@ -252,7 +254,7 @@ def client_context(files, own=None):
 
 
 @pytest_twisted.ensureDeferred
-async def test_websockets_go_over_tls(start, files, websocket):
+async def test_websockets_work_over_tls(start, files, websocket):
     daemon = start("--websocket", files.listening(), "--workers", "1").wait_until_ready()
     ws = await websocket(f"wss://{NAME}:{daemon.port(2)}/path", context=client_context(files))
     assert await ws.send(bare("hello")).receive() == "task complete"
@@ -310,7 +312,7 @@ def test_the_command_says_in_one_sentence_why_it_refused_a_server(ports, files, 
     assert reason in ended.stderr
 
 
-def test_the_command_says_which_certificate_file_cannot_be_read(files):
+def test_the_command_names_the_certificate_file_that_cannot_be_read(files):
     ended = run_taskd("call", "--server", f"tls:{NAME}:1:trustRoots=/no/such/file", "hello")
     assert ended.returncode == 2
     assert "/no/such/file" in ended.stderr
@@ -343,7 +345,7 @@ def test_the_command_trusts_a_gateway_that_the_system_trusts_and_no_other(start,
         "ssl:port:privateKey={key}:certKey={certificate}",
     ],
 )
-def test_an_endpoint_that_cannot_be_ends_the_start_with_a_sentence(tmp_path, files, listening):
+def test_an_invalid_tls_endpoint_fails_the_start_with_one_sentence(tmp_path, files, listening):
     certificate, key = files.issue()
     _, other_key = files.issue()
     listening = listening.format(certificate=certificate, key=key, other_key=other_key)

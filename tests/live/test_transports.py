@@ -1,4 +1,4 @@
-"""The transport of the task server's connections, with real sockets and under both kinds of reactors."""
+"""The transport of the task server's connections, over real sockets and under both kinds of reactors."""
 
 import resource
 import selectors
@@ -42,7 +42,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def many(count: int, at_once: int, open_one: Callable[[], socket.socket]) -> list[bytes]:
-    """What came for one ping on each of `count` connections, `at_once` of them open at a time."""
+    """Send one ping on each of `count` connections, `at_once` open at a time; return the replies."""
     replies: list[bytes] = []
     opened = 0
     with selectors.DefaultSelector() as selector:
@@ -64,21 +64,21 @@ def many(count: int, at_once: int, open_one: Callable[[], socket.socket]) -> lis
 # --- in the daemon, under epoll ----------------------------------------------
 
 
-def test_a_connection_for_each_request_over_tcp(start: Start) -> None:
+def test_two_thousand_tcp_connections_with_one_request_each_are_served(start: Start) -> None:
     daemon = start("--workers", "1").wait_until_ready()
     port = daemon.port()
     assert many(2000, 50, lambda: connect(port)) == [PONG] * 2000
     assert "Traceback" not in daemon.log
 
 
-def test_a_connection_for_each_request_over_a_unix_socket(start: Start, tmp_path: Path) -> None:
+def test_many_unix_connections_with_one_request_each_are_served(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     daemon = start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
     assert many(2000, 50, lambda: connect_unix(path).socket) == [PONG] * 2000
     assert "Traceback" not in daemon.log
 
 
-def test_connections_that_are_reset_at_any_point_harm_no_other(start: Start, gate: Gate) -> None:
+def test_connections_reset_at_any_point_affect_no_other(start: Start, gate: Gate) -> None:
     daemon = start("--workers", "2").wait_until_ready()
     other = daemon.connect()
     waiting = daemon.connect().send(gate.call())
@@ -95,7 +95,7 @@ def test_connections_that_are_reset_at_any_point_harm_no_other(start: Start, gat
     assert "Traceback" not in daemon.log
 
 
-def test_a_server_without_descriptors_serves_those_it_has_and_goes_on_when_there_are_more(
+def test_a_server_out_of_descriptors_serves_its_connections_and_accepts_again_later(
     start: Start,
 ) -> None:
     daemon = start("--workers", "1").wait_until_ready()
@@ -112,7 +112,7 @@ def test_a_server_without_descriptors_serves_those_it_has_and_goes_on_when_there
     assert first.ask({"function": "hello"}) == "Hello, World!"
     for sock in crowd:
         sock.close()
-    # It has seen that they are gone once it has answered one that came after them.
+    # The server has noticed that they are closed once it has answered a later one.
     assert first.ask({"function": "taskd.ping"}) == "pong"
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     assert many(100, 20, lambda: connect(daemon.port())) == [PONG] * 100
@@ -120,7 +120,7 @@ def test_a_server_without_descriptors_serves_those_it_has_and_goes_on_when_there
 
 
 def answer(sock: socket.socket) -> bytes:
-    """What comes for a ping; nothing where the connection was closed instead."""
+    """Return the reply to a ping; nothing if the connection was closed instead."""
     try:
         sock.sendall(PING)
         return sock.recv(1000)
@@ -132,7 +132,7 @@ def answer(sock: socket.socket) -> bytes:
 
 
 class Server:
-    """Answers a call with its arguments; while it `holds`, not before `release`."""
+    """A server that answers a call with its arguments; while it `holds`, only on `release`."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -163,7 +163,7 @@ class Server:
 
 
 class Factory(TaskFactory):
-    """Knows the protocol that it made last."""
+    """A factory that keeps the last protocol that it made."""
 
     last: TaskProtocol
 
@@ -225,7 +225,7 @@ Listen = Callable[..., Listening]
 
 
 def ask(sock: socket.socket, value: Any) -> Any:
-    """Call with a value, and get it back."""
+    """Make a call with a value, which must come back."""
     connection = Connection(sock)
     try:
         return connection.ask({"function": "f", "args": [value]})
@@ -234,7 +234,7 @@ def ask(sock: socket.socket, value: Any) -> Any:
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_works_under_asyncio(listen: Listen) -> None:
+async def test_the_transport_works_under_asyncio(listen: Listen) -> None:
     one = listen()
     for number in range(20):
         assert await in_thread(lambda: ask(connect(one.number), number)) == [number]  # noqa: B023
@@ -242,7 +242,7 @@ async def test_it_works_under_asyncio(listen: Listen) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_works_over_ipv6(listen: Listen) -> None:
+async def test_the_transport_works_over_ipv6(listen: Listen) -> None:
     one = listen("tcp:0:interface=\\:\\:1")
     assert await in_thread(lambda: ask(socket.create_connection(("::1", one.number), TIMEOUT), 1)) == [1]
 
@@ -286,7 +286,7 @@ async def test_an_aborted_connection_is_reset(listen: Listen) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_resets_is_gone(listen: Listen) -> None:
+async def test_the_reset_of_a_peer_ends_the_connection(listen: Listen) -> None:
     one = listen()
     one.server.holds = True
     sock = connect(one.number)
@@ -301,7 +301,7 @@ async def test_a_peer_that_resets_is_gone(listen: Listen) -> None:
 async def test_a_reply_to_a_peer_that_ended_sending_and_then_reset_ends_the_connection(
     listen: Listen,
 ) -> None:
-    """Nothing is watched in between: only the reply shows it."""
+    """The connection is not watched in between: only sending the reply shows its end."""
     one = listen()
     one.server.holds = True
     sock = connect(one.number)
@@ -332,7 +332,7 @@ async def test_replies_do_not_wait_for_acknowledgements_and_vanished_peers_are_n
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[int]:
-    """The port of a Twisted web server over this transport; it has `/little` and `/much`."""
+    """The port of a Twisted web server over this transport, with the pages `/little` and `/much`."""
     from twisted.internet import reactor
 
     root = Resource()
@@ -373,7 +373,7 @@ async def test_http_responses_are_whole_before_the_connection_closes(site: int) 
 
 
 @pytest_twisted.ensureDeferred
-async def test_http_requests_that_come_together_are_answered_in_order(site: int) -> None:
+async def test_pipelined_http_requests_are_answered_in_order(site: int) -> None:
     sock = connect(site)
     request = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n"
     sock.sendall(request % (b"/much", b"") + request % (b"/little", b"Connection: close\r\n"))
@@ -384,7 +384,7 @@ async def test_http_requests_that_come_together_are_answered_in_order(site: int)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_http_client_that_leaves_in_the_middle_harms_no_other(site: int) -> None:
+async def test_an_http_client_that_disconnects_during_a_response_affects_no_other(site: int) -> None:
     for leave in (reset, socket.socket.close):
         sock = connect(site)
         sock.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")

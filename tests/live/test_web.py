@@ -33,7 +33,7 @@ def web(clean_start):
 
 @pytest.fixture(params=["twistd taskd", "twistd web"])
 def port(request):
-    """The port of a gateway, of either kind."""
+    """The port of a gateway, in a daemon or under `twistd web`."""
     if request.param == "twistd taskd":
         return request.getfixturevalue("shared").port(2)
     shared = request.getfixturevalue("shared")
@@ -41,7 +41,7 @@ def port(request):
 
 
 def request(port, method, path, headers=None):
-    """The response to one HTTP request, and its body."""
+    """Make one HTTP request; return the response and its body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     connection.request(method, path, headers=headers or {})
     response = connection.getresponse()
@@ -86,7 +86,7 @@ async def test_task_servers_link_and_origins_come_from_the_environment(web, fake
         ({"TASKD_TASK_SERVER": "tcp:nowhere"}, "tcp:nowhere"),
     ],
 )
-def test_twistd_web_says_which_setting_is_wrong_and_does_not_start(tmp_path, monkeypatch, environ, words):
+def test_twistd_web_names_an_invalid_setting_and_does_not_start(tmp_path, monkeypatch, environ, words):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     command = [BIN / "twistd", "-n", "--pidfile=", "web", "--port", "tcp:0", "--class", "taskd.web.Root"]
@@ -106,10 +106,10 @@ async def test_twistd_web_stops_at_sigterm_with_a_websocket_open(web, shared, we
     assert daemon.stop() == -signal.SIGTERM
 
 
-# --- over HTTP, of either kind -----------------------------------------------
+# --- over HTTP, for either kind of gateway -----------------------------------
 
 
-def test_there_is_a_plain_page(port):
+def test_the_websocket_port_serves_a_plain_page(port):
     response, page = request(port, "GET", "/")
     assert response.status == 200
     assert response.getheader("content-type") == "text/html; charset=utf-8"
@@ -124,7 +124,7 @@ def test_other_paths_are_not_found(port):
     assert response.status == 404
 
 
-def test_a_post_is_refused(port):
+def test_an_http_post_is_refused(port):
     response, _ = request(port, "POST", "/")
     assert response.status == 405
     assert "GET" in response.getheader("allow")

@@ -1,4 +1,4 @@
-"""Workerman's example, on Workerman itself: each half works with taskd's other half.
+"""Workerman's example under Workerman itself: each half works with the other half from taskd.
 
 Runs where PHP is installed, WORKERMAN_DIR is a checkout of walkor/workerman, and
 that of workerman-php/coroutine is in WORKERMAN_COROUTINE_DIR, or beside it.
@@ -26,7 +26,7 @@ PROGRAMS = Path(__file__).parent / "workerman"
 
 
 def why_not():
-    """Why these tests cannot run here; "" where they can."""
+    """Return why these tests cannot run here, "" if they can."""
     if shutil.which("php") is None:
         return "php is not installed"
     if "WORKERMAN_DIR" not in os.environ:
@@ -90,7 +90,7 @@ class Workerman:
             self._changed.notify_all()
 
     def wait_for(self, pattern, count=1):
-        """Wait until what it has printed matches so often; the last match."""
+        """Wait until the output matches `count` times; return the last match."""
 
         def found():
             return len(list(re.finditer(pattern, self._text))) >= count
@@ -101,7 +101,7 @@ class Workerman:
             return list(re.finditer(pattern, self._text))[count - 1]
 
     def processes(self):
-        """The processes of its session: the master and its workers."""
+        """Return the ids of the processes of its session: the master and its workers."""
         found = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -113,7 +113,7 @@ class Workerman:
         return found
 
     def stop(self):
-        """End all of its processes, and see that they are gone."""
+        """Kill all of its processes, and wait until they have ended."""
         processes = self.processes()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
@@ -189,7 +189,7 @@ async def test_the_gateway_works_with_workermans_task_example(start, run_workerm
         ws.send(bare("send_mail", mail))
     ws.send(bare("send_mail", long))
     assert [await ws.receive() for _ in range(21)] == ["task complete"] * 21
-    # It knows nothing of JSON-RPC; its answer is none, but ours is.
+    # It does not know JSON-RPC: its reply is not JSON-RPC, but the gateway's is.
     assert (await ws.ask(rpc("send_mail", mail)))["error"]["code"] == -32007
     assert await ws.send(bare("send_mail", mail)).receive() == "task complete"
 

@@ -1,1 +1,1 @@
-"""The soak: a server under half the load that it can bear, to which everything happens that can."""
+"""The soak: a server under half the load that it can bear, exposed to every kind of accident."""

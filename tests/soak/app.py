@@ -1,7 +1,7 @@
-"""The tasks of the soak: most are short, and some do what tasks should not.
+"""The tasks of the soak: most are short, and some misbehave.
 
-The soak copies this file, with another `VERSION` for each reload, and breaks
-the copy for a moment where a reload is to fail.
+The soak copies this file, with another `VERSION` for each reload, and breaks the copy for a moment if a
+reload should fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskd import TaskStopped, progress, task
 VERSION = 0
 
 GRACE = 0.3
-"""Seconds that a task gets which has to be killed in the end."""
+"""Grace, in seconds, of a task that only a kill ends."""
 
 FOR_EVER = 600.0
 """Seconds: far longer than any limit that the soak sets."""
@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 
 _hoard: list[bytearray] = []
 
-# Opened here, once: all workers inherit it, and append to it number by number.
+# Opened here, once: all workers inherit the file, and append numbers to it.
 _marks = os.open(os.environ["SOAK_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -38,7 +38,7 @@ def echo(value: object = None) -> object:
 
 @task
 def mark(number: int, seconds: float = 0.0) -> int:
-    """Leave a trace: what was run, and how often."""
+    """Append a number to the file, which shows what was run, and how often."""
     os.write(_marks, number.to_bytes(8, "little"))
     if seconds:
         time.sleep(seconds)
@@ -74,7 +74,7 @@ def boom(message: str) -> None:
 
 @task
 def steps(count: int) -> int:
-    """Report progress, faster than it is sent."""
+    """Report progress faster than it is sent."""
     for number in range(count):
         progress(number + 1, count, f"step {number}")
         time.sleep(0.001)
@@ -95,7 +95,7 @@ def big(size: int) -> str:
 
 @task
 def stay() -> None:
-    """To be cancelled when its connection ends."""
+    """Wait until the end of the connection cancels this."""
     time.sleep(FOR_EVER)
 
 
@@ -104,7 +104,7 @@ def stay() -> None:
 
 @task
 def save() -> str:
-    """Catch the end of the time, and return something."""
+    """Catch the time limit, and return a value."""
     try:
         time.sleep(FOR_EVER)
     except TaskStopped:
@@ -114,7 +114,7 @@ def save() -> str:
 
 @task(grace=GRACE)
 def deaf() -> None:
-    """Swallow whatever is raised."""
+    """Swallow every exception."""
     while True:
         try:  # noqa: SIM105
             time.sleep(FOR_EVER)
@@ -146,7 +146,7 @@ def hog(mib: int) -> int:
 
 @task
 def glutton(mib: int) -> int:
-    """Want more than is allowed."""
+    """Allocate more memory than is allowed."""
     return len(bytearray(mib * MIB))
 
 
@@ -155,7 +155,7 @@ def glutton(mib: int) -> int:
 
 @task
 def litter() -> None:
-    """Leave a process behind."""
+    """Leave a child process behind."""
     subprocess.Popen(["sleep", str(FOR_EVER)])
 
 

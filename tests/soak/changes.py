@@ -1,4 +1,4 @@
-"""The app's code, and what becomes of it: it is changed, broken and mended, and fork servers are lost."""
+"""Changes of the app's code, which is broken and repaired, and fork servers that are killed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.soak.server import Server
 __all__ = ["Changes", "Code"]
 
 CODE_SECONDS = 20.0
-"""Seconds that new code has to come into use in, or to be given up."""
+"""Seconds within which new code must be in use or given up."""
 
 
 class Code:
-    """The app's file: as it is in `source`, with another version, or broken for a moment."""
+    """The app's file: a copy of `source` with another version, or broken for a moment."""
 
     BREAKAGES = (
         "def",  # a syntax error
@@ -39,7 +39,7 @@ class Code:
         self.write()
 
     def write(self, breakage: str = "") -> None:
-        """Write it, in one step, at its present version."""
+        """Write the current version of the app in one step."""
         text = re.sub(r"^VERSION = \d+$", f"VERSION = {self.version}", self._source, flags=re.MULTILINE)
         new = self.path.with_suffix(".new")
         new.write_text(f"{text}\n{breakage}\n")
@@ -47,9 +47,10 @@ class Code:
 
 
 class Changes:
-    """One change after the other, by chance. `happened` counts; `haste` is that of `chaos.Chaos`.
+    """Random changes, one after the other.
 
-    `worst`: the seconds that the longest reload took.
+    `happened` counts them; `haste` is that of `chaos.Chaos`. `worst` is how long the longest reload
+    took, in seconds.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Changes:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Let it begin."""
+        """Begin with the changes."""
         self._task = asyncio.create_task(self._change())
 
     async def end(self) -> None:
-        """Return when the last change has come to its end, and good code is in use."""
+        """Return when the last change has ended and good code is in use."""
         self._is_ending = True
         assert self._task is not None
         try:
@@ -87,7 +88,7 @@ class Changes:
     # --- what happens ---
 
     def _kill_fork_server(self, fork_server: int) -> None:
-        # All of its workers go with it, and those that it was just forking.
+        # All of its workers end with it, and those that it was just forking.
         self._ledger.kills(len(self._server.workers()) + 2)
         os.kill(fork_server, signal.SIGKILL)
         self._happened["fork servers killed"] += 1
@@ -102,7 +103,7 @@ class Changes:
             (5, self._lose_broken_code),
         ]
         weights, changes = zip(*often, strict=True)
-        first = [self._reload, self._reload_broken, self._lose_code]  # each of them in a short run too
+        first = [self._reload, self._reload_broken, self._lose_code]  # a short run has each kind too
         while not self._is_ending:
             if first:
                 await asyncio.sleep(self._rng.uniform(0.3, 2.0) / self._haste)
@@ -119,7 +120,7 @@ class Changes:
             return ""
 
     async def _reload_now(self, *, may_fail: str) -> bool:
-        """Reload good code; whether it is in use. `may_fail`: why it may not be."""
+        """Reload good code, and return whether it is in use. `may_fail` is a valid reason for failing."""
         self._server.may_trace = False
         self._code.version += 1
         self._ledger.newest_version = self._code.version
@@ -145,7 +146,7 @@ class Changes:
 
     async def _reload_broken(self) -> None:
         breakage = self._rng.choice(Code.BREAKAGES)
-        self._server.may_trace = "raise" in breakage  # its workers do so, each for itself
+        self._server.may_trace = "raise" in breakage  # its workers end by themselves
         self._code.write(breakage)
         ended = await self._server.reload()
         record = await self._ended("a reload of broken code", ended)
@@ -155,7 +156,7 @@ class Changes:
         self._happened["reloads of broken code"] += 1
 
     async def _reload_twice(self) -> None:
-        """The first one is given up for the second."""
+        """Start a second reload during the first, which is given up for it."""
         self._ledger.reload_began()
         await self._server.reload()
         await asyncio.sleep(self._rng.uniform(0.0, 0.3))
@@ -164,7 +165,7 @@ class Changes:
         self._happened["reloads during a reload"] += 1
 
     async def _reload_and_lose(self) -> None:
-        """A fork server is killed while new code is loaded: which of both, is by chance."""
+        """Kill one of both fork servers, chosen at random, while new code is loaded."""
         await self._server.reload()
         await asyncio.sleep(self._rng.uniform(0.0, 0.5))
         self._kill_fork_server(self._rng.choice(self._server.fork_servers()))
@@ -173,11 +174,11 @@ class Changes:
 
     async def _lose_code(self) -> None:
         loaded = self._server.expect("functions: ")
-        self._kill_fork_server(self._server.fork_servers()[-1])  # older ones may be about to end
+        self._kill_fork_server(self._server.fork_servers()[-1])  # older fork servers may be about to end
         await self._ended("the start of another fork server", loaded)
 
     async def _lose_broken_code(self) -> None:
-        """The fork server is killed, and the next ones cannot load the code, until it is mended."""
+        """Kill the fork server, and let the next ones fail to load the code until it is repaired."""
         self._code.write(Code.BREAKAGES[0])
         self._kill_fork_server(self._server.fork_servers()[-1])
         await asyncio.sleep(self._rng.uniform(0.0, 1.0))
@@ -188,7 +189,7 @@ class Changes:
         self._happened["fork servers killed under broken code"] += 1
 
     async def _settle(self) -> None:
-        """Have good code in use, whatever is in flight."""
+        """Make sure that good code is in use, whatever is in flight."""
         for _ in range(4):
             if await self._reload_now(may_fail="."):
                 return

@@ -1,4 +1,4 @@
-"""What happens to the server while it works: each by chance, and at a mean rate."""
+"""Accidents that happen to the server while it works, at random times and a mean rate."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from tests.soak.websocket import WebSocketPeer
 __all__ = ["STAY", "Chaos"]
 
 PAUSE_SECONDS = 1.5
-"""Seconds for which a client may not read: the server gives it sixty."""
+"""Seconds for which a client stops reading: the server tolerates sixty."""
 
 FILL = 12
-"""Large results that a client asks for that does not read: more than it may leave unread."""
+"""The number of large results requested by a client that does not read: more than it may leave unread."""
 
 FREEZE_SECONDS = 0.3
-"""Seconds for which a worker is stopped at most: its tasks' time goes on."""
+"""The longest time for which a worker is stopped, in seconds: its tasks' time limits go on."""
 
 BURST_SECONDS = 0.02
-"""Seconds after a burst in which a worker is killed."""
+"""Seconds after a burst within which a worker is killed."""
 
 BURST_CANCELS = 5
 
 STAY = "stay"
-"""The function that ends only where its connection does."""
+"""The function that ends only with its connection."""
 
 STAY_SECONDS = 0.3
-"""Seconds after which the connection of such a task is dropped, at most."""
+"""The longest time after which the connection of such a task is dropped, in seconds."""
 
 _GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 _UPGRADE = _GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
 KNOCKS = (_GET + b"\r\n", _UPGRADE + b"\r\n", _UPGRADE + _KEY + b"\r\n\x81\x05hello")
-"""What strangers say: a request for a page, and upgrades that are wrong, at once or a little later."""
+"""Data that strangers send: a request for a page, and upgrades that are invalid, at once or later."""
 
 
 class Chaos:
-    """What is done to processes, tasks and connections. `peers` are those that are open; `happened` counts.
+    """The accidents of processes, tasks and connections.
 
-    `haste`: how much more often it happens than usual.
+    `peers` are the open ones; `happened` counts the accidents. `haste` is how much more often than usual
+    they happen.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Chaos:
         self._knocking: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """Let it begin."""
+        """Begin with the accidents."""
         self._every(0.5, self._kill_worker)
         self._every(0.15, self._send_rare)
         self._every(0.6, self._burst)
@@ -89,7 +90,7 @@ class Chaos:
         self._every(0.7, self._freeze_worker)
 
     async def end(self) -> None:
-        """Stop it."""
+        """Stop the accidents."""
         for task in self._tasks:
             task.cancel()
         for task in [*self._tasks, *self._knocking]:
@@ -123,11 +124,11 @@ class Chaos:
             self.happened["workers killed"] += 1
 
     def _freeze_worker(self) -> None:
-        """Stop a worker for a moment, as a machine does that has too much to do."""
+        """Stop a worker for a moment, as on an overloaded machine."""
         workers = self.server.workers()
         if workers:
             pid = self.rng.choice(workers)
-            descriptor = os.pidfd_open(pid)  # by the time it goes on, its id may be another's
+            descriptor = os.pidfd_open(pid)  # by the time it continues, its id may belong to another process
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGSTOP)
             asyncio.get_running_loop().call_later(
@@ -151,7 +152,7 @@ class Chaos:
             self.happened["tasks that misbehave"] += 1
 
     def _burst(self) -> None:
-        """Much at once, of which workers get several; some is cancelled, or loses its worker."""
+        """Send many requests at once, for batches; some are cancelled, or lose their worker."""
         peer = self._peer()
         if peer is None:
             return
@@ -178,7 +179,7 @@ class Chaos:
             self.happened["cancels of what waits for long"] += 1
 
     def cancel_task(self, peer: Peer, task: int) -> None:
-        """Cancel a task by its number, whosever it is."""
+        """Cancel a task of any connection by its number."""
         ledger = self.ledger
 
         def fits(answer: dict[str, str]) -> bool:
@@ -196,7 +197,7 @@ class Chaos:
         peer = self._peer()
         if peer is None:
             return
-        for asked in peer.owed():  # what it had asked for last must be in flight
+        for asked in peer.owed():  # its last request must be in flight
             asked.timed = False
         drawn = self.rng.random()
         if isinstance(peer, WebSocketPeer) and drawn < 0.6:
@@ -209,7 +210,7 @@ class Chaos:
         self.happened["disconnects"] += 1
 
     def _leave_a_task(self) -> None:
-        """Ask for something that is to end with its connection, and be gone."""
+        """Request a task that must end with its connection, and disconnect."""
         peer = self._peer()
         if peer is None:
             return
@@ -228,12 +229,12 @@ class Chaos:
         self.happened["tasks left"] += 1
 
     def _leave(self, peer: Peer) -> None:
-        # It may be about to end by something else, for which its tasks need not end.
+        # The connection may be about to end for another reason, which does not cancel its tasks.
         if peer.transport is not None and not peer.transport.is_closing():
             peer.drop(reset=self.rng.random() < 0.5)
 
     def _knock(self) -> None:
-        """Connect, say something that nobody understands, or nothing, and go."""
+        """Connect, send nonsense or nothing, and disconnect."""
         knocking = asyncio.create_task(self._knock_at(self.rng.choice(self.server.ports)))
         self._knocking.add(knocking)
         knocking.add_done_callback(self._knocking.discard)
@@ -258,7 +259,7 @@ class Chaos:
             self.happened["half-closes"] += 1
 
     def _send_too_much(self) -> None:
-        """A line that is too long, or one that a browser would send: both end the connection."""
+        """Send a line that is too long, or one that a browser would send: both end the connection."""
         peer = self._peer(TextPeer)
         if isinstance(peer, TextPeer):
             number = self.mix.number()
@@ -271,7 +272,7 @@ class Chaos:
             self.happened["lines that end a connection"] += 1
 
     def _pause(self) -> None:
-        """Have a client that reads nothing for a while."""
+        """Let a client read nothing for a while."""
         peer = self._peer()
         if peer is not None:
             peer.pause()

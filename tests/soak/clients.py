@@ -1,4 +1,4 @@
-"""All clients of a soak: they are opened, replaced when they end, and closed."""
+"""The clients of a soak, which are opened, replaced when they end, and closed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from tests.soak.websocket import WebSocketPeer
 __all__ = ["Clients", "Stuck"]
 
 ANSWER_SECONDS = 30.0
-"""Seconds that the server has to answer in, whatever else it does."""
+"""Seconds within which the server must answer, whatever else it does."""
 
 POLL_SECONDS = 0.05
 
 
 class Stuck(Exception):
-    """There is no sense in going on."""
+    """The server does not answer, so the soak cannot go on."""
 
 
 class Clients:
-    """Those who ask. `peers` may be asked through; `open_peers` also has those that are about to end.
+    """The clients.
 
-    As long as it `replaces`, one that has ended is followed by another of its
-    kind. `control` asks what the soak itself wants to know.
+    `peers` can send requests; `open_peers` also has those that are about to end. While `replaces` is
+    true, a client that has ended is replaced by another of its kind. `control` sends the soak's own
+    requests.
     """
 
     def __init__(self, rng: Random, ledger: Ledger, mix: Mix) -> None:
@@ -42,7 +43,7 @@ class Clients:
         self._ports: list[int] = []
         self._opening: set[asyncio.Task[None]] = set()
 
-    # --- they come ---
+    # --- opening ---
 
     async def connect(self, ports: list[int]) -> None:
         """Connect `control`; `ports` are those of the task server and of the gateway."""
@@ -50,7 +51,7 @@ class Clients:
         await asyncio.get_running_loop().create_connection(lambda: self.control, "127.0.0.1", ports[0])
 
     async def open(self, kind: type[Peer]) -> Peer:
-        """Open one more."""
+        """Open another client."""
         _, peer = await asyncio.get_running_loop().create_connection(
             lambda: kind(self._ledger, self._rng, self._lost),
             "127.0.0.1",
@@ -77,14 +78,14 @@ class Clients:
         except OSError as error:
             self._ledger.violate(f"no connection could be opened: {error}")
 
-    # --- they ask ---
+    # --- the soak's own requests ---
 
     async def ask(self, peer: Peer, function: str) -> Any:
-        """What the server answers to one of its own methods."""
+        """Call one of the server's own methods, and return its answer."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def take(value: Any) -> bool:
-            if not answer.done():  # who asked may have been cancelled
+            if not answer.done():  # the caller may have been cancelled
                 answer.set_result(value)
             return True
 
@@ -93,14 +94,14 @@ class Clients:
         return await asyncio.wait_for(answer, ANSWER_SECONDS)
 
     async def status(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """Return the server's status."""
         status: dict[str, Any] = await self.ask(self.control, "taskd.status")
         return status
 
-    # --- they go ---
+    # --- closing ---
 
     async def drain(self) -> None:
-        """Wait until everything is answered, and every connection that is to end has ended."""
+        """Wait until everything is answered, and every connection that should end has ended."""
         for peer in self.open_peers:
             if peer.paused:
                 peer.resume()

@@ -1,4 +1,4 @@
-"""What was asked, and whether what came back is what may come back; pure."""
+"""The ledger of requests and of the replies that each may have; without I/O."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["ANYTHING", "NOTHING", "OWN_END", "Asked", "Ledger", "RequestId"]
 RequestId = int | str
 
 NOTHING: Any = object()
-"""As a result that is wanted: none, the request must fail."""
+"""An expected result: there must be none, the request must fail."""
 
 ANYTHING: Any = object()
-"""As a result that is wanted: whichever."""
+"""An expected result: any value will do."""
 
 RESULT = 0
-"""As an outcome: a result, where others have the code of an error."""
+"""An outcome: a result, in place of the code of an error."""
 
 MAX_VIOLATIONS = 20
-"""Violations that are printed in full: of one bug there may be very many."""
+"""The number of violations printed in full: one bug may cause very many."""
 
 SLACK = 0.02
-"""Seconds: times on the wire are rounded, and taken by different clocks."""
+"""Seconds of tolerance: times on the wire are rounded, and measured by different clocks."""
 
 LOSS_SECONDS = 3.0
-"""Seconds after a kill in which what it has cost must be reported."""
+"""Seconds after a kill within which the lost tasks must be reported."""
 
 NO_CODES: frozenset[int] = frozenset()
 
@@ -40,11 +40,11 @@ OWN_END: dict[str, tuple[str, object]] = {
     "kill_itself": ("signal", "SIGKILL"),
     "segfault": ("signal", "SIGSEGV"),
 }
-"""The functions that end their own process, and how it is reported."""
+"""The functions that end their own process, and how the end is reported."""
 
 
 class Mark(Enum):
-    """Whether a task that leaves a trace of itself where it is run has to have done so."""
+    """Whether a task that leaves a trace when it runs must have left it."""
 
     NOTIFIED = "it should"
     OWED = "it is not answered yet"
@@ -55,9 +55,9 @@ class Mark(Enum):
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One request, and what may be answered.
+    """One request, and its possible replies.
 
-    `result`: the one value, or a function that tells whether a value will do.
+    `result`: the one value, or a function that checks a value.
     `codes`: errors that will do as well. `mark`: it leaves a trace under its
     number where it is run. `timed`: its time counts as a latency. `target`:
     what it is to cancel. `outcome` is what was answered, None before.
@@ -83,9 +83,9 @@ class Asked:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that was asked and answered, and what was wrong with it.
+    """All requests and replies, and everything wrong with them.
 
-    `may_be_lost`: tasks that whatever we have killed can have taken with it.
+    `may_be_lost`: how many tasks the processes killed by the soak may have taken with them.
     """
 
     clock: Callable[[], float]
@@ -111,20 +111,20 @@ class Ledger:
     newest_version: int = 0
 
     def violate(self, text: str) -> None:
-        """Something is not as it must be."""
+        """Record a violation."""
         self.violated += 1
         if self.violated <= MAX_VIOLATIONS:
             self.violations.append(text)
 
     def note_sent(self, asked: Asked) -> None:
-        """It is on its way; to be answered exactly once, unless it is a notification."""
+        """Record a request that was sent; it must be answered exactly once, unless it is a notification."""
         self.sent[asked.what] += 1
         asked.sent = self.clock()
         if asked.mark:
             self.marks[asked.number] = Mark.OWED if asked.is_answered else Mark.NOTIFIED
 
     def drop(self, asked: Asked) -> None:
-        """Its connection is gone, by us: no answer can come, and it may have been run."""
+        """Record that the soak has closed a request's connection: no reply can come, and it may be run."""
         self.dropped += 1
         asked.dropped = True
         if asked.mark:
@@ -133,7 +133,7 @@ class Ledger:
     # --- answers ---
 
     def succeeded(self, asked: Asked, value: Any) -> None:
-        """It was answered with a result."""
+        """Check a result."""
         self._end(asked, RESULT)
         wanted = asked.result
         if wanted is NOTHING:
@@ -147,13 +147,13 @@ class Ledger:
             self._note_latency(asked)
 
     def completed(self, asked: Asked) -> None:
-        """It was answered on a websocket, in the bare dialect: the result is not sent."""
+        """Check a bare reply on a websocket, which does not carry the result."""
         self._end(asked, RESULT)
         if asked.result is NOTHING:
             self.violate(f"{asked.what} {asked.number} must not succeed")
 
     def failed(self, asked: Asked, code: int, data: Any, message: str) -> None:
-        """It was answered with an error."""
+        """Check an error."""
         self._end(asked, code)
         described = f"{asked.what} {asked.number} was answered {code} {message!r:.300} {data!r:.300}"
         if code == InternalError.code:
@@ -185,12 +185,12 @@ class Ledger:
             self._lose(described)
 
     def kills(self, workers: int) -> None:
-        """So many workers are about to be killed: each may take the one task with it that it runs."""
+        """Record that so many workers are about to be killed: each may lose the task that it runs."""
         self.may_be_lost += workers
         self._kills.extend([self.clock()] * workers)
 
     def _lose(self, described: str) -> None:
-        """A task is lost with a worker: one that was killed just now."""
+        """Check that a task was lost with a worker that was killed just now."""
         self.lost += 1
         too_old = self.clock() - LOSS_SECONDS
         while self._kills and self._kills[0] < too_old:
@@ -223,7 +223,7 @@ class Ledger:
         self.outcomes[outcome] += 1
 
     def cancel_answered(self, target: Asked, answer: Any) -> bool:
-        """Whether what `taskd.cancel` answers fits what the request itself was answered before."""
+        """Return whether the answer of `taskd.cancel` agrees with the earlier reply to the request itself."""
         if target.dropped:
             return True
         was = answer.get("was")
@@ -234,12 +234,12 @@ class Ledger:
     # --- latency ---
 
     def reload_began(self) -> None:
-        """What is in flight from now on is in flight during a reload."""
+        """Record the start of a reload: requests in flight from now on are in flight during it."""
         if self.reloading_since is None:
             self.reloading_since = self.clock()
 
     def reload_ended(self) -> None:
-        """New code is in use, or it was given up."""
+        """Record the end of a reload: new code is in use, or was given up."""
         self.reloading_since = None
         self.reloads_until = self.clock()
 
@@ -254,7 +254,7 @@ class Ledger:
     # --- the end ---
 
     def check_bounds(self) -> None:
-        """What was cancelled without our knowing which must be accounted for."""
+        """Check that cancels of unknown requests are all accounted for."""
         if self.unexplained_cancels > self.tasks_cancelled:
             self.violate(
                 f"{self.unexplained_cancels} requests were cancelled by nobody; "
@@ -262,7 +262,7 @@ class Ledger:
             )
 
     def check_marks(self, numbers: array[int]) -> None:
-        """What left a trace was run: nothing twice, and everything that was answered with a result."""
+        """Check the traces: nothing was run twice, and everything that was answered with a result was run."""
         ran = Counter(numbers)
         for number, times in ran.items():
             if times > 1:

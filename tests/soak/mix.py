@@ -1,4 +1,4 @@
-"""What is asked: mostly short echoes, and a little of everything else."""
+"""The mix of requests: mostly short echoes, and a little of everything else."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["MALFORMED", "Mix", "Order"]
 
 DEADLINE = 0.02
-"""Seconds: some waiting tasks are over it, most are not."""
+"""A deadline in seconds, which some waiting tasks exceed and most do not."""
 
 LIMIT = 0.2
-"""Seconds that those tasks may run for which will not end of themselves."""
+"""The time limit, in seconds, of tasks that do not end by themselves."""
 
 LONGEST_NAP = 0.05
 """Seconds."""
 
 MAX_BATCH = 12
-"""Requests: larger ones are not other ones."""
+"""The largest number of requests in a batch: larger batches show nothing new."""
 
 LARGE = (1_000, 30_000, 300_000)
-"""Bytes of an argument that is larger than most: beyond one read, and beyond what a socket holds."""
+"""Bytes of a large argument: more than one read, and more than a socket holds."""
 
 NESTED = 300
-"""How deep something is nested that is odd, and allowed."""
+"""The depth of an unusual, but valid nesting."""
 
 NO_FUNCTION = "no_such_function"
 
 
 class Order:
-    """One call to be made: what it is on the wire, but for its dialect, and what may come back."""
+    """One call: its form on the wire, except for the dialect, and its possible replies."""
 
     __slots__ = ("args", "asked", "function", "options")
 
@@ -61,7 +61,7 @@ class Order:
         return f'{{"function":"{self.function}","args":{self.args}{options}}}'.encode()
 
     def rpc(self, request_id: int | str | None) -> bytes:
-        """As JSON-RPC; without an id a notification."""
+        """Make a JSON-RPC request; without an id a notification."""
         identity = "" if request_id is None else f'"id":{json.dumps(request_id)},'
         options = f',"options":{self.options}' if self.options else ""
         return (
@@ -92,22 +92,22 @@ MALFORMED: list[tuple[bytes, int]] = [
     (b'{"jsonrpc":"2.0","method":["echo"]}', InvalidRequest.code),
     (b'{"jsonrpc":"2.0","method":"echo","id":{}}', InvalidRequest.code),
 ]
-"""Messages without a readable id, each with the code that it is answered with."""
+"""Messages without a readable id, each with the code of its error."""
 
 MALFORMED_TEXTS = [
     (message, code) for message, code in MALFORMED if b"\xff" not in message and b"\xc3" not in message
 ]
-"""Those of them that are UTF-8: a websocket is closed for others."""
+"""The messages of these that are UTF-8: others close a websocket."""
 
 
 class Mix:
-    """Makes orders, each by chance; all that it does follows from `rng`."""
+    """A source of random orders; everything that it does follows from `rng`."""
 
     def __init__(self, rng: Random, ledger: Ledger) -> None:
         self.rng = rng
         self._ledger = ledger
         self._numbers = count(1)
-        # The least of `random` from which on it is the next one's turn.
+        # The lower bounds of `random` for the next kind.
         self._table: list[tuple[float, Callable[[Peer], None]]] = []
         weights: list[tuple[float, Callable[[Peer], None]]] = [
             (42, self._rpc),
@@ -144,10 +144,10 @@ class Mix:
                 return
 
     def number(self) -> int:
-        """A number that nothing else has."""
+        """Return a new number."""
         return next(self._numbers)
 
-    # --- what is usual ---
+    # --- usual requests ---
 
     def _rpc(self, peer: Peer) -> None:
         peer.ask(self.echo(timed=True))
@@ -156,7 +156,7 @@ class Mix:
         peer.ask_bare(self.echo())
 
     def echo(self, *, timed: bool = False) -> Order:
-        """A short one."""
+        """Make a short call."""
         number = self.number()
         asked = Asked("echo", number, number, timed=timed)
         return Order(asked, "echo", f"[{number}]", self._options(asked))
@@ -167,11 +167,11 @@ class Mix:
         return Order(asked, "mark", f"[{number}]", self._options(asked))
 
     def short(self) -> Order:
-        """One that is known to be short, and may be given to a worker along with others."""
+        """Make a call that counts as short, and may be sent to a worker in a batch."""
         return self.echo() if self.rng.random() < 0.5 else self._mark()
 
     def _options(self, asked: Asked) -> str:
-        """Mostly none."""
+        """Draw options; mostly there are none."""
         drawn = self.rng.random()
         if drawn < 0.9:
             return ""
@@ -187,7 +187,7 @@ class Mix:
         return self.nap(round(min(self.rng.expovariate(100), LONGEST_NAP) + 0.001, 4))
 
     def nap(self, seconds: float) -> Order:
-        """One that takes some time."""
+        """Make a call that takes some time."""
         number, drawn = self.number(), self.rng.random()
         if drawn < 0.4:
             asked = Asked("mark and nap", number, number, mark=True)
@@ -197,7 +197,7 @@ class Mix:
         return Order(asked, function, f"[{seconds}]", self._options(asked))
 
     def _late(self) -> Order:
-        """One that must be started soon, or not at all."""
+        """Make a call that must be started soon or not at all."""
         number = self.number()
         asked = Asked("mark in time", number, number, frozenset({TimedOut.code}), mark=True)
         return Order(
@@ -219,7 +219,7 @@ class Mix:
         return Order(asked, "version")
 
     def _own(self) -> Order:
-        """One of the server's own methods."""
+        """Make a call of one of the server's own methods."""
         name = self.rng.choice(["ping", "status", "functions"])
         wanted: Any = "pong" if name == "ping" else lambda value: bool(value)
         return Order(Asked(f"taskd.{name}", self.number(), wanted), f"taskd.{name}")
@@ -230,12 +230,12 @@ class Mix:
         return Order(Asked("echo, large", number, value), "echo", json.dumps([value]))
 
     def large_result(self) -> Order:
-        """A small question, and an answer that fills a socket."""
+        """Make a small call with a result that fills a socket."""
         size = self.rng.choice(LARGE[1:])
         asked = Asked("big", self.number(), lambda value: len(value) == size)
         return Order(asked, "big", f"[{size}]")
 
-    # --- what is wrong ---
+    # --- invalid requests ---
 
     def _failing(self) -> Order:
         drawn = self.rng.random()
@@ -262,7 +262,7 @@ class Mix:
             nested = "[" * NESTED + "]" * NESTED
             peer.ask(Order(Asked("echo, nested", self.number()), "echo", f"[{nested}]"))
 
-    # --- several in one ---
+    # --- batches and cancels ---
 
     def _batch(self, peer: Peer) -> None:
         makers: list[Callable[[], Order]] = [self.echo, self._mark, self._nap, self._failing, self._own]
@@ -276,16 +276,16 @@ class Mix:
             self.cancel(peer, target)
 
     def cancel(self, peer: Peer, target: Asked) -> None:
-        """Ask for a request of the same connection to be cancelled."""
+        """Cancel a request of the same connection."""
         target.is_cancelled = True
         ledger = self._ledger
         asked = Asked("taskd.cancel", self.number(), lambda value: ledger.cancel_answered(target, value))
         peer.ask(Order(asked, "taskd.cancel", f'{{"id":{json.dumps(target.request_id)}}}'))
 
-    # --- what should be rare ---
+    # --- rare requests ---
 
     def put_rare(self, peer: Peer) -> None:
-        """Send one that costs much: a process, or its worker's time."""
+        """Send a call that costs a process or much of its worker's time."""
         number, limited = self.number(), f'{{"timeout":{LIMIT}}}'
         timed_out = frozenset({TimedOut.code})
         drawn = self.rng.randrange(11)

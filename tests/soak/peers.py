@@ -1,4 +1,4 @@
-"""The clients on plain connections, and what they have in common with websockets."""
+"""The clients on plain connections, and their common base with websockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Ending(Enum):
-    """How a connection is to end."""
+    """How a connection should end."""
 
     NOT = "it must stay"
     OWED = "the server closes it once we have everything"
@@ -30,9 +30,9 @@ class Ending(Enum):
 
 
 class Peer(asyncio.Protocol):
-    """One connection: asks, and checks that each answer belongs to something that was asked.
+    """One connection, which sends requests and checks that each reply belongs to one.
 
-    `room` is how much may be in flight. `on_lost` is called when it is closed.
+    `room` is how many may be in flight. `on_lost` is called when it is closed.
     """
 
     room = 0
@@ -53,20 +53,20 @@ class Peer(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._received = bytearray()
 
-    # --- what is asked ---
+    # --- requests ---
 
     @property
     def in_flight(self) -> int:
-        """How many answers are owed."""
+        """The number of replies that are due."""
         return len(self._by_id) + len(self._in_order) + self._batched
 
     @property
     def is_open(self) -> bool:
-        """Whether more may be asked."""
+        """Whether more requests may be sent."""
         return self.ending is Ending.NOT and self.transport is not None
 
     def owed(self) -> list[Asked]:
-        """What has not been answered."""
+        """The requests that have not been answered."""
         batched = [asked for batch in self._batches for asked in batch.values()]
         return [*self._by_id.values(), *self._in_order, *batched]
 
@@ -89,7 +89,7 @@ class Peer(asyncio.Protocol):
     def ask_bare(self, order: Order) -> None:
         """Send a bare request."""
         self._in_order.append(order.asked)
-        order.asked.timed = False  # it may have to wait for those before it
+        order.asked.timed = False  # its reply may have to wait for earlier ones
         self._note(order.asked)
         self.put(order.bare())
 
@@ -119,38 +119,38 @@ class Peer(asyncio.Protocol):
         self.put(b"[%b]" % b",".join(lines))
 
     def send_malformed(self, asked: Asked, message: bytes) -> None:
-        """Send what is no request, and has no id: its error keeps its place among the bare replies."""
+        """Send a message that is not a request and has no id: its error counts as a bare reply."""
         self._in_order.append(asked)
         self._note(asked)
         self.put(message)
 
     def to_cancel(self, rng: Random) -> Asked | None:
-        """One of the requests in flight that have an id."""
+        """Choose one of the requests in flight that have an id."""
         asked = [asked for asked in self._by_id.values() if not asked.what.startswith("taskd.")]
         return rng.choice(asked) if asked else None
 
     def put(self, message: bytes) -> None:
-        """Have a message sent at the next `flush`."""
+        """Add a message to be sent by the next `flush`."""
         self._unsent.append(message)
 
     def flush(self) -> None:
-        """Send what was put."""
+        """Send the added messages."""
         if self._unsent and self.transport is not None:
             self.transport.write(self.framed(self._unsent))
             self._unsent = []
 
     def framed(self, messages: list[bytes]) -> bytes:
-        """Messages as they are on the wire."""
+        """Return messages in their form on the wire."""
         raise NotImplementedError
 
-    # --- what is answered ---
+    # --- replies ---
 
     def bare_received(self, message: bytes) -> None:
-        """A bare reply."""
+        """Handle a bare reply."""
         raise NotImplementedError
 
     def message_received(self, message: bytes) -> None:
-        """One message from the server."""
+        """Handle one message from the server."""
         if message.startswith(b'{"jsonrpc"'):
             self._rpc_received(_decode(message), message)
         elif message.startswith(b"["):
@@ -159,7 +159,7 @@ class Peer(asyncio.Protocol):
             self.bare_received(message)
 
     def next_bare(self, message: bytes) -> Asked | None:
-        """What is owed first among the bare replies."""
+        """Return the request whose bare reply is due first."""
         if not self._in_order:
             self.ledger.violate(f"a reply that nobody is owed: {message!r:.300}")
             return None
@@ -198,7 +198,7 @@ class Peer(asyncio.Protocol):
     # --- the end ---
 
     def expect_end(self) -> None:
-        """The server stops: it closes this, once it has answered everything."""
+        """Expect the server to stop: it closes the connection once it has answered everything."""
         self.ending = Ending.OWED
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -221,18 +221,18 @@ class Peer(asyncio.Protocol):
         self._on_lost(self)
 
     def drop(self, *, reset: bool) -> None:
-        """Be gone, whatever is owed."""
+        """Drop the connection, whatever replies are due."""
         assert self.transport is not None
         self.flush()
         self.ending = Ending.OURS
         if reset:
-            # As a machine does that was switched off and on: no FIN but a RST.
+            # Like a machine that was switched off and on: a RST instead of a FIN.
             sock: socket.socket = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def pause(self) -> None:
-        """Stop reading for a while: how long a reply takes from now on says nothing."""
+        """Stop reading for a while: times of replies are not measured from now on."""
         assert self.transport is not None
         self.paused = True
         self.transport.pause_reading()
@@ -240,7 +240,7 @@ class Peer(asyncio.Protocol):
             asked.timed = False
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self.paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -277,7 +277,7 @@ class TextPeer(Peer):
             self.ledger.succeeded(asked, _decode(message))
 
     def end_sending(self) -> None:
-        """Shut down the sending side: everything that is owed must come, and then the end."""
+        """Shut down the sending side: every reply that is due must arrive, and then the end."""
         assert self.transport is not None
         self.flush()
         self.ending = Ending.OWED
@@ -286,7 +286,7 @@ class TextPeer(Peer):
         self.transport.write_eof()
 
     def send_last(self, asked: Asked, data: bytes) -> None:
-        """Send something for which the server answers an error, and then closes."""
+        """Send a message that the server answers with an error before it closes the connection."""
         assert self.transport is not None
         self._in_order.append(asked)
         self._note(asked)

@@ -1,4 +1,4 @@
-"""What a soak has seen, in figures; and whether the memory was flat."""
+"""The figures of a soak, and whether the memory stayed flat."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tests.soak.ledger import RESULT, Ledger
 __all__ = ["SHORT_RUN", "Memory", "figures_of"]
 
 WARM_UP = 0.25
-"""Part of the run after which the memory is to grow no more, at most `WARM_UP_SECONDS`."""
+"""The part of the run, at most `WARM_UP_SECONDS`, after which the memory must no longer grow."""
 
 WARM_UP_SECONDS = 60.0
 
 GROWTH_BYTES = 2 * 1024 * 1024
 GROWTH_PART = 0.02
-"""What the daemon's memory may grow by, the greater of the two: pages come and go by less."""
+"""Allowed growth of the daemon's memory, the greater of the two: ordinary fluctuations are smaller."""
 
 SHORT_RUN = 60.0
-"""Seconds: in a shorter run the memory may still grow to what it needs."""
+"""Seconds: in a shorter run the memory may still be growing to its usual size."""
 
 SHORT_GROWTH_BYTES = 16 * 1024 * 1024
 
@@ -27,18 +27,18 @@ MIB = 1024 * 1024
 
 
 class Memory:
-    """The daemon's memory over the time of a run of so many `seconds`."""
+    """The daemon's memory over a run of so many `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._samples: list[tuple[float, int]] = []
 
     def add(self, when: float, used: int) -> None:
-        """It had so many bytes then."""
+        """Record how many bytes it has now."""
         self._samples.append((when, used))
 
     def judge(self, ledger: Ledger) -> str:
-        """The first quarter of the time after the warm-up beside the last one, in words."""
+        """Describe the first and the last quarter of the time after the warm-up."""
         if not self._samples:
             return "never seen"
         began, ended = self._samples[0][0], self._samples[-1][0]
@@ -62,12 +62,12 @@ class Memory:
 
 
 def figures_of(ledger: Ledger, happened: Counter[str]) -> dict[str, str]:
-    """What was asked and answered, and what happened meanwhile."""
+    """Describe the requests and replies, and the accidents meanwhile."""
     latencies = sorted(ledger.latencies)
     outcomes = sorted(ledger.outcomes.items(), reverse=True)
 
     def at(part: float) -> float:
-        """Milliseconds that so much of the short tasks took at most."""
+        """Return the milliseconds that this share of the short tasks took at most."""
         return latencies[int(part * (len(latencies) - 1))] * 1000 if latencies else 0.0
 
     return {

@@ -1,9 +1,9 @@
-"""``make soak``: a server under half the load that it can bear, and everything happens to it.
+"""``make soak``: a server under half the load that it can bear, exposed to every kind of accident.
 
-``python -m tests.soak.run --seconds 600 --seed 7``. What is checked: each
-request is answered exactly once (see `ledger`), the daemon's memory stays as
-it is, no descriptor and no process is left over, and the log says nothing of
-a bug. Exit status 1, with the reasons, where something was not so.
+``python -m tests.soak.run --seconds 600 --seed 7``. It checks that each request is answered exactly
+once (see `ledger`), that the daemon's memory stays flat, that no descriptor and
+no process is left over, and that the log reports no internal error. The exit
+status is 1, with the reasons, if a check fails.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SETTINGS = {
     "--max-outstanding": ["100", "1000"],
     "--max-unsent": ["65536", "1048576"],
 }
-"""Options of the server with their possible values, of which chance takes one."""
+"""Options of the server, with the values of which one is chosen at random."""
 
 MAX_MESSAGE = 1024 * 1024
-"""Bytes: what is longer is to cost the soak little."""
+"""Bytes: a low limit, so that longer messages cost the soak little."""
 
 OPTIONS = [
     *("--idle", "2", "--timeout", "5"),
@@ -53,41 +53,41 @@ OPTIONS = [
 PEERS = [TextPeer] * 12 + [WebSocketPeer] * 6
 
 TICK = 0.005
-"""Seconds between two times that something is asked."""
+"""Seconds between two rounds of requests."""
 
 AT_ONCE = 500
-"""Requests in one tick: more would be a burst, and no load."""
+"""The largest number of requests in one tick: more would be a burst instead of a load."""
 
 MAX_RATE = 10_000.0
-"""Requests a second: what is kept of ten minutes of it fits into memory."""
+"""The largest number of requests per second: the records of ten minutes fit into memory."""
 
 DEEP = 60
-"""Requests in flight on each connection while the saturation is measured."""
+"""The number of requests in flight on each connection while the saturation is measured."""
 
 LAST, LAST_SECONDS = 30, 0.3
-"""Requests on each connection, and the seconds of one of them, that are in flight at the stop."""
+"""The requests in flight on each connection at the stop: their number, and the seconds of one."""
 
 QUIET_SECONDS = 20.0
-"""Seconds that the server has to get rid of everything in that it needs no more."""
+"""Seconds within which the server must release everything that it no longer needs."""
 
 LOOKS = 5
-"""Times in a row that it must look the same."""
+"""How many times in a row it must look the same."""
 
 WORST_LATENCY = 5.0
-"""Seconds that a short task may take while code is reloaded, all machines and their loads considered."""
+"""Seconds that a short task may take during a reload, on any machine under any load."""
 
 EXTRA_SECONDS = 120.0
-"""Seconds that everything but the load itself may take."""
+"""Seconds that everything except the load itself may take."""
 
 LAST_RECORDS = 60
-"""Records of the log that are shown where something is wrong."""
+"""The number of log records shown if a check fails."""
 
 MAX_LINKS = 4
-"""Connections that a pooled link may keep: each has room for 500 calls."""
+"""The number of connections that a pooled link may keep: each has room for 500 calls."""
 
 
 class Soak:
-    """One run. Everything that is chosen by chance follows from `seed`."""
+    """One run. Everything random follows from `seed`."""
 
     def __init__(self, directory: Path, seconds: float, seed: int, log: IO[str] | None, haste: float) -> None:
         self.seconds = seconds
@@ -119,7 +119,7 @@ class Soak:
         self._held_back = 0
 
     async def run(self) -> None:
-        """Do everything; what is wrong is in the ledger. Raises `Stuck`."""
+        """Run the soak; violations are in the ledger. Raises `Stuck`."""
         await self._start()
         before = await self._descriptors_at_rest()
         for kind in PEERS:
@@ -146,12 +146,12 @@ class Soak:
         await self.server.start(
             *("--app", str(self._code.path), *OPTIONS),
             *(word for setting in self._settings.items() for word in setting),
-            # A changed file of the same second and size would not be recognised as another one.
+            # Python would take the old byte code for a changed file of the same second and size.
             env={"SOAK_MARKS": str(self._marks), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         clients = self._clients
         await clients.connect(self.server.ports)
-        # A pooled link keeps its connection: let it have one.
+        # A pooled link keeps its connection: make it open one.
         websocket = await clients.open(WebSocketPeer)
         websocket.ask(self._mix.echo())
         websocket.flush()
@@ -161,7 +161,7 @@ class Soak:
     # --- load ---
 
     async def _measure(self) -> float:
-        """Requests a second that are answered where as many as possible are asked."""
+        """Measure how many requests per second are answered if as many as possible are sent."""
         warm, seconds = (0.5, 1.0) if self.seconds < SHORT_RUN / 2 else (2.0, 4.0)
         await self._saturate(warm)
         before, began = self.ledger.answered, time.monotonic()
@@ -192,12 +192,12 @@ class Soak:
         }
 
     async def _ask_at(self, rate: float) -> float:
-        """Ask for so many a second; the seconds that this took."""
+        """Send so many requests per second, and return the seconds that this took."""
         peers = self._clients.peers
         began = last = now = time.monotonic()
         owed, asked = 0.0, self.ledger.sent.total()
         while now < began + self.seconds:
-            # What else has been asked for meanwhile is a part of it.
+            # Other requests sent meanwhile count as part of it.
             owed = min(owed + (now - last) * rate - (self.ledger.sent.total() - asked), AT_ONCE)
             last = now
             while owed >= 1:
@@ -215,7 +215,7 @@ class Soak:
         return now - began
 
     async def _watch(self) -> None:
-        """Once in a second, look at the server, and cancel one of the tasks that it shows."""
+        """Every second, ask for the server's status, and cancel one of the tasks in it."""
         while True:
             await asyncio.sleep(1)
             self._memory.add(time.monotonic(), self.server.memory())
@@ -228,16 +228,16 @@ class Soak:
     # --- the end ---
 
     async def _descriptors_at_rest(self) -> int:
-        """The daemon's own descriptors, once it has nothing to do and is as small as it may be.
+        """Return the daemon's own descriptors, once it is idle and has shrunk to its minimum.
 
-        Those of workers, and of what a pooled link keeps, are not counted.
+        Those of workers and of a pooled link's connections are not counted.
         """
         links = MAX_LINKS if self._settings["--link"] == "pooled" else 0
         ending = time.monotonic() + QUIET_SECONDS
         last, same = 0, 0
-        while same < LOOKS:  # a connection that is closed at one end still has to be closed at the other
+        while same < LOOKS:  # a connection that is closed at one end must still be closed at the other
             status = await self._clients.status()
-            # A link's connection has both its ends in the daemon; one is ours.
+            # A link's connection has both of its ends in the daemon; one is the soak's own.
             linked = status["connections"] - 1
             descriptors = self.server.descriptors().total() - 2 * len(status["workers"]) - 2 * linked
             why_not = self.server.why_not_at_rest(status, 1 + links)
@@ -265,7 +265,7 @@ class Soak:
             self.ledger.violate(f"tasks went on after their connections had ended: {stay}")
 
     async def _stop(self) -> None:
-        """Stop the server while it has something to do: all of it must be answered."""
+        """Stop the server while it is busy: every request must be answered."""
         clients = self._clients
         for kind in [TextPeer, TextPeer, WebSocketPeer, WebSocketPeer]:
             await clients.open(kind)
@@ -276,11 +276,11 @@ class Soak:
                 self._mix.put_one(peer)
             peer.flush()
         for peer in last:
-            await clients.ask(peer, "taskd.ping")  # what was sent before it has been read then
+            await clients.ask(peer, "taskd.ping")  # everything sent before has been read by then
             peer.expect_end()
         self.ledger.is_stopping = True
         status = await self.server.stop()
-        if status != -signal.SIGTERM:  # twistd ends by the signal that it was stopped by
+        if status != -signal.SIGTERM:  # twistd ends by the signal that stopped it
             self.ledger.violate(f"the server ended with status {status}")
         await asyncio.sleep(0)
         if clients.open_peers:
@@ -300,7 +300,7 @@ class Soak:
             self.ledger.violate(f"a short task took {self.ledger.worst_in_reload:.1f} s during a reload")
 
     def report(self) -> str:
-        """What was done, and what was seen."""
+        """Describe the run and its results."""
         figures = self.figures | figures_of(self.ledger, self._happened)
         figures["reloads"] = f"the longest took {self._changes.worst:.1f} s"
         figures["log"] = ", ".join(
@@ -322,7 +322,7 @@ async def _bounded(soak: Soak) -> None:
 
 
 def main() -> int:
-    """Run it, and tell what was seen."""
+    """Run the soak, and print its results."""
     parser = argparse.ArgumentParser(description="Soak a server.", prog="python -m tests.soak.run")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the load lasts")
     parser.add_argument("--seed", type=int, help="what everything that is random follows from")

@@ -1,4 +1,4 @@
-"""The server that is soaked: its process, its log, and what it has of the machine."""
+"""The server under the soak: its process, its log, and its resources."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tests.live.support import (
 __all__ = ["Server"]
 
 KEPT_RECORDS = 100
-"""Records of the log that are kept, to be shown where something is wrong."""
+"""The number of log records kept, to be shown if a check fails."""
 
 LINE_LIMIT = 1024 * 1024
 """Bytes of the longest line of the log."""
 
 RELOAD_SECONDS = 20.0
-"""Seconds that a reload has to begin in."""
+"""Seconds within which a reload must begin."""
 
 END_SECONDS = 40.0
-"""Seconds that the server has to end in: its own deadline is 30."""
+"""Seconds within which the server must end: its own deadline is 30."""
 
 _RECORD = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([^#\]]+)(?:#(\w+))?\] ?(.*)", re.DOTALL)
 _RELOADED = re.compile(r"\] (not )?reloaded: ")
@@ -43,14 +43,14 @@ _PORT = re.compile(r"listening on .*port=(\d+)")
 _MAY_FAIL = re.compile(
     r"not reloaded: |the fork server ended \(|there is no fork server any more|--app \S+ cannot be imported"
 )
-"""Errors in the log that follow from what the soak does."""
+"""Errors in the log that the soak itself causes."""
 
 _MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after ")
-"""Records that may hold a traceback: an app's, or a task's."""
+"""Records that may contain a traceback of an app or a task."""
 
 
 class Server:
-    """One `twistd -n taskd`, on ports of its own; `violate` receives what its log must not hold."""
+    """One `twistd -n taskd` on its own ports; `violate` is called with records that must not be logged."""
 
     def __init__(self, directory: Path, violate: Callable[[str], None], log: IO[str] | None = None) -> None:
         self.name = f"soak-{os.getpid()}"
@@ -60,18 +60,18 @@ class Server:
         self.ports: list[int] = []
         self.process: asyncio.subprocess.Process | None = None
         self.may_trace = False
-        """Whether what workers print may hold tracebacks."""
+        """Whether the output of workers may contain tracebacks."""
         self._violate = violate
         self._log = log
         self._record: list[str] = []
         self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
-        # The one that is in flight, and the one that was asked for and has not begun.
+        # The reload in progress, and the one that was requested and has not begun.
         self._reload: asyncio.Future[str] | None = None
         self._next_reload: asyncio.Future[str] | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self, *options: str, env: dict[str, str]) -> None:
-        """Start it; returns when its app is loaded."""
+        """Start the server; return when its app is loaded."""
         loaded = self.expect("functions: ")
         self.process = await asyncio.create_subprocess_exec(
             *TWISTD,
@@ -96,7 +96,7 @@ class Server:
     # --- the log ---
 
     def expect(self, pattern: str) -> asyncio.Future[str]:
-        """Fires with the next record that matches; fails when the server ends."""
+        """Return a Deferred of the next record that matches; it fails when the server ends."""
         found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._expected.append((re.compile(pattern), found))
         return found
@@ -156,31 +156,31 @@ class Server:
     def _is_of_hook(self, text: str) -> bool:
         return self.may_trace and "] no task: " in text
 
-    # --- what it has ---
+    # --- its resources ---
 
     def memory(self) -> int:
-        """Bytes that the daemon has resident."""
+        """Return the resident memory of the daemon, in bytes."""
         return resident_bytes(self.pid)
 
     def cpu_seconds(self) -> float:
-        """Seconds of a processor that the daemon has used."""
+        """Return the processor time of the daemon, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> Counter[str]:
-        """What the daemon has open, by kind."""
+        """Return the daemon's open descriptors, by kind."""
         return descriptors_of(self.pid)
 
     def fork_servers(self) -> list[int]:
-        """Its fork servers: more than one during a reload."""
+        """Return its fork servers: more than one during a reload."""
         return children_of(self.pid)
 
     def workers(self) -> list[int]:
-        """The workers of all its fork servers."""
+        """Return the workers of all its fork servers."""
         return [pid for fork_server in self.fork_servers() for pid in children_of(fork_server)]
 
     def strangers(self) -> list[str]:
-        """Processes of this server that are neither its workers nor in a worker's group."""
+        """Return processes of this server that are neither its workers nor in a worker's group."""
         fork_servers = self.fork_servers()
         workers = {pid for fork_server in fork_servers for pid in children_of(fork_server)}
         known = {self.pid, *fork_servers, *workers}
@@ -192,9 +192,9 @@ class Server:
         return found
 
     def why_not_at_rest(self, status: dict[str, Any], connections: int) -> str:
-        """What it has beyond what it needs when nobody asks for anything; "" for nothing.
+        """Describe the resources that an idle server should not have; "" if there are none.
 
-        `status` is what it says itself; `connections` is how many it may have.
+        `status` is its own report; `connections` is how many it may have.
         """
         workers, fork_servers, strangers = status["workers"], self.fork_servers(), self.strangers()
         if status["waiting"] or status["running"] or status["reloading"]:
@@ -211,12 +211,12 @@ class Server:
             return "it has connections"
         return ""
 
-    # --- what is done to it ---
+    # --- reload and stop ---
 
     async def reload(self) -> asyncio.Future[str]:
-        """Send SIGHUP, and return when the server has begun to reload: what fires when that has ended.
+        """Send SIGHUP, and return when the reload has begun.
 
-        It fires with the line of the log that tells how.
+        The returned Deferred fires when it has ended, with the log line about its result.
         """
         assert self.process is not None
         begun = self.expect(r"\] reloading: ")
@@ -226,7 +226,7 @@ class Server:
         return ended
 
     async def stop(self) -> int:
-        """Send SIGTERM; the exit status, minus the signal."""
+        """Send SIGTERM; return the exit status, or minus the signal."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
@@ -242,11 +242,11 @@ class Server:
         return status
 
     def left_over(self) -> list[str]:
-        """Its processes that are still there, with their titles."""
+        """Return its remaining processes, with their titles."""
         return [f"{pid} {title_of(pid)}" for pid in processes_marked(self.name)]
 
     def kill_all(self) -> None:
-        """Leave nothing behind, whatever has gone wrong."""
+        """Kill every remaining process, whatever has gone wrong."""
         ending = time.monotonic() + END_SECONDS
         while (left := processes_marked(self.name)) and time.monotonic() < ending:
             for pid in left:
@@ -256,7 +256,7 @@ class Server:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, none if it has ended."""
+    """Return the children of a process, none if it has ended."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

@@ -20,21 +20,21 @@ _BARE_FAILURES = {
     "shutting down": -32005,
     "shut down": -32005,
 }
-"""What errors look like on a websocket in the bare dialect, which do not have their code."""
+"""The texts of bare errors on a websocket, which have no codes."""
 
 _SHORTEST_OF_TWO, _SHORTEST_OF_EIGHT = 126, 0x10000
 _TWO_BYTES, _EIGHT_BYTES = 126, 127
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _FINAL = _MASKED = 0x80
 _NO_MASK = b"\0\0\0\0"
-"""A mask that changes nothing."""
+"""A mask that leaves the data unchanged."""
 
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA = 1000, 1001, 1003
-"""Codes that a websocket is closed with (RFC 6455, 7.4.1)."""
+"""Close codes of a websocket (RFC 6455, 7.4.1)."""
 
 
 class WebSocketPeer(Peer):
-    """A websocket, through the gateway. Opened with `opened`, which fires when it can be used."""
+    """A websocket through the gateway; `opened` fires when it can be used."""
 
     room = 80
     takes_text = True
@@ -111,12 +111,12 @@ class WebSocketPeer(Peer):
             self.ledger.violate(f"{asked.what} {asked.number} was answered {text!r:.300}")
         elif known is not None:
             self.ledger.failed(asked, known, None, text)
-        else:  # only its text shows which error it is: any that is allowed will do
+        else:  # only its text shows which error it is: any allowed one will do
             code = min(asked.codes, default=0)
             self.ledger.failed(asked, code, None if code != -32000 else {"type": "?"}, text)
 
     def send_binary(self) -> None:
-        """Send what is refused: nothing more is answered, and the websocket closes with a code."""
+        """Send a message that is refused: nothing more is answered, and the websocket closes with a code."""
         assert self.transport is not None
         self.flush()
         self.ending = Ending.OURS
@@ -124,7 +124,7 @@ class WebSocketPeer(Peer):
         self.transport.write(_frame(_BINARY, b"\0\1\2"))
 
     def expect_end(self) -> None:
-        """The server stops: it closes this, once it has answered everything."""
+        """Expect the server to stop: it closes the websocket once it has answered everything."""
         super().expect_end()
         self.wants_code = GOING_AWAY
 

@@ -1,7 +1,7 @@
 """Unit tests: no processes, no sockets, no real time. `trial tests.unit` runs them.
 
-Where a property fails, `python -m unittest tests.unit.test_…` shows the example
-that Hypothesis found; trial does not print the notes of an exception.
+If a property fails, `python -m unittest tests.unit.test_…` shows the example that Hypothesis found;
+trial does not print the notes of an exception.
 """
 
 import os

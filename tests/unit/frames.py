@@ -1,4 +1,4 @@
-"""Websocket frames, made and read by hand, for tests of those who make and read them fast."""
+"""Websocket frames made and read by hand, for tests of the fast path."""
 
 from hypothesis import strategies as st
 
@@ -9,7 +9,7 @@ TEXT, BINARY, CONTINUED, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
 
 def client_frame(payload, opcode=TEXT, *, final=True, mask=b"\x01\xfe\x00\x80", length=None, rsv=0):
-    """A frame as a client sends it; `length`: in how many bytes it says its length, if not in the fewest."""
+    """Make a frame as a client sends it; `length` is the size of its length field, if not the least."""
     size = len(payload)
     first = bytes([(0x80 if final else 0) | rsv << 4 | opcode])
     bit = 0x80 if mask else 0
@@ -25,7 +25,7 @@ def client_frame(payload, opcode=TEXT, *, final=True, mask=b"\x01\xfe\x00\x80", 
 
 
 def server_texts(data):
-    """The texts of a server's frames, of which there is nothing else."""
+    """Return the texts of a server's frames; there must be no other frames."""
     texts = []
     while data:
         assert data[0] == 0x81, "a final text"
@@ -34,7 +34,7 @@ def server_texts(data):
         if size >= 126:
             start = 4 if size == 126 else 10
             size = int.from_bytes(data[2:start])
-            assert size >= (126 if start == 4 else 65536), "the shortest way to say it"
+            assert size >= (126 if start == 4 else 65536), "the length takes more bytes than needed"
         texts.append(data[start : start + size])
         assert len(texts[-1]) == size
         data = data[start + size :]

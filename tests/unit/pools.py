@@ -1,4 +1,4 @@
-"""A pool without processes, and a server on it: the tests decide what its workers and clients do."""
+"""A pool without processes, and a server on it, whose workers and clients the tests control."""
 
 import json
 from types import SimpleNamespace
@@ -199,7 +199,7 @@ class ServerCase(SynchronousTestCase):
         return self.pool
 
     def make_short(self, name):
-        """Run a function until it is known to be short, even after a surprise; return the last number."""
+        """Run a function until it counts as short, even after a surprise; return the last number."""
         client = self.connect()
         for _ in range(2 * KNOWN_SHORT):
             client.call(name)

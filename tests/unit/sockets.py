@@ -1,4 +1,4 @@
-"""A socket and a reactor in memory, for tests of what stands between the two."""
+"""A socket and a reactor in memory, for tests of the transports between them."""
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -6,11 +6,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 MUCH = 1 << 40
-"""More room than any test fills."""
+"""Bytes: more room than any test fills."""
 
 
 class FakeSocket:
-    """A socket whose kernel takes `room` bytes, and which has what is put in `incoming`."""
+    """A socket whose kernel takes `room` bytes, and which receives the data in `incoming`."""
 
     def __init__(self, room=MUCH):
         self.room = room
@@ -63,7 +63,7 @@ class FakeSocket:
 
 
 class FakeReactor(Clock):
-    """Has one descriptor, and treats it as Twisted's reactors treat theirs."""
+    """A reactor for one descriptor, which it treats as Twisted's reactors treat theirs."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class FakeReactor(Clock):
         self.reading, self.changes = True, self.changes + 1
 
     def removeReader(self, reader):
-        assert reader.fileno() >= 0, "it looks through all descriptors for one that is closed already"
+        assert reader.fileno() >= 0, "a reactor would search all descriptors for a closed one"
         self.reading = False
 
     def addWriter(self, writer):
@@ -83,16 +83,16 @@ class FakeReactor(Clock):
         self.writing, self.changes = True, self.changes + 1
 
     def removeWriter(self, writer):
-        assert writer.fileno() >= 0, "it looks through all descriptors for one that is closed already"
+        assert writer.fileno() >= 0, "a reactor would search all descriptors for a closed one"
         self.writing = False
 
     def readable(self, connection):
-        """The socket can be read."""
+        """Report the socket as readable."""
         assert self.reading
         self._call(connection, connection.doRead, is_read=True)
 
     def writable(self, connection):
-        """The socket can be written to."""
+        """Report the socket as writable."""
         assert self.writing
         self._call(connection, connection.doWrite, is_read=False)
 

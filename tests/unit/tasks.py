@@ -7,7 +7,7 @@ from taskd.scheduler.task import NOBODY, Task
 
 
 class FakeSubscriber:
-    """Remembers what it gets as `sent`; while it `is_full`, the tasks that it submitted are throttled."""
+    """A subscriber that records what it receives in `sent`; while it `is_full`, its tasks are throttled."""
 
     def __init__(self, *, is_full=False):
         self.is_full = is_full
@@ -25,13 +25,13 @@ class FakeSubscriber:
 
 
 def make_task(number, stats=None, *, subscriber=NOBODY, key=None, received=0.0, priority=PRIORITY, **more):
-    """A task as a server makes it of a call."""
+    """Make a task as a server makes it of a call."""
     stats = stats if stats is not None else FunctionStats("f")
     return Task(number, Call(stats.name), stats, subscriber, key, received, priority, **more)
 
 
 def run_until_short(stats, seconds=0.0):
-    """Count runs until a function is known to be short, and would stay so after one surprise."""
+    """Count runs until a function counts as short, and would still do so after one surprise."""
     for _ in range(2 * KNOWN_SHORT):
         stats.add(seconds, failed=False, printed=False)
     assert stats.is_short
@@ -39,5 +39,5 @@ def run_until_short(stats, seconds=0.0):
 
 
 def short_function(name="short", seconds=0.0, **stats):
-    """The statistics of a function that is known to be short."""
+    """Return the statistics of a function that counts as short."""
     return run_until_short(FunctionStats(name, **stats), seconds)

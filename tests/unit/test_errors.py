@@ -52,11 +52,11 @@ class ErrorTests(SynchronousTestCase):
             self.assertEqual((error.code, error.message, error.data), (code, "it went wrong", {"why": 3}))
             self.assertEqual(str(error), "it went wrong")
 
-    def test_a_client_can_tell_an_unreachable_server(self):
+    def test_an_unreachable_server_has_an_exception_of_its_own(self):
         self.assertIs(type(exception_for(Unreachable.code, "gone", None)), Unreachable)
 
     @given(st.integers(), st.text(), json_data)
-    def test_a_foreign_code_is_kept(self, code, message, data):
+    def test_an_unknown_error_code_is_kept(self, code, message, data):
         assume(code not in PROTOCOL and code != Unreachable.code)
         error = exception_for(code, message, data)
         self.assertIs(type(error), TaskdError)
@@ -64,12 +64,12 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(TaskdError.code, -32603)
 
     @given(st.sampled_from(sorted(PROTOCOL)), st.text(min_size=1), json_data | st.none())
-    def test_an_error_survives_the_way_over_the_wire(self, code, message, data):
+    def test_an_error_survives_the_round_trip_over_the_wire(self, code, message, data):
         failure = Failure(code, message, data)
         error = failure.exception()
         self.assertEqual(Failure.of(error), failure)
 
-    def test_data_that_is_no_object_is_kept_as_data(self):
+    def test_data_that_is_not_an_object_is_kept_as_data(self):
         self.assertEqual(exception_for(-32000, "m", [1]).data, {"data": [1]})
         self.assertEqual(exception_for(-32000, "m", 0).data, {"data": 0})
         self.assertEqual(exception_for(-32000, "m", None).data, {})
@@ -88,7 +88,7 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(Failure.of(TaskFailed("m")), Failure(-32000, "m", None))
         self.assertEqual(Failure.of(TooLarge("m", limit=3)), Failure(-32006, "m", {"limit": 3}))
 
-    def test_a_wait_that_was_too_long_is_also_a_timeout_error(self):
+    def test_a_call_timeout_is_also_a_timeout_error(self):
         error = WaitTimeout("no answer", seconds=3)
         self.assertIsInstance(error, TimeoutError)
         self.assertIsInstance(error, TaskdError)
@@ -99,13 +99,13 @@ class ErrorTests(SynchronousTestCase):
         error = StartError("the port is taken")
         self.assertIsInstance(error, SystemExit)
         self.assertIsInstance(error, Exception)
-        # The interpreter prints a code that is no number, and exits with 1.
+        # The interpreter prints a code that is not a number, and exits with 1.
         self.assertEqual(error.code, "the port is taken")
 
-    def test_our_own_bugs_are_no_errors_of_the_wire(self):
+    def test_internal_errors_are_not_errors_of_the_protocol(self):
         self.assertFalse(issubclass(StateError, TaskdError))
         self.assertIs(type(exception_for(-32603, "m", None)), InternalError)
 
-    def test_everything_exported_is_there(self):
+    def test_every_exported_name_exists(self):
         for name in errors.__all__:
             self.assertTrue(hasattr(errors, name), name)

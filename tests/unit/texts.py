@@ -18,7 +18,7 @@ containers = st.lists(values, max_size=4) | st.dictionaries(st.text(), values, m
 
 @st.composite
 def text_of(draw, value_strategy, *, line_ends=True):
-    """The JSON text of a value, written in one of many ways; with `line_ends` also over several lines."""
+    """Draw the JSON text of a value, in one of many forms; with `line_ends` possibly on several lines."""
     value = draw(value_strategy)
     text = json.dumps(
         value,
@@ -35,18 +35,18 @@ id_texts = st.one_of(
     text_of(st.text() | st.integers(), line_ends=False),
     st.sampled_from([b"0", b"-0", b"7.50", b"1e3", b"1E+400", b"null", rb'"\u0041"', rb'"\/"', b"9" * 40]),
 )
-"""JSON texts that may be the id of a request; not all are as a program would write them."""
+"""Draw JSON texts that can be the id of a request, also in unusual forms."""
 
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def has_surrogate_escape(line):
-    """Whether it has an escape that may be half of a character: what to do with one is left open."""
+    """Return whether it has an escape that may be a lone surrogate, which the protocol leaves open."""
     return _LONE_SURROGATE.search(line) is not None
 
 
 def loads(line):
-    """What `json.loads` makes of UTF-8 text, but for NaN and Infinity; raises ValueError."""
+    """Parse UTF-8 text with `json.loads`, without NaN and Infinity; raises ValueError."""
     return json.loads(line.decode("utf-8"), parse_constant=_refuse)
 
 
@@ -55,7 +55,7 @@ def _refuse(name):
 
 
 def is_json(line):
-    """Whether it is JSON in UTF-8, and not nested beyond reason."""
+    """Return whether data is JSON in UTF-8 with a reasonable nesting."""
     try:
         loads(line)
     except (ValueError, RecursionError):
@@ -64,10 +64,10 @@ def is_json(line):
 
 
 def raw(text):
-    """A `Raw`, or None for None."""
+    """Make a `Raw`; None stays None."""
     return None if text is None else Raw(text)
 
 
 def shown(raw_text):
-    """The bytes of a `Raw`, or None for None."""
+    """Return the bytes of a `Raw`; None stays None."""
     return None if raw_text is None else bytes(raw_text)

@@ -13,7 +13,7 @@ import time
 from taskd import TaskStopped, TaskTimeout, task
 
 GRACE = 0.3
-"""Seconds that those get which have to be killed in the end."""
+"""Grace, in seconds, of the functions that only a kill ends."""
 
 FOR_EVER = 600.0
 """Seconds: far longer than any test waits."""
@@ -22,13 +22,13 @@ MIB = 1024 * 1024
 
 
 def stand_at(path: str) -> str:
-    """Wait until the test opens and closes this FIFO; what it wrote."""
+    """Wait until the test opens and closes this FIFO, and return what it wrote."""
     with open(path) as fifo:
         return fifo.read()
 
 
 def swallow(wait) -> None:
-    """Wait for ever, whatever is raised meanwhile."""
+    """Wait for ever, and swallow every exception raised meanwhile."""
     while True:
         try:  # noqa: SIM105
             wait()
@@ -37,7 +37,7 @@ def swallow(wait) -> None:
 
 
 def names_of(error: BaseException) -> str:
-    """The class of an exception and what it derives from, up to `BaseException`."""
+    """Return the names of an exception's class and its bases, up to `BaseException`."""
     return " ".join(kind.__name__ for kind in type(error).__mro__ if kind is not object)
 
 
@@ -89,7 +89,7 @@ def ignore_sigurg() -> None:
 
 @task(grace=GRACE)
 def stand_in_c(hold_the_gil: bool) -> None:
-    """Lock a lock of C's twice: no signal brings this back to Python."""
+    """Lock a mutex in C twice: no signal brings this back to Python."""
     library = (ctypes.PyDLL if hold_the_gil else ctypes.CDLL)(None)
     mutex = ctypes.create_string_buffer(64)
     library.pthread_mutex_lock(mutex)
@@ -98,7 +98,7 @@ def stand_in_c(hold_the_gil: bool) -> None:
 
 @task(grace=GRACE)
 def sleep_in_c(hold_the_gil: bool) -> None:
-    """Sleep in C, again after each signal."""
+    """Sleep in C, and start again after each signal."""
     library = (ctypes.PyDLL if hold_the_gil else ctypes.CDLL)(None)
     while True:
         library.usleep(100_000)
@@ -106,7 +106,7 @@ def sleep_in_c(hold_the_gil: bool) -> None:
 
 @task(grace=GRACE)
 def count_in_c() -> None:
-    """Add up zeros without end: C code that holds the GIL and never looks for signals."""
+    """Add up zeros endlessly: C code that holds the GIL and never checks for signals."""
     sum(itertools.repeat(0))
 
 
@@ -127,7 +127,7 @@ def run_a_child() -> None:
 
 @task(grace=GRACE)
 def wait_for_a_child(deaf: bool) -> None:
-    """Never leave a child process, which may ignore SIGTERM; its id is printed."""
+    """Wait for ever for a child process, which may ignore SIGTERM; print its id."""
     script = "trap '' TERM; echo child $$; exec sleep 600" if deaf else "echo child $$; exec sleep 600"
     child = subprocess.Popen(["sh", "-c", script])
     swallow(child.wait)
@@ -135,7 +135,7 @@ def wait_for_a_child(deaf: bool) -> None:
 
 @task(grace=GRACE)
 def wait_for_a_fork() -> None:
-    """As `wait_for_a_child`, but the child is a copy of this worker."""
+    """Like `wait_for_a_child`, with a fork of this worker as the child."""
     child = os.fork()
     if not child:
         swallow(lambda: time.sleep(FOR_EVER))
@@ -173,16 +173,16 @@ async def swallow_async() -> None:
 
 @task(grace=GRACE)
 async def block_async() -> None:
-    """An async function that does not await."""
+    """Block in an async function that does not await."""
     time.sleep(FOR_EVER)
 
 
-# --- stand, and do something when they are stopped ---------------------------
+# --- wait, and do something when they are stopped ----------------------------
 
 
 @task
 def stand_and_tell(path: str, target: str) -> str:
-    """Stand at one FIFO; write to the other what this is stopped by."""
+    """Wait at one FIFO; write to the other which exception stopped this."""
     try:
         return stand_at(path)
     except BaseException as stopped:
@@ -193,7 +193,7 @@ def stand_and_tell(path: str, target: str) -> str:
 
 @task
 async def stand_async(target: str, told: str) -> None:
-    """Write into a FIFO, and wait; write into the other one what this is stopped by."""
+    """Write into a FIFO and wait; write into the other which exception stopped this."""
     try:
         with open(target, "w") as fifo:
             fifo.write("standing")
@@ -206,7 +206,7 @@ async def stand_async(target: str, told: str) -> None:
 
 @task(grace=GRACE)
 def stand_deaf(path: str) -> None:
-    """Come to the FIFO, and never go on."""
+    """Wait at the FIFO, and then for ever."""
     os.open(path, os.O_RDONLY)
     swallow(lambda: time.sleep(FOR_EVER))
 
@@ -221,7 +221,7 @@ def stand_and_save(path: str) -> str:
 
 @task
 def save(what: str = "return") -> str:
-    """Catch the end of the time, and return or raise something else."""
+    """Catch the time limit, and return or raise something else."""
     try:
         time.sleep(FOR_EVER)
     except TaskTimeout as stopped:
@@ -241,7 +241,7 @@ def clean_up(tag: str) -> None:
 
 @task
 def clean_up_slowly(seconds: float, tag: str) -> None:
-    """Take some time to clean up, with the grace that is usual."""
+    """Take some time to clean up, with the default grace."""
     try:
         time.sleep(FOR_EVER)
     except TaskStopped:
@@ -275,7 +275,7 @@ def roomy(seconds: float) -> float:
 
 @task
 def note(file: str, text: str, path: str = "", seconds: float = 0.0) -> str:
-    """Add a line to a file, and then stand at a FIFO where one is named, or sleep."""
+    """Add a line to a file, and then wait at a FIFO if one is given, or sleep."""
     end = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(end, f"{text}\n".encode())
     os.close(end)
@@ -303,7 +303,7 @@ def print_lines(count: int, text: str) -> None:
 
 @task
 def print_for_ever(path: str) -> None:
-    """Come to the FIFO, and print."""
+    """Wait at the FIFO, and print."""
     os.open(path, os.O_RDONLY)
     while True:
         print("x" * 200)
@@ -315,20 +315,20 @@ _hoard: list[bytearray] = []
 
 
 def fill(mib: int) -> bytearray:
-    """So much memory, written to."""
+    """Allocate so much memory, and write to it."""
     return bytearray(b"x") * (mib * MIB)
 
 
 @task
 def hoard(mib: int) -> int:
-    """Keep memory for good; the id of this process."""
+    """Keep memory for good, and return the id of this process."""
     _hoard.append(fill(mib))
     return os.getpid()
 
 
 @task
 def use(mib: int) -> int:
-    """Use memory and give it back; the id of this process."""
+    """Use memory and free it, and return the id of this process."""
     fill(mib)
     return os.getpid()
 
@@ -357,7 +357,7 @@ def use_and_die(mib: int) -> None:
 
 
 def fall(how: str) -> None:
-    """Fall over, one frame below the task."""
+    """Crash one frame below the task."""
     if how == "segfault":
         ctypes.string_at(0)
     elif how == "abort":

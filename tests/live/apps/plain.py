@@ -18,7 +18,7 @@ def hello(name: str = "World") -> str:
 
 @task
 def echo(value: object = None) -> object:
-    """Return what was given."""
+    """Return the argument."""
     return value
 
 
@@ -42,7 +42,7 @@ async def async_nap(seconds: float) -> float:
 
 @task
 def wait_for(path: str) -> str:
-    """Wait until a FIFO is opened for writing and closed: the test holds this task as long as it wants."""
+    """Wait until the test has opened this FIFO for writing and closed it."""
     with open(path) as fifo:
         return fifo.read()
 

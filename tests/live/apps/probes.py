@@ -1,4 +1,4 @@
-"""Functions that show what a task can see and do; beside those of `plain`."""
+"""Functions that show what a task can see and do; served together with those of `plain`."""
 
 import os
 import random
@@ -11,14 +11,14 @@ from taskd import progress, task
 
 
 def stand_at(path: str) -> str:
-    """Wait until the test opens and closes this FIFO; what it wrote."""
+    """Wait until the test opens and closes this FIFO, and return what it wrote."""
     with open(path) as fifo:
         return fifo.read()
 
 
 @task
 def pass_on(path: str, target: str) -> None:
-    """Stand at one FIFO, then write what came to another."""
+    """Wait at one FIFO, then write what it received into another."""
     text = stand_at(path)
     with open(target, "w") as fifo:
         fifo.write(text)
@@ -32,7 +32,7 @@ def drop_into(target: str, text: str = "") -> None:
 
 @task
 def report_and_stand(path: str) -> None:
-    """Report twice in a row, then say nothing more for long."""
+    """Report twice in a row, and then nothing for a long time."""
     progress(1, 2)
     progress(2, 2, "both")
     stand_at(path)
@@ -40,7 +40,7 @@ def report_and_stand(path: str) -> None:
 
 @task
 def sleeper_and_stand(path: str) -> int:
-    """Start a child process, and stand while it lives."""
+    """Start a child process, and wait while it lives."""
     child = subprocess.Popen(["sleep", "600"])
     stand_at(path)
     child.kill()
@@ -49,14 +49,14 @@ def sleeper_and_stand(path: str) -> int:
 
 @task
 def write_and_stand(path: str, text: str) -> None:
-    """Print, and go on running."""
+    """Print, and keep running."""
     print(text, flush=True)
     stand_at(path)
 
 
 @task
 def describe(path: str) -> dict:
-    """What this worker is, told after it stood at a FIFO."""
+    """Wait at a FIFO, and then describe this worker."""
     drawn = random.random()
     stand_at(path)
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -94,7 +94,7 @@ async def async_boom() -> None:
 
 @task
 def odd(kind: str) -> object:
-    """Results that JSON has no place for, or that are hard to write down."""
+    """Return a result that JSON cannot express, or that is hard to encode."""
     itself: list = []
     itself.append(itself)
     return {

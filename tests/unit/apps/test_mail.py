@@ -1,4 +1,4 @@
-"""The mail app without a server: what a mail looks like, and which arguments and URLs are refused."""
+"""The mail app without a server: the form of mails, and the refusal of arguments and URLs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def the_recipient(sent: Mail) -> Address:
 
 
 class ComposeTests(SynchronousTestCase):
-    def test_the_message_id_is_new_and_of_the_senders_domain(self):
+    def test_the_message_id_is_unique_and_in_the_domain_of_the_sender(self):
         first = compose("Ann <ann@mail.example.org>", "bob@example.org", "x")
         second = compose("Ann <ann@mail.example.org>", "bob@example.org", "x")
         self.assertRegex(first.message_id, r"^<[^@<>\s]+@mail\.example\.org>$")
         self.assertNotEqual(first.message_id, second.message_id)
         self.assertEqual(read(first)["Message-ID"], first.message_id)
 
-    def test_it_has_a_date(self):
+    def test_a_mail_has_a_date(self):
         header: Any = read(compose("ann@example.org", "bob@example.org", "x"))["Date"]
         self.assertIsNotNone(header.datetime.utcoffset())
 
@@ -54,7 +54,7 @@ class ComposeTests(SynchronousTestCase):
         self.assertEqual(read(sent).keys(), [*names, "Content-Transfer-Encoding", "MIME-Version"])
         self.assertNotIn(b"\nBcc", sent.as_bytes("\n"))
 
-    def test_without_a_subject_there_is_no_such_header(self):
+    def test_a_mail_without_a_subject_has_no_subject_header(self):
         self.assertNotIn("Subject", read(compose("ann@example.org", "bob@example.org", "x")))
 
     @given(ONE_LINE)
@@ -68,7 +68,7 @@ class ComposeTests(SynchronousTestCase):
         raw = sent.as_bytes("\r\n").partition(b"\r\n\r\n")[0]
         self.assertTrue(raw.isascii())
         self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 200)
-        # Stripped, since every header's value is on its way.
+        # Stripped, as every header's value is when it is sent.
         self.assertEqual(str(read(sent)["Subject"] or "").strip(), subject.strip())
 
     @given(ONE_LINE)
@@ -76,12 +76,12 @@ class ComposeTests(SynchronousTestCase):
     @example("Doe " + "x" * 70 + ", Jane <eve@example.com>")
     @example('Bobby "Tables"')
     @example("Jürgen Groß (Büro)")
-    def test_a_name_stays_a_name(self, name: str):
+    def test_a_display_name_is_never_read_as_an_address(self, name: str):
         quoted = re.sub(r'([\\"])', r"\\\1", name)
         sent = compose("ann@example.org", f'"{quoted}" <bob@example.org>', "x")
         self.assertEqual(sent.recipient, "bob@example.org")
         self.assertEqual(the_recipient(sent).addr_spec, "bob@example.org")
-        # Not as the parser above reads it, which puts spaces between encoded words.
+        # Not read with the parser above, which puts spaces between encoded words.
         phrase, _, _ = message_from_bytes(sent.as_bytes("\n"))["To"].rpartition("<bob@")
         self.assertEqual(str(make_header(decode_header(phrase))).split(), name.split())
 
@@ -92,14 +92,14 @@ class ComposeTests(SynchronousTestCase):
     @example("ann@[127.0.0.1]")
     @example("a@b\xa0c")
     @example("=@ä")
-    def test_an_accepted_address_is_read_as_the_same(self, text: str):
+    def test_an_accepted_address_is_read_back_unchanged(self, text: str):
         try:
             sent = compose("ann@example.org", text, "x")
         except ValueError as error:
             self.assertRegex(str(error), "^to: ")
             return
         self.assertIn(sent.recipient, text)
-        # Of some odd addresses, Python's parser does not decode what is right on the wire.
+        # Python's parser does not decode some unusual addresses that are right on the wire.
         spec = the_recipient(sent).addr_spec.encode("utf-8", "surrogateescape").decode()
         self.assertEqual(spec, sent.recipient)
 
@@ -118,14 +118,14 @@ class ComposeTests(SynchronousTestCase):
     @example("a\r.\rb\n.\n..\nc")
     @example("x" * 2000)
     @example("")
-    def test_the_content_has_only_whole_line_ends_and_is_7_bit(self, contents: str):
+    def test_the_content_is_7_bit_and_has_only_crlf_line_ends(self, contents: str):
         raw = compose("ann@example.org", "bob@example.org", contents).as_bytes("\r\n")
         self.assertTrue(raw.endswith(b"\r\n"))
         self.assertTrue(raw.isascii())
         self.assertNotRegex(raw, rb"\r(?!\n)|(?<!\r)\n")
         self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 998)
 
-    def test_an_international_address_is_written_as_it_is(self):
+    def test_an_international_address_is_written_unencoded(self):
         sent = compose("Änn <änn@bücher.example>", "bob@example.org", "x")
         self.assertIn("<änn@bücher.example>".encode(), sent.as_bytes("\r\n"))
         self.assertTrue(sent.message_id.endswith("@bücher.example>"))
@@ -139,14 +139,14 @@ class RefusedArgumentsTests(SynchronousTestCase):
         self.assertTrue(str(error).startswith(argument.rstrip("_") + ": "), str(error))
         return str(error)
 
-    def test_line_breaks_and_control_characters_in_addresses_and_subject(self):
+    def test_line_breaks_and_control_characters_are_refused_in_addresses_and_subject(self):
         for argument in ("from_", "to", "subject"):
             for broken in "\r\n\0\x0b\x1b\x85\u2028":
                 for value in (f"x{broken}Bcc: eve@example.org", f"bob@example.org{broken}", f"{broken}"):
                     with self.subTest(argument=argument, value=value):
                         self.assertIn(repr(broken), self.refused(argument, value))
 
-    def test_what_is_not_one_address(self):
+    def test_anything_but_one_address_is_refused(self):
         several = [
             "a@b.c, d@e.f",
             "a@b.c; d@e.f",
@@ -174,10 +174,10 @@ class RefusedArgumentsTests(SynchronousTestCase):
                 with self.subTest(argument=argument, value=value):
                     self.assertIn("ann@example.org", self.refused(argument, value))
 
-    def test_an_endless_address(self):
+    def test_an_overlong_address_is_refused(self):
         self.assertLess(len(self.refused("to", "a" * 100_000 + "@example.org")), 300)
 
-    def test_a_lone_surrogate(self):
+    def test_a_lone_surrogate_is_refused(self):
         for argument in ("from_", "to", "subject", "contents", "html"):
             with self.subTest(argument=argument):
                 self.refused(argument, "\ud800")
@@ -188,7 +188,7 @@ class UrlTests(SynchronousTestCase):
         delivery: Any = delivery_to(url)
         return delivery.server
 
-    def test_default_ports(self):
+    def test_each_scheme_has_its_default_port(self):
         for url, port in (
             ("smtp://mail.example.org", 25),
             ("smtp://mail.example.org?starttls=required", 25),
@@ -216,7 +216,7 @@ class UrlTests(SynchronousTestCase):
         self.assertEqual(str(server), "smtp://[::1]:2525")
         self.assertNotIn("secret", repr(server))
 
-    def test_a_maildir_is_relative_to_the_directory_at_that_time(self):
+    def test_a_maildir_is_relative_to_the_working_directory_when_the_url_is_read(self):
         for url, path in (
             ("maildir:./outbox", os.path.abspath("outbox")),
             ("maildir:out box/ä%20", os.path.abspath("out box/ä%20")),
@@ -227,7 +227,7 @@ class UrlTests(SynchronousTestCase):
                 delivery: Any = delivery_to(url)
                 self.assertEqual(delivery.path, path)
 
-    def test_a_wrong_url_is_refused_with_what_would_be_right_and_without_the_password(self):
+    def test_an_invalid_url_is_refused_with_a_valid_form_and_without_the_password(self):
         for url in (
             "",
             "secret",
@@ -270,7 +270,7 @@ class UrlTests(SynchronousTestCase):
 
 
 class LoopbackTests(SynchronousTestCase):
-    def test_only_an_address_of_this_machine_counts(self):
+    def test_only_loopback_addresses_and_local_sockets_count(self):
         class Connection:
             def __init__(self, address: str) -> None:
                 self.sock = self

@@ -10,11 +10,11 @@ class ArgumentsTests(SynchronousTestCase):
         parsed = parse_arguments(["a=1", "b=1", "c=x=y", "d="], {"a": "int", "b": "str"})
         self.assertEqual(parsed, {"a": 1, "b": "1", "c": "x=y", "d": ""})
 
-    def test_json_is_taken_as_it_is(self):
+    def test_json_is_passed_on_unchanged(self):
         parsed = parse_arguments(["a:=[1, null]", 'b:="="'], {"a": "str"})
         self.assertEqual(parsed, {"a": [1, None], "b": "="})
 
-    def test_names_are_those_on_the_wire(self):
+    def test_keywords_are_argument_names_on_the_wire(self):
         self.assertEqual(parse_arguments(["from_=a", "class=3"], {"class": "int"}), {"from": "a", "class": 3})
 
     def test_an_argument_that_cannot_be_used_is_named(self):

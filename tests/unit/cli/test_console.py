@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli.console import duration, json_text
+from taskd.cli.console import duration, json_text, progress_bar, show_progress
+from taskd.model import Progress
 
 
 class DurationTests(SynchronousTestCase):
@@ -29,3 +30,22 @@ class JsonTests(SynchronousTestCase):
             (None, "null"),
         ):
             self.assertEqual(json_text(value), text)
+
+
+class ProgressBarTests(SynchronousTestCase):
+    def shown(self, *reports):
+        bar = progress_bar()
+        shown = bar.add_task("f", total=None)
+        for report in reports:
+            show_progress(bar, shown, Progress(*report))
+        [task] = bar.tasks
+        return task.completed, task.total, task.finished
+
+    def test_a_bar_shows_the_last_report(self):
+        self.assertEqual(self.shown((1, 10)), (1, 10, False))
+        self.assertEqual(self.shown((1, 10), (20, 20)), (20, 20, True))
+
+    def test_a_bar_forgets_its_total_if_it_is_unknown(self):
+        self.assertEqual(self.shown((1, 10), (3, None)), (3, None, False))
+        self.assertEqual(self.shown((10, 10), (30, None)), (30, None, False))
+        self.assertEqual(self.shown((10, 10), (30, None), (4, 5)), (4, 5, False))

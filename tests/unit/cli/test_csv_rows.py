@@ -1,8 +1,8 @@
 """Rows of CSV: cut into texts that add up to the file, parsed, and written again when they have failed."""
 
+import contextlib
 import csv
 import io
-from contextlib import suppress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +128,7 @@ class CuttingTests(SynchronousTestCase):
         found = [row.args for row in rows_of(text) if row.is_whole and row.args is not None]
         rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
         expected = []
-        with suppress(csv.Error):
+        with contextlib.suppress(csv.Error):
             expected.extend(dict(zip("ab", row, strict=True)) for row in rows if len(row) == 2)
         self.assertEqual(found[: len(expected) - 1], expected[1:])
 
@@ -194,7 +194,7 @@ class FailedCsvTests(SynchronousTestCase):
             self.assertIn(b",1\n", data)
             self.assertIn(b",3,3,surplus\n", data)
 
-    def test_what_is_no_row_comes_last_so_that_it_swallows_no_other_row(self):
+    def test_a_broken_row_comes_last_so_that_it_swallows_no_other_row(self):
         data = self.failed(b'a\n"1"x\n2\n"3\n4\n')
         self.assertEqual(data.splitlines()[1], b"line 3: why,2")
         self.assertEqual(good(csv_rows(data)), [{"a": "2"}])

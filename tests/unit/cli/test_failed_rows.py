@@ -39,7 +39,7 @@ class FailedRowsTests(SynchronousTestCase):
         failed.close()
         self.assertEqual(failed.count, 2)
 
-    def test_there_is_no_file_without_failed_rows(self):
+    def test_no_file_is_made_without_failed_rows(self):
         path = self.mktemp()
         failed = FailedRows(path, csv_rows(b"a\n1\n"))
         failed.close()

@@ -58,14 +58,14 @@ class ConvertTextTests(SynchronousTestCase):
         self.assertEqual(convert_text("2.5", "int | float"), 2.5)
 
     @given(st.integers())
-    def test_every_integer_is_converted(self, number):
+    def test_the_text_of_any_integer_is_converted(self, number):
         self.assertEqual(convert_text(str(number), "int"), number)
 
     @given(st.floats(allow_nan=False, allow_infinity=False))
-    def test_every_number_is_converted(self, number):
+    def test_the_text_of_any_number_is_converted(self, number):
         self.assertEqual(convert_text(repr(number), "float"), number)
 
     @given(st.text(), st.sampled_from(["int", "float", "bool", "str", "int | None", "", "list[int]"]))
-    def test_no_text_is_an_error(self, text, annotation):
+    def test_converting_any_text_raises_nothing(self, text, annotation):
         value = convert_text(text, annotation)
         json.dumps(value, allow_nan=False)

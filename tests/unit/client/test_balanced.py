@@ -1,4 +1,4 @@
-"""Calls that have several servers to go to, without a network."""
+"""Calls over several servers, without a network."""
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ DONE = Result(Raw(b'"done"'))
 
 
 class FakeCall:
-    """A call that the test ends; `asked` is what the caller wanted of it."""
+    """A call that the test ends; `asked` records what the caller did with it."""
 
     def __init__(self, *arguments):
         self.arguments = arguments
@@ -33,7 +33,7 @@ class FakeCall:
 
 
 class FakeLink:
-    """Answers nothing by itself; each call that it was given is in `calls`."""
+    """A link that answers nothing by itself; `calls` has each call that was made."""
 
     def __init__(self):
         self.calls = []
@@ -61,20 +61,20 @@ class BalancedLinkTests(SynchronousTestCase):
         self.link = BalancedLink(self.clock, "abc", self.fakes.__getitem__)
         self.a, self.b, self.c = self.fakes.values()
 
-    def test_an_outcome_comes_back_and_makes_room(self):
+    def test_an_outcome_reaches_the_caller_and_frees_its_server(self):
         for _ in range(2):
             pending = self.link.call(CALL)
             self.a.answer()
             self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
-    def test_a_call_goes_on_with_its_progress_and_its_dialect(self):
+    def test_a_call_is_passed_on_with_its_progress_and_its_dialect(self):
         self.link.call(CALL, print, BARE)
         self.a.fail(AWAY)
         self.link.call(CALL)
         arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
         self.assertEqual(arguments, [(CALL, print, BARE), (CALL, print, BARE), (CALL, None, JSON_RPC)])
 
-    def test_a_call_that_could_not_be_sent_goes_to_the_next_server(self):
+    def test_an_unsent_call_goes_to_the_next_server(self):
         pending = self.link.call(CALL)
         self.a.fail(AWAY)
         self.b.fail(AWAY)
@@ -82,7 +82,7 @@ class BalancedLinkTests(SynchronousTestCase):
         self.c.answer()
         self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
-    def test_if_no_server_can_be_reached_the_outcome_has_all_the_reasons(self):
+    def test_the_outcome_has_all_the_reasons_if_no_server_can_be_reached(self):
         pending = self.link.call(CALL)
         for fake in (self.a, self.b, self.c):
             fake.fail(AWAY)
@@ -96,7 +96,7 @@ class BalancedLinkTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(pending.outcome), Failure.of(GONE))
         self.assertEqual(self.c.calls, [])
 
-    def test_a_call_is_cancelled_and_detached_where_it_is(self):
+    def test_a_call_is_cancelled_and_detached_at_its_current_server(self):
         first, moved = self.link.call(CALL), self.link.call(CALL)
         self.b.fail(AWAY)
         for pending, fake in ((first, self.a), (moved, self.c)):
@@ -112,7 +112,7 @@ class BalancedLinkTests(SynchronousTestCase):
         self.a.fail(AWAY)
         self.assertEqual(self.b.calls[0].asked, ["detach"])
 
-    def test_a_call_that_was_cancelled_before_it_was_sent_says_nothing_of_the_server(self):
+    def test_a_call_cancelled_before_it_was_sent_counts_neither_for_nor_against_its_server(self):
         self.link.call(CALL)
         self.a.fail(GONE)
         for _ in "bc":
@@ -123,7 +123,7 @@ class BalancedLinkTests(SynchronousTestCase):
         pending.cancel()
         self.a.answer(CANCELLED_UNSENT)
         self.assertEqual(self.successResultOf(pending.outcome), CANCELLED_UNSENT)
-        # Its failures are still counted: with the next one it is left alone for longer.
+        # Its failures are still counted: the next one has a longer penalty.
         self.link.call(CALL)
         self.a.fail(GONE)
         self.clock.advance(1.5)
@@ -137,7 +137,7 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(call.outcome), Failure.of(AWAY))
         self.assertEqual([len(fake.calls) for fake in (self.a, self.b, self.c)], [1, 1, 1])
 
-    def test_the_only_server_is_called_straight(self):
+    def test_a_single_server_is_called_directly(self):
         link = BalancedLink(self.clock, "a", self.fakes.__getitem__)
         for end, outcome in (
             (lambda: self.a.answer(), DONE),

@@ -1,4 +1,4 @@
-"""Which task server gets the next call: the least busy, and none that failed lately if there is another."""
+"""The choice of a task server: the least busy, and none that failed lately if there is another."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.client.balancer import Balancer
 
 FIRST, LONGEST = 1.0, 30.0
-"""Seconds that a server is left alone after its first failure, and at most."""
+"""Seconds of a server's penalty: after its first failure, and at most."""
 
 
 class BalancerTests(SynchronousTestCase):
@@ -49,7 +49,7 @@ class BalancerTests(SynchronousTestCase):
             self.assertIsNot(self.start(10.0 + FIRST - 0.01), self.a)
         self.assertIs(self.start(10.0 + FIRST), self.a)
 
-    def test_it_is_left_alone_for_longer_each_time_and_at_most_for_half_a_minute(self):
+    def test_the_penalty_of_a_server_grows_with_each_failure_up_to_half_a_minute(self):
         now, waits = 0.0, []
         for _ in range(8):
             self.fail(self.a, now)
@@ -57,7 +57,7 @@ class BalancerTests(SynchronousTestCase):
             now = self.a.left_alone_until
         self.assertEqual(waits, [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST, LONGEST, LONGEST])
 
-    def test_calls_that_fail_together_count_once(self):
+    def test_calls_that_fail_together_count_as_one_failure(self):
         for _ in range(50):
             self.balancer.started(self.a)
         for _ in range(50):
@@ -81,7 +81,7 @@ class BalancerTests(SynchronousTestCase):
         self.assertIs(self.balancer.choose(3.0, ()), self.b)
         self.assertIs(self.balancer.choose(3.0, [self.b]), self.c)
 
-    def test_a_server_that_is_left_alone_is_better_than_none(self):
+    def test_a_server_under_a_penalty_is_better_than_none(self):
         self.fail(self.a, 0.0)
         self.assertIs(self.balancer.choose(0.5, [self.b, self.c]), self.a)
 
@@ -92,13 +92,13 @@ class BalancerTests(SynchronousTestCase):
             now = self.a.left_alone_until
         self.assertEqual(self.a.left_alone_until - now, 0.0)
 
-    def test_two_servers_of_one_name_are_two(self):
+    def test_two_servers_of_the_same_name_are_distinct(self):
         balancer = Balancer(["same", "same"])
         first = balancer.choose(0.0)
         self.assertIsNot(balancer.choose(0.0, [first]), first)
         self.assertIsNotNone(balancer.choose(0.0, [first]))
 
-    def test_no_servers_are_no_choice(self):
+    def test_a_balancer_without_servers_chooses_none(self):
         self.assertIsNone(Balancer([]).choose(0.0))
 
 
@@ -150,5 +150,5 @@ class BalancerMachine(RuleBasedStateMachine):
 
 
 class MachineTests(SynchronousTestCase):
-    def test_any_order_of_calls_and_ends(self):
+    def test_any_order_of_calls_and_their_ends_agrees_with_the_model(self):
         run_machine(BalancerMachine)

@@ -22,7 +22,7 @@ def reply(number, **members):
 
 
 class Waiting:
-    """Keeps what it gets; `on_end` is called when the call has ended."""
+    """A waiter that records what it receives, and calls `on_end` when the call has ended."""
 
     def __init__(self):
         self.reports = []
@@ -47,13 +47,13 @@ class PendingCallsTests(SynchronousTestCase):
         self.calls = PendingCalls(lambda line: self.sent.append(json.loads(line)), window=3)
 
     def add(self, count=1):
-        """Add calls; (id, waiter) of each."""
+        """Add calls, and return the id and the waiter of each."""
         waiters = [Waiting() for _ in range(count)]
         return [(self.calls.add(CALL, waiter), waiter) for waiter in waiters]
 
     @property
     def ids(self):
-        """The ids of the calls that were sent; minus the id of one that should be cancelled."""
+        """Return the ids of the calls that were sent, negated for a cancel."""
         return [message["id"] if "id" in message else -message["params"]["id"] for message in self.sent]
 
     def test_a_call_is_sent_as_json_rpc_under_a_number(self):
@@ -83,7 +83,7 @@ class PendingCallsTests(SynchronousTestCase):
             self.calls.received(reply(number))
         self.assertEqual(waiter.ends, [])
 
-    def test_a_line_that_is_no_reply_is_an_error(self):
+    def test_a_line_that_is_not_a_reply_is_an_error(self):
         for line in (
             b"220 mail",
             b"{}",
@@ -104,7 +104,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual((first.reports, second.reports), ([Progress(1), Progress(1)], [Progress(2)]))
         self.assertEqual((first.ends, second.ends), ([], []))
 
-    def test_no_more_calls_are_sent_than_the_window_and_the_rest_in_order(self):
+    def test_calls_beyond_the_window_are_sent_later_in_order(self):
         self.add(4)
         self.calls.opened()
         self.add()
@@ -125,7 +125,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.calls.cancel(request_id)
         self.assertEqual(self.ids, [1, -1])
 
-    def test_a_call_that_was_not_sent_is_cancelled_at_once(self):
+    def test_an_unsent_call_is_cancelled_at_once(self):
         waiting = self.add(4)
         self.calls.cancel(waiting[0][0])
         self.calls.opened()
@@ -174,7 +174,7 @@ class PendingCallsTests(SynchronousTestCase):
         waiting = self.add(4)
         self.calls.opened()
         self.calls.detach(waiting[0][0])
-        # The end of one call may be a reason to cancel another one, which fails too.
+        # The end of one call may cause another one to be cancelled, which fails too.
         waiting[1][1].on_end = lambda: self.calls.cancel(waiting[2][0])
         self.calls.fail(lost)
         self.assertEqual([waiter.ends for _, waiter in waiting], [[NO_REPLY], [True], [True], [False]])

@@ -20,13 +20,13 @@ class TurningReactor:
 
 
 class WaitForTests(SynchronousTestCase):
-    def test_the_reactor_is_turned_until_the_result_is_there(self):
+    def test_the_reactor_is_iterated_until_the_result_arrives(self):
         deferred = Deferred()
         reactor = TurningReactor(lambda: deferred.callback("done") if reactor.turns == 3 else None)
         self.assertEqual(wait_for(reactor, deferred), "done")
         self.assertEqual(reactor.turns, 3)
 
-    def test_a_result_that_is_there_needs_no_turn(self):
+    def test_an_available_result_needs_no_iteration(self):
         reactor = TurningReactor(lambda: None)
         self.assertEqual(wait_for(reactor, succeed(1)), 1)
         self.assertEqual(reactor.turns, 0)

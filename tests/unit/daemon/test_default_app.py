@@ -1,4 +1,4 @@
-"""The log lines for someone who gave no --app."""
+"""The log lines of a server started without --app."""
 
 import os
 
@@ -11,7 +11,7 @@ class AnnouncementTests(SynchronousTestCase):
     def lines(self, url=None):
         return list(announcement({} if url is None else {"TASKD_MAIL_URL": url}))
 
-    def test_it_names_the_app_that_is_served_and_how_to_name_another(self):
+    def test_the_lines_name_the_default_app_and_the_option_for_another(self):
         first, _, last = self.lines()
         self.assertIn("taskd.apps.mail", first)
         self.assertIn("twistd -n taskd --app", last)
@@ -31,7 +31,7 @@ class AnnouncementTests(SynchronousTestCase):
         for word in "ann", "secret":
             self.assertNotIn(word, "".join(lines).replace("YOUR_MODULE", ""))
 
-    def test_a_setting_that_is_wrong_is_explained_without_its_password(self):
+    def test_an_invalid_setting_is_explained_without_its_password(self):
         lines = self.lines("smtp://ann:secret@:nonsense")
         self.assertIn("every mail will fail: TASKD_MAIL_URL", lines[1])
         self.assertNotIn("secret", "".join(lines))

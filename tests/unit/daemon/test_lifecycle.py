@@ -1,4 +1,4 @@
-"""The order in which a running daemon stops, with parts that only record what is asked of them."""
+"""The order in which a running daemon stops, with parts that only record their calls."""
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -46,7 +46,7 @@ class RecordingPort:
 
 class StoppingTests(SynchronousTestCase):
     def daemon(self, gateway=None, connections=None, server=None):
-        """A daemon whose parts have these peculiarities; what is asked of them is in `self.calls`."""
+        """Make a daemon whose parts have these attributes; their calls are in `self.calls`."""
         self.calls = []
         self.clock = Clock()
         self.port = RecordingPort(self.calls)
@@ -64,7 +64,7 @@ class StoppingTests(SynchronousTestCase):
     def since(self, place):
         return self.calls[place:]
 
-    def test_nothing_new_is_accepted_before_anything_is_waited_for(self):
+    def test_accepting_stops_before_anything_is_awaited(self):
         daemon = self.daemon(server={"drained": False})
         self.assertNoResult(daemon.close())
         self.assertEqual(
@@ -75,7 +75,7 @@ class StoppingTests(SynchronousTestCase):
             ],
         )
 
-    def test_parts_wait_for_the_ports(self):
+    def test_parts_are_closed_after_the_ports(self):
         daemon = self.daemon()
         self.port.closed = Deferred()
         self.assertNoResult(daemon.close())
@@ -92,7 +92,7 @@ class StoppingTests(SynchronousTestCase):
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_each_step_waits_for_the_one_before(self):
+    def test_each_step_waits_for_the_previous_one(self):
         daemon = self.daemon(
             gateway={"closed": False},
             connections={"closed": False},
@@ -123,7 +123,7 @@ class StoppingTests(SynchronousTestCase):
         self.server.drained.callback(None)
         self.successResultOf(stopped)
 
-    def test_clients_that_do_not_read_are_dropped_after_their_time(self):
+    def test_clients_that_do_not_read_are_dropped_after_their_timeout(self):
         daemon = self.daemon(connections={"closed": False})
         stopped = daemon.close()
         place = len(self.calls)
@@ -133,7 +133,7 @@ class StoppingTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.calls[-1], "server close")
 
-    def test_abort_ends_every_part_and_each_step_that_comes_after(self):
+    def test_abort_aborts_every_part_and_each_later_step(self):
         daemon = self.daemon(server={"drained": False, "closed": False})
         stopped = daemon.close()
         place = len(self.calls)
@@ -145,13 +145,13 @@ class StoppingTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_gateway_alone_stops_and_so_does_a_task_server_alone(self):
+    def test_a_gateway_alone_and_a_task_server_alone_stop_too(self):
         self.daemon()
         self.successResultOf(self.running(Parts(gateway=[self.gateway])).close())
         self.assertEqual(self.calls[-1], "gateway close")
         self.successResultOf(self.running(Parts((), [self.connections], [self.server])).close())
         self.assertEqual(self.calls[-1], "server close")
 
-    def test_reload_is_that_of_the_task_server(self):
+    def test_reload_is_passed_on_to_the_task_server(self):
         self.daemon().reload()
         self.assertEqual(self.calls, ["reload"])

@@ -1,4 +1,4 @@
-"""Ports that are bound first and served later, and the sentences about those that cannot be bound."""
+"""Ports that are bound first and served later, and the errors for those that cannot be bound."""
 
 import errno
 
@@ -33,7 +33,7 @@ class CountingFactory(Factory):
 
 
 class LateFactoryTests(SynchronousTestCase):
-    def test_it_is_what_twisted_expects(self):
+    def test_a_late_factory_provides_the_interface_of_a_factory(self):
         for interface in IProtocolFactory, IProtocolNegotiationFactory, ILoggingContext:
             verifyObject(interface, LateFactory("x"))
 
@@ -42,7 +42,7 @@ class LateFactoryTests(SynchronousTestCase):
         late.serve(factory)
         self.assertIs(late.buildProtocol(PEER).factory, factory)
 
-    def test_before_that_they_are_closed(self):
+    def test_connections_are_closed_before_a_factory_serves(self):
         self.assertIsNone(LateFactory("x").buildProtocol(PEER))
 
     def test_the_factory_is_started_when_it_serves_and_stopped_with_the_port(self):
@@ -70,7 +70,7 @@ class LateFactoryTests(SynchronousTestCase):
         self.assertIn(b"http/1.1", late.acceptableProtocols())
         late.doStop()
 
-    def test_the_log_calls_it_by_its_name(self):
+    def test_the_log_prefix_is_the_name_of_the_factory(self):
         self.assertEqual(LateFactory("task server").logPrefix(), "task server")
 
 
@@ -86,12 +86,12 @@ class BindTests(SynchronousTestCase):
         self.assertIs(late.buildProtocol(PEER).factory, factory)
         self.successResultOf(port.close())
 
-    def test_an_invalid_endpoint_ends_the_start_and_is_named(self):
+    def test_an_invalid_endpoint_fails_the_start_and_is_named(self):
         for description in "nonsense", "tcp:nonsense", "ssl:1:privateKey=/no/such/file":
             error = self.assertRaises(StartError, bind, MemoryReactorClock(), description, "x")
             self.assertIn(description, str(error))
 
-    def test_a_port_that_cannot_be_had_ends_the_start_with_the_reason(self):
+    def test_a_port_that_cannot_be_bound_fails_the_start_with_the_reason(self):
         for failure, reason in (
             (CannotListenError("", 1, OSError(errno.EADDRINUSE, "in use")), "in use"),
             (CannotListenError("", 1, "a text"), "a text"),

@@ -22,7 +22,7 @@ def described(*arguments, directory="/srv"):
 
 
 class BoundsTests(SynchronousTestCase):
-    def test_one_number_is_both_bounds(self):
+    def test_a_single_number_sets_both_bounds(self):
         for text, bounds in ("1", (1, 1)), ("20", (20, 20)), (" 3 ", (3, 3)):
             self.assertEqual(worker_bounds(text), bounds)
 
@@ -30,12 +30,12 @@ class BoundsTests(SynchronousTestCase):
         for text, bounds in ("0:1", (0, 1)), ("2:8", (2, 8)), ("3:3", (3, 3)):
             self.assertEqual(worker_bounds(text), bounds)
 
-    def test_everything_else_is_refused(self):
+    def test_anything_else_is_refused(self):
         for text in "0", "-1", "", ":", "1:", ":1", "3:2", "0:0", "-1:2", "1:2:3", "1.5", "x", "1-2", "inf":
             self.assertRaises(ValueError, worker_bounds, text)
 
     @given(st.integers(0, 10_000), st.integers(1, 10_000))
-    def test_any_bounds_that_make_sense_are_read(self, least, most):
+    def test_any_valid_bounds_are_read(self, least, most):
         if least <= most:
             self.assertEqual(worker_bounds(f"{least}:{most}"), (least, most))
         else:
@@ -58,7 +58,7 @@ class SizeTests(SynchronousTestCase):
         ):
             self.assertEqual(memory_size(text), size, text)
 
-    def test_everything_else_is_refused(self):
+    def test_anything_else_is_refused(self):
         for text in (
             "",
             "0",
@@ -102,7 +102,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options["max-tasks"], options["max-queue"], options["stop-timeout"]), (100, 0, 0.0))
         self.assertEqual((options["max-memory"], options["hard-memory"]), (500 * 1024**2, 2 * 1024**3))
 
-    def test_a_value_that_makes_no_sense_is_refused_and_its_option_named(self):
+    def test_an_invalid_value_is_refused_and_its_option_named(self):
         for option, values in {
             "--workers": ["0", "x", "3:2", "0:0", "-1", "-1:2", ":", "1:x", "1:2:3"],
             "--idle": ["0", "-1", "nan", "inf", "soon"],
@@ -145,11 +145,11 @@ class OptionsTests(SynchronousTestCase):
         ):
             self.assertRaises(usage.UsageError, parsed, *wrong)
 
-    def test_every_kind_of_link_is_known(self):
+    def test_every_kind_of_link_is_accepted(self):
         for link in "per-message", "pooled", "local":
             self.assertEqual(parsed("--link", link)["link"], link)
 
-    def test_an_unknown_link_is_refused_with_the_kinds_that_there_are(self):
+    def test_an_unknown_link_is_refused_with_the_valid_kinds(self):
         error = self.assertRaises(usage.UsageError, parsed, "--link", "x")
         for word in "--link", "per-message", "pooled", "local", "'x'":
             self.assertIn(word, str(error))
@@ -159,11 +159,11 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(usage.UsageError, parsed, "--link", "local", *arguments)
             self.assertIn("--link local and --listen none", str(error))
 
-    def test_a_local_link_goes_to_no_other_task_server(self):
+    def test_a_local_link_cannot_name_another_task_server(self):
         error = self.assertRaises(usage.UsageError, parsed, "--link", "local", "--task-server", "tcp:h:1")
         self.assertIn("--link local and --task-server", str(error))
 
-    def test_whether_the_app_is_the_default_one_is_known(self):
+    def test_the_config_says_whether_the_app_is_the_default(self):
         self.assertIs(parsed().is_default_app, True)
         for app in "x", "taskd.apps.mail":
             self.assertIs(parsed("--app", app).is_default_app, False)
@@ -187,13 +187,13 @@ class ServiceConfigTests(SynchronousTestCase):
         server = described().server
         self.assertEqual((server.timeout, server.max_memory, server.pool.config.hard_memory), (None,) * 3)
 
-    def test_files_are_relative_to_the_directory_of_the_start_and_modules_keep_their_names(self):
+    def test_app_files_are_made_absolute_and_modules_keep_their_names(self):
         apps = described(
             "--app", "a.b", "--app", "c.py", "--app", "d/e", "--app", "/f.py"
         ).server.pool.config.apps
         self.assertEqual(apps, ["a.b", "/srv/c.py", "/srv/d/e", "/f.py"])
 
-    def test_there_is_a_gateway_if_there_is_a_websocket(self):
+    def test_a_websocket_endpoint_makes_a_gateway(self):
         self.assertIsNone(described("--websocket", "none").gateway)
         gateway = described("--task-server", "tcp:h:1", "--allow-origin", "https://x").gateway
         self.assertEqual((gateway.task_servers, gateway.allow_origins), (["tcp:h:1"], ["https://x"]))

@@ -1,4 +1,4 @@
-"""SIGHUP, and the second signal to stop: what they call, in the reactor's thread."""
+"""SIGHUP and the second signal to stop, whose handlers make calls in the reactor's thread."""
 
 import signal
 
@@ -41,31 +41,31 @@ class SignalTests(SynchronousTestCase):
 
 class HangupTests(SignalTests):
     def install(self, *terminals):
-        """Install the handler; `terminals` says for each look whether there is a terminal."""
+        """Install the handler; `terminals` has, for each check, whether there is a terminal."""
         looks = iter(terminals)
         reload_at_hangup(self.reactor, lambda: self.called.append("reload"), lambda: next(looks))
 
-    def test_without_a_terminal_it_reloads(self):
+    def test_sighup_reloads_without_a_terminal(self):
         self.install(False)
         self.raise_signal(signal.SIGHUP)
         self.assertEqual((self.called, self.reactor.stopped), (["reload"], 0))
 
-    def test_with_a_terminal_that_stays_it_reloads(self):
+    def test_sighup_reloads_while_the_terminal_stays(self):
         self.install(True, True)
         self.raise_signal(signal.SIGHUP)
         self.assertEqual((self.called, self.reactor.stopped), (["reload"], 0))
 
-    def test_when_the_terminal_is_gone_it_stops(self):
+    def test_sighup_stops_when_the_terminal_is_gone(self):
         self.install(True, False)
         self.raise_signal(signal.SIGHUP)
         self.assertEqual((self.called, self.reactor.stopped), ([], 1))
 
-    def test_a_terminal_can_be_looked_for(self):
+    def test_looking_for_a_terminal_raises_nothing(self):
         self.assertIsInstance(has_terminal(), bool)
 
 
 class SecondSignalTests(SignalTests):
-    def test_either_signal_aborts(self):
+    def test_a_second_signal_of_either_kind_aborts(self):
         for number in signal.SIGINT, signal.SIGTERM:
             abort_at_second_signal(self.reactor, lambda: self.called.append("abort"))
             self.raise_signal(number)

@@ -1,4 +1,4 @@
-"""JSON arguments become Python ones, as a function's signature and annotations have it."""
+"""The conversion of JSON arguments to Python ones by a function's signature and annotations."""
 
 import dataclasses
 import enum
@@ -36,7 +36,7 @@ class Colour(enum.Enum):
 
 
 class Explosive(msgspec.Struct):
-    """Its own check fails in a way that msgspec does not know."""
+    """A type whose own check raises an exception that msgspec does not expect."""
 
     x: int
 
@@ -45,14 +45,14 @@ class Explosive(msgspec.Struct):
 
 
 class Tree(msgspec.Struct):
-    """It holds itself, twice."""
+    """A type that refers to itself, twice."""
 
     left: "Tree | None" = None
     right: "Tree | None" = None
 
 
 class Opaque:
-    """JSON cannot be converted to it."""
+    """A type to which JSON cannot be converted."""
 
 
 def bind(function, args):
@@ -90,7 +90,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(call(function, [1, 20]), (1, 20, 4))
         self.assert_refused(function, [1, 2, 3], expected=2, got=3)
 
-    def test_no_arguments_are_given_by_null_or_not_at_all(self):
+    def test_null_or_left_out_arguments_mean_no_arguments(self):
         def function(a=1, /, b=2, *rest, c=3, **more):
             return a, b, rest, c, more
 
@@ -150,7 +150,7 @@ class BindTests(SynchronousTestCase):
         self.assert_refused(function, {"a": 10, "b": 30}, argument="from")
         self.assert_refused(function, {"from": 20}, argument="a")
 
-    def test_more_arguments_are_taken_by_star_parameters(self):
+    def test_star_parameters_take_further_arguments(self):
         def function(a, *rest: int, **more: float):
             return a, rest, more
 
@@ -169,11 +169,11 @@ class BindTests(SynchronousTestCase):
         self.assert_refused(function, {"from": 1, "plain": 1}, argument="plain")
 
     @given(st.sampled_from(["from", "class", "a", "match", "a_", "None"]))
-    def test_the_names_on_the_wire_and_in_python_are_each_others_inverse(self, name):
+    def test_the_mappings_between_wire_and_python_names_are_inverse(self, name):
         self.assertEqual(wire_name(python_name(name)), name)
         self.assertTrue(python_name(name).isidentifier())
 
-    def test_no_argument_passes_by_its_type_check_under_another_name(self):
+    def test_no_argument_evades_its_type_check_under_another_name(self):
         def function(from_: int, **more):
             return from_, more
 
@@ -187,7 +187,7 @@ class BindTests(SynchronousTestCase):
     # --- any signature ---
 
     @given(st.data())
-    def test_a_call_by_position_is_as_python_has_it(self, data):
+    def test_a_call_by_position_binds_arguments_like_python(self, data):
         function = data.draw(functions())
         given = data.draw(st.lists(st.integers(), max_size=6))
         try:
@@ -209,7 +209,7 @@ class BindTests(SynchronousTestCase):
             self.assertEqual(call(function, given), expected)
 
     @given(st.data())
-    def test_arguments_converted_at_once_and_one_by_one_come_to_the_same(self, data):
+    def test_converting_arguments_at_once_or_one_by_one_gives_the_same(self, data):
         function = data.draw(functions())
         names = st.sampled_from(["a", "b", "c", "from", "from_", "e", "other"])
         value = st.integers() | st.just("x")
@@ -222,7 +222,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(at_once, one_by_one)
 
     @given(values)
-    def test_without_an_annotation_an_argument_is_any_json(self, value):
+    def test_an_argument_without_an_annotation_may_be_any_json(self, value):
         self.assertEqual(call(lambda a: a, {"a": value}), value)
         self.assertEqual(call(lambda a: a, [value]), value)
         self.assertEqual(call(lambda *a: a, [value]), (value,))
@@ -230,7 +230,7 @@ class BindTests(SynchronousTestCase):
 
     # --- defaults ---
 
-    def test_a_default_is_the_functions_own_object_of_whatever_type(self):
+    def test_a_default_is_passed_as_the_object_that_the_function_declares(self):
         shared: list = []
 
         def function(a: int, b: list[int] = shared, *, c: int = "no number"):
@@ -241,7 +241,7 @@ class BindTests(SynchronousTestCase):
             self.assertIs(b, shared)
             self.assertEqual(c, "no number")
 
-    def test_an_argument_that_is_left_out_is_left_out_of_the_call(self):
+    def test_an_omitted_argument_is_omitted_from_the_call(self):
         """A decorator may have another default than the signature that it shows."""
 
         def shown(a, b=1, c=2):
@@ -254,7 +254,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(call(function, {"a": 1}), (1, {}))
         self.assertEqual(call(function, {"a": 1, "c": 3}), (1, {"c": 3}))
 
-    def test_a_default_differs_from_the_same_value_given(self):
+    def test_an_explicit_null_does_not_mean_the_default(self):
         def function(a: int | None = 5, b: int = 6):
             return a, b
 
@@ -327,7 +327,7 @@ class BindTests(SynchronousTestCase):
                 error = self.assert_refused(function, args, **data)
                 self.assertTrue(error.message.startswith("argument 'a': "), error.message)
 
-    def test_an_error_names_the_argument_at_least(self):
+    def test_every_error_names_at_least_the_argument(self):
         for annotation, value in [
             (Literal["a"], "b"),
             (Colour, "blue"),
@@ -345,23 +345,23 @@ class BindTests(SynchronousTestCase):
             error = self.assertRaises(InvalidParams, bind, function, [value])
             self.assertTrue(error.data["argument"].startswith("a"), error.data)
 
-    def test_an_argument_goes_by_its_name_on_the_wire_in_errors(self):
+    def test_errors_use_the_argument_names_on_the_wire(self):
         def function(from_: list[int]):
             pass
 
         self.assert_refused(function, {"from": ["x"]}, argument="from[0]", expected="int", got="str")
         self.assert_refused(function, [["x"]], argument="from[0]", expected="int", got="str")
 
-    def test_an_annotation_whose_own_check_fails_is_the_callers_mistake_or_at_least_no_crash(self):
-        """A worker answers `InvalidParams`; anything else ends its process."""
+    def test_an_annotation_whose_own_check_raises_does_not_crash_the_worker(self):
+        """A worker answers `InvalidParams`; any other exception would end its process."""
 
         def function(a: Explosive):
             pass
 
         self.assertRaises(InvalidParams, bind, function, [{"x": 1}])
 
-    def test_an_error_does_not_quote_the_caller_at_any_length(self):
-        """The reply would be longer than a message may be."""
+    def test_an_error_quotes_the_caller_only_up_to_a_limit(self):
+        """Otherwise the reply could be longer than a message may be."""
 
         def function(a: int = 1, b: Literal["x"] = "x", c: dict[str, int] = {}):  # noqa: B006
             pass
@@ -382,7 +382,7 @@ class BindTests(SynchronousTestCase):
 
     # --- what can be resolved ---
 
-    def test_an_annotation_may_name_what_is_defined_later(self):
+    def test_an_annotation_may_refer_to_a_later_definition(self):
         def function(a: "Later") -> "Nothing":  # noqa: F821
             return a
 
@@ -409,7 +409,7 @@ class BindTests(SynchronousTestCase):
             function.__annotations__["a"] = annotation
             self.assertRaises(TypeError, Parameters, function)
 
-    def test_an_annotation_to_which_json_cannot_be_converted_is_refused_wherever_it_stands(self):
+    def test_a_nested_annotation_to_which_json_cannot_be_converted_is_refused(self):
         for annotation in list[Opaque], Optional[Opaque], dict[str, Opaque], tuple[int, Opaque]:  # noqa: UP045
 
             def function(a):
@@ -430,7 +430,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(call(wrapper, {"a": 1}), 1)
         self.assert_refused(wrapper, {"a": "x"}, argument="a", expected="int", got="str")
 
-    def test_a_method_does_not_show_its_self(self):
+    def test_the_signature_of_a_method_omits_self(self):
         class Service:
             def method(self, a: int):
                 return a
@@ -440,7 +440,7 @@ class BindTests(SynchronousTestCase):
 
 
 def outcome(function, bind, args):
-    """What a function returns for these arguments, or how they are refused."""
+    """Return the result of a function for these arguments, or how they are refused."""
     try:
         positional, named = bind(args)
     except InvalidParams as error:
@@ -450,7 +450,7 @@ def outcome(function, bind, args):
 
 @st.composite
 def functions(draw):
-    """A function of any signature, which returns its arguments; `from_` is one of its parameters."""
+    """Draw a function of any signature, which returns its arguments; `from_` is one of its parameters."""
     names = draw(st.lists(st.sampled_from(["a", "b", "c", "from_", "e"]), unique=True, max_size=5))
     positional_only = draw(st.integers(0, len(names)))
     keyword_only = draw(st.integers(positional_only, len(names)))

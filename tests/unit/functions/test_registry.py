@@ -15,15 +15,15 @@ registry_module = importlib.import_module("taskd.functions.registry")
 
 
 class SomeClass:
-    """Not a function."""
+    """A class, which is not a function."""
 
 
 class Opaque:
-    """JSON cannot be converted to it."""
+    """A type to which JSON cannot be converted."""
 
 
 def example(a: int, from_: "str", /, b=2, *rest: float, c: int | None = None, **more) -> int:
-    """Do as an example does.
+    """Serve as an example.
 
     And nothing else.
     """
@@ -33,7 +33,7 @@ class TaskTests(SynchronousTestCase):
     def test_a_function_is_described_for_its_users(self):
         info = Function("x.example", example).describe()
         self.assertEqual(info.name, "x.example")
-        self.assertEqual(info.summary, "Do as an example does.")
+        self.assertEqual(info.summary, "Serve as an example.")
         self.assertTrue(
             info.signature.startswith("x.example(a: int, from_: 'str', /, b=2, *rest: float, c: ")
         )
@@ -77,7 +77,7 @@ class RegistryTests(SynchronousTestCase):
         for name in "taskd", "taskdx", "x.taskd.y", "Taskd.ping":
             self.assertEqual(Registry().add(example, name).name, name)
 
-    def test_a_name_is_given_once(self):
+    def test_a_name_can_be_registered_only_once(self):
         registry = Registry()
         first = registry.add(example, "f")
         error = self.assertRaises(ValueError, registry.add, lambda: None, "f")
@@ -85,21 +85,21 @@ class RegistryTests(SynchronousTestCase):
         self.assertIn(first.where, str(error))
         self.assertIs(registry["f"], first)
 
-    def test_the_same_function_may_come_twice(self):
+    def test_the_same_function_may_be_registered_twice(self):
         registry = Registry()
         registry.add(example)
         registry.add(example)
         self.assertEqual(len(registry), 1)
 
-    def test_what_is_no_function_is_no_task(self):
+    def test_only_a_function_can_be_a_task(self):
         for thing in 3, None, "example", SomeClass, Opaque():
             self.assertRaises(TypeError, Registry().add, thing, "f")
 
-    def test_what_is_callable_and_has_no_name_needs_one(self):
+    def test_a_callable_without_a_name_needs_one(self):
         self.assertRaises(TypeError, Registry().add, functools.partial(example, 1))
         self.assertEqual(Registry().add(functools.partial(example, 1), "f").name, "f")
 
-    def test_a_generator_is_no_task(self):
+    def test_a_generator_cannot_be_a_task(self):
         def generator():
             yield 1
 
@@ -177,7 +177,7 @@ class DecoratorTests(SynchronousTestCase):
         self.assertTrue(all(inspect.isfunction(function) for function in (bare, called, named)))
         self.assertIs(self.registry["mail.send"].callable, named)
 
-    def test_a_mistake_is_reported_at_the_place_where_it_is_made(self):
+    def test_a_mistake_is_reported_when_the_decorator_is_applied(self):
         self.assertRaises(ValueError, taskd.task(name="taskd.ping"), example)
         self.assertRaises(TypeError, taskd.task, SomeClass)
         self.assertRaises(ValueError, taskd.task(timeout=0), example)

@@ -6,7 +6,7 @@ import taskd
 
 
 class StopTests(SynchronousTestCase):
-    def test_a_stop_is_not_caught_along_with_errors(self):
+    def test_a_stop_is_not_caught_by_except_exception(self):
         for kind in taskd.TaskTimeout, taskd.TaskCancelled:
             self.assertTrue(issubclass(kind, taskd.TaskStopped))
             self.assertFalse(issubclass(kind, Exception))

@@ -1,4 +1,4 @@
-"""Which pages may open a websocket; and what every websocket of the gateway is set to."""
+"""The pages that may open a websocket, and the settings of every websocket of the gateway."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +20,11 @@ class OwnOriginTests(SynchronousTestCase):
         self.assertTrue(allowed("http://tasks.example.org:8080"))
         self.assertTrue(allowed("https://tasks.example.org:8080"))
 
-    def test_host_names_are_compared_as_dns_does(self):
+    def test_host_names_are_compared_like_dns_names(self):
         self.assertTrue(allowed("http://TASKS.example.ORG:8080"))
         self.assertTrue(allowed("http://tasks.example.org:8080", "Tasks.Example.org:8080"))
 
-    def test_the_port_of_the_scheme_is_meant_where_none_is_named(self):
+    def test_an_origin_without_a_port_has_the_default_port_of_its_scheme(self):
         self.assertTrue(allowed("http://tasks.example.org", "tasks.example.org"))
         self.assertTrue(allowed("http://tasks.example.org:80", "tasks.example.org"))
         self.assertTrue(allowed("https://tasks.example.org", "tasks.example.org"))
@@ -32,11 +32,11 @@ class OwnOriginTests(SynchronousTestCase):
         self.assertFalse(allowed("http://tasks.example.org", "tasks.example.org:443"))
         self.assertFalse(allowed("https://tasks.example.org:8080", "tasks.example.org"))
 
-    def test_an_ipv6_address_is_a_host_too(self):
+    def test_an_ipv6_address_can_be_the_host(self):
         self.assertTrue(allowed("http://[2001:db8::1]:8080", "[2001:db8::1]:8080"))
         self.assertFalse(allowed("http://[2001:db8::2]:8080", "[2001:db8::1]:8080"))
 
-    def test_another_host_or_port_may_not(self):
+    def test_a_page_of_another_host_or_port_may_not_connect(self):
         for origin in (
             "http://tasks.example.org",
             "http://tasks.example.org:8081",
@@ -48,7 +48,7 @@ class OwnOriginTests(SynchronousTestCase):
         ):
             self.assertFalse(allowed(origin), origin)
 
-    def test_a_scheme_that_is_none_of_the_webs_may_not(self):
+    def test_an_origin_with_a_foreign_scheme_may_not_connect(self):
         for origin in (
             "ftp://tasks.example.org:8080",
             "file://tasks.example.org:8080",
@@ -56,20 +56,20 @@ class OwnOriginTests(SynchronousTestCase):
         ):
             self.assertFalse(allowed(origin), origin)
 
-    def test_a_client_without_an_origin_is_no_page_and_may_connect(self):
+    def test_a_client_without_an_origin_may_connect(self):
         self.assertTrue(allowed(None))
         self.assertTrue(allowed(None, ""))
 
-    def test_an_origin_that_names_nobody_may_not(self):
+    def test_an_opaque_or_empty_origin_may_not_connect(self):
         for origin in ("null", "", "http://", "http://:8080", "https:///path", "//tasks.example.org:8080"):
             self.assertFalse(allowed(origin), origin)
 
-    def test_a_request_that_names_no_host_has_no_pages_of_its_own(self):
+    def test_a_request_without_a_host_matches_no_origin(self):
         for host in ("", ":8080", "[", "tasks.example.org:port"):
             self.assertFalse(allowed("http://tasks.example.org:8080", host), host)
 
     @given(st.text(), st.text(), st.lists(st.text(), max_size=2))
-    def test_no_text_is_an_error(self, origin, host, patterns):
+    def test_checking_any_text_raises_nothing(self, origin, host, patterns):
         self.assertIs(type(is_allowed_origin(origin, host, patterns)), bool)
 
     @given(
@@ -84,7 +84,7 @@ class OwnOriginTests(SynchronousTestCase):
 
 
 class LoopbackTests(SynchronousTestCase):
-    def test_pages_of_this_machine_may_whatever_their_port(self):
+    def test_pages_of_this_machine_may_connect_from_any_port(self):
         for origin in (
             "http://localhost",
             "http://LOCALHOST:3000",
@@ -96,7 +96,7 @@ class LoopbackTests(SynchronousTestCase):
         ):
             self.assertTrue(allowed(origin), origin)
 
-    def test_what_only_looks_like_this_machine_may_not(self):
+    def test_origins_that_only_resemble_this_machine_may_not_connect(self):
         for origin in (
             "http://localhost.evil.example",
             "http://127.0.0.1.evil.example",
@@ -110,12 +110,12 @@ class LoopbackTests(SynchronousTestCase):
 
 
 class PatternTests(SynchronousTestCase):
-    def test_an_origin_that_is_listed_may(self):
+    def test_a_listed_origin_may_connect(self):
         self.assertTrue(
             allowed("https://app.example.com", patterns=["https://other.example", "https://app.example.com"])
         )
 
-    def test_a_star_is_any_text(self):
+    def test_a_star_matches_any_text(self):
         patterns = ["https://*.example.com", "http://dev-*.example.net:8080"]
         for origin in ("https://a.example.com", "https://a.b.example.com", "http://dev-7.example.net:8080"):
             self.assertTrue(allowed(origin, patterns=patterns), origin)
@@ -128,11 +128,11 @@ class PatternTests(SynchronousTestCase):
         ):
             self.assertFalse(allowed(origin, patterns=patterns), origin)
 
-    def test_a_star_alone_is_everybody(self):
+    def test_a_star_alone_allows_every_origin(self):
         for origin in ("http://evil.example", "null", "file://"):
             self.assertTrue(allowed(origin, patterns=["*"]), origin)
 
-    def test_a_pattern_does_not_let_in_who_puts_it_somewhere_else(self):
+    def test_a_pattern_must_match_the_whole_origin(self):
         for origin in (
             "https://evil.example/https://app.example.com",
             "https://app.example.com@evil.example",
@@ -141,13 +141,13 @@ class PatternTests(SynchronousTestCase):
 
 
 class FactoryTests(SynchronousTestCase):
-    """What Autobahn leaves open by default."""
+    """The settings that Autobahn leaves open by default."""
 
     def setUp(self):
         self.gateway = GatewayConfig(["tcp:127.0.0.1:1"], max_message=5000).start(Clock())
         self.factory = self.gateway.factory
 
-    def test_a_silent_peer_is_pinged_and_given_up(self):
+    def test_a_silent_peer_is_pinged_and_then_dropped(self):
         self.assertTrue(0 < self.factory.autoPingInterval <= 30)
         self.assertTrue(0 < self.factory.autoPingTimeout <= 30)
 
@@ -159,10 +159,10 @@ class FactoryTests(SynchronousTestCase):
     def test_a_peer_that_breaks_the_rules_gets_a_close_frame(self):
         self.assertFalse(self.factory.failByDrop)
 
-    def test_a_websocket_that_is_never_opened_is_given_up(self):
+    def test_an_unfinished_handshake_is_dropped(self):
         self.assertTrue(0 < self.factory.openHandshakeTimeout <= 30)
         self.assertTrue(0 < self.factory.closeHandshakeTimeout <= 30)
 
-    def test_a_task_server_that_is_none_is_a_value_error(self):
+    def test_an_invalid_task_server_endpoint_raises_value_error(self):
         for server in ("nonsense", "tcp:localhost", ""):
             self.assertRaises(ValueError, GatewayConfig([server]).start, Clock())

@@ -20,11 +20,11 @@ from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 IDLE_BYTES = 6 * 1024
-"""What an idle connection may cost: ten thousand of them, 60 MB."""
+"""Bytes that an idle connection may take: 60 MB for ten thousand."""
 
 
 class FakeServer:
-    """Keeps requests until the test answers them."""
+    """A server that keeps requests until the test answers them."""
 
     def __init__(self):
         self.connections = 0
@@ -50,7 +50,7 @@ class FakeServer:
 
 
 class EagerServer(FakeServer):
-    """Answers at once."""
+    """A server that answers at once."""
 
     def submit(self, requests, requester):
         for request in requests:
@@ -74,19 +74,19 @@ class TaskProtocolTests(SynchronousTestCase):
         self.socket.incoming.append(data)
         self.reactor.readable(self.connection)
 
-    def test_a_reply_takes_one_send_and_nothing_of_the_reactor(self):
+    def test_replies_are_sent_without_the_reactor(self):
         self.receive(b'{"function":"f"}\n{"function":"g"}\n')
         before = self.reactor.changes
         self.server.answer()
         self.assertEqual(self.socket.sent, b"1\n1\n")
         self.assertEqual(self.reactor.changes, before)
 
-    def test_replies_that_are_there_together_take_one_send(self):
+    def test_replies_that_are_ready_together_are_sent_together(self):
         self.connect(EagerServer())
         self.receive(b'{"function":"f"}\n' * 3)
         self.assertEqual((self.socket.sent, self.socket.sends), (b"1\n" * 3, 1))
 
-    def test_a_client_that_has_its_reply_and_closes_costs_no_timer_and_no_turn(self):
+    def test_a_client_that_closes_after_its_reply_needs_no_timer_and_no_turn(self):
         self.connect(EagerServer())
         before = self.reactor.changes
         self.receive(b'{"function":"f"}\n')
@@ -96,7 +96,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.server.connections, 0)
 
-    def test_a_client_that_ends_sending_gets_what_it_is_owed_and_then_the_close(self):
+    def test_a_half_closed_client_gets_its_replies_and_then_the_close(self):
         self.receive(b'{"function":"f"}\n')
         self.receive(b"")
         self.assertFalse(self.socket.closed)
@@ -106,7 +106,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.assertTrue(self.socket.closed)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_client_that_does_not_take_the_last_is_given_up(self):
+    def test_a_client_that_never_reads_its_last_reply_is_dropped(self):
         self.receive(b'{"function":"f"}\n')
         self.receive(b"")
         self.socket.room = 0
@@ -135,7 +135,7 @@ class TaskProtocolTests(SynchronousTestCase):
         self.server.answer()
         self.assertEqual(self.socket.sends, 0)
 
-    def test_a_connection_that_is_over_leaves_nothing_for_the_garbage_collector(self):
+    def test_a_closed_connection_leaves_nothing_for_the_garbage_collector(self):
         self.connect(EagerServer())
         seen = weakref.ref(self.protocol)
         gc.collect()
@@ -166,7 +166,7 @@ class TaskProtocolTests(SynchronousTestCase):
         after, _ = tracemalloc.get_traced_memory()
         self.assertLess((after - before) / count, IDLE_BYTES)
 
-    def test_the_end_of_a_server_is_awaited_until_the_last_connection_is_gone(self):
+    def test_a_factory_has_closed_when_its_last_connection_is_gone(self):
         self.receive(b'{"function":"f"}\n')
         finished = self.factory.close()
         self.assertNoResult(finished)
@@ -175,11 +175,11 @@ class TaskProtocolTests(SynchronousTestCase):
         self.reactor.writable(self.connection)
         self.successResultOf(finished)
 
-    def test_the_end_of_a_server_without_connections_is_there_at_once(self):
+    def test_a_factory_without_connections_has_closed_at_once(self):
         self.connection.connectionLost(Failure(ConnectionLost()))
         self.successResultOf(self.factory.close())
 
-    def test_connections_can_be_dropped_at_the_end(self):
+    def test_open_connections_can_be_dropped(self):
         self.receive(b'{"function":"f"}\n')
         finished = self.factory.close()
         self.factory.abort()

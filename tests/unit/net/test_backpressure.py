@@ -24,7 +24,7 @@ from taskd.net.lines import LinearLineReceiver
 
 @implementer(IConsumer)
 class FakeTransport:
-    """Holds what is written until its peer reads it, and pauses its producer as Twisted's do."""
+    """A transport that keeps data until its peer reads it, and pauses its producer as Twisted's do."""
 
     def __init__(self):
         self.producer = None
@@ -52,7 +52,7 @@ class FakeTransport:
                 self.producer.pauseProducing()
 
     def read(self, size=1 << 62):
-        """What the peer reads."""
+        """Return the data that the peer reads."""
         data = bytes(self.buffer[:size])
         del self.buffer[:size]
         if self.paused and not self.buffer:
@@ -111,7 +111,7 @@ class SenderMachine(RuleBasedStateMachine):
         return len(self.sent) - self.read_so_far - len(self.fixture.transport.buffer)
 
     def watch(self, *, progress=False):
-        """Move the deadline of the model, as the protocol's section on back-pressure has it."""
+        """Move the deadline of the model as the protocol's section on back-pressure defines it."""
         if self.unsent <= self.limit:
             self.stalls_at = None
         elif self.stalls_at is None or progress:
@@ -156,7 +156,7 @@ class SenderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.over)
     @rule()
     def nothing_more(self):
-        """The connection is gone."""
+        """Lose the connection."""
 
     @invariant()
     def nothing_is_held_back_or_too_early(self):
@@ -182,18 +182,18 @@ class SenderMachine(RuleBasedStateMachine):
 
 
 class ReplySenderTests(SynchronousTestCase):
-    def test_any_course_of_events_is_as_the_protocol_says(self):
+    def test_any_course_of_events_agrees_with_the_protocol(self):
         run_machine(SenderMachine, settings=settings(max_examples=60))
 
     def test_the_limits_are_those_of_the_protocol(self):
         self.assertEqual((MAX_UNSENT, STALL_GRACE), (1024 * 1024, 60.0))
 
-    def test_it_is_the_transports_producer(self):
+    def test_a_sender_is_the_producer_of_its_transport(self):
         fixture = Fixture()
         self.assertIs(fixture.transport.producer, fixture.sender)
         verifyObject(IPushProducer, fixture.sender)
 
-    def test_what_the_transport_takes_is_sent_at_once(self):
+    def test_data_is_sent_at_once_while_the_transport_takes_it(self):
         fixture = Fixture()
         fixture.sender.send(b"one\n")
         fixture.sender.send(b"two\n")
@@ -201,7 +201,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertTrue(fixture.sender.empty)
         self.assertFalse(fixture.sender.full)
 
-    def test_what_the_transport_does_not_take_is_sent_later_in_order(self):
+    def test_data_that_the_transport_does_not_take_is_sent_later_in_order(self):
         fixture = Fixture()
         fixture.sender.send(b"a" * SLICE + b"a")
         self.assertTrue(fixture.sender.congested)
@@ -211,7 +211,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertEqual(fixture.transport.read_all(), b"a" * SLICE + b"a" + b"b" + b"c" * 10)
         self.assertTrue(fixture.sender.empty)
 
-    def test_much_is_given_to_the_transport_only_as_fast_as_it_sends(self):
+    def test_a_large_backlog_is_passed_to_the_transport_only_as_fast_as_it_sends(self):
         fixture = Fixture()
         fixture.sender.send(b"x" * 10_000_000)
         self.assertLessEqual(len(fixture.transport.buffer), HIGH_WATER + SLICE)
@@ -220,7 +220,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertLessEqual(fixture.transport.most, HIGH_WATER + SLICE)
         self.assertLessEqual(max(fixture.transport.writes), SLICE)
 
-    def test_messages_that_must_not_be_cut_are_not(self):
+    def test_websocket_messages_are_never_split(self):
         fixture = Fixture(whole=True)
         sizes = [200_000, 5, 70_000, 300_000]
         for size in sizes:
@@ -228,7 +228,7 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.transport.read_all()
         self.assertEqual(fixture.transport.writes, sizes)
 
-    def test_it_is_full_when_more_is_unsent_than_the_limit(self):
+    def test_a_sender_is_full_when_more_is_unsent_than_the_limit(self):
         fixture = Fixture(limit=10)
         fixture.sender.pauseProducing()
         fixture.sender.send(b"x" * 10)
@@ -236,7 +236,7 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.sender.send(b"x")
         self.assertTrue(fixture.sender.full)
 
-    def test_its_owner_is_called_when_there_is_room_again(self):
+    def test_the_owner_is_called_when_there_is_room_again(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * (SLICE + 100_000))
         self.assertTrue(fixture.sender.full)
@@ -245,7 +245,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertFalse(fixture.sender.full)
         self.assertEqual(fixture.changes, 1)
 
-    def test_its_owner_may_send_more_when_it_is_called(self):
+    def test_the_owner_may_send_more_when_it_is_called(self):
         fixture = Fixture()
         sender = fixture.sender
         more = [b"b" * 100_000, b"c"]
@@ -253,7 +253,7 @@ class ReplySenderTests(SynchronousTestCase):
         sender.send(b"a" * 100_000)
         self.assertEqual(fixture.transport.read_all(), b"a" * 100_000 + b"b" * 100_000 + b"c")
 
-    def test_a_reader_that_is_full_and_takes_nothing_has_stalled(self):
+    def test_a_reader_with_a_full_backlog_that_reads_nothing_has_stalled(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * 1_000_000)
         fixture.clock.advance(59.9)
@@ -262,7 +262,7 @@ class ReplySenderTests(SynchronousTestCase):
         self.assertEqual(fixture.stalls, 1)
         self.assertEqual(fixture.clock.getDelayedCalls(), [])
 
-    def test_a_reader_that_goes_on_has_not_stalled(self):
+    def test_a_slow_reader_has_not_stalled(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * 2_000_000)
         for _ in range(10):
@@ -270,7 +270,7 @@ class ReplySenderTests(SynchronousTestCase):
             fixture.transport.read()
         self.assertEqual(fixture.stalls, 0)
 
-    def test_a_reader_that_is_sent_more_and_takes_nothing_has_stalled(self):
+    def test_a_reader_that_is_sent_more_and_reads_nothing_has_stalled(self):
         fixture = Fixture(limit=10)
         fixture.sender.send(b"x" * 1_000_000)
         for _ in range(7):
@@ -278,13 +278,13 @@ class ReplySenderTests(SynchronousTestCase):
             fixture.sender.send(b"x")
         self.assertEqual(fixture.stalls, 1)
 
-    def test_a_reader_within_the_limit_is_waited_for(self):
+    def test_a_reader_within_the_limit_never_stalls(self):
         fixture = Fixture(limit=1_000_000)
         fixture.sender.send(b"x" * 500_000)
         fixture.clock.advance(1_000_000)
         self.assertEqual(fixture.stalls, 0)
 
-    def test_a_reader_that_does_not_take_the_last_is_not_waited_for_longer_than_others(self):
+    def test_a_reader_that_leaves_the_last_replies_unread_has_stalled_after_the_usual_time(self):
         fixture = Fixture()
         fixture.sender.send(b"x" * 60_000)
         fixture.sender.finish()
@@ -293,7 +293,7 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.clock.advance(0.2)
         self.assertEqual(fixture.stalls, 1)
 
-    def test_at_the_end_the_transport_is_free_to_close(self):
+    def test_the_transport_has_no_producer_after_the_end(self):
         """A TLS transport does not close while it has a producer."""
         fixture = Fixture()
         fixture.sender.send(b"x")
@@ -301,13 +301,13 @@ class ReplySenderTests(SynchronousTestCase):
         fixture.sender.finish()
         self.assertIsNone(fixture.transport.producer)
 
-    def test_nothing_is_left_of_an_end_when_the_connection_is_gone(self):
+    def test_no_timer_remains_after_a_connection_is_lost_during_its_end(self):
         fixture = Fixture()
         fixture.sender.finish()
         fixture.sender.close()
         self.assertEqual(fixture.clock.getDelayedCalls(), [])
 
-    def test_nothing_is_left_when_the_connection_is_gone(self):
+    def test_neither_data_nor_timers_remain_after_a_lost_connection(self):
         for close in (lambda sender: sender.close()), (lambda sender: sender.stopProducing()):
             fixture = Fixture(limit=10)
             fixture.sender.send(b"x" * 1_000_000)
@@ -319,7 +319,7 @@ class ReplySenderTests(SynchronousTestCase):
 
 
 class Answering(LinearLineReceiver):
-    """Answers a line with its length; one that is too long, with an error behind which it closes."""
+    """A protocol that answers a line with its length, and one over the limit with an error and a close."""
 
     MAX_LENGTH = 1000
 
@@ -397,14 +397,14 @@ class ClosingTests(SynchronousTestCase):
         self.assertEqual(client.received, b"4\ntoo long\n")
         self.assertTrue(client.lost)
 
-    def test_a_connection_is_closed_behind_the_error_about_a_too_long_message(self):
+    def test_a_connection_is_closed_after_the_error_about_a_message_over_the_limit(self):
         self.check_closed(tls=False)
 
-    def test_a_tls_connection_is_closed_behind_the_error_about_a_too_long_message(self):
+    def test_a_tls_connection_is_closed_after_the_error_about_a_message_over_the_limit(self):
         self.check_closed(tls=True)
 
 
 class Unverified(ssl.ClientContextFactory):
-    """Takes any certificate."""
+    """A client's TLS options that accept any certificate."""
 
     method = SSL.TLS_METHOD

@@ -10,7 +10,7 @@ from taskd.net.endpoints import client_endpoint, plain_address
 
 
 class EndpointTests(SynchronousTestCase):
-    def test_what_people_write_is_completed(self):
+    def test_an_address_as_people_write_it_is_completed(self):
         for address, endpoint in (
             ("localhost:12345", "tcp:localhost:12345"),
             ("10.0.0.7:1", "tcp:10.0.0.7:1"),
@@ -38,7 +38,7 @@ class EndpointTests(SynchronousTestCase):
         for address in ("12345", "127.0.0.1:12345", "tcp:127.0.0.1:12345"):
             self.assertEqual(plain_address(address).name, ("127.0.0.1", 12345))
 
-    def test_what_is_no_address_is_refused_with_the_reason(self):
+    def test_a_text_that_is_no_address_is_refused_with_the_reason(self):
         for address, words in (
             ("", "is empty"),
             ("localhost", "no port"),

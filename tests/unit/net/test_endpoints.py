@@ -1,4 +1,4 @@
-"""Endpoint strings: what they make, and how invalid ones are refused."""
+"""Endpoint strings: the endpoints that they make, and how invalid ones are refused."""
 
 import os
 import socket
@@ -42,7 +42,7 @@ class ServerEndpointTests(SynchronousTestCase):
             blob.write_to_path(paths[name])
         return paths
 
-    def test_tcp_listens_at_its_port_and_interface(self):
+    def test_a_tcp_endpoint_listens_at_its_port_and_interface(self):
         self.listen("tcp:12345:interface=127.0.0.1")
         self.assertEqual(self.reactor.tcpServers, [(12345, self.factory, 1024, "127.0.0.1")])
 
@@ -53,19 +53,19 @@ class ServerEndpointTests(SynchronousTestCase):
         self.assertEqual([server[2] for server in self.reactor.tcpServers], [1024, 7])
         self.assertEqual([server[2] for server in self.reactor.unixServers], [1024])
 
-    def test_unix_listens_at_its_path(self):
+    def test_a_unix_endpoint_listens_at_its_path(self):
         self.listen("unix:/run/a\\:b:mode=660")
         (path, factory, _, mode, _) = self.reactor.unixServers[0]
         self.assertEqual((path, factory, mode), ("/run/a:b", self.factory, 0o660))
 
-    def test_ssl_listens_with_a_certificate(self):
+    def test_an_ssl_endpoint_listens_with_a_certificate(self):
         files = self.files()
         self.listen("ssl:443:privateKey={key}:certKey={cert}:interface=127.0.0.1".format(**files))
         port, factory, options, backlog, interface = self.reactor.sslServers[0]
         self.assertEqual((port, factory, backlog, interface), (443, self.factory, 1024, "127.0.0.1"))
         self.assertFalse(options.verify)
 
-    def test_ssl_asks_for_certificates_of_a_ca(self):
+    def test_an_ssl_endpoint_with_a_ca_requires_client_certificates(self):
         files = self.files()
         self.listen("ssl:443:privateKey={key}:certKey={cert}:clientCA={ca}".format(**files))
         options = self.reactor.sslServers[0][2]
@@ -105,7 +105,7 @@ class ServerEndpointTests(SynchronousTestCase):
 
 
 class BoundPort(Port):
-    """A Twisted port with a socket, at which nobody listens."""
+    """A Twisted port with a socket that does not listen."""
 
     def __init__(self, family, factory):
         super().__init__(0, factory, reactor=object())
@@ -113,7 +113,7 @@ class BoundPort(Port):
 
 
 class PortReactor(MemoryReactor):
-    """Makes ports of Twisted's own kind."""
+    """A reactor that makes ports of Twisted's own kind."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ class PortReactor(MemoryReactor):
 
 
 class OwnTransportTests(SynchronousTestCase):
-    """Servers whose plain connections are to have a transport of their own."""
+    """Servers whose plain connections have taskd's own transport."""
 
     def setUp(self):
         self.reactor = PortReactor()
@@ -143,26 +143,26 @@ class OwnTransportTests(SynchronousTestCase):
             self.addCleanup(port.socket.close)
         return port
 
-    def test_plain_connections_have_it(self):
+    def test_plain_connections_have_the_transport_of_taskd(self):
         for description in ("tcp:1", "tcp:1:interface=\\:\\:1", "unix:/some/socket"):
             self.assertIs(self.listen(description).transport, ServerTransport, description)
         self.assertIs(self.reactor.ports[0].factory, self.factory)
 
-    def test_on_tcp_what_is_written_does_not_wait_for_an_acknowledgement(self):
+    def test_tcp_connections_have_nagles_algorithm_turned_off(self):
         for interface in ("127.0.0.1", "\\:\\:1"):
             port = self.listen(f"tcp:1:interface={interface}")
             self.assertTrue(port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    def test_tls_keeps_that_of_twisted(self):
+    def test_tls_connections_keep_the_transport_of_twisted(self):
         pem = self.mktemp()
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
         endpoint = server_endpoint(self.reactor, f"ssl:443:privateKey={pem}", ServerTransport)
         self.assertIsInstance(endpoint, SSL4ServerEndpoint)
 
-    def test_a_reactor_with_ports_of_another_kind_keeps_its_own(self):
+    def test_a_reactor_with_ports_of_another_kind_keeps_its_transports(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))
 
-    def test_an_invalid_endpoint_is_refused_all_the_same(self):
+    def test_an_invalid_endpoint_is_refused_with_this_transport_too(self):
         self.assertRaises(ValueError, server_endpoint, self.reactor, "tcp:port", ServerTransport)
 
 
@@ -175,21 +175,21 @@ class ClientEndpointTests(SynchronousTestCase):
         verifyObject(IStreamClientEndpoint, endpoint)
         return endpoint.connect(Factory.forProtocol(Protocol))
 
-    def test_tcp_connects_within_five_seconds(self):
+    def test_a_tcp_connection_attempt_times_out_after_five_seconds(self):
         self.connect("tcp:127.0.0.1:12345")
         host, port, _, timeout, _ = self.reactor.tcpClients[0]
         self.assertEqual((host, port, timeout), ("127.0.0.1", 12345, 5))
         self.assertEqual(TIMEOUT, 5)
 
-    def test_a_time_that_is_given_holds(self):
+    def test_a_timeout_in_the_endpoint_is_used(self):
         self.connect("tcp:127.0.0.1:12345:timeout=60")
         self.assertEqual(self.reactor.tcpClients[0][3], 60)
 
-    def test_unix_connects_to_its_path(self):
+    def test_a_unix_endpoint_connects_to_its_path(self):
         self.connect("unix:/some/socket")
         self.assertEqual(self.reactor.unixClients[0][0], "/some/socket")
 
-    def test_tls_trusts_a_file_or_a_directory(self):
+    def test_a_tls_endpoint_trusts_the_certificates_of_a_file_or_directory(self):
         directory = self.mktemp()
         os.mkdir(directory)
         trustme.CA().cert_pem.write_to_path(os.path.join(directory, "ca.pem"))
@@ -223,7 +223,7 @@ class ClientEndpointTests(SynchronousTestCase):
             self.assertIn(repr(description), str(error), description)
             self.assertNotIn("_tls_client", str(error))
 
-    def test_a_key_that_is_not_of_the_certificate_is_refused(self):
+    def test_a_key_that_does_not_match_the_certificate_is_refused(self):
         ca = trustme.CA()
         paths = {}
         for name, blob in [
@@ -239,7 +239,7 @@ class ClientEndpointTests(SynchronousTestCase):
 
 
 class ClientDescriptionTests(SynchronousTestCase):
-    def test_it_reaches_what_listens(self):
+    def test_an_address_becomes_the_endpoint_that_reaches_it(self):
         for address, description in [
             (IPv4Address("TCP", "127.0.0.1", 12345), "tcp:127.0.0.1:12345"),
             (IPv4Address("TCP", "10.0.0.7", 1), "tcp:10.0.0.7:1"),
@@ -248,12 +248,12 @@ class ClientDescriptionTests(SynchronousTestCase):
         ]:
             self.assertEqual(client_description(address), description)
 
-    def test_who_listens_everywhere_is_reached_at_the_loopback_address(self):
+    def test_a_wildcard_address_becomes_the_loopback_address(self):
         self.assertEqual(client_description(IPv4Address("TCP", "0.0.0.0", 7)), "tcp:127.0.0.1:7")
         described = client_description(IPv6Address("TCP", "::", 7))
         self.assertEqual(described.replace("\\", ""), "tcp:::1:7")
 
-    def test_whatever_a_path_or_an_address_is_made_of_it_is_reached(self):
+    def test_paths_and_addresses_with_special_characters_are_quoted(self):
         reactor = MemoryReactorClock()
         factory = Factory.forProtocol(Protocol)
         for path in ("/a:b", "/a\\b", "/a=b", "/a b", "/ไทย"):
@@ -262,7 +262,7 @@ class ClientDescriptionTests(SynchronousTestCase):
         client_endpoint(reactor, client_description(IPv6Address("TCP", "::", 7))).connect(factory)
         self.assertEqual(reactor.tcpClients.pop()[:2], ("::1", 7))
 
-    def test_what_has_no_description_has_none(self):
+    def test_an_address_without_an_endpoint_gives_none(self):
         self.assertIsNone(client_description(UNIXAddress(None)))
         self.assertIsNone(client_description(UNIXAddress("")))
         self.assertIsNone(client_description(object()))

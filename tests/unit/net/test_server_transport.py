@@ -1,4 +1,4 @@
-"""The transport of accepted connections: what it gives to the kernel, and what it reports to the protocol."""
+"""The transport of accepted connections: what it passes to the kernel and reports to the protocol."""
 
 import socket
 import struct
@@ -27,7 +27,7 @@ from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
 class Recorder:
-    """A protocol that records what is reported to it; `on_data` and `on_end` are what it then does."""
+    """A protocol that records its calls, and then calls `on_data` or `on_end`."""
 
     def __init__(self):
         self.received = b""
@@ -89,7 +89,7 @@ class ConnectionTestCase(SynchronousTestCase):
         return ServerTransport(self.socket, self.protocol, client, None, 0, self.reactor)
 
     def receive(self, *data):
-        """Have this come, one piece with each read."""
+        """Receive these pieces, one with each read."""
         for piece in data:
             self.socket.incoming.append(piece)
             self.reactor.readable(self.connection)
@@ -100,7 +100,7 @@ class ConnectionTestCase(SynchronousTestCase):
 
 
 class InterfaceTests(ConnectionTestCase):
-    def test_it_is_what_reactors_and_protocols_expect(self):
+    def test_a_transport_provides_the_interfaces_of_reactors_and_protocols(self):
         for interface in (
             IReadWriteDescriptor,
             IHalfCloseableDescriptor,
@@ -110,7 +110,7 @@ class InterfaceTests(ConnectionTestCase):
         ):
             verifyObject(interface, self.connection)
 
-    def test_it_reads_from_the_start_and_never_blocks(self):
+    def test_a_transport_reads_from_the_start_and_never_blocks(self):
         self.assertTrue(self.reactor.reading)
         self.assertFalse(self.reactor.writing)
         self.assertFalse(self.socket.blocking)
@@ -130,7 +130,7 @@ class InterfaceTests(ConnectionTestCase):
 
 
 class WritingTests(ConnectionTestCase):
-    def test_what_the_kernel_takes_is_sent_at_once(self):
+    def test_data_that_the_kernel_takes_is_sent_at_once(self):
         before = self.reactor.changes
         self.connection.write(b"one")
         self.connection.writeSequence([b"two", b"three"])
@@ -139,7 +139,7 @@ class WritingTests(ConnectionTestCase):
         self.assertEqual(self.reactor.changes, before)
         self.assertTrue(self.connection.flushed)
 
-    def test_what_the_kernel_does_not_take_is_sent_when_it_does(self):
+    def test_data_that_the_kernel_does_not_take_is_sent_when_there_is_room(self):
         self.socket.room = 2
         self.connection.write(b"one")
         self.connection.write(b"two")
@@ -155,7 +155,7 @@ class WritingTests(ConnectionTestCase):
         self.connection.write(b"three")
         self.assertEqual(self.socket.sent, b"onetwothree")
 
-    def test_a_wake_up_without_room_changes_nothing(self):
+    def test_a_spurious_write_event_changes_nothing(self):
         self.socket.room = 0
         self.connection.write(b"one")
         self.make_room(0)
@@ -178,7 +178,7 @@ class WritingTests(ConnectionTestCase):
         self.connection.writeSequence([b"two"])
         self.assertEqual(self.socket.sends, 0)
 
-    def test_only_bytes_are_written(self):
+    def test_only_bytes_can_be_written(self):
         self.assertRaises(TypeError, self.connection.write, "text")
         self.socket.room = 0
         self.connection.write(b"one")
@@ -212,11 +212,11 @@ class WritingTests(ConnectionTestCase):
 
 
 class ReadingTests(ConnectionTestCase):
-    def test_what_comes_goes_to_the_protocol(self):
+    def test_received_data_is_passed_to_the_protocol(self):
         self.receive(b"one", b"two")
         self.assertEqual(self.protocol.received, b"onetwo")
 
-    def test_a_wake_up_for_nothing_changes_nothing(self):
+    def test_a_spurious_read_event_changes_nothing(self):
         self.reactor.readable(self.connection)
         self.assertEqual((self.protocol.received, self.protocol.lost), (b"", []))
         self.assertTrue(self.reactor.reading)
@@ -232,7 +232,7 @@ class ReadingTests(ConnectionTestCase):
         self.connection.resumeProducing()
         self.assertTrue(self.reactor.reading)
 
-    def test_what_a_protocol_raises_ends_its_connection_alone(self):
+    def test_an_exception_in_a_protocol_ends_only_its_connection(self):
         def fail():
             raise ZeroDivisionError
 
@@ -241,7 +241,7 @@ class ReadingTests(ConnectionTestCase):
         self.assertEqual(self.protocol.lost, [ZeroDivisionError])
         self.assertTrue(self.socket.closed)
 
-    def test_when_the_peer_ends_sending_the_protocol_may_go_on(self):
+    def test_a_protocol_with_half_close_may_go_on_after_the_peer_ends_sending(self):
         self.receive(b"one", b"")
         self.assertEqual((self.protocol.ended, self.protocol.lost), (1, []))
         self.assertFalse(self.reactor.reading)
@@ -251,14 +251,14 @@ class ReadingTests(ConnectionTestCase):
         self.reactor.writable(self.connection)
         self.assertEqual(self.protocol.lost, [ConnectionDone])
 
-    def test_a_protocol_that_closes_at_the_end_has_closed_before_the_next_turn(self):
+    def test_a_protocol_that_closes_when_the_peer_ends_sending_is_closed_in_the_same_turn(self):
         self.protocol.on_end = self.connection.loseConnection
         self.receive(b"")
         self.assertEqual(self.protocol.lost, [ConnectionDone])
         self.assertTrue(self.socket.closed)
         self.assertFalse(self.reactor.writing)
 
-    def test_what_a_protocol_raises_at_the_end_ends_its_connection(self):
+    def test_an_exception_when_the_peer_ends_sending_ends_the_connection(self):
         def fail():
             raise ZeroDivisionError
 
@@ -267,7 +267,7 @@ class ReadingTests(ConnectionTestCase):
         self.assertEqual(self.protocol.lost, [ZeroDivisionError])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_report_of_the_end_of_writing_ends_the_connection(self):
+    def test_write_connection_lost_ends_the_connection(self):
         self.connection.writeConnectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.protocol.lost, [ConnectionDone])
 
@@ -275,13 +275,13 @@ class ReadingTests(ConnectionTestCase):
 class WholeCloseTests(ConnectionTestCase):
     protocol_class = Recorder
 
-    def test_where_the_protocol_knows_no_half_close_the_end_is_the_end(self):
+    def test_a_protocol_without_half_close_loses_its_connection_when_the_peer_ends_sending(self):
         self.receive(b"one", b"")
         self.assertEqual(self.protocol.lost, [ConnectionDone])
 
 
 class ClosingTests(ConnectionTestCase):
-    def test_it_closes_in_the_next_turn(self):
+    def test_a_connection_is_closed_in_the_next_turn(self):
         self.connection.loseConnection()
         self.assertEqual(self.protocol.lost, [])
         self.assertFalse(self.reactor.reading)
@@ -289,7 +289,7 @@ class ClosingTests(ConnectionTestCase):
         self.assertEqual(self.protocol.lost, [ConnectionDone])
         self.assertTrue(self.socket.closed)
 
-    def test_it_closes_behind_what_was_written(self):
+    def test_a_connection_is_closed_after_unsent_data_is_flushed(self):
         self.socket.room = 2
         self.connection.write(b"one")
         self.connection.loseConnection()
@@ -299,7 +299,7 @@ class ClosingTests(ConnectionTestCase):
         self.make_room()
         self.assertEqual((self.socket.sent, self.protocol.lost), (b"one", [ConnectionDone]))
 
-    def test_a_protocol_that_closes_while_it_is_called_gets_the_report_afterwards(self):
+    def test_a_protocol_that_closes_while_it_receives_gets_connection_lost_afterwards(self):
         called = []
 
         def close():
@@ -313,7 +313,7 @@ class ClosingTests(ConnectionTestCase):
         self.assertEqual((self.socket.sent, self.protocol.lost), (b"last", [ConnectionDone]))
         self.assertEqual(self.protocol.ended, 0)
 
-    def test_a_protocol_that_closes_while_it_is_called_closes_behind_what_it_wrote(self):
+    def test_a_protocol_that_closes_while_it_receives_still_sends_what_it_wrote(self):
         def close():
             self.connection.write(b"last")
             self.connection.loseConnection()
@@ -326,7 +326,7 @@ class ClosingTests(ConnectionTestCase):
         self.make_room()
         self.assertEqual((self.socket.sent, self.protocol.lost), (b"last", [ConnectionDone]))
 
-    def test_nothing_is_sent_that_was_written_after_the_close(self):
+    def test_data_written_after_the_close_is_not_sent(self):
         def close():
             self.connection.loseConnection()
             self.connection.write(b"late")
@@ -353,7 +353,7 @@ class ClosingTests(ConnectionTestCase):
         self.assertTrue(self.socket.closed)
         self.assertEqual(self.socket.sent, b"")
 
-    def test_after_an_abort_nothing_else_is_done(self):
+    def test_calls_after_an_abort_have_no_effect(self):
         self.connection.abortConnection()
         self.connection.write(b"one")
         self.connection.loseConnection()
@@ -363,7 +363,7 @@ class ClosingTests(ConnectionTestCase):
         self.assertFalse(self.reactor.reading or self.reactor.writing)
         self.assertEqual(self.socket.sends, 0)
 
-    def test_a_protocol_that_aborts_while_it_is_called_gets_the_report_in_the_next_turn(self):
+    def test_a_protocol_that_aborts_while_it_receives_gets_connection_lost_in_the_next_turn(self):
         self.protocol.on_data = self.connection.abortConnection
         self.receive(b"one")
         self.assertEqual(self.protocol.lost, [])
@@ -386,7 +386,7 @@ class ProducerTests(ConnectionTestCase):
         self.producer = FakeProducer()
         self.connection.registerProducer(self.producer, True)
 
-    def test_it_is_paused_past_the_high_water_and_goes_on_when_all_is_sent(self):
+    def test_a_producer_is_paused_above_the_high_water_mark_and_resumed_when_all_is_sent(self):
         self.socket.room = 0
         self.connection.write(b"x" * HIGH_WATER)
         self.assertEqual(self.producer.events, [])
@@ -398,11 +398,11 @@ class ProducerTests(ConnectionTestCase):
         self.make_room()
         self.assertEqual(self.producer.events, ["pause", "resume"])
 
-    def test_it_is_not_paused_for_what_the_kernel_takes(self):
+    def test_a_producer_is_not_paused_while_the_kernel_takes_everything(self):
         self.connection.write(b"x" * 10 * HIGH_WATER)
         self.assertEqual(self.producer.events, [])
 
-    def test_it_may_write_more_than_fits_when_it_goes_on(self):
+    def test_a_producer_may_write_more_than_fits_when_it_is_resumed(self):
         self.socket.room = 0
         self.producer.on_resume = lambda: self.connection.write(b"y" * (HIGH_WATER + 1))
         self.connection.write(b"x" * (HIGH_WATER + 1))
@@ -414,7 +414,7 @@ class ProducerTests(ConnectionTestCase):
         self.assertFalse(self.reactor.writing)
         self.assertEqual(len(self.socket.sent), 2 * (HIGH_WATER + 1))
 
-    def test_it_may_abort_when_it_goes_on(self):
+    def test_a_producer_may_abort_when_it_is_resumed(self):
         self.socket.room = 0
         self.producer.on_resume = self.connection.abortConnection
         self.connection.write(b"x" * (HIGH_WATER + 1))
@@ -422,7 +422,7 @@ class ProducerTests(ConnectionTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.protocol.lost, [ConnectionAborted])
 
-    def test_one_that_has_left_is_not_called(self):
+    def test_an_unregistered_producer_is_not_called(self):
         self.socket.room = 0
         self.connection.write(b"x" * (HIGH_WATER + 1))
         self.connection.unregisterProducer()
@@ -430,14 +430,14 @@ class ProducerTests(ConnectionTestCase):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.producer.events, ["pause"])
 
-    def test_it_is_stopped_when_the_connection_is_lost(self):
+    def test_a_producer_is_stopped_when_the_connection_is_lost(self):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.producer.events, ["stop"])
         late = FakeProducer()
         self.connection.registerProducer(late, True)
         self.assertEqual(late.events, ["stop"])
 
-    def test_only_one_that_can_be_paused_and_only_one_at_a_time_is_taken(self):
+    def test_only_one_producer_at_a_time_and_only_a_push_producer_is_accepted(self):
         self.assertRaises(RuntimeError, self.connection.registerProducer, FakeProducer(), True)
         self.connection.unregisterProducer()
         self.assertRaises(ValueError, self.connection.registerProducer, FakeProducer(), False)

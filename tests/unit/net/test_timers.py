@@ -1,4 +1,4 @@
-"""What is done once at the end of a turn, and what is done in time."""
+"""Calls at the end of a turn of the reactor, and alarms."""
 
 from math import inf
 
@@ -14,7 +14,7 @@ class TurnEndTests(SynchronousTestCase):
         self.turn_end = TurnEnd(self.clock)
         self.done = []
 
-    def test_all_is_done_in_order_at_the_end_of_the_turn(self):
+    def test_calls_are_made_in_order_at_the_end_of_the_turn(self):
         for number in range(3):
             self.turn_end.call(lambda number=number: self.done.append(number))
         self.assertEqual(self.done, [])
@@ -24,13 +24,13 @@ class TurnEndTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.done, [0, 1, 2])
 
-    def test_what_is_wanted_meanwhile_is_done_after_that(self):
+    def test_calls_added_during_the_pass_are_made_after_the_others(self):
         self.turn_end.call(lambda: self.turn_end.call(lambda: self.done.append("next")))
         self.turn_end.call(lambda: self.done.append("now"))
         self.clock.advance(0)
         self.assertEqual(self.done, ["now", "next"])
 
-    def test_what_fails_harms_no_other(self):
+    def test_a_call_that_raises_affects_no_other(self):
         self.turn_end.call(lambda: 1 / 0)
         self.turn_end.call(lambda: self.done.append("done"))
         self.clock.advance(0)
@@ -45,7 +45,7 @@ class AlarmTests(SynchronousTestCase):
         self.rung = []
         self.alarm = Alarm(self.clock, lambda: self.rung.append(self.clock.seconds()))
 
-    def test_it_rings_at_its_time_once(self):
+    def test_an_alarm_rings_once_at_its_time(self):
         self.alarm.set(105.0)
         self.clock.advance(4.9)
         self.assertEqual(self.rung, [])
@@ -70,7 +70,7 @@ class AlarmTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.rung, [100.0])
 
-    def test_it_can_be_set_anew_when_it_rings(self):
+    def test_an_alarm_can_be_set_again_when_it_rings(self):
         self.alarm = Alarm(
             self.clock, lambda: (self.rung.append(1), self.alarm.set(self.clock.seconds() + 1))
         )

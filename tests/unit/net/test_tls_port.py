@@ -66,7 +66,7 @@ class RefusingPlainTests(SynchronousTestCase):
 
 
 class StrangersTests(SynchronousTestCase):
-    def test_what_certainly_is_no_task_server_is_recognised(self):
+    def test_a_port_of_another_protocol_is_recognised(self):
         for data, word in (
             (b"\x15\x03\x03\0\x02\x02\x28", "TLS"),
             (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"),

@@ -1,4 +1,4 @@
-"""Short texts that are read and written past Autobahn: it would have read and written the same."""
+"""Short texts read and written without Autobahn, which would have read and written the same."""
 
 import os
 
@@ -28,7 +28,7 @@ from tests.unit.frames import (
 
 
 class Autobahn(WebSocketServerProtocol):
-    """Notes what arrives."""
+    """A protocol of Autobahn that records what arrives."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Autobahn(WebSocketServerProtocol):
 
 
 class Fast(TextServerProtocol):
-    """Notes the same, and how many texts arrived at once."""
+    """A protocol with the fast path that records the same, and how many texts arrived at once."""
 
     def __init__(self):
         super().__init__()
@@ -61,13 +61,13 @@ class Fast(TextServerProtocol):
 
 
 class Slow(Fast):
-    """Notes the same, without the fast path."""
+    """A protocol that records the same, without the fast path."""
 
     has_fast_path = False
 
 
 class Transport(StringTransport):
-    """Forgets a producer that it does not have, as those of sockets do."""
+    """A transport that accepts unregistering a missing producer, as those of sockets do."""
 
     def unregisterProducer(self):
         self.producer = None
@@ -80,7 +80,7 @@ HANDSHAKE = (
 
 
 def opened(kind):
-    """A protocol of this kind behind its handshake."""
+    """Make a protocol of this kind whose handshake is done."""
     factory = WebSocketServerFactory(reactor=Clock())
     factory.protocol = kind
     factory.setProtocolOptions(
@@ -117,7 +117,7 @@ class DifferenceTests(SynchronousTestCase):
     @example([*GOOD, client_frame(b"fra", final=False), *GOOD, client_frame(b"ment", CONTINUED), *GOOD], [])
     @example([client_frame(b"", PING), *GOOD, client_frame(b"\xff"), *GOOD], [3])
     @example([*GOOD, client_frame(b"\x03\xe8", CLOSE), *GOOD], [])
-    def test_whatever_arrives_in_whatever_pieces_is_read_as_autobahn_reads_it(self, sent, cuts):
+    def test_any_data_in_any_pieces_is_read_as_autobahn_reads_it(self, sent, cuts):
         data = b"".join(sent)
         protocols = theirs, *ours = [opened(kind) for kind in (Autobahn, Fast, Slow)]
         at = 0
@@ -134,7 +134,7 @@ class DifferenceTests(SynchronousTestCase):
             self.assertEqual(protocol.state, theirs.state)
             self.assertEqual(protocol.transport.disconnecting, theirs.transport.disconnecting)
 
-    def test_a_text_counts_as_the_answer_to_a_ping_as_it_does_with_autobahn(self):
+    def test_a_text_counts_as_the_answer_to_a_ping_as_in_autobahn(self):
         for kind in Autobahn, Fast, Slow:
             protocol = opened(kind)
             protocol.autoPingTimeoutCall = Clock().callLater(20, lambda: None)
@@ -154,10 +154,10 @@ class DifferenceTests(SynchronousTestCase):
         self.assertEqual(len(written), 1 + len(many))
 
     @given(st.lists(st.one_of(utf8, st.sampled_from([125, 126, 65535, 65536, 70000]).map(bytes)), max_size=5))
-    def test_the_pieces_are_the_frames_of_the_texts(self, sent):
+    def test_the_written_pieces_are_the_frames_of_the_texts(self, sent):
         self.assertEqual(server_texts(b"".join(TextServerProtocol.frames(sent))), sent)
 
-    def test_nothing_is_written_behind_a_close_frame(self):
+    def test_nothing_is_written_after_a_close_frame(self):
         protocol = opened(Fast)
         protocol.sendClose(1000)
         before = protocol.transport.value()
@@ -166,21 +166,21 @@ class DifferenceTests(SynchronousTestCase):
 
 
 def keeps_elsewhere(attribute):
-    """A release of Autobahn in which this attribute never changes: the state is somewhere else."""
+    """Make a protocol of an Autobahn in which this attribute never changes: its state is elsewhere."""
     still = property(lambda self: None, lambda self, value: None)
     return type("Unknown", (WebSocketServerProtocol,), {attribute: still})
 
 
 class UnknownReleaseTests(SynchronousTestCase):
-    def test_the_state_of_this_release_is_known(self):
+    def test_the_fast_path_works_with_the_installed_autobahn(self):
         self.assertTrue(reads_as_known(WebSocketServerProtocol))
         self.assertTrue(TextServerProtocol.has_fast_path)
 
-    def test_a_release_that_keeps_its_state_elsewhere_is_found_out(self):
+    def test_an_autobahn_release_with_its_state_elsewhere_is_detected(self):
         self.assertFalse(reads_as_known(keeps_elsewhere("inside_message")))
         self.assertFalse(reads_as_known(keeps_elsewhere("state")))
 
-    def test_a_release_whose_reading_fails_is_found_out(self):
+    def test_an_autobahn_release_whose_reading_fails_is_detected(self):
         class Broken(WebSocketServerProtocol):
             def dataReceived(self, data):
                 raise ZeroDivisionError

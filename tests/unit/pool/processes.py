@@ -1,4 +1,4 @@
-"""A reactor, fork servers and workers without processes: the tests act in their place."""
+"""A reactor, fork servers and workers without processes, whose part the tests play."""
 
 import os
 import select
@@ -15,7 +15,7 @@ FUNCTIONS = [FunctionInfo("f", "f()", "", {})]
 
 
 class FakeReactor(Clock):
-    """A clock, and a reactor for real descriptors that turns when the test wants."""
+    """A clock, and a reactor for real descriptors that turns when the test calls it."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class FakeReactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Read all that has arrived, and all that follows from that."""
+        """Read everything that has arrived, and everything that follows from it."""
         self.advance(0)
         while ready := [one for one in self.readers if select.select([one], [], [], 0)[0]]:
             for reader in ready:
@@ -49,7 +49,7 @@ class FakeReactor(Clock):
 
     @property
     def delays(self):
-        """The seconds until each delayed call."""
+        """Return the seconds until each delayed call."""
         return sorted(round(call.getTime() - self.seconds(), 6) for call in self.getDelayedCalls())
 
 
@@ -62,13 +62,13 @@ class FakeForkServer:
         self.workers = {}
         self.signals = []
         self.ended = None
-        """How it was ended: "close", "abort", or None."""
+        """How the fork server was ended: "close", "abort", or None."""
         self.is_gone = False
 
     # --- `ForkServerProcess` ---
 
     def fork(self, number, place, channel, output):
-        # The worker gets copies of both, as a process would.
+        # The worker gets copies of both descriptors, as a process would.
         self.workers[number] = SimpleNamespace(place=place, channel=os.dup(channel), output=os.dup(output))
 
     def signal(self, number, signal_number, *, group):

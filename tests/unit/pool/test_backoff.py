@@ -15,7 +15,7 @@ class BackoffTests(SynchronousTestCase):
         delays = [backoff.next_delay() for _ in range(10_000)]
         self.assertEqual((max(delays), delays[-1]), (MAX_DELAY, MAX_DELAY))
 
-    def test_after_a_success_it_begins_again(self):
+    def test_the_delays_begin_again_after_a_success(self):
         backoff = Backoff()
         for _ in range(5):
             backoff.next_delay()

@@ -1,4 +1,4 @@
-"""The stack that a crash leaves, found among what a worker prints."""
+"""The stack of a crash, found in the output of a worker."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ Current thread 0x00007f0e81bdab80 (most recent call first):
   File "{ours}/invocation.py", line 84 in call
   File "{ours}/loop.py", line 140 in serve
 """
-"""As faulthandler of Python 3.11 writes it."""
+"""A stack as written by the faulthandler of Python 3.11."""
 
 THREADS = """\
 Fatal Python error: Aborted
@@ -57,17 +57,17 @@ class StackCatcherTests(SynchronousTestCase):
             ],
         )
 
-    def test_of_many_threads_the_one_that_crashed_counts(self):
+    def test_the_stack_of_the_thread_that_crashed_is_kept(self):
         self.assertEqual(
             self.caught(THREADS),
             ["my app.py:4 in inner", "my app.py:??? in deep", "<string>:1 in <module>"],
         )
 
-    def test_the_last_stack_counts(self):
+    def test_the_last_stack_is_kept(self):
         self.assertEqual(len(self.caught(SEGFAULT, "more\n", THREADS)), 3)
         self.assertEqual(len(self.caught(THREADS, "more\n", SEGFAULT, "the end\n")), 4)
 
-    def test_other_output_is_no_stack(self):
+    def test_other_output_is_not_taken_for_a_stack(self):
         self.assertEqual(self.caught('  File "a.py", line 3 in f\n', "Current thread\n", "\n"), [])
         traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\nValueError\n'
         self.assertEqual(self.caught(traceback), [])

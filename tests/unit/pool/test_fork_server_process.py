@@ -1,4 +1,4 @@
-"""One fork server process, with a reactor that starts none."""
+"""One fork server process, with a reactor that starts no processes."""
 
 import signal
 from types import SimpleNamespace
@@ -103,12 +103,12 @@ class ForkServerProcessTests(SynchronousTestCase):
     def hang_up(self):
         self.reactor.protocol.connectionLost(Failure(ConnectionDone()))
 
-    def test_it_is_started_in_the_apps_directory_and_sent_its_configuration(self):
+    def test_a_fork_server_is_started_in_the_directory_of_the_app_and_sent_its_configuration(self):
         self.assertEqual([decode_config(line) for line in self.config], [CONFIG])
         self.assertEqual(self.reactor.args[1:], ["-P", "-m", "taskd.worker.fork_server"])
         self.assertEqual((self.reactor.started["path"], self.reactor.started["childFDs"][4]), ("/srv", BOARD))
 
-    def test_what_it_reports_is_passed_on(self):
+    def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
         self.send(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
         self.assertEqual(
@@ -122,7 +122,7 @@ class ForkServerProcessTests(SynchronousTestCase):
             ],
         )
 
-    def test_workers_of_one_turn_are_forked_together_within_bounds(self):
+    def test_workers_forked_in_one_turn_are_ordered_together_in_bounded_messages(self):
         for number in range(MAX_FORKS + 1):
             self.process.fork(number, number + 1000, 2 * number, 2 * number + 1)
         self.assertEqual(self.sent(), [])
@@ -139,7 +139,7 @@ class ForkServerProcessTests(SynchronousTestCase):
             [decode_to_fork_server(line) for line in self.sent()], [Fork([(1, 2)]), Signal(1, 15, True)]
         )
 
-    def test_one_that_is_closed_has_time_to_end(self):
+    def test_a_closed_fork_server_is_killed_if_it_does_not_end_in_time(self):
         self.process.close()
         self.assertTrue(self.reactor.control.disconnecting)
         self.reactor.advance(EXIT_TIMEOUT - 0.1)
@@ -147,40 +147,40 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(self.reactor.signals, ["KILL"])
 
-    def test_one_that_ends_in_time_is_not_killed(self):
+    def test_a_closed_fork_server_that_ends_in_time_is_not_killed(self):
         self.process.close()
         self.exit()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_one_that_is_aborted_is_killed_at_once(self):
+    def test_an_aborted_fork_server_is_killed_at_once(self):
         self.process.abort()
         self.reactor.advance(0)
         self.assertEqual(self.reactor.signals, ["KILL"])
 
-    def test_one_that_has_exited_unnoticed_cannot_be_killed(self):
+    def test_aborting_a_fork_server_that_has_exited_sends_no_signal(self):
         self.reactor.is_gone = True
         self.process.abort()
         self.reactor.advance(0)
         self.assertEqual(self.reactor.signals, [])
 
-    def test_its_end_is_reported_after_all_that_it_had_sent(self):
+    def test_the_end_of_a_fork_server_is_reported_after_all_its_messages(self):
         self.exit(1)
         self.send(Exited(1, 0, 1000))
         self.assertEqual([event[0] for event in self.events], ["reaped"])
         self.hang_up()
         self.assertEqual(self.events[-1], ("ended", "exit status 1"))
 
-    def test_a_signal_that_ended_it_is_named(self):
+    def test_the_signal_that_ended_a_fork_server_is_named(self):
         self.hang_up()
         self.exit(None, signal.SIGKILL)
         self.assertEqual(self.events, [("ended", "signal 9")])
 
-    def test_one_that_sends_nonsense_is_cut_off(self):
+    def test_a_fork_server_that_sends_nonsense_is_disconnected(self):
         self.reactor.protocol.dataReceived(b'["hello"]\n' + encode(Loaded(FUNCTIONS)))
         self.assertTrue(self.reactor.control.disconnected)
         self.assertEqual(self.events, [])
 
-    def test_what_the_app_prints_is_logged(self):
+    def test_the_output_of_the_app_is_logged(self):
         from twisted.logger import globalLogPublisher
 
         logged = []

@@ -1,4 +1,4 @@
-"""One import of the app, with a fork server that does as the test says."""
+"""One import of the app, with a fork server controlled by the test."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ class GenerationTests(SynchronousTestCase):
         self.events.append(("ended", how, reason))
 
     def worker(self, number):
-        """Fork a worker, which only notes what is reported of it."""
+        """Fork a worker, which only records what is reported of it."""
         channel, other = socket.socketpair()
         output = os.open("/dev/null", os.O_WRONLY)
         notes = []
@@ -82,7 +82,7 @@ class GenerationTests(SynchronousTestCase):
         self.assertEqual(self.server.workers[100].place, place)
         self.assertEqual((self.generation.begun(100), self.generation.kept(100)), (0, b""))
 
-    def test_it_reports_that_its_last_worker_is_gone(self):
+    def test_a_generation_reports_that_its_last_worker_is_gone(self):
         self.server.load()
         self.worker(1)
         self.worker(2)
@@ -99,24 +99,24 @@ class GenerationTests(SynchronousTestCase):
         self.generation.signal(1, 9, group=True)
         self.assertEqual(self.server.signals, [(1, 15, True)])
 
-    def test_one_that_is_loaded_is_closed_in_order_and_once(self):
+    def test_a_loaded_generation_is_closed_gracefully_and_once(self):
         self.server.load()
         self.generation.close()
         self.generation.close()
         self.assertEqual((self.server.ended, self.generation.has_place), ("close", False))
 
-    def test_one_that_is_importing_is_killed(self):
+    def test_a_generation_closed_during_its_import_is_killed(self):
         self.generation.close()
         self.assertEqual(self.server.ended, "abort")
 
-    def test_one_that_has_ended_is_not_closed(self):
+    def test_an_ended_generation_is_not_closed_again(self):
         self.server.end("exit status 1")
         self.generation.close()
         self.assertIsNone(self.server.ended)
         reason = "the fork server ended while it imported the app (exit status 1)"
         self.assertEqual(self.events, [("ended", "exit status 1", reason)])
 
-    def test_the_reason_of_its_end_is_why_the_app_cannot_be_imported(self):
+    def test_a_failed_import_is_the_reported_reason_for_the_end(self):
         self.server.observer.app_failed("SyntaxError")
         self.server.end("exit status 1")
         self.assertEqual(self.events, [("ended", "exit status 1", "SyntaxError")])

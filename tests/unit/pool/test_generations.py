@@ -1,4 +1,4 @@
-"""Which import of the app is in use, with fork servers that do as the tests say."""
+"""The choice of the import of the app in use, with fork servers controlled by the tests."""
 
 import itertools
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(self.events, [("loaded", 1)])
         self.successResultOf(self.generations.loaded)
 
-    def test_where_the_first_import_fails_nothing_is_started(self):
+    def test_nothing_is_started_if_the_first_import_fails(self):
         self.servers[0].observer.app_failed("no such module")
         self.servers[0].end()
         self.assertEqual(
@@ -65,12 +65,12 @@ class GenerationsTests(SynchronousTestCase):
         self.generations.stop_accepting()
         self.successResultOf(self.generations.close())
 
-    def test_a_fork_server_that_dies_while_it_imports_is_described_so(self):
+    def test_a_fork_server_that_dies_during_the_import_is_reported_with_its_signal(self):
         self.servers[0].end("signal 9")
         error = self.failureResultOf(self.generations.loaded, StartError).value
         self.assertEqual(str(error), "taskd: the fork server ended while it imported the app (signal 9)")
 
-    def test_a_stop_during_the_first_import_kills_it(self):
+    def test_a_stop_during_the_first_import_kills_the_fork_server(self):
         self.generations.stop_accepting()
         closed = self.generations.close()
         self.assertEqual(self.servers[0].ended, "abort")
@@ -101,7 +101,7 @@ class GenerationsTests(SynchronousTestCase):
         self.servers[-1].end("signal 11")
         self.assertEqual(self.logged[-1], "the fork server ended (signal 11); another one starts in 0.1 s")
 
-    def test_why_it_cannot_import_the_app_any_more_is_logged(self):
+    def test_the_reason_why_a_restarted_fork_server_cannot_import_the_app_is_logged(self):
         self.loaded()
         self.servers[0].end()
         self.clock.advance(0.1)
@@ -162,7 +162,7 @@ class GenerationsTests(SynchronousTestCase):
         self.assertEqual(self.events, [])
         self.assertTrue(generations.is_current(1))
 
-    def test_a_second_reload_takes_the_place_of_the_first(self):
+    def test_a_second_reload_replaces_the_first(self):
         generations = self.loaded()
         self.assertEqual((generations.reload(), generations.reload()), (2, 3))
         self.assertEqual(self.servers[1].ended, "abort")
@@ -170,7 +170,7 @@ class GenerationsTests(SynchronousTestCase):
         self.servers[2].load()
         self.assertEqual(self.events, [("loaded", 3)])
 
-    def test_where_the_code_in_use_ends_meanwhile_both_are_started_anew_as_one(self):
+    def test_a_reload_fails_and_one_fork_server_starts_if_the_code_in_use_ends_meanwhile(self):
         generations = self.loaded()
         generations.reload()
         self.servers[0].end()
@@ -181,7 +181,7 @@ class GenerationsTests(SynchronousTestCase):
         self.servers[2].load()
         self.assertTrue(generations.is_current(3))
 
-    def test_a_reload_takes_the_place_of_a_fork_server_that_waits(self):
+    def test_a_reload_replaces_the_pending_restart_of_a_fork_server(self):
         generations = self.loaded()
         self.servers[0].end()
         self.assertEqual(generations.reload(), 2)
@@ -193,7 +193,7 @@ class GenerationsTests(SynchronousTestCase):
         generations.switch()
         self.assertTrue(generations.is_current(3))
 
-    def test_where_that_reload_fails_or_is_abandoned_a_fork_server_is_started_later(self):
+    def test_a_fork_server_is_restarted_later_if_that_reload_fails_or_is_abandoned(self):
         generations = self.loaded()
         self.servers[0].end()
         generations.reload()
@@ -223,7 +223,7 @@ class GenerationsTests(SynchronousTestCase):
         self.clock.advance(100)
         self.assertEqual(len(self.servers), 2)
 
-    def test_closing_cancels_a_start_that_waits(self):
+    def test_closing_cancels_a_pending_restart(self):
         generations = self.loaded()
         self.servers[0].end()
         generations.stop_accepting()

@@ -1,4 +1,4 @@
-"""What workers print, over real pipes and with a clock of the test's."""
+"""The output of workers, over real pipes and with a fake clock."""
 
 import os
 
@@ -13,7 +13,7 @@ from taskd.pool.output import BURST, LINES_PER_SECOND, MAX_LOGGED_LINE, REST_SEC
 
 
 class FakeReactor(Clock):
-    """A clock that knows who reads."""
+    """A clock that records the readers."""
 
     def __init__(self):
         super().__init__()
@@ -30,23 +30,23 @@ class FakeReactor(Clock):
 
 
 class LineRateTests(SynchronousTestCase):
-    def test_a_burst_is_allowed_and_nothing_after_it(self):
+    def test_a_burst_is_allowed_and_then_nothing(self):
         rate = LineRate(0.0)
         self.assertTrue(all(rate.allows(0.0) for _ in range(BURST)))
         self.assertEqual([rate.allows(0.0) for _ in range(3)], [False] * 3)
         self.assertEqual(rate.left_out, 3)
 
-    def test_in_the_long_run_so_many_a_second_are_allowed(self):
+    def test_the_rate_is_allowed_in_the_long_run(self):
         rate = LineRate(0.0)
         allowed = sum(rate.allows(tick / 1000) for tick in range(100_000))
         self.assertTrue(-2 < allowed - BURST - 100 * LINES_PER_SECOND < 2)
 
-    def test_a_pause_fills_no_more_than_a_burst(self):
+    def test_a_pause_allows_at_most_one_burst(self):
         rate = LineRate(0.0)
         self.assertEqual(sum(rate.allows(1e6) for _ in range(2 * BURST)), BURST)
 
     @given(st.lists(st.floats(0, 10), max_size=50))
-    def test_never_more_than_a_burst_and_the_rate(self, pauses):
+    def test_a_burst_and_the_rate_are_never_exceeded(self, pauses):
         rate, now, allowed = LineRate(0.0), 0.0, 0
         for pause in pauses:
             now += pause
@@ -78,7 +78,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.write(b"o\r\n\nthree")
         self.assertEqual(self.lines, ["one", "two", ""])
 
-    def test_what_is_no_utf_8_is_shown(self):
+    def test_bytes_that_are_not_utf_8_are_escaped(self):
         self.write(b"caf\xe9\n")
         self.assertEqual(self.lines, ["caf\\xe9"])
 
@@ -91,7 +91,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.write(b"x" * MAX_LOGGED_LINE)
         self.assertEqual([len(line) for line in self.lines], [MAX_LOGGED_LINE])
 
-    def test_a_task_that_ends_has_what_it_wrote_delivered(self):
+    def test_the_output_of_a_task_is_delivered_when_it_ends(self):
         os.write(self.write_end, b"one\ntwo")
         self.reader.finish_task(more=True)
         self.assertEqual(self.lines, ["one", "two"])
@@ -130,7 +130,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.write(b"later\n")
         self.assertEqual(self.lines[BURST:], ["(1000 lines left out: over 100 a second)", "later"])
 
-    def test_one_that_prints_too_much_is_not_read_for_a_while(self):
+    def test_a_worker_that_prints_too_much_is_not_read_for_a_while(self):
         self.assertIn(self.reader, self.reactor.readers)
         self.flood(2)
         self.assertNotIn(self.reader, self.reactor.readers)
@@ -143,7 +143,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.reactor.advance(REST_SECONDS)
         self.assertEqual(self.reactor.readers, set())
 
-    def test_at_its_end_the_rest_is_delivered_and_the_pipe_closed(self):
+    def test_the_rest_is_delivered_and_the_pipe_closed_at_the_end_of_the_output(self):
         self.write(b"the end")
         os.close(self.write_end)
         self.write_end = None
@@ -153,7 +153,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.reader.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((self.lines, self.reader.fileno()), (["the end"], -1))
 
-    def test_it_can_be_closed_from_here_in_the_next_turn(self):
+    def test_a_reader_closed_by_the_daemon_closes_its_pipe_in_the_next_turn(self):
         os.write(self.write_end, b"the end")
         descriptor = self.reader.fileno()
         self.reader.close()
@@ -171,7 +171,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.reader.finish_task(more=True)
         self.assertEqual(self.lines, [])
 
-    def test_the_stack_of_a_crash_is_kept_though_its_lines_are_left_out(self):
+    def test_the_stack_of_a_crash_is_kept_although_its_lines_are_left_out(self):
         self.flood(2)
         self.write(b'Current thread 0x1 (most recent call first):\n  File "/a/b.py", line 3 in f\n')
         self.reader.doRead()
@@ -179,7 +179,7 @@ class OutputReaderTests(SynchronousTestCase):
         self.assertNotIn("b.py", "".join(self.lines))
 
     @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"\n", b"a\n", b"b"])))
-    def test_however_it_is_cut_all_is_delivered(self, pieces):
+    def test_output_in_any_pieces_is_delivered_whole(self, pieces):
         self.setUp()
         for piece in pieces:
             if piece:

@@ -1,4 +1,4 @@
-"""The pool as the task server uses it, with fork servers and workers that do as the tests say."""
+"""The pool as the task server uses it, with fork servers and workers controlled by the tests."""
 
 import os
 import resource
@@ -27,7 +27,7 @@ class PoolTests(SynchronousTestCase):
         self.events.clear()
 
     def end(self):
-        """End whatever the test has left."""
+        """End every process that the test has left."""
         for server in self.servers:
             for number in list(server.workers):
                 server.hang_up(number)
@@ -92,7 +92,7 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual((self.pool.begun(number), self.pool.pid(number)), (5, 2**22 + number))
         self.assertIsNone(self.pool.memory_kib(number))
 
-    def test_one_that_is_gone_has_no_process_and_no_signal_reaches_it(self):
+    def test_an_ended_worker_has_no_process_and_receives_no_signal(self):
         number = self.start()
         self.exit(number)
         self.pool.signal(number)
@@ -100,7 +100,7 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(self.server.signals, [])
         self.assertRaises(KeyError, self.pool.send, number, [])
 
-    def test_its_place_on_the_board_is_clean_for_the_next(self):
+    def test_the_place_of_an_ended_worker_on_the_board_is_cleared_for_the_next(self):
         number = self.start()
         place = self.server.workers[number].place
         self.server.board.begin(place, 5)
@@ -109,7 +109,7 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(self.server.workers[number].place, place)
         self.assertEqual(self.pool.begun(number), 0)
 
-    def test_there_are_as_many_as_have_a_place_on_the_board(self):
+    def test_no_more_workers_are_started_than_the_board_has_places(self):
         for _ in range(2 + SPARE_PLACES):
             self.assertIsNotNone(self.pool.start_worker(1))
         self.assertIsNone(self.pool.start_worker(1))
@@ -122,7 +122,7 @@ class PoolTests(SynchronousTestCase):
         self.server.born(number)
         self.exit(number, 3)
 
-    def test_after_one_that_died_young_none_is_started_for_a_growing_while(self):
+    def test_workers_that_die_young_delay_the_next_start_for_longer_each_time(self):
         for delay in (0.1, 0.2, 0.4):
             self.die_young()
             self.assertIsNone(self.pool.start_worker(1))
@@ -134,7 +134,7 @@ class PoolTests(SynchronousTestCase):
         self.die_young()
         self.assertEqual(self.reactor.delays, [0.1])
 
-    def test_new_code_is_not_delayed_by_the_old(self):
+    def test_workers_of_new_code_are_not_delayed_by_failures_of_the_old(self):
         self.die_young()
         self.pool.reload()
         self.server.load()
@@ -142,7 +142,7 @@ class PoolTests(SynchronousTestCase):
         self.pool.switch()
         self.assertEqual(self.reactor.delays, [])
 
-    def test_too_many_open_files_are_a_reason_to_wait_and_leave_nothing_open(self):
+    def test_a_start_without_free_descriptors_is_delayed_and_leaves_none_open(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         before = sorted(os.listdir("/proc/self/fd"))
         free = 0
@@ -179,7 +179,7 @@ class PoolTests(SynchronousTestCase):
 
     # --- the end ---
 
-    def test_closing_ends_workers_in_order_and_then_the_fork_server(self):
+    def test_closing_ends_the_workers_gracefully_and_then_the_fork_server(self):
         first, second = self.start(), self.start()
         closed = self.pool.close()
         self.assertIsNone(self.pool.start_worker(1))
@@ -195,19 +195,19 @@ class PoolTests(SynchronousTestCase):
         self.successResultOf(closed)
         self.assertEqual(self.reactor.delays, [])
 
-    def test_one_that_does_not_end_is_killed(self):
+    def test_a_worker_that_does_not_end_on_close_is_killed(self):
         number = self.start()
         self.pool.close()
         self.reactor.advance(EXIT_TIMEOUT)
         self.assertEqual(self.server.signals, [(number, 9, True)])
 
-    def test_an_abort_kills_at_once(self):
+    def test_an_abort_kills_every_worker_at_once(self):
         number = self.start()
         self.pool.close()
         self.pool.abort()
         self.assertEqual(self.server.signals, [(number, 9, True)])
 
-    def test_closing_ends_a_pause(self):
+    def test_closing_cancels_a_pending_start(self):
         self.die_young()
         self.pool.close()
         self.assertEqual((self.reactor.delays, self.server.ended), ([], "close"))

@@ -12,7 +12,7 @@ class TimerTests(SynchronousTestCase):
         self.rung = []
         self.timer = Timer(self.clock, lambda: self.rung.append(self.clock.seconds()))
 
-    def test_it_rings_once_after_its_delay(self):
+    def test_a_timer_rings_once_after_its_delay(self):
         self.timer.start(2.0)
         self.clock.pump([1.0, 1.0, 5.0])
         self.assertEqual((self.rung, self.timer.is_running), ([2.0], False))
@@ -23,7 +23,7 @@ class TimerTests(SynchronousTestCase):
         self.clock.pump([1.0, 1.0])
         self.assertEqual(self.rung, [2.0])
 
-    def test_it_can_be_cancelled_and_started_again(self):
+    def test_a_timer_can_be_cancelled_and_started_again(self):
         self.timer.cancel()
         self.timer.start(1.0)
         self.assertTrue(self.timer.is_running)
@@ -33,7 +33,7 @@ class TimerTests(SynchronousTestCase):
         self.clock.advance(3.0)
         self.assertEqual(self.rung, [3.0])
 
-    def test_its_function_can_start_it_again(self):
+    def test_the_function_of_a_timer_can_start_it_again(self):
         timer = Timer(self.clock, lambda: timer.start(1.0))
         timer.start(1.0)
         self.clock.advance(1.0)

@@ -1,4 +1,4 @@
-"""One worker process from its start to its end, over real descriptors and without a process."""
+"""The daemon's side of a worker from start to end, over real descriptors and without a process."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ DONE = Done(3, 0.1, True, Raw(b"1"))
 
 
 class Home:
-    """The generation of a worker, as the worker sees it."""
+    """A stand-in for the generation of a worker."""
 
     number = 1
 
@@ -70,7 +70,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def end(self):
-        """End whatever the test has left of it."""
+        """End what the test has left of the worker."""
         self.hang_up()
         if not self.home.forgotten:
             self.reactor.turn()
@@ -119,31 +119,31 @@ class WorkerProcessTests(SynchronousTestCase):
 
     # --- messages ---
 
-    def test_what_it_sends_is_handed_on_in_order(self):
+    def test_messages_of_a_worker_are_passed_on_in_order(self):
         self.born()
         self.send(Ready())
         self.send(Reported(3, 1, 2, None), DONE)
         self.assertEqual(self.events, [("ready", 7), ("messages", 7, [Reported(3, 1, 2, None), DONE])])
 
-    def test_it_can_be_sent_tasks_before_it_is_forked(self):
+    def test_a_worker_can_be_sent_tasks_before_it_is_forked(self):
         attempts = [Attempt(task, 1, "f", NULL, 0) for task in (1, 2)]
         self.worker.send(attempts)
         self.assertEqual(self.received(), attempts)
 
-    def test_a_poke_comes_with_a_signal_to_the_process_alone(self):
+    def test_a_poke_signals_the_process_and_not_its_group(self):
         self.born()
         for message in (Reclaim(), Interrupt(3, 1, True)):
             self.worker.poke(message)
             self.assertEqual(self.received(), [message])
         self.assertEqual(self.home.signals, [(7, POKE, False)] * 2)
 
-    def test_one_that_sends_nonsense_is_killed(self):
+    def test_a_worker_that_sends_nonsense_is_killed(self):
         self.born()
         os.write(self.channel, b'["hello"]\n')
         self.reactor.turn()
         self.assertEqual((self.home.signals, self.events), ([(7, signal.SIGKILL, True)], []))
 
-    def test_its_output_is_logged_with_its_task_before_the_outcome_is_handed_on(self):
+    def test_the_output_of_a_task_is_logged_before_its_outcome_is_passed_on(self):
         self.born()
         os.write(self.output, b"half a line")
         self.send(DONE)
@@ -161,7 +161,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
         return ending
 
-    def test_what_it_sent_is_handed_on_before_its_exit(self):
+    def test_messages_of_a_worker_are_passed_on_before_its_exit(self):
         self.born()
         os.write(self.channel, encode(DONE))
         self.hang_up()
@@ -170,14 +170,14 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual(self.gone(), WorkerExit(3, begun=3, peak_kib=1000))
         self.assertEqual(self.logged, [f"worker 7 (process {2**22 + 7}) ended: exit status 3"])
 
-    def test_a_child_that_keeps_its_channel_open_does_not_delay_its_end(self):
+    def test_a_child_process_that_keeps_the_channel_open_does_not_delay_the_end(self):
         self.born()
         os.write(self.channel, encode(DONE))
         self.reap(-9, out_of_memory=True)
         self.assertEqual([event[0] for event in self.events], ["messages", "gone"])
         self.assertTrue(self.gone().out_of_memory)
 
-    def test_one_that_closes_its_channel_and_does_not_end_is_killed(self):
+    def test_a_worker_that_closes_its_channel_and_does_not_end_is_killed(self):
         self.born()
         self.send(Ready())
         self.hang_up()
@@ -204,26 +204,26 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reactor.advance(EXIT_TIMEOUT)
         self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
 
-    def test_one_that_cannot_be_forked_ends(self):
+    def test_a_worker_that_cannot_be_forked_ends(self):
         self.worker.forked(None, "out of processes")
         self.reactor.turn()
         self.assertEqual((self.gone().code, self.gone().reason), (None, "fork: out of processes"))
 
-    def test_it_ends_with_its_fork_server(self):
+    def test_a_worker_ends_with_its_fork_server(self):
         self.born()
         self.worker.fork_server_ended("signal 9")
         self.worker.fork_server_ended("once more")
         self.reactor.turn()
         self.assertEqual(self.gone().reason, "the fork server ended (signal 9)")
 
-    def test_one_that_had_ended_before_its_fork_server_keeps_its_own_exit(self):
+    def test_a_worker_that_ended_before_its_fork_server_keeps_its_own_exit(self):
         self.born()
         self.worker.reaped(Exited(7, 3, 1000))
         self.worker.fork_server_ended("signal 9")
         self.reactor.turn()
         self.assertEqual(self.gone().code, 3)
 
-    def test_outcomes_that_it_had_not_sent_yet_are_handed_on_but_not_twice(self):
+    def test_unsent_outcomes_on_the_board_are_passed_on_once(self):
         self.born()
         ended_before = Done(2, 0.1, False, Raw(b"1"))
         self.home.kept_lines = b"".join(map(encode, (ended_before, Returned([4]), DONE)))
@@ -239,16 +239,16 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reap(-11)
         self.assertEqual(self.gone().stack, ("b.py:3 in f",))
 
-    # --- and the rest ---
+    # --- memory, descriptors, stages ---
 
-    def test_memory_is_that_of_its_process(self):
+    def test_memory_is_read_from_the_process_of_the_worker(self):
         self.assertIsNone(self.worker.memory_kib())
         self.worker.forked(os.getpid(), "")
         self.assertGreater(self.worker.memory_kib(), 1000)
         self.worker.pid = 2**22 + 7  # not to be killed with its fork server
         self.assertIsNone(self.worker.memory_kib())
 
-    def test_the_descriptors_are_closed_once_it_is_forked(self):
+    def test_the_descriptors_are_closed_once_the_worker_is_forked(self):
         channel, output = self.worker.descriptors
         self.born()
         self.assertEqual(self.worker.descriptors, ())

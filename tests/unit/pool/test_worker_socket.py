@@ -29,28 +29,28 @@ class WorkerSocketTests(SynchronousTestCase):
             self.socket.incoming.append(piece)
             self.reactor.readable(self.channel)
 
-    def test_it_is_what_a_reactor_expects(self):
+    def test_a_worker_socket_provides_the_interface_of_a_reader_and_writer(self):
         verifyObject(IReadWriteDescriptor, self.channel)
         self.assertFalse(self.socket.blocking)
         self.assertIsInstance(self.channel.logPrefix(), str)
 
-    def test_whole_lines_are_received_as_they_came(self):
+    def test_whole_lines_are_received_unchanged(self):
         self.receive(b"one\ntwo\n", b"thr", b"ee\nfo", b"ur", b"\n")
         self.assertEqual(self.received, [b"one\ntwo\n", b"three\n", b"four\n"])
 
     @given(st.lists(st.binary(min_size=1, max_size=5) | st.just(b"\n"), max_size=20))
-    def test_in_whatever_pieces_they_come_lines_are_received_in_order(self, pieces):
+    def test_lines_in_any_pieces_are_received_in_order(self, pieces):
         self.setUp()
         self.receive(*pieces)
         data = b"".join(pieces)
         self.assertEqual(b"".join(self.received), data[: data.rfind(b"\n") + 1])
         self.assertTrue(all(lines.endswith(b"\n") for lines in self.received))
 
-    def test_a_wake_up_for_nothing_changes_nothing(self):
+    def test_a_spurious_read_event_changes_nothing(self):
         self.reactor.readable(self.channel)
         self.assertEqual((self.received, self.closed), ([], 0))
 
-    def test_what_the_worker_does_not_read_at_once_is_sent_later(self):
+    def test_data_that_the_worker_does_not_read_at_once_is_sent_later(self):
         self.socket.room = 2
         self.channel.send(b"one\n")
         self.channel.send(b"two\n")
@@ -60,7 +60,7 @@ class WorkerSocketTests(SynchronousTestCase):
         self.assertEqual(self.socket.sent, b"one\ntwo\n")
         self.assertFalse(self.reactor.writing)
 
-    def test_sending_ends_behind_what_is_unsent(self):
+    def test_sending_ends_after_unsent_data_is_flushed(self):
         self.channel.end_sending()
         self.assertEqual(self.socket.shut_down, [socket.SHUT_WR])
         self.setUp()
@@ -73,7 +73,7 @@ class WorkerSocketTests(SynchronousTestCase):
         self.assertEqual((self.socket.sent, self.socket.shut_down), (b"one\n", [socket.SHUT_WR]))
         self.assertTrue(self.channel.connected)
 
-    def test_receiving_can_be_ended_whoever_has_the_other_end(self):
+    def test_receiving_can_be_ended_from_this_side(self):
         self.channel.end_receiving()
         self.assertEqual(self.socket.shut_down, [socket.SHUT_RD])
 

@@ -1,6 +1,8 @@
 """Text framing: bytes to messages, by docs/protocol.md."""
 
 from itertools import pairwise
+from unittest.mock import patch
+from weakref import ref
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.lines import LinearLineReceiver
+from taskd.protocol import framing
 from taskd.protocol.framing import MAX_MESSAGE, LineSplitter, LineTooLong
 
 streams = st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcd", b"\r\n", b"\n\n"])).map(b"".join)
@@ -16,7 +19,7 @@ limits = st.integers(1, 12)
 
 @st.composite
 def chunked(draw, data=streams):
-    """A stream of bytes, and the same in pieces, of which some may be empty."""
+    """Draw a stream of bytes, and the same stream in pieces, some of them possibly empty."""
     stream = draw(data)
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     bounds = [0, *cuts, len(stream)]
@@ -24,7 +27,7 @@ def chunked(draw, data=streams):
 
 
 def by_the_protocol(stream, limit):
-    """The messages of a stream, how much is left over, and whether one is too long."""
+    """Return the messages of a stream, how much is left over, and whether a message is too long."""
     *whole, rest = stream.split(b"\n")
     lines = []
     for piece in whole:
@@ -33,12 +36,12 @@ def by_the_protocol(stream, limit):
         line = piece.rstrip(b"\r")
         if line:
             lines.append(line)
-    # What has as many bytes as a message may have, and no LF, can be none.
+    # Data without an LF that is as long as the limit cannot be a message any more.
     return lines, len(rest) if len(rest) < limit else None
 
 
 def split(chunks, limit):
-    """The same, of a `LineSplitter`."""
+    """Return the same, as found by a `LineSplitter`."""
     splitter = LineSplitter(limit)
     lines = []
     for chunk in chunks:
@@ -74,25 +77,25 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(splitter.receive(line + b"\n"), [line])
         self.assertRaises(LineTooLong, splitter.receive, line + b"x\n")
 
-    def test_a_message_of_the_limit_with_its_lf_passes(self):
+    def test_a_message_exactly_at_the_limit_passes(self):
         for chunks in [b"abcd\n"], [b"abcd", b"\n"], [b"ab", b"cd\n"], [b"x\nabcd\n"], [b"x\nab", b"cd\n"]:
             self.assertEqual(split(chunks, 5)[0][-1:], [b"abcd"], chunks)
 
-    def test_a_message_of_one_byte_more_is_refused(self):
+    def test_a_message_one_byte_over_the_limit_is_refused(self):
         for chunks in [b"abcde\n"], [b"abcde", b"\n"], [b"abc", b"de\n"], [b"abcd", b"e"], [b"x\nabcde\n"]:
             self.assertEqual(split(chunks, 5)[1], None, chunks)
 
-    def test_the_crs_count_for_the_limit(self):
+    def test_trailing_crs_count_towards_the_limit(self):
         self.assertEqual(split([b"abc\r\n"], 5), ([b"abc"], 0))
         self.assertEqual(split([b"abcd\r\n"], 5), ([], None))
         self.assertEqual(split([b"\r\r\r\r\r\n"], 5), ([], None))
 
-    def test_the_limit_is_on_each_message_not_on_what_arrives_together(self):
+    def test_the_limit_applies_to_each_message_and_not_to_each_read(self):
         stream = b"abcd\n" * 1000
         self.assertEqual(split([stream], 5), ([b"abcd"] * 1000, 0))
         self.assertEqual(split([b"ab", b"cd\n" + stream + b"ab"], 5), ([b"abcd"] * 1001, 2))
 
-    def test_whole_messages_before_one_too_long_are_delivered_and_none_after_it(self):
+    def test_messages_before_one_over_the_limit_are_delivered_and_none_after_it(self):
         splitter = LineSplitter(5)
         self.assertEqual(splitter.receive(b"one\ntw"), [b"one"])
         error = self.assertRaises(LineTooLong, splitter.receive, b"o\n\r\nfour\nmuch too long\nsix\n")
@@ -100,7 +103,7 @@ class LineSplitterTests(SynchronousTestCase):
         self.assertEqual(error.limit, 5)
         self.assertIn("5 bytes", str(error))
 
-    def test_one_too_long_is_refused_before_its_end_has_come(self):
+    def test_a_message_over_the_limit_is_refused_before_its_end_arrives(self):
         splitter = LineSplitter(5)
         self.assertEqual(splitter.receive(b"abcd"), [])
         error = self.assertRaises(LineTooLong, splitter.receive, b"e")
@@ -114,7 +117,7 @@ class LineSplitterTests(SynchronousTestCase):
     def test_only_the_crs_before_the_lf_are_dropped(self):
         self.assertEqual(split([b"\ra\rb\r\r\n"], 100), ([b"\ra\rb"], 0))
 
-    def test_the_splitter_knows_how_much_of_a_message_has_come(self):
+    def test_the_splitter_counts_the_bytes_of_an_unfinished_message(self):
         splitter = LineSplitter()
         self.assertEqual(splitter.unfinished, 0)
         splitter.receive(b"abc")
@@ -124,29 +127,41 @@ class LineSplitterTests(SynchronousTestCase):
         splitter.receive(b"\n")
         self.assertEqual(splitter.unfinished, 0)
 
-    def test_bytes_received_are_not_searched_again(self):
-        splitter = LineSplitter()
-        splitter.receive(b"[")
-        buffer = splitter._buffer = UnsearchableBuffer(splitter._buffer)
-        for _ in range(1000):
-            splitter.receive(b"1,")
-        self.assertIs(splitter._buffer, buffer)
-        self.assertEqual(splitter.unfinished, 2001)
-        self.assertEqual(splitter.receive(b"1]\n"), [b"[" + b"1," * 1000 + b"1]"])
+    def test_received_bytes_are_not_searched_again(self):
+        with patch.object(framing, "bytearray", UnsearchableBuffer, create=True):
+            splitter = LineSplitter()
+            splitter.receive(b"[")
+            for _ in range(1000):
+                splitter.receive(b"1,")
+            self.assertEqual(splitter.unfinished, 2001)
+            self.assertEqual(splitter.receive(b"1]\n"), [b"[" + b"1," * 1000 + b"1]"])
 
-    def test_the_buffer_grows_in_place_and_is_given_back(self):
-        splitter = LineSplitter()
-        splitter.receive(b"a")
-        buffer = splitter._buffer
-        self.assertIsInstance(buffer, bytearray)
-        splitter.receive(b"b" * 100_000)
-        self.assertIs(splitter._buffer, buffer)
-        splitter.receive(b"\n")
-        self.assertEqual(splitter._buffer, b"")
+    def test_the_buffer_grows_in_place_and_is_freed(self):
+        buffers: list[ref[Buffer]] = []
+
+        def make_buffer() -> Buffer:
+            buffer = Buffer()
+            buffers.append(ref(buffer))
+            return buffer
+
+        def sizes() -> list[int]:
+            return [len(buffer) for buffer in [each() for each in buffers] if buffer is not None]
+
+        with patch.object(framing, "bytearray", make_buffer, create=True):
+            splitter = LineSplitter()
+            splitter.receive(b"a")
+            splitter.receive(b"b" * 100_000)
+            self.assertEqual((sizes(), len(buffers)), ([100_001], 1))
+            splitter.receive(b"\n")
+            self.assertEqual(sizes(), [0])
+
+
+class Buffer(bytearray):
+    """A buffer to which there can be weak references."""
 
 
 class UnsearchableBuffer(bytearray):
-    """Fails where somebody looks for an LF in what was there before."""
+    """A buffer that fails if its old bytes are searched for an LF."""
 
     def _refuse(self, *args):
         raise AssertionError("searched again")
@@ -156,7 +171,7 @@ class UnsearchableBuffer(bytearray):
 
 
 class Receiver(LinearLineReceiver):
-    """Records what it receives."""
+    """A receiver that records its lines."""
 
     MAX_LENGTH = 5
 
@@ -178,11 +193,11 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.makeConnection(StringTransport())
         return receiver
 
-    def test_its_limit_is_that_of_the_protocol(self):
+    def test_the_limit_of_a_receiver_is_that_of_the_protocol(self):
         self.assertEqual(LinearLineReceiver.MAX_LENGTH, MAX_MESSAGE)
 
     @given(chunked(), limits)
-    def test_it_delivers_the_messages_of_the_stream_one_by_one(self, stream_and_chunks, limit):
+    def test_a_receiver_delivers_the_messages_of_the_stream_one_by_one(self, stream_and_chunks, limit):
         stream, chunks = stream_and_chunks
         receiver = Receiver()
         receiver.MAX_LENGTH = limit
@@ -195,7 +210,7 @@ class LinearLineReceiverTests(SynchronousTestCase):
         self.assertEqual(receiver.unfinished, rest or 0)
         self.assertEqual(receiver.transport.disconnecting, rest is None)
 
-    def test_lines_of_one_read_can_be_had_together(self):
+    def test_the_lines_of_one_read_can_be_received_together(self):
         together = []
         receiver = self.connected()
         receiver.lines_received = together.append
@@ -216,10 +231,10 @@ class LinearLineReceiverTests(SynchronousTestCase):
         receiver.sendLine(b"x")
         self.assertEqual(receiver.transport.value(), b"x\n")
 
-    def test_there_is_no_raw_mode(self):
+    def test_raw_mode_is_not_supported(self):
         self.assertRaises(NotImplementedError, self.connected().setRawMode)
 
-    def test_before_it_is_connected_nothing_has_come(self):
+    def test_a_receiver_has_no_unfinished_message_before_it_is_connected(self):
         receiver = Receiver()
         self.assertEqual(receiver.unfinished, 0)
         receiver.dataReceived(b"a\n")

@@ -1,4 +1,4 @@
-"""Requests to cancel: what they name, and what they are answered."""
+"""Requests to cancel: the request or task that they name, and their answers."""
 
 import json
 
@@ -12,12 +12,12 @@ from taskd.protocol.requests import Dialect, Request, parse
 
 
 def target(args):
-    """What a call of `taskd.cancel` with these arguments, as JSON text, names."""
+    """Return what a call of `taskd.cancel` with these arguments, as JSON text, names."""
     return cancel_target(Call(CANCEL, None if args is None else Raw(args)))
 
 
 class CancelTests(SynchronousTestCase):
-    def test_the_line_names_the_id_exactly_as_it_was_written(self):
+    def test_a_line_to_cancel_repeats_the_id_byte_for_byte(self):
         for request_id in (b"7", b"-1.50", b'"\\u0061"', '"ไทย"'.encode()):
             request = parse(cancel_line(request_id))
             assert isinstance(request, Request)
@@ -48,12 +48,12 @@ class CancelTests(SynchronousTestCase):
                 target(args)
             self.assertTrue(caught.exception.message.startswith("taskd.cancel: "), args)
 
-    def test_how_a_task_was_cancelled_is_answered_as_the_server_answered(self):
+    def test_the_answer_of_the_server_to_a_cancel_is_passed_on(self):
         for how in ({"was": "waiting"}, {"was": "running", "stopped_after": 0.3, "killed": False}):
             answer = how_cancelled(Failure.of(Cancelled("cancelled", **how)))
             self.assertEqual(json.loads(bytes(answer.value)), how)
 
-    def test_a_task_that_ended_otherwise_was_done(self):
+    def test_a_task_that_was_not_cancelled_is_reported_as_done(self):
         for outcome in (
             Result(Raw(b'{"was":"waiting"}')),
             Failure.of(TaskFailed("no", was="running")),

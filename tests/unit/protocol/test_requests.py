@@ -79,7 +79,7 @@ near_requests = st.fixed_dictionaries(
         "extra": values,
     },
 )
-"""Objects with the members of requests, sometimes well-formed and mostly not."""
+"""Draw objects with the members of requests, sometimes well-formed and mostly not."""
 
 requests = st.builds(
     Request,
@@ -98,7 +98,7 @@ requests = st.builds(
 
 
 def line_of(request):
-    """The line that asks for this."""
+    """Return the line of a request."""
     return request_line(request, request.id, request.dialect)
 
 
@@ -112,7 +112,7 @@ failures = st.builds(
 
 @st.composite
 def damaged_requests(draw):
-    """The line of a request in which some bytes are changed, left out or put in."""
+    """Draw the line of a request with some bytes changed, removed or inserted."""
     line = bytearray(line_of(draw(requests)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(line)))
@@ -121,7 +121,7 @@ def damaged_requests(draw):
 
 
 def has_options(request):
-    """Whether the options are well-formed, as far as these tests know options."""
+    """Return whether the options are well-formed, as far as these tests know them."""
     options = request.get("options", {})
     if not isinstance(options, dict):
         return False
@@ -129,7 +129,7 @@ def has_options(request):
 
 
 def dialect_by_the_protocol(request):
-    """The dialect in which this JSON value is a well-formed request, or None."""
+    """Return the dialect in which this JSON value is a well-formed request, or None."""
     if not isinstance(request, dict) or not has_options(request):
         return None
     if set(request) <= {"function", "args", "options"}:
@@ -149,7 +149,7 @@ def dialect_by_the_protocol(request):
 
 
 def repeats_a_name(line):
-    """Whether an object in this JSON has a name twice: what to do with one is left open."""
+    """Return whether an object in this JSON has a name twice, which the protocol leaves undefined."""
     repeated = []
 
     def check(pairs):
@@ -162,7 +162,7 @@ def repeats_a_name(line):
 
 class ParseTests(SynchronousTestCase):
     def check(self, line):
-        """What `parse` says of one line must agree with `json.loads` and the protocol."""
+        """Check that `parse` agrees with `json.loads` and the protocol about one line."""
         parsed = parse(line)
         self.assertIsInstance(parsed, Request | Batch | Invalid)
         if has_surrogate_escape(line):
@@ -248,7 +248,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parsed.args is None, call.args is None)
         if call.args is not None:
             self.assertEqual(loads(bytes(parsed.args)), loads(bytes(call.args)))
-            if not set(bytes(call.args)) & set(b"\r\n"):  # it is passed on as it came
+            if not set(bytes(call.args)) & set(b"\r\n"):  # it is passed on unchanged
                 self.assertEqual(bytes(parsed.args), bytes(call.args))
 
     @given(requests)
@@ -257,7 +257,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(LineSplitter().receive(line + b"\n"), [line])
 
     @given(id_texts, st.booleans())
-    def test_an_id_stays_as_it_was_written(self, id_text, in_a_batch):
+    def test_an_id_is_kept_byte_for_byte(self, id_text, in_a_batch):
         line = b'{"jsonrpc":"2.0", "id" : %b , "method":"f"}' % id_text
         if in_a_batch:
             line = b"[ " + line + b" ]"
@@ -273,29 +273,29 @@ class ParseTests(SynchronousTestCase):
         self.assertIs(parsed.dialect, Dialect.JSON_RPC)
 
     @given(st.binary(max_size=20), st.binary(max_size=20))
-    def test_what_is_not_utf8_is_located(self, before, after):
+    def test_the_error_about_invalid_utf8_gives_its_position(self, before, after):
         line = b'{"function":"' + before + b'\xff"}' + after
         try:
             line.decode()
         except UnicodeDecodeError as error:
             self.assertEqual(parse(line).error.data, {"at": error.start})
 
-    def test_what_is_not_json_is_located(self):
+    def test_the_error_about_invalid_json_gives_its_position(self):
         self.assertEqual(parse(b"{'function': 1}").error.data, {"at": 1})
         self.assertEqual(parse(b'{"function":"f","args":[1 2]}').error.data, {"at": 26})
         self.assertEqual(parse(b'{"function":"f","args":[NaN]}').error.data, {"at": 24})
 
-    def test_what_follows_the_json_is_located(self):
+    def test_the_error_about_trailing_data_gives_its_position(self):
         self.assertEqual(parse(b'{"function":"f"}x').error.data, {"at": 16})
         self.assertEqual(parse(b'{"function":"f"} x').error.data, {"at": 17})
 
-    def test_what_is_cut_short_is_refused(self):
+    def test_truncated_json_is_refused(self):
         line = b'{"jsonrpc":"2.0","id":"\\u00e9","method":"f","params":[{"a":[1.5,true,null]}]}'
         self.assertIsInstance(parse(line), Request)
         for end in range(len(line)):
             self.assertEqual(parse(line[:end]).error.code, PARSE_ERROR, line[:end])
 
-    def test_any_depth_is_survived(self):
+    def test_nesting_of_any_depth_does_no_harm(self):
         for opened, closed in (b"[", b"]"), (b'{"a":', b"}"), (b"[[{},", b"]]"):
             for count in 10, 500, 900, 1000, 5000, 100_000:
                 deep = opened * count + b"1" + closed * count
@@ -305,7 +305,7 @@ class ParseTests(SynchronousTestCase):
                     if count > 1000:
                         self.assertEqual(parsed.error.code, PARSE_ERROR)
 
-    def test_a_modest_depth_is_allowed(self):
+    def test_moderate_nesting_is_allowed(self):
         line = b'{"function":"f","args":' + b"[" * 200 + b"]" * 200 + b"}"
         self.assertIsInstance(parse(line), Request)
 
@@ -328,7 +328,7 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parse(b'{"function":"name"}').size, 4)
         self.assertEqual(parse(b'{"function":"name","args":[1, 2]}').size, 10)
 
-    def test_empty_arguments_differ_from_none(self):
+    def test_empty_arguments_differ_from_no_arguments(self):
         self.assertIsNone(parse(b'{"function":"f"}').args)
         self.assertEqual(bytes(parse(b'{"function":"f","args":{}}').args), b"{}")
         self.assertEqual(bytes(parse(b'{"function":"f","args":[ ]}').args), b"[ ]")
@@ -339,7 +339,7 @@ class ParseTests(SynchronousTestCase):
         parsed = parse(b'{"jsonrpc":"2\\u002e0","method":"f"}')
         self.assertEqual((parsed.dialect, parsed.function), (Dialect.JSON_RPC, "f"))
 
-    def test_an_id_of_null_is_no_notification(self):
+    def test_a_request_with_a_null_id_is_not_a_notification(self):
         call = parse(b'{"jsonrpc":"2.0","id":null,"method":"f"}')
         self.assertFalse(call.is_notification)
         self.assertTrue(parse(b'{"jsonrpc":"2.0","method":"f"}').is_notification)
@@ -385,13 +385,13 @@ class ParseTests(SynchronousTestCase):
         self.assert_invalid_request(parsed)
         self.assertIn(parsed.error.data["member"], ("options", "options.progress"))
 
-    def test_the_mistake_of_a_bare_request_is_answered_as_one(self):
+    def test_the_error_of_an_invalid_bare_request_is_a_bare_reply(self):
         for line in b'{"function":5}', b'{"function":"f","id":1}', b'{"function":"f","args":5}':
             parsed = parse(line)
             self.assertIs(parsed.dialect, Dialect.BARE)
             self.assertIsNone(parsed.id)
 
-    def test_a_repeated_member_is_no_crash(self):
+    def test_a_repeated_member_does_no_harm(self):
         for line in (
             b'{"function":5,"function":"f"}',
             b'{"function":"f","args":null,"args":[]}',
@@ -402,7 +402,7 @@ class ParseTests(SynchronousTestCase):
             parsed = parse(line)
             self.assertTrue(isinstance(parsed, Request) or parsed.error.code == INVALID_REQUEST, line)
 
-    def test_what_is_json_but_no_object_is_no_request(self):
+    def test_json_that_is_not_an_object_is_not_a_request(self):
         for line in b"null", b"1", b'"function"', b"true", b"[]", b" [ ] ":
             parsed = parse(line)
             self.assert_invalid_request(parsed)
@@ -456,7 +456,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(loads(bytes(outcome.value)), loads(value))
 
     @given(st.dictionaries(st.sampled_from(["error", "jsonrpc", "id", "result"]), values, max_size=3))
-    def test_a_result_that_looks_a_bit_like_an_error_is_a_result(self, value):
+    def test_a_result_that_resembles_an_error_is_read_as_a_result(self, value):
         assume(not is_error(value))
         outcome = parse_bare_reply(json.dumps(value).encode())
         self.assertIsInstance(outcome, Result)
@@ -474,7 +474,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(parse_bare_reply(line), failure)
         self.assertEqual(parse_reply(line).body, failure)
 
-    # What a worker sends is on one line (test_worker.py), and so is what it returned.
+    # A worker sends everything on one line (tests/unit/worker), including the result.
     @given(st.sampled_from(Dialect), id_texts, text_of(values, line_ends=False), failures)
     def test_a_reply_is_one_line(self, dialect, id_text, value, failure):
         for outcome in Result(Raw(value)), failure:
@@ -484,7 +484,7 @@ class ReplyTests(SynchronousTestCase):
     def test_a_progress_report_is_one_line(self, id_text, text):
         self.assertNotIn(b"\n", progress_line(Raw(id_text), Progress(1, None, text)))
 
-    def test_the_error_object_is_that_of_the_protocol(self):
+    def test_the_error_object_has_the_documented_form(self):
         line = reply_line(Dialect.BARE, None, Failure.of(MethodNotFound("no such function: f")))
         self.assertEqual(loads(line), {"error": {"code": -32601, "message": "no such function: f"}})
         line = reply_line(Dialect.JSON_RPC, Raw(b"7"), Failure.of(TooLarge("too large", limit=5)))
@@ -504,7 +504,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(shown(reply.id), None if id_text == b"null" else id_text)
         self.assertEqual(parse_bare_reply(line), Progress(done, total, message))
 
-    def test_progress_is_as_the_protocol_has_it(self):
+    def test_a_progress_report_has_the_documented_form(self):
         line = progress_line(Raw(b"7"), Progress(3, 10, "…"))
         params = {"id": 7, "done": 3, "total": 10, "message": "…"}
         self.assertEqual(loads(line), {"jsonrpc": "2.0", "method": "taskd.progress", "params": params})
@@ -525,7 +525,7 @@ class ReplyTests(SynchronousTestCase):
     @example(b"[" * 5000)
     @example(b'{"error":' * 5000)
     @example(b'{"jsonrpc":"2.0","method":"taskd.progress"}')
-    def test_a_bare_reply_that_is_not_json_is_refused_and_nothing_else(self, line):
+    def test_a_bare_reply_is_refused_only_if_it_is_not_json(self, line):
         try:
             outcome = parse_bare_reply(line)
         except ParseError:
@@ -542,7 +542,7 @@ class ReplyTests(SynchronousTestCase):
     @example(b'{"jsonrpc":"2.0","method":"taskd.progress"}')
     @example(b'{"jsonrpc":"2.0","method":"other","params":{"id":1,"done":1}}')
     @example(b'{"jsonrpc":"2.0","id":' + b"[" * 5000)
-    def test_what_is_no_reply_is_refused(self, line):
+    def test_anything_but_a_reply_is_refused(self, line):
         try:
             reply = parse_reply(line)
         except ParseError as error:
@@ -553,7 +553,7 @@ class ReplyTests(SynchronousTestCase):
 
 
 def is_error(value):
-    """Whether a bare reply of this value is an error object."""
+    """Return whether a bare reply of this value is an error object."""
     if not isinstance(value, dict) or not set(value) <= {"error", "jsonrpc", "id"}:
         return False
     error = value.get("error")

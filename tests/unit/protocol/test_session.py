@@ -1,4 +1,4 @@
-"""What one connection owes, by docs/protocol.md and the specification of JSON-RPC 2.0."""
+"""The replies due on one connection, by docs/protocol.md and the specification of JSON-RPC 2.0."""
 
 import json
 import tracemalloc
@@ -26,7 +26,7 @@ GARBAGE = [
     b'{"jsonrpc":"2.0","method":5}',
     b'"\\',
 ]
-"""Lines that tell no id to answer to."""
+"""Lines without a readable id."""
 
 
 def bare(number, *, progress=False):
@@ -45,7 +45,7 @@ def notification(number, *, progress=False):
 
 
 def number_of(request):
-    """Which request it is: its function is named by its number."""
+    """Return the number of a request, which is the name of its function."""
     return int(request.function[1:])
 
 
@@ -58,7 +58,7 @@ def failed(number):
 
 
 class Expected:
-    """A request as the model knows it. `kind` is how it must be answered."""
+    """A request in the model. `kind` is how it must be answered."""
 
     def __init__(self, number, kind, progress, batch=None):
         self.number = number
@@ -69,7 +69,7 @@ class Expected:
         self.answered = False
         self.late = None
         self.reports = []
-        """The reports that must have gone out, or must with the next `take`."""
+        """The reports that must have been sent, or must be with the next `take`."""
 
 
 class ExpectedBatch:
@@ -93,7 +93,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.running = {}
         self.started = {}
         self.due = []
-        """What has to go out, in any order: `in_order` checks the order of bare replies."""
+        """The replies due, in any order: `in_order` checks the order of bare replies."""
         self.in_order_due = []
         self.in_order_seen = []
         self.seen = []
@@ -106,7 +106,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.limit = limit
         self.open_for = open_for
 
-    # --- what comes in ---
+    # --- incoming lines ---
 
     def next_number(self):
         self.last_number += 1
@@ -183,11 +183,11 @@ class SessionMachine(RuleBasedStateMachine):
             self.backlog.append("unreadable")
         self.closing = True
 
-    # --- what is done ---
+    # --- requests and outcomes ---
 
     @rule()
     def start(self):
-        """Whatever may be started is, in the order it came."""
+        """Start every request that may be started, in order."""
         expected = []
         while self.backlog and len(self.running) + len(expected) < self.limit:
             item = self.backlog.popleft()
@@ -246,7 +246,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(data=st.data(), done=st.integers(0, 99), congested=st.booleans())
     def report(self, data, done, congested):
         item = self.started[data.draw(st.sampled_from(sorted(self.started)))]
-        # Two bare requests cannot be told apart: their progress names no id.
+        # Two bare requests cannot be distinguished: their progress has no id.
         report = Progress(done, item.number, f"of {item.number}")
         self.session.report(item.request, report, congested=congested)
         if item.answered or not item.progress or item.kind == "notification":
@@ -268,11 +268,11 @@ class SessionMachine(RuleBasedStateMachine):
             return
         raise AssertionError("a second answer was taken")
 
-    # --- what goes out ---
+    # --- outgoing replies ---
 
     @rule(resumed=st.booleans())
     def take(self, resumed):
-        """What is owed has gone out, all of it and nothing else."""
+        """Check that every reply that is due was sent, and nothing else."""
         if resumed:
             for item in self.started.values():
                 if item.late is not None:
@@ -344,7 +344,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.session.finished == (self.closing and idle)
 
     def teardown(self):
-        """Every request that was made gets its one reply in the end."""
+        """Answer every request: each must get its one reply."""
         if self.session is None:
             return
         if not self.closing:
@@ -361,12 +361,12 @@ class SessionMachine(RuleBasedStateMachine):
 
 class SessionTests(SynchronousTestCase):
     def started(self, *lines, limit=MAX_OUTSTANDING, **kwargs):
-        """A session that has received these lines, and the requests it gave out."""
+        """Make a session that has received these lines; return it and its requests."""
         session = Session(limit, **kwargs)
         session.receive(lines)
         return session, session.requests()
 
-    def test_any_mixture_is_answered_as_the_protocol_says(self):
+    def test_any_mixture_of_lines_is_answered_as_the_protocol_says(self):
         run_machine(SessionMachine)
 
     def test_the_default_limit_is_that_of_the_protocol(self):
@@ -384,7 +384,7 @@ class SessionTests(SynchronousTestCase):
             sent += session.take()
         self.assertEqual(sent, [b'{"n":%d}' % number for number in range(6)])
 
-    def test_json_rpc_replies_go_out_as_they_come(self):
+    def test_json_rpc_replies_are_sent_as_soon_as_they_are_ready(self):
         session, requests = self.started(bare(1), rpc(2), rpc(3))
         session.answer(requests[2], result(3))
         self.assertEqual([json.loads(line)["id"] for line in session.take()], [3])
@@ -409,7 +409,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((first, third), ({"n": 1}, {"n": 2}))
         self.assertEqual((second["id"], second["error"]["code"]), (None, -32700))
 
-    def test_a_mistaken_bare_request_is_answered_in_its_dialect_and_place(self):
+    def test_an_invalid_bare_request_is_answered_in_its_dialect_and_place(self):
         session, requests = self.started(bare(1), b'{"function":"f","args":5}')
         self.assertEqual(session.take(), [])
         session.answer(requests[0], result(1))
@@ -423,7 +423,7 @@ class SessionTests(SynchronousTestCase):
             session.answer(request, Result(Raw(b"1")))
             self.assertEqual(session.take(), [b'{"jsonrpc":"2.0","id":%b,"result":1}' % text])
 
-    def test_what_comes_after_a_too_long_message_is_not_owed_but_all_before_it_is(self):
+    def test_requests_after_a_message_over_the_limit_get_no_reply_but_all_before_it_do(self):
         session, requests = self.started(bare(1), rpc(2))
         session.refuse_rest(too_large(99))
         self.assertEqual(session.requests(), [])
@@ -437,7 +437,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((second["error"]["code"], second["error"]["data"]), (-32006, {"limit": 99}))
         self.assertTrue(session.finished)
 
-    def test_a_too_long_message_waits_for_its_turn_behind_a_full_backlog(self):
+    def test_the_error_about_a_message_over_the_limit_waits_behind_a_full_backlog(self):
         session, [request] = self.started(rpc(1), rpc(2), limit=1)
         session.refuse_rest(too_large(99))
         self.assertEqual(session.requests(), [])
@@ -461,7 +461,7 @@ class SessionTests(SynchronousTestCase):
         self.assertFalse(Session().finished)
         self.assertTrue(Session().wants_data)
 
-    def test_a_message_cut_short_by_the_end_is_reported(self):
+    def test_an_unterminated_message_at_the_end_is_reported(self):
         session, _ = self.started()
         session.end_of_input(unfinished=5)
         session.requests()
@@ -469,14 +469,14 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(json.loads(line)["error"]["code"], -32700)
         self.assertTrue(session.finished)
 
-    def test_a_too_long_message_is_not_reported_as_cut_short_as_well(self):
+    def test_a_message_over_the_limit_is_not_also_reported_as_unterminated(self):
         session, _ = self.started()
         session.refuse_rest(too_large(9))
         session.end_of_input(unfinished=5)
         session.requests()
         self.assertEqual(len(session.take()), 1)
 
-    def test_one_batch_may_exceed_the_limit_and_nothing_else(self):
+    def test_only_a_single_batch_may_exceed_max_outstanding(self):
         batch = b"[" + b",".join(rpc(number) for number in range(1, 6)) + b"]"
         session, requests = self.started(rpc(6), batch, rpc(7), limit=2)
         self.assertEqual([number_of(request) for request in requests], [6, 1, 2, 3, 4, 5])
@@ -487,7 +487,7 @@ class SessionTests(SynchronousTestCase):
         session.answer(requests[4], result(4))
         self.assertEqual([number_of(request) for request in session.requests()], [7])
 
-    def test_the_last_of_the_reports_that_could_not_be_sent_is_kept(self):
+    def test_the_last_unsent_progress_report_is_kept(self):
         session, [request] = self.started(rpc(1, progress=True))
         for done in 1, 2, 3:
             session.report(request, Progress(done), congested=True)
@@ -496,7 +496,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(json.loads(line)["params"], {"id": 1, "done": 3})
         self.assertEqual(session.take(resumed=True), [])
 
-    def test_a_late_report_goes_before_the_reply(self):
+    def test_a_late_progress_report_is_sent_before_the_reply(self):
         session, requests = self.started(rpc(1, progress=True), rpc(2, progress=True))
         session.report(requests[0], Progress(1), congested=True)
         session.report(requests[1], Progress(2), congested=True)
@@ -506,13 +506,13 @@ class SessionTests(SynchronousTestCase):
         [line] = session.take(resumed=True)
         self.assertEqual(json.loads(line)["params"], {"id": 2, "done": 2})
 
-    def test_a_new_report_replaces_a_late_one(self):
+    def test_a_new_progress_report_replaces_a_late_one(self):
         session, [request] = self.started(rpc(1, progress=True))
         session.report(request, Progress(1), congested=True)
         session.report(request, Progress(2))
         self.assertEqual([json.loads(line)["params"]["done"] for line in session.take(resumed=True)], [2])
 
-    def test_only_who_asked_for_progress_gets_it(self):
+    def test_progress_is_sent_only_for_requests_that_asked_for_it(self):
         session, requests = self.started(rpc(1), bare(2), notification(3, progress=True))
         for request in requests:
             session.report(request, Progress(1))
@@ -551,7 +551,7 @@ class SessionTests(SynchronousTestCase):
 
 
 class FindTests(SynchronousTestCase):
-    """Requests in flight are named by their ids."""
+    """Looking up requests in flight by their ids."""
 
     def session(self, *lines):
         session = Session()
@@ -566,17 +566,17 @@ class FindTests(SynchronousTestCase):
         for unknown in b"2", b"1.00", b'"X"', b"null":
             self.assertIsNone(session.find(unknown))
 
-    def test_one_that_has_been_answered_is_not_found(self):
+    def test_an_answered_request_is_not_found(self):
         session, [request] = self.session(rpc(1))
         session.answer(request, result(1))
         self.assertIsNone(session.find(b"1"))
 
-    def test_one_that_has_no_id_is_not_found(self):
+    def test_a_request_without_an_id_is_not_found(self):
         session, requests = self.session(bare(1), notification(2))
         self.assertEqual(len(requests), 2)
         self.assertIsNone(session.find(b"1"))
 
-    def test_one_of_a_batch_is_found(self):
+    def test_a_request_of_a_batch_is_found(self):
         session, [first, second] = self.session(b"[%b,%b]" % (rpc(1), rpc(2)))
         self.assertIs(session.find(b"1"), first)
         self.assertIs(session.find(b"2"), second)
@@ -586,7 +586,7 @@ class BatchTests(SynchronousTestCase):
     """The examples of the specification, section 7, and its rules in section 6."""
 
     def exchange(self, line):
-        """What is answered to one line, where every function returns its number."""
+        """Return the replies to one line, if every function returns its number."""
         session = Session()
         session.receive([line])
         for request in reversed(session.requests()):
@@ -597,7 +597,7 @@ class BatchTests(SynchronousTestCase):
         return replies
 
     def shape(self, replies):
-        """Id and code of each reply, code None for a result."""
+        """Return the id and the code of each reply, with code None for a result."""
         return Counter((reply["id"], reply.get("error", {}).get("code")) for reply in replies)
 
     def test_calls_are_answered_by_one_array(self):
@@ -660,7 +660,7 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(self.shape(replies), Counter({(1, None): 2}))
 
     def test_the_reply_to_invalid_elements_is_no_longer_than_a_message_may_be(self):
-        """A reader with the protocol's limit must be able to read it, and its writer to afford it."""
+        """A reader with the protocol's limit must be able to read it, and the server to afford it."""
         session = Session()
         session.receive([b"[" + b",".join([b"1"] * 100_000) + b"]"])
         session.requests()
@@ -679,7 +679,7 @@ class BatchTests(SynchronousTestCase):
         _, most = tracemalloc.get_traced_memory()
         self.assertLess(most - before, 100 * len(line))
 
-    def test_the_reply_to_a_mistake_is_no_longer_than_a_message_may_be(self):
+    def test_the_reply_to_an_invalid_request_is_no_longer_than_a_message_may_be(self):
         session = Session()
         session.receive([b'{"function":"f","' + b"x" * (MAX_MESSAGE - 30) + b'":1}'])
         session.requests()
@@ -688,7 +688,7 @@ class BatchTests(SynchronousTestCase):
 
 
 class HttpTests(SynchronousTestCase):
-    """A web page can have its visitor's browser post to any port: nothing of that may run."""
+    """A web page can make its visitor's browser post to any port: no line of such a request may run."""
 
     POST = (
         b"POST / HTTP/1.1",
@@ -697,7 +697,7 @@ class HttpTests(SynchronousTestCase):
         b'{"function":"hello"}',
     )
 
-    def test_nothing_of_a_http_request_is_run(self):
+    def test_no_line_of_an_http_request_is_run(self):
         session = Session()
         session.receive(self.POST)
         self.assertEqual(session.requests(), [])
@@ -705,7 +705,7 @@ class HttpTests(SynchronousTestCase):
         self.assertIn(b"HTTP", line)
         self.assertTrue(session.finished)
 
-    def test_nothing_that_comes_after_it_is_run_either(self):
+    def test_no_line_after_an_http_request_is_run_either(self):
         session = Session()
         for line in self.POST:
             session.receive([line])
@@ -713,7 +713,7 @@ class HttpTests(SynchronousTestCase):
         self.assertEqual(len(session.take()), 1)
         self.assertTrue(session.finished)
 
-    def test_what_came_before_it_is_answered(self):
+    def test_requests_before_an_http_request_are_answered(self):
         session = Session()
         session.receive([b'{"function":"hello"}', *self.POST])
         (request,) = session.requests()

@@ -36,7 +36,7 @@ for each in (hello, echo, add, boom):
 
 
 def outcome_of(call):
-    """How a task server with these functions would answer the call."""
+    """Return the outcome of the call at a task server with these functions."""
     if call.function == "taskd.ping":
         return Result(Raw(b'"pong"'))
     if call.function not in functions:
@@ -52,7 +52,7 @@ def outcome_of(call):
 
 
 def replies_of(session, lines):
-    """What a session sends when its requests are answered, the last one first."""
+    """Return what a session sends when its requests are answered in reverse order."""
     session.receive(lines)
     sent = []
     while requests := session.requests():

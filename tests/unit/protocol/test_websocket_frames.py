@@ -1,4 +1,4 @@
-"""The frames of short texts: read and written as the protocol has it, and everything else left alone."""
+"""The frames of short texts: read and written by the protocol; all others are left alone."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from tests.unit.frames import BINARY, CONTINUED, LONGEST, PING, client_frame, ma
 
 class FrameTests(SynchronousTestCase):
     @given(st.lists(st.tuples(utf8, masks), max_size=5), st.integers(0, 30))
-    def test_whole_texts_are_read_and_the_rest_is_left(self, sent, cut):
+    def test_whole_text_frames_are_read_and_the_rest_is_left(self, sent, cut):
         frames = [client_frame(text, mask=mask) for text, mask in sent]
         data = b"".join(frames)[: -cut or None]
         read, end = read_texts(data, LONGEST)
@@ -24,7 +24,7 @@ class FrameTests(SynchronousTestCase):
             frame = client_frame(b"x" * size)
             self.assertEqual(read_texts(frame, max(size, LONGEST)), ([b"x" * size], len(frame)))
 
-    def test_what_is_not_short_or_not_a_text_or_wrong_is_left(self):
+    def test_frames_that_are_long_invalid_or_not_text_are_left(self):
         first = client_frame(b"first")
         for frame in (
             client_frame(b"x" * (LONGEST + 1)),

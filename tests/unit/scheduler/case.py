@@ -1,4 +1,4 @@
-"""What the tests of the scheduler share."""
+"""The base of the scheduler's test cases."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from tests.unit.tasks import make_task
 
 
 class SchedulerCase(SynchronousTestCase):
-    """A scheduler, tasks for it, and short forms of what a server asks of it."""
+    """A test case with a scheduler, tasks for it, and short forms of a server's calls."""
 
     def setUp(self):
         self.numbers = itertools.count(1)
@@ -45,7 +45,7 @@ class SchedulerCase(SynchronousTestCase):
         return self.scheduler.finished(task.worker, task.number, seconds, now, **{"failed": False, **more})
 
     def tick(self, now, *begun):
-        """Have the scheduler do what is due; each of `begun` was begun last by the worker that has it."""
+        """Run the due pass of the scheduler; each task of `begun` is the last begun by its worker."""
         latest = {task.worker: task.number for task in begun}
         return self.scheduler.tick(now, lambda worker: latest.get(worker, 0))
 

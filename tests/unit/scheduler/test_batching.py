@@ -1,4 +1,4 @@
-"""Batches: who gets several short tasks at once, and how those that take too long are reclaimed."""
+"""Batches: which workers get several short tasks at once, and how late tasks are reclaimed."""
 
 from math import inf
 
@@ -24,7 +24,7 @@ class BatchTests(SchedulerCase):
         self.assertEqual(self.assign(), [(3, more)])
         self.assertEqual(self.scheduler.fleet.running, 7)
 
-    def test_each_other_task_has_a_worker_to_itself(self):
+    def test_each_task_that_is_not_short_has_a_worker_to_itself(self):
         self.make(4)
         batch = short_function()
         tasks = [self.submit(stats=stats) for stats in (batch, None, batch, None, batch)]
@@ -39,17 +39,17 @@ class BatchTests(SchedulerCase):
         self.submit(stats=short_function())
         self.assertEqual(self.assign(), [])
 
-    def test_a_batch_has_a_greatest_number_of_tasks(self):
+    def test_the_number_of_tasks_in_a_batch_is_limited(self):
         self.make(2)
         tasks = self.submit(MAX_TASKS_PER_WORKER + 1, short_function())
         self.assertEqual(self.assign(), [(2, tasks[:-1]), (1, tasks[-1:])])
 
-    def test_a_batch_has_a_greatest_length_by_the_estimates(self):
+    def test_the_estimated_duration_of_a_batch_is_limited(self):
         self.make(2)
         tasks = self.submit(5, short_function(seconds=BATCH_SECONDS / 2))
         self.assertEqual(self.assign(), [(2, tasks[:2]), (1, tasks[2:4])])
         self.finish(tasks[0])
-        self.assertEqual(self.assign(), [])  # the open one is full
+        self.assertEqual(self.assign(), [])  # the open batch is full
         self.finish(tasks[1])
         self.assertEqual(self.assign(), [(2, tasks[4:])])
 
@@ -103,7 +103,7 @@ class BatchTests(SchedulerCase):
 
 class ReclaimTests(SchedulerCase):
     def batch(self, count=3, **more):
-        """A batch that worker 1 has, and its tasks."""
+        """Give worker 1 a batch, and return its tasks."""
         self.make(1, **more)
         self.stats = short_function("batched")
         tasks = self.submit(count)
@@ -121,7 +121,7 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.tick(1.0, tasks[0]), [])
         self.assertEqual(self.scheduler.wake_at, inf)
 
-    def test_a_look_that_comes_too_early_sees_nothing(self):
+    def test_a_look_that_comes_too_early_changes_nothing(self):
         tasks = self.batch()
         for now in 0.0, LATE_SECONDS / 2:
             self.assertEqual(self.tick(now, tasks[0]), [])
@@ -141,7 +141,7 @@ class ReclaimTests(SchedulerCase):
         for look in range(1, 10):
             self.assertEqual(self.tick(look * LATE_SECONDS), [])
 
-    def test_a_worker_that_leaves_is_looked_at_too(self):
+    def test_a_leaving_worker_can_be_late_too(self):
         tasks = self.batch()
         self.scheduler.fleet.retire(1, 0.0)
         self.assertEqual(self.tick(LATE_SECONDS, tasks[0]), [])
@@ -174,8 +174,8 @@ class ReclaimTests(SchedulerCase):
             self.finish(task)
         self.assertEqual(self.state(1), WorkerState.IDLE)
 
-    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_rest_was_reclaimed(self):
-        """It had begun before the worker received the order."""
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_although_the_rest_was_reclaimed(self):
+        """That task had begun before the worker received the order."""
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()
@@ -185,7 +185,7 @@ class ReclaimTests(SchedulerCase):
         self.assertEqual(self.scheduler.wake_at, 1.5)
         self.assertEqual(self.tick(1.5, second), [InterruptTask(1, second)])
 
-    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_though_the_first_was_returned(self):
+    def test_the_next_task_of_a_batch_is_stopped_at_its_limit_although_the_first_was_returned(self):
         self.make(1)
         first, second = self.submit(stats=short_function()), self.submit(stats=short_function(), limit=1.0)
         self.assign()

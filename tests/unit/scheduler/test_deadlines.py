@@ -1,4 +1,4 @@
-"""Which tasks have waited past their deadline."""
+"""Tasks that have waited past their deadline."""
 
 import weakref
 from math import inf
@@ -13,7 +13,7 @@ from tests.unit.tasks import FakeSubscriber, make_task
 
 
 class EagerDeadlines(Deadlines):
-    """Throws out early what is out of date."""
+    """A collection that drops outdated entries early."""
 
     COMPACT_ABOVE = 2
 
@@ -23,7 +23,7 @@ def waiting_task(number, **more):
 
 
 class DeadlinesTests(SynchronousTestCase):
-    def test_at_first_there_is_none(self):
+    def test_a_new_collection_has_no_deadline(self):
         deadlines = Deadlines()
         self.assertEqual(deadlines.next_at, inf)
         self.assertEqual(deadlines.expired(1e9), [])
@@ -53,7 +53,7 @@ class DeadlinesTests(SynchronousTestCase):
         task.state = TaskState.GIVEN
         self.assertEqual(deadlines.expired(1.0), [])
 
-    def test_what_is_out_of_date_does_not_pile_up(self):
+    def test_outdated_entries_do_not_pile_up(self):
         deadlines = Deadlines()
         stays = waiting_task(0)
         deadlines.add(1e6, stays)

@@ -1,4 +1,4 @@
-"""Whose turn it is among the tasks that wait."""
+"""The order of waiting tasks."""
 
 import itertools
 import weakref
@@ -17,13 +17,13 @@ priorities = st.integers(0, PRIORITIES - 1)
 
 
 class EagerQueue(TaskQueue):
-    """Throws out removed tasks early."""
+    """A queue that drops removed tasks early."""
 
     COMPACT_ABOVE = 1
 
 
 class TaskQueueMachine(RuleBasedStateMachine):
-    """A queue against a list for each priority."""
+    """A queue compared with a list for each priority."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
     @rule(throttles=st.sampled_from([False, False, False, True]))
     def first_and_take(self, throttles):
-        """The most urgent task comes first, but for an older one that has been passed over too often."""
+        """Take the most urgent task, unless an older one has been passed over too often."""
         task = self.queue.first()
         if not self.tasks():
             assert task is None
@@ -69,7 +69,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
     @rule()
     def release(self):
-        """The throttled tasks go to the head, in their order."""
+        """Release the throttled tasks, which go to the head in their order."""
         self.queue.release()
         while self.throttled:
             task = self.throttled.pop()
@@ -83,7 +83,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.taken)
     @rule()
     def push_back(self):
-        """The task that was taken last goes to the head."""
+        """Put the task that was taken last back at the head."""
         task = self.taken.pop()
         self.queue.push_back(task)
         self.levels[task.priority].insert(0, task)
@@ -115,7 +115,7 @@ class TaskQueueMachine(RuleBasedStateMachine):
 
 
 class TaskQueueTests(SynchronousTestCase):
-    def test_any_course_of_events_is_that_of_a_list_for_each_priority(self):
+    def test_any_course_of_events_agrees_with_one_list_per_priority(self):
         run_machine(TaskQueueMachine)
 
     @given(
@@ -124,7 +124,7 @@ class TaskQueueTests(SynchronousTestCase):
         priority=priorities,
         later=st.lists(st.lists(priorities, min_size=1, max_size=2), min_size=100, max_size=100),
     )
-    def test_a_task_starts_at_the_latest_after_ten_times_as_many_others_as_were_there_before_it(
+    def test_a_task_starts_after_at_most_ten_times_as_many_tasks_as_waited_before_it(
         self, before, taken, priority, later
     ):
         queue = TaskQueue()
@@ -155,7 +155,7 @@ class TaskQueueTests(SynchronousTestCase):
             queue.take(started[-1])
         self.assertEqual(sum(task.priority == 0 for task in started), 180)
 
-    def test_many_that_were_removed_are_not_kept_for_ever(self):
+    def test_removed_tasks_do_not_pile_up(self):
         queue = TaskQueue()
         kept = weakref.WeakSet()
         for number in range(3 * queue.COMPACT_ABOVE):

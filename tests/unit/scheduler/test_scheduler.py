@@ -1,4 +1,4 @@
-"""Who gets what: the queue's bounds, turns, outcomes, losses and deadlines."""
+"""The scheduler: the queue's bounds, turns, outcomes, losses and deadlines."""
 
 from math import inf
 
@@ -22,7 +22,7 @@ class QueueTests(SchedulerCase):
         self.assertRaises(Busy, scheduler.submit, self.task())
         self.assertEqual(scheduler.queue.waiting, 10_000)
 
-    def test_a_refused_task_is_left_as_it_was(self):
+    def test_a_refused_task_is_unchanged(self):
         scheduler = self.make(max_queue=0)
         task = self.task(deadline=5.0)
         error = self.assertRaises(Busy, scheduler.submit, task)
@@ -41,7 +41,7 @@ class QueueTests(SchedulerCase):
         self.assertRaises(StateError, self.scheduler.submit, self.task(state=TaskState.DONE))
 
     def retry_after(self, seconds, waiting, workers=1):
-        """Return what a refused caller is sent after one task of `seconds`, with so many waiting."""
+        """Return the time to retry of a refused call after one task of `seconds`, with so many waiting."""
         scheduler = self.make(workers, max_queue=waiting)
         scheduler.functions["f"] = self.stats = FunctionStats("f")
         task = self.submit()
@@ -168,7 +168,7 @@ class TurnTests(SchedulerCase):
         self.assertEqual(order, [urgent, middle, late])
 
     @given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 3))
-    def test_an_unimportant_task_starts_at_the_latest_after_ten_times_as_many_as_were_before_it(
+    def test_a_task_of_low_priority_starts_after_at_most_ten_times_as_many_tasks_as_waited_before_it(
         self, before, workers
     ):
         self.make(workers)
@@ -224,7 +224,7 @@ class TurnTests(SchedulerCase):
         self.assertRaises(StateError, self.scheduler.finished, 9, tasks[1].number, 0.0, 0.0, failed=False)
         self.assertRaises(StateError, self.scheduler.returned, other, [tasks[1].number], 0.0)
 
-    def test_runs_are_counted_but_for_those_whose_arguments_did_not_fit(self):
+    def test_attempts_are_counted_except_those_with_invalid_arguments(self):
         self.make(1)
         for seconds, failed in (1.0, False), (3.0, True), (None, True):
             task = self.submit()
@@ -248,7 +248,7 @@ class TurnTests(SchedulerCase):
 
 
 class LossTests(SchedulerCase):
-    def test_what_was_begun_is_lost_with_its_worker_and_the_rest_waits_again(self):
+    def test_a_task_that_was_begun_is_lost_with_its_worker_and_the_rest_waits_again(self):
         scheduler = self.make(1)
         batch = short_function()
         tasks = self.submit(4, batch)
@@ -260,14 +260,14 @@ class LossTests(SchedulerCase):
         self.assertEqual((batch.lost, batch.is_short), (2, False))
         self.assertEqual(scheduler.fleet.workers, {})
 
-    def test_a_worker_that_had_begun_nothing_loses_nothing(self):
+    def test_a_worker_that_had_begun_no_task_loses_none(self):
         scheduler = self.make(1)
         tasks = self.submit(3, short_function())
         self.assign()
         self.assertEqual(scheduler.worker_exited(1, 77, 1.0), [])
         self.assertEqual((scheduler.queue.all_waiting, scheduler.fleet.running), (tasks, 0))
 
-    def test_a_task_before_which_workers_end_is_not_tried_for_ever(self):
+    def test_a_task_whose_workers_keep_ending_before_it_begins_is_not_retried_for_ever(self):
         scheduler = self.make()
         task = self.submit()
         for number in range(1, MAX_LOSSES + 2):

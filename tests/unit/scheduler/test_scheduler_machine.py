@@ -131,7 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         turns=st.booleans(),
     )
     def submit(self, count, function, priority, limit, deadline, subscriber, turns):
-        """A task is refused if, and only if, the queue is full."""
+        """Submit a task, which is refused if and only if the queue is full."""
         for _ in range(count):
             self.last_task += 1
             task = make_task(
@@ -320,7 +320,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @some_worker(is_there)
     @rule(data=st.data())
     def die(self, data):
-        """What the worker had begun is lost; the rest waits again, but for what was being stopped."""
+        """End a worker: the task it had begun is lost; the rest waits again, except tasks being stopped."""
         number = self.any_worker(data, is_there)
         self.lose(number)
 
@@ -367,7 +367,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.turn()
 
     def depart(self):
-        """A worker that must end has no tasks."""
+        """Check that a worker that must end has no tasks, and end it."""
         for number in self.scheduler.fleet.departures():
             worker = self.workers[number]
             assert not worker.is_ending
@@ -490,7 +490,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert scheduler.wake_at <= min(due, default=inf)
 
     def teardown(self):
-        """Left alone, everything ends."""
+        """Check that everything ends by itself."""
         if getattr(self, "scheduler", None) is None:
             return
         for subscriber in self.subscribers:

@@ -1,4 +1,4 @@
-"""What is known of a function by its last runs."""
+"""Statistics of a function, from its last runs."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ SHORT_RUN, LONG = SHORT_SECONDS / 10, SHORT_SECONDS
 
 
 def seen(*runs, **more):
-    """The stats after these runs, each its seconds."""
+    """Return the statistics after runs of these seconds."""
     stats = FunctionStats("f")
     for seconds in runs:
         stats.add(seconds, **{"failed": False, "printed": False, **more})
@@ -31,7 +31,7 @@ class FunctionStatsTests(SynchronousTestCase):
         self.assertEqual((stats.done, stats.failed), (2, 1))
         self.assertEqual((stats.seconds, stats.longest, stats.mean), (4.5, 3.0, 1.5))
 
-    def test_it_takes_many_short_runs_to_be_known_as_short(self):
+    def test_a_function_counts_as_short_only_after_many_short_runs(self):
         stats = seen(*[SHORT_RUN] * (KNOWN_SHORT - 1))
         self.assertFalse(stats.is_short)
         stats.add(SHORT_RUN, failed=False, printed=False)
@@ -52,7 +52,7 @@ class FunctionStatsTests(SynchronousTestCase):
         stats.add(LONG, failed=False, printed=False)
         self.assertFalse(stats.is_short)
 
-    def test_what_prints_is_not_short(self):
+    def test_a_function_that_prints_is_not_short(self):
         stats = seen(*[SHORT_RUN] * 1000)
         stats.add(SHORT_RUN, failed=False, printed=True)
         self.assertEqual((stats.is_short, stats.points), (False, 0))
@@ -66,7 +66,7 @@ class FunctionStatsTests(SynchronousTestCase):
         stats.surprised()
         self.assertEqual(stats.points, 0)
 
-    def test_new_code_has_to_be_seen_anew(self):
+    def test_new_code_does_not_count_as_short_at_first(self):
         stats = seen(*[SHORT_RUN] * 1000)
         stats.forget()
         self.assertFalse(stats.is_short)
@@ -80,7 +80,7 @@ class FunctionStatsTests(SynchronousTestCase):
         self.assertAlmostEqual(stats.estimate, SHORT_RUN / 2, delta=SHORT_RUN / 100)
 
     @given(st.lists(st.tuples(st.floats(0, 1e6), st.booleans())))
-    def test_an_estimate_is_never_over_what_is_short(self, runs):
+    def test_an_estimate_never_exceeds_the_limit_for_short_functions(self, runs):
         stats = FunctionStats("f")
         for seconds, printed in runs:
             stats.add(seconds, failed=False, printed=printed)

@@ -1,4 +1,4 @@
-"""What a stop decides, and when."""
+"""The decisions of a stop, and their times."""
 
 from math import inf
 
@@ -15,7 +15,7 @@ class StopTests(SynchronousTestCase):
     def advance(self, now, *, is_running=True):
         return self.stop.advance(now, is_running=is_running)
 
-    def test_nothing_happens_before_it_is_due(self):
+    def test_a_stop_decides_nothing_before_it_is_due(self):
         self.assertIsNone(self.advance(14.9))
         self.assertEqual((self.stop.step, self.stop.next_at), (StopStep.INTERRUPTED, 15.0))
 

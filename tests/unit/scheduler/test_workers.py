@@ -79,7 +79,7 @@ class WorkerTests(SchedulerCase):
         self.submit()
         self.assertEqual((self.assign(), scheduler.fleet.departures()), ([], []))
 
-    def test_a_worker_ends_after_its_greatest_number_of_tasks(self):
+    def test_a_worker_ends_after_its_maximum_number_of_tasks(self):
         scheduler = self.make(1, max_tasks=2)
         for _ in range(2):
             self.assertEqual(scheduler.fleet.departures(), [])
@@ -127,7 +127,7 @@ class BoundsTests(SchedulerCase):
             scheduler.fleet.add(number, 0.0)
         self.assertEqual(scheduler.missing, 0)
 
-    def test_none_is_missing_while_one_is_idle(self):
+    def test_no_worker_is_missing_while_one_is_idle(self):
         scheduler = self.make(1, min_workers=0, max_workers=5)
         self.submit()
         self.assertEqual(scheduler.missing, 0)

@@ -1,4 +1,4 @@
-"""The client for the tests of others."""
+"""The memory client, made for the tests of apps and their callers."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,6 +30,20 @@ def no_json() -> object:
     return object()
 
 
+def count_on(upto: int) -> None:
+    progress(0, upto)
+    for number in range(upto):
+        progress(number + 1)
+
+
+def not_a_number() -> list[float]:
+    return [float("nan")]
+
+
+def no_number_of_steps() -> None:
+    progress(float("nan"))
+
+
 async def later(value: int) -> int:
     return value
 
@@ -37,7 +51,17 @@ async def later(value: int) -> int:
 class MemoryTaskClientTests(SynchronousTestCase):
     def setUp(self):
         functions = Registry()
-        for function in (add, keyword, count, boom, no_json, later):
+        for function in (
+            add,
+            keyword,
+            count,
+            count_on,
+            boom,
+            no_json,
+            not_a_number,
+            no_number_of_steps,
+            later,
+        ):
             functions.add(function)
         self.client = MemoryTaskClient(functions)
 
@@ -49,7 +73,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
         result = self.successResultOf(self.client.call("keyword", from_="x"))
         self.assertEqual(result, {"from": "x", "pair": [1, 2]})
 
-    def test_coroutines_are_run(self):
+    def test_async_functions_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
     def test_progress_is_reported(self):
@@ -58,7 +82,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual([(each.done, each.total) for each in seen], [(1, 2), (2, 2)])
         self.assertEqual(self.successResultOf(self.client.call("count", upto=1)), 1)
 
-    def test_errors_are_those_of_the_real_client(self):
+    def test_errors_are_the_exceptions_of_the_real_client(self):
         self.failureResultOf(self.client.call("nope"), MethodNotFound)
         failure = self.failureResultOf(self.client.call("add", a="x"), InvalidParams)
         self.assertEqual(failure.value.data["argument"], "a")
@@ -66,3 +90,12 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual(failure.value.data, {"type": "ValueError", "message": "boom"})
         self.failureResultOf(self.client.call("no_json"), TaskFailed)
         self.client.close()
+
+    def test_results_and_reports_are_checked_as_by_a_server(self):
+        seen = []
+        self.successResultOf(self.client.call("count_on", upto=2, on_progress=seen.append))
+        self.assertEqual([(each.done, each.total) for each in seen], [(0, 2), (1, 2), (2, 2)])
+        failure = self.failureResultOf(self.client.call("not_a_number"), TaskFailed).value
+        self.assertEqual(failure.data["message"], "result[0] is nan, which JSON cannot hold")
+        failure = self.failureResultOf(self.client.call("no_number_of_steps"), TaskFailed).value
+        self.assertEqual(failure.message, "ValueError: progress takes finite numbers, not nan")

@@ -6,12 +6,12 @@ from taskd.web.root import config_from_environment
 
 
 class EnvironmentTests(SynchronousTestCase):
-    def test_without_any_setting_there_are_defaults(self):
+    def test_an_empty_environment_gives_the_defaults(self):
         config = config_from_environment({})
         self.assertEqual(config.task_servers, ["tcp:127.0.0.1:12345"])
         self.assertEqual((config.link, list(config.allow_origins)), ("per-message", []))
 
-    def test_every_setting_is_taken(self):
+    def test_every_setting_is_read(self):
         config = config_from_environment(
             {
                 "TASKD_TASK_SERVER": "tcp:a:1  tcp:b:2",

@@ -10,7 +10,7 @@ from taskd.worker.board import KEPT_BYTES, Board
 
 
 def board(places=1):
-    """A board as the daemon and a worker see it."""
+    """Make a board; return it as the daemon and as a worker see it."""
     descriptor = Board.create(places)
     try:
         return Board(descriptor), Board(descriptor)
@@ -33,7 +33,7 @@ class BoardTests(SynchronousTestCase):
         for other in 0, 2:
             self.assertEqual((daemon.begun(other), daemon.kept(other)), (0, b""))
 
-    def test_what_has_been_sent_is_not_kept(self):
+    def test_sent_outcomes_are_no_longer_kept(self):
         daemon, worker = board()
         worker.begin(0, 7)
         worker.keep(0, b"one\n")
@@ -42,14 +42,14 @@ class BoardTests(SynchronousTestCase):
         worker.keep(0, b"x\n")
         self.assertEqual(daemon.kept(0), b"x\n")
 
-    def test_a_place_is_as_new_for_the_next_worker(self):
+    def test_a_cleared_place_is_as_new_for_the_next_worker(self):
         daemon, worker = board(2)
         worker.begin(1, 7)
         worker.keep(1, b"one\n")
         daemon.clear(1)
         self.assertEqual((daemon.begun(1), daemon.kept(1)), (0, b""))
 
-    def test_what_has_no_room_is_not_kept_and_nothing_else_is_lost(self):
+    def test_lines_without_room_are_not_kept_and_nothing_else_is_lost(self):
         daemon, worker = board(2)
         lines = b"x" * (KEPT_BYTES - 1)
         self.assertTrue(worker.keep(0, lines))
@@ -62,7 +62,7 @@ class BoardTests(SynchronousTestCase):
     @given(
         st.lists(st.tuples(st.integers(0, 2), st.one_of(st.integers(0, 2**64 - 1), st.binary(max_size=3000))))
     )
-    def test_places_do_not_touch_each_other(self, steps):
+    def test_places_on_the_board_are_independent(self, steps):
         daemon, worker = board(3)
         begun, kept = [0, 0, 0], [b"", b"", b""]
         for place, what in steps:

@@ -1,4 +1,7 @@
-"""A function is interrupted, and nothing else is. `on_signal` is called as the signal's handler is."""
+"""Interrupts, which reach the function of a task and nothing else.
+
+`on_signal` is called as the signal's handler is.
+"""
 
 import asyncio
 import threading
@@ -28,7 +31,7 @@ class InterrupterCase(SynchronousTestCase):
             self.taken.append(self.interrupter.interrupt(message))
 
     def send(self, task=1, attempt=1, *, cancelled=True):
-        """The daemon asks for a task to be interrupted, and sends the signal."""
+        """Order the interrupt of a task, and send the signal, as the daemon does."""
         self.sent.append(Interrupt(task, attempt, cancelled))
         self.interrupter.on_signal()
 
@@ -58,7 +61,7 @@ class InterrupterTests(InterrupterCase):
         self.assertEqual(self.taken, [True, True, True])
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
-    def test_another_task_or_attempt_is_not_interrupted(self):
+    def test_an_interrupt_for_another_task_or_attempt_is_ignored(self):
         self.begin(task=2, attempt=2)
         self.send(task=1, attempt=2)
         self.send(task=2, attempt=1)
@@ -81,7 +84,7 @@ class InterrupterTests(InterrupterCase):
         self.assertEqual((self.taken, self.interrupter.running), ([False], an_attempt(2)))
         self.assertIsNone(self.interrupter.end())
 
-    def test_a_signal_before_the_beginning_is_handled_at_the_beginning(self):
+    def test_a_signal_before_a_task_begins_is_handled_when_it_begins(self):
         self.send()
         self.assertRaises(TaskCancelled, self.begin)
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
@@ -115,7 +118,7 @@ class InterrupterTests(InterrupterCase):
 
 
 class ShieldTests(InterrupterCase):
-    def test_internal_code_is_not_left_half_way(self):
+    def test_shielded_code_is_not_interrupted_half_way(self):
         done = []
 
         def function():
@@ -128,7 +131,7 @@ class ShieldTests(InterrupterCase):
         self.assertRaises(TaskCancelled, function)
         self.assertEqual(done, ["written"])
 
-    def test_an_error_inside_a_shield_does_not_put_off_the_stop(self):
+    def test_an_exception_inside_a_shield_does_not_delay_the_stop(self):
         def function():
             with self.interrupter.shield():
                 self.send()
@@ -143,7 +146,7 @@ class ShieldTests(InterrupterCase):
             pass
         self.assertEqual(self.reads, 0)
 
-    def test_another_thread_needs_no_shield_and_takes_none_away(self):
+    def test_a_shield_in_another_thread_does_not_delay_an_interrupt(self):
         entered, may_leave = threading.Event(), threading.Event()
 
         def elsewhere():
@@ -186,7 +189,7 @@ class AsyncTests(InterrupterCase):
         self.assertEqual(ended, ["cleaned up"])
         self.assertEqual(self.interrupter.end(), Interrupt(1, 1, True))
 
-    def test_it_is_cancelled_once(self):
+    def test_an_async_function_is_cancelled_once(self):
         async def function():
             self.send()
             self.send()
@@ -201,7 +204,7 @@ class AsyncTests(InterrupterCase):
         self.begin(is_async=True)
         self.assertEqual(self.run_function(function), "cleaned up")
 
-    def test_a_stop_before_the_asyncio_task_exists_cancels_it_then(self):
+    def test_a_stop_before_the_asyncio_task_exists_cancels_it_once_it_does(self):
         begun = []
 
         async def function():

@@ -1,4 +1,4 @@
-"""One call in a worker: the outcome of what a function returns, raises, and is interrupted by."""
+"""One call in a worker: its outcome when the function returns, raises or is interrupted."""
 
 import asyncio
 import json
@@ -7,12 +7,12 @@ import msgspec
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.functions.raised import MAX_TEXT
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
-from taskd.worker.progress import MAX_TEXT
 
 CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
 
@@ -30,7 +30,7 @@ class InvokerTests(SynchronousTestCase):
             self.interrupter.interrupt(self.sent.pop(0))
 
     def stop(self, *, cancelled=True, task=1):
-        """What the daemon and its signal do while a function runs."""
+        """Order a stop and send the signal while a function runs, as the daemon does."""
         self.sent.append(Interrupt(task, 1, cancelled))
         self.interrupter.on_signal()
 
@@ -41,7 +41,7 @@ class InvokerTests(SynchronousTestCase):
         self.addCleanup(self.invoker.close)
         return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
 
-    # --- what ends well ---
+    # --- results ---
 
     def test_a_result_comes_with_its_time_and_whether_there_is_output(self):
         for wrote in False, True:
@@ -51,7 +51,7 @@ class InvokerTests(SynchronousTestCase):
             self.assertEqual(done.output, wrote)
             self.assertGreater(done.seconds, 0)
 
-    def test_one_event_loop_serves_all(self):
+    def test_all_async_functions_share_one_event_loop(self):
         loops = []
 
         async def function():
@@ -65,18 +65,18 @@ class InvokerTests(SynchronousTestCase):
         invoker.close()
         self.assertTrue(loops[-1].is_closed())
 
-    def test_without_an_async_function_there_is_nothing_to_close(self):
+    def test_without_an_async_function_no_event_loop_is_made(self):
         self.call(lambda: 1)
         self.invoker.close()
 
-    # --- what fails ---
+    # --- failures ---
 
-    def test_arguments_that_do_not_fit_took_no_time_and_have_no_traceback(self):
+    def test_invalid_arguments_are_reported_without_time_and_traceback(self):
         failed = self.call(lambda a: a, b"[]")
         self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
         self.assertFalse(failed.leaving)
 
-    def test_a_failure_has_the_type_the_text_and_the_traceback(self):
+    def test_a_failure_has_the_type_the_message_and_the_traceback(self):
         def function():
             raise LookupError("it is so")
 
@@ -86,7 +86,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertIn("it is so", failed.traceback)
         self.assertFalse(failed.leaving)
 
-    def test_an_exception_without_a_text_is_its_type(self):
+    def test_an_exception_without_a_message_is_described_by_its_type(self):
         def function():
             raise LookupError
 
@@ -113,7 +113,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertEqual((data["type"], data["hard_memory"]), ("MemoryError", 2**30))
         self.assertIn("--hard-memory", data["message"])
 
-    def test_numpys_text_of_a_memory_error_is_kept(self):
+    def test_the_message_of_a_memory_error_of_numpy_is_kept(self):
         class ArrayMemoryError(MemoryError):
             pass
 
@@ -124,14 +124,75 @@ class InvokerTests(SynchronousTestCase):
         data = json.loads(bytes(self.call(function).data))
         self.assertEqual((data["message"], data["hard_memory"]), ("unable to allocate", 2**30))
 
-    # --- what is stopped ---
+    def test_a_type_of_an_argument_that_exits_fails_the_task_alone(self):
+        class Page(msgspec.Struct):
+            number: int
 
-    def test_a_function_that_is_interrupted_has_stopped(self):
+            def __post_init__(self):
+                raise SystemExit(3)
+
+        def function(page: Page):
+            """Never called."""
+
+        failed = self.call(function, b'[{"number":1}]')
+        self.assertEqual((type(failed), failed.code, failed.message), (Failed, -32000, "SystemExit: 3"))
+
+    def test_an_exception_that_cannot_be_formatted_fails_the_task_alone(self):
+        class Odd(Exception):
+            def __str__(self):
+                raise SystemExit("no text")
+
+            def __getattr__(self, name):
+                return getattr(self, name)
+
+            __class__ = __cause__ = property(__str__)
+
+        def function():
+            raise Odd
+
+        self.config = msgspec.structs.replace(CONFIG, tracebacks=True)
+        failed = self.call(function)
+        self.assertEqual(failed.code, -32000)
+        data = json.loads(bytes(failed.data))
+        self.assertEqual(data["message"], "its message could not be formatted: SystemExit: no text")
+        self.assertTrue(failed.message.endswith(f"Odd: {data['message']}"))
+        self.assertEqual(data["traceback"], failed.traceback)
+        self.assertIn("in function", failed.traceback)
+
+    def test_a_stop_that_ends_with_such_an_exception_is_logged(self):
+        class Meta(type):
+            def __getattribute__(cls, name):
+                raise SystemExit(name)
+
+        class Odd(Exception, metaclass=Meta):
+            def __str__(self):
+                raise SystemExit("no text")
+
+        def function():
+            try:
+                self.stop()
+            finally:
+                raise Odd
+
+        stopped = self.call(function)
+        self.assertIsInstance(stopped, Stopped)
+        self.assertIn("its message could not be formatted", stopped.traceback)
+
+    def test_a_result_that_is_no_json_fails_with_its_place(self):
+        failed = self.call(lambda: {"rows": [{"price": float("nan")}]})
+        reason = "result.rows[0].price is nan, which JSON cannot hold"
+        self.assertEqual((failed.code, failed.message), (-32000, f"the result is not JSON: {reason}"))
+        self.assertEqual(json.loads(bytes(failed.data)), {"type": "float", "message": reason})
+        self.assertIsNone(failed.traceback)
+
+    # --- stops ---
+
+    def test_an_interrupted_function_is_reported_as_stopped(self):
         for cancelled in True, False:
             stopped = self.call(lambda cancelled=cancelled: self.stop(cancelled=cancelled))
             self.assertEqual((type(stopped), stopped.task, stopped.traceback), (Stopped, 1, None))
 
-    def test_a_function_sees_why_and_may_clean_up(self):
+    def test_a_stopped_function_sees_the_reason_and_may_clean_up(self):
         seen = []
 
         def function():
@@ -144,7 +205,7 @@ class InvokerTests(SynchronousTestCase):
         self.assertIsNone(self.call(function).traceback)
         self.assertEqual(len(seen), 1)
 
-    def test_what_a_stopped_function_returns_is_not_used(self):
+    def test_the_return_value_of_a_stopped_function_is_discarded(self):
         def function():
             try:
                 self.stop()
@@ -153,7 +214,7 @@ class InvokerTests(SynchronousTestCase):
 
         self.assertIsInstance(self.call(function), Stopped)
 
-    def test_what_its_cleaning_up_raises_is_for_the_log(self):
+    def test_an_exception_raised_during_cleanup_is_kept_for_the_log(self):
         def function():
             try:
                 self.stop()
@@ -171,14 +232,14 @@ class InvokerTests(SynchronousTestCase):
 
         self.assertIsInstance(self.call(function), Done)
 
-    def test_a_stop_before_the_call_ends_it(self):
+    def test_a_stop_before_the_call_prevents_it(self):
         called = []
         self.stop()
         stopped = self.call(lambda: called.append(1))
         self.assertEqual((type(stopped), called), (Stopped, []))
 
-    def test_a_stop_as_the_function_ends_counts_all_the_same(self):
-        """The signal may come at any instruction up to the last."""
+    def test_a_stop_as_the_function_ends_still_counts(self):
+        """The signal may arrive at any instruction up to the last."""
         end = self.interrupter.end
 
         def late_end():
@@ -189,7 +250,7 @@ class InvokerTests(SynchronousTestCase):
         self.interrupter.end = late_end
         self.assertIsInstance(self.call(lambda: 1), Stopped)
 
-    def test_after_a_stop_the_next_call_is_as_any_other(self):
+    def test_a_stop_does_not_affect_the_next_call(self):
         self.call(self.stop)
         self.assertEqual(bytes(self.call(lambda: 1).value), b"1")
 

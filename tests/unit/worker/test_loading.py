@@ -49,20 +49,20 @@ class LoadingTests(SynchronousTestCase):
     def refusal(self, *apps):
         return str(self.assertRaises(AppError, self.load, *apps))
 
-    def test_an_app_is_a_module(self):
+    def test_an_app_can_be_a_module(self):
         self.write("shop.py")
         self.assertEqual(self.load("shop"), ["shop_task"])
 
-    def test_an_app_is_a_module_in_a_package(self):
+    def test_an_app_can_be_a_module_in_a_package(self):
         self.write("pack/__init__.py", "")
         self.write("pack/shop.py")
         self.assertEqual(self.load("pack.shop"), ["shop_task"])
 
-    def test_an_app_is_a_file(self):
+    def test_an_app_can_be_a_file(self):
         self.write("shop.py")
         self.assertEqual(self.load("shop.py"), ["shop_task"])
 
-    def test_an_app_is_a_file_anywhere(self):
+    def test_an_app_can_be_a_file_in_any_directory(self):
         self.write("some/where/shop.py", "import beside\n" + TASK.format(name="shop_task"))
         self.write("some/where/beside.py", "")
         self.assertEqual(self.load("some/where/shop.py"), ["shop_task"])
@@ -71,19 +71,19 @@ class LoadingTests(SynchronousTestCase):
         (elsewhere / "office.py").write_text(TASK.format(name="office_task"))
         self.assertEqual(self.load(str(elsewhere / "office.py")), ["office_task", "shop_task"])
 
-    def test_there_may_be_several_apps(self):
+    def test_several_apps_can_be_loaded(self):
         self.write("shop.py")
         self.write("some/office.py")
         self.write("idle.py", "")
         self.assertEqual(self.load("shop", "idle", "some/office.py"), ["office_task", "shop_task"])
 
-    def test_an_app_imports_what_is_in_the_directory(self):
+    def test_an_app_can_import_modules_of_its_directory(self):
         self.write("helper.py", "VALUE = 3\n")
         self.write("apps/shop.py", "from helper import VALUE\n" + TASK.format(name="shop_task"))
         self.assertEqual(self.load("apps/shop.py"), ["shop_task"])
         self.assertIn(str(self.directory), sys.path)
 
-    def test_two_files_of_one_name_are_two_apps_or_an_error(self):
+    def test_two_files_of_the_same_name_are_two_apps_or_an_error(self):
         self.write("shop/tasks.py", TASK.format(name="shop_task"))
         self.write("office/tasks.py", TASK.format(name="office_task"))
         try:
@@ -92,8 +92,8 @@ class LoadingTests(SynchronousTestCase):
             return
         self.assertEqual(names, ["office_task", "shop_task"])
 
-    def test_a_file_that_is_named_like_another_module_is_loaded_or_an_error_that_says_why(self):
-        """Of two apps one would otherwise be ignored in silence."""
+    def test_a_file_named_like_another_module_is_loaded_or_refused_with_the_reason(self):
+        """Otherwise one of two apps would be ignored silently."""
         self.write("shop.py")
         for name in "json", "time", "zipimport":  # of Python, of C, and frozen
             self.write(f"{name}.py", TASK.format(name=name + "_task"))
@@ -112,11 +112,11 @@ class LoadingTests(SynchronousTestCase):
             self.assertIn(f"--app {app}: there is no such file", message)
             self.assertIn(str(self.directory), message)
 
-    def test_a_directory_is_no_file(self):
+    def test_a_directory_is_refused_as_an_app(self):
         self.write("shop.py/x", "")
         self.assertIn("there is no such file", self.refusal("shop.py"))
 
-    def test_a_file_whose_name_is_no_modules_is_reported(self):
+    def test_a_file_that_is_not_a_valid_module_name_is_reported(self):
         self.write("my-app.py")
         self.assertIn("'my-app' cannot be a module's name", self.refusal("my-app.py"))
 
@@ -128,7 +128,7 @@ class LoadingTests(SynchronousTestCase):
         self.write("pack/__init__.py", "")
         self.assertIn("there is no module 'pack.missing'", self.refusal("pack.missing"))
 
-    def test_a_module_that_the_app_misses_is_reported_with_the_apps_traceback(self):
+    def test_a_failed_import_in_the_app_is_reported_with_its_traceback(self):
         self.write("shop.py", "import missing_helper\n")
         message = self.refusal("shop")
         self.assertIn("--app shop cannot be imported", message)
@@ -136,7 +136,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertIn("import missing_helper", message)
         self.assertIn("No module named 'missing_helper'", message)
 
-    def test_an_exception_of_an_app_is_reported_from_its_own_first_line(self):
+    def test_the_traceback_of_an_app_begins_at_its_own_first_line(self):
         self.write("shop.py", "def fail():\n    1 / 0\n\nfail()\n")
         message = self.refusal("shop")
         self.assertIn("shop.py", message)
@@ -150,7 +150,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertIn("SyntaxError", message)
         self.assertIn("def (:", message)
 
-    def test_an_app_that_exits_does_not_end_in_silence(self):
+    def test_an_app_that_calls_sys_exit_is_reported(self):
         statements = {
             "one": "raise SystemExit(0)",
             "two": "import sys; sys.exit()",
@@ -178,7 +178,7 @@ class LoadingTests(SynchronousTestCase):
         self.assertIn("shop.py:3", message)
         self.assertIn("Missing", message)
 
-    def test_a_mistaken_task_is_reported_with_the_apps_traceback(self):
+    def test_an_invalid_task_is_reported_with_the_traceback_of_the_app(self):
         self.write("shop.py", "from taskd import task\n\n@task(name='taskd.ping')\ndef ping():\n    pass\n")
         message = self.refusal("shop")
         self.assertIn("taskd.ping", message)
@@ -186,7 +186,7 @@ class LoadingTests(SynchronousTestCase):
 
 
 class HardMemoryTests(SynchronousTestCase):
-    def test_a_limit_below_what_the_process_has_already_is_refused_with_both_figures(self):
+    def test_a_hard_limit_below_the_memory_in_use_is_refused_with_both_figures(self):
         status = Path(self.mktemp())
         status.write_text("Name:\tpython\nVmData:\t   14000 kB\nVmStk:\t     132 kB\n")
         check_hard_memory(None, status)
@@ -194,5 +194,5 @@ class HardMemoryTests(SynchronousTestCase):
         error = self.assertRaises(AppError, check_hard_memory, 14000 * 1024, status)
         self.assertEqual(str(error).count(str(14000 * 1024)), 2)
 
-    def test_of_this_process_itself_a_byte_is_too_little(self):
+    def test_a_hard_limit_of_one_byte_is_too_little_for_this_process(self):
         self.assertRaises(AppError, check_hard_memory, 1)

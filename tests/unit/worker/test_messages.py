@@ -1,4 +1,4 @@
-"""What passes between the daemon and its processes."""
+"""The messages between the daemon and its processes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,13 +37,13 @@ from taskd.worker.messages import (
 
 
 class WholeLinesTests(SynchronousTestCase):
-    def test_what_is_not_whole_waits_for_its_end(self):
+    def test_an_unfinished_line_waits_for_its_end(self):
         lines = WholeLines()
         received = [lines.receive(data) for data in (b"on", b"e", b"\ntwo\nthr", b"ee\n", b"four\n")]
         self.assertEqual(received, [b"", b"", b"one\ntwo\n", b"three\n", b"four\n"])
 
     @given(st.lists(st.binary(max_size=9) | st.sampled_from([b"\n", b"a\n", b"\n\nb"])))
-    def test_however_it_is_cut_all_that_is_whole_comes_out_at_once(self, pieces):
+    def test_whole_lines_are_returned_at_once_however_the_data_is_cut(self, pieces):
         lines, came, out = WholeLines(), b"", b""
         for piece in pieces:
             came += piece
@@ -52,9 +52,9 @@ class WholeLinesTests(SynchronousTestCase):
 
 
 class MessageTests(SynchronousTestCase):
-    """What one end encodes the other decodes as the same."""
+    """Each message that one end encodes is decoded unchanged by the other."""
 
-    def test_messages_to_a_worker(self):
+    def test_messages_to_a_worker_are_decoded_unchanged(self):
         attempts = [
             Attempt(1, 1, "f", Raw(b'{"a":1}'), WANTS_PROGRESS | IS_SHORT),
             Attempt(2, 3, "g", NULL, 0),
@@ -64,7 +64,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(decode_to_worker(data), [*attempts, *others])
         self.assertEqual(data.count(b"\n"), 5)
 
-    def test_messages_from_a_worker(self):
+    def test_messages_from_a_worker_are_decoded_unchanged(self):
         messages = [
             Ready(),
             Done(1, 0.5, True, Raw(b"[1]")),
@@ -78,7 +78,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(decode_from_worker(data), messages)
         self.assertEqual(data.count(b"\n"), len(messages))
 
-    def test_messages_to_and_from_the_fork_server(self):
+    def test_messages_to_and_from_the_fork_server_are_decoded_unchanged(self):
         for message in Fork([(1, 0), (2, 1)]), Signal(1, 15, True):
             self.assertEqual(decode_to_fork_server(encode(message)), message)
         for message in (

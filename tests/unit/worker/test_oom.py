@@ -18,7 +18,7 @@ class OomWatchTests(SynchronousTestCase):
         self.count(kills)
         return OomWatch(self.file)
 
-    def test_where_nothing_was_counted_nothing_has_struck(self):
+    def test_the_oom_killer_has_not_struck_while_the_count_is_unchanged(self):
         watch = self.watch(3)
         self.assertIs(watch.has_struck(), False)
 
@@ -29,16 +29,16 @@ class OomWatchTests(SynchronousTestCase):
         self.count(6)
         self.assertEqual([watch.has_struck() for _ in range(2)], [True, False])
 
-    def test_where_nothing_is_counted_nothing_is_known(self):
+    def test_without_a_readable_count_the_answer_is_unknown(self):
         for text in "nr_free_pages 1\n", "oom_kill x\n", "":
             self.file.write_text(text)
             self.assertIsNone(OomWatch(self.file).has_struck())
         self.assertIsNone(OomWatch(self.file / "none").has_struck())
 
-    def test_where_the_count_is_gone_nothing_is_known(self):
+    def test_the_answer_is_unknown_when_the_count_disappears(self):
         watch = self.watch()
         self.file.unlink()
         self.assertIsNone(watch.has_struck())
 
-    def test_this_machine_counts(self):
+    def test_this_machine_reports_no_kill(self):
         self.assertIsNot(OomWatch().has_struck(), True)

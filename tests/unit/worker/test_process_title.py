@@ -45,19 +45,19 @@ class TitleSetterTests(SynchronousTestCase):
             title_setter(name)("worker")
             self.assertEqual(sys.modules[name].titles, ["worker"], name)
 
-    def test_a_module_in_place_of_a_package_is_used(self):
+    def test_a_plain_module_named_setproctitle_is_used(self):
         self.addCleanup(sys.modules.pop, "title_module", None)
         (self.directory / "title_module.py").write_text(PACKAGE)
         title_setter("title_module")("worker")
         self.assertEqual(sys.modules["title_module"].titles, ["worker"])
 
-    def test_without_a_package_there_is_an_import_error(self):
+    def test_without_the_package_importing_fails(self):
         self.assertRaises(ImportError, title_setter, "title_missing")
 
 
 class InstalledReleaseTests(SynchronousTestCase):
     def run_python(self, *lines):
-        """What a process of its own prints: a title stays for good."""
+        """Return the output of a separate process: a title cannot be undone."""
         code = "\n".join(("import sys", *lines))
         root = Path(__file__).parents[3]
         return subprocess.run(
@@ -77,7 +77,7 @@ class InstalledReleaseTests(SynchronousTestCase):
         )
         self.assertEqual(printed, "set()\n")
 
-    def test_the_title_is_what_the_system_shows(self):
+    def test_the_system_shows_the_title_that_was_set(self):
         printed = self.run_python(
             "from taskd.worker.process_title import setproctitle",
             "setproctitle('TaskWorker: idle')",

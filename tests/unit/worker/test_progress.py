@@ -1,4 +1,4 @@
-"""The worker's side of progress: few reports, and the last one always. Time is the test's."""
+"""The worker's side of progress: few reports, but always the last one; with a fake clock."""
 
 import contextlib
 import json
@@ -9,13 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.functions.raised import encodable
 from taskd.worker import progress
 from taskd.worker.messages import Reported, decode_from_worker, encode
-from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter, encodable
+from taskd.worker.progress import PROGRESS_INTERVAL, ProgressReporter
 
 
 class NothingToDo(Exception):
-    """The reporter's thread would wait for ever."""
+    """Raised where the reporter's thread would wait for ever."""
 
 
 class FakeCondition:
@@ -41,7 +42,7 @@ class FakeCondition:
 
 
 class FakeClock:
-    """The `time` of the module under test."""
+    """A stand-in for the `time` of the module under test."""
 
     def __init__(self):
         self.now = 1000.0
@@ -66,11 +67,11 @@ class ProgressReporterTests(SynchronousTestCase):
         return SimpleNamespace(start=lambda: None)
 
     def run_thread(self):
-        """Let the reporter's thread do all that it has to, however long that takes."""
+        """Run the reporter's thread until it is idle, however long that takes."""
         [target] = self.threads
         self.assertRaises(NothingToDo, target)
 
-    def test_reports_are_at_most_twenty_a_second(self):
+    def test_at_most_twenty_reports_are_sent_per_second(self):
         self.assertEqual(PROGRESS_INTERVAL, 0.05)
         self.reporter.begin(1)
         for step in range(1000):
@@ -94,6 +95,15 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.end()
         self.assertEqual([report.done for report in self.sent], [0, 4])
 
+    def test_a_total_is_kept_for_the_reports_of_the_same_task(self):
+        for task in 1, 2:
+            self.reporter.begin(task)
+            self.reporter.report(0)
+            self.reporter.report(1, 10)
+            self.reporter.report(2)
+            self.reporter.end()
+        self.assertEqual([(report.done, report.total) for report in self.sent], [(0, None), (2, 10)] * 2)
+
     def test_a_report_that_was_sent_is_not_sent_again(self):
         self.reporter.begin(1)
         self.reporter.report(1)
@@ -103,7 +113,7 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.end()
         self.assertEqual([report.done for report in self.sent], [1, 3])
 
-    def test_a_kept_report_is_sent_when_its_time_has_come(self):
+    def test_a_kept_report_is_sent_when_it_is_due(self):
         self.reporter.begin(1)
         self.reporter.report(1)
         self.reporter.report(2)
@@ -119,14 +129,14 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.end()
         self.assertEqual(len(self.sent), 3)
 
-    def test_there_is_no_thread_where_none_is_needed(self):
+    def test_no_thread_is_started_without_need(self):
         self.reporter.begin(1)
         for step in range(5):
             self.reporter.report(step)
             self.clock.now += 1
         self.assertEqual(self.threads, [])
 
-    def test_there_is_one_thread_for_all_tasks(self):
+    def test_all_tasks_share_one_thread(self):
         for task in range(3):
             self.reporter.begin(task)
             self.reporter.report(1)
@@ -161,7 +171,7 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.report(1, None, "x" * 1_000_000)
         self.assertLess(len(self.sent[0].message), 100_000)
 
-    def test_nonsense_is_refused(self):
+    def test_invalid_progress_is_refused(self):
         self.reporter.begin(1)
         for report in [
             (float("nan"),),
@@ -180,7 +190,7 @@ class ProgressReporterTests(SynchronousTestCase):
             self.fail(f"{report} was taken")
         self.assertEqual(self.sent, [])
 
-    def test_there_is_no_progress_without_a_number(self):
+    def test_progress_without_a_number_is_refused_or_can_be_read(self):
         self.reporter.begin(1)
         try:
             self.reporter.report(None)
@@ -188,8 +198,8 @@ class ProgressReporterTests(SynchronousTestCase):
             return
         self.assert_readable(self.sent)
 
-    def test_numbers_of_other_libraries_are_numbers_too(self):
-        """numpy.float64, for one, is a subclass of float."""
+    def test_number_types_of_other_libraries_are_accepted(self):
+        """For example, numpy.float64 is a subclass of float."""
         for number in type("Float", (float,), {})(1.5), type("Int", (int,), {})(3):
             del self.sent[:]
             self.reporter.begin(1)
@@ -198,7 +208,7 @@ class ProgressReporterTests(SynchronousTestCase):
             self.assert_readable(self.sent)
 
     def assert_readable(self, reports):
-        """The daemon must be able to read what it is sent: a worker that it cannot understand is killed."""
+        """Check that the daemon can read the messages: it kills a worker whose messages it cannot read."""
         for report in reports:
             line = encode(report)
             json.loads(line)
@@ -216,9 +226,7 @@ class ProgressReporterTests(SynchronousTestCase):
     @example(1, None, "\udcff", False)
     @example(1, None, "\udcff", True)
     @example(10**400, None, None, True)
-    def test_what_is_reported_is_refused_by_a_value_or_type_error_or_can_be_sent_and_read(
-        self, done, total, message, is_kept
-    ):
+    def test_any_report_is_refused_or_can_be_read(self, done, total, message, is_kept):
         del self.sent[:]
         self.reporter.begin(1)
         if is_kept:
@@ -230,8 +238,8 @@ class ProgressReporterTests(SynchronousTestCase):
 
 
 class ThreadTests(SynchronousTestCase):
-    def test_a_real_thread_sends_what_is_kept(self):
-        """Of the clock: it is waited for, and takes `PROGRESS_INTERVAL`."""
+    def test_a_real_thread_sends_a_kept_report(self):
+        """The clock is real, so this takes `PROGRESS_INTERVAL`."""
         sent, both = [], threading.Event()
 
         def send(report):
@@ -249,10 +257,10 @@ class ThreadTests(SynchronousTestCase):
 
 class EncodableTests(SynchronousTestCase):
     @given(st.text(st.characters(categories=["Cs", "L"])))
-    def test_what_utf_8_cannot_hold_is_written_as_escapes(self, text):
+    def test_lone_surrogates_are_escaped(self, text):
         shown = encodable(text).encode()
         self.assertEqual(shown, text.encode("utf-8", "backslashreplace"))
 
-    def test_everything_else_stays_as_it_is(self):
+    def test_any_other_text_is_unchanged(self):
         for text in "", "abc", "äöü", "\U0001f600":
             self.assertEqual(encodable(text), text)
