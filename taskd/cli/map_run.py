@@ -180,9 +180,9 @@ class MapRun:
             for call in list(self._in_flight):
                 call.cancel()
         else:
-            self._stop(INTERRUPTED)
             with suppress(OSError):  # the terminal may be gone
                 err.print("interrupted: waiting for what has been sent (once more to stop waiting)")
+            self._stop(INTERRUPTED)
 
     def _stop(self, why: str) -> None:
         """Send no more rows."""
@@ -191,7 +191,11 @@ class MapRun:
             pause.cancel()
 
     def summarise(self) -> None:
-        """Print how many rows were done and how many failed, and where those are."""
+        """Print how many rows were done and how many failed, and where those are. This is the end.
+
+        From now on, another Ctrl-C has nothing to stop, and must not change the exit status.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
         seconds = time.monotonic() - self._started
         rate = self._done / seconds if seconds else 0.0
         failed = self._failed

@@ -527,6 +527,16 @@ def test_every_unanswered_row_is_kept_when_the_server_is_lost(start, taskd, tmp_
     assert sorted(one["path"] for one in read_csv(tmp_path / "rows.failed.csv")) == sorted(rows)
 
 
+# --- progress ----------------------------------------------------------------
+
+
+def test_call_shows_the_message_of_progress_and_keeps_stdout_clean(taskd):
+    ended = taskd("call", "count", "upto=3")
+    assert ended.returncode == 0
+    assert "step" not in ended.stdout
+    assert ended.stderr.splitlines()[-1] == "count: 3 of 3 (100 %): step 3"
+
+
 # --- Ctrl-C ------------------------------------------------------------------
 
 
