@@ -44,7 +44,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     def start_one(*options: str, **more: object) -> Daemon:
         if "--app" not in options and not more.get("web") and "none" not in options:
             options = ("--app", str(APPS / "plain.py"), *options)
-        daemon = Daemon(*options, directory=tmp_path, **more)
+        daemon = Daemon(*options, **{"directory": tmp_path, **more})
         started.append(daemon)
         return daemon
 

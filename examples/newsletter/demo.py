@@ -97,7 +97,7 @@ class Server:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                if path.read_bytes().startswith(f"{self.name}: ".encode()):
+                if path.read_bytes().startswith(f"taskd[{self.name}]: ".encode()):
                     found.append(int(path.parent.name))
             except OSError:
                 continue  # it has just ended

@@ -81,6 +81,9 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
     least, most = answer["min_workers"], answer["max_workers"]
     bounds = str(most) if least == most else f"{least} to {most}"
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    code = answer["code"]
+    if code["state"] == "waiting":
+        yield f"no fork server: {code['reason']}; another one starts in {duration(code['next_try'])}"
     counts = {name.replace("_", " "): count for name, count in answer["counts"].items() if count}
     if counts:
         yield ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.process import reapAllProcesses
 from twisted.python.failure import Failure
 
 from taskd.errors import StartError
@@ -18,7 +17,7 @@ from taskd.net.reactor import Reactor
 __all__ = ["wait_for"]
 
 TURN_SECONDS = 0.1
-"""Seconds of the longest turn of the reactor, after which exits of child processes are collected."""
+"""Seconds of the longest turn of the reactor, in which a Ctrl-C is noticed."""
 
 _Result = TypeVar("_Result")
 
@@ -35,7 +34,6 @@ def wait_for(reactor: Reactor, deferred: Deferred[_Result]) -> _Result:
     try:
         while not results and not failures:
             reactor.iterate(TURN_SECONDS)
-            reapAllProcesses()  # the reactor installs its handler of SIGCHLD only when it runs
     except KeyboardInterrupt:
         raise StartError("taskd: interrupted at the start") from None
     if failures:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskd import __version__
 from taskd.daemon.options import DaemonOptions
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TcpLimits
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     # would cost 9 MiB and 0.1 s of the start for nothing.
     from taskd.listeners.gateway import GatewayConfig
 
-__all__ = ["ServiceConfig"]
+__all__ = ["ServiceConfig", "logical_directory"]
 
 KIB = 1024
 
@@ -60,6 +61,22 @@ class ServiceConfig:
         )
 
 
+def logical_directory(environ: Mapping[str, str]) -> str:
+    """Return the working directory by the path by which it was entered, if ``$PWD`` has it.
+
+    That path may lead through a symbolic link, such as ``current``, which a
+    deployment changes before it asks for a reload.
+    """
+    present = os.getcwd()
+    entered = environ.get("PWD", "")
+    try:
+        if os.path.isabs(entered) and os.path.samefile(entered, present):
+            return entered
+    except OSError:
+        pass  # It is from another time, or another process.
+    return present
+
+
 def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
     least, most = options["workers"]
     max_memory = options["max-memory"]
@@ -72,6 +89,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
         options["max-message"],
         bool(options["tracebacks"]),
         options["hard-memory"],
+        __version__,
     )
     return ServerConfig(
         PoolConfig(most, config),

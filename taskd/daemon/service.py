@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import os
 
-from setproctitle import setproctitle
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskd.daemon.before_reactor import wait_for
-from taskd.daemon.config import ServiceConfig
+from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import abort_at_second_signal, reload_at_hangup
 from taskd.net.reactor import Reactor, installed_reactor
+from taskd.worker.process_title import setproctitle, title
 
 __all__ = ["Options", "TaskdService", "makeService"]
 
@@ -28,7 +28,7 @@ Options = DaemonOptions
 
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`."""
-    return TaskdService(installed_reactor(), ServiceConfig.of(options, os.getcwd()))
+    return TaskdService(installed_reactor(), ServiceConfig.of(options, logical_directory(os.environ)))
 
 
 class TaskdService(Service):
@@ -62,7 +62,7 @@ class TaskdService(Service):
         if not isinstance(self._daemon, UnstartedDaemon):
             return
         if self._config.listen:
-            setproctitle(f"{self._config.server.pool.config.name}: daemon")
+            setproctitle(title(self._config.server.pool.config.name, "daemon"))
         self._daemon = running = self._daemon.start()
         if self._reactor.running:
             running.loaded.addErrback(self._stop_reactor)

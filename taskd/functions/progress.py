@@ -6,29 +6,26 @@ from collections.abc import Callable
 from math import isfinite
 from numbers import Integral
 
-from msgspec import UNSET, UnsetType
-
 from taskd.functions.raised import MAX_TEXT, encodable, type_name
 
-__all__ = ["TaskReports", "progress", "report_progress_to"]
+__all__ = ["check_report", "progress", "report_progress_to"]
 
-_Sink = Callable[[float, float | UnsetType | None, str | None], None]
+_Sink = Callable[[float, float | None, str | None], None]
 
 
-def _nowhere(done: float, total: float | UnsetType | None, message: str | None) -> None:
+def _nowhere(done: float, total: float | None, message: str | None) -> None:
     """Ignore a report: outside a worker, a registered function is an ordinary function."""
 
 
 _sink: _Sink = _nowhere
 
 
-def progress(done: float, total: float | UnsetType | None = UNSET, message: str | None = None) -> None:
+def progress(done: float, total: float | None = None, message: str | None = None) -> None:
     """Report the progress of the running task to its caller.
 
     `done` and `total` are finite numbers in any unit, the same for both;
-    `message` is a short text for people. A report without `total` keeps the
-    total of the task's report before it; with `total=None` the total is unknown
-    from then on. Calling this for every row is fine: at most 20 reports a second
+    `message` is a short text for people. Without `total` it is unknown, even if
+    an earlier report had one. Calling this for every row is fine: at most 20 reports a second
     are sent for a task, and the last one always is. Outside a worker this does
     nothing. In a worker it raises `ValueError` if a number is not finite, and
     `TypeError` if an argument has the wrong type.
@@ -40,34 +37,23 @@ def report_progress_to(sink: _Sink | None) -> _Sink:
     """Send the reports of `progress` in this process to `sink`; None drops them.
 
     `sink` is called with `done`, `total` and `message` as they are given to
-    `progress`; a `TaskReports` checks them. Returns the previous sink.
+    `progress`; `check_report` checks them. Returns the previous sink.
     """
     global _sink
     before, _sink = _sink, sink or _nowhere
     return before
 
 
-class TaskReports:
-    """The reports of one task: each is checked, and one without a total keeps the one before."""
-
-    __slots__ = ("_total",)
-
-    def __init__(self) -> None:
-        self._total: int | float | None = None
-
-    def check(
-        self, done: float, total: float | UnsetType | None, message: str | None
-    ) -> tuple[int | float, int | float | None, str | None]:
-        """Return a report as numbers and a text that can be encoded. Raises what `progress` raises."""
-        if message is not None:
-            if not issubclass(type(message), str):
-                raise TypeError(f"progress takes a str for its message, not {type_name(type(message))}")
-            # Without the methods of a subclass, which are the app's code.
-            message = encodable(str.__str__(message)[:MAX_TEXT])
-        done = _number(done)
-        if total is not UNSET:
-            self._total = None if total is None else _number(total)
-        return done, self._total, message
+def check_report(
+    done: float, total: float | None, message: str | None
+) -> tuple[int | float, int | float | None, str | None]:
+    """Return a report as plain numbers and a text that can be encoded. Raises what `progress` raises."""
+    if message is not None:
+        if not issubclass(type(message), str):
+            raise TypeError(f"progress takes a str for its message, not {type_name(type(message))}")
+        # Without the methods of a subclass, which are the app's code.
+        message = encodable(str.__str__(message)[:MAX_TEXT])
+    return _number(done), None if total is None else _number(total), message
 
 
 def _number(value: object) -> int | float:

@@ -5,27 +5,29 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol, cast
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from signal import SIGKILL
+from typing import Protocol, TypeAlias, cast
 
 import msgspec
 from twisted.internet import interfaces
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol, ServerFactory
+from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskd.functions.registry import FunctionInfo
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.reactor import Reactor
+from taskd.pool.child_process import ChildProcess
+from taskd.pool.exits import signal_name
+from taskd.pool.output import OutputReader
 from taskd.pool.timer import Timer
+from taskd.worker.guard import EXIT_STATUSES
 from taskd.worker.messages import (
-    BOARD,
-    CONTROL,
     LOGGED_BYTES,
     MAX_LINE,
+    POKE,
     Exited,
     Fork,
     Forked,
@@ -37,9 +39,21 @@ from taskd.worker.messages import (
     encode,
 )
 
-__all__ = ["EXIT_TIMEOUT", "MAX_FORKS", "ForkServerObserver", "ForkServerProcess"]
+__all__ = [
+    "EXIT_TIMEOUT",
+    "MAX_FORKS",
+    "SLOW_IMPORT",
+    "Child",
+    "ForkServerObserver",
+    "ForkServerProcess",
+    "StartChild",
+    "describe_end",
+]
 
 _log = Logger(namespace="taskd.fork_server")
+
+FORK_SERVER = "taskd.worker.fork_server"
+"""The module that the process runs."""
 
 MAX_FORKS = 64
 """Workers forked together: meanwhile each has two descriptors open in the fork server,
@@ -48,6 +62,13 @@ whose limit is usually 1024."""
 EXIT_TIMEOUT = 5.0
 """Seconds that a process may take to exit in order, before it is killed: more than a
 worker's stop hooks usually need, less than a service manager waits."""
+
+FAILED = 1
+"""The exit status of Python after an exception, whose traceback is in the log."""
+
+SLOW_IMPORT = 10.0
+"""Seconds after which the log says where the import of the app is: nearly every app needs
+less, and whoever waits for one that hangs does not wait much longer."""
 
 
 class ForkServerObserver(Protocol):
@@ -69,48 +90,69 @@ class ForkServerObserver(Protocol):
         """Note that the fork server is gone; all its workers will end soon."""
 
 
-class ForkServerProcess(ProcessProtocol):
+class Child(Protocol):
+    """A child process, as far as a fork server needs it; see `taskd.pool.child_process.ChildProcess`."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, unless it has ended."""
+
+
+StartChild: TypeAlias = Callable[
+    [Reactor, Sequence[str], str, Sequence[int], int, Callable[[int], None]], Child
+]
+"""Starts a child process, with the arguments of `taskd.pool.child_process.ChildProcess`."""
+
+
+class ForkServerProcess:
     """One fork server process, from its start to its end.
 
     The constructor starts the process and sends it its configuration. `board`
     is a descriptor of the memory that its workers share with the daemon, and may
     be closed afterwards. `observer` receives the reports. What the app prints
-    while it is imported goes to the log.
+    while it is imported goes to the log. Raises `OSError` if the process cannot
+    be started; then nothing of it is left.
     """
 
     def __init__(
-        self, reactor: Reactor, config: WorkerConfig, board: int, observer: ForkServerObserver
+        self,
+        reactor: Reactor,
+        config: WorkerConfig,
+        board: int,
+        observer: ForkServerObserver,
+        start_child: StartChild = ChildProcess,
     ) -> None:
         self._clock: interfaces.IReactorTime = reactor
         self._observer = observer
         self._kill = Timer(reactor, self._kill_process)
+        self._slow_import = Timer(reactor, self._report_slow_import)
         self._to_fork: list[tuple[int, int, int, int]] = []
-        self._control = _Control(self._report)
-        daemon_end, fork_server_end = socket.socketpair()
-        daemon_end.setblocking(False)
-        with daemon_end:  # the reactor duplicates the descriptor
-            reactor.adoptStreamConnection(
-                daemon_end.fileno(),
-                socket.AF_UNIX,
-                ServerFactory.forProtocol(lambda: self._control),  # type: ignore[arg-type]  # typed as Factory
-            )
+        self._control = _Control(self._report, self._control_closed)
+        self._is_importing = True
+        self._how = ""
+        """How the process has ended, "" while it runs."""
+        with ExitStack() as undo:
+            daemon_end, fork_server_end = socket.socketpair()
+            daemon_end.setblocking(False)
+            with daemon_end, fork_server_end:
+                reactor.adoptStreamConnection(  # which duplicates the descriptor
+                    daemon_end.fileno(),
+                    socket.AF_UNIX,
+                    ServerFactory.forProtocol(lambda: self._control),  # type: ignore[arg-type]  # typed as Factory
+                )
+                undo.callback(self._control.abort)
+                read_end, write_end = os.pipe2(os.O_CLOEXEC)
+                with open(write_end, "wb", 0):
+                    self._output = OutputReader(reactor, read_end, _log_output)
+                    undo.callback(self._output.close)
+                    passed = (fork_server_end.fileno(), board)
+                    # -P: taskd's own imports must not find the app's files first.
+                    command = [sys.executable, "-P", "-m", FORK_SERVER, *map(str, passed)]
+                    self._process = start_child(
+                        reactor, command, config.directory, passed, write_end, self._process_ended
+                    )
+            undo.pop_all()
         self._control.transport.write(encode(config))
-        with fork_server_end, open(os.devnull, "rb") as nothing:
-            self._process: interfaces.IProcessTransport = reactor.spawnProcess(
-                self,
-                sys.executable,
-                # -P: taskd's own imports must not find the app's files first.
-                [sys.executable, "-P", "-m", "taskd.worker.fork_server"],
-                env=None,
-                path=config.directory,
-                childFDs={
-                    0: nothing.fileno(),
-                    1: "r",
-                    2: "r",
-                    CONTROL: fork_server_end.fileno(),
-                    BOARD: board,
-                },
-            )
+        self._slow_import.start(SLOW_IMPORT)
 
     def fork(self, number: int, place: int, channel: int, output: int) -> None:
         """Fork worker `number`, with a place on the board and two descriptors.
@@ -144,17 +186,24 @@ class ForkServerProcess(ProcessProtocol):
 
     def close(self) -> None:
         """Let the fork server kill its workers and end in order. `fork_server_ended` follows."""
-        self._control.transport.loseConnection()
+        self._control.close()
         self._kill.start(EXIT_TIMEOUT)
 
     def abort(self) -> None:
         """Kill the fork server, which may still be importing the app. `fork_server_ended` follows."""
-        self._control.transport.loseConnection()
+        self._control.close()
         self._kill.start(0)
 
     def _kill_process(self) -> None:
-        with suppress(ProcessExitedAlready):
-            self._process.signalProcess("KILL")
+        self._process.signal(SIGKILL)
+
+    def _report_slow_import(self) -> None:
+        _log.warn("the app is still being imported after {seconds:.0f} s; it is at:", seconds=SLOW_IMPORT)
+        self._process.signal(POKE)  # has it print its stack
+
+    def _import_ended(self) -> None:
+        self._is_importing = False
+        self._slow_import.cancel()
 
     def _report(self, lines: list[bytes]) -> None:
         """Pass on what the fork server reports."""
@@ -168,27 +217,40 @@ class ForkServerProcess(ProcessProtocol):
                 self._control.transport.abortConnection()
                 return
             match message:
-                case Loaded(functions):
+                case Loaded(functions, files, warnings):
+                    self._import_ended()
+                    for app, file in files.items():
+                        _log.info("the app {app} was loaded from {file}", app=app, file=file)
+                    for text in warnings:
+                        _log.warn("{text}", text=text)
                     self._observer.app_loaded(functions)
                 case LoadFailed(reason):
+                    self._import_ended()
                     self._observer.app_failed(reason)
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
                 case Exited():
                     self._observer.worker_reaped(message)
 
-    def outReceived(self, data: bytes) -> None:
-        """Log what the app prints while it is imported."""
-        for line in data.decode("utf-8", "backslashreplace").splitlines():
-            _log.info("{line}", line=line)
+    def _control_closed(self) -> None:
+        """Report the end if the process has ended; otherwise it is of no more use."""
+        if self._how:
+            self._observer.fork_server_ended(self._how)
+        else:
+            self._kill.start(EXIT_TIMEOUT)
 
-    errReceived = outReceived
+    def _process_ended(self, status: int) -> None:
+        """Report the end, once everything that the process itself has sent is read.
 
-    def processEnded(self, reason: Failure) -> None:
-        """Report the end of the process, once everything that it sent has been read."""
+        That is in the socket and in the pipe by now. Other processes may have
+        them open as well, and are not waited for.
+        """
         self._to_fork = []  # their descriptors are about to be closed
         self._kill.cancel()
-        self._control.closed.addCallback(lambda _: self._observer.fork_server_ended(_describe_end(reason)))
+        self._slow_import.cancel()
+        self._output.close()
+        self._how = describe_end(status, while_importing=self._is_importing)
+        self._control.end()
 
 
 class _Control(LinearLineReceiver):
@@ -196,19 +258,53 @@ class _Control(LinearLineReceiver):
 
     MAX_LENGTH = MAX_LINE
 
-    def __init__(self, report: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, report: Callable[[list[bytes]], None], closed: Callable[[], None]) -> None:
         self._report = report
-        self.closed: Deferred[None] = Deferred()
+        self._closed = closed
+        self._is_closing = False
+        self._is_closed = False
 
     def lines_received(self, lines: list[bytes]) -> None:
         self._report(lines)
 
+    def end(self) -> None:
+        """End the connection behind what has arrived, even if another process has the other end open."""
+        if self._is_closed:
+            self._closed()
+        elif self._is_closing:
+            self.transport.abortConnection()  # nothing is read any more
+        else:
+            with suppress(OSError):
+                self.transport.getHandle().shutdown(socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Close the connection once everything written has been sent; read nothing more."""
+        self._is_closing = True
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close the connection without a report."""
+        self._closed = _nothing
+        self.transport.abortConnection()
+
     def connectionLost(self, reason: Failure | None = None) -> None:
-        self.closed.callback(None)
+        self._is_closed = True
+        self._closed()
 
 
-def _describe_end(reason: Failure) -> str:
-    signal_number = getattr(reason.value, "signal", None)
-    if signal_number is not None:
-        return f"signal {signal_number}"
-    return f"exit status {getattr(reason.value, 'exitCode', os.EX_OK)}"
+def _nothing() -> None:
+    """Do nothing, for a process that was not started."""
+
+
+def _log_output(line: str) -> None:
+    _log.info("{line}", line=line)
+
+
+def describe_end(status: int, *, while_importing: bool) -> str:
+    """Return a phrase for the end of a fork server, given its exit status or minus its signal."""
+    if status < 0:
+        return f"killed by {signal_name(-status)}"
+    meaning = EXIT_STATUSES.get(status, "")
+    if not meaning and while_importing and status != FAILED:
+        meaning = "the app called os._exit, or code that makes the process a daemon"
+    return f"exit status {status}: {meaning}" if meaning else f"exit status {status}"

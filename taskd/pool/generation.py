@@ -74,7 +74,8 @@ class Generation:
 
     `number` counts the imports, from 1. `max_workers` bounds the workers in
     use at once. `load_error` says why the app could not be imported; "" if it
-    could, or if the reason is unknown.
+    could, or if the reason is unknown. Raises as `start` does, and `OSError` if
+    there is no board to be had; then nothing is left of the generation.
     """
 
     def __init__(
@@ -92,7 +93,11 @@ class Generation:
         descriptor = Board.create(places)
         try:
             self._board = Board(descriptor)
-            self._fork_server = start(descriptor, self)
+            try:
+                self._fork_server = start(descriptor, self)
+            except BaseException:
+                self._board.close()
+                raise
         finally:
             os.close(descriptor)
 
@@ -103,6 +108,11 @@ class Generation:
     def has_place(self) -> bool:
         """Whether one more worker can be forked."""
         return self._stage is GenerationStage.LOADED and not self._closing and bool(self._free)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the app is imported, and the fork server has not ended."""
+        return self._stage is GenerationStage.LOADED
 
     @property
     def is_empty(self) -> bool:
@@ -173,8 +183,9 @@ class Generation:
 
     def fork_server_ended(self, how: str) -> None:
         """End the generation and its workers: without a fork server there is no parent for them."""
-        while_importing = " while it imported the app" if self._stage is GenerationStage.IMPORTING else ""
-        reason = self.load_error or f"the fork server ended{while_importing} ({how})"
+        reason = self.load_error or f"the fork server ended ({how})"
+        if self._stage is GenerationStage.IMPORTING and not self.load_error:
+            reason = f"the fork server ended while it imported the app ({how})"
         self._step(GenerationStage.ENDED)
         for worker in list(self._workers.values()):
             worker.fork_server_ended(how)

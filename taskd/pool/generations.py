@@ -2,8 +2,9 @@
 
 The first import must succeed: otherwise there is nothing to serve, and
 `Generations.loaded` fails. Later, a fork server that ends is replaced after a
-delay. A reload imports the app beside the generation in use; `switch` puts the
-new generation in its place.
+delay, and after one that cannot even be started the next attempt follows in the
+same way. A reload imports the app beside the generation in use; `switch` puts
+the new generation in its place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "STEPS",
     "Closing",
     "CodeObserver",
+    "CodeStatus",
     "Generations",
     "Importing",
     "Reloading",
@@ -36,6 +38,19 @@ __all__ = [
 ]
 
 _log = Logger(namespace="taskd.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeStatus:
+    """The state of the code in use: ``importing``, ``ready``, ``waiting`` or ``failed``.
+
+    While it is waiting for the next attempt to start a fork server, `reason`
+    says why there is none, and `next_try` is in seconds.
+    """
+
+    state: str
+    reason: str | None = None
+    next_try: float | None = None
 
 
 class CodeObserver(Protocol):
@@ -77,7 +92,9 @@ class Reloading:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The fork server has ended, and another one starts after a delay."""
+    """The fork server has ended, for the reason `why`, and another one starts after a delay."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +116,7 @@ STEPS: dict[type[State], set[type[State]]] = {
     Unusable: {Closing},
     Serving: {Reloading, Waiting, Closing},
     Reloading: {Reloading, Serving, Waiting, Closing},
-    Waiting: {Serving, Replacing, Closing},
+    Waiting: {Waiting, Serving, Replacing, Closing},
     Replacing: {Replacing, Serving, Waiting, Closing},
     Closing: set(),
 }
@@ -130,7 +147,12 @@ class Generations:
         self._backoff = Backoff()
         self._restart = Timer(clock, self._replace)
         self._closed: Deferred[None] = Deferred()
-        self._state: State = Importing(self._start_one())
+        self._state: State
+        try:
+            self._state = Importing(self._start_one())
+        except StartError as error:
+            self._state = Unusable()
+            self.loaded.errback(StartError(f"taskd: {error}"))
 
     def usable(self, number: int) -> Generation | None:
         """Return the generation with this number if it can fork a worker now, otherwise None."""
@@ -155,6 +177,17 @@ class Generations:
         """Reset the delay before a fork server is replaced, since a worker has become ready."""
         self._backoff.reset()
 
+    def status(self) -> CodeStatus:
+        """Return the state of the code in use, for `taskd.status`."""
+        match self._state:
+            case Waiting(why):
+                return CodeStatus("waiting", why, self._restart.seconds_left)
+            case Importing(current) | Serving(current) | Reloading(current, _) if current.is_loaded:
+                return CodeStatus("ready")
+            case Unusable():
+                return CodeStatus("failed")
+        return CodeStatus("importing")
+
     # --- reloads ---
 
     def reload(self) -> int | None:
@@ -162,6 +195,7 @@ class Generations:
 
         A reload in progress is given up. Returns None, and does nothing, before
         the app has been imported for the first time and after `stop_accepting`.
+        Raises `StartError`, and changes nothing, if no fork server can be started.
         """
         match self._state:
             case Serving(current):
@@ -172,8 +206,8 @@ class Generations:
                 self._enter(Reloading(current, following))
                 abandoned.close()
             case Waiting():
-                self._restart.cancel()
                 following = self._start_one()
+                self._restart.cancel()
                 self._enter(Replacing(following))
             case Replacing(abandoned):
                 following = self._start_one()
@@ -276,19 +310,31 @@ class Generations:
     # --- starts ---
 
     def _start_one(self) -> Generation:
-        self._last_number += 1
-        generation = Generation(self._last_number, self._max_workers, self._start, self)
-        self._all[generation.number] = generation
+        """Start a generation. Raises `StartError`, whatever has prevented it, and changes nothing then."""
+        number = self._last_number + 1
+        try:
+            generation = Generation(number, self._max_workers, self._start, self)
+        except Exception as error:  # such as too many open files: later there may be fewer
+            if not isinstance(error, OSError):
+                _log.failure("a bug in taskd: a fork server cannot be started")
+            raise StartError(f"a fork server cannot be started: {error}") from error
+        self._last_number = number
+        self._all[number] = generation
         return generation
 
     def _wait(self, why: str) -> None:
-        self._enter(Waiting())
+        self._enter(Waiting(why))
         delay = self._backoff.next_delay()
         _log.error("{why}; another one starts in {delay} s", why=why, delay=delay)
         self._restart.start(delay)
 
     def _replace(self) -> None:
-        self._enter(Serving(self._start_one()))
+        try:
+            following = self._start_one()
+        except StartError as error:
+            self._wait(str(error))
+        else:
+            self._enter(Serving(following))
 
     def _is_wanted(self, generation: Generation) -> bool:
         match self._state:

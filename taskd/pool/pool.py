@@ -19,7 +19,7 @@ from taskd.pool.backoff import Backoff
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import ForkServerObserver, ForkServerProcess
 from taskd.pool.generation import StartForkServer
-from taskd.pool.generations import CodeObserver, Generations
+from taskd.pool.generations import CodeObserver, CodeStatus, Generations
 from taskd.pool.timer import Timer
 from taskd.pool.worker_process import WorkerMessage, WorkerObserver, WorkerProcess
 from taskd.worker.messages import Attempt, Interrupt, Reclaim, WorkerConfig
@@ -150,9 +150,14 @@ class Pool:
         """Import the app again, beside the code in use, and return the new generation's number.
 
         `PoolObserver.code_loaded` or `code_failed` follows. Returns None, and
-        does nothing, before the first import has ended and once the pool is closing.
+        does nothing, before the first import has ended and once the pool is
+        closing. Raises `StartError`, and changes nothing, if no fork server can be started.
         """
         return self._generations.reload()
+
+    def code_status(self) -> CodeStatus:
+        """Return the state of the code in use."""
+        return self._generations.status()
 
     def abandon_next(self) -> None:
         """Give up the reload in progress, if there is one."""

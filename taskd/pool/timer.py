@@ -27,6 +27,11 @@ class Timer:
         """Whether the function is going to be called."""
         return self._call is not None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds until the call; None if the timer does not run."""
+        return None if self._call is None else max(self._call.getTime() - self._clock.seconds(), 0.0)
+
     def start(self, delay: float) -> None:
         """Call the function in `delay` seconds. Does nothing if the timer already runs."""
         if self._call is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from taskd.errors import StateError
+from taskd.errors import StartError, StateError
 from taskd.functions.registry import FunctionInfo
 
 __all__ = ["RELOAD_STEPS", "CodePool", "ReloadState", "Reloader", "next_state"]
@@ -55,7 +55,10 @@ class CodePool(Protocol):
     """The pool, as far as a reload needs it."""
 
     def reload(self) -> int | None:
-        """Import the app again, beside the code in use; return the new generation, None if impossible."""
+        """Import the app again, beside the code in use; return the new generation.
+
+        Returns None if there is no code in use yet. Raises `StartError` if no fork server can be started.
+        """
 
     def switch(self) -> None:
         """Use the new generation from now on."""
@@ -98,7 +101,11 @@ class Reloader:
         """Load the app again, and use it once its workers are ready; the result is logged."""
         if self.in_progress:
             self.fail("another reload was asked for")
-        generation = self._pool.reload()
+        try:
+            generation = self._pool.reload()
+        except StartError as error:
+            _log.error("not reloaded: {error}", error=error)
+            return
         if generation is None:
             _log.warn("not reloaded: the app has not been loaded yet")
             return

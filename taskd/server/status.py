@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from taskd import __version__
+from taskd.pool.generations import CodeStatus
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.workers import WorkerView
@@ -57,13 +58,17 @@ class FunctionStatus(msgspec.Struct, frozen=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
-    """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks."""
+    """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
+
+    `code` says whether there is a fork server and, if not, why, and when the next one starts.
+    """
 
     name: str
     version: str
     uptime: float
     stopping: bool
     generation: int
+    code: CodeStatus
     reloading: bool
     connections: int
     waiting: int
@@ -125,6 +130,7 @@ def server_status(
     return ServerStatus(
         version=__version__,
         generation=scheduler.fleet.generation,
+        code=pool.code_status(),
         waiting=scheduler.queue.waiting,
         oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
         running=scheduler.fleet.running,

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from msgspec import Raw, UnsetType
+from msgspec import Raw
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
 from taskd.functions.parameters import wire_name
-from taskd.functions.progress import TaskReports, report_progress_to
+from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
@@ -79,10 +79,8 @@ class MemoryTaskClient:
         known = self._functions[function]
         positional, named = known.parameters.bind(Raw(args))
 
-        reports = TaskReports()
-
-        def report(done: float, total: float | UnsetType | None, message: str | None) -> None:
-            checked = reports.check(done, total, message)
+        def report(done: float, total: float | None, message: str | None) -> None:
+            checked = check_report(done, total, message)
             if on_progress is not None:
                 on_progress(Progress(*checked))
 

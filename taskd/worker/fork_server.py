@@ -1,7 +1,7 @@
 """The fork server process: imports the app once, and forks a worker whenever the daemon asks for one.
 
-``python -P -m taskd.worker.fork_server``, started by the daemon with a unix
-socket as descriptor 3 and the board as 4. It reads a `WorkerConfig`, imports
+``python -P -m taskd.worker.fork_server CONTROL BOARD``, started by the daemon
+with the descriptors of a unix socket and of the board. It reads a `WorkerConfig`, imports
 the app, answers `Loaded` or `LoadFailed`, and then serves `Fork` and `Signal`
 until the socket closes. Then it kills every worker that is left, with all
 processes of the worker's group.
@@ -12,6 +12,7 @@ imported, so that its workers share that memory for as long as they live.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import os
@@ -19,19 +20,21 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from contextlib import suppress
 
+from taskd import __version__
 from taskd.functions.registry import Registry, registry
 from taskd.protocol.framing import LineSplitter
 from taskd.worker.board import Board
 from taskd.worker.forking import WorkerForker, die_with_parent
-from taskd.worker.loading import AppError, check_hard_memory, load_apps
+from taskd.worker.guard import Guard, end_helpers, flush_streams, take_default_signals
+from taskd.worker.loading import AppError, check_hard_memory, check_version, load_apps
 from taskd.worker.loop import WorkerLoop, rehearse
 from taskd.worker.messages import (
-    BOARD,
-    CONTROL,
     MAX_LINE,
+    POKE,
     RECEIVE_SIZE,
     Exited,
     Fork,
@@ -46,7 +49,7 @@ from taskd.worker.messages import (
     encode,
 )
 from taskd.worker.oom import OomWatch
-from taskd.worker.process_title import setproctitle
+from taskd.worker.process_title import setproctitle, title
 
 __all__ = ["ForkServer", "main"]
 
@@ -70,6 +73,8 @@ class ForkServer:
         # their end. A handler for SIGCHLD would do too, but every worker would have to undo it.
         self._numbers_by_pidfd: dict[int, int] = {}
         self._killed: set[int] = set()
+        self._files: dict[str, str] = {}
+        self._warnings: list[str] = []
         self._oom = OomWatch()
 
     def load(self) -> WorkerConfig | None:
@@ -84,31 +89,34 @@ class ForkServer:
             if not lines and self._closed:
                 return None
         config = decode_config(lines[0])
-        setproctitle(f"{config.name}: fork server")
+        setproctitle(title(config.name, "fork server"))
+        guard = Guard([self._control.fileno()])
         try:
-            load_apps(config.apps, config.directory, self._registry)
+            check_version(config.version, __version__)
+            self._files = load_apps(config.apps, config.directory, self._registry)
             check_hard_memory(config.hard_memory)
         except AppError as error:
+            guard.check_process()
             self._send(LoadFailed(str(error)))
             return None
+        self._warnings = guard.put_back()
         if any(function.is_async for function in self._registry):
             import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 
     def serve(self, config: WorkerConfig) -> None:
         """Fork workers and signal them as the daemon asks, until it closes the socket."""
-        rehearse(config)
-        setproctitle(f"{config.name}: fork server")
-        # Made here, like everything else that would be the same in each worker, so that they share it.
-        loop = WorkerLoop(self._registry, config)
-        loop.prepare()
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        forker = WorkerForker(loop, self._board, config.hard_memory)
+        try:
+            forker = self._prepare(config)
+        except Exception as error:  # whatever the import has changed that no guard puts back
+            trace = traceback.format_exc()
+            self._send(LoadFailed(f"the app is imported, but no worker can be made: {error}\n{trace}"))
+            return
         # No collection before it (gc's documentation says why): it would leave
         # holes in the shared memory, which the workers would fill.
         gc.freeze()
-        self._send(Loaded([function.describe() for function in self._registry]))
+        functions = [function.describe() for function in self._registry]
+        self._send(Loaded(functions, self._files, self._warnings))
         control = self._control.fileno()
         self._poll.register(control, select.POLLIN)
         while not self._closed:
@@ -117,6 +125,14 @@ class ForkServer:
                     self._carry_out([decode_to_fork_server(line) for line in self._receive()], forker)
                 else:
                     self._reap(descriptor)
+
+    def _prepare(self, config: WorkerConfig) -> WorkerForker:
+        """Make here everything that would be the same in each worker, so that they share it."""
+        rehearse(config)
+        setproctitle(title(config.name, "fork server"))
+        loop = WorkerLoop(self._registry, config)
+        loop.prepare()
+        return WorkerForker(loop, self._board, config.hard_memory)
 
     def kill_all(self) -> None:
         """Kill every worker, with its process group."""
@@ -132,14 +148,23 @@ class ForkServer:
 
     def _watch_new(self, workers: list[Forked]) -> None:
         for forked in workers:
+            reply = forked
             if forked.pid is not None:
                 with suppress(OSError):
                     os.setpgid(forked.pid, forked.pid)
-                descriptor = os.pidfd_open(forked.pid)
-                self._numbers_by_pidfd[descriptor] = forked.number
-                self._pids[forked.number] = forked.pid
-                self._poll.register(descriptor, select.POLLIN)
-            self._send(forked)
+                try:
+                    self._watch(forked.number, forked.pid)
+                except OSError as error:  # too many open files: nobody would notice its end
+                    os.kill(forked.pid, signal.SIGKILL)
+                    os.waitpid(forked.pid, 0)
+                    reply = Forked(forked.number, None, str(error))
+            self._send(reply)
+
+    def _watch(self, number: int, pid: int) -> None:
+        descriptor = os.pidfd_open(pid)
+        self._numbers_by_pidfd[descriptor] = number
+        self._pids[number] = pid
+        self._poll.register(descriptor, select.POLLIN)
 
     def _signal(self, order: Signal) -> None:
         pid = self._pids[order.number]  # still this worker's id: it has not been waited for
@@ -152,9 +177,12 @@ class ForkServer:
                 os.kill(pid, order.signal)
 
     def _fork(self, workers: list[tuple[int, int]], forker: WorkerForker) -> list[Forked]:
+        flush_streams()  # otherwise each worker would print it once more
         given = [self._descriptors.popleft() for _ in range(2 * len(workers))]
         outcomes = forker.fork(
-            [place for _, place in workers], given, [*self._numbers_by_pidfd, *self._descriptors]
+            [place for _, place in workers],
+            given,
+            [self._control.fileno(), *self._numbers_by_pidfd, *self._descriptors],
         )
         return [
             Forked(number, None, str(outcome)) if isinstance(outcome, OSError) else Forked(number, outcome)
@@ -178,7 +206,9 @@ class ForkServer:
         self._send(Exited(number, code, usage.ru_maxrss, out_of_memory))
 
     def _receive(self) -> list[bytes]:
-        data, descriptors, _, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
+        data, descriptors, flags, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
+        if flags & socket.MSG_CTRUNC:
+            sys.exit("too many open files (ulimit -n): descriptors for workers were lost")
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         self._descriptors.extend(descriptors)
@@ -197,20 +227,24 @@ def _signal_group(pid: int, number: int) -> None:
 def main() -> int:
     """Run the fork server; the exit status is 1 if the app could not be loaded."""
     gc.disable()  # the workers enable it; before they are forked there is little garbage
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the daemon
-    with suppress(PermissionError):
-        os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # out of the terminal's reach by now
+    # The daemon has started it in a session of its own, out of the reach of Ctrl-C at the terminal.
+    take_default_signals()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = os.getppid()
     die_with_parent(signal.SIGKILL)  # while the app is imported, the socket is not watched
     if os.getppid() != parent:
         return 1
-    control = socket.socket(fileno=CONTROL)
+    descriptors = [int(argument) for argument in sys.argv[1:]]
+    del sys.argv[1:]  # the app may look for options of its own
+    control = socket.socket(fileno=descriptors[0])
     control.set_inheritable(False)
-    board = Board(BOARD)
-    os.close(BOARD)
-    # The stack of a crash goes to stderr, which in a worker the daemon reads.
+    board = Board(descriptors[1])
+    os.close(descriptors[1])
+    # The stack of a crash goes to stderr, which the daemon reads. So does that of an import
+    # that takes long, at the daemon's signal.
     faulthandler.enable()
+    faulthandler.register(POKE, all_threads=False)
+    atexit.register(end_helpers)  # before the app, whose own handlers thus run earlier
     server = ForkServer(control, board, registry)
     try:
         config = server.load()
@@ -223,6 +257,7 @@ def main() -> int:
         pass  # The daemon is gone.
     finally:
         server.kill_all()
+        control.close()
     return 0
 
 

@@ -18,14 +18,17 @@ from os import open as open_file
 from typing import Any, NoReturn
 
 from taskd.worker.board import Board
+from taskd.worker.children import give_up_signals_in_children
+from taskd.worker.guard import flush_streams
 from taskd.worker.loop import WorkerLoop
-from taskd.worker.messages import CONTROL
 from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["WorkerForker", "die_with_parent"]
 
 OOM_SCORE = b"500"
 """A worker's oom_score_adj, at most 1000: when memory runs out, the kernel kills a worker, not the daemon."""
+
+_ERRORS = 2
 
 _SIGKILL, _SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)
 
@@ -57,7 +60,7 @@ class WorkerForker:
         self._pid = os.getpid()
         self._numpy_random: Any = sys.modules.get("numpy.random")
         # The module allocates a table of 16 KiB at its first use and keeps it: do that here, once.
-        faulthandler.register(signal.SIGTERM)
+        faulthandler.register(signal.SIGTERM, _ERRORS)
         faulthandler.unregister(signal.SIGTERM)
 
     def fork(self, places: list[int], given: list[int], inherited: Sequence[int]) -> list[int | OSError]:
@@ -88,17 +91,21 @@ class WorkerForker:
         try:
             self._leave_parent(given, index, inherited)
             # At the daemon's SIGTERM: print the function's stack, then end by the signal.
-            register_stack(_SIGTERM, all_threads=False, chain=True)
+            register_stack(_SIGTERM, _ERRORS, all_threads=False, chain=True)
+            give_up_signals_in_children()
             if self._hard_memory is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, (self._hard_memory, self._hard_memory))
-            self._loop.run(SocketType(fileno=given[index]), self._board, place)
+            channel = SocketType(fileno=given[index])
+            channel.settimeout(None)  # the app may have set a default
+            self._loop.run(channel, self._board, place)
             status = 0
         except BaseException as error:  # whatever it is, the process ends here
-            sys.stderr.write(traceback_of(error, lambda _: False))
+            flush_streams()
+            # Not to sys.stderr, which may be anything by now.
+            with suppress(Exception):
+                write(_ERRORS, traceback_of(error, lambda _: False).encode("utf-8", "backslashreplace"))
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError, AttributeError):
-                    stream.flush()
+            flush_streams()
             _exit(status)
 
     def _leave_parent(self, given: list[int], index: int, inherited: Sequence[int]) -> None:
@@ -114,8 +121,7 @@ class WorkerForker:
         setpgid(0, 0)
         output = given[index + 1]
         dup2(output, 1)
-        dup2(output, 2)
-        close(CONTROL)
+        dup2(output, _ERRORS)
         for descriptor in inherited:
             close(descriptor)
         channel = given[index]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from taskd.functions.registry import Registry
 from taskd.worker.tracebacks import traceback_of
 
-__all__ = ["AppError", "check_hard_memory", "load_apps"]
+__all__ = ["AppError", "check_hard_memory", "check_version", "load_apps"]
 
 
 class AppError(Exception):
     """The app cannot be used; the text is the reason, with the app's own traceback."""
 
 
-def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
-    """Import each of `apps`, a module's name or the path of a file.
+def load_apps(apps: list[str], directory: str, registry: Registry) -> dict[str, str]:
+    """Import each of `apps`, a module's name or the path of a file; return the files loaded, by app.
 
     `directory` is put on the import path, and so is the directory of a file,
     ahead of everything else, as for a script. All registered signatures are
@@ -25,9 +27,10 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
     registered, or a signature cannot be resolved.
     """
     sys.path.insert(0, directory)
+    files = {}
     for app in apps:
         try:
-            _import(app, directory)
+            files[app] = _file_of(_import(app, directory))
         except AppError:
             raise
         except BaseException as error:  # an app that calls sys.exit() must not end silently
@@ -39,6 +42,15 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> None:
         registry.compile()
     except TypeError as error:
         raise AppError(str(error)) from error
+    return files
+
+
+def check_version(daemon: str, present: str) -> None:
+    """Raise `AppError` if the daemon's version of taskd is not the one that is installed now."""
+    if daemon not in ("", present):
+        raise AppError(
+            f"taskd {present} is installed here, but the daemon is taskd {daemon}: restart the daemon"
+        )
 
 
 def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status")) -> None:
@@ -57,10 +69,9 @@ def check_hard_memory(limit: int | None, status: Path = Path("/proc/self/status"
         )
 
 
-def _import(app: str, directory: str) -> None:
+def _import(app: str, directory: str) -> ModuleType:
     if not app.endswith(".py") and "/" not in app:
-        importlib.import_module(app)
-        return
+        return importlib.import_module(app)
     path = Path(directory, app)
     if not path.is_file():
         raise AppError(f"--app {app}: there is no such file ({path})")
@@ -73,6 +84,15 @@ def _import(app: str, directory: str) -> None:
         raise AppError(
             f"--app {app}: a module {path.stem!r} is there already ({module}); give the file another name"
         )
+    return module
+
+
+def _file_of(module: ModuleType) -> str:
+    """Return the file that a module was loaded from, with symbolic links followed, for the log."""
+    file: str | None = getattr(module, "__file__", None)
+    if file is None:
+        return ", ".join(map(os.path.realpath, getattr(module, "__path__", []))) or "no file"
+    return os.path.realpath(file)
 
 
 def _explain(app: str, directory: str, error: BaseException) -> str:

@@ -15,7 +15,7 @@ from array import array
 from collections import deque
 from contextlib import suppress
 
-from msgspec import Raw, UnsetType
+from msgspec import Raw
 
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
@@ -38,7 +38,7 @@ from taskd.worker.messages import (
     decode_to_worker,
     encode,
 )
-from taskd.worker.process_title import setproctitle
+from taskd.worker.process_title import setproctitle, title
 from taskd.worker.progress import ProgressReporter
 
 __all__ = ["WorkerLoop", "rehearse"]
@@ -80,7 +80,7 @@ class WorkerLoop:
         self._interrupter = Interrupter(self._read_during_function)
         self._invoker = Invoker(registry, config, self._interrupter, self._has_output)
         self._progress = ProgressReporter(self._send)
-        self._idle_title = f"{config.name}: {_IDLE}"
+        self._idle_title = title(config.name, _IDLE)
 
     def prepare(self) -> None:
         """Prepare, in the fork server, what is the same in each worker, so that they share its memory."""
@@ -203,7 +203,7 @@ class WorkerLoop:
                 self._channel.sendall(data)
             self._board.sent(self._place)
 
-    def _report(self, done: float, total: float | UnsetType | None, message: str | None) -> None:
+    def _report(self, done: float, total: float | None, message: str | None) -> None:
         with self._interrupter.shield():
             self._progress.report(done, total, message)
 
@@ -226,7 +226,7 @@ class WorkerLoop:
 
     def _set_title(self, doing: str) -> None:
         self._title_shows = doing
-        setproctitle(f"{self._config.name}: {doing}")
+        setproctitle(title(self._config.name, doing))
 
 
 def rehearse(config: WorkerConfig) -> None:
@@ -244,6 +244,8 @@ def rehearse(config: WorkerConfig) -> None:
     # A socket of this type delivers each message separately.
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with ours, theirs:
+        for end in (ours, theirs):
+            end.settimeout(None)  # the app may have set a default
         for task in range(REHEARSALS):
             flags = IS_SHORT if task % 2 else 0
             ours.sendall(encode(Attempt(task, 1, _nothing.__name__, Raw(b"[null]"), flags)))

@@ -21,8 +21,6 @@ from msgspec import Raw
 from taskd.functions.registry import FunctionInfo
 
 __all__ = [
-    "BOARD",
-    "CONTROL",
     "IS_SHORT",
     "LOGGED_BYTES",
     "MAX_LINE",
@@ -59,12 +57,6 @@ __all__ = [
     "encode",
     "encode_all",
 ]
-
-CONTROL = 3
-"""The descriptor at which the fork server finds its control socket."""
-
-BOARD = 4
-"""The descriptor at which the fork server finds the board."""
 
 POKE = 23
 """SIGURG, which makes a worker read its channel while a function runs. A process without a handler
@@ -194,7 +186,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     import path; `name` is shown in process titles. `max_result` is in bytes of
     JSON. `tracebacks` says whether callers are sent the traceback of a failed
     task. `hard_memory` is in bytes of a worker's private writable memory, None
-    for no limit.
+    for no limit. `version` is the daemon's version of taskd, which the fork server
+    must have as well; "" for any.
     """
 
     apps: list[str]
@@ -203,6 +196,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     max_result: int
     tracebacks: bool
     hard_memory: int | None = None
+    version: str = ""
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
@@ -223,9 +217,14 @@ ToForkServer: TypeAlias = Fork | Signal
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
-    """The report that the app is imported, with its functions."""
+    """The report that the app is imported, with its functions.
+
+    `files` has the file that each app was loaded from; `warnings` are for the log.
+    """
 
     functions: list[FunctionInfo]
+    files: dict[str, str] = {}
+    warnings: list[str] = []
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):

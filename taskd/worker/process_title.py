@@ -12,23 +12,42 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
+from types import ModuleType
 
-__all__ = ["setproctitle", "title_setter"]
+__all__ = ["setproctitle", "title", "title_setter"]
 
 PACKAGE = "setproctitle"
 
+NAME_LENGTH = 15
+"""Bytes of a process's name (comm), which is shown by top and in /proc/PID/stat. Python's own check for
+threads at a fork misreads that file if the name has a space, and warns of threads that do not exist."""
+
+
+def title(name: str, doing: str) -> str:
+    """Return the title of a process of the pool `name`: ``taskd[TaskWorker]: idle``."""
+    return f"taskd[{name}]: {doing}"
+
 
 def title_setter(package: str = PACKAGE) -> Callable[[str], None]:
-    """Return the function that sets the title of this process.
+    """Return the function that sets the title of this process, and its name without spaces.
 
-    The function comes from the extension module of `package`, or from
-    `package` itself if that module is missing, cannot be loaded, or has no such
-    function. Raises `ImportError` if `package` cannot be imported either.
+    The function uses the extension module of `package`, or `package` itself if
+    that module is missing, cannot be loaded, or has no such function. Raises
+    `ImportError` if `package` cannot be imported either.
     """
-    return _from_extension(package) or _from_package(package)
+    module = _extension(package) or import_module(package)
+    set_title: Callable[[str], None] = module.setproctitle
+    set_name: Callable[[str], None] | None = getattr(module, "setthreadtitle", None)
+
+    def set_both(text: str) -> None:
+        set_title(text)  # which also makes its beginning the name
+        if " " in text[:NAME_LENGTH] and set_name is not None:
+            set_name(_name_for(text))
+
+    return set_both
 
 
-def _from_extension(package: str) -> Callable[[str], None] | None:
+def _extension(package: str) -> ModuleType | None:
     found = PathFinder.find_spec(package)
     places = found.submodule_search_locations if found is not None else None
     spec = PathFinder.find_spec(f"{package}._setproctitle", places) if places else None
@@ -37,16 +56,15 @@ def _from_extension(package: str) -> Callable[[str], None] | None:
     try:
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        setter: Callable[[str], None] | None = getattr(module, "setproctitle", None)
     except Exception:  # another release may have a different module there
         return None
-    return setter if callable(setter) else None
+    return module if callable(getattr(module, "setproctitle", None)) else None
 
 
-def _from_package(package: str) -> Callable[[str], None]:
-    setter: Callable[[str], None] = import_module(package).setproctitle
-    return setter
+def _name_for(text: str) -> str:
+    """Return a process's name for a title: without what the process does, and without spaces."""
+    return "_".join(text.rpartition("]: ")[0].split(" "))[: NAME_LENGTH - 1] + "]"
 
 
 setproctitle = title_setter()
-"""Set the title of this process."""
+"""Set the title of this process, and its name."""

@@ -7,9 +7,7 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, UnsetType
-
-from taskd.functions.progress import TaskReports
+from taskd.functions.progress import check_report
 from taskd.worker.messages import Reported
 
 if TYPE_CHECKING:
@@ -34,14 +32,12 @@ class ProgressReporter:
         self._lock = allocate_lock()
         self._wake: Condition | None = None
         self._task: int | None = None
-        self._reports = TaskReports()
         self._kept: Reported | None = None
         self._next_at = 0.0
 
     def begin(self, task: int) -> None:
         """Attribute the following reports to `task`."""
         self._task = task
-        self._reports = TaskReports()
         self._next_at = 0.0
 
     def end(self) -> None:
@@ -51,11 +47,9 @@ class ProgressReporter:
                 self._send(self._kept)
             self._kept = self._task = None
 
-    def report(
-        self, done: float, total: float | UnsetType | None = UNSET, message: str | None = None
-    ) -> None:
+    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Send a report, now or later, as `taskd.progress` does in a worker; raises as that does."""
-        done, total, message = self._reports.check(done, total, message)
+        done, total, message = check_report(done, total, message)
         with self._lock:
             if self._task is None:
                 return

@@ -139,7 +139,7 @@ class Daemon:
                 title = path.read_bytes()
             except OSError:
                 continue
-            if title.startswith(f"{self.name}: {kind}".encode()):
+            if title.startswith(f"taskd[{self.name}]: {kind}".encode()):
                 found.append(int(path.parent.name))
         return sorted(found)
 
@@ -176,7 +176,7 @@ class Daemon:
 
     def titles(self) -> list[str]:
         """Return its workers' titles, without the name."""
-        return sorted(title_of(pid).removeprefix(f"{self.name}: ") for pid in self.workers)
+        return sorted(title_of(pid).removeprefix(f"taskd[{self.name}]: ") for pid in self.workers)
 
     def wait_for_end(self) -> int:
         """Wait until the daemon has ended by itself; return the exit status (or minus the signal)."""
@@ -460,7 +460,7 @@ def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
 
 def processes_marked(name: str) -> list[int]:
     """Return the ids of all descendants of the process that was started with this `MARK`."""
-    mark, title = f"{MARK}={name}\0".encode(), f"{name}: ".encode()
+    mark, title = f"{MARK}={name}\0".encode(), f"taskd[{name}]: ".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -305,7 +305,7 @@ def test_a_task_killed_by_the_kernel_for_its_memory_is_recognised(
     # A worker killed by hand afterwards was not out of memory.
     assert lost(client.ask(bare("crash", "SIGKILL"))).get("out_of_memory") is not True
     assert client.ask(bare("hello")) == "Hello, World!"
-    assert title_of(daemon.process.pid) == f"{daemon.name}: daemon"
+    assert title_of(daemon.process.pid) == f"taskd[{daemon.name}]: daemon"
 
 
 def test_a_worker_out_of_memory_in_its_own_control_group_is_not_reported_as_a_plain_kill(

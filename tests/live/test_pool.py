@@ -71,8 +71,8 @@ def test_the_titles_of_processes_show_the_name_and_what_each_does(start: Start, 
     daemon = start("--workers", "3").wait_until_ready()
     daemon.wait_for_workers(3)
     assert daemon.titles() == ["idle"] * 3
-    assert title_of(daemon.process.pid) == f"{daemon.name}: daemon"
-    assert title_of(daemon.fork_server) == f"{daemon.name}: fork server"
+    assert title_of(daemon.process.pid) == f"taskd[{daemon.name}]: daemon"
+    assert title_of(daemon.fork_server) == f"taskd[{daemon.name}]: fork server"
     gates = [make_gate(), make_gate()]
     client = daemon.connect().send(*(gate.call() for gate in gates))
     for gate in gates:
@@ -303,7 +303,7 @@ def test_the_replacement_of_a_lost_worker_can_print(one: Daemon, make_gate: Make
         gate = make_gate()
         client.send(gate.call("sleeper_and_stand"))
         gate.wait_until_entered()
-        (worker,) = [pid for pid in one.workers if title_of(pid) != f"{one.name}: idle"]
+        (worker,) = [pid for pid in one.workers if title_of(pid) != f"taskd[{one.name}]: idle"]
         os.kill(worker, signal.SIGKILL)
         assert lost(client.receive())["signal"] == "SIGKILL"
         assert client.ask(bare("say", f"text {number}.")) is None

@@ -16,6 +16,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.exits import WorkerExit
+from taskd.pool.generations import CodeStatus
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.server.task_server import ServerConfig
@@ -86,6 +87,9 @@ class FakePool:
 
     def pid(self, number):
         return 1000 + number if number in self.workers else None
+
+    def code_status(self):
+        return CodeStatus("ready")
 
     def reload(self):
         if not self.loaded.called or self.is_closing:

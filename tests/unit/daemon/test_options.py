@@ -1,13 +1,14 @@
 """The command line of `twistd taskd`, and the configuration that it describes."""
 
 import os
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.daemon.config import ServiceConfig
+from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.options import WORKERS_PER_CPU, DaemonOptions, memory_size, worker_bounds
 
 
@@ -192,6 +193,17 @@ class ServiceConfigTests(SynchronousTestCase):
             "--app", "a.b", "--app", "c.py", "--app", "d/e", "--app", "/f.py"
         ).server.pool.config.apps
         self.assertEqual(apps, ["a.b", "/srv/c.py", "/srv/d/e", "/f.py"])
+
+    def test_the_path_by_which_the_directory_was_entered_is_kept(self):
+        release, link = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
+        release.mkdir()
+        link.symlink_to(release)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(link)
+        self.assertEqual(logical_directory({"PWD": str(link)}), str(link))
+        for other in ("", ".", "/", str(link / "missing")):
+            self.assertEqual(logical_directory({"PWD": other}), os.getcwd())
+        self.assertEqual(logical_directory({}), os.getcwd())
 
     def test_a_websocket_endpoint_makes_a_gateway(self):
         self.assertIsNone(described("--websocket", "none").gateway)

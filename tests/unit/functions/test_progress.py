@@ -3,11 +3,10 @@
 import decimal
 import fractions
 
-from msgspec import UNSET
 from twisted.trial.unittest import SynchronousTestCase
 
 import taskd
-from taskd.functions.progress import TaskReports, report_progress_to
+from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import MAX_TEXT
 
 
@@ -26,38 +25,13 @@ class ProgressTests(SynchronousTestCase):
         taskd.progress(1)
         taskd.progress(2, total=3)
         taskd.progress(done=2, message="m")
-        self.assertEqual(reports, [(1, UNSET, None), (2, 3, None), (2, UNSET, "m")])
+        self.assertEqual(reports, [(1, None, None), (2, 3, None), (2, None, "m")])
         report_progress_to(None)
         taskd.progress(4)
         self.assertEqual(len(reports), 3)
 
 
-class TaskReportsTests(SynchronousTestCase):
-    def setUp(self):
-        self.reports = TaskReports()
-
-    def check(self, done, total=UNSET, message=None):
-        return self.reports.check(done, total, message)
-
-    def test_a_report_without_a_total_keeps_the_one_before(self):
-        self.assertEqual(self.check(0), (0, None, None))
-        self.assertEqual(self.check(1, 10), (1, 10, None))
-        self.assertEqual(self.check(3), (3, 10, None))
-        self.assertEqual(self.check(4, 20), (4, 20, None))
-        self.assertEqual(self.check(5, message="m"), (5, 20, "m"))
-
-    def test_a_total_of_none_is_unknown_from_then_on(self):
-        self.check(1, 10)
-        self.assertEqual(self.check(3, None), (3, None, None))
-        self.assertEqual(self.check(4), (4, None, None))
-
-    def test_a_report_that_is_refused_changes_nothing(self):
-        self.check(1, 10)
-        self.assertRaises(ValueError, self.check, float("nan"), 20)
-        self.assertRaises(TypeError, self.check, 1, 20, b"m")
-        self.assertRaises(ValueError, self.check, 1, float("inf"))
-        self.assertEqual(self.check(2), (2, 10, None))
-
+class CheckReportTests(SynchronousTestCase):
     def test_the_numbers_of_other_types_are_plain_afterwards(self):
         class Steps(int):
             def __str__(self):
@@ -74,15 +48,15 @@ class TaskReportsTests(SynchronousTestCase):
             (decimal.Decimal("2.5"), 2.5),
             (2**53, 2.0**53),
         ]:
-            done, total, _ = self.check(number, number)
+            done, total, _ = check_report(number, number, None)
             self.assertEqual((done, total), (plain, plain))
             self.assertIn(type(done), (int, float))
 
     def test_values_that_are_no_finite_numbers_are_refused(self):
         for number in "1", b"1", [], 1j, object(), None:
-            self.assertRaises(TypeError, self.check, number)
+            self.assertRaises(TypeError, check_report, number, None, None)
         for number in float("nan"), -float("inf"), decimal.Decimal("NaN"), 10**400, -(10**400):
-            self.assertRaises(ValueError, self.check, number)
+            self.assertRaises(ValueError, check_report, number, None, None)
 
     def test_a_message_is_a_plain_str_that_can_be_encoded(self):
         class Text(str):
@@ -91,8 +65,8 @@ class TaskReportsTests(SynchronousTestCase):
 
             encode = __getitem__ = isascii = __str__
 
-        self.assertIs(type(self.check(1, 1, Text("a"))[2]), str)
-        self.assertEqual(self.check(1, 1, "a\ud800b")[2], "a\\ud800b")
-        self.assertEqual(len(self.check(1, 1, "x" * 1_000_000)[2]), MAX_TEXT)
+        self.assertIs(type(check_report(1, 1, Text("a"))[2]), str)
+        self.assertEqual(check_report(1, 1, "a\ud800b")[2], "a\\ud800b")
+        self.assertEqual(len(check_report(1, 1, "x" * 1_000_000)[2]), MAX_TEXT)
         for message in b"m", 5, ValueError("x"):
-            self.assertRaises(TypeError, self.check, 1, 1, message)
+            self.assertRaises(TypeError, check_report, 1, 1, message)

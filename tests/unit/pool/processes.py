@@ -123,6 +123,11 @@ class FakeForkServer:
 class ForkServers(list):
     """All fork servers that were started; the last one is the newest."""
 
+    cannot_start: Exception | None = None
+    """What prevents the start of another one."""
+
     def start(self, board, observer):
+        if self.cannot_start is not None:
+            raise self.cannot_start
         self.append(FakeForkServer(board, observer))
         return self[-1]

@@ -1,16 +1,26 @@
-"""One fork server process, with a reactor that starts no processes."""
+"""One fork server process, whose child process is the test's own."""
 
+import os
 import signal
+import socket
 from types import SimpleNamespace
 
-from twisted.internet.error import ConnectionDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.task import Clock
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.pool.fork_server_process import EXIT_TIMEOUT, MAX_FORKS, ForkServerProcess
+from taskd.pool.fork_server_process import (
+    EXIT_TIMEOUT,
+    MAX_FORKS,
+    SLOW_IMPORT,
+    ForkServerProcess,
+    describe_end,
+)
+from taskd.worker.guard import DESCRIPTORS_GONE
 from taskd.worker.messages import (
+    POKE,
     Exited,
     Fork,
     Forked,
@@ -22,7 +32,7 @@ from taskd.worker.messages import (
     decode_to_fork_server,
     encode,
 )
-from tests.unit.pool.processes import FUNCTIONS
+from tests.unit.pool.processes import FUNCTIONS, FakeReactor
 
 CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000, True)
 BOARD = 5
@@ -34,40 +44,53 @@ class Control(StringTransport):
     def __init__(self):
         super().__init__()
         self.descriptors = []
+        self.shut_down = []
 
     def sendFileDescriptor(self, descriptor):
         self.descriptors.append(descriptor)
 
+    def getHandle(self):
+        return SimpleNamespace(shutdown=self.shut_down.append)
 
-class ForkServerReactor(Clock):
-    """A reactor that starts no process, and adopts one control socket."""
+
+class ForkServerReactor(FakeReactor):
+    """A reactor that adopts one control socket, and whose child process is the test's own."""
 
     def __init__(self):
         super().__init__()
         self.control = Control()
         self.signals = []
-        self.is_gone = False
+        self.cannot_start = None
 
     def adoptStreamConnection(self, descriptor, family, factory):
         self.protocol = factory.buildProtocol(None)
         self.protocol.makeConnection(self.control)
 
-    def spawnProcess(self, protocol, executable, args, **more):
-        self.process, self.args, self.started = protocol, args, more
-        return SimpleNamespace(signalProcess=self.signal_process)
-
-    def signal_process(self, name):
-        if self.is_gone:
-            raise ProcessExitedAlready
-        self.signals.append(name)
+    def start_child(self, reactor, command, directory, passed, output, ended):
+        if self.cannot_start:
+            raise self.cannot_start
+        self.command, self.directory, self.passed = command, directory, passed
+        self.output, self.ended = os.dup(output), ended
+        return SimpleNamespace(signal=self.signals.append)
 
 
 class ForkServerProcessTests(SynchronousTestCase):
     def setUp(self):
         self.events = []
+        self.logged = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
         self.reactor = ForkServerReactor()
-        self.process = ForkServerProcess(self.reactor, CONFIG, BOARD, self)
+        self.process = self.start()
+        self.addCleanup(os.close, self.reactor.output)
         self.config = self.sent()
+
+    def start(self):
+        return ForkServerProcess(self.reactor, CONFIG, BOARD, self, self.reactor.start_child)
+
+    def texts(self):
+        """The messages in the log."""
+        return [event["log_format"].format(**event) for event in self.logged]
 
     # --- its observer ---
 
@@ -96,17 +119,30 @@ class ForkServerProcessTests(SynchronousTestCase):
     def send(self, *messages):
         self.reactor.protocol.dataReceived(b"".join(map(encode, messages)))
 
-    def exit(self, code=0, signal_number=None):
-        self.reactor.is_gone = True
-        self.process.processEnded(Failure(ProcessTerminated(code, signal_number)))
+    def exit(self, status=0):
+        self.reactor.ended(status)
+        self.reactor.turn()
 
     def hang_up(self):
         self.reactor.protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_a_fork_server_is_started_in_the_directory_of_the_app_and_sent_its_configuration(self):
         self.assertEqual([decode_config(line) for line in self.config], [CONFIG])
-        self.assertEqual(self.reactor.args[1:], ["-P", "-m", "taskd.worker.fork_server"])
-        self.assertEqual((self.reactor.started["path"], self.reactor.started["childFDs"][4]), ("/srv", BOARD))
+        control, board = self.reactor.passed
+        self.assertEqual(
+            self.reactor.command[1:], ["-P", "-m", "taskd.worker.fork_server", str(control), str(board)]
+        )
+        self.assertEqual((self.reactor.directory, board), ("/srv", BOARD))
+
+    def test_a_fork_server_that_cannot_be_started_leaves_nothing_open(self):
+        before = len(os.listdir("/proc/self/fd"))
+        self.reactor.control = Control()
+        self.reactor.cannot_start = FileNotFoundError("/srv")
+        self.assertRaises(FileNotFoundError, self.start)
+        self.reactor.turn()
+        self.assertTrue(self.reactor.control.disconnected)
+        self.hang_up()
+        self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before, []))
 
     def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
@@ -145,26 +181,21 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(EXIT_TIMEOUT - 0.1)
         self.assertEqual(self.reactor.signals, [])
         self.reactor.advance(0.1)
-        self.assertEqual(self.reactor.signals, ["KILL"])
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
     def test_a_closed_fork_server_that_ends_in_time_is_not_killed(self):
         self.process.close()
         self.exit()
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual((self.reactor.getDelayedCalls(), self.reactor.signals), ([], []))
 
     def test_an_aborted_fork_server_is_killed_at_once(self):
         self.process.abort()
         self.reactor.advance(0)
-        self.assertEqual(self.reactor.signals, ["KILL"])
-
-    def test_aborting_a_fork_server_that_has_exited_sends_no_signal(self):
-        self.reactor.is_gone = True
-        self.process.abort()
-        self.reactor.advance(0)
-        self.assertEqual(self.reactor.signals, [])
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
     def test_the_end_of_a_fork_server_is_reported_after_all_its_messages(self):
         self.exit(1)
+        self.assertEqual(self.reactor.control.shut_down, [socket.SHUT_RD])
         self.send(Exited(1, 0, 1000))
         self.assertEqual([event[0] for event in self.events], ["reaped"])
         self.hang_up()
@@ -172,20 +203,48 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_the_signal_that_ended_a_fork_server_is_named(self):
         self.hang_up()
-        self.exit(None, signal.SIGKILL)
-        self.assertEqual(self.events, [("ended", "signal 9")])
+        self.exit(-signal.SIGKILL)
+        self.assertEqual(self.events, [("ended", "killed by SIGKILL")])
+
+    def test_an_exit_status_of_taskd_is_explained(self):
+        self.assertIn("the app closed descriptors", describe_end(DESCRIPTORS_GONE, while_importing=False))
+
+    def test_an_exit_during_the_import_is_explained_unless_it_has_a_traceback(self):
+        self.assertIn("os._exit", describe_end(7, while_importing=True))
+        self.assertEqual(describe_end(7, while_importing=False), "exit status 7")
+        self.assertEqual(describe_end(1, while_importing=True), "exit status 1")
+
+    def test_the_end_of_a_closed_fork_server_does_not_wait_for_other_processes_with_its_socket(self):
+        self.process.close()
+        self.exit()
+        self.assertTrue(self.reactor.control.disconnected)
+
+    def test_a_fork_server_that_closes_its_socket_and_does_not_end_is_killed(self):
+        self.hang_up()
+        self.reactor.advance(EXIT_TIMEOUT)
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
     def test_a_fork_server_that_sends_nonsense_is_disconnected(self):
         self.reactor.protocol.dataReceived(b'["hello"]\n' + encode(Loaded(FUNCTIONS)))
         self.assertTrue(self.reactor.control.disconnected)
         self.assertEqual(self.events, [])
 
-    def test_the_output_of_the_app_is_logged(self):
-        from twisted.logger import globalLogPublisher
+    def test_the_output_of_the_app_is_logged_even_if_another_process_has_the_pipe_open(self):
+        os.write(self.reactor.output, b"one\ntw\xff\nthree")
+        self.exit()
+        self.assertEqual(self.texts(), ["one", "tw\\xff", "three"])
 
-        logged = []
-        globalLogPublisher.addObserver(logged.append)
-        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
-        self.process.outReceived(b"one\ntw\xff\n")
-        self.process.errReceived(b"three")
-        self.assertEqual([event["line"] for event in logged], ["one", "tw\\xff", "three"])
+    def test_the_files_of_the_apps_and_warnings_are_logged(self):
+        self.send(Loaded(FUNCTIONS, {"app": "/srv/app.py"}, ["a thread"]))
+        self.assertEqual(self.texts(), ["the app app was loaded from /srv/app.py", "a thread"])
+        self.assertEqual([event["log_level"].name for event in self.logged], ["info", "warn"])
+
+    def test_the_log_shows_where_a_slow_import_is(self):
+        self.reactor.advance(SLOW_IMPORT)
+        self.assertEqual(self.reactor.signals, [POKE])
+        self.assertEqual(self.texts(), ["the app is still being imported after 10 s; it is at:"])
+
+    def test_an_import_that_has_ended_in_time_is_not_slow(self):
+        self.send(Loaded(FUNCTIONS))
+        self.reactor.advance(SLOW_IMPORT)
+        self.assertEqual(self.reactor.signals, [])

@@ -1,6 +1,7 @@
 """The choice of the import of the app in use, with fork servers controlled by the tests."""
 
 import itertools
+import os
 from types import SimpleNamespace
 
 from twisted.internet.task import Clock
@@ -8,7 +9,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StartError, StateError
-from taskd.pool.generations import STEPS, Closing, Generations, Unusable
+from taskd.pool.generations import STEPS, Closing, CodeStatus, Generations, Unusable
 from tests.unit.pool.processes import ForkServers
 
 
@@ -41,6 +42,62 @@ class GenerationsTests(SynchronousTestCase):
         """Fork a worker of a generation."""
         self.generations.usable(generation).fork(SimpleNamespace(number=number, descriptors=(0, 1)))
         self.addCleanup(self.servers[generation - 1].hang_up, number)
+
+    # --- fork servers that cannot be started ---
+
+    def test_a_first_fork_server_that_cannot_be_started_ends_the_start(self):
+        self.servers.cannot_start = OSError(24, "Too many open files")
+        generations = Generations(self.clock, 2, self.servers.start, self)
+        error = self.failureResultOf(generations.loaded, StartError).value
+        self.assertEqual(str(error), "taskd: a fork server cannot be started: [Errno 24] Too many open files")
+        self.assertEqual((generations.status().state, generations.reload()), ("failed", None))
+        generations.stop_accepting()
+        self.successResultOf(generations.close())
+
+    def test_a_fork_server_that_cannot_be_started_is_tried_again_with_growing_delays(self):
+        generations = self.loaded()
+        self.servers.cannot_start = OSError(2, "No such file or directory")
+        self.servers[0].end()
+        self.clock.pump([0.1, 0.2])
+        self.assertEqual(
+            generations.status(),
+            CodeStatus(
+                "waiting", "a fork server cannot be started: [Errno 2] No such file or directory", 0.4
+            ),
+        )
+        self.servers.cannot_start = None
+        self.clock.advance(0.4)
+        self.assertEqual((len(self.servers), generations.status()), (2, CodeStatus("importing")))
+        self.servers[1].load()
+        self.assertEqual((self.events, generations.status()), ([("loaded", 2)], CodeStatus("ready")))
+
+    def test_a_reload_that_cannot_be_started_changes_nothing(self):
+        generations = self.loaded()
+        self.servers.cannot_start = OSError(12, "Cannot allocate memory")
+        self.assertRaises(StartError, generations.reload)
+        self.assertEqual(generations.status(), CodeStatus("ready"))
+        self.servers[0].end()
+        self.assertRaises(StartError, generations.reload)
+        self.servers.cannot_start = None
+        self.clock.advance(0.1)  # the delayed start goes on
+        self.assertEqual((len(self.servers), generations.status().state), (2, "importing"))
+
+    def test_a_start_that_fails_with_any_exception_is_tried_again(self):
+        self.loaded()
+        self.servers.cannot_start = RuntimeError("a bug")
+        self.servers[0].end()
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.servers.cannot_start = None
+        self.clock.advance(0.2)
+        self.assertEqual(len(self.servers), 2)
+
+    def test_a_failed_start_leaves_no_board_open(self):
+        generations = self.loaded()
+        self.servers.cannot_start = OSError(24, "Too many open files")
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertRaises(StartError, generations.reload)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     # --- the first import ---
 

@@ -33,6 +33,12 @@ class TimerTests(SynchronousTestCase):
         self.clock.advance(3.0)
         self.assertEqual(self.rung, [3.0])
 
+    def test_a_timer_knows_the_seconds_that_are_left(self):
+        self.assertIsNone(self.timer.seconds_left)
+        self.timer.start(2.0)
+        self.clock.advance(0.5)
+        self.assertEqual(self.timer.seconds_left, 1.5)
+
     def test_the_function_of_a_timer_can_start_it_again(self):
         timer = Timer(self.clock, lambda: timer.start(1.0))
         timer.start(1.0)

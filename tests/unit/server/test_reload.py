@@ -5,7 +5,7 @@ import itertools
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.errors import StateError
+from taskd.errors import StartError, StateError
 from taskd.functions.registry import FunctionInfo
 from taskd.server.reload import RELOAD_STEPS, Reloader, ReloadState, next_state
 
@@ -17,6 +17,7 @@ class ReloadTests(SynchronousTestCase):
 
     def setUp(self):
         self.can_start = True
+        self.cannot_reload = ""
         self.generation = 1
         self.asked = []
         self.started = []
@@ -37,6 +38,8 @@ class ReloadTests(SynchronousTestCase):
     # --- `CodePool` ---
 
     def reload(self):
+        if self.cannot_reload:
+            raise StartError(self.cannot_reload)
         self.generation += 1
         return self.generation
 
@@ -52,6 +55,15 @@ class ReloadTests(SynchronousTestCase):
         self.reloader.loaded(FUNCTIONS, workers)
 
     # --- what must hold ---
+
+    def test_a_fork_server_that_cannot_be_started_is_the_reason_why_nothing_is_reloaded(self):
+        self.cannot_reload = "too many open files"
+        self.reloader.start()
+        self.assertEqual(self.logged, [("error", "not reloaded: too many open files")])
+        self.assertFalse(self.reloader.in_progress)
+        self.cannot_reload = ""
+        self.reloader.start()
+        self.assertTrue(self.reloader.in_progress)
 
     def test_a_reload_switches_once_all_its_workers_are_ready(self):
         self.reloader.start()

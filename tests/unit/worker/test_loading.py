@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.registry import Registry
-from taskd.worker.loading import AppError, check_hard_memory, load_apps
+from taskd.worker.loading import AppError, check_hard_memory, check_version, load_apps
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
@@ -43,8 +43,32 @@ class LoadingTests(SynchronousTestCase):
         target.write_text(TASK.format(name=target.stem + "_task") if text is None else text)
 
     def load(self, *apps):
-        load_apps(list(apps), str(self.directory), self.registry)
+        self.files = load_apps(list(apps), str(self.directory), self.registry)
         return sorted(entry.name for entry in self.registry)
+
+    def test_the_files_of_the_apps_are_known_with_links_followed(self):
+        self.write("releases/1/one.py")
+        self.write("package/__init__.py")
+        (self.directory / "space").mkdir()
+        (self.directory / "current").symlink_to("releases/1")
+        self.load("current/one.py", "package", "space")
+        root = self.directory.resolve()
+        self.assertEqual(
+            self.files,
+            {
+                "current/one.py": str(root / "releases/1/one.py"),
+                "package": str(root / "package/__init__.py"),
+                "space": str(root / "space"),
+            },
+        )
+
+    def test_another_release_of_taskd_than_the_daemons_is_refused(self):
+        check_version("1.0", "1.0")
+        check_version("", "1.0")
+        error = self.assertRaises(AppError, check_version, "1.0", "1.1")
+        self.assertEqual(
+            str(error), "taskd 1.1 is installed here, but the daemon is taskd 1.0: restart the daemon"
+        )
 
     def refusal(self, *apps):
         return str(self.assertRaises(AppError, self.load, *apps))

@@ -174,9 +174,9 @@ class WorkerTests(WorkerCase):
         self.assertEqual(
             [(done.task, bytes(done.value)) for done in sent[1:]], [(n, b"%d" % n) for n in range(5)]
         )
-        self.assertEqual(self.titles[0], "TaskWorker: idle")
-        self.assertIn("TaskWorker: f #3", self.titles)
-        self.assertEqual(self.titles[-1], "TaskWorker: stopping")
+        self.assertEqual(self.titles[0], "taskd[TaskWorker]: idle")
+        self.assertIn("taskd[TaskWorker]: f #3", self.titles)
+        self.assertEqual(self.titles[-1], "taskd[TaskWorker]: stopping")
 
     def test_a_result_that_is_already_json_text_is_sent_as_one_line(self):
         """msgspec passes on a `Raw` unchanged; for unreadable data the daemon would kill the worker."""
@@ -282,7 +282,7 @@ class WorkerTests(WorkerCase):
 
         self.add(function)
         sent = self.run_worker(self.attempt_of(1, flags=WANTS_PROGRESS), self.attempt_of(2))
-        self.assertEqual(sent[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, 3, None)])
+        self.assertEqual(sent[1:3], [Reported(1, 1, 3, "begun"), Reported(1, 3, None, None)])
         self.assertEqual([(type(message), message.task) for message in sent[3:]], [(Done, 1), (Done, 2)])
 
     def test_hooks_are_called_before_the_first_task_and_after_the_last(self):
@@ -390,17 +390,17 @@ class BatchTests(WorkerCase):
     def test_only_a_task_that_is_not_short_changes_the_title(self):
         self.add(lambda number: None)
         self.run_worker(*self.batch(2))
-        self.assertEqual(self.titles, ["TaskWorker: idle", "TaskWorker: stopping"])
+        self.assertEqual(self.titles, ["taskd[TaskWorker]: idle", "taskd[TaskWorker]: stopping"])
         del self.titles[:]
         self.run_worker(*self.batch(2, flags=0))
         self.assertEqual(
             self.titles,
             [
-                "TaskWorker: idle",
-                "TaskWorker: f #1",
-                "TaskWorker: f #2",
-                "TaskWorker: idle",
-                "TaskWorker: stopping",
+                "taskd[TaskWorker]: idle",
+                "taskd[TaskWorker]: f #1",
+                "taskd[TaskWorker]: f #2",
+                "taskd[TaskWorker]: idle",
+                "taskd[TaskWorker]: stopping",
             ],
         )
 
@@ -411,7 +411,7 @@ class BatchTests(WorkerCase):
         self.assertRaises(BlockingIOError, self.serve)
         _ready, returned, done = self.received()
         self.assertEqual((returned, done.task), (Returned([2, 3]), 1))
-        self.assertIn("TaskWorker: f #1", self.titles)  # it turned out not to be short
+        self.assertIn("taskd[TaskWorker]: f #1", self.titles)  # it turned out not to be short
 
     def test_a_reclaim_received_with_the_tasks_is_handled_before_them(self):
         self.add(lambda number: number)
@@ -509,4 +509,4 @@ class RehearsalTests(WorkerCase):
         before = len(os.listdir("/proc/self/fd"))
         rehearse(self.config)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
-        self.assertIn("TaskWorker: stopping", self.titles)
+        self.assertIn("taskd[TaskWorker]: stopping", self.titles)

@@ -77,10 +77,23 @@ class InstalledReleaseTests(SynchronousTestCase):
         )
         self.assertEqual(printed, "set()\n")
 
+    def test_the_name_of_a_process_has_no_space(self):
+        for name, expected in (
+            ("x", "taskd[x]"),
+            ("a pool", "taskd[a_pool]"),
+            ("TaskWorker", "taskd[TaskWorke"),
+        ):
+            printed = self.run_python(
+                "from taskd.worker.process_title import setproctitle, title",
+                f"setproctitle(title({name!r}, 'fork server'))",
+                "print(open('/proc/self/comm').read(), end='')",
+            )
+            self.assertEqual(printed, expected + "\n")
+
     def test_the_system_shows_the_title_that_was_set(self):
         printed = self.run_python(
             "from taskd.worker.process_title import setproctitle",
-            "setproctitle('TaskWorker: idle')",
+            "setproctitle('taskd[TaskWorker]: idle')",
             "print(open('/proc/self/cmdline', 'rb').read().rstrip(b'\\0').decode())",
         )
-        self.assertEqual(printed, "TaskWorker: idle\n")
+        self.assertEqual(printed, "taskd[TaskWorker]: idle\n")

@@ -95,14 +95,14 @@ class ProgressReporterTests(SynchronousTestCase):
         self.reporter.end()
         self.assertEqual([report.done for report in self.sent], [0, 4])
 
-    def test_a_total_is_kept_for_the_reports_of_the_same_task(self):
+    def test_a_report_without_a_total_forgets_the_one_before(self):
         for task in 1, 2:
             self.reporter.begin(task)
             self.reporter.report(0)
             self.reporter.report(1, 10)
             self.reporter.report(2)
             self.reporter.end()
-        self.assertEqual([(report.done, report.total) for report in self.sent], [(0, None), (2, 10)] * 2)
+        self.assertEqual([(report.done, report.total) for report in self.sent], [(0, None), (2, None)] * 2)
 
     def test_a_report_that_was_sent_is_not_sent_again(self):
         self.reporter.begin(1)

@@ -1,0 +1,45 @@
+"""What `taskd status` prints."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.cli.console import out
+from taskd.cli.status_view import print_status
+
+
+def answer(**more):
+    """Return an answer of `taskd.status` from a server without workers."""
+    return {
+        "name": "TaskWorker",
+        "version": "1.0",
+        "uptime": 12.0,
+        "stopping": False,
+        "generation": 2,
+        "reloading": False,
+        "connections": 1,
+        "waiting": 3,
+        "oldest_waiting": 1.5,
+        "running": 0,
+        "max_queue": 10000,
+        "min_workers": 1,
+        "max_workers": 4,
+        "counts": {},
+        "workers": [],
+        "functions": [],
+        "code": {"state": "ready", "reason": None, "next_try": None},
+        **more,
+    }
+
+
+class PrintStatusTests(SynchronousTestCase):
+    def printed(self, **more):
+        with out.capture() as capture:
+            print_status(answer(**more))
+        return capture.get()
+
+    def test_a_server_without_a_fork_server_shows_the_reason_and_the_next_try(self):
+        code = {"state": "waiting", "reason": "too many open files", "next_try": 1.6}
+        printed = self.printed(code=code)
+        self.assertIn("no fork server: too many open files; another one starts in 1.6 s", printed)
+
+    def test_a_server_with_a_fork_server_shows_nothing_of_it(self):
+        self.assertNotIn("fork server", self.printed())
