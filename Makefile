@@ -8,13 +8,17 @@ SECONDS ?= 600
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
-.PHONY: demo test check format lowest soak bench profile clean
+.PHONY: demo test pythons check format lowest soak bench profile clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
 
 test: $(VENV)/.test
-	@$(BIN)/python tests/run.py
+	@$(BIN)/python tests/run.py $(ARGS)
+
+# The unit tests on each other Python that the project promises and this machine has.
+pythons: $(VENV)/.test
+	@$(BIN)/python tests/run.py --pythons
 
 check: $(VENV)/.check
 	$(BIN)/ruff check $(CODE)
@@ -67,4 +71,4 @@ profile: $(VENV)/.demo
 	@$(BIN)/python -m bench.flame $(SCENARIO) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest .venv-bench build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .coverage*
+	rm -rf $(VENV) $(VENV)-lowest .venv-3.* .venv-bench build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .trial* .coverage*

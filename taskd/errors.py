@@ -27,6 +27,7 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
     "WorkerLost",
+    "error_name",
     "exception_for",
     "quoted",
 ]
@@ -173,6 +174,12 @@ _BY_CODE: dict[int, type[TaskdError]] = {
         Unreachable,
     )
 }
+
+
+def error_name(code: int) -> str:
+    """Return the name of an error on the wire, as docs/protocol.md has it."""
+    kind = _BY_CODE.get(code)
+    return kind.name if kind is not None else "other error"
 
 
 def exception_for(code: int, message: str, data: Any) -> TaskdError:

@@ -226,7 +226,7 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 
 def seen_on_tcp(reply: bytes) -> Seen:
     """Return a reply over TCP in the form that is compared."""
-    value = json.loads(reply)
+    value = json.loads(reply, parse_int=_integer)
     if (
         isinstance(value, list)
         and value
@@ -246,6 +246,11 @@ def seen_on_tcp(reply: bytes) -> Seen:
         return "error", request_id, *_error(value["error"])
     assert value.keys() == {"jsonrpc", "id", "result"}, value
     return "reply", request_id, value["result"]
+
+
+def _integer(digits: str) -> int | str:
+    """Read an integer, unless it has more digits than Python reads: an id, which is compared as text."""
+    return int(digits) if len(digits) <= 4300 else digits
 
 
 def _error(error: dict[str, Any]) -> Seen:

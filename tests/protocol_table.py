@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
 from tests.protocol_rows import (
     ANY,
     SESSION,
@@ -293,7 +294,11 @@ def _unreadable() -> list[Row]:
         "a trailing comma": b'{"function": "hello",}',
         "single quotes": b"{'function': 'hello'}",
         "a byte order mark": b'\xef\xbb\xbf{"function": "hello"}',
-        "nested too deeply": b"[" * 9000 + b"]" * 9000,
+        "half of a surrogate pair in a name": b'{"function": "\\ud800"}',
+        "half of a surrogate pair in an argument": b'{"function": "echo", "args": ["a\\ud800"]}',
+        "the other half of a surrogate pair": b'{"function": "echo", "args": ["\\udc00"]}',
+        "half of a surrogate pair in an id": b'{"jsonrpc":"2.0","id":"\\ud800","method":"hello"}',
+        "a number with a leading zero": b'{"function": "echo", "args": [01]}',
     }
     rows = [row(f"unreadable: {name}", line, Unreadable()) for name, line in parse.items()]
     not_utf8 = {
@@ -348,6 +353,94 @@ def _unreadable() -> list[Row]:
         row(f"invalid bare request: {name}", sent, BareError(INVALID_REQUEST, data={"member": member}))
         for name, (sent, member) in bare.items()
     ]
+
+
+def _nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+def _nesting() -> list[Row]:
+    """The limit is that of the protocol, whatever the interpreter's is."""
+    bare = b'{"function": "echo", "args": [%b]}'
+    named = b'{"jsonrpc": "2.0", "id": 1, "method": "echo", "params": [%b]}'
+    value: object = []
+    for _ in range(MAX_VALUE_NESTING - 1):
+        value = [value]
+    deep = Unreadable(data={"limit": MAX_NESTING})
+    rows = [
+        row("nested up to the limit, bare", bare % _nested(MAX_VALUE_NESTING), Bare(value)),
+        row("nested up to the limit, JSON-RPC", named % _nested(MAX_VALUE_NESTING), Reply("1", value)),
+        row("brackets in a string", bare % (b'"\\"%b"' % (b"[" * 300)), Bare('"' + "[" * 300)),
+        row(
+            "nested too deeply, and what follows",
+            [bare % _nested(MAX_VALUE_NESTING + 1), call("echo", [2])],
+            deep,
+            Bare(2),
+        ),
+        row(
+            "a result nested up to the limit",
+            request(1, "nest", [MAX_VALUE_NESTING]),
+            Reply("1", value),
+            at=RUNS,
+        ),
+    ]
+    for levels in MAX_VALUE_NESTING + 1, 1200, 9000, 20_000:
+        error = Has(limit=MAX_VALUE_NESTING)
+        rows.append(
+            row(
+                f"a result of {levels} levels",
+                call("nest", [levels]),
+                BareError(TASK_FAILED, data=error),
+                at=RUNS,
+            )
+        )
+    forms = {
+        "an array": b"[%b]",
+        "JSON-RPC": named,
+        "an id": b'{"jsonrpc": "2.0", "id": %b, "method": "hello"}',
+        "options": b'{"function": "hello", "options": %b}',
+        "an unknown member": b'{"function": "hello", "more": %b}',
+        "a batch": b'[{"jsonrpc": "2.0", "id": 1, "method": "echo", "params": [%b]}]',
+        "a notification": b'{"jsonrpc": "2.0", "method": "echo", "params": [%b]}',
+    }
+    for levels in MAX_NESTING, 1200, 9000:
+        rows += [
+            row(f"{levels} levels in {name}", form % _nested(levels), deep) for name, form in forms.items()
+        ]
+    return rows
+
+
+def _numbers() -> list[Row]:
+    """Numbers that fit no type of every language; the longest integer has 4300 digits, as in Python."""
+    echo = b'{"function": "echo", "args": [%b]}'
+    rows = [
+        row("an integer of 4300 digits", echo % (b"9" * 4300), Bare(10**4300 - 1)),
+        row(
+            "an integer of 30 digits for an int",
+            b'{"function": "add", "args": [%b]}' % (b"9" * 30),
+            Bare(10**30),
+        ),
+    ]
+    for number in b"9" * 4301, b"-" + b"9" * 9000, b"1e999", b"-1e999":
+        name = number[:10].decode()
+        rows += [
+            row(
+                f"a number that is too large for an argument: {name}",
+                echo % number,
+                BareError(INVALID_PARAMS),
+            ),
+            row(
+                f"a number that is too large for an option: {name}",
+                b'{"function": "hello", "options": {"timeout": %b}}' % number,
+                BareError(INVALID_REQUEST, data={"member": "options.timeout"}),
+            ),
+            row(
+                f"a number of any size for an id: {name}",
+                b'{"jsonrpc": "2.0", "id": %b, "method": "hello"}' % number,
+                Reply(number.decode(), HELLO),
+            ),
+        ]
+    return rows
 
 
 def _options() -> list[Row]:
@@ -566,6 +659,8 @@ ROWS: list[Row] = [
     *_batches(),
     *_order(),
     *_unreadable(),
+    *_nesting(),
+    *_numbers(),
     *_options(),
     *_failures(),
     *_cancels(),

@@ -5,7 +5,9 @@ mostly wait, so several runs go on at once, each in a process of its own. Their
 lines are shown as they come, behind the name of the run. The last line counts
 all tests. The exit status is 1 if a test failed or too little was covered.
 
-Arguments go to one run of pytest (files, ``-k``, ``-x``), without coverage.
+With ``--every-python`` the unit tests also run on each other Python that the
+project promises and the machine has; with ``--pythons`` only they do. Other
+arguments go to one run of pytest (files, ``-k``, ``-x``), without coverage.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import pythons
+from tests.pythons import ROOT
 
 LIVE = ("tests/live", "tests/contracts")
 """The folders whose tests run under pytest."""
 
-CORE = "taskd/errors.py,taskd/model.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
+CORE = (
+    "taskd/errors.py,taskd/model.py,taskd/printable.py,taskd/functions/*,taskd/protocol/*,taskd/scheduler/*"
+)
 CORE_PERCENT = 100
 ALL_PERCENT = 90
 
@@ -50,7 +55,7 @@ SECONDS = {
     "test_lost.py": 10,
     "test_mail.py": 6,
     "test_objects.py": 3,
-    "test_output.py": 11,
+    "test_output.py": 16,
     "test_packaging.py": 75,
     "test_pool.py": 39,
     "test_pools.py": 15,
@@ -61,12 +66,13 @@ SECONDS = {
     "test_short.py": 16,
     "test_smoke.py": 4,
     "test_soak.py": 19,
-    "test_start.py": 15,
+    "test_start.py": 23,
     "test_status.py": 33,
     "test_stop.py": 53,
     "test_task_server.py": 22,
     "test_tls.py": 15,
     "test_transports.py": 31,
+    "test_unanswered.py": 10,
     "test_web.py": 12,
     "test_workerman.py": 1,
 }
@@ -114,9 +120,9 @@ class Counts:
 # --- running -----------------------------------------------------------------
 
 
-def python(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(name: str, *arguments: str, interpreter: str = sys.executable) -> subprocess.CompletedProcess[str]:
     """Run Python at the root of the project; show its lines behind `name`, and return them."""
-    command = [sys.executable, *arguments]
+    command = [interpreter, *arguments]
     shown = f"{name:>7} | " if name else ""
     began = time.monotonic()
     with subprocess.Popen(
@@ -132,16 +138,47 @@ def python(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, "".join(lines))
 
 
-def unit_tests(coverage: list[str]) -> Counts:
+def unit_tests(coverage: list[str], name: str = "unit", interpreter: str = sys.executable) -> Counts:
     """Run `tests/unit`."""
-    arguments = ["-m", "twisted.trial", "--reporter=text", "--temp-directory=.trial", "tests.unit"]
-    ran = python("unit", *coverage, *arguments)
+    directory = f".trial_{name}"
+    arguments = ["-m", "twisted.trial", "--reporter=text", f"--temp-directory={directory}", "tests.unit"]
+    ran = python(name, *coverage, *arguments, interpreter=interpreter)
     last = ran.stdout.splitlines()[-1] if ran.stdout else ""
     counted = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}
     failed = counted.get("failures", 0) + counted.get("errors", 0)
     failures = tuple(ran.stdout.split("=" * 79)[1:]) if failed else ()
     counts = Counts(counted.get("successes", 0), failed, counted.get("skips", 0), failures)
     return counts.but_not_clean() if ran.returncode else counts
+
+
+def other_pythons() -> list[str]:
+    """Return the versions of Python that the project promises, except the one that runs this."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [version for version in pythons.promised() if version != own]
+
+
+def unit_tests_on_other_pythons() -> Counts:
+    """Run `tests/unit` on each other Python that the project promises, one after the other."""
+    counts = Counts()
+    for version in other_pythons():
+        interpreter = pythons.find(version)
+        if interpreter is None:
+            continue
+        try:
+            prepared = pythons.environment(version, interpreter)
+        except subprocess.CalledProcessError as error:
+            failure = f"no environment for Python {version}\n{error.stdout}"
+            counts += Counts(failed=1, failures=(failure,))
+            continue
+        counts += unit_tests([], f"py {version}", prepared)
+    return counts
+
+
+def print_pythons() -> None:
+    """Print on which other Pythons the unit tests were run, and which ones this machine has not."""
+    for version in other_pythons():
+        what = "ran" if pythons.find(version) else "DID NOT RUN: this machine has none"
+        print(f"unit tests on Python {version}: {what}")
 
 
 def pytest_run(name: str, coverage: list[str], arguments: list[str]) -> Counts:
@@ -206,13 +243,15 @@ def is_covered() -> bool:
     return core.returncode == 0 and everything.returncode == 0
 
 
-def run_everything() -> Counts:
+def run_everything(*, every_python: bool) -> Counts:
     """Run all tests at once, and report their coverage."""
     python("", "-m", "coverage", "erase")
     coverage = ["-m", "coverage", "run"]
     shared_out = shards()
-    with ThreadPoolExecutor(len(shared_out) + 1) as threads:
+    with ThreadPoolExecutor(len(shared_out) + 2) as threads:
         runs = [threads.submit(unit_tests, coverage)]
+        if every_python:
+            runs.append(threads.submit(unit_tests_on_other_pythons))
         runs += [
             threads.submit(pytest_run, f"live {number}", coverage, shard)
             for number, shard in enumerate(shared_out, 1)
@@ -236,9 +275,17 @@ def main() -> int:
     """Run all tests, or only those under pytest that the arguments name."""
     arguments = sys.argv[1:]
     began = time.monotonic()
-    counts = unit_tests([]) + pytest_run("live", [], arguments) if arguments else run_everything()
+    every_python, only_pythons = arguments == ["--every-python"], arguments == ["--pythons"]
+    if only_pythons:
+        counts = unit_tests_on_other_pythons()
+    elif arguments and not every_python:
+        counts = unit_tests([]) + pytest_run("live", [], arguments)
+    else:
+        counts = run_everything(every_python=every_python)
     for failure in counts.failures:
         print_failure(failure)
+    if every_python or only_pythons:
+        print_pythons()
     print(f"took {time.monotonic() - began:.0f} s")
     print(f"{counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped")
     return 1 if counts.failed else 0

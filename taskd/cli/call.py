@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-import msgspec
 from msgspec import structs
 
 from taskd.cli.console import json_text
 from taskd.cli.functions import fetch_annotations
 from taskd.cli.options import call_options, server_options
 from taskd.cli.progress_view import progress_view
-from taskd.cli.rows import convert_text
+from taskd.cli.rows import convert_text, read_json
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
+from taskd.errors import MethodNotFound
 from taskd.functions.parameters import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
@@ -40,13 +40,17 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
         annotations = await fetch_annotations(client, function) if arguments else {}
         args = parse_arguments(arguments, annotations)
         with progress_view(function) as view:
-            result = await client.request(
-                function,
-                args,
-                on_progress=view.show,
-                # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
-                options=structs.replace(options, on_disconnect="cancel"),
-            )
+            try:
+                result = await client.request(
+                    function,
+                    args,
+                    on_progress=view.show,
+                    # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
+                    options=structs.replace(options, on_disconnect="cancel"),
+                )
+            except MethodNotFound:
+                await fetch_annotations(client, function)  # raises an error that also names the nearest
+                raise
         click.echo(json_text(result))
 
     run_with_client(run, server)
@@ -71,7 +75,7 @@ def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) ->
             args[name] = convert_text(text, annotations.get(name, "str"))
             continue
         try:
-            args[name] = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
+            args[name] = read_json(text)
+        except ValueError as error:
             raise ValueError(f"{argument!r}: what follows := is not JSON: {error}") from None
     return args

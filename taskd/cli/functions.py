@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import click
 import msgspec
 from rich.text import Text
@@ -42,7 +44,7 @@ async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]
     """Fetch the annotations of a function's parameters from the server.
 
     The server's own methods have none here. Raises `MethodNotFound`, which
-    names the functions of the server.
+    names the function that was probably meant, or those of the server.
     """
     known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
     for info in known:
@@ -50,5 +52,7 @@ async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]
             return info.parameters
     if function.startswith(RESERVED):
         return {}
-    names = ", ".join(sorted(info.name for info in known))
-    raise MethodNotFound(f"no such function: {function}; the server has: {names}")
+    names = sorted(info.name for info in known)
+    nearest = difflib.get_close_matches(function, names, 1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"the server has: {', '.join(names)}"
+    raise MethodNotFound(f"no such function: {function}; {hint}")

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from taskd.cli.rows import ERROR_COLUMN, Kinds, Row, reason
+from taskd.cli.rows import ERROR_COLUMN, Kinds, Row, read_json, reason
 
 __all__ = ["JsonRows"]
 
@@ -69,9 +67,9 @@ def _row(number: int, line: bytes) -> Row:
         problem = f"not UTF-8: {error.reason} (0x{line[error.start]:02x})"
         return Row(number, line, None, problem, is_whole=False)
     try:
-        args = msgspec.json.decode(text, type=dict[str, Any])
+        args = read_json(text, dict[str, Any])
         json.loads(text, object_pairs_hook=_once)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+    except ValueError as error:
         return Row(number, line, None, f"not a JSON object: {error}", is_whole=False)
     args.pop(ERROR_COLUMN, None)
     return Row(number, _without_reason(line), args)

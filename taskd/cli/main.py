@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 
 import click
@@ -11,12 +12,29 @@ from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.functions import functions
 from taskd.cli.map import map_
+from taskd.cli.running import USAGE, fail
 from taskd.cli.status_view import status
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The subcommands. One that does not exist ends in one line, with the nearest that does."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand's name, the subcommand and its arguments."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            commands = self.list_commands(ctx)
+            nearest = difflib.get_close_matches(name, commands, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(commands)}"
+            fail(f"no such command: {name!r}; {hint}", USAGE)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="taskd")
 def main() -> None:
     """Call functions of a running task server, and see what it does.

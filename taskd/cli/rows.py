@@ -8,7 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["ERROR_COLUMN", "MAX_ROW", "Kinds", "Row", "convert_text", "reason"]
+import msgspec
+
+from taskd.protocol.nesting import MAX_VALUE_NESTING, is_too_deep, too_deep
+
+__all__ = ["ERROR_COLUMN", "MAX_ROW", "Kinds", "Row", "convert_text", "read_json", "reason"]
 
 ERROR_COLUMN = "taskd_error"
 """The column with the reason why a row failed. It is ignored when a file is read, so
@@ -66,3 +70,10 @@ def convert_text(text: str, annotation: str) -> Any:
                 number = convert(text)
                 return number if math.isfinite(number) else text  # JSON has only finite numbers
     return text
+
+
+def read_json(text: str, kind: Any = Any) -> Any:
+    """Read an argument, or a row of arguments, that is JSON. Raises `ValueError` if it is not a `kind`."""
+    if is_too_deep(text.encode(), MAX_VALUE_NESTING):
+        raise ValueError(too_deep(MAX_VALUE_NESTING))
+    return msgspec.json.decode(text, type=kind)

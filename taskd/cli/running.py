@@ -13,8 +13,9 @@ from taskd.cli.console import err
 from taskd.client import TaskClient
 from taskd.errors import TaskdError, Unreachable
 from taskd.net.reactor import Reactor
+from taskd.printable import printable
 
-__all__ = ["Command", "fail", "run_with_client"]
+__all__ = ["USAGE", "Command", "fail", "run_with_client"]
 
 FAILED = 1
 USAGE = 2
@@ -27,7 +28,7 @@ Command = Callable[[Reactor, TaskClient], Awaitable[None]]
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
     """Print a message on stderr, and exit with `status`."""
-    err.print(f"taskd: {message}", markup=False, soft_wrap=True)
+    err.print(f"taskd: {printable(message)}", markup=False, soft_wrap=True)
     raise SystemExit(status)
 
 

@@ -84,6 +84,7 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
     code = answer["code"]
     if code["state"] == "waiting":
         yield f"no fork server: {code['reason']}; another one starts in {duration(code['next_try'])}"
-    counts = {name.replace("_", " "): count for name, count in answer["counts"].items() if count}
-    if counts:
-        yield ", ".join(f"{count} {name}" for name, count in counts.items())
+    for heading, counts in ("", answer["counts"]), ("unanswered failures: ", answer["unanswered"]):
+        shown = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
+        if shown:
+            yield heading + ", ".join(shown)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import structs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -18,6 +18,7 @@ from taskd.functions.parameters import wire_name
 from taskd.model import NO_OPTIONS, Call, Options, Outcome, Result
 from taskd.net.client_addresses import is_websocket, websocket_url
 from taskd.net.reactor import Reactor
+from taskd.protocol.requests import encode_arguments
 
 __all__ = ["TaskClient"]
 
@@ -97,10 +98,11 @@ class TaskClient:
         call: `timeout` (there it is run time), `deadline`, `priority`,
         `on_disconnect`. Their `progress` is ignored.
 
-        Raises `TypeError` if `args` cannot be written as JSON.
+        Raises `TypeError` if `args` cannot be written as JSON, `ValueError` if
+        they are nested too deeply for a request.
         """
         asked = structs.replace(options or NO_OPTIONS, progress=on_progress is not None)
-        pending = self._link.call(Call(function, Raw(msgspec.json.encode(args)), asked), on_progress)
+        pending = self._link.call(Call(function, encode_arguments(args), asked), on_progress)
         # Without a canceller of its own: Twisted then drops the outcome that comes after the cancel.
         done: Deferred[Outcome] = Deferred()
         pending.outcome.chainDeferred(done)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
+from taskd.daemon.stop_report import StopReport
 from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.endpoints import client_description
@@ -32,6 +34,10 @@ _log = Logger(namespace="taskd")
 FLUSH_TIMEOUT = 5.0
 """Seconds that clients have, at the end, to take the replies that they are owed: enough for
 one that reads, while one that does not read must not keep a server from ending."""
+
+
+SLOW_SECONDS = 1.0
+"""Seconds after which the log mentions that workers still run their stop hooks."""
 
 
 class UnstartedDaemon:
@@ -148,29 +154,51 @@ class RunningDaemon:
         for part in parts.present:
             part.stop_accepting()
         await _close_ports(self._ports)
-        await self._limited(
-            _drain(parts.with_tasks),
-            parts.with_tasks,
-            self._stop_timeout,
-            "tasks still run after {seconds} s: they are ended",
-        )
+        await self._drain_tasks()
         # A gateway's calls may use the connections, so it is closed before them.
         await self._hastened(_close(parts.gateway), parts.gateway)
         await self._limited(
             _close(parts.connections),
             parts.connections,
             FLUSH_TIMEOUT,
-            "clients have left replies unread for {seconds} s: they are disconnected",
+            lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
         )
+        slow = self._clock.callLater(SLOW_SECONDS, _log.info, "stopping: waiting for the workers to exit")
         await self._hastened(_close(parts.server), parts.server)
+        _cancel([slow])
+
+    async def _drain_tasks(self) -> None:
+        """Wait for the tasks in flight, and report that: what for, and how it goes on."""
+        parts, report = self._parts, StopReport(self._stop_timeout)
+        reports: list[IDelayedCall] = []
+        if (tasks := parts.in_flight()) and self._stop_timeout and not self._is_aborted:
+            _log.info("{line}", line=report.begin(tasks))
+            for due in report.times():
+                line = partial(self._report_progress, report, due)
+                reports.append(self._clock.callLater(due, line))
+        await self._limited(
+            _drain(parts.with_tasks),
+            parts.with_tasks,
+            self._stop_timeout,
+            lambda: report.give_up(parts.in_flight()),
+        )
+        _cancel(reports)
+
+    def _report_progress(self, report: StopReport, elapsed: float) -> None:
+        if not self._is_aborted:
+            _log.info("{line}", line=report.go_on(self._parts.in_flight(), elapsed))
 
     async def _limited(
-        self, step: Coroutine[Deferred[Any], Any, None], parts: Sequence[Part], seconds: float, warning: str
+        self,
+        step: Coroutine[Deferred[Any], Any, None],
+        parts: Sequence[Part],
+        seconds: float,
+        warning: Callable[[], str],
     ) -> None:
-        """Wait for a step; after `seconds`, log `warning` and abort the step's parts."""
+        """Wait for a step; after `seconds`, log what `warning` returns and abort the step's parts."""
 
         def time_is_over() -> None:
-            _log.warn(warning, seconds=seconds)
+            _log.warn("{line}", line=warning())
             _abort(parts)
 
         deadline = self._clock.callLater(seconds, time_is_over)
@@ -184,6 +212,12 @@ class RunningDaemon:
         if self._is_aborted:
             _abort(parts)
         await ended
+
+
+def _cancel(calls: Sequence[IDelayedCall]) -> None:
+    for call in calls:
+        if call.active():
+            call.cancel()
 
 
 async def _drain(parts: Sequence[Part]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["Part", "Parts"]
+__all__ = ["Part", "Parts", "TaskPart"]
 
 
 class Part(Protocol):
@@ -31,6 +32,13 @@ class Part(Protocol):
         """Release everything; fires when nothing is left."""
 
 
+class TaskPart(Part, Protocol):
+    """A part in which tasks are in flight."""
+
+    def in_flight(self) -> Counter[str]:
+        """Count what `drain` waits for, by the names of the functions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of one daemon, by kind.
@@ -38,9 +46,9 @@ class Parts:
     A gateway alone has no `connections` and no `server`, a task server alone no `gateway`.
     """
 
-    gateway: Sequence[Part] = ()
+    gateway: Sequence[TaskPart] = ()
     connections: Sequence[Part] = ()
-    server: Sequence[Part] = ()
+    server: Sequence[TaskPart] = ()
 
     @property
     def present(self) -> list[Part]:
@@ -48,6 +56,17 @@ class Parts:
         return [*self.gateway, *self.connections, *self.server]
 
     @property
-    def with_tasks(self) -> list[Part]:
+    def with_tasks(self) -> list[TaskPart]:
         """The parts in which tasks are in flight; connections only wait for them."""
         return [*self.gateway, *self.server]
+
+    def in_flight(self) -> Counter[str]:
+        """Count the tasks in flight, by function.
+
+        A gateway's calls that go to the task server of the same daemon are
+        tasks there, too: they are counted once.
+        """
+        counts: Counter[str] = Counter()
+        for part in self.with_tasks:
+            counts |= part.in_flight()
+        return counts

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from taskd.daemon.before_reactor import wait_for
 from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
+from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import abort_at_second_signal, reload_at_hangup
+from taskd.daemon.startup import (
+    Terminal,
+    check_twistd_options,
+    interrupts_end_start,
+    interrupts_stop_reactor,
+)
+from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.reactor import Reactor, installed_reactor
 from taskd.worker.process_title import setproctitle, title
 
@@ -22,13 +34,24 @@ __all__ = ["Options", "TaskdService", "makeService"]
 
 _log = Logger(namespace="taskd")
 
-Options = DaemonOptions
+Options = TwistdOptions
 """The options of ``twistd taskd``, under the name by which twistd looks for them."""
 
 
 def makeService(options: DaemonOptions) -> IService:
-    """Make the service for `twistd`."""
-    return TaskdService(installed_reactor(), ServiceConfig.of(options, logical_directory(os.environ)))
+    """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
+    interrupts_end_start()
+    twistd: Mapping[str, Any] = options.parent or {}
+    check_twistd_options(twistd)
+    log = open_log(twistd)
+    reactor = installed_reactor()
+    reopen_at_usr1(reactor, log)
+    config = ServiceConfig.of(options, logical_directory(os.environ))
+    if log is not None and log.name == STANDARD_OUTPUT:
+        return TaskdService(reactor, config, log)  # that is where the operator looks
+    in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
+    terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
+    return TaskdService(reactor, config, log, terminal)
 
 
 class TaskdService(Service):
@@ -36,19 +59,38 @@ class TaskdService(Service):
 
     The service binds its ports before privileges are shed. Afterwards, when the
     process has also daemonised itself, it starts the pool, which imports the
-    app. Raises `StartError` if either fails.
+    app. Raises `StartError` if either fails, and reports the reason to the
+    `terminal`, if the `log` is elsewhere.
     """
 
-    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        config: ServiceConfig,
+        log: LogOutput | None = None,
+        terminal: Terminal | None = None,
+    ) -> None:
         self._reactor = reactor
         self._config = config
+        self._log = log
+        self._terminal = terminal
         self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become a part of an application, which then logs to this service's log."""
+        super().setServiceParent(parent)
+        if self._log is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log.observer)
 
     def privilegedStartService(self) -> None:
         """Bind every port."""
         super().privilegedStartService()
-        if isinstance(self._daemon, UnstartedDaemon):
-            self._daemon.bind()
+        with self._reporting():
+            if isinstance(self._daemon, UnstartedDaemon):
+                self._daemon.bind()
+
+    def _reporting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._terminal is None else self._terminal.reporting()
 
     def startService(self) -> None:
         """Start the daemon, and reload its app at SIGHUP.
@@ -58,6 +100,13 @@ class TaskdService(Service):
         is running, such an app stops it.
         """
         super().startService()
+        with self._reporting():
+            self._start()
+        if self._terminal is not None:
+            self._terminal.close()
+        interrupts_stop_reactor()
+
+    def _start(self) -> None:
         reload_at_hangup(self._reactor, self._reload)
         if not isinstance(self._daemon, UnstartedDaemon):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester
 from taskd.server.task_server import TaskServer
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["Gateway", "GatewayConfig", "LinkKind", "link_kind"]
 
@@ -63,12 +65,13 @@ class GatewayConfig:
         if the link is local and `local` is None.
         """
         backend: Backend[Any]
+        unanswered = Unanswered(reactor) if local is None else local.unanswered
         if self.link == "local":
             if local is None:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
-            backend = RemoteBackend(reactor, self)
+            backend = RemoteBackend(reactor, self, unanswered)
         return Gateway(reactor, self, backend)
 
 
@@ -86,13 +89,15 @@ def link_kind(text: str) -> LinkKind:
 class RemoteBackend:
     """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
 
-    def __init__(self, reactor: Reactor, config: GatewayConfig) -> None:
+    def __init__(self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered) -> None:
+        self.unanswered = unanswered
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
+        self._end_with_caller: set[PendingCall] = set()
         self._is_stopping = False
 
     def _link_to(self, server: str) -> Link:
@@ -136,17 +141,20 @@ class RemoteBackend:
             callbackArgs=(request, requester, pending),
             errbackArgs=(request, requester),
         )
-        if request.is_notification and self._has_connection_each and request.work is pending:
-            # Nobody needs the reply. On a connection that is kept it is awaited all the
-            # same: so a websocket can have no more notifications in flight than requests.
-            pending.detach()
+        # The reply to a notification is awaited too: its failure is noted, and a websocket can have
+        # no more notifications in flight than requests.
+        if self._has_connection_each and request.options.on_disconnect == "cancel":
+            self._end_with_caller.add(pending)
 
     def _ended(
         self, outcome: Outcome, request: Request[PendingCall], requester: Requester, pending: PendingCall
     ) -> None:
-        if request.work is pending:  # not detached meanwhile
+        self._end_with_caller.discard(pending)
+        if request.work is pending:
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
+        elif not self._is_stopping:
+            self.unanswered.caller_was_gone(request.function, outcome)
 
     def _broke(self, reason: TwistedFailure, request: Request[PendingCall], requester: Requester) -> None:
         _log.failure("a bug in taskd", reason)
@@ -169,8 +177,13 @@ class RemoteBackend:
         work.cancel()
 
     def detach(self, work: PendingCall) -> None:
-        """Let a call's task go on without a reply."""
-        work.detach()
+        """Let a call's task go on without a reply. Its outcome still comes, and is noted.
+
+        But a bare request with a connection of its own has no id to be cancelled
+        by, only the end of that connection.
+        """
+        if work in self._end_with_caller:
+            work.detach()
 
     def resume(self) -> None:
         """Do nothing, since calls that have been sent cannot be throttled."""
@@ -182,6 +195,7 @@ class RemoteBackend:
     def close(self) -> None:
         """Drop the connections to task servers."""
         self._link.close()
+        self.unanswered.close()
 
 
 class Gateway:
@@ -208,6 +222,10 @@ class Gateway:
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when every message has been answered."""
         return self._peers.drain()
+
+    def in_flight(self) -> Counter[str]:
+        """Count the messages in flight, by function."""
+        return self._peers.in_flight()
 
     def abort(self) -> None:
         """Answer every message in flight with a failure, while its task goes on; during `close`, hang up."""

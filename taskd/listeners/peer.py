@@ -7,6 +7,7 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +23,7 @@ from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
 from taskd.server.methods import Requester
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["Backend", "Peer", "Peers", "UnsentLimits", "Wire"]
 
@@ -46,6 +48,10 @@ class Backend(Protocol[Work]):
 
     def resume(self) -> None:
         """Let throttled work start: a requester that was full reads again, or is gone."""
+
+    @property
+    def unanswered(self) -> Unanswered:
+        """Where failures without a reply are counted."""
 
 
 class Wire(Protocol):
@@ -184,7 +190,8 @@ class Peer(Generic[Work]):
                     self._backend.cancel(work)
                 request.work = None
                 self._backend.detach(work)
-        self.session.clear()
+        if unread := self.session.clear():
+            self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
         self._check_drained()
         self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
@@ -333,6 +340,10 @@ class Peers:
         if not waiting and not drained.called:
             drained.callback(None)
         return drained
+
+    def in_flight(self) -> Counter[str]:
+        """Count the requests in flight, by function."""
+        return Counter(request.function for peer in self._peers for request in peer.session.in_flight)
 
     def give_up(self, failure: Failure) -> None:
         """Answer every request that is still in flight with `failure`."""

@@ -53,7 +53,7 @@ class TaskProtocol(LinearLineReceiver):
         self.client: Peer[Task] = Peer(
             self,
             factory.server,
-            Session(limits.max_outstanding),
+            Session(limits.max_outstanding, unclaimed=factory.server.unanswered.notification_ended),
             factory.clock,
             self.transport,
             self.transport.write,

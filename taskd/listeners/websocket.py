@@ -9,8 +9,10 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.errors import InvalidRequest, ParseError, TooLarge
 from taskd.listeners.origins import is_allowed_origin
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
+from taskd.model import Failure
 from taskd.net.reactor import Reactor
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.session import Session, task_complete
@@ -20,7 +22,14 @@ __all__ = ["WebSocketFactory", "WebSocketProtocol"]
 
 _log = Logger(namespace="taskd.gateway")
 
-UNSUPPORTED_DATA, GOING_AWAY = 1003, 1001  # RFC 6455, 7.4.1
+UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
+
+_REFUSED = {
+    UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
+    BAD_DATA: ParseError("a message on a websocket is not UTF-8"),
+    TOO_BIG: TooLarge("a message on a websocket is over the limit"),
+}
+"""The messages that are answered only by a close, by its code."""
 
 
 class WebSocketProtocol(TextServerProtocol):
@@ -46,7 +55,7 @@ class WebSocketProtocol(TextServerProtocol):
         self.client = Peer(
             self,
             factory.backend,
-            Session(factory.max_in_flight, task_complete),
+            Session(factory.max_in_flight, task_complete, factory.backend.unanswered.notification_ended),
             factory.clock,
             self.transport,
             self.write_frames,
@@ -81,6 +90,9 @@ class WebSocketProtocol(TextServerProtocol):
             client, self.client = self.client, None
             client.connection_lost()
             self.factory.peers.discard(client)
+            refused = _REFUSED.get(self.localCloseCode or 0)
+            if refused is not None:
+                self.factory.backend.unanswered.notification_ended("", Failure.of(refused))
 
     # --- `taskd.listeners.peer.Wire` ---
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, cast
 import msgspec
 from twisted.internet import interfaces
 from twisted.internet.protocol import ServerFactory
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from taskd.functions.registry import FunctionInfo
@@ -142,7 +142,7 @@ class ForkServerProcess:
                 undo.callback(self._control.abort)
                 read_end, write_end = os.pipe2(os.O_CLOEXEC)
                 with open(write_end, "wb", 0):
-                    self._output = OutputReader(reactor, read_end, _log_output)
+                    self._output = OutputReader(reactor, read_end, _log_line)
                     undo.callback(self._output.close)
                     passed = (fork_server_end.fileno(), board)
                     # -P: taskd's own imports must not find the app's files first.
@@ -296,8 +296,8 @@ def _nothing() -> None:
     """Do nothing, for a process that was not started."""
 
 
-def _log_output(line: str) -> None:
-    _log.info("{line}", line=line)
+def _log_line(level: str, line: str) -> None:
+    _log.emit(LogLevel.lookupByName(level), "{line}", line=line)
 
 
 def describe_end(status: int, *, while_importing: bool) -> str:

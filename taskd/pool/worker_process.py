@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 import msgspec
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from taskd.errors import StateError
 from taskd.net.reactor import Reactor
@@ -311,8 +311,9 @@ class WorkerProcess:
         if unsent:
             self._observer.worker_messages(self.number, unsent)
 
-    def _log_output(self, line: str) -> None:
-        _task_log.info(
+    def _log_output(self, level: str, line: str) -> None:
+        _task_log.emit(
+            LogLevel.lookupByName(level),
             "{name}[{pid}] {task}: {line}",
             name=self._name,
             pid=self.pid,

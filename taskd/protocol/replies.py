@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import ParseError
 from taskd.model import Failure, Outcome, Progress, Result
-from taskd.protocol.requests import BARE, Dialect, check_utf8
+from taskd.protocol.requests import BARE, Dialect, check_text
 
 __all__ = [
     "ParsedReply",
@@ -82,10 +82,10 @@ def parse_reply(line: bytes) -> ParsedReply:
 
     Raises `ParseError` for anything else: the peer does not speak this protocol.
     """
-    check_utf8(line)
+    check_text(line)
     try:
         reply = _reply.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ParseError(f"no JSON-RPC reply: {error}") from None
     if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
         params = reply.params
@@ -115,7 +115,7 @@ def parse_bare_reply(line: bytes) -> Outcome | Progress:
 
     Raises `ParseError` if the line is not JSON.
     """
-    check_utf8(line)
+    check_text(line)
     if line.startswith(b"{"):
         if line.startswith(b'{"jsonrpc":"2.0","method":"taskd.progress"'):
             return parse_reply(line).body
@@ -123,9 +123,9 @@ def parse_bare_reply(line: bytes) -> Outcome | Progress:
             return _bare_error.decode(line).error
         except msgspec.ValidationError:
             pass  # an object that is not an error: a result
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ParseError(f"the reply is not JSON: {error}") from None
     try:
         return Result(msgspec.json.decode(line, type=Raw))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ParseError(f"the reply is not JSON: {error}") from None

@@ -7,14 +7,16 @@ which carries the error to answer with.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Call, Options
+from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
 
 __all__ = [
     "BARE",
@@ -25,7 +27,8 @@ __all__ = [
     "Invalid",
     "Parsed",
     "Request",
-    "check_utf8",
+    "check_text",
+    "encode_arguments",
     "parse",
     "request_line",
 ]
@@ -81,11 +84,15 @@ AnyRequest: TypeAlias = Request[object]
 
 
 class Invalid(msgspec.Struct, frozen=True):
-    """A message, or an element of a batch, that is not a valid request; `id` is its id if it has one."""
+    """A message, or an element of a batch, that is not a valid request; `id` is its id if it has one.
+
+    `function` is the name of the function that was meant, if it is known.
+    """
 
     error: TaskdError
     id: Raw | None = None
     dialect: Dialect = JSON_RPC
+    function: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -153,9 +160,9 @@ _ID_STARTS = b'"-0123456789n'
 
 def parse(line: bytes) -> Parsed:
     """Read one message, which may be anything, even invalid UTF-8. Never raises."""
-    if not line.isascii():
+    if len(line) > MAX_NESTING or not line.isascii():
         try:
-            check_utf8(line)
+            check_text(line)
         except ParseError as error:
             return Invalid(error)
     try:
@@ -168,13 +175,18 @@ def parse(line: bytes) -> Parsed:
                 return Request(bare.function, args, bare.options, BARE)
             return _refuse_object(_members.decode(line))
         return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         # UnicodeDecodeError: an unpaired surrogate.
         return _parse_slowly(line)
 
 
-def check_utf8(line: bytes) -> None:
-    """Raise `ParseError` if `line` is not UTF-8: msgspec does not check strings that it only passes on."""
+def check_text(line: bytes) -> None:
+    """Raise `ParseError` if a message is nested too deeply to be read, or is not UTF-8.
+
+    msgspec does not check the strings that it only passes on.
+    """
+    if is_too_deep(line):
+        raise ParseError(too_deep(), limit=MAX_NESTING)
     if not line.isascii():
         try:
             line.decode("utf-8")
@@ -224,8 +236,6 @@ def _parse_slowly(line: bytes) -> Parsed:
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
     except msgspec.ValidationError:
         return Invalid(ParseError("not JSON: several values on one line"))
-    except RecursionError:
-        return Invalid(ParseError("nested too deeply"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         cause = str(error).removeprefix("JSON is malformed: ")
         match = _AT_BYTE.search(cause)
@@ -265,7 +275,11 @@ def _refuse_object(members: dict[str, Raw]) -> Invalid:
     request_id = members.get("id")
     if bare or (request_id is not None and memoryview(request_id)[0] not in _ID_STARTS):
         request_id = None
-    return Invalid(_mistake(members, dialect), request_id, dialect)
+    try:
+        function = _string.decode(members.get("function" if bare else "method", b'""'))
+    except msgspec.ValidationError:
+        function = ""
+    return Invalid(_mistake(members, dialect), request_id, dialect, function)
 
 
 def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
@@ -313,6 +327,22 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
 
 
 # --- writing -----------------------------------------------------------------
+
+
+def encode_arguments(args: Mapping[str, Any] | Sequence[Any]) -> Raw:
+    """Encode the arguments of a call, by name or by position.
+
+    Raises `TypeError` if they cannot be written as JSON, `ValueError` if they
+    are nested too deeply for a request.
+    """
+    limit = MAX_NESTING - 1  # the request itself is one level
+    try:
+        encoded = _encode(args)
+    except RecursionError:
+        encoded = b""
+    if not encoded or is_too_deep(encoded, limit):
+        raise ValueError(f"the arguments are {too_deep(limit)}")
+    return Raw(encoded)
 
 
 def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect = JSON_RPC) -> bytes:

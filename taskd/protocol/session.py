@@ -33,6 +33,8 @@ few enough that one client cannot fill the server's queue of 10 000 alone."""
 _HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 BareReply = Callable[[Outcome], bytes]
+Unclaimed = Callable[[str, Outcome], object]
+"""Gets the function and the outcome of a request that has no reply of its own."""
 
 
 def result_or_error(outcome: Outcome) -> bytes:
@@ -49,11 +51,17 @@ def task_complete(outcome: Outcome) -> bytes:
     return f"task failed: {outcome.message}".encode()
 
 
+def _forget(function: str, outcome: Outcome) -> None:
+    """Do nothing about an outcome without a reply."""
+
+
 class Session(Generic[Work]):
     """The requests and owed replies of one connection. Does no I/O.
 
-    `bare_reply` encodes the outcome of a bare request. `Work` is the type of
-    `Request.work`, which belongs to whoever starts the requests.
+    `bare_reply` encodes the outcome of a bare request. `unclaimed` is called
+    with the outcome of each notification, and with the failure of each message
+    that cannot be read, whose error no caller can relate to a request. `Work`
+    is the type of `Request.work`, which belongs to whoever starts the requests.
     """
 
     # An idle connection must cost little: an empty deque takes 600 bytes, so
@@ -66,15 +74,20 @@ class Session(Generic[Work]):
         "_max_outstanding",
         "_outbox",
         "_refuses_rest",
+        "_unclaimed",
         "closing",
         "in_flight",
     )
 
     def __init__(
-        self, max_outstanding: int = MAX_OUTSTANDING, bare_reply: BareReply = result_or_error
+        self,
+        max_outstanding: int = MAX_OUTSTANDING,
+        bare_reply: BareReply = result_or_error,
+        unclaimed: Unclaimed = _forget,
     ) -> None:
         self._max_outstanding = max_outstanding
         self._bare_reply = bare_reply
+        self._unclaimed = unclaimed
         self._backlog: deque[bytes | TaskdError] | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
@@ -181,7 +194,10 @@ class Session(Generic[Work]):
             request.batch = replies
         for item in batch.items:
             if isinstance(item, Invalid):
-                replies.replies.append(reply_line(JSON_RPC, item.id, Failure.of(item.error)))
+                failure = Failure.of(item.error)
+                replies.replies.append(reply_line(JSON_RPC, item.id, failure))
+                if item.id is None:
+                    self._unclaimed(item.function, failure)
         if not awaited and replies.replies:
             self._outbox.append(batch_reply(replies.replies))
         self.in_flight.update(dict.fromkeys(requests))
@@ -197,6 +213,7 @@ class Session(Generic[Work]):
             # The request is unknown, so the error takes its place among the bare
             # replies, in a form that clients of both dialects understand.
             self._keep_order(reply_line(JSON_RPC, None, failure))
+            self._unclaimed(invalid.function, failure)
         self._release()
 
     # --- what goes out ---
@@ -221,6 +238,8 @@ class Session(Generic[Work]):
                 self._outbox.append(batch_reply(batch.replies))
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
+        else:
+            self._unclaimed(request.function, outcome)
 
     def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
         """Report a request's progress, if its caller asked for progress.
@@ -271,14 +290,19 @@ class Session(Generic[Work]):
             self._outbox = []
         return taken
 
-    def clear(self) -> None:
-        """Forget everything: the connection is gone, and no reply is owed."""
+    def clear(self) -> int:
+        """Forget everything: the connection is gone, and no reply is owed.
+
+        Returns how many messages had been received and not been read.
+        """
+        unread = 0 if self._backlog is None else len(self._backlog)
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
         self._backlog = self._in_order = self._late_progress = None
         self._outbox = []
         self._refuses_rest = self.closing = True
+        return unread
 
     # --- state ---
 

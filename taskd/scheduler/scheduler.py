@@ -7,6 +7,7 @@ are known to be short (`taskd.scheduler.batching`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from math import inf
 
@@ -95,6 +96,11 @@ class Scheduler:
             if task is not None and task.state is GIVEN:
                 return task
         return next((task for task in self.queue.all_waiting if task.number == number), None)
+
+    def in_flight(self) -> Counter[str]:
+        """Count the tasks that wait or run, by the names of their functions."""
+        given = [task for worker in self._workers.values() for task in worker.tasks.values()]
+        return Counter(task.stats.name for task in [*self.queue.all_waiting, *given])
 
     @property
     def is_empty(self) -> bool:

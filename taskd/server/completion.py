@@ -10,9 +10,10 @@ from twisted.logger import Logger
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.pool.exits import WorkerExit
-from taskd.scheduler.task import Task
+from taskd.scheduler.task import NOBODY, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
+from taskd.server.unanswered import Unanswered
 from taskd.worker.messages import NULL, Failed, Stopped
 
 __all__ = ["Completion", "flush"]
@@ -27,13 +28,16 @@ class Completion:
     tasks that end together.
     """
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, unanswered: Unanswered) -> None:
         self._counters = counters
+        self._unanswered = unanswered
 
     def complete(self, task: Task, outcome: Outcome) -> None:
         """Pass a task's outcome to its subscribers."""
         if type(outcome) is Failure:
             self._count(task, outcome)
+            if task.subscriber is NOBODY and task.others is None:
+                self._unanswered.caller_was_gone(task.call.function, outcome)
         task.subscriber.task_ended(task.key, outcome)
         if task.others is not None:
             for subscriber, key in task.others:

@@ -39,6 +39,7 @@ from taskd.server.failures import cancelled_waiting, deadline_over
 from taskd.server.feedback import Feedback
 from taskd.server.memory_limit import MemoryLimit
 from taskd.server.reload import Reloader
+from taskd.server.unanswered import Unanswered
 from taskd.worker.messages import (
     IS_SHORT,
     NULL,
@@ -82,13 +83,14 @@ class Dispatcher:
         scheduler: SchedulerConfig,
         max_memory: int | None,
         counters: Counters,
+        unanswered: Unanswered,
         use: Callable[[list[FunctionInfo]], None],
     ) -> None:
         self._clock: IReactorTime = reactor
         self._counters = counters
         self._use = use
         self.scheduler = Scheduler(scheduler)
-        self.completion = Completion(counters)
+        self.completion = Completion(counters, unanswered)
         self._turn_end = TurnEnd(reactor)
         self._has_turn = False
         self._last_submit = -inf

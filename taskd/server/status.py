@@ -61,6 +61,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
+    `unanswered` has the numbers of failures that no reply carried, by reason.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     min_workers: int
     max_workers: int
     counts: Counters
+    unanswered: dict[str, int]
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error
 from taskd.server.methods import Asker, Requester, ServerMethods
 from taskd.server.status import ServerStatus, server_status
+from taskd.server.unanswered import Unanswered
 
 __all__ = ["ServerConfig", "TaskServer"]
 
@@ -65,8 +67,15 @@ class TaskServer:
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
         self._methods = ServerMethods(self)
+        self.unanswered = Unanswered(reactor)
         self._dispatcher = Dispatcher(
-            reactor, config.pool, config.scheduler, config.max_memory, self.counters, self._use
+            reactor,
+            config.pool,
+            config.scheduler,
+            config.max_memory,
+            self.counters,
+            self.unanswered,
+            self._use,
         )
         self._scheduler = self._dispatcher.scheduler
 
@@ -108,6 +117,7 @@ class TaskServer:
             reloading=dispatcher.reloader.in_progress,
             connections=self.connections,
             counts=self.counters,
+            unanswered=self.unanswered.counts,
         )
 
     # --- requests ---
@@ -217,10 +227,15 @@ class TaskServer:
         """Return a Deferred that fires when no task waits or runs; call `stop_accepting` first."""
         return self._dispatcher.drain()
 
+    def in_flight(self) -> Counter[str]:
+        """Count the tasks that wait or run, by function."""
+        return self._scheduler.in_flight()
+
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""
         self._dispatcher.abort()
 
     def close(self) -> Deferred[None]:
         """End every process; fires when none is left. `abort` hastens it."""
+        self.unanswered.close()
         return self._dispatcher.close()

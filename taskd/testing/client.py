@@ -18,6 +18,7 @@ from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
+from taskd.protocol.requests import encode_arguments
 from taskd.worker.results import NotJSON, encode_result
 
 __all__ = ["MemoryTaskClient"]
@@ -66,18 +67,18 @@ class MemoryTaskClient:
         The Deferred has already fired: with the result, or with `MethodNotFound`,
         `InvalidParams` or `TaskFailed`. `on_progress` has been called with each
         `taskd.model.Progress` before that. Raises `TypeError` if `args` cannot be
-        encoded as JSON.
+        encoded as JSON, `ValueError` if they are nested too deeply.
         """
-        return maybeDeferred(self._run, function, msgspec.json.encode(args), on_progress)
+        return maybeDeferred(self._run, function, encode_arguments(args), on_progress)
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
 
-    def _run(self, function: str, args: bytes, on_progress: OnProgress | None) -> Any:
+    def _run(self, function: str, args: Raw, on_progress: OnProgress | None) -> Any:
         if function not in self._functions:
             raise MethodNotFound(f"no such function: {function}")
         known = self._functions[function]
-        positional, named = known.parameters.bind(Raw(args))
+        positional, named = known.parameters.bind(args)
 
         def report(done: float, total: float | None, message: str | None) -> None:
             checked = check_report(done, total, message)

@@ -31,6 +31,7 @@ from taskd.worker.board import Board
 from taskd.worker.forking import WorkerForker, die_with_parent
 from taskd.worker.guard import Guard, end_helpers, flush_streams, take_default_signals
 from taskd.worker.loading import AppError, check_hard_memory, check_version, load_apps
+from taskd.worker.logs import adopt_logging, watch_logging
 from taskd.worker.loop import WorkerLoop, rehearse
 from taskd.worker.messages import (
     MAX_LINE,
@@ -93,7 +94,9 @@ class ForkServer:
         guard = Guard([self._control.fileno()])
         try:
             check_version(config.version, __version__)
+            watch_logging()
             self._files = load_apps(config.apps, config.directory, self._registry)
+            adopt_logging()
             check_hard_memory(config.hard_memory)
         except AppError as error:
             guard.check_process()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -74,7 +77,8 @@ def _import(app: str, directory: str) -> ModuleType:
         return importlib.import_module(app)
     path = Path(directory, app)
     if not path.is_file():
-        raise AppError(f"--app {app}: there is no such file ({path})")
+        files = (file.name for file in _listed(path.parent) if file.suffix == ".py")
+        raise AppError(f"--app {app}: there is no such file ({path}){_hint(path.name, files)}")
     if not path.stem.isidentifier():
         raise AppError(f"--app {app}: {path.stem!r} cannot be a module's name")
     sys.path.insert(0, str(path.parent))
@@ -97,10 +101,38 @@ def _file_of(module: ModuleType) -> str:
 
 def _explain(app: str, directory: str, error: BaseException) -> str:
     if type(error) is ModuleNotFoundError and error.name in (app, app.partition(".")[0]):
-        return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed"
+        hint = _hint(app, _modules(directory, app))
+        return f"--app {app}: there is no module {error.name!r}, neither in {directory} nor installed{hint}"
     # Begin the traceback at the app's own first frame, without those that import it.
     trace = traceback_of(error, _is_importing)
     return f"--app {app} cannot be imported:\n{trace}"
+
+
+def _hint(given: str, possible: Iterable[str]) -> str:
+    """Return what was probably meant, as the end of an error's text; "" if nothing is like it."""
+    nearest = difflib.get_close_matches(given, sorted(possible), 1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _modules(directory: str, app: str) -> Iterator[str]:
+    """Yield the names of the modules in a directory, and of those in its packages that `app` may be in."""
+    in_package = "." in app
+    for entry in _listed(Path(directory)):
+        if entry.suffix == ".py" and entry.stem.isidentifier():
+            yield entry.stem
+        elif entry.name.isidentifier() and entry.is_dir():
+            inside = [each.stem for each in _listed(entry) if each.suffix == ".py"]
+            if "__init__" in inside:
+                yield entry.name
+            if in_package:
+                yield from (f"{entry.name}.{stem}" for stem in inside if stem != "__init__")
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return what is in a directory; nothing if it cannot be read."""
+    with suppress(OSError):
+        return list(directory.iterdir())
+    return []
 
 
 def _is_importing(filename: str) -> bool:

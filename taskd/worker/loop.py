@@ -22,6 +22,7 @@ from taskd.functions.registry import Registry
 from taskd.worker.board import Board
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
+from taskd.worker.logs import adopt_logging
 from taskd.worker.messages import (
     IS_SHORT,
     POKE,
@@ -98,6 +99,8 @@ class WorkerLoop:
         self._place = place
         for hook in self._registry.start_hooks:
             hook()
+        if self._registry.start_hooks:
+            adopt_logging()
         self._show_idle()
         try:
             channel.sendall(_READY)

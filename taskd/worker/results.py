@@ -33,8 +33,9 @@ from msgspec import UNSET, Raw, structs
 
 from taskd.errors import TaskFailed, quoted
 from taskd.functions.raised import encodable, one_line, type_name
+from taskd.protocol.nesting import MAX_VALUE_NESTING, is_too_deep, too_deep
 
-__all__ = ["NotJSON", "encode_result"]
+__all__ = ["NotJSON", "TooDeep", "encode_result"]
 
 MAX_STEPS = 20
 """Steps of a path that an error shows: enough to find a value, and less than a line in most terminals."""
@@ -76,8 +77,34 @@ class NotJSON(Exception):
         return TaskFailed(f"the result is not JSON: {reason}", type=type_name(self.kind), message=reason)
 
 
+class TooDeep(NotJSON):
+    """A result that is nested deeper than the protocol allows; `kind` is the type of all of it."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(kind, f"is {too_deep(MAX_VALUE_NESTING)}")
+
+    def __str__(self) -> str:
+        return f"result {self.reason}"
+
+    def failure(self) -> TaskFailed:
+        """Return the error for the caller, with the limit."""
+        error = super().failure()
+        error.data["limit"] = MAX_VALUE_NESTING
+        return error
+
+
 def encode_result(result: object) -> bytes:
     """Encode a result as JSON, on one line. Raises `NotJSON` if it cannot be encoded, and nothing else."""
+    try:
+        value = _encoded(result)
+    except TooDeep:
+        raise TooDeep(type(result)) from None
+    if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
+        raise TooDeep(type(result))
+    return value
+
+
+def _encoded(result: object) -> bytes:
     kind = type(result)
     try:
         value = _encode(result)
@@ -222,6 +249,8 @@ class _Walk:
     def _enter(self, value: object) -> None:
         if id(value) in self._open:
             raise NotJSON(type(value), "contains itself")
+        if len(self._open) == MAX_VALUE_NESTING:
+            raise TooDeep(type(value))
         self._open.add(id(value))
 
     def _leave(self, value: object) -> None:
@@ -291,10 +320,12 @@ def _leaf(value: object) -> Raw:
 
 
 def _raw(value: Raw) -> Raw:
+    if is_too_deep(bytes(value), MAX_VALUE_NESTING):
+        raise TooDeep(Raw)
     try:
         _one_value(value)
         bytes(value).decode("utf-8")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJSON(Raw, f"is a msgspec.Raw that is not JSON: {error}") from None
     return value
 

@@ -100,7 +100,9 @@ def test_call_writes_keywords_without_the_underscore_of_python(taskd):
     [
         (["boom", "message=no paper"], ["task failed", "no paper"]),
         (["add", "a=three"], ["invalid params", "'a'"]),
-        (["no_such_function"], ["method not found", "no_such_function"]),
+        (["no_such_function"], ["method not found", "no_such_function", "hello"]),
+        (["helo"], ["method not found", "did you mean hello?"]),
+        (["helo", "a=1"], ["method not found", "did you mean hello?"]),
         (["no_such_function", "a=1"], ["method not found", "no_such_function", "hello"]),
     ],
 )

@@ -653,9 +653,9 @@ async def test_messages_past_a_hundred_in_flight_are_throttled_and_none_is_lost(
 
 
 @pytest_twisted.ensureDeferred
-async def test_notifications_on_a_pooled_link_are_in_flight_until_they_are_answered(start, fake, websocket):
+async def test_notifications_are_in_flight_until_they_are_answered(start, fake, websocket, remote_link):
     server = fake(lambda message: answered(message) if message.function == "quick" else None)
-    daemon = start("--listen", "none", "--link", "pooled", "--task-server", server.endpoint)
+    daemon = start("--listen", "none", "--link", remote_link, "--task-server", server.endpoint)
     url = f"ws://127.0.0.1:{daemon.port(1)}"
     ws, other = await websocket(url), await websocket(url)
     notification = {"jsonrpc": "2.0", "method": "held"}
@@ -698,7 +698,7 @@ async def test_one_websocket_that_is_throttled_does_not_throttle_another(url, we
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lost_websocket_closes_the_connections_of_its_messages(start, fake, websocket):
+async def test_a_lost_websocket_closes_the_connections_of_messages_that_end_with_it(start, fake, websocket):
     server = fake()
     daemon = start("--listen", "none", "--task-server", server.endpoint)
     stays = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
@@ -706,12 +706,27 @@ async def test_a_lost_websocket_closes_the_connections_of_its_messages(start, fa
     kept = await server.received()
     for leave in (lambda ws: ws.go(), lambda ws: ws.sendClose(NORMAL)):
         ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
-        ws.send(*[bare("held", [number]) for number in range(5)])
+        ws.send(*[bare("held", [number], on_disconnect="cancel") for number in range(5)])
         mine = {(await server.received()).connection for _ in range(5)}
         leave(ws)
         assert {await server.lost() for _ in range(5)} == mine
     kept.answer("still here")
     assert (await stays.receive_json())["result"] == "still here"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_outcomes_of_a_lost_websockets_messages_are_awaited(start, fake, websocket):
+    server = fake()
+    daemon = start("--listen", "none", "--task-server", server.endpoint)
+    ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
+    ws.send(bare("held"), rpc("held"))
+    held = [await server.received() for _ in range(2)]
+    ws.go()
+    await within(ws.closed)
+    for message in held:
+        message.fail(-32000, "ValueError: no paper")
+        assert await server.lost() is message.connection
+    daemon.wait_for_log(r"unanswered failure of held \(task failed\): ValueError: no paper")
 
 
 @pytest_twisted.ensureDeferred

@@ -161,3 +161,120 @@ def test_the_output_of_a_task_before_it_was_killed_is_logged_as_its_own(
     reply: Any = client.receive()
     assert reply["error"]["code"] == (-32002 if how == "killed" else -32003)
     daemon.wait_for_log(r"\blast_words #1: last words$")
+
+
+LOGGING_APP = """
+import logging, os, sys, threading, warnings
+from taskd import task
+
+logging.info("imported")
+log = logging.getLogger("shop")
+
+@task
+def log_levels():
+    log.debug("a detail"); log.info("an info"); log.warning("a warning"); log.error("an error")
+    log.critical("the worst"); logging.info("without a logger"); warnings.warn("old")
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        log.exception("it broke")
+
+@task
+def log_elsewhere():
+    thread = threading.Thread(target=log.warning, args=("from a thread",))
+    thread.start()
+    thread.join()
+    if (pid := os.fork()) == 0:
+        log.error("from a child")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    sys.stderr = None
+    log.warning("without stderr")
+
+@task
+def draw():
+    for done in range(101):
+        print(f"\\r{done}%", end="", file=sys.stdout, flush=True)
+    print()
+    print("\\x1b[31mred\\x1b[0m \\x1b[2J \\0 \\u202e \\x9b \\u2028.")
+    raise ValueError("bad \\x1b[2J \\r news")
+
+@task
+def log_flood(count):
+    for number in range(count):
+        log.info("line %d", number)
+    log.error("the error that matters")
+"""
+
+CONFIGURED_APP = """
+import logging
+from taskd import on_worker_start, task
+
+@on_worker_start
+def configure():
+    logging.basicConfig(format="<%(name)s> %(message)s", level=logging.DEBUG)
+
+@task
+def log_as_configured():
+    logging.getLogger("shop").debug("a detail\\nof two lines")
+    logging.getLogger("shop").error("an error")
+"""
+
+
+def test_log_records_have_their_level_and_their_task(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(LOGGING_APP)
+    daemon = start("--app", "shop", "--workers", "1").wait_until_ready()
+    client = daemon.connect()
+    daemon.wait_for_log(r"\[taskd\.fork_server#info\] imported$")
+    assert client.ask(bare("log_levels")) is None
+    at = rf"\] {daemon.name}\[\d+\] log_levels #1: "
+    for level, text in (
+        ("info", "shop: an info"),
+        ("warn", "shop: a warning"),
+        ("error", "shop: an error"),
+        ("critical", "shop: the worst"),
+        ("info", "without a logger"),
+        ("warn", ".*shop.py:.*UserWarning: old"),
+        ("error", "shop: it broke"),
+    ):
+        daemon.wait_for_log(rf"\[taskd\.task#{level}{at}{text}$")
+    # A traceback belongs to its record: its lines are indented, without a beginning of their own.
+    daemon.wait_for_log(r"^\tTraceback \(most recent call last\):$")
+    daemon.wait_for_log(r"^\tValueError: wrong$")
+    assert "a detail" not in daemon.log
+    assert client.ask(bare("log_elsewhere")) is None
+    for level, text in ("warn", "from a thread"), ("error", "from a child"), ("warn", "without stderr"):
+        daemon.wait_for_log(rf"\[taskd\.task#{level}\] .* log_elsewhere #2: shop: {text}$")
+
+
+def test_printed_control_characters_do_not_reach_the_terminal_that_shows_the_log(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(LOGGING_APP)
+    daemon = start("--app", "shop", "--workers", "1").wait_until_ready()
+    assert "error" in daemon.connect().ask(rpc(1, "draw"))
+    daemon.wait_for_log(r" draw #1: 100%$")
+    assert len(lines(daemon, r" draw #1: ")) == 2
+    daemon.wait_for_log(r" draw #1: red \\x1b\[2J \\x00 \\u202e \\x9b \\u2028\.$")
+    daemon.wait_for_log(r"^\tValueError: bad \\x1b\[2J \\x0d news$")
+    assert all(line.replace("\t", "").isprintable() for line in daemon.log.split("\n"))
+
+
+def test_a_flood_of_records_is_bounded_and_hides_no_error(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(LOGGING_APP)
+    daemon = start("--app", "shop", "--workers", "1").wait_until_ready()
+    count = 20_000
+    assert daemon.connect().ask(bare("log_flood", count)) is None
+    daemon.wait_for_log(r"#error\] .* log_flood #1: shop: the error that matters$")
+    logged = len(lines(daemon, r"log_flood #1: shop: line \d+$"))
+    assert BURST <= logged < count / 2
+    daemon.wait_for_status(lambda _: logged + left_out(daemon) >= count)
+
+
+def test_an_app_that_configures_logging_keeps_its_format(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(CONFIGURED_APP)
+    daemon = start("--app", "shop", "--workers", "1").wait_until_ready()
+    assert daemon.connect().ask(bare("log_as_configured")) is None
+    daemon.wait_for_log(r"#debug\] .* log_as_configured #1: <shop> a detail$")
+    daemon.wait_for_log(r"^\tof two lines$")
+    daemon.wait_for_log(r"#error\] .* log_as_configured #1: <shop> an error$")

@@ -38,7 +38,7 @@ MAX_BATCH = 12
 LARGE = (1_000, 30_000, 300_000)
 """Bytes of a large argument: more than one read, and more than a socket holds."""
 
-NESTED = 300
+NESTED = 200
 """The depth of an unusual, but valid nesting."""
 
 NO_FUNCTION = "no_such_function"

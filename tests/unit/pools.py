@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -220,6 +221,22 @@ class ServerCase(SynchronousTestCase):
 
     def connect(self):
         return Connection(self)
+
+
+class LoggingCase(ServerCase):
+    """A test case that has what taskd logs as the lines of `logged`."""
+
+    def setUp(self):
+        super().setUp()
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+
+    def log(self, event):
+        if event.get("log_namespace", "").startswith("taskd") and "log_format" in event:
+            self.logged.append(event["log_format"].format(**event))
+
+    def has_logged(self, text):
+        return any(text in line for line in self.logged)
 
 
 class Connection:

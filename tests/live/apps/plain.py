@@ -53,6 +53,15 @@ def boom(message: str = "boom") -> None:
 
 
 @task
+def nest(levels: int) -> object:
+    """Return an array nested so deep."""
+    value: list[object] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@task
 def leave(status: int = 3) -> None:
     sys.exit(status)
 

@@ -1,7 +1,10 @@
 """The order in which a running daemon stops, with parts that only record their calls."""
 
+from collections import Counter
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.lifecycle import FLUSH_TIMEOUT, RunningDaemon
@@ -18,6 +21,10 @@ class RecordingPart:
         self.calls = calls
         self.drained = succeed(None) if drained else Deferred()
         self.closed = succeed(None) if closed else Deferred()
+        self.tasks = Counter()
+
+    def in_flight(self):
+        return self.tasks
 
     def stop_accepting(self):
         self.calls.append(f"{self.name} stop_accepting")
@@ -155,3 +162,57 @@ class StoppingTests(SynchronousTestCase):
     def test_reload_is_passed_on_to_the_task_server(self):
         self.daemon().reload()
         self.assertEqual(self.calls, ["reload"])
+
+    def logged(self):
+        """The lines that are logged from now on."""
+        lines = []
+
+        def observe(event):
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+    def test_a_stop_says_what_it_waits_for_how_it_goes_on_and_when_it_gives_up(self):
+        daemon = self.daemon(gateway={"drained": False}, server={"drained": False})
+        self.server.tasks = Counter(report=2, mail=1)
+        self.gateway.tasks = Counter(report=1)  # one of the server's: counted once
+        lines = self.logged()
+        daemon.close()
+        self.assertIn("waiting up to 30 s for 3 tasks (report: 2, mail: 1)", lines[-1])
+        self.server.tasks = Counter(report=1)
+        self.clock.advance(10.0)
+        self.assertIn("still waiting for 1 task (report: 1), for 20 s more", lines[-1])
+        self.clock.pump([10.0, 10.0])
+        self.assertIn("still run after 30 s: they are ended: 1 task (report: 1)", lines[-1])
+
+    def test_a_stop_without_tasks_logs_no_report(self):
+        daemon = self.daemon()
+        lines = self.logged()
+        self.successResultOf(daemon.close())
+        self.assertEqual(lines, [])
+
+    def test_a_stop_that_has_ended_reports_no_more(self):
+        daemon = self.daemon(server={"drained": False})
+        self.server.tasks = Counter(report=1)
+        stopped = daemon.close()
+        self.server.drained.callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_stop_that_was_hastened_reports_no_more(self):
+        daemon = self.daemon(server={"drained": False})
+        self.server.tasks = Counter(report=1)
+        daemon.close()
+        daemon.abort()
+        lines = self.logged()
+        self.clock.advance(10.0)
+        self.assertEqual(lines, [])
+
+    def test_workers_that_take_long_to_exit_are_mentioned(self):
+        daemon = self.daemon(server={"closed": False})
+        lines = self.logged()
+        daemon.close()
+        self.clock.advance(1.0)
+        self.assertIn("waiting for the workers to exit", lines[-1])

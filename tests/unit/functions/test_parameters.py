@@ -377,7 +377,7 @@ class BindTests(SynchronousTestCase):
 
         for text in b"[1", b'{"a":', b'{"a":}', b"[\xff]", b"3", b'"x"', b"x", b"[" * 5000, b"[1]]":
             self.assertRaises(InvalidParams, bind, function, text)
-        for text in b'["\xff"]', b'{"a":"\xff"}', b'["\\ud800"]', b"[1e999]", b"[" * 5000 + b"]" * 5000:
+        for text in b'["\xff"]', b'{"a":"\xff"}', b'["\\ud800"]', b"[1e999]":
             self.assertRaises(InvalidParams, bind, function, text)
 
     # --- what can be resolved ---

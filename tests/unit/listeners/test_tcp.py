@@ -17,6 +17,7 @@ from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.net.buffered_socket import HIGH_WATER
 from taskd.net.server_transport import ServerTransport
+from taskd.server.unanswered import Unanswered
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 IDLE_BYTES = 6 * 1024
@@ -29,6 +30,7 @@ class FakeServer:
     def __init__(self):
         self.connections = 0
         self.waiting = []
+        self.unanswered = Unanswered(Clock())
 
     def submit(self, requests, requester):
         self.waiting += [(request, requester) for request in requests]

@@ -234,6 +234,12 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.exit()
         self.assertEqual(self.texts(), ["one", "tw\\xff", "three"])
 
+    def test_the_records_of_the_app_are_logged_with_their_level(self):
+        os.write(self.reactor.output, b"one\n\x1e4broken\x1fhere\n")
+        self.exit()
+        self.assertEqual(self.texts(), ["one", "broken\nhere"])
+        self.assertEqual([event["log_level"].name for event in self.logged], ["info", "error"])
+
     def test_the_files_of_the_apps_and_warnings_are_logged(self):
         self.send(Loaded(FUNCTIONS, {"app": "/srv/app.py"}, ["a thread"]))
         self.assertEqual(self.texts(), ["the app app was loaded from /srv/app.py", "a thread"])

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import InvalidRequest, MethodNotFound, ParseError, TooLarge
 from taskd.model import Failure, Options, Progress, Result
 from taskd.protocol.framing import LineSplitter
+from taskd.protocol.nesting import MAX_NESTING
 from taskd.protocol.replies import batch_reply, parse_bare_reply, parse_reply, progress_line, reply_line
 from taskd.protocol.requests import Batch, Dialect, Invalid, Request, parse, request_line
 from tests.unit.texts import (
@@ -295,15 +296,25 @@ class ParseTests(SynchronousTestCase):
         for end in range(len(line)):
             self.assertEqual(parse(line[:end]).error.code, PARSE_ERROR, line[:end])
 
-    def test_nesting_of_any_depth_does_no_harm(self):
+    def test_nesting_beyond_the_limit_is_refused_in_every_form(self):
         for opened, closed in (b"[", b"]"), (b'{"a":', b"}"), (b"[[{},", b"]]"):
-            for count in 10, 500, 900, 1000, 5000, 100_000:
+            for count in 256, 500, 1000, 5000, 100_000:
                 deep = opened * count + b"1" + closed * count
-                for form in b"%b", b'{"function":"f","args":%b}', b'{"x":%b}', b"[%b,1]", b" %b]":
-                    parsed = parse(form % deep)
-                    self.assertIsInstance(parsed, Request | Batch | Invalid)
-                    if count > 1000:
-                        self.assertEqual(parsed.error.code, PARSE_ERROR)
+                for form in b"[%b]", b'{"function":"f","args":%b}', b'{"x":%b}', b"[%b,1]", b"[ %b]", b"[%b":
+                    error = parse(form % deep).error
+                    self.assertEqual((error.code, error.data), (PARSE_ERROR, {"limit": MAX_NESTING}))
+
+    def test_nesting_up_to_the_limit_is_allowed(self):
+        for form, own in (
+            (b'{"function":"f","args":%b}', 1),
+            (b'{"jsonrpc":"2.0","method":"f","params":%b}', 1),
+        ):
+            depth = MAX_NESTING - own
+            self.assertIsInstance(parse(form % (b"[" * depth + b"]" * depth)), Request)
+
+    def test_brackets_inside_strings_do_not_nest(self):
+        for text in b"[" * 10_000, b'\\"[' * 5000, b"\\\\[{" * 5000:
+            self.assertIsInstance(parse(b'{"function":"f","args":["%b"]}' % text), Request)
 
     def test_moderate_nesting_is_allowed(self):
         line = b'{"function":"f","args":' + b"[" * 200 + b"]" * 200 + b"}"
@@ -522,6 +533,8 @@ class ReplyTests(SynchronousTestCase):
     @example(b'{"a":"\xff"}')
     @example(b'{"error":{"code":1,"message":"m","data":1e999}}')
     @example(b"1e999")
+    @example(b'{"error":')
+    @example(b'{"error":{"code":1,"message":"m","data":[NaN]}}')
     @example(b"[" * 5000)
     @example(b'{"error":' * 5000)
     @example(b'{"jsonrpc":"2.0","method":"taskd.progress"}')

@@ -73,6 +73,7 @@ class QueueTests(SchedulerCase):
         )
         for task in throttled, last, given, urgent:
             self.assertIs(scheduler.find(task.number), task)
+        self.assertEqual(scheduler.in_flight(), {"f": 4})
         self.finish(given)
         self.assertIsNone(scheduler.find(given.number))
         self.assertIsNone(scheduler.find(1000))

@@ -1,32 +1,16 @@
 """The task server on a pool without processes, over connections in memory, with a fake clock."""
 
-from twisted.logger import globalLogPublisher
-
 from taskd.errors import StartError
 from taskd.functions.stops import GRACE
 from taskd.scheduler.batching import LATE_SECONDS
 from taskd.scheduler.stops import KILL_DELAY
 from taskd.server import task_server
 from taskd.worker.messages import Interrupt
-from tests.unit.pools import ServerCase, function
+from tests.unit.pools import LoggingCase, function
 
 BUSY, SHUTTING_DOWN, NOT_FOUND = -32004, -32005, -32601
 TIMED_OUT, CANCELLED, LOST = -32001, -32002, -32003
 SIGTERM, SIGKILL = 15, 9
-
-
-class LoggingCase(ServerCase):
-    def setUp(self):
-        super().setUp()
-        globalLogPublisher.addObserver(self.log)
-        self.addCleanup(globalLogPublisher.removeObserver, self.log)
-
-    def log(self, event):
-        if event.get("log_namespace", "").startswith("taskd") and "log_format" in event:
-            self.logged.append(event["log_format"].format(**event))
-
-    def has_logged(self, text):
-        return any(text in line for line in self.logged)
 
 
 class CallTests(LoggingCase):
@@ -762,6 +746,7 @@ class EndTests(LoggingCase):
         client.call()
         client.call()
         self.server.stop_accepting()
+        self.assertEqual(self.server.in_flight().total(), 2)
         drained = self.server.drain()
         client.call()
         self.assertEqual(client.reply()["code"], SHUTTING_DOWN)

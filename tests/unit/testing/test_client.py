@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd import progress
 from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
 from taskd.functions.registry import Registry
+from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
 from taskd.testing import MemoryTaskClient
 
 
@@ -28,6 +29,13 @@ def boom() -> None:
 
 def no_json() -> object:
     return object()
+
+
+def nest(levels: int) -> object:
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
 
 
 def count_on(upto: int) -> None:
@@ -60,6 +68,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
             no_json,
             not_a_number,
             no_number_of_steps,
+            nest,
             later,
         ):
             functions.add(function)
@@ -90,6 +99,14 @@ class MemoryTaskClientTests(SynchronousTestCase):
         self.assertEqual(failure.value.data, {"type": "ValueError", "message": "boom"})
         self.failureResultOf(self.client.call("no_json"), TaskFailed)
         self.client.close()
+
+    def test_nesting_is_limited_as_by_a_server(self):
+        deepest = self.successResultOf(self.client.call("nest", levels=MAX_VALUE_NESTING))
+        self.assertEqual(deepest, nest(MAX_VALUE_NESTING))
+        for levels in MAX_VALUE_NESTING + 1, 20_000:
+            self.failureResultOf(self.client.call("nest", levels=levels), TaskFailed)
+        for levels in MAX_NESTING, 20_000:
+            self.assertRaises(ValueError, self.client.request, "add", nest(levels))
 
     def test_results_and_reports_are_checked_as_by_a_server(self):
         seen = []

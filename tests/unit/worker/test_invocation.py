@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.functions.raised import MAX_TEXT
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskCancelled, TaskTimeout
+from taskd.protocol.nesting import MAX_VALUE_NESTING
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
@@ -70,6 +71,17 @@ class InvokerTests(SynchronousTestCase):
         self.invoker.close()
 
     # --- failures ---
+
+    def test_a_result_is_nested_as_deep_as_the_protocol_allows_and_no_deeper(self):
+        def nest(levels):
+            return Raw(b"[" * levels + b"]" * levels)
+
+        self.assertIsInstance(self.call(lambda: nest(MAX_VALUE_NESTING)), Done)
+        for levels in MAX_VALUE_NESTING + 1, 900, 20_000:
+            failed = self.call(lambda levels=levels: nest(levels))
+            self.assertEqual(
+                (failed.code, json.loads(bytes(failed.data))["limit"]), (-32000, MAX_VALUE_NESTING)
+            )
 
     def test_invalid_arguments_are_reported_without_time_and_traceback(self):
         failed = self.call(lambda a: a, b"[]")

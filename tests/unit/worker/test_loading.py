@@ -136,6 +136,21 @@ class LoadingTests(SynchronousTestCase):
             self.assertIn(f"--app {app}: there is no such file", message)
             self.assertIn(str(self.directory), message)
 
+    def test_a_misspelt_app_is_answered_with_the_nearest(self):
+        for path in "reports.py", "shop/__init__.py", "shop/tasks.py":
+            self.write(path, "")
+        for app, meant in (
+            ("report", "reports"),
+            ("repotrs", "reports"),
+            ("shp", "shop"),
+            ("shop.tsks", "shop.tasks"),
+            ("reports:app", "reports"),
+            ("repotrs.py", "reports.py"),
+            ("shop/task.py", "tasks.py"),
+        ):
+            self.assertTrue(self.refusal(app).endswith(f"; did you mean {meant}?"), app)
+        self.assertNotIn("did you mean", self.refusal("quite_another"))
+
     def test_a_directory_is_refused_as_an_app(self):
         self.write("shop.py/x", "")
         self.assertIn("there is no such file", self.refusal("shop.py"))
