@@ -41,6 +41,7 @@ SHARDS = 4
 while a test waits."""
 
 SECONDS = {
+    "test_annotations.py": 6,
     "test_cancel.py": 54,
     "test_cancelling.py": 10,
     "test_cli.py": 187,

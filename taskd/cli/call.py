@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from msgspec import structs
 
 from taskd.cli.console import json_text
-from taskd.cli.functions import fetch_annotations
+from taskd.cli.conversion import Convert, TextConverter, read_json
+from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
 from taskd.cli.progress_view import progress_view
-from taskd.cli.rows import convert_text, read_json
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
@@ -31,14 +32,14 @@ __all__ = ["call", "parse_arguments"]
 def call(function: str, arguments: tuple[str, ...], options: Options, server: str) -> None:
     """Call FUNCTION and print its result as JSON.
 
-    An argument is NAME=TEXT (converted if the function wants a number or a
-    truth value) or NAME:=JSON. Progress is shown on stderr. Ctrl-C cancels
-    the task.
+    An argument is NAME=TEXT (converted to what the function takes there, a
+    number for example) or NAME:=JSON. Progress is shown on stderr. Ctrl-C
+    cancels the task.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
-        annotations = await fetch_annotations(client, function) if arguments else {}
-        args = parse_arguments(arguments, annotations)
+        parameters = await fetch_parameters(client, function) if arguments else {}
+        args = parse_arguments(arguments, TextConverter(parameters, _as_json))
         with progress_view(function) as view:
             try:
                 result = await client.request(
@@ -49,18 +50,21 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
                     options=structs.replace(options, on_disconnect="cancel"),
                 )
             except MethodNotFound:
-                await fetch_annotations(client, function)  # raises an error that also names the nearest
+                await fetch_parameters(client, function)  # raises an error that also names the nearest
                 raise
         click.echo(json_text(result))
 
     run_with_client(run, server)
 
 
-def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) -> dict[str, Any]:
+def _as_json(name: str, text: str) -> str:
+    return shlex.quote(f"{name}:={text}")
+
+
+def parse_arguments(arguments: Sequence[str], convert: Convert) -> dict[str, Any]:
     """Parse arguments of the forms NAME=TEXT and NAME:=JSON; return them by their names on the wire.
 
-    `annotations` are those of the function's parameters; they determine what
-    texts are converted to. Raises `ValueError`, which names the wrong argument.
+    `convert` makes values of the texts. Raises `ValueError`, which names the wrong argument.
     """
     args: dict[str, Any] = {}
     for argument in arguments:
@@ -72,7 +76,7 @@ def parse_arguments(arguments: Sequence[str], annotations: Mapping[str, str]) ->
         if name in args:
             raise ValueError(f"argument {name} is given twice")
         if not is_json:
-            args[name] = convert_text(text, annotations.get(name, "str"))
+            args[name] = convert(name, text)
             continue
         try:
             args[name] = read_json(text)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from taskd.cli.rows import ERROR_COLUMN, MAX_ROW, Kinds, Row, convert_text, reason
+from taskd.cli.conversion import Convert
+from taskd.cli.rows import ERROR_COLUMN, MAX_ROW, Row, reason
 from taskd.functions.parameters import wire_name
 
 __all__ = ["CsvRows", "CsvText"]
@@ -87,13 +88,13 @@ class CsvRows:
         """Yield the texts of everything behind the header: with it, they add up to the file."""
         return self._texts
 
-    def read(self, kinds: Kinds) -> Iterator[Row]:
-        """Yield the rows, whose cells are converted to the parameters' `kinds`."""
+    def read(self, convert: Convert) -> Iterator[Row]:
+        """Yield the rows, with what `convert` makes of their cells."""
         for text in self._texts:
             if text.problem:
                 yield Row(text.line, self._own_text(text), None, text.problem, is_whole=False)
             elif not text.is_blank:
-                yield self._row(text, kinds)
+                yield self._row(text, convert)
 
     def failed(self, row: Row, why: str) -> bytes:
         """Return a row's own text behind a cell with the reason."""
@@ -130,7 +131,7 @@ class CsvRows:
         (cells,) = csv.reader([text.decode()], delimiter=self._delimiter.decode(), strict=True)
         return cells
 
-    def _row(self, text: CsvText, kinds: Kinds) -> Row:
+    def _row(self, text: CsvText, convert: Convert) -> Row:
         own = self._own_text(text)
         try:
             cells = self._cells(text.text)
@@ -140,11 +141,14 @@ class CsvRows:
         if len(cells) != len(self._names):
             values, columns = len(cells) - self._errors, len(self._names) - self._errors
             return Row(text.line, own, None, f"{values} values for {columns} columns")
-        args = {
-            name: convert_text(cell, kinds.get(name, "str"))
-            for name, cell in zip(self._names, cells, strict=True)
-            if name != ERROR_COLUMN
-        }
+        try:
+            args = {
+                name: convert(name, cell)
+                for name, cell in zip(self._names, cells, strict=True)
+                if name != ERROR_COLUMN
+            }
+        except ValueError as error:
+            return Row(text.line, own, None, str(error))
         return Row(text.line, own, args)
 
     def _own_text(self, text: CsvText) -> bytes:

@@ -13,10 +13,12 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
+from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.net.reactor import Reactor
+from taskd.protocol.methods import method_parameters
 
-__all__ = ["fetch_annotations", "functions"]
+__all__ = ["fetch_parameters", "functions"]
 
 METHOD = f"{RESERVED}functions"
 
@@ -40,18 +42,22 @@ def functions(server: str, *, as_json: bool) -> None:
     run_with_client(run, server)
 
 
-async def fetch_annotations(client: TaskClient, function: str) -> dict[str, str]:
-    """Fetch the annotations of a function's parameters from the server.
+async def fetch_parameters(client: TaskClient, function: str) -> dict[str, ParameterInfo]:
+    """Fetch the descriptions of a function's parameters from the server.
 
-    The server's own methods have none here. Raises `MethodNotFound`, which
-    names the function that was probably meant, or those of the server.
+    Those of the server's own methods are known here. Raises `MethodNotFound`,
+    which names the function that was probably meant, or those of the server, or
+    `ValueError` if its answer cannot be read.
     """
-    known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
+    if function.startswith(RESERVED):
+        return method_parameters(function)
+    try:
+        known = msgspec.convert(await client.request(METHOD), list[FunctionInfo])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the server has another version of taskd: {METHOD}: {error}") from None
     for info in known:
         if info.name == function:
             return info.parameters
-    if function.startswith(RESERVED):
-        return {}
     names = sorted(info.name for info in known)
     nearest = difflib.get_close_matches(function, names, 1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"the server has: {', '.join(names)}"

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from taskd.cli.rows import ERROR_COLUMN, Kinds, Row, read_json, reason
+from taskd.cli.conversion import Convert, read_json
+from taskd.cli.rows import ERROR_COLUMN, Row, reason
 
 __all__ = ["JsonRows"]
 
@@ -31,8 +32,8 @@ class JsonRows:
         """Return the number of rows; what is left of the file is read."""
         return sum(1 for line in self._lines if _is_row(line))
 
-    def read(self, kinds: Kinds) -> Iterator[Row]:
-        """Yield the rows. JSON has kinds of its own: nothing is converted."""
+    def read(self, convert: Convert) -> Iterator[Row]:
+        """Yield the rows. JSON has numbers of its own: nothing is converted."""
         for number, line in enumerate(self._lines, start=1):
             if _is_row(line):
                 yield _row(number, line)

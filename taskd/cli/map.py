@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from taskd.cli.console import err
+from taskd.cli.conversion import TextConverter
 from taskd.cli.failed_rows import FailedRows, free_name
-from taskd.cli.functions import fetch_annotations
+from taskd.cli.functions import fetch_parameters
 from taskd.cli.map_run import MapRun, Results
 from taskd.cli.options import call_options, server_options
 from taskd.cli.row_files import RowFile
@@ -71,13 +72,14 @@ def map_(
         fail(f"{output} cannot have both the results and the failed rows", USAGE)
 
     async def run(reactor: Reactor, client: TaskClient) -> None:
-        kinds = await fetch_annotations(client, function)
+        parameters = await fetch_parameters(client, function)
+        convert = TextConverter(parameters, lambda _, text: f"the cell as JSON: {text}")
         rows = source.rows()
         failed_rows = FailedRows(failed_path, rows)
         results = Results(output) if output is not None else None
         map_run = MapRun(reactor, client, function, options, failed_rows, results)
         try:
-            await map_run.run(rows.read(kinds), total, concurrency)
+            await map_run.run(rows.read(convert), total, concurrency)
         finally:
             map_run.summarise()
         if source.has_changed():

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from taskd.cli.conversion import Convert
 from taskd.cli.csv_rows import CsvRows
 from taskd.cli.json_rows import JsonRows
-from taskd.cli.rows import MAX_ROW, Kinds, Row
+from taskd.cli.rows import MAX_ROW, Row
 
 __all__ = ["STDIN", "RowFile", "RowFormat", "lines_of"]
 
@@ -47,8 +48,8 @@ class RowFormat(Protocol):
     def count(self) -> int:
         """Return the number of rows; what is left of the file is read."""
 
-    def read(self, kinds: Kinds) -> Iterator[Row]:
-        """Yield the rows, whose texts are converted to the parameters' `kinds`."""
+    def read(self, convert: Convert) -> Iterator[Row]:
+        """Yield the rows, with what `convert` makes of the cells of CSV."""
 
     def failed(self, row: Row, why: str) -> bytes:
         """Return what the file of failed rows has for a row: its own text, and the reason."""

@@ -6,6 +6,7 @@ import inspect
 import keyword
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec.structs import astuple
 
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.raised import one_line
+from taskd.functions.signatures import NEEDED_AT_RUN_TIME, resolve, signature, takes_signature_of_another
 
 __all__ = ["Parameters", "python_name", "wire_name"]
 
@@ -48,9 +50,9 @@ _AllDecoder = Callable[[Any], Any]
 
 
 def _custom_type(info: Any, seen: set[int]) -> type | None:
-    """Find the first type in an annotation that msgspec does not support; None if it supports all."""
+    """Find the first type in an annotation that JSON cannot be converted to; None if there is none."""
     if isinstance(info, msgspec.inspect.CustomType):
-        return info.cls
+        return None if info.cls is object or issubclass(info.cls, PurePath) else info.cls
     if id(info) in seen:
         return None  # a structure that contains itself, or that occurs more than once
     seen.add(id(info))
@@ -63,6 +65,15 @@ def _custom_type(info: Any, seen: set[int]) -> type | None:
     return next((found for part in parts if (found := _custom_type(part, seen))), None)
 
 
+def _convert_custom(kind: type, value: Any) -> Any:
+    """Convert a JSON value to a type that msgspec does not know, but `_custom_type` lets pass."""
+    if kind is object:
+        return value
+    if not isinstance(value, str):
+        raise msgspec.ValidationError(f"Expected `str`, got `{type(value).__name__}`")
+    return kind(value)
+
+
 def _kind(parameter: inspect.Parameter) -> Any:
     """Return the type that an argument is converted to."""
     annotation = parameter.annotation
@@ -71,9 +82,19 @@ def _kind(parameter: inspect.Parameter) -> Any:
 
 def _decoder(parameter: inspect.Parameter) -> msgspec.json.Decoder[Any]:
     kind = _kind(parameter)
-    if (custom := _custom_type(msgspec.inspect.type_info(kind), set())) is not None:
-        raise TypeError(f"parameter {parameter.name}: JSON cannot be converted to {custom!r}")
-    return msgspec.json.Decoder(kind)
+    try:
+        custom = _custom_type(msgspec.inspect.type_info(kind), set())
+        decoder = msgspec.json.Decoder(kind, dec_hook=_convert_custom)
+    except NameError as error:  # in a structure
+        raise TypeError(f"parameter {parameter.name!r}: {error}; {NEEDED_AT_RUN_TIME}") from error
+    except Exception as error:  # a union whose members JSON cannot tell apart, for example
+        raise TypeError(f"parameter {parameter.name!r}: {error}") from error
+    if custom is not None:
+        raise TypeError(
+            f"parameter {parameter.name!r}: JSON cannot be converted to {custom!r}; annotate what callers "
+            "send (a text, a number, a dataclass …), and make the object of it inside the function"
+        )
+    return decoder
 
 
 def _all_decoder(parameters: list[inspect.Parameter], *, array_like: bool) -> _AllDecoder:
@@ -95,7 +116,7 @@ def _all_decoder(parameters: list[inspect.Parameter], *, array_like: bool) -> _A
         kw_only=not array_like,  # in an object, a member with a default may precede one without
         forbid_unknown_fields=True,
     )
-    return msgspec.json.Decoder(struct).decode
+    return msgspec.json.Decoder(struct, dec_hook=_convert_custom).decode
 
 
 def _without_end(given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -109,18 +130,22 @@ def _without_end(given: tuple[Any, ...]) -> tuple[Any, ...]:
 class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
-    Raises `TypeError` or `NameError` if an annotation cannot be resolved
-    or is not a type that JSON can be converted to.
+    `signature` has the annotations as they are written, `resolved` the
+    parameters with types. Raises `TypeError`, which names the parameter, if an
+    annotation cannot be resolved or is not a type that JSON can be converted
+    to, or if there is no signature.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.signature = inspect.signature(function, eval_str=True)
+        self.signature = signature(function)
+        self.resolved = resolve(self.signature, function)
+        self._is_wrapper = takes_signature_of_another(function)
         self._positional: list[inspect.Parameter] = []
         self._named: dict[str, inspect.Parameter] = {}
         self._more_positional: msgspec.json.Decoder[Any] | None = None
         self._more_named: msgspec.json.Decoder[Any] | None = None
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
-        for parameter in self.signature.parameters.values():
+        for parameter in self.resolved:
             decoder = _decoder(parameter)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self._more_positional = decoder
@@ -260,11 +285,16 @@ class Parameters:
                 positional.append(named.pop(parameter.name))
         return positional, named
 
-    @staticmethod
-    def _require_default(parameter: inspect.Parameter) -> None:
+    def _require_default(self, parameter: inspect.Parameter) -> None:
         if parameter.default is parameter.empty:
             name = wire_name(parameter.name)
-            raise InvalidParams(f"argument {name!r} is missing", argument=name, got="nothing")
+            # A wrapper of (*args, **kwargs) does not show what it passes by itself.
+            hint = (
+                "; if a decorator passes it, __signature__ of the decorator's wrapper must leave it out"
+                if self._is_wrapper
+                else ""
+            )
+            raise InvalidParams(f"argument {name!r} is missing{hint}", argument=name, got="nothing")
 
     @staticmethod
     def _convert(name: str, decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:

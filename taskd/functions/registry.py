@@ -14,6 +14,7 @@ msgspec before it is called::
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -22,7 +23,12 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from taskd.functions.parameters import Parameters, wire_name
+from taskd.functions.awaitables import is_async, may_be_async
+from taskd.functions.descriptions import ParameterInfo, describe_parameters, signature_text
+from taskd.functions.origins import Origin
+from taskd.functions.parameters import Parameters
+from taskd.functions.raised import encodable
+from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 
 __all__ = [
@@ -46,16 +52,17 @@ RESERVED = "taskd."
 class FunctionInfo(msgspec.Struct, frozen=True):
     """The description of one function, as the method `taskd.functions` returns it.
 
-    `parameters` maps each name on the wire to its annotation as text ("" if it
-    has none). `signature` is in Python's notation, `summary` the first line of
-    the docstring. `timeout` is the function's own time limit (None for none)
-    and `grace` the time that it has to clean up, both in seconds.
+    `parameters` describes each by its name on the wire, in the order of the
+    signature. `signature` is in Python's notation, but with those names;
+    `summary` is the first line of the docstring. `timeout` is the function's
+    own time limit (None for none) and `grace` the time that it has to clean up,
+    both in seconds.
     """
 
     name: str
     signature: str
     summary: str
-    parameters: dict[str, str]
+    parameters: dict[str, ParameterInfo]
     timeout: float | None = None
     grace: float = GRACE
 
@@ -64,17 +71,24 @@ class Function:
     """A registered function, under the name that it has on the wire.
 
     `timeout` is its own time limit in seconds, None for none; `grace` is the
-    time that it has to clean up, in seconds.
+    time that it has to clean up, in seconds. `origin` is where it was registered.
     """
 
     def __init__(
-        self, name: str, function: Callable[..., Any], timeout: float | None = None, grace: float = GRACE
+        self,
+        name: str,
+        function: Callable[..., Any],
+        timeout: float | None = None,
+        grace: float = GRACE,
+        origin: Origin | None = None,
     ) -> None:
         self.name = name
         self.callable = function
         self.timeout = timeout
         self.grace = grace
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.origin = origin
+        self.is_async = is_async(function)
+        self.may_be_async = may_be_async(function)
 
     @cached_property
     def parameters(self) -> Parameters:
@@ -88,30 +102,28 @@ class Function:
     @property
     def where(self) -> str:
         """The file and line of the function (``app.py:12``), or its `repr` if Python does not know them."""
-        code = getattr(inspect.unwrap(self.callable), "__code__", None)
-        return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.callable)
+        source = innermost(self.callable)
+        return place(source) if source is not None else repr(self.callable)
 
     def describe(self) -> FunctionInfo:
-        """Return the function's description for callers. Raises `ValueError` if it has no signature."""
-        signature = inspect.signature(self.callable)
-        doc = inspect.getdoc(self.callable) or ""
+        """Return the function's description for callers. Raises as `Parameters` does."""
         return FunctionInfo(
             name=self.name,
-            signature=f"{self.name}{signature}",
-            summary=doc.partition("\n")[0],
-            parameters={
-                wire_name(parameter.name): _annotation_text(parameter.annotation)
-                for parameter in signature.parameters.values()
-            },
+            signature=encodable(f"{self.name}{signature_text(self.parameters.signature)}"),
+            summary=encodable(_doc(self.callable).partition("\n")[0]),
+            parameters=describe_parameters(self.parameters),
             timeout=self.timeout,
             grace=self.grace,
         )
 
 
-def _annotation_text(annotation: Any) -> str:
-    if annotation is inspect.Parameter.empty:
-        return ""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+def _doc(function: Callable[..., Any]) -> str:
+    """Return the docstring of a callable, not of the class that it is an instance of if there is another."""
+    if inspect.isroutine(function) or "__doc__" in getattr(function, "__dict__", ()):
+        return inspect.getdoc(function) or ""
+    is_partial = isinstance(function, functools.partial)
+    doc = getattr(innermost(function), "__doc__", None) or (None if is_partial else type(function).__doc__)
+    return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
 
 class Registry:
@@ -147,45 +159,83 @@ class Registry:
         """Register `function` under `name` (default: its own name).
 
         `timeout` and `grace` are in seconds; None means no time limit, and `GRACE`.
-        Registering the same function again changes nothing but its limits.
+        Registering the same function again changes nothing but its limits. A
+        module that is imported again, or reloaded, replaces its functions.
 
-        Raises `TypeError` if `function` is a class, a generator or not
-        callable, or has no name; `ValueError` if the name is reserved or
-        belongs to another function, if `timeout` is not above 0, or if `grace`
-        is below 0.
+        Raises `TypeError` if `function` cannot be a function of an app (a
+        class, a generator, a method without its object) or has no name;
+        `ValueError` if the name is reserved or belongs to another function, if
+        `timeout` is not above 0, or if `grace` is below 0.
         """
         if timeout is not None and not (_is_seconds(timeout) and timeout > 0):
             raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
         if grace is not None and not (_is_seconds(grace) and grace >= 0):
             raise ValueError(f"grace is a number of seconds, 0 or more, not {grace!r}")
-        if not callable(function) or inspect.isclass(function):
-            raise TypeError(f"only a function can be registered, not {function!r}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function!r} is a generator; a registered function returns its result")
-        if name is None and not hasattr(function, "__name__"):
-            raise TypeError(f"{function!r} has no name of its own: give it one with name=")
-        own_name = name if name is not None else function.__name__
-        added = Function(own_name, function, timeout, GRACE if grace is None else grace)
-        if not added.name or added.name.startswith(RESERVED):
-            raise ValueError(
-                f"a function cannot be named {added.name!r}: names in {RESERVED} are the server's own"
-            )
+        if isinstance(function, staticmethod):
+            function = function.__func__
+        require_function(function)
+        added = Function(
+            _name_of(function, name), function, timeout, GRACE if grace is None else grace, Origin.current()
+        )
         known = self._functions.get(added.name)
-        if known is not None and known.where != added.where:
-            raise ValueError(f"two functions are named {added.name!r}: {known.where} and {added.where}")
+        if known is not None and not _may_replace(known, added):
+            raise ValueError(_two_of_one_name(known, added))
         self._functions[added.name] = added
         return added
 
     def compile(self) -> None:
-        """Resolve every signature now, so that a mistake shows at the start.
+        """Resolve and describe every signature now, so that a mistake shows at the start.
 
         Raises `TypeError`, which names the function, if a signature cannot be resolved.
         """
         for entry in self:
             try:
-                _ = entry.parameters
+                msgspec.json.encode(entry.describe())
             except Exception as error:
                 raise TypeError(f"function {entry.name!r} ({entry.where}): {error}") from error
+
+
+def _name_of(function: Callable[..., Any], name: object) -> str:
+    if name is None:
+        name = getattr(function, "__name__", None)
+        if name is None:
+            raise TypeError(f"{function!r} has no name of its own: give it one with @task(name=…)")
+    if not isinstance(name, str):
+        raise TypeError(f"a function's name is a text, not {name!r}")
+    if not name or name.startswith(RESERVED) or name != encodable(name):
+        raise ValueError(
+            f"a function cannot be named {name!r}: names are not empty and can be encoded as UTF-8, "
+            f"and those in {RESERVED} are the server's own"
+        )
+    return name
+
+
+def _may_replace(known: Function, added: Function) -> bool:
+    """Return whether `added` is the same function as `known`, or its module has been run again."""
+    if known.callable is added.callable:
+        return True
+    if inspect.ismethod(known.callable) and known.callable == added.callable:
+        return True  # a method is another object each time
+    return (
+        known.origin is not None and added.origin is not None and added.origin.is_another_run_of(known.origin)
+    )
+
+
+def _two_of_one_name(known: Function, added: Function) -> str:
+    """Explain that two functions have the same name: where both are, and what to do."""
+    first, second = (
+        f"{each.where}, registered at {each.origin}"
+        if each.origin is not None and str(each.origin) != each.where
+        else each.where
+        for each in (known, added)
+    )
+    both = f"both {first}" if first == second else f"{first}, and {second}"
+    advice = "give each a name of its own: @task(name=…)"
+    if "<locals>" in str(getattr(added.callable, "__qualname__", "")):
+        advice += (
+            "; or, if they come from a decorator, functools.wraps there keeps the names of what it wraps"
+        )
+    return f"two functions are named {added.name!r}: {both}; {advice}"
 
 
 def _is_seconds(value: object) -> bool:

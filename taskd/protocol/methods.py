@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, quoted
+from taskd.functions.descriptions import ParameterInfo, describe_parameters
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import RESERVED
 from taskd.model import Call, Failure, Outcome, Result
@@ -24,6 +25,7 @@ __all__ = [
     "cancel_target",
     "dispatch",
     "how_cancelled",
+    "method_parameters",
 ]
 
 CANCEL = f"{RESERVED}cancel"
@@ -88,6 +90,12 @@ def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
         return parameters.bind(call.args)
     except InvalidParams as error:
         raise InvalidParams(f"{call.function}: {error.message}", **error.data) from None
+
+
+def method_parameters(method: str) -> dict[str, ParameterInfo]:
+    """Describe the parameters of one of the server's own methods; there are none if it does not exist."""
+    parameters = _PARAMETERS.get(method)
+    return {} if parameters is None else describe_parameters(parameters)
 
 
 def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
+from taskd.functions.awaitables import must_await, settled
 from taskd.functions.parameters import wire_name
 from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
@@ -88,10 +89,10 @@ class MemoryTaskClient:
         report_progress_to(report)
         try:
             result = known.callable(*positional, **named)
-            if known.is_async:
+            if must_await(result):
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
-                    result = thread.submit(asyncio.run, result).result()
+                    result = thread.submit(asyncio.run, settled(result)).result()
             return msgspec.json.decode(encode_result(result))
         except NotJSON as error:
             raise error.failure() from None

@@ -103,7 +103,7 @@ class ForkServer:
             self._send(LoadFailed(str(error)))
             return None
         self._warnings = guard.put_back()
-        if any(function.is_async for function in self._registry):
+        if any(function.may_be_async for function in self._registry):
             import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 

@@ -107,6 +107,10 @@ class Interrupter:
             else TaskTimeout("the time limit is over")
         )
 
+    def expect_async_task(self) -> None:
+        """Note that the function goes on as an asyncio task: a stop waits for `set_async_task` now."""
+        self._is_async = True
+
     def set_async_task(self, task: Task[object] | None) -> None:
         """Set the asyncio task as which an ``async def`` function runs; None when it has ended."""
         self._async_task = task

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
+from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
 from taskd.functions.raised import encodable, text_of, type_name
 from taskd.functions.registry import Function, Registry
+from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
@@ -72,6 +74,7 @@ class Invoker:
             # Again, since `end` has not run if the stop was raised inside that `finally`.
             stop = interrupter.end()
             error = raised
+            explain_misfit(function.callable, raised)
         seconds = time.perf_counter() - started
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
@@ -86,20 +89,31 @@ class Invoker:
             self._event_loop.close()
 
     def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if not function.is_async:
-            return function.callable(*args, **kwargs)
+        if function.is_async:
+            return self._run(self._await(function, args, kwargs))
+        result = function.callable(*args, **kwargs)
+        if type(result) in NEVER_AWAITABLE or not must_await(result):
+            return result
+        # From here on, a stop cancels what is awaited; it is not raised inside of asyncio.
+        self._interrupter.expect_async_task()
+        return self._run(self._settle(result))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         if self._event_loop is None:
             from asyncio import Runner  # a third of a worker's memory, which most apps save
 
             self._event_loop = Runner()
-        return self._event_loop.run(self._await(function, args, kwargs))
+        return self._event_loop.run(coroutine)
 
     async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return await self._settle(function.callable(*args, **kwargs))
+
+    async def _settle(self, result: Any) -> Any:
         from asyncio import current_task
 
         self._interrupter.set_async_task(current_task())
         try:
-            return await function.callable(*args, **kwargs)
+            return await settled(result)
         finally:
             self._interrupter.set_async_task(None)
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.cli import csv_rows as module
 from taskd.cli.rows import ERROR_COLUMN
 from taskd.functions.parameters import wire_name
-from tests.unit.cli.row_cases import args_of, csv_rows, failed_file, good, lines
+from tests.unit.cli.row_cases import args_of, as_text, csv_rows, failed_file, good, lines
 
 BIG_CELL = "x" * 1_000_000
 """A cell over the default limit of Python's csv module."""
@@ -36,8 +36,8 @@ def csv_bytes(*rows):
     return file.getvalue().encode()
 
 
-def rows_of(data, kinds=None):
-    return list(csv_rows(data).read(kinds or {}))
+def rows_of(data):
+    return list(csv_rows(data).read(as_text))
 
 
 class ReadingTests(SynchronousTestCase):
@@ -46,12 +46,14 @@ class ReadingTests(SynchronousTestCase):
         for data in (b"a,b\n1,2\n3,4\n", b"a,b\n1,2\n3,4", b"a;b\n1;2\n3;4\n", b"a\tb\n1\t2\n3\t4\n"):
             self.assertEqual(args_of(csv_rows(data)), expected)
 
-    def test_cells_are_converted_by_the_kinds(self):
-        rows = csv_rows(b"a,b,c\n1,2.5,3\n4,,\n")
-        self.assertEqual(
-            args_of(rows, {"a": "int", "b": "float | None"}),
-            [{"a": 1, "b": 2.5, "c": "3"}, {"a": 4, "b": None, "c": ""}],
-        )
+    def test_cells_are_converted_as_the_parameters_ask(self):
+        def convert(name, cell):
+            return int(cell) if name == "a" else cell
+
+        first, second, third = csv_rows(b"a,b\n1,2\nx,3\n4,5\n").read(convert)
+        self.assertEqual((first.args, third.args), ({"a": 1, "b": "2"}, {"a": 4, "b": "5"}))
+        self.assertIn("'x'", second.problem)
+        self.assertEqual((second.text, second.args, second.is_whole), (b"x,3\n", None, True))
 
     def test_names_are_those_on_the_wire(self):
         self.assertEqual(args_of(csv_rows(b" from_ ,to\na,b\n")), [{"from": "a", "to": "b"}])

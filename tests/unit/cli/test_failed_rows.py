@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.failed_rows import FailedRows, free_name, write_whole
 from taskd.cli.map_run import ranges
-from tests.unit.cli.row_cases import csv_rows
+from tests.unit.cli.row_cases import as_text, csv_rows
 
 
 class FullDisk:
@@ -30,7 +30,7 @@ class FailedRowsTests(SynchronousTestCase):
         path = self.mktemp()
         rows = csv_rows(b"a\n1\n2\n")
         failed = FailedRows(path, rows)
-        first, second = rows.read({})
+        first, second = rows.read(as_text)
         self.assertFalse(os.path.exists(path))
         failed.add(first, "why")
         with open(path, "rb") as file:
@@ -48,7 +48,7 @@ class FailedRowsTests(SynchronousTestCase):
     def test_rows_that_cannot_be_written_are_counted_and_known(self):
         rows = csv_rows(b'a\n1\n"2\n3\n')
         failed = FailedRows("/dev/full", rows)
-        first, *others = rows.read({})
+        first, *others = rows.read(as_text)
         self.assertRaises(OSError, failed.add, first, "why")
         for row in others:
             failed.add(row, row.problem)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.rows import ERROR_COLUMN
-from tests.unit.cli.row_cases import args_of, failed_file, good, json_rows, without_error
+from tests.unit.cli.row_cases import args_of, as_text, failed_file, good, json_rows, without_error
 
 objects = st.dictionaries(st.text(), st.integers(-(2**60), 2**60) | st.text() | st.none(), max_size=3)
 any_bytes = st.lists(
@@ -19,7 +19,7 @@ any_bytes = st.lists(
 
 
 def rows_of(data):
-    return list(json_rows(data).read({}))
+    return list(json_rows(data).read(as_text))
 
 
 class JsonRowsTests(SynchronousTestCase):
@@ -30,7 +30,7 @@ class JsonRowsTests(SynchronousTestCase):
         self.assertEqual(json_rows(data).count(), 3)
 
     def test_values_are_not_converted(self):
-        self.assertEqual(args_of(json_rows(b'{"a": "1"}'), {"a": "int"}), [{"a": "1"}])
+        self.assertEqual(args_of(json_rows(b'{"a": "1"}'), lambda name, cell: int(cell)), [{"a": "1"}])
 
     def test_a_line_that_cannot_be_arguments_has_a_problem_and_its_text(self):
         for line in (

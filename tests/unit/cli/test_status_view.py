@@ -23,6 +23,7 @@ def answer(**more):
         "min_workers": 1,
         "max_workers": 4,
         "counts": {},
+        "unanswered": {},
         "workers": [],
         "functions": [],
         "code": {"state": "ready", "reason": None, "next_try": None},

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Optional
 
 import msgspec
@@ -287,6 +288,9 @@ class BindTests(SynchronousTestCase):
             (dict[str, Point], {"p": {"x": 1, "y": 2}}, {"p": Point(1, 2)}),
             (Annotated[int, msgspec.Meta(ge=1)], 1, 1),
             ("list[Point]", [{"x": 7}], [Point(7, 0)]),
+            (Path, "a/b", Path("a/b")),
+            (list[PurePosixPath], ["a"], [PurePosixPath("a")]),
+            (dict[str, object], {"a": [1]}, {"a": [1]}),
             (Tree, {"left": {"right": {}}}, Tree(Tree(None, Tree()))),
             (list[Tree], [{}], [Tree()]),
         ]:
@@ -316,6 +320,7 @@ class BindTests(SynchronousTestCase):
                 {"street": "s", "number": []},
                 {"argument": "a.number", "expected": "int", "got": "array"},
             ),
+            (Path, 5, {"argument": "a", "expected": "str", "got": "int"}),
             (dict[str, int], {"k": "v"}, {"argument": "a[...]", "expected": "int", "got": "str"}),
         ]:
 
@@ -398,7 +403,10 @@ class BindTests(SynchronousTestCase):
         def function(a: "Missing"):  # noqa: F821
             pass
 
-        self.assertRaises(NameError, Parameters, function)
+        error = self.assertRaises(TypeError, Parameters, function)
+        self.assertIn("parameter 'a'", str(error))
+        self.assertIn("'Missing'", str(error))
+        self.assertIn("TYPE_CHECKING", str(error))
 
     def test_an_annotation_to_which_json_cannot_be_converted_is_refused(self):
         for annotation in Opaque, complex, list[int] | set[int], 5:

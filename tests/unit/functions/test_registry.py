@@ -17,6 +17,17 @@ registry_module = importlib.import_module("taskd.functions.registry")
 class SomeClass:
     """A class, which is not a function."""
 
+    def method(self):
+        pass
+
+    @staticmethod
+    def static():
+        pass
+
+    @classmethod
+    def of_the_class(cls):
+        pass
+
 
 class Opaque:
     """A type to which JSON cannot be converted."""
@@ -34,13 +45,14 @@ class TaskTests(SynchronousTestCase):
         info = Function("x.example", example).describe()
         self.assertEqual(info.name, "x.example")
         self.assertEqual(info.summary, "Serve as an example.")
-        self.assertTrue(
-            info.signature.startswith("x.example(a: int, from_: 'str', /, b=2, *rest: float, c: ")
+        self.assertEqual(
+            info.signature,
+            "x.example(a: int, from: str, /, b=2, *rest: float, c: int | None = None, **more) -> int",
         )
-        self.assertTrue(info.signature.endswith("**more) -> int"), info.signature)
         self.assertEqual(list(info.parameters), ["a", "from", "b", "rest", "c", "more"])
         self.assertEqual(
-            [info.parameters[name] for name in ("a", "from", "b", "rest")], ["int", "str", "", "float"]
+            [info.parameters[name].annotation for name in ("a", "from", "b", "rest")],
+            ["int", "str", "", "float"],
         )
 
     def test_a_task_without_a_docstring_has_no_summary(self):
@@ -94,6 +106,36 @@ class RegistryTests(SynchronousTestCase):
     def test_only_a_function_can_be_a_task(self):
         for thing in 3, None, "example", SomeClass, Opaque():
             self.assertRaises(TypeError, Registry().add, thing, "f")
+
+    def test_an_object_that_cannot_be_registered_is_refused_with_the_reason(self):
+        async def generator():
+            yield 1
+
+        class Generator:
+            def __call__(self):
+                yield 1
+
+        for thing, words in [
+            (SomeClass, "class SomeClass"),
+            (classmethod(example), "method of an object"),
+            (functools.partialmethod(example), "method of an object"),
+            (SomeClass.method, "task(SomeClass().method)"),
+            ("mail.send", "@task(name='mail.send')"),
+            (generator, "list"),
+            (Generator(), "list"),
+        ]:
+            error = self.assertRaises(TypeError, Registry().add, thing, "f")
+            self.assertIn(words, str(error))
+
+    def test_static_class_and_bound_methods_can_be_registered(self):
+        self.assertEqual(Registry().add(SomeClass.static).name, "static")
+        self.assertEqual(Registry().add(vars(SomeClass)["static"]).name, "static")
+        self.assertEqual(Registry().add(SomeClass.of_the_class).name, "of_the_class")
+        self.assertEqual(Registry().add(SomeClass().method).name, "method")
+
+    def test_a_name_is_text_that_can_be_sent(self):
+        self.assertRaises(TypeError, Registry().add, example, 3)
+        self.assertRaises(ValueError, Registry().add, example, "half \ud800")
 
     def test_a_callable_without_a_name_needs_one(self):
         self.assertRaises(TypeError, Registry().add, functools.partial(example, 1))

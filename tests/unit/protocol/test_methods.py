@@ -1,4 +1,4 @@
-"""Requests to cancel: the request or task that they name, and their answers."""
+"""The server's own methods: their parameters; requests to cancel and their answers."""
 
 import json
 
@@ -7,13 +7,31 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Cancelled, InvalidParams, TaskFailed
 from taskd.model import Call, Failure, Result
-from taskd.protocol.methods import CANCEL, WAS_DONE, cancel_line, cancel_target, how_cancelled
+from taskd.protocol.methods import (
+    CANCEL,
+    WAS_DONE,
+    cancel_line,
+    cancel_target,
+    how_cancelled,
+    method_parameters,
+)
 from taskd.protocol.requests import Dialect, Request, parse
 
 
 def target(args):
     """Return what a call of `taskd.cancel` with these arguments, as JSON text, names."""
     return cancel_target(Call(CANCEL, None if args is None else Raw(args)))
+
+
+class ParametersTests(SynchronousTestCase):
+    def test_the_parameters_of_a_method_are_described_like_those_of_a_function(self):
+        described = method_parameters(CANCEL)
+        self.assertEqual(list(described), ["id", "task"])
+        self.assertEqual([kind.type for kind in described["task"].kinds], ["integer", "null"])
+        self.assertEqual(method_parameters("taskd.ping"), {})
+
+    def test_a_method_that_does_not_exist_has_no_parameters(self):
+        self.assertEqual(method_parameters("taskd.no_such_method"), {})
 
 
 class CancelTests(SynchronousTestCase):

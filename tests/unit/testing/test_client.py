@@ -85,6 +85,12 @@ class MemoryTaskClientTests(SynchronousTestCase):
     def test_async_functions_are_run(self):
         self.assertEqual(self.successResultOf(self.client.call("later", value=7)), 7)
 
+    def test_an_awaitable_result_is_awaited_whichever_function_returned_it(self):
+        functions = Registry()
+        functions.add(lambda: later(7), "plain")
+        client = MemoryTaskClient(functions)
+        self.assertEqual(self.successResultOf(client.call("plain")), 7)
+
     def test_progress_is_reported(self):
         seen = []
         self.successResultOf(self.client.call("count", upto=2, on_progress=seen.append))

@@ -1,6 +1,7 @@
 """One call in a worker: its outcome when the function returns, raises or is interrupted."""
 
 import asyncio
+import functools
 import json
 
 import msgspec
@@ -66,6 +67,31 @@ class InvokerTests(SynchronousTestCase):
         invoker.close()
         self.assertTrue(loops[-1].is_closed())
 
+    def test_an_awaitable_result_is_awaited_whichever_function_returned_it(self):
+        async def number():
+            await asyncio.sleep(0)
+            return 5
+
+        async def nested():
+            return number()
+
+        def plain():
+            return nested()
+
+        for function in number, nested, plain, lambda: number():
+            done = self.call(function)
+            self.assertIsInstance(done, Done)
+            self.assertEqual(bytes(done.value), b"5")
+
+    def test_a_generator_has_failed(self):
+        async def later():
+            return (number for number in range(3))
+
+        for function in later, lambda: (number for number in range(3)):
+            failed = self.call(function)
+            self.assertEqual(failed.code, -32000)
+            self.assertIn("generator", failed.message)
+
     def test_without_an_async_function_no_event_loop_is_made(self):
         self.call(lambda: 1)
         self.invoker.close()
@@ -87,6 +113,28 @@ class InvokerTests(SynchronousTestCase):
         failed = self.call(lambda a: a, b"[]")
         self.assertEqual((failed.code, failed.seconds, failed.traceback), (-32602, 0.0, None))
         self.assertFalse(failed.leaving)
+
+    def test_a_wrapper_that_hides_no_argument_that_it_passes_is_explained_in_the_traceback(self):
+        def query(conn, sql):
+            return int(sql)
+
+        @functools.wraps(query)
+        def wrapper(*args, **kwargs):
+            return query("conn", *args, **kwargs)
+
+        failed = self.call(wrapper, b'["conn","x"]')
+        self.assertIn("takes 2 positional arguments but 3 were given", failed.message)
+        self.assertIn("__signature__", failed.traceback)
+        self.assertIn(f"{__file__}:", failed.traceback)
+
+        @functools.wraps(query)
+        def passes_all(*args, **kwargs):
+            return query(*args, **kwargs)
+
+        for args in b'["conn",[]]', b'["conn","x"]':
+            failed = self.call(passes_all, args)
+            self.assertEqual(failed.code, -32000)
+            self.assertNotIn("__signature__", failed.traceback)
 
     def test_a_failure_has_the_type_the_message_and_the_traceback(self):
         def function():
@@ -279,6 +327,36 @@ class InvokerTests(SynchronousTestCase):
 
         stopped = self.call(function)
         self.assertEqual((type(stopped), stopped.traceback, seen), (Stopped, None, [1]))
+
+    def test_a_stop_cancels_the_coroutine_that_a_plain_function_returned(self):
+        seen = []
+
+        async def wait():
+            asyncio.get_running_loop().call_soon(self.stop)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        self.assertIsInstance(self.call(lambda: wait()), Stopped)
+        self.assertEqual(seen, ["cancelled"])
+
+    def test_a_stop_that_comes_before_a_returned_awaitable_runs_cancels_it(self):
+        async def wait():
+            await asyncio.Event().wait()
+
+        class Late:
+            """Its stop comes when the worker looks whether it can be awaited."""
+
+            def __init__(self, stop):
+                self.stop = stop
+
+            def __await__(self):
+                self.stop()
+                yield from wait().__await__()
+
+        self.assertIsInstance(self.call(lambda: Late(self.stop)), Stopped)
 
     def test_an_async_function_that_cancels_itself_has_failed(self):
         async def function():

@@ -77,6 +77,19 @@ class LoadingTests(SynchronousTestCase):
         self.write("shop.py")
         self.assertEqual(self.load("shop"), ["shop_task"])
 
+    def test_an_app_under_two_names_is_no_mistake(self):
+        self.write("pack/__init__.py", "")
+        self.write("pack/shop.py", "import pack.shop\n" + TASK.format(name="shop_task"))
+        self.assertEqual(self.load("pack/shop.py"), ["shop_task"])
+
+    def test_two_functions_of_one_name_are_refused_with_their_lines(self):
+        plain = "def plain(function):\n    def wrapper(): pass\n    return wrapper\n"
+        registered = "from taskd import task\n@task\n@plain\ndef {}(): pass\n"
+        self.write("shop.py", plain + registered.format("first") + registered.format("second"))
+        reason = self.refusal("shop")
+        for words in "'wrapper'", "shop.py:5", "shop.py:9", "functools.wraps":
+            self.assertIn(words, reason)
+
     def test_an_app_can_be_a_module_in_a_package(self):
         self.write("pack/__init__.py", "")
         self.write("pack/shop.py")
