@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import click
 from msgspec import structs
 
-from taskd.cli.console import err, json_text, progress_bar, show_progress
+from taskd.cli.console import json_text
 from taskd.cli.conversion import Convert, TextConverter, read_json
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
+from taskd.cli.progress_view import progress_view
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
@@ -33,20 +33,19 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
     """Call FUNCTION and print its result as JSON.
 
     An argument is NAME=TEXT (converted to what the function takes there, a
-    number for example) or NAME:=JSON. Ctrl-C cancels the task.
+    number for example) or NAME:=JSON. Progress is shown on stderr. Ctrl-C
+    cancels the task.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         parameters = await fetch_parameters(client, function) if arguments else {}
         args = parse_arguments(arguments, TextConverter(parameters, _as_json))
-        bar = progress_bar(transient=True)
-        shown = bar.add_task(function, total=None)
-        with bar if err.is_terminal else nullcontext():
+        with progress_view(function) as view:
             try:
                 result = await client.request(
                     function,
                     args,
-                    on_progress=lambda progress: show_progress(bar, shown, progress),
+                    on_progress=view.show,
                     # The task ends with this command, whether that ends by Ctrl-C or with its terminal.
                     options=structs.replace(options, on_disconnect="cancel"),
                 )

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from taskd import model
 
-__all__ = ["duration", "err", "json_text", "out", "progress_bar", "show_progress", "table"]
+__all__ = ["BAR_REFRESH", "duration", "err", "json_text", "out", "progress_bar", "show_progress", "table"]
 
 PIPE_WIDTH = 1000
 """Columns of a table in a pipe or a file: practically unlimited."""
@@ -33,8 +33,8 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
 err = Console(stderr=True, highlight=False)
 
 
-def progress_bar(*, transient: bool = False) -> Progress:
-    """Return a progress bar on stderr; a `transient` one disappears at its end."""
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -42,7 +42,6 @@ def progress_bar(*, transient: bool = False) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=err,
-        transient=transient,
         refresh_per_second=BAR_REFRESH,
     )
 

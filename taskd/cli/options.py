@@ -26,12 +26,15 @@ def server_options(function: ClickFunction) -> ClickFunction:
         default=DEFAULT_SERVER,
         envvar="TASKD_SERVER",
         show_default=True,
-        help="The task server: tcp:HOST:PORT, unix:PATH or tls:HOST:PORT[:trustRoots=FILE].",
+        help="The task server: HOST:PORT, unix:PATH or tls:HOST:PORT[:trustRoots=FILE].",
     )
     @click.option("--via", metavar="URL", help="A gateway instead: ws://HOST:PORT or wss://….")
     @wraps(function)
     def with_server(*, server: str, via: str | None, **others: Any) -> None:
-        function(server=via or server, **others)
+        if via is not None:
+            # Without a scheme it would be taken for the address of a task server.
+            server = via if "://" in via else f"ws://{via}"
+        function(server=server, **others)
 
     return with_server
 

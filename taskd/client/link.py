@@ -18,10 +18,11 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
-from taskd.errors import Unreachable
+from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Outcome, Progress
 from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.strangers import NOT_TLS, not_a_task_server
 from taskd.net.tls import CertificateRefused
 from taskd.protocol.requests import JSON_RPC, Dialect
 
@@ -116,6 +117,8 @@ def explain(reason: TwistedFailure) -> str:
         return error.why
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
         parts = [part[-1] for part in error.args[0] if part and part[-1]]
+        if not NOT_TLS.isdisjoint(parts):
+            return f"that port does not speak TLS ({parts[0]}): write tcp:HOST:PORT, or ws:// for a gateway"
         return f"TLS: {', '.join(parts) or 'the connection was cut off'}"
     if isinstance(error, ConnectError) and error.osError:
         return str(error.args[0] if error.args and isinstance(error.args[0], str) else error)
@@ -139,6 +142,8 @@ class Connection(LinearLineReceiver):
     is_open = False
     fault = ""
     """What the server did wrong, if that is why the connection was aborted."""
+    is_foreign = False
+    """Whether the other end has turned out to be no task server, which has run nothing."""
 
     def connectionMade(self) -> None:
         """Begin, unless TLS has yet to verify the peer."""
@@ -182,6 +187,15 @@ class Connection(LinearLineReceiver):
         self.fault = fault
         self.transport.abortConnection()
 
+    def refuse(self, line: bytes, error: ParseError) -> None:
+        """Abort, since the server sent what is no reply."""
+        foreign = not_a_task_server(line)
+        self.is_foreign = bool(foreign)
+        self.abort_for(foreign or f"it is no task server: {error}")
+
     def why(self, reason: TwistedFailure) -> str:
         """Return the reason why the connection could not be made or was lost."""
+        if not self.fault:
+            self.fault = not_a_task_server(self.cut_off())
+            self.is_foreign = bool(self.fault)
         return self.fault or explain(reason)

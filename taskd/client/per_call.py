@@ -98,7 +98,9 @@ class _Exchange(Connection):
         """Fail the call: the connection could not be made, or is lost."""
         if not self._has_ended:
             self._end()
-            self.outcome.errback(lost(self._link.server, self.why(reason), sent=self.is_open))
+            why = self.why(reason)
+            was_sent = self.is_open and not self.is_foreign
+            self.outcome.errback(lost(self._link.server, why, sent=was_sent))
 
     # --- what comes back ---
 
@@ -109,7 +111,7 @@ class _Exchange(Connection):
             try:
                 body = parse_bare_reply(line) if self._dialect is BARE else parse_reply(line).body
             except ParseError as error:
-                self.abort_for(f"it is no task server: {error}")
+                self.refuse(line, error)
                 return
             if isinstance(body, Progress):
                 report(self._on_progress, body)

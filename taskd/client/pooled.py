@@ -69,7 +69,7 @@ class _Kept(Connection):
             try:
                 self.calls.received(line)
             except ParseError as error:
-                self.abort_for(f"it is no task server: {error}")
+                self.refuse(line, error)
                 return
 
     def failed(self, reason: TwistedFailure) -> None:
@@ -78,7 +78,7 @@ class _Kept(Connection):
         self._fail(self.why(reason))
 
     def _fail(self, why: str) -> None:
-        self.calls.fail(lambda sent: lost(self._link.server, why, sent=sent))
+        self.calls.fail(lambda sent: lost(self._link.server, why, sent=sent and not self.is_foreign))
 
 
 class PooledLink:

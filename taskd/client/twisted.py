@@ -16,6 +16,7 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
 from taskd.functions.parameters import wire_name
 from taskd.model import NO_OPTIONS, Call, Options, Outcome, Result
+from taskd.net.client_addresses import is_websocket, websocket_url
 from taskd.net.reactor import Reactor
 from taskd.protocol.requests import encode_arguments
 
@@ -32,9 +33,9 @@ class TaskClient:
         client = TaskClient(reactor, "tcp:127.0.0.1:12345")
         result = await client.call("send_mail", from_="a@x", to="b@y", contents="hi")
 
-    `server` is a Twisted client endpoint string (``tcp:HOST:PORT``,
-    ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a gateway's
-    ``ws://…``. `link` is ``per-call`` (a connection for each call) or
+    `server` is an address (``HOST:PORT``), a Twisted client endpoint string
+    (``tcp:HOST:PORT``, ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a
+    gateway's ``ws://…``. `link` is ``per-call`` (a connection for each call) or
     ``pooled`` (connections are kept, with many calls in flight on each); a
     websocket is always kept. Raises `ValueError` for an address that is not valid.
     """
@@ -44,11 +45,11 @@ class TaskClient:
     ) -> None:
         self._reactor = reactor
         self._link: Link
-        if server.startswith(("ws://", "wss://")):
+        if is_websocket(server):
             # Autobahn takes a while to import, and several MiB: only those who use websockets pay for it.
             from taskd.client.websocket import WebSocketLink
 
-            self._link = WebSocketLink(reactor, server)
+            self._link = WebSocketLink(reactor, websocket_url(server))
         elif link in _LINKS:
             self._link = _LINKS[link](reactor, server)
         else:

@@ -11,6 +11,7 @@ from autobahn.twisted.websocket import (
     connectWS,
 )
 from autobahn.websocket.types import ConnectionResponse
+from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
@@ -22,6 +23,7 @@ from taskd.errors import ParseError, Unreachable
 from taskd.model import Call
 from taskd.net.endpoints import CONNECT_TIMEOUT
 from taskd.net.reactor import Reactor
+from taskd.net.strangers import not_a_task_server
 from taskd.protocol.requests import JSON_RPC, Dialect
 from taskd.protocol.websocket_frames import PING_INTERVAL
 
@@ -31,9 +33,28 @@ MAX_CALLS_PER_WEBSOCKET = 80
 """Calls that are sent and not answered: less than the 100 that a gateway takes,
 so that it reads on, and what cancels them is not kept waiting."""
 
+FIRST_BYTES = 64
+"""Bytes from the other end that are kept: enough to recognise TLS or HTTP."""
+
 
 class _Protocol(WebSocketClientProtocol):
     """Autobahn's side: passes everything to the link."""
+
+    _first = b""
+    _cause = ""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep how the other end began, to recognise one that is no gateway."""
+        if not self._first:
+            self._first = data[:FIRST_BYTES]
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        if isinstance(reason.value, SSL.Error):
+            self._cause = explain(reason)
+        elif self.state == self.STATE_CONNECTING:
+            self._cause = _not_a_gateway(self._first)
+        super().connectionLost(reason)
 
     def onOpen(self) -> None:
         self.factory.link.opened(self)
@@ -46,7 +67,16 @@ class _Protocol(WebSocketClientProtocol):
         pass
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
-        self.factory.link.lost(f"{reason or 'it closed the connection'} (code {code})")
+        self.factory.link.lost(self._cause or f"{reason or 'it closed the connection'} (code {code})")
+
+
+def _not_a_gateway(first: bytes) -> str:
+    """Return what the other end is if its first bytes show that it is no gateway, else an empty text."""
+    if first.startswith(b"{"):
+        return "that port is a task server's: its address is tcp:HOST:PORT (--server)"
+    if first.startswith(b"HTTP/"):
+        return ""  # Autobahn reports what it says
+    return "that port speaks TLS: write wss://HOST:PORT" if not_a_task_server(first) else ""
 
 
 class _Factory(WebSocketClientFactory):

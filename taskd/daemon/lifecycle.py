@@ -250,7 +250,9 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from twisted.web.server import Site
 
     from taskd.web import Root
+    from taskd.web.channel import GatewayChannel
 
     site = Site(Root(gateway), reactor=reactor)
+    site.protocol = GatewayChannel  # type: ignore[method-assign,assignment]  # as Twisted allows
     site.noisy = False
     return site

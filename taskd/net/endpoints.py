@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
+from taskd.net.client_addresses import endpoint_from
 from taskd.net.reactor import Reactor
 from taskd.net.tls import ssl_server, tls_client
 
@@ -62,7 +63,7 @@ SERVER_FORMS = (
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
 )
 CLIENT_FORMS = (
-    "tcp:HOST:PORT, unix:PATH, or "
+    "HOST:PORT, tcp:HOST:PORT, unix:PATH, or "
     "tls:HOST:PORT[:trustRoots=FILE-OR-DIRECTORY][:certificate=FILE:privateKey=FILE]"
 )
 
@@ -98,14 +99,16 @@ def client_endpoint(
 ) -> IStreamClientEndpoint:
     """Return the endpoint that a client's endpoint string describes; `timeout` is in seconds.
 
-    Raises `ValueError`, which names the valid forms, if `description` is not a valid endpoint.
+    Addresses are understood as people write them (`taskd.net.client_addresses`).
+    Raises `ValueError`, which names the valid forms, if `description` is neither.
     """
     try:
-        kind, positional, named = _parse(description)
+        completed = endpoint_from(description)
+        kind, positional, named = _parse(completed)
         if kind == "tls":
             return tls_client(reactor, timeout, *positional, **named)
         more = f":timeout={round(timeout)}" if kind in ("tcp", "unix") and "timeout" not in named else ""
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, description + more)
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, completed + more)
     except Exception as error:
         raise ValueError(
             f"{description!r} is no client endpoint ({_reason(error)}); write {CLIENT_FORMS}"
@@ -123,12 +126,12 @@ class PlainAddress:
 
 
 def plain_address(description: str) -> PlainAddress | None:
-    """Return the address in a client's endpoint string, if the string is only an address.
+    """Return the address that a client's endpoint string is, if it is only an address.
 
-    Returns None if the string contains a host name, TLS or an option, or if it
-    is not a valid endpoint.
+    Returns None if the string contains a host name, TLS or an option. Raises
+    `ValueError` if it is not a valid endpoint.
     """
-    kind, positional, named = _parse(description)
+    kind, positional, named = _parse(endpoint_from(description))
     match (kind, positional) if not named else None:
         case "tcp", [host, port] if port.isdecimal() and 0 < int(port) < 65536:
             if isIPAddress(host):
@@ -180,7 +183,7 @@ def _unquoted(text: str) -> str:
 
 def _reason(error: Exception) -> str:
     """Return an error's text, without the name of the internal function that it names first."""
-    return re.sub(r"^\w+\(\) ", "", str(error)) or type(error).__name__
+    return re.sub(r"^[\w.]+\(\) ", "", str(error)) or type(error).__name__
 
 
 def keep_alive(handle: object) -> None:

@@ -6,6 +6,8 @@ The original searches its whole buffer again for each piece of a long line
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from twisted.protocols.basic import LineReceiver
 
 from taskd.net.buffered_socket import StreamTransport
@@ -36,6 +38,16 @@ class LinearLineReceiver(LineReceiver):
     def unfinished(self) -> int:
         """The number of bytes received of a line whose LF is still missing."""
         return self._splitter.unfinished if self._splitter is not None else 0
+
+    def cut_off(self) -> bytes:
+        """Return what was received of a line whose LF will not come, since the connection is lost."""
+        splitter, self._splitter = self._splitter, None
+        if splitter is None or not splitter.unfinished:
+            return b""
+        with suppress(LineTooLong):
+            for line in splitter.receive(b"\n"):
+                return line
+        return b""
 
     def dataReceived(self, data: bytes) -> None:
         """Cut `data` into lines and deliver them."""

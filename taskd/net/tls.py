@@ -23,12 +23,13 @@ from service_identity.hazmat import (
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import HostnameEndpoint, SSL4ServerEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from taskd.net.reactor import Reactor
+from taskd.net.tls_port import TlsPortEndpoint
 
 if TYPE_CHECKING:
     from service_identity.hazmat import CertificatePattern
@@ -51,7 +52,7 @@ def ssl_server(
     clientCA: str | None = None,  # noqa: N803
     interface: str = "",
     backlog: str,
-) -> SSL4ServerEndpoint:
+) -> TlsPortEndpoint:
     """Make an ``ssl:`` server with Twisted's options, and one more.
 
     ``clientCA`` names CAs: clients without a certificate of theirs are refused.
@@ -68,7 +69,7 @@ def ssl_server(
         trustRoot=_trust_root(clientCA) if clientCA is not None else None,
     )
     _check_key(options)
-    return SSL4ServerEndpoint(reactor, int(port), options, int(backlog), interface)
+    return TlsPortEndpoint(reactor, int(port), options, int(backlog), interface)
 
 
 def _check_key(options: ssl.CertificateOptions) -> None:

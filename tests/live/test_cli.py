@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import pty
@@ -122,7 +123,7 @@ def test_call_reports_a_failure_in_one_sentence(taskd, arguments, words):
         ["call", "hello", "name=a", "name=b"],
         ["call", "add", "a=three"],
         ["call", "--server", "nonsense", "hello"],
-        ["call", "--via", "http://localhost", "hello"],
+        ["call", "--via", "redis://localhost", "hello"],
         ["map", "hello", "no-such-file.csv"],
     ],
 )
@@ -321,7 +322,7 @@ def test_the_failed_file_of_json_lines_can_be_mapped_again(taskd, tmp_path):
     assert "1 done, 3 failed" in errors(taskd("map", "add", "rows.jsonl"), FAILED)
     failed = tmp_path / "rows.failed.jsonl"
     lines = failed.read_text().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 5, "two of the rows are no objects: their reasons have lines of their own"
     refused = next(json.loads(line) for line in lines if '"b"' in line)
     assert refused.pop("taskd_error").startswith("line 2: ")
     assert refused == {"a": "x", "b": 2}
@@ -373,9 +374,63 @@ def test_map_of_a_file_without_rows_ends_at_once(taskd, tmp_path):
     assert "0 done, 0 failed" in errors(taskd("map", "hello", "rows.jsonl"), 0)
 
 
-def test_a_file_that_is_not_utf8_is_refused_and_named(taskd, tmp_path):
+def test_a_row_that_is_not_utf8_fails_alone_and_keeps_its_bytes(taskd, tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"name\nAnn\nJ\xfcrgen\n")
-    assert "rows.csv" in errors(taskd("map", "hello", "rows.csv"), USAGE)
+    assert "1 done, 1 failed" in errors(taskd("map", "hello", "rows.csv"), FAILED)
+    assert (tmp_path / "rows.failed.csv").read_bytes().endswith(b",J\xfcrgen\n")
+
+
+def test_a_file_in_utf16_or_compressed_is_refused_before_any_call(taskd, tmp_path):
+    (tmp_path / "rows.csv").write_text("name\nAnn\n", encoding="utf-16")
+    assert "UTF-16" in errors(taskd("map", "hello", "rows.csv"), USAGE)
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(b"name\nAnn\n"))
+    assert "gzip" in errors(taskd("map", "hello", "rows.csv.gz"), USAGE)
+
+
+def test_rows_behind_an_unclosed_quotation_mark_can_be_mapped_once_it_is_closed(taskd, tmp_path):
+    (tmp_path / "rows.csv").write_text('a,b\n1,2\n"3,4\n5,6\nx,7\n')
+    assert "1 done, 3 failed" in errors(taskd("map", "add", "rows.csv"), FAILED)
+    failed = tmp_path / "rows.failed.csv"
+    assert "0 done, 3 failed" in errors(taskd("map", "add", "rows.failed.csv"), FAILED)
+    again = tmp_path / "rows.failed.failed.csv"
+    again.write_text(again.read_text().replace('"3,', '"3",').replace(",x,", ",8,"))
+    assert again.read_text().splitlines()[0] == failed.read_text().splitlines()[0] == "taskd_error,a,b"
+    ended = taskd("map", "add", "rows.failed.failed.csv", "--output", "out.jsonl")
+    assert "3 done, 0 failed" in errors(ended, 0)
+    assert sorted(one["result"] for one in read_json_lines(tmp_path / "out.jsonl")) == [7, 11, 15]
+
+
+def test_rows_are_read_from_the_standard_input(shared, tmp_path):
+    for text, failed in (("a\n1\nx\n", "stdin.failed.csv"), ('{"a": 1}\n{"a": "x"}\n', "stdin.failed.jsonl")):
+        command = [BIN / "taskd", "map", "--server", shared.tcp, "add", "-"]
+        ended = subprocess.run(
+            command, cwd=tmp_path, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        assert "1 done, 1 failed" in errors(ended, FAILED)
+        assert (tmp_path / failed).exists()
+
+
+def test_a_result_that_cannot_be_written_makes_its_row_fail_and_no_more_are_sent(taskd, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n1\n2\n3\n")
+    ended = taskd("map", "add", "rows.csv", "--output", "/dev/full", "--concurrency", "1")
+    assert "0 done, 3 failed" in errors(ended, FAILED)
+    reasons = [one["taskd_error"] for one in read_csv(tmp_path / "rows.failed.csv")]
+    assert "it was done" in reasons[0]
+    assert all("not sent" in reason for reason in reasons[1:])
+
+
+def test_failed_rows_that_cannot_be_written_are_named_by_their_lines(taskd, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\nx\ny\n1\n")
+    text = errors(taskd("map", "add", "rows.csv", "--failed", "/dev/full", "--concurrency", "1"), USAGE)
+    assert "0 done, 3 failed" in text
+    assert "2-4" in text
+
+
+def test_an_earlier_file_of_failed_rows_is_not_overwritten(taskd, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\nx\n")
+    for _ in range(3):
+        errors(taskd("map", "add", "rows.csv"), FAILED)
+    assert {"rows.failed.csv", "rows.failed.2.csv", "rows.failed.3.csv"} <= set(os.listdir(tmp_path))
 
 
 def test_an_unknown_function_fails_before_any_row(taskd, tmp_path):
@@ -472,6 +527,16 @@ def test_every_unanswered_row_is_kept_when_the_server_is_lost(start, taskd, tmp_
     assert mapping.returncode in (FAILED, UNAVAILABLE), text
     assert "Traceback" not in text
     assert sorted(one["path"] for one in read_csv(tmp_path / "rows.failed.csv")) == sorted(rows)
+
+
+# --- progress ----------------------------------------------------------------
+
+
+def test_call_shows_the_message_of_progress_and_keeps_stdout_clean(taskd):
+    ended = taskd("call", "count", "upto=3")
+    assert ended.returncode == 0
+    assert "step" not in ended.stdout
+    assert ended.stderr.splitlines()[-1] == "count: 3 of 3 (100 %): step 3"
 
 
 # --- Ctrl-C ------------------------------------------------------------------

@@ -236,7 +236,7 @@ async def test_an_unknown_error_code_is_kept(fake_client):
         ("tcp:localhost:port", {}),
         ("tls:localhost", {}),
         ("tls:localhost:1:trustRoots=/no/such/file", {}),
-        ("http://localhost:8080", {}),
+        ("redis://localhost:8080", {}),
         ("ws:/localhost", {}),
         ("ws://", {}),
         ("ws://localhost:port", {}),

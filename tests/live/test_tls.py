@@ -180,16 +180,41 @@ async def test_a_self_signed_certificate_is_refused(ports, files, make_client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_without_tls_is_unreachable_for_a_client_with_tls(shared, files, make_client, link):
-    client = make_client(files.client(shared.port(1)), link=link)
-    assert "cannot be reached" in await refusal(client)
+async def test_a_client_with_tls_names_a_plain_port_as_the_reason(shared, files, make_client, link):
+    for number in (1, 2):  # the task server's port and the gateway's
+        assert "does not speak TLS" in await refusal(
+            make_client(files.client(shared.port(number)), link=link)
+        )
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_without_tls_gets_no_result_from_a_server_with_tls(ports, make_client, link):
-    client = make_client("tcp:127.0.0.1:{}".format(ports["good"]), link=link)
-    with pytest.raises(Unreachable):
-        await within(client.call("hello"))
+async def test_a_client_without_tls_names_a_tls_port_as_the_reason(ports, make_client, link):
+    client = make_client("127.0.0.1:{}".format(ports["good"]), link=link)
+    for _ in range(2):
+        assert "speaks TLS" in await refusal(client), "which also means that no task has run"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gateway_taken_for_a_task_server_is_named_as_the_reason(shared, make_client, link):
+    assert "speaks HTTP" in await refusal(make_client(f"127.0.0.1:{shared.port(2)}", link=link))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_websocket_to_a_port_of_another_protocol_names_it(shared, ports, make_client):
+    for url, words in (
+        (f"ws://127.0.0.1:{shared.port(1)}", "task server"),
+        (f"wss://127.0.0.1:{shared.port(1)}", "does not speak TLS"),
+        (f"wss://127.0.0.1:{shared.port(2)}", "does not speak TLS"),
+        ("http://127.0.0.1:{}".format(ports["good"]), "speaks TLS"),
+    ):
+        assert words in await refusal(make_client(url)), url
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gateway_reports_that_its_task_server_speaks_tls(ports, start, websocket):
+    daemon = start("--listen", "none", "--task-server", "localhost:{}".format(ports["good"]))
+    ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
+    assert "speaks TLS" in await ws.send(bare("hello")).receive()
 
 
 # --- a server's trust --------------------------------------------------------

@@ -210,7 +210,6 @@ class ClientEndpointTests(SynchronousTestCase):
             "tcp:localhost:port",
             "nonsense:localhost:1",
             "tcp:localhost:1:nonsense=1",
-            "localhost:1",
             "tls:localhost",
             "tls:localhost:port",
             "tls:localhost:1:nonsense=1",

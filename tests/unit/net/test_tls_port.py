@@ -1,0 +1,79 @@
+"""A TLS port's answer to clients that begin without TLS, and what clients make of such answers."""
+
+import trustme
+from twisted.internet import ssl
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.net.strangers import REFUSED_BY_TLS, not_a_task_server
+from taskd.net.tls_port import REFUSAL_GRACE, RefusingPlain
+
+
+class Transport(StringTransport):
+    """A transport that notes when its sending side is shut down."""
+
+    is_shut = False
+
+    def loseWriteConnection(self):
+        self.is_shut = True
+
+
+class RefusingPlainTests(SynchronousTestCase):
+    def setUp(self):
+        self.clock = Clock()
+        leaf = trustme.CA().issue_cert("localhost")
+        options = ssl.PrivateCertificate.loadPEM(leaf.private_key_and_cert_chain_pem.bytes()).options()
+        self.inner = Protocol()
+        factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(lambda: self.inner))
+        factory.protocol = lambda *arguments: RefusingPlain(self.clock, *arguments)
+        self.port = factory.buildProtocol(None)
+        self.transport = Transport()
+        self.port.makeConnection(self.transport)
+
+    def test_text_is_answered_with_an_alert_and_a_sentence(self):
+        self.port.dataReceived(b'{"function":"hello"}\n')
+        self.assertEqual(self.transport.value(), REFUSED_BY_TLS)
+        self.assertTrue(self.transport.is_shut)
+        self.assertIn("tls:", not_a_task_server(self.transport.value()))
+
+    def test_http_is_answered_with_http(self):
+        self.port.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(self.transport.value().startswith(b"HTTP/1.1 400 "))
+        self.assertIn(b"this port speaks TLS", self.transport.value())
+
+    def test_a_refused_client_has_a_bounded_time_to_go(self):
+        self.port.dataReceived(b"hello\n")
+        self.port.dataReceived(b"\x16 and whatever follows")
+        self.assertEqual(self.transport.value(), REFUSED_BY_TLS)
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.advance(REFUSAL_GRACE)
+        self.assertTrue(self.transport.disconnected or self.transport.disconnecting)
+
+    def test_no_timer_is_left_of_a_refused_client_that_has_gone(self):
+        self.port.dataReceived(b"hello\n")
+        self.port.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_tls_is_passed_on(self):
+        self.port.dataReceived(b"\x16\x03\x01\0\x05")
+        self.assertEqual(self.transport.value(), b"")
+        self.assertFalse(self.transport.is_shut)
+
+
+class StrangersTests(SynchronousTestCase):
+    def test_a_port_of_another_protocol_is_recognised(self):
+        for data, word in (
+            (b"\x15\x03\x03\0\x02\x02\x28", "TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+        ):
+            self.assertIn(word, not_a_task_server(data))
+
+    def test_a_reply_and_nothing_at_all_are_not_taken_for_a_stranger(self):
+        for data in (b"", b'{"jsonrpc":"2.0"}', b"null", b'"HTTP/"'):
+            self.assertEqual(not_a_task_server(data), "")
