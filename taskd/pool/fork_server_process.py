@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
+import termios
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from signal import SIGKILL
@@ -62,6 +65,10 @@ whose limit is usually 1024."""
 EXIT_TIMEOUT = 5.0
 """Seconds that a process may take to exit in order, before it is killed: more than a
 worker's stop hooks usually need, less than a service manager waits."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds for which a fork server may leave the order to kill a worker unread: more than it
+needs to fork `MAX_FORKS` workers of a large app, during which it reads nothing."""
 
 FAILED = 1
 """The exit status of Python after an exception, whose traceback is in the log."""
@@ -125,6 +132,7 @@ class ForkServerProcess:
         self._observer = observer
         self._kill = Timer(reactor, self._kill_process)
         self._slow_import = Timer(reactor, self._report_slow_import)
+        self._answer = Timer(reactor, self._check_answer)
         self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self._report, self._control_closed)
         self._is_importing = True
@@ -183,6 +191,8 @@ class ForkServerProcess:
         """
         self._send_forks()  # the worker may be among those still to be forked
         self._control.transport.write(encode(Signal(number, signal_number, group)))
+        if signal_number == SIGKILL:
+            self._answer.start(ANSWER_TIMEOUT)
 
     def close(self) -> None:
         """Let the fork server kill its workers and end in order. `fork_server_ended` follows."""
@@ -197,6 +207,18 @@ class ForkServerProcess:
     def _kill_process(self) -> None:
         self._process.signal(SIGKILL)
 
+    def _check_answer(self) -> None:
+        """Kill the process if it does not read: it is stopped, or hangs in code of the app.
+
+        Nobody else can end its workers, and a stop would wait for them for ever.
+        """
+        if not self._control.is_closing and self._control.has_unread():
+            _log.error(
+                "the fork server has read nothing for {seconds:.0f} s (stopped, or hanging), and is killed",
+                seconds=ANSWER_TIMEOUT,
+            )
+            self._kill_process()
+
     def _report_slow_import(self) -> None:
         _log.warn("the app is still being imported after {seconds:.0f} s; it is at:", seconds=SLOW_IMPORT)
         self._process.signal(POKE)  # has it print its stack
@@ -207,6 +229,9 @@ class ForkServerProcess:
 
     def _report(self, lines: list[bytes]) -> None:
         """Pass on what the fork server reports."""
+        if self._answer.is_running:
+            self._answer.cancel()
+            self._answer.start(ANSWER_TIMEOUT)
         for line in lines:
             try:
                 message = decode_from_fork_server(line)
@@ -248,6 +273,7 @@ class ForkServerProcess:
         self._to_fork = []  # their descriptors are about to be closed
         self._kill.cancel()
         self._slow_import.cancel()
+        self._answer.cancel()
         self._output.close()
         self._how = describe_end(status, while_importing=self._is_importing)
         self._control.end()
@@ -261,17 +287,25 @@ class _Control(LinearLineReceiver):
     def __init__(self, report: Callable[[list[bytes]], None], closed: Callable[[], None]) -> None:
         self._report = report
         self._closed = closed
-        self._is_closing = False
+        self.is_closing = False
+        """Whether the daemon has closed the connection, or is about to."""
         self._is_closed = False
 
     def lines_received(self, lines: list[bytes]) -> None:
         self._report(lines)
 
+    def has_unread(self) -> bool:
+        """Return whether something that was sent has not been read by the fork server."""
+        unread = array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(self.transport.getHandle(), termios.TIOCOUTQ, unread, True)
+        return unread[0] > 0
+
     def end(self) -> None:
         """End the connection behind what has arrived, even if another process has the other end open."""
         if self._is_closed:
             self._closed()
-        elif self._is_closing:
+        elif self.is_closing:
             self.transport.abortConnection()  # nothing is read any more
         else:
             with suppress(OSError):
@@ -279,7 +313,7 @@ class _Control(LinearLineReceiver):
 
     def close(self) -> None:
         """Close the connection once everything written has been sent; read nothing more."""
-        self._is_closing = True
+        self.is_closing = True
         self.transport.loseConnection()
 
     def abort(self) -> None:

@@ -23,13 +23,20 @@ import sys
 import traceback
 from collections import deque
 from contextlib import suppress
+from socket import recv_fds  # the app may replace those of `socket` (gevent, eventlet)
 
 from taskd import __version__
 from taskd.functions.registry import Registry, registry
 from taskd.protocol.framing import LineSplitter
 from taskd.worker.board import Board
 from taskd.worker.forking import WorkerForker, die_with_parent
-from taskd.worker.guard import Guard, end_helpers, flush_streams, take_default_signals
+from taskd.worker.guard import (
+    Guard,
+    end_helpers,
+    end_helpers_in_time,
+    flush_streams,
+    take_default_signals,
+)
 from taskd.worker.loading import AppError, check_hard_memory, check_version, load_apps
 from taskd.worker.logs import adopt_logging, watch_logging
 from taskd.worker.loop import WorkerLoop, rehearse
@@ -103,8 +110,6 @@ class ForkServer:
             self._send(LoadFailed(str(error)))
             return None
         self._warnings = guard.put_back()
-        if any(function.may_be_async for function in self._registry):
-            import asyncio  # noqa: F401  # here once rather than in every worker
         return config
 
     def serve(self, config: WorkerConfig) -> None:
@@ -131,6 +136,8 @@ class ForkServer:
 
     def _prepare(self, config: WorkerConfig) -> WorkerForker:
         """Make here everything that would be the same in each worker, so that they share it."""
+        if any(function.may_be_async for function in self._registry):
+            import asyncio  # noqa: F401  # here once rather than in every worker
         rehearse(config)
         setproctitle(title(config.name, "fork server"))
         loop = WorkerLoop(self._registry, config)
@@ -209,7 +216,7 @@ class ForkServer:
         self._send(Exited(number, code, usage.ru_maxrss, out_of_memory))
 
     def _receive(self) -> list[bytes]:
-        data, descriptors, flags, _ = socket.recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
+        data, descriptors, flags, _ = recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)
         if flags & socket.MSG_CTRUNC:
             sys.exit("too many open files (ulimit -n): descriptors for workers were lost")
         for descriptor in descriptors:
@@ -261,6 +268,8 @@ def main() -> int:
     finally:
         server.kill_all()
         control.close()
+        gc.unfreeze()  # objects of the app that clean up when they are collected, such as temporary files
+        end_helpers_in_time()
     return 0
 
 

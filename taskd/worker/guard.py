@@ -24,7 +24,14 @@ from typing import TextIO
 
 from taskd.worker.messages import POKE
 
-__all__ = ["EXIT_STATUSES", "Guard", "end_helpers", "flush_streams", "take_default_signals"]
+__all__ = [
+    "EXIT_STATUSES",
+    "Guard",
+    "end_helpers",
+    "end_helpers_in_time",
+    "flush_streams",
+    "take_default_signals",
+]
 
 DESCRIPTORS_GONE = 91
 """The fork server's exit status if the app has closed taskd's descriptors: no usual status."""
@@ -164,6 +171,22 @@ def flush_streams(*streams: TextIO | None) -> None:
             stream.flush()  # type: ignore[union-attr]
 
 
+def end_helpers_in_time() -> None:
+    """Have this process end though Python waits for what the app has started; call it before the exit.
+
+    Python joins processes of multiprocessing and workers of executors before
+    `end_helpers` runs, for ever if need be. So all children get a SIGTERM after
+    `HELPER_GRACE` seconds, and are killed after as many again.
+    """
+    numbers = iter((signal.SIGTERM,))
+
+    def end(*_: object) -> None:
+        _signal_all(_children(), next(numbers, signal.SIGKILL))
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, HELPER_GRACE, HELPER_GRACE)
+
+
 def end_helpers() -> None:
     """End the processes that the app has started at its import; for the orderly end of the fork server.
 
@@ -171,6 +194,7 @@ def end_helpers() -> None:
     and are killed. All descriptors are closed, since some helpers
     (multiprocessing's resource tracker) end when a pipe does.
     """
+    signal.setitimer(signal.ITIMER_REAL, 0)
     flush_streams()
     # Python would flush them once more, and print an error if the app's own cannot be flushed.
     sys.stdout = sys.stderr = None

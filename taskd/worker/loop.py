@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import time
-from _socket import SocketType
+from _socket import SocketType, socketpair
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from msgspec import Raw
 
@@ -262,8 +262,9 @@ def rehearse(config: WorkerConfig) -> None:
     worker = WorkerLoop(own, config)
     worker.prepare()
     # A socket of this type delivers each message separately.
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with ours, theirs:
+    # The app may have replaced the one of `socket` (gevent, eventlet).
+    ours, theirs = socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(ours), closing(theirs):
         for end in (ours, theirs):
             end.settimeout(None)  # the app may have set a default
         for task in range(REHEARSALS):

@@ -183,6 +183,43 @@ def test_the_guard_puts_back(change: str, reported: str) -> None:
     assert run.stdout.partition("as before: ")[2].partition(". A start hook")[0] == reported, run.stdout
 
 
+TO_CLEAN_UP = """
+import atexit, pathlib, tempfile
+atexit.register(pathlib.Path("cleaned-up").touch)
+import multiprocessing, time
+FILE = tempfile.NamedTemporaryFile(dir=".", prefix="of-the-import")
+multiprocessing.Process(target=time.sleep, args=(600,)).start()
+"""
+
+
+def test_what_the_import_started_cleans_up_although_python_waits_for_its_processes(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(TO_CLEAN_UP + APP.format(version=1))
+    daemon = start("--app", "app", "--workers", "1", directory=tmp_path).wait_until_ready()
+    assert list(tmp_path.glob("of-the-import*"))
+    daemon.stop()
+    assert (tmp_path / "cleaned-up").exists()
+    assert not list(tmp_path.glob("of-the-import*"))
+
+
+def test_a_fork_server_that_was_stopped_does_not_keep_the_daemon(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.format(version=1))
+    daemon = start("--app", "app", "--workers", "1", directory=tmp_path).wait_until_ready()
+    os.kill(daemon.fork_server, signal.SIGSTOP)
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.wait_for_end() == -signal.SIGTERM
+    assert "the fork server has read nothing for 10 s" in daemon.log
+
+
+def test_a_monkey_patched_socket_module_does_not_matter(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        f"import socket; socket.socketpair = socket.recv_fds = None\n{APP.format(version=1)}"
+    )
+    daemon = start("--app", "app", "--workers", "1", directory=tmp_path).wait_until_ready()
+    assert daemon.connect().ask(bare("version")) == 1
+
+
 def test_a_process_that_cannot_be_watched_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 

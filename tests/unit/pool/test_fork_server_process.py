@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.pool.fork_server_process import (
+    ANSWER_TIMEOUT,
     EXIT_TIMEOUT,
     MAX_FORKS,
     SLOW_IMPORT,
@@ -45,12 +46,13 @@ class Control(StringTransport):
         super().__init__()
         self.descriptors = []
         self.shut_down = []
+        self.ours, self.theirs = socket.socketpair()
 
     def sendFileDescriptor(self, descriptor):
         self.descriptors.append(descriptor)
 
     def getHandle(self):
-        return SimpleNamespace(shutdown=self.shut_down.append)
+        return SimpleNamespace(shutdown=self.shut_down.append, fileno=self.ours.fileno)
 
 
 class ForkServerReactor(FakeReactor):
@@ -83,6 +85,8 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor = ForkServerReactor()
         self.process = self.start()
         self.addCleanup(os.close, self.reactor.output)
+        self.addCleanup(self.reactor.control.theirs.close)
+        self.addCleanup(self.reactor.control.ours.close)
         self.config = self.sent()
 
     def start(self):
@@ -135,8 +139,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.assertEqual((self.reactor.directory, board), ("/srv", BOARD))
 
     def test_a_fork_server_that_cannot_be_started_leaves_nothing_open(self):
+        self.reactor.control = control = Control()
+        self.addCleanup(control.theirs.close)
+        self.addCleanup(control.ours.close)
         before = len(os.listdir("/proc/self/fd"))
-        self.reactor.control = Control()
         self.reactor.cannot_start = FileNotFoundError("/srv")
         self.assertRaises(FileNotFoundError, self.start)
         self.reactor.turn()
@@ -254,3 +260,23 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.send(Loaded(FUNCTIONS))
         self.reactor.advance(SLOW_IMPORT)
         self.assertEqual(self.reactor.signals, [])
+
+    def test_a_fork_server_that_does_not_read_the_order_to_kill_a_worker_is_killed(self):
+        self.send(Loaded(FUNCTIONS))
+        self.reactor.control.ours.send(b"unread")
+        self.process.signal(1, signal.SIGKILL, group=True)
+        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.send(Exited(2, 0, 1000))  # it is slow, but it works
+        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.assertEqual(self.reactor.signals, [])
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+        self.assertEqual(
+            self.texts(), ["the fork server has read nothing for 10 s (stopped, or hanging), and is killed"]
+        )
+
+    def test_a_fork_server_whose_worker_cannot_end_is_left_alone_if_it_reads(self):
+        self.send(Loaded(FUNCTIONS))
+        self.process.signal(1, signal.SIGKILL, group=True)
+        self.reactor.advance(ANSWER_TIMEOUT)
+        self.assertEqual((self.reactor.signals, self.texts()), ([], []))
