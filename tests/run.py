@@ -50,7 +50,7 @@ SECONDS = {
     "test_connecting.py": 2,
     "test_flow_control.py": 32,
     "test_gateway.py": 59,
-    "test_import.py": 20,
+    "test_import.py": 38,
     "test_limits.py": 61,
     "test_links.py": 7,
     "test_lost.py": 10,

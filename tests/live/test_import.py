@@ -192,7 +192,7 @@ multiprocessing.Process(target=time.sleep, args=(600,)).start()
 """
 
 
-def test_what_the_import_started_cleans_up_although_python_waits_for_its_processes(
+def test_exit_handlers_and_temporary_files_of_the_import_are_cleaned_up_despite_its_processes(
     start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(TO_CLEAN_UP + APP.format(version=1))
