@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import FrameType
 
 from taskd.worker.event_loop import EventLoop
-from taskd.worker.messages import IS_SHORT, Attempt
 from taskd.worker.own_process import OwnProcess
 from taskd.worker.signal_state import SignalState
 from taskd.worker.streams import StandardStreams
@@ -34,19 +33,17 @@ class CleanStart:
         self._signals.keep()
         self.event_loop.settle()
 
-    def settle(self, attempt: Attempt) -> None:
+    def settle(self) -> None:
         """Put back, after a task's function, what `has_output` does not.
 
-        A function that is known to be short has run dozens of times, each faster
-        than all of this matters: after it, only its asyncio tasks are looked for.
+        Not needed after a function that is known to be short: it has run dozens of
+        times, each faster than all of this matters. After that, settle only
+        `event_loop`, if it was used.
         """
         try:
-            if not attempt.flags & IS_SHORT:
-                self._signals.put_back()
-                self._streams.put_back_descriptors()
-                self.event_loop.settle()
-            elif self.event_loop.has_run:
-                self.event_loop.settle()
+            self._signals.put_back()
+            self._streams.put_back_descriptors()
+            self.event_loop.settle()
         except Exception:  # raised by a signal handler of the app, which happened to run here
             self._signals.put_back()
 

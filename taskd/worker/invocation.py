@@ -19,7 +19,7 @@ from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
+from taskd.worker.messages import IS_SHORT, NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.results import NotJSON, encode_result
 from taskd.worker.tracebacks import traceback_of
 
@@ -79,7 +79,10 @@ class Invoker:
             explain_misfit(function.callable, raised)
         self._process.leave_if_forked(error)
         seconds = time.perf_counter() - started
-        self._clean_start.settle(attempt)
+        if not attempt.flags & IS_SHORT:
+            self._clean_start.settle()
+        elif self._event_loop.has_run:
+            self._event_loop.settle()
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)
