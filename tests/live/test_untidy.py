@@ -123,5 +123,7 @@ def test_an_impossible_message_costs_only_the_worker_that_sent_it(
     assert client.ask(bare("echo", 1)) == 1
     gate.release("unhurt")
     assert other.receive()["result"] == "unhurt"
+    daemon.wait_for_log("it sent what no worker sends")
+    daemon.stop()
     assert daemon.log.count("it sent what no worker sends") == 1
     assert "Unhandled" not in daemon.log
