@@ -26,6 +26,7 @@ class CleanStart:
         self.event_loop = EventLoop()
         self._streams = StandardStreams(output, errors)
         self._signals = SignalState(on_poke)
+        self.has_output = self._streams.has_output
 
     def keep(self) -> None:
         """Note what the start hooks have set up: that is what every task finds. `close` must follow."""
@@ -46,10 +47,6 @@ class CleanStart:
             self.event_loop.settle()
         except Exception:  # raised by a signal handler of the app, which happened to run here
             self._signals.put_back()
-
-    def has_output(self) -> bool:
-        """Flush the standard streams, after putting them back; return whether output is left in the pipe."""
-        return self._streams.has_output()
 
     def close(self) -> None:
         """Close the event loop and the spare descriptors; call it after the last task and the stop hooks."""

@@ -166,8 +166,8 @@ class WorkerLoop:
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
-        excess = None if self._memory is None else self._memory.excess()
-        if excess is not None:
+        excess = None
+        if self._memory is not None and (excess := self._memory.excess()) is not None:
             self._unsent.append(encode(Grown(excess)))
         self._unsent.append(line)
         if not self._queue:
