@@ -46,7 +46,7 @@ class CleanStart:
                 self._streams.put_back_descriptors()
                 self.event_loop.settle()
             elif self.event_loop.has_run:
-                self.event_loop.settle()
+                self.event_loop.settle(is_short=True)
         except Exception:  # raised by a signal handler of the app, which happened to run here
             self._signals.put_back()
 
