@@ -102,19 +102,29 @@ class TooDeep(NotJSON):
 
 def encode_result(result: object) -> bytes:
     """Encode a result as JSON, on one line. Raises `NotJSON` if it cannot be encoded, and nothing else."""
-    digits = sys.get_int_max_str_digits()
-    if digits != MAX_DIGITS:
-        sys.set_int_max_str_digits(MAX_DIGITS)
     try:
         value = _encoded(result)
+        if len(value) > MAX_DIGITS and sys.get_int_max_str_digits() != MAX_DIGITS:
+            value = _encoded_with_own_limit(result)
     except TooDeep:
         raise TooDeep(type(result)) from None
-    finally:
-        if digits != MAX_DIGITS:
-            sys.set_int_max_str_digits(digits)
+    except NotJSON:
+        if sys.get_int_max_str_digits() == MAX_DIGITS:
+            raise
+        value = _encoded_with_own_limit(result)
     if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
         raise TooDeep(type(result))
     return value
+
+
+def _encoded_with_own_limit(result: object) -> bytes:
+    """Encode a result while integers may have as many digits as the protocol allows."""
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(MAX_DIGITS)
+    try:
+        return _encoded(result)
+    finally:
+        sys.set_int_max_str_digits(digits)
 
 
 def _encoded(result: object) -> bytes:
@@ -295,14 +305,14 @@ def _is_proxy(kind: type) -> bool:
 
 
 def _unknown(kind: type) -> NotJSON:
-    if issubclass(kind, Iterator):
+    if _is_proxy(kind):
+        why = "stands for an object of another type: return that one"
+    elif issubclass(kind, Iterator):
         why = "can be read only once: make it a list"
     elif hasattr(kind, "__await__"):
         why = "has to be awaited"
     elif hasattr(kind, "__anext__"):
         why = "can be read only once, by async for: make it a list"
-    elif _is_proxy(kind):
-        why = "stands for an object of another type: return that one"
     else:
         why = "has no form in JSON: make it a str, a number, a list or a dict"
     return NotJSON(kind, f"is of type {type_name(kind)}, which {why}")
