@@ -15,14 +15,18 @@ from taskd.worker.messages import Reported
 if TYPE_CHECKING:
     from threading import Condition, Thread
 
-__all__ = ["ProgressReporter", "running_task"]
+__all__ = ["UNREPORTED", "ProgressReporter", "running_task"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
 
 
 running_task: ContextVar[int | None] = ContextVar("taskd_running_task", default=None)
-"""The number of the task whose code runs in this context; None if that is no copy of a task's."""
+"""The number of the task whose code runs in this context, `UNREPORTED` if its progress is not wanted;
+None in a context that is not a copy of the worker's, such as that of a thread."""
+
+UNREPORTED = 0
+"""No task's number. Tasks whose progress is not wanted share it, which saves setting it for each."""
 
 _POOLS = (("concurrent.futures.thread", "_worker"), ("multiprocessing.pool", "worker"))
 """The functions, by their modules, in which a thread of a pool waits for something to do."""
