@@ -85,7 +85,7 @@ class Invoker:
             if self._process.was_forked:
                 self._process.leave_if_forked(error)
             if self._event_loop.has_run:
-                self._event_loop.settle()
+                self._event_loop.settle(is_short=True)
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)

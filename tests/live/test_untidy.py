@@ -15,7 +15,7 @@ TIMED_OUT, LOST = -32001, -32003
 DAMAGE = [
     *("context", "stdout closed", "stderr closed", "stdout replaced", "stdout gone", "descriptors closed"),
     *("descriptors redirected", "loop closed", "loop gone", "loop run", "thread", "interrupts ignored"),
-    *("signals blocked", "alarm", "children ignored"),
+    *("signals blocked", "alarm", "children ignored", "stdout without é"),
 ]
 
 
