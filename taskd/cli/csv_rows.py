@@ -105,7 +105,7 @@ class CsvRows:
         if header.is_blank:
             raise ValueError(f"{file} is empty, or line 1 is; the first line names the columns")
         if _is_json(header.text):
-            raise ValueError(f"{file}: line 1 is JSON, not names of columns; call a file of JSON lines .jsonl")
+            raise ValueError(f"{file}: line 1 is JSON, not names of columns; call such a file .jsonl")
         if b"\0" in header.text:
             raise ValueError(f"{file}: line 1 has NUL bytes: it is UTF-16 or not text at all; write UTF-8")
         try:
@@ -166,7 +166,7 @@ class CsvRows:
         in_quotes = False
         line: tuple[int, bytes] | None = first
         while line is not None:
-            in_quotes, is_broken = self._scan(line[1], in_quotes)
+            in_quotes, is_broken = self._scan(line[1], in_quotes=in_quotes)
             if is_broken:
                 broken_on = broken_on or line[0]
             row.append(line)
@@ -180,12 +180,13 @@ class CsvRows:
                 if broken_on:
                     yield from _broken(row, broken_on)
                 else:
-                    yield CsvText(row[0][0], row[0][1] if len(row) == 1 else b"".join(text for _, text in row))
+                    whole = line[1] if len(row) == 1 else b"".join(text for _, text in row)
+                    yield CsvText(row[0][0], whole)
                 row, size, broken_on = [], 0, 0
             line = next(self._lines, None)
         yield from _unclosed(row)
 
-    def _scan(self, line: bytes, in_quotes: bool) -> tuple[bool, bool]:
+    def _scan(self, line: bytes, *, in_quotes: bool) -> tuple[bool, bool]:
         """Return whether a line ends in quotes, and whether text follows a closed quotation mark in it."""
         is_broken = False
         if not in_quotes and b'"' not in line:

@@ -15,9 +15,7 @@ __all__ = ["JsonRows"]
 _NOTE = b'"%b: ' % ERROR_COLUMN.encode()
 """How a line begins that has the reason why the next one failed: a text, which is never a row."""
 
-_OWN_REASON = re.compile(
-    rb'"%b"[ \t]*:[ \t]*"(?:[^"\\]|\\.)*"[ \t]*\}[ \t]*$' % ERROR_COLUMN.encode()
-)
+_OWN_REASON = re.compile(rb'"%b"[ \t]*:[ \t]*"(?:[^"\\]|\\.)*"[ \t]*\}[ \t]*$' % ERROR_COLUMN.encode())
 """An earlier reason, as the last member of a row."""
 
 

@@ -98,6 +98,9 @@ class ReadingTests(SynchronousTestCase):
         ):
             self.assertIn(words, str(self.assertRaises(ValueError, csv_rows, data)))
 
+    def test_names_in_brackets_are_names(self):
+        self.assertEqual(args_of(csv_rows(b"[id],{a}\n1,2\n")), [{"[id]": "1", "{a}": "2"}])
+
     def test_a_header_alone_has_no_rows(self):
         self.assertEqual(rows_of(b"a,b\n"), [])
         self.assertEqual(csv_rows(b"a,b").count(), 0)
