@@ -14,7 +14,8 @@ _HARMFUL = re.compile(
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, which move the cursor or worse; not tab and LF
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # changes of direction, with which text poses as another
     "\u2028\u2029"  # further ends of lines, for some readers
-    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible ones
+    "\u00ad\u180e\u200b\u2060-\u2064\u206a-\u206f"  # invisible ones; U+200C and U+200D join letters and emoji
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
     "\ud800-\udfff"  # half characters, which cannot be encoded
     "]"
 )

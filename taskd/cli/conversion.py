@@ -146,7 +146,10 @@ def _json_instead(text: str, kinds: Sequence[Kind]) -> str:
     arrays = [kind for kind in kinds if kind.type == "array"]
     if not arrays:
         return '{"name": …}' if any(kind.type == "object" for kind in kinds) else ""
-    if len(text) > MAX_SUGGESTED:
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):  # such as [a,b], from which a shell has taken the quotes
+        text = text[1:-1]
+    if len(text) > MAX_SUGGESTED or any(mark in text for mark in "[]{}\"'"):
         return "[…]"
     try:
         parts = [convert_text(part.strip(), arrays[0].items) for part in text.split(",") if part.strip()]

@@ -11,9 +11,8 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
 
-from taskd.cli.conversion import Convert
+from taskd.cli.conversion import Convert, read_json
 from taskd.cli.rows import ERROR_COLUMN, MAX_ROW, Row, reason
 from taskd.functions.parameters import wire_name
 
@@ -46,15 +45,6 @@ class CsvText:
     def is_blank(self) -> bool:
         """Whether this is an empty line, which is no row."""
         return not self.problem and not self.text.strip(b"\r\n")
-
-
-class _End(Enum):
-    """How a line ends."""
-
-    ROW = auto()
-    IN_QUOTES = auto()
-    BROKEN = auto()
-    """With a closed quotation mark that other text follows."""
 
 
 class CsvRows:
@@ -114,6 +104,8 @@ class CsvRows:
             raise ValueError(f"{file}: line 1 must name the columns; it is {header.problem}")
         if header.is_blank:
             raise ValueError(f"{file} is empty, or line 1 is; the first line names the columns")
+        if _is_json(header.text):
+            raise ValueError(f"{file}: line 1 is JSON, not names of columns; call such a file .jsonl")
         if b"\0" in header.text:
             raise ValueError(f"{file}: line 1 has NUL bytes: it is UTF-16 or not text at all; write UTF-8")
         try:
@@ -162,52 +154,74 @@ class CsvRows:
     # --- cutting ---
 
     def _cut(self, first: tuple[int, bytes]) -> Iterator[CsvText]:
-        """Yield texts that add up to the lines."""
+        """Yield texts that add up to the lines.
+
+        A row with text behind a closed quotation mark goes on to where it
+        would end if that were allowed: the rest of it must not become a row.
+        """
         row: list[tuple[int, bytes]] = []
         size = 0
         too_long_since = 0
+        broken_on = 0
+        in_quotes = False
         line: tuple[int, bytes] | None = first
         while line is not None:
-            end = self._end(line[1], in_quotes=bool(row or too_long_since))
+            in_quotes, is_broken = self._scan(line[1], in_quotes=in_quotes)
+            if is_broken:
+                broken_on = broken_on or line[0]
             row.append(line)
             size += len(line[1])
-            if too_long_since or (end is _End.IN_QUOTES and size > MAX_ROW):
+            if too_long_since or (in_quotes and size > MAX_ROW):
                 too_long_since = too_long_since or row[0][0]
                 yield from _too_long(row, too_long_since)
-                too_long_since = too_long_since if end is _End.IN_QUOTES else 0
-                row, size = [], 0
-            elif end is _End.ROW:
-                yield CsvText(row[0][0], row[0][1] if len(row) == 1 else b"".join(text for _, text in row))
-                row, size = [], 0
-            elif end is _End.BROKEN:
-                yield from _broken(row)
-                row, size = [], 0
+                too_long_since = too_long_since if in_quotes else 0
+                row, size, broken_on = [], 0, 0
+            elif not in_quotes:
+                if broken_on:
+                    yield from _broken(row, broken_on)
+                else:
+                    whole = line[1] if len(row) == 1 else b"".join(text for _, text in row)
+                    yield CsvText(row[0][0], whole)
+                row, size, broken_on = [], 0, 0
             line = next(self._lines, None)
         yield from _unclosed(row)
 
-    def _end(self, line: bytes, *, in_quotes: bool) -> _End:
+    def _scan(self, line: bytes, *, in_quotes: bool) -> tuple[bool, bool]:
+        """Return whether a line ends in quotes, and whether text follows a closed quotation mark in it."""
+        is_broken = False
         if not in_quotes and b'"' not in line:
-            return _End.ROW
+            return False, is_broken
         text = line.rstrip(b"\r\n")
         at = 0
         while True:
             if in_quotes:
                 closed = _AFTER_QUOTE.match(text, at)
                 if closed is None:
-                    return _End.IN_QUOTES
+                    return True, is_broken
                 at = closed.end()
-                if at == len(text):
-                    return _End.ROW
-                if not text.startswith(self._delimiter, at):
-                    return _End.BROKEN
+                is_broken = is_broken or not (at == len(text) or text.startswith(self._delimiter, at))
+            elif text.startswith(b'"', at):
+                in_quotes = True
                 at += 1
-            in_quotes = text.startswith(b'"', at)
-            if in_quotes:
-                at += 1
-            else:
-                at = text.find(self._delimiter, at) + 1
-                if not at:
-                    return _End.ROW
+                continue
+            at = text.find(self._delimiter, at) + 1
+            if not at:
+                return False, is_broken
+            in_quotes = False
+
+
+def _is_json(line: bytes) -> bool:
+    """Return whether a line is an object or an array in JSON, or the bracket that begins one."""
+    line = line.strip()
+    if line in (b"{", b"["):
+        return True
+    if not line.startswith((b"{", b"[")):
+        return False
+    try:
+        read_json(line.decode())
+    except ValueError:
+        return False
+    return True
 
 
 def _delimiter(header: bytes) -> bytes:
@@ -230,9 +244,9 @@ def _with_blanks(row: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     return lines
 
 
-def _broken(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
+def _broken(row: list[tuple[int, bytes]], broken_on: int) -> Iterator[CsvText]:
     (begin, text), *others = _with_blanks(row)
-    at = f" on line {others[-1][0]}" if others else ""
+    at = f" on line {broken_on}" if others else ""
     yield CsvText(begin, text, f"not CSV: text follows the quotation mark that closes a cell{at}")
     for line, more in others:
         yield CsvText(line, more, f"not CSV: part of the row that begins on line {begin}", continues=True)

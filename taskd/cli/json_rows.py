@@ -15,9 +15,7 @@ __all__ = ["JsonRows"]
 _NOTE = b'"%b: ' % ERROR_COLUMN.encode()
 """How a line begins that has the reason why the next one failed: a text, which is never a row."""
 
-_OWN_REASON = re.compile(
-    rb',?[ \t]*"%b"[ \t]*:[ \t]*"(?:[^"\\]|\\.)*"[ \t]*\}[ \t]*$' % ERROR_COLUMN.encode()
-)
+_OWN_REASON = re.compile(rb'"%b"[ \t]*:[ \t]*"(?:[^"\\]|\\.)*"[ \t]*\}[ \t]*$' % ERROR_COLUMN.encode())
 """An earlier reason, as the last member of a row."""
 
 
@@ -87,4 +85,8 @@ def _once(members: list[tuple[str, Any]]) -> None:
 def _without_reason(line: bytes) -> bytes:
     """Return an object without the reason that an earlier run has put at its end."""
     text = line.rstrip()
-    return _OWN_REASON.sub(b"}", text) + line[len(text) :]
+    earlier = _OWN_REASON.search(text)
+    if earlier is None:
+        return line
+    members = text[: earlier.start()].rstrip(b" \t").removesuffix(b",")
+    return members + b"}" + line[len(text) :]

@@ -38,7 +38,7 @@ def explain(error: usage.UsageError, own: usage.Options, arguments: Sequence[str
 def _reason(error: usage.UsageError, own: usage.Options, arguments: Sequence[str]) -> str:
     cause = error.__context__
     if isinstance(cause, getopt.GetoptError) and cause.opt:
-        dashed = f"--{cause.opt}" if len(cause.opt) > 1 else f"-{cause.opt}"
+        dashed = f"--{cause.opt}" if len(cause.opt) > 1 else _with_one_dash(cause.opt, arguments)
         if "not recognized" in cause.msg:
             return _unknown(dashed, own)
         if "unique prefix" in cause.msg:
@@ -54,6 +54,11 @@ def _reason(error: usage.UsageError, own: usage.Options, arguments: Sequence[str
         hint = f"; did you mean --{suggestion}?" if suggestion else ""
         return f"what is {shlex.join(words)} for? Only options follow the word taskd{hint}"
     return str(error)
+
+
+def _with_one_dash(letter: str, arguments: Sequence[str]) -> str:
+    """Return the argument, such as ``-app``, from which getopt took a letter that is no option."""
+    return next((each for each in arguments if each.startswith(f"-{letter}")), f"-{letter}")
 
 
 def _unknown(dashed: str, own: usage.Options) -> str:

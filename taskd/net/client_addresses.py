@@ -98,7 +98,7 @@ def _from_host(text: str) -> str:
 
 def _checked(kind: str, rest: str) -> str:
     """Return an endpoint whose host and port can be right; its options are left to others."""
-    parts = re.findall(r"(?:^|:)((?:\\.|[^:\\])*)", rest)
+    parts = _in_order(re.findall(r"(?:^|:)((?:\\.|[^:\\])*)", rest))
     if kind == "tcp" and parts and _is_number(parts[0]):  # the port alone, as a server's endpoint has it
         parts.insert(0, HERE)
     if kind != "tcp" and parts and _is_number(parts[0]):
@@ -119,6 +119,18 @@ def _checked(kind: str, rest: str) -> str:
     if "interface" in (option.partition("=")[0] for option in options):
         raise ValueError(f"interface= is for what listens; a client writes {kind}:{host}:{port}")
     return ":".join([kind, host or HERE, port, *options])
+
+
+def _in_order(parts: list[str]) -> list[str]:
+    """Return the parts of an endpoint string with its host and port, either of which may be named, first."""
+    named = {part[:5]: part[5:] for part in parts if part.startswith(("host=", "port="))}
+    others = [part for part in parts if not part.startswith(("host=", "port="))]
+    if "host=" in named:
+        others.insert(0, named["host="])
+    if "port=" in named:
+        at = 0 if not others or "=" in others[0] else 1
+        others.insert(at, named["port="])
+    return others
 
 
 def _is_number(text: str) -> bool:

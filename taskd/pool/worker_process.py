@@ -311,15 +311,15 @@ class WorkerProcess:
         messages: list[WorkerMessage] = []
         fault = ""
         for message in decoded:
-            if isinstance(message, Ready):
+            if isinstance(message, _OUTCOMES):  # first, since most of them are
+                self._output.finish_task(more=message.output)
+            elif isinstance(message, Ready):
                 if self._was_ready:
                     fault = "that it is ready, for the second time"
                     break
                 self._was_ready = True
                 self._owner.worker_ready(self.number)
                 continue
-            if isinstance(message, _OUTCOMES):
-                self._output.finish_task(more=message.output)
             elif isinstance(message, Returned) and self.begun() in message.tasks:
                 fault = f"that it has not begun task {self.begun()}, which it has"
                 break

@@ -20,12 +20,14 @@ from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
 from taskd.server.reload import Reloader
-from taskd.worker.messages import Done, Failed, Grown, Reported, Returned, Stopped
+from taskd.worker.messages import Done, Failed, Reported, Returned, Stopped
 
 __all__ = ["Feedback", "Turns"]
 
 _log = Logger(namespace="taskd.server")
 _task_log = Logger(namespace="taskd.task")
+
+_OUTCOMES = (Done, Failed, Stopped)
 
 
 class Turns(Protocol):
@@ -98,7 +100,11 @@ class Feedback:
         subscribers: dict[Subscriber, None] = {}
         try:
             for message in messages:
-                if isinstance(message, Returned):
+                if isinstance(message, _OUTCOMES):  # first, since most of them are
+                    ended = self._task_ended(number, message, now)
+                    if ended is not None:
+                        subscribers[ended.subscriber] = None
+                elif isinstance(message, Returned):
                     for task in self._scheduler.returned(number, message.tasks, now):
                         self._completion.complete(task, cancelled_waiting(task))
                         subscribers[task.subscriber] = None
@@ -106,12 +112,8 @@ class Feedback:
                     task = self._scheduler.fleet.view(number).get(message.task)
                     self._completion.progressed(task, Progress(message.done, message.total, message.message))
                     subscribers[task.subscriber] = None
-                elif isinstance(message, Grown):
-                    self._replace_grown(number, message.kib, now)
                 else:
-                    ended = self._task_ended(number, message, now)
-                    if ended is not None:
-                        subscribers[ended.subscriber] = None
+                    self._replace_grown(number, message.kib, now)
         finally:
             for subscriber in subscribers:
                 subscriber.flush()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import FrameType
 
 from taskd.worker.event_loop import EventLoop
-from taskd.worker.messages import IS_SHORT, Attempt
 from taskd.worker.own_process import OwnProcess
 from taskd.worker.signal_state import SignalState
 from taskd.worker.streams import StandardStreams
@@ -27,6 +26,7 @@ class CleanStart:
         self.event_loop = EventLoop()
         self._streams = StandardStreams(output, errors)
         self._signals = SignalState(on_poke)
+        self.has_output = self._streams.has_output
 
     def keep(self) -> None:
         """Note what the start hooks have set up: that is what every task finds. `close` must follow."""
@@ -34,25 +34,19 @@ class CleanStart:
         self._signals.keep()
         self.event_loop.settle()
 
-    def settle(self, attempt: Attempt) -> None:
+    def settle(self) -> None:
         """Put back, after a task's function, what `has_output` does not.
 
-        A function that is known to be short has run dozens of times, each faster
-        than all of this matters: after it, only its asyncio tasks are looked for.
+        Not needed after a function that is known to be short: it has run dozens of
+        times, each faster than all of this matters. After that, settle only
+        `event_loop`, if it was used.
         """
         try:
-            if not attempt.flags & IS_SHORT:
-                self._signals.put_back()
-                self._streams.put_back_descriptors()
-                self.event_loop.settle()
-            elif self.event_loop.has_run:
-                self.event_loop.settle()
+            self._signals.put_back()
+            self._streams.put_back_descriptors()
+            self.event_loop.settle()
         except Exception:  # raised by a signal handler of the app, which happened to run here
             self._signals.put_back()
-
-    def has_output(self) -> bool:
-        """Flush the standard streams, after putting them back; return whether output is left in the pipe."""
-        return self._streams.has_output()
 
     def close(self) -> None:
         """Close the event loop and the spare descriptors; call it after the last task and the stop hooks."""

@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from _thread import get_ident
+from _thread import _count, get_ident
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
@@ -268,13 +268,16 @@ def _threads_warning() -> str:
     Threads of libraries in C, such as those of OpenBLAS, do not count: they run
     no Python, and such libraries start them again after a fork.
     """
-    others = sys._current_frames().keys() - {get_ident()}
+    threading = sys.modules.get("threading")
+    named = (
+        [thread.name for thread in threading.enumerate() if thread.ident != get_ident()] if threading else []
+    )
+    # Not `sys._current_frames`, which can crash Python 3.12.
+    others = max(_count(), len(named))
     if not others:
         return ""
-    threading = sys.modules.get("threading")
-    named = {thread.ident: thread.name for thread in threading.enumerate()} if threading else {}
-    names = ", ".join(sorted(named.get(ident, "without a name") for ident in others))
-    count = f"{len(others)} threads" if len(others) > 1 else "a thread"
+    names = ", ".join(sorted([*named, *["without a name"] * (others - len(named))]))
+    count = f"{others} threads" if others > 1 else "a thread"
     return (
         f"the import of the app has left {count} running ({names}). Workers are forks, and have no such "
         "threads: what waits for one (an executor, a client library) hangs there. Start it in a start hook"

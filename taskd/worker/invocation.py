@@ -19,7 +19,7 @@ from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import NULL, Attempt, Done, Failed, Stopped, WorkerConfig
+from taskd.worker.messages import IS_SHORT, NULL, Attempt, Done, Failed, Stopped, WorkerConfig
 from taskd.worker.results import NotJSON, encode_result
 from taskd.worker.tracebacks import traceback_of
 
@@ -77,9 +77,15 @@ class Invoker:
             stop = interrupter.end()
             error = raised
             explain_misfit(function.callable, raised)
-        self._process.leave_if_forked(error)
         seconds = time.perf_counter() - started
-        self._clean_start.settle(attempt)
+        if not attempt.flags & IS_SHORT:
+            self._process.leave_if_forked(error)
+            self._clean_start.settle()
+        else:
+            if self._process.was_forked:
+                self._process.leave_if_forked(error)
+            if self._event_loop.has_run:
+                self._event_loop.settle(is_short=True)
         if stop is not None:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)
@@ -91,7 +97,8 @@ class Invoker:
         context = copy_context()
         if function.is_async:
             return self._event_loop.run(self._await(function, args, kwargs), context)
-        result = context.run(function.callable, *args, **kwargs)
+        run = context.run
+        result = run(function.callable, *args, **kwargs) if kwargs else run(function.callable, *args)
         if type(result) in NEVER_AWAITABLE or not must_await(result):
             return result
         # From here on, a stop cancels what is awaited; it is not raised inside of asyncio.

@@ -40,7 +40,7 @@ from taskd.worker.messages import (
     encode,
 )
 from taskd.worker.process_title import setproctitle, title
-from taskd.worker.progress import ProgressReporter, running_task
+from taskd.worker.progress import UNREPORTED, ProgressReporter, running_task
 
 __all__ = ["WorkerLoop", "rehearse"]
 
@@ -108,6 +108,7 @@ class WorkerLoop:
         self._board = board
         self._place = place
         self._process.enter()
+        running_task.set(UNREPORTED)
         for hook in self._registry.start_hooks:
             self._call_hook(hook)
         if self._registry.start_hooks:
@@ -153,19 +154,20 @@ class WorkerLoop:
         is_short = attempt.flags & IS_SHORT
         if not is_short:
             self._set_title(f"{attempt.function} #{attempt.task}")
-        running_task.set(attempt.task)
         if attempt.flags & WANTS_PROGRESS:
+            running_task.set(attempt.task)
             self._progress.begin(attempt.task)
         self._board.begin(self._place, attempt.task)
         started = time.perf_counter()
         outcome = self._invoker.invoke(attempt, started)
         if attempt.flags & WANTS_PROGRESS:
             self._progress.end()
+            running_task.set(UNREPORTED)
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
-        excess = None if self._memory is None else self._memory.excess()
-        if excess is not None:
+        excess = None
+        if self._memory is not None and (excess := self._memory.excess()) is not None:
             self._unsent.append(encode(Grown(excess)))
         self._unsent.append(line)
         if not self._queue:

@@ -23,10 +23,16 @@ class OwnProcess:
 
     def __init__(self) -> None:
         self._pid = getpid()
+        self.was_forked = False
+        """Whether Python has forked this process since `enter`: quickly seen, but forks of C code are not."""
 
     def enter(self) -> None:
-        """Note that this process is the worker."""
+        """Note that this process is the worker. Call it once."""
         self._pid = getpid()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.was_forked = True
 
     @property
     def is_ours(self) -> bool:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from _thread import allocate_lock, get_ident
+from _thread import _count, allocate_lock
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from taskd.functions.progress import check_report
 from taskd.worker.messages import Reported
+from taskd.worker.older_threads import OlderThreads
 
 if TYPE_CHECKING:
-    from threading import Condition, Thread
+    from threading import Condition
 
-__all__ = ["ProgressReporter", "running_task"]
+__all__ = ["UNREPORTED", "ProgressReporter", "running_task"]
 
 PROGRESS_INTERVAL = 0.05
 """Seconds between two reports of a task: 20 a second look smooth."""
 
 
 running_task: ContextVar[int | None] = ContextVar("taskd_running_task", default=None)
-"""The number of the task whose code runs in this context; None if that is no copy of a task's."""
+"""The number of the task whose code runs in this context, `UNREPORTED` if its progress is not wanted;
+None in a context that is not a copy of the worker's, such as that of a thread."""
 
-_POOLS = (("concurrent.futures.thread", "_worker"), ("multiprocessing.pool", "worker"))
-"""The functions, by their modules, in which a thread of a pool waits for something to do."""
+UNREPORTED = 0
+"""No task's number. Tasks whose progress is not wanted share it, which saves setting it for each."""
+
+_NO_THREADS = OlderThreads()
 
 
 class ProgressReporter:
@@ -47,13 +50,13 @@ class ProgressReporter:
         self._task: int | None = None
         self._kept: Reported | None = None
         self._next_at = 0.0
-        self._left_behind: dict[int, Thread | None] = {}
+        self._threads = _NO_THREADS
 
     def begin(self, task: int) -> None:
         """Attribute the following reports to `task`, which must be `running_task` in its context."""
         self._task = task
         self._next_at = 0.0
-        self._left_behind = _busy_threads()
+        self._threads = OlderThreads() if _count() else _NO_THREADS
 
     def end(self) -> None:
         """Send the kept report, if any: the task has ended, and nothing is sent for it afterwards."""
@@ -90,10 +93,7 @@ class ProgressReporter:
         if task is not None:
             return task == self._task
         # Threads start with an empty context, but for those of asyncio.to_thread and the like.
-        if get_ident() not in self._left_behind:
-            return True
-        thread = self._left_behind[get_ident()]
-        return thread is not None and not thread.is_alive()  # another one has its identifier now
+        return not self._threads.have_current()
 
     def _send_kept(self, wake: Condition) -> None:
         with wake:
@@ -106,21 +106,3 @@ class ProgressReporter:
                     self._next_at = time.monotonic() + PROGRESS_INTERVAL
                     self._send(self._kept)
                     self._kept = None
-
-
-def _busy_threads() -> dict[int, Thread | None]:
-    """Return all other threads but those of pools that wait: by identifier, None if they are not Python's."""
-    frames = sys._current_frames()
-    if len(frames) == 1:
-        return {}
-    waiting = [
-        getattr(sys.modules[module], name).__code__ for module, name in _POOLS if module in sys.modules
-    ]
-    busy: dict[int, Thread | None] = {
-        ident: None for ident, frame in frames.items() if ident != get_ident() and frame.f_code not in waiting
-    }
-    if "threading" in sys.modules:
-        from threading import enumerate as all_threads
-
-        busy |= {thread.ident: thread for thread in all_threads() if thread.ident in busy}
-    return busy

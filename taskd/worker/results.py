@@ -20,7 +20,9 @@ import decimal
 import enum
 import os
 import re
+import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from math import isfinite
@@ -55,6 +57,11 @@ _one_value = msgspec.json.Decoder(Raw).decode
 _FLOAT = b"\xcb"
 _has_non_finite = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]").search
 """Finds a float of MessagePack that is not finite; other bytes may look like one."""
+
+
+MAX_DIGITS = 4300
+"""Digits of an integer, as in the protocol. Python has the same limit, unless the app
+or the environment has changed it."""
 
 
 class NotJSON(Exception):
@@ -97,11 +104,27 @@ def encode_result(result: object) -> bytes:
     """Encode a result as JSON, on one line. Raises `NotJSON` if it cannot be encoded, and nothing else."""
     try:
         value = _encoded(result)
+        if len(value) > MAX_DIGITS and sys.get_int_max_str_digits() != MAX_DIGITS:
+            value = _encoded_with_own_limit(result)
     except TooDeep:
         raise TooDeep(type(result)) from None
+    except NotJSON:
+        if sys.get_int_max_str_digits() == MAX_DIGITS:
+            raise
+        value = _encoded_with_own_limit(result)
     if len(value) > MAX_VALUE_NESTING and is_too_deep(value, MAX_VALUE_NESTING):
         raise TooDeep(type(result))
     return value
+
+
+def _encoded_with_own_limit(result: object) -> bytes:
+    """Encode a result while integers may have as many digits as the protocol allows."""
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(MAX_DIGITS)
+    try:
+        return _encoded(result)
+    finally:
+        sys.set_int_max_str_digits(digits)
 
 
 def _encoded(result: object) -> bytes:
@@ -182,7 +205,11 @@ class _Walk:
 
     def mapping(self, value: Any) -> dict[str, Any]:
         """Return an object with keys, made plain."""
-        return self.members(value, ((key, value[key]) for key in value.keys()))  # noqa: SIM118
+        keys = list(value.keys())
+        for key, times in Counter(keys).items():
+            if times > 1:  # what has the key is no value then, but all of them
+                raise _two_keys(value, self._member(key))
+        return self.members(value, ((key, value[key]) for key in keys))
 
     def members(self, owner: object, items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
         """Return `items` as a dict, made plain. Raises `NotJSON` if two keys become one member."""
@@ -191,7 +218,7 @@ class _Walk:
         for key, item in items:
             member = self._member(key)
             if member in made:
-                raise NotJSON(type(owner), f"has two keys that both become the member {_shown(member)}")
+                raise _two_keys(owner, member)
             try:
                 made[member] = self.plain(item)
             except NotJSON as error:
@@ -268,8 +295,19 @@ def _shown(member: str) -> str:
     return _encode(quoted(member)).decode()
 
 
+def _two_keys(owner: object, member: str) -> NotJSON:
+    return NotJSON(type(owner), f"has two keys that both become the member {_shown(member)}")
+
+
+def _is_proxy(kind: type) -> bool:
+    """Return whether values of a type claim to be of another one, for which they stand."""
+    return any("__class__" in vars(each) for each in kind.__mro__ if each is not object)
+
+
 def _unknown(kind: type) -> NotJSON:
-    if issubclass(kind, Iterator):
+    if _is_proxy(kind):
+        why = "stands for an object of another type: return that one"
+    elif issubclass(kind, Iterator):
         why = "can be read only once: make it a list"
     elif hasattr(kind, "__await__"):
         why = "has to be awaited"
@@ -296,7 +334,10 @@ def _integer(value: Any) -> int:
     # Without the methods of a subclass, of which `index` may return an instance too.
     number = int.__int__(value if issubclass(type(value), int) else index(value))
     if number.bit_length() > 64:
-        _encode(number)  # Python limits the digits
+        try:
+            _encode(number)
+        except ValueError:
+            raise NotJSON(type(value), f"has more than {MAX_DIGITS} digits") from None
     return number
 
 
@@ -380,6 +421,11 @@ _WAYS_OF_SUBCLASSES: list[tuple[type | tuple[type, ...], _Way]] = [
     ((bytes, bytearray), lambda _, value: _leaf(memoryview(value).tobytes())),
     (decimal.Decimal, lambda _, value: _decimal(value)),
     (datetime.datetime, lambda _, value: _leaf(_plain_datetime(value))),
+    (datetime.time, lambda _, value: _leaf(_plain_time(value))),
+    (
+        datetime.timedelta,
+        lambda _, value: _leaf(datetime.timedelta(value.days, value.seconds, value.microseconds)),
+    ),
     (datetime.date, lambda _, value: _leaf(datetime.date(value.year, value.month, value.day))),
     (uuid.UUID, lambda _, value: uuid.UUID.__str__(value)),
     (msgspec.Struct, _Walk.structure),
@@ -391,10 +437,22 @@ _WAYS_OF_SUBCLASSES: list[tuple[type | tuple[type, ...], _Way]] = [
 
 
 def _plain_datetime(value: datetime.datetime) -> datetime.datetime:
+    if value.year != value.year:  # like NaN
+        raise NotJSON(type(value), f"is {value}, which JSON cannot hold")
     date = (value.year, value.month, value.day)
     return datetime.datetime(
         *date, value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
     )
+
+
+def _plain_time(value: datetime.time) -> datetime.time:
+    return datetime.time(
+        value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
+    )
+
+
+def _plain_timedelta(value: datetime.timedelta) -> datetime.timedelta:
+    return datetime.timedelta(value.days, value.seconds, value.microseconds)
 
 
 _IN_MICROSECONDS = {"M": "datetime64[us]", "m": "timedelta64[us]"}
@@ -427,6 +485,8 @@ _WAYS_BY_ATTRIBUTE: list[tuple[str, _Way]] = [
 def _way_by_protocol(kind: type) -> _Way:
     if issubclass(kind, type):
         raise _unknown(kind)  # a class, which may have the attributes of its instances
+    if _is_proxy(kind):
+        raise _unknown(kind)  # a proxy, whose items may be the keys of a dict or the characters of a str
     for attribute, way in _WAYS_BY_ATTRIBUTE:
         if hasattr(kind, attribute):
             return way

@@ -20,7 +20,8 @@ class _Stream:
     """One standard stream as it was before the first task.
 
     `kept` is what ``sys.stdout`` was; `plain` is Python's own stream over
-    `descriptor`, usually the same object, with the arguments that made it.
+    `descriptor`, usually the same object; `settings` are its encoding, how it
+    handles what that cannot encode, and whether it writes each line at once.
     `spare` is a duplicate of the descriptor, -1 if that was closed.
     """
 
@@ -28,8 +29,7 @@ class _Stream:
     descriptor: int
     kept: Any
     plain: Any
-    encoding: str
-    errors: str
+    settings: tuple[str, str | None, bool]
     spare: int
     identity: tuple[int, int] | None
 
@@ -82,8 +82,15 @@ class StandardStreams:
         return self._in_pipe[0] > 0
 
     def put_back_descriptors(self) -> None:
-        """Have the descriptors refer again to what they did before the first task."""
+        """Have the descriptors refer again to what they did before the first task, in the same encoding."""
         for stream in self._streams:
+            if isinstance(stream.plain, io.TextIOWrapper):
+                with suppress(ValueError):  # it is closed or detached: `has_output` opens it again
+                    if _settings_of(stream.plain) != stream.settings:
+                        encoding, errors, line_buffering = stream.settings
+                        stream.plain.reconfigure(
+                            encoding=encoding, errors=errors, line_buffering=line_buffering
+                        )
             if stream.spare >= 0 and _identity(stream.descriptor) != stream.identity:
                 with suppress(OSError):
                     os.dup2(stream.spare, stream.descriptor)
@@ -107,15 +114,20 @@ class StandardStreams:
 
 def _noted(name: str, descriptor: int) -> _Stream:
     kept, plain = getattr(sys, name, None), getattr(sys, f"__{name}__", None)
-    encoding, errors = "utf-8", "backslashreplace"
+    settings: tuple[str, str | None, bool] = ("utf-8", "backslashreplace", True)
     if isinstance(plain, io.TextIOWrapper):
-        encoding, errors = plain.encoding, plain.errors or errors
+        with suppress(ValueError):  # it is detached
+            settings = _settings_of(plain)
     identity = _identity(descriptor)
     spare = -1
     if identity is not None:
         with suppress(OSError):
             spare = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _SPARE_FROM)
-    return _Stream(name, descriptor, kept, plain, encoding, errors, spare, identity)
+    return _Stream(name, descriptor, kept, plain, settings, spare, identity)
+
+
+def _settings_of(stream: io.TextIOWrapper) -> tuple[str, str | None, bool]:
+    return stream.encoding, stream.errors, stream.line_buffering
 
 
 _SPARE_FROM = 32
@@ -146,6 +158,7 @@ def _open_again(stream: _Stream) -> None:
     if isinstance(stream.plain, io.TextIOWrapper):
         with suppress(OSError, ValueError):
             buffer = open(stream.descriptor, "wb", closefd=False)  # noqa: SIM115  # as Python's own
+            encoding, errors, line_buffering = stream.settings
             io.TextIOWrapper.__init__(
-                stream.plain, buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=True
+                stream.plain, buffer, encoding=encoding, errors=errors, line_buffering=line_buffering
             )

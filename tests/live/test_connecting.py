@@ -338,17 +338,23 @@ def test_connecting_to_a_unix_socket_with_a_full_queue_is_retried(reactor, conne
     [
         "tcp:localhost:80",
         "tcp:127.0.0.1:80:timeout=3",
-        "tcp:host=127.0.0.1:port=80",
-        "tcp:127.0.0.1:0",
-        "tcp:127.0.0.1:65536",
         r"tcp:fe80\:\:1%eth0:80",
         "unix:/path:timeout=3",
         "tls:127.0.0.1:80",
-        "nonsense:1:2",
     ],
 )
 def test_an_endpoint_with_further_options_is_no_plain_address(server):
     assert plain_address(server) is None
+
+
+@pytest.mark.parametrize("server", ["tcp:127.0.0.1:0", "tcp:127.0.0.1:65536", "nonsense:1:2"])
+def test_an_address_that_cannot_be_right_is_refused(server):
+    with pytest.raises(ValueError):  # noqa: PT011  # the reasons have unit tests
+        plain_address(server)
+
+
+def test_the_host_and_the_port_may_be_named():
+    assert plain_address("tcp:host=127.0.0.1:port=80") == plain_address("tcp:127.0.0.1:80")
 
 
 def test_only_addresses_of_other_machines_are_remote():

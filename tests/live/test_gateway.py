@@ -539,6 +539,7 @@ async def test_calls_in_flight_are_answered_when_the_task_server_is_killed(
     ws.send(gates[0].call(), gates[1].rpc("b"), *[rpc("hello", None, number) for number in range(20)])
     for gate in gates:
         await entered(gate)
+    await in_thread(server.wait_for_status, lambda status: status["waiting"] == 20)
     await in_thread(server.stop, signal.SIGKILL)
     replies = [await ws.receive() for _ in range(22)]
     assert sum(reply.startswith("task failed: ") for reply in replies) == 1

@@ -103,9 +103,10 @@ def test_workers_have_the_documented_environment(start: Start, make_gate: MakeGa
         assert worker["blocked"] == 0
         assert set(worker["ignored"]) <= {"SIGPIPE", "SIGXFSZ"}  # as in every Python
         assert not worker["twisted"]
-        # stdin, stdout, stderr (the same pipe), the channel; and files that Python and the probe open.
+        # stdin; stdout and stderr, each with a spare (all of them one pipe); the channel; and files
+        # that Python and the probe open.
         assert len([name for name in worker["files"] if name.startswith("socket:")]) == 1, worker["files"]
-        assert len([name for name in worker["files"] if name.startswith("pipe:")]) == 2, worker["files"]
+        assert len([name for name in worker["files"] if name.startswith("pipe:")]) == 4, worker["files"]
     assert len({worker["random"] for worker in workers}) == 4
 
 

@@ -759,7 +759,7 @@ def test_functions_lists_names_signatures_and_first_docstring_lines(client: Conn
     hello = functions["hello"]
     assert "name: str = 'World'" in hello["signature"]
     assert hello["summary"] == "Say hello."
-    assert functions["wait_for"]["summary"].startswith("Wait until a FIFO is opened for writing and closed")
+    assert functions["wait_for"]["summary"].startswith("Wait until the test has opened this FIFO")
     assert list(functions["from.keyword"]["parameters"]) == ["from", "class"]
 
 

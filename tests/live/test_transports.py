@@ -23,6 +23,7 @@ from taskd.listeners.tcp import TaskFactory, TaskProtocol, TcpLimits
 from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.server_transport import ServerTransport
+from taskd.server.unanswered import Unanswered
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
 
@@ -134,8 +135,9 @@ def answer(sock: socket.socket) -> bytes:
 class Server:
     """A server that answers a call with its arguments; while it `holds`, only on `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
         self.connections = 0
+        self.unanswered = Unanswered(reactor)
         self.holds = False
         self.pending: list[tuple[Any, Any]] = []
 
@@ -180,7 +182,7 @@ class Listening:
     def __init__(self, description: str, limits: TcpLimits) -> None:
         from twisted.internet import reactor
 
-        self.server = Server()
+        self.server = Server(reactor)
         self.factory = Factory(reactor, self.server, limits)
         ports: list[Any] = []
         endpoint = server_endpoint(reactor, description, ServerTransport)

@@ -15,7 +15,7 @@ TIMED_OUT, LOST = -32001, -32003
 DAMAGE = [
     *("context", "stdout closed", "stderr closed", "stdout replaced", "stdout gone", "descriptors closed"),
     *("descriptors redirected", "loop closed", "loop gone", "loop run", "thread", "interrupts ignored"),
-    *("signals blocked", "alarm", "children ignored"),
+    *("signals blocked", "alarm", "children ignored", "stdout without é"),
 ]
 
 
@@ -123,5 +123,7 @@ def test_an_impossible_message_costs_only_the_worker_that_sent_it(
     assert client.ask(bare("echo", 1)) == 1
     gate.release("unhurt")
     assert other.receive()["result"] == "unhurt"
+    daemon.wait_for_log("it sent what no worker sends")
+    daemon.stop()
     assert daemon.log.count("it sent what no worker sends") == 1
     assert "Unhandled" not in daemon.log

@@ -34,6 +34,9 @@ class PrintableTests(SynchronousTestCase):
             ("\u202egnp.exe", "\\u202egnp.exe"),
             ("\u2066", "\\u2066"),
             ("\ufeff", "\\ufeff"),
+            ("\u200b", "\\u200b"),
+            ("\u2060", "\\u2060"),
+            ("\xad", "\\xad"),
             ("\ud800", "\\ud800"),
             ("\U000e0041", "\\U000e0041"),
         ):

@@ -173,6 +173,7 @@ DAMAGE = {
     "descriptors redirected": lambda: [redirect(1), redirect(2)],
     "loop closed": lambda: asyncio.get_event_loop().close(),
     "loop gone": lambda: asyncio.set_event_loop(None),
+    "stdout without é": lambda: sys.stdout.reconfigure(encoding="ascii", errors="strict"),
     "loop run": lambda: asyncio.run(asyncio.sleep(0)),
     "thread": leave_a_thread,
     "interrupts ignored": lambda: signal.signal(signal.SIGURG, signal.SIG_IGN),

@@ -193,6 +193,8 @@ class TextConverterTests(SynchronousTestCase):
             ("n", "x", "argument 'n': 'x' is not an integer"),
             ("urls", "http://x", """'http://x' is not a JSON array; write urls:=["http://x"]"""),
             ("urls", "a, b", """; write urls:=["a","b"]"""),
+            ("urls", "[a, b]", """; write urls:=["a","b"]"""),
+            ("urls", "'[\"a\"]'", "; write urls:=[…]"),
             ("urls", "a" * 1000, "; write urls:=[…]"),
             ("pages", "1,2", "; write pages:=[1,2]"),
             ("pages", "one", "; write pages:=[…]"),

@@ -92,9 +92,14 @@ class ReadingTests(SynchronousTestCase):
             (b'"a\n1\n', "never closed"),
             (b'"a"b\n1\n', "text follows"),
             (b"\xff,a\n1,2\n", "not UTF-8"),
+            (b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "line 1 is JSON"),
+            (b'[\n{"a": 3}\n]\n', "line 1 is JSON"),
             ("a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
         ):
             self.assertIn(words, str(self.assertRaises(ValueError, csv_rows, data)))
+
+    def test_names_in_brackets_are_names(self):
+        self.assertEqual(args_of(csv_rows(b"[id],{a}\n1,2\n")), [{"[id]": "1", "{a}": "2"}])
 
     def test_a_header_alone_has_no_rows(self):
         self.assertEqual(rows_of(b"a,b\n"), [])
@@ -163,6 +168,19 @@ class CuttingTests(SynchronousTestCase):
         good = [row.args for row in rows if row.args is not None]
         self.assertEqual(good, [{"a": "1"}, {"a": "2"}, {"a": "3"}, {"a": "4\n4"}])
         self.assertEqual(b"".join(row.text for row in rows if row.args is None), b'"' + b"x\n" * 20 + b'"\n')
+
+    def test_the_rest_of_a_broken_row_is_not_a_row(self):
+        broken = b'"foo"bar,"x\ny,2"\n'
+        rows = rows_of(b"a,b\n" + broken + b"3,4\n")
+        self.assertEqual([row.args for row in rows], [None, None, {"a": "3", "b": "4"}])
+        self.assertEqual(b"".join(row.text for row in rows[:2]), broken)
+        self.assertIn("on line 2", rows[0].problem)
+        self.assertIn("the row that begins on line 2", rows[1].problem)
+
+    def test_a_quotation_mark_that_a_broken_row_opens_is_looked_for_to_the_end(self):
+        rows = rows_of(b'a,b\n"say "hi,"you"",z\n1,2\n3,4\n')
+        self.assertEqual([row.args for row in rows], [None] * 3)
+        self.assertEqual(b"".join(row.text for row in rows), b'"say "hi,"you"",z\n1,2\n3,4\n')
 
     def test_a_line_over_the_limit_is_an_error(self):
         self.patch(__import__("taskd.cli.row_files").cli.row_files, "MAX_ROW", 20)

@@ -84,6 +84,16 @@ class FailedJsonTests(SynchronousTestCase):
         self.assertEqual(data.count(b"taskd_error"), 2)
         self.assertEqual(data.count(b"second"), 2)
 
+    def test_a_row_with_a_million_blanks_is_read_at_once(self):
+        data = b'{"a": "' + b" " * 1_000_000 + b'"}\n'
+        (row,) = json_rows(data).read(as_text)
+        self.assertEqual(row.text, data)  # with the square of the length it would take ten minutes
+
+    def test_blanks_around_an_earlier_reason_go_with_it(self):
+        data = b'{"a": 1 , "taskd_error" : "line 3: \\"so\\"" }\n'
+        (row,) = json_rows(data).read(as_text)
+        self.assertEqual(row.text, b'{"a": 1 }\n')
+
     def test_a_line_that_is_no_object_follows_its_reason(self):
         data = self.failed(b"nonsense\n")
         note, line = data.splitlines()

@@ -20,6 +20,10 @@ class WrongOptionsTests(SynchronousTestCase):
         for given, meant in ("wrokers", "workers"), ("time-out", "timeout"), ("alow-origin", "allow-origin"):
             self.assertIn(f"no option --{given}; did you mean --{meant}?", self.line(f"--{given}", "3"))
 
+    def test_a_long_option_with_one_dash_is_answered_with_its_name(self):
+        for given, meant in ("-app", "--app"), ("-name", "--name"), ("-worker=3", "--workers"):
+            self.assertIn(f"no option {given}; did you mean {meant}?", self.line(given, "x"))
+
     def test_an_option_like_no_other_has_no_hint(self):
         self.assertIn("there is no option --zzzz (", self.line("--zzzz"))
 

@@ -29,6 +29,11 @@ class EndpointTests(SynchronousTestCase):
             ("unix:sock", "unix:sock"),
             ("tcp:host:1:timeout=60", "tcp:host:1:timeout=60"),
             ("tcp:\\:\\:1:12345", "tcp:\\:\\:1:12345"),
+            ("tcp:host=host:port=1", "tcp:host:1"),
+            ("tcp:port=1:host=host", "tcp:host:1"),
+            ("tcp:host:port=1", "tcp:host:1"),
+            ("tcp:host=host:1:timeout=60", "tcp:host:1:timeout=60"),
+            ("tcp:host:timeout=60:port=1", "tcp:host:1:timeout=60"),
         ):
             self.assertEqual(endpoint_from(address), endpoint)
             if not address.startswith("tls"):

@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -117,6 +118,48 @@ class EventLoopTests(EventLoopCase):
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+    def test_the_next_function_is_not_stopped_by_the_stop_of_an_earlier_one(self):
+        async def function():
+            asyncio.get_running_loop().stop()
+
+        async def waiting():
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return "ran"
+
+        self.ran(function())
+        self.assertEqual(self.ran(waiting()), "ran")
+
+    def test_the_settings_of_the_loop_are_put_back(self):
+        async def function():
+            loop = asyncio.get_running_loop()
+            loop.set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+            loop.set_exception_handler(lambda loop, context: None)
+            loop.set_debug(True)
+
+        async def settings():
+            loop = asyncio.get_running_loop()
+            return loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug()
+
+        before = self.ran(settings())
+        self.ran(function())
+        self.assertEqual(self.ran(settings()), before)
+
+    def test_a_loop_whose_executor_was_shut_down_is_replaced(self):
+        async def shut_down():
+            await asyncio.get_running_loop().shutdown_default_executor()
+
+        async def shut_down_own():
+            with ThreadPoolExecutor(1) as executor:
+                asyncio.get_running_loop().set_default_executor(executor)
+
+        async def use():
+            return await asyncio.to_thread(lambda: "ran")
+
+        for damage in shut_down, shut_down_own:
+            self.ran(damage())
+            self.assertEqual(self.ran(use()), "ran")
 
     def test_the_loop_of_a_start_hook_is_used(self):
         loop = self.new_loop()

@@ -42,6 +42,15 @@ class OwnProcessTests(SynchronousTestCase):
             self.process.leave_if_forked(error)
         self.assertTrue(self.process.is_ours)
 
+    def test_a_fork_by_python_is_known_in_the_child(self):
+        hooks = []
+        self.patch(own_process.os, "register_at_fork", lambda after_in_child: hooks.append(after_in_child))
+        self.process.enter()
+        self.assertFalse(self.process.was_forked)
+        for hook in hooks:
+            hook()
+        self.assertTrue(self.process.was_forked)
+
     def test_a_process_that_was_forked_on_purpose_enters(self):
         self.pid = 101
         self.assertFalse(self.process.is_ours)

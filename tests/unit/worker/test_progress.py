@@ -3,7 +3,6 @@
 import contextlib
 import contextvars
 import json
-import sys
 import threading
 from _thread import start_new_thread
 from concurrent.futures import ThreadPoolExecutor
@@ -296,26 +295,36 @@ class LeftBehindTests(SynchronousTestCase):
         self.release()
         self.assertEqual(self.reported(), [1])
 
-    def test_a_thread_may_have_the_identifier_of_one_that_was_left(self):
-        left = self.thread(self.released.wait)
-        self.begin(1)
-        ident = left.ident
-        self.release()
-        self.patch(progress, "get_ident", lambda: ident)
-        self.thread(lambda: self.reporter.report(1)).join()
-        self.assertEqual(self.reported(), [1])
-
     def test_a_pool_that_is_kept_between_tasks_reports_for_the_running_one(self):
-        for pool, waiting in (ThreadPoolExecutor(1), "_worker"), (ThreadPool(1), "worker"):
+        for pool in ThreadPoolExecutor(1), ThreadPool(1):
             run = pool.apply if isinstance(pool, ThreadPool) else lambda f, pool=pool: pool.submit(f).result()
             for task in 1, 2:
                 self.begin(task)
-                ident = run(lambda: self.reporter.report(1) or threading.get_ident())
+                run(lambda: self.reporter.report(1))
                 self.reporter.end()
-                while sys._current_frames()[ident].f_code.co_name != waiting:
-                    pass  # it is still on the way back to its queue
+                while isinstance(pool, ThreadPoolExecutor) and not pool._idle_semaphore._value:
+                    pass  # its thread is still on the way back to its queue
             self.assertEqual([report.task for report in self.sent], [1, 2])
             self.sent.clear()
+            pool.terminate() if isinstance(pool, ThreadPool) else pool.shutdown()
+
+    def test_a_job_that_an_earlier_task_has_left_in_a_pool_reports_nothing(self):
+        for pool in ThreadPoolExecutor(2), ThreadPool(2):
+            self.released.clear()
+            entered = threading.Event()
+
+            def job(entered=entered):
+                entered.set()
+                self.report_when_released()
+
+            self.begin(1)
+            left = pool.apply_async(job) if isinstance(pool, ThreadPool) else pool.submit(job)
+            entered.wait()
+            self.reporter.end()
+            self.begin(2)
+            self.released.set()
+            left.get() if isinstance(pool, ThreadPool) else left.result()
+            self.assertEqual(self.reported(), [])
             pool.terminate() if isinstance(pool, ThreadPool) else pool.shutdown()
 
     def test_a_context_of_a_task_decides_to_which_task_a_report_belongs(self):
@@ -333,8 +342,8 @@ class LeftBehindTests(SynchronousTestCase):
         self.release()
         self.assertEqual(self.reported(), [2])
 
-    def test_a_thread_that_python_has_not_started_is_known_by_its_identifier(self):
-        """Also before `threading` is imported."""
+    def test_a_thread_that_was_started_without_threading_reports_nothing(self):
+        """Nothing shows since when it runs."""
         entered, ended = threading.Event(), threading.Event()
 
         def run():

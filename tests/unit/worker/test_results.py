@@ -10,6 +10,7 @@ import fractions
 import json
 import pathlib
 import string
+import sys
 import types
 import uuid
 
@@ -215,6 +216,51 @@ class Zone(datetime.tzinfo):
         raise GeneratorExit
 
 
+class Time(datetime.time):
+    pass
+
+
+class Duration(datetime.timedelta):
+    pass
+
+
+class NotATime(datetime.datetime):
+    """As `pandas.NaT`."""
+
+    year = float("nan")
+
+    def __str__(self):
+        return "NaT"
+
+
+class Table:
+    """As `pandas.DataFrame`, which has the same rows under a name that two of its columns have."""
+
+    def keys(self):
+        return ["a", "a"]
+
+    def __getitem__(self, key):
+        return self
+
+
+class Proxy:
+    """As `django.utils.functional.SimpleLazyObject`."""
+
+    def __init__(self, wrapped):
+        self._wrapped = wrapped
+
+    __class__ = property(lambda self: type(self._wrapped))
+
+    def __len__(self):
+        return len(self._wrapped)
+
+    def __iter__(self):
+        return iter(self._wrapped)
+
+    def __contains__(self, item):
+        return item in self._wrapped
+
+
 class Lies:
     @property
     def __class__(self):
@@ -261,7 +307,9 @@ FORMS = [
     (EPOCH.date(), "1970-01-01"),
     (Date(1970, 1, 1), "1970-01-01"),
     (EPOCH.time(), "01:02:03.000004"),
+    (Time(1, 2, 3, 4), "01:02:03.000004"),
     (datetime.timedelta(1), "P1D"),
+    (Duration(1, 2, 3), "P1DT2.000003S"),
     (Lazy(), "lazy"),
     (LongDouble(1.5), 1.5),
     (Scalar(5), 5),
@@ -347,6 +395,9 @@ class ResultTests(SynchronousTestCase):
                     reason, f"result.rows[1] has two keys that both become the member {json.dumps(member)}"
                 )
 
+    def test_a_mapping_whose_keys_repeat_is_refused(self):
+        self.assertEqual(self.reason(Table()), 'result has two keys that both become the member "a"')
+
     def test_other_keys_are_refused(self):
         for key in (1, 2), frozenset(), Pair(1, 2), Struct(1):
             reason = self.reason({"a": {key: 1}})
@@ -382,6 +433,27 @@ class ResultTests(SynchronousTestCase):
                 reason = self.reason(result)
                 self.assertTrue(reason.startswith(f"{path} is "), reason)
                 self.assertTrue(reason.endswith(", which JSON cannot hold"), reason)
+
+    def test_a_date_that_is_none_is_refused_with_its_place(self):
+        missing = NotATime(2000, 1, 1)
+        self.assertEqual(self.reason({"at": [missing]}), "result.at[0] is NaT, which JSON cannot hold")
+
+    def test_the_limit_of_digits_is_not_pythons(self):
+        before = sys.get_int_max_str_digits()
+        self.addCleanup(sys.set_int_max_str_digits, before)
+        for digits in 0, 640, before:
+            sys.set_int_max_str_digits(digits)
+            self.assertEqual(len(encode_result({"n": 10**4299})), len('{"n":}') + 4300)
+            self.assertEqual(self.reason({"n": [10**4300]}), "result.n[0] has more than 4300 digits")
+            self.assertEqual(self.reason(10**4300), "result has more than 4300 digits")
+            self.assertEqual(sys.get_int_max_str_digits(), digits)
+
+    def test_a_proxy_does_not_become_its_keys_or_characters(self):
+        for wrapped in {"a": 1}, "abc", 5:
+            reason = self.reason({"user": Proxy(wrapped)})
+            self.assertRegex(
+                reason, r"^result\.user is of type .*Proxy, which stands for an object of another type"
+            )
 
     def test_values_that_only_look_like_such_numbers_are_encoded(self):
         for result in (
@@ -436,8 +508,8 @@ class ResultTests(SynchronousTestCase):
             (Itself(), "has no form in JSON"),
             (Unhashable(), "cannot be read: KeyboardInterrupt"),
             (EPOCH.replace(tzinfo=Zone()), "cannot be read: GeneratorExit"),
-            (Lies(), "has no form in JSON"),
-            (10**5000, "cannot be read: ValueError: Exceeds the limit"),
+            (Lies(), "stands for an object of another type"),
+            (10**5000, "has more than 4300 digits"),
             (fractions.Fraction(10**400), "cannot be read: OverflowError"),
         ]:
             found = self.reason({"a": value})

@@ -117,6 +117,22 @@ class StandardStreamsTests(SynchronousTestCase):
             self.check_after(damage)
             self.assertEqual((sys.stdout, sys.stderr), before)
 
+    def test_a_stream_has_its_own_encoding_again(self):
+        self.streams.keep()
+
+        def settings():
+            return sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
+
+        before = settings()
+        for changed in (
+            {"encoding": "ascii", "errors": "strict"},
+            {"encoding": "utf-16"},
+            {"line_buffering": not sys.stdout.line_buffering},
+        ):
+            sys.stdout.reconfigure(**changed)
+            self.streams.put_back_descriptors()
+            self.assertEqual(settings(), before)
+
     def test_text_that_a_replaced_stream_still_holds_is_printed(self):
         self.streams.keep()
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.buffer.raw), line_buffering=False)
