@@ -197,15 +197,17 @@ def test_exit_handlers_and_temporary_files_of_the_import_are_cleaned_up_despite_
 ) -> None:
     (tmp_path / "app.py").write_text(TO_CLEAN_UP + APP.format(version=1))
     daemon = start("--app", "app", "--workers", "1", directory=tmp_path).wait_until_ready()
+    assert daemon.connect().ask(bare("version")) == 1  # from here on a SIGTERM is an orderly stop
     assert list(tmp_path.glob("of-the-import*"))
     daemon.stop()
-    assert (tmp_path / "cleaned-up").exists()
+    assert (tmp_path / "cleaned-up").exists(), daemon.log
     assert not list(tmp_path.glob("of-the-import*"))
 
 
 def test_a_fork_server_that_was_stopped_does_not_keep_the_daemon(start: Start, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.format(version=1))
     daemon = start("--app", "app", "--workers", "1", directory=tmp_path).wait_until_ready()
+    assert daemon.connect().ask(bare("version")) == 1
     os.kill(daemon.fork_server, signal.SIGSTOP)
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.wait_for_end() == -signal.SIGTERM
