@@ -54,9 +54,11 @@ class ProgressReporter:
 
     def begin(self, task: int) -> None:
         """Attribute the following reports to `task`, which must be `running_task` in its context."""
-        self._task = task
-        self._next_at = 0.0
-        self._threads = OlderThreads() if _count() else _NO_THREADS
+        threads = OlderThreads() if _count() else _NO_THREADS
+        with self._lock:  # an older thread may be reporting just now
+            self._threads = threads
+            self._task = task
+            self._next_at = 0.0
 
     def end(self) -> None:
         """Send the kept report, if any: the task has ended, and nothing is sent for it afterwards."""
