@@ -84,8 +84,8 @@ the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
 UNRECORDED = frozenset({
     "test_annotations.py", "test_cancel.py", "test_cli.py", "test_flow_control.py", "test_gateway.py",
     "test_import.py", "test_limits.py", "test_lost.py", "test_objects.py", "test_output.py",
-    "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_short.py",
-    "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",
+    "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
+    "test_short.py", "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",
     "test_transports.py", "test_unanswered.py", "test_untidy.py", "test_workerman.py",
 })  # fmt: skip
 """Files whose servers and commands run hardly a line that others do not: coverage does not record them.
@@ -225,12 +225,12 @@ def print_times(suite: ET.Element) -> None:
 def shards() -> list[list[str]]:
     """Share out the files under pytest: the first run gets those that coverage records.
 
-    The others go, the longest first, to the run with the least to do.
+    Then the others go, the longest first, to the run with the least to do.
     """
     files = [file for folder in LIVE for file in (ROOT / folder).glob("test_*.py")]
     shared_out: list[tuple[list[Path], list[int]]] = [([], []) for _ in range(SHARDS)]
-    for file in sorted(files, key=lambda file: (-seconds_of(file), file.name)):
-        among = shared_out[1:] if file.name in UNRECORDED else shared_out[:1]
+    for file in sorted(files, key=lambda file: (file.name in UNRECORDED, -seconds_of(file), file.name)):
+        among = shared_out if file.name in UNRECORDED else shared_out[:1]
         shard, times = min(among, key=lambda each: sum(each[1]))
         shard.append(file)
         times.append(seconds_of(file))
