@@ -57,13 +57,16 @@ class ChildProcess:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._pidfd = -1
         try:
             self._pidfd = os.pidfd_open(self.pid)
+            reactor.addReader(self)
         except OSError:
             self._process.kill()
             self._process.wait()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
             raise
-        reactor.addReader(self)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process; do nothing if it has ended, whoever has its id now."""

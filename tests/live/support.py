@@ -445,6 +445,17 @@ def run_twistd(directory: Path, name: str, *arguments: str) -> subprocess.Comple
     )
 
 
+@contextmanager
+def connected_to_one_worker(daemon: Daemon) -> Iterator[Connection]:
+    """Connect to a server with one worker, which must be the same at the end."""
+    client = daemon.connect()
+    request = {"function": "pid"}
+    before = client.ask(request)
+    yield client
+    assert client.ask(request) == before
+    client.close()
+
+
 def run_taskd(server: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run the command `taskd`, against the task server with this endpoint string."""
     return subprocess.run(

@@ -236,6 +236,24 @@ def test_a_process_that_cannot_be_watched_is_ended_at_once(monkeypatch: pytest.M
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_process_that_the_reactor_cannot_watch_is_ended_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reactor, watched = FakeReactor(), []
+
+    def refuse(reader: ChildProcess) -> None:
+        watched.append((reader.pid, reader.fileno()))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reactor, "addReader", refuse)
+    with pytest.raises(OSError, match="No space"):
+        ChildProcess(reactor, ["sleep", "600"], "/", (), 2, lambda _: None)
+    ((pid, descriptor),) = watched
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
 def test_a_fork_server_that_cannot_be_started_is_tried_again_until_it_can(
     start: Start, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.support import APPS, Connection, Daemon, bare, kept_daemon
+from tests.live.support import APPS, Connection, Daemon, bare, connected_to_one_worker, kept_daemon
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +18,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def client(odd: Daemon) -> Iterator[Connection]:
-    """A connection; after the test the worker is the same as before it."""
-    client = odd.connect()
-    before = client.ask(bare("pid"))
-    yield client
-    assert client.ask(bare("pid")) == before
-    client.close()
+    with connected_to_one_worker(odd) as client:
+        yield client
 
 
 def test_an_exception_that_cannot_be_formatted_fails_its_task_alone(odd: Daemon, client: Connection) -> None:

@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import APPS, Connection, Daemon, Gate, bare, data_of, kept_daemon, rpc, wait_for_exit
+from tests.live.support import (
+    APPS,
+    Connection,
+    Daemon,
+    Gate,
+    bare,
+    connected_to_one_worker,
+    data_of,
+    kept_daemon,
+    rpc,
+    wait_for_exit,
+)
 
 Start = Callable[..., Daemon]
 Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "untidy.py"))
@@ -28,12 +39,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def client(one: Daemon) -> Iterator[Connection]:
-    """A connection to it; at the end the worker must be the same as before."""
-    client = one.connect()
-    before = client.ask(bare("pid"))
-    yield client
-    assert client.ask(bare("pid")) == before
-    client.close()
+    with connected_to_one_worker(one) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
