@@ -203,7 +203,7 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers()
+        self._peers = Peers(reactor)
         self.factory = WebSocketFactory(
             reactor,
             backend,

@@ -19,6 +19,7 @@ from taskd.errors import TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import StreamTransport
+from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
@@ -106,13 +107,20 @@ class Peer(Generic[Work]):
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
     returns are never cut.
+
+    What a client sends is worked off a step at a time (`Session.requests`). The
+    first step is taken at once; if anything is left, reading pauses and the
+    peer takes its `turns`.
     """
 
     __slots__ = (
+        "_awaits_turn",
         "_backend",
         "_cancelling",
         "_is_gone",
+        "_is_stepping",
         "_on_drained",
+        "_turns",
         "_wire",
         "is_full",
         "is_reading",
@@ -130,6 +138,7 @@ class Peer(Generic[Work]):
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
+        turns: Turns,
         *,
         whole_messages: bool = False,
     ) -> None:
@@ -146,6 +155,9 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
+        self._turns = turns
+        self._awaits_turn = False
+        self._is_stepping = False
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
@@ -159,6 +171,12 @@ class Peer(Generic[Work]):
         """Take in the messages of one read."""
         self.session.receive(messages)
         self.flush()
+
+    def receive_part(self, data: bytes) -> None:
+        """Take a look at bytes of a message that is not complete."""
+        self.session.receive_part(data)
+        if self.session.closing:
+            self.flush()
 
     def refuse_rest(self, error: TaskdError) -> None:
         """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
@@ -231,12 +249,35 @@ class Peer(Generic[Work]):
 
     def flush(self) -> None:
         """Start the requests that may start, send what can be sent, and pause or resume reading."""
-        if self._is_gone:
+        if self._is_gone or self._is_stepping:
+            return  # in a step: it ends with all of this itself
+        if not self._awaits_turn:
+            self._step()
+            if self.session.has_more and not self.sender.full:
+                self._awaits_turn = True
+                self._turns.ask(self)
+        self._send(self.session.take())
+
+    def _step(self) -> None:
+        """Start requests, as many as in one step, unless the client leaves too much unread."""
+        if self.sender.congested and self.sender.full:
             return
-        session = self.session
-        while requests := session.requests():
-            self._backend.submit(requests, self)
-        self._send(session.take())
+        requests = self.session.requests()
+        if requests:
+            self._is_stepping = True
+            try:
+                self._backend.submit(requests, self)
+            finally:
+                self._is_stepping = False
+
+    def take_step(self) -> bool:
+        """Take one step through what has been received; return whether more may be started now."""
+        if self._is_gone:
+            return False
+        self._step()
+        self._awaits_turn = self.session.has_more and not self.sender.full
+        self._send(self.session.take())
+        return self._awaits_turn
 
     # --- what goes out ---
 
@@ -260,8 +301,11 @@ class Peer(Generic[Work]):
             self._check_drained()
 
     def _sender_changed(self) -> None:
-        if not self._is_gone:
-            self._send(self.session.take(resumed=True))
+        if self._is_gone:
+            return
+        self._send(self.session.take(resumed=True))
+        if self.session.has_more:
+            self.flush()
 
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full
@@ -276,7 +320,7 @@ class Peer(Generic[Work]):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._on_drained is not None and not self.session.in_flight:
+        if self._on_drained is not None and not self.session.in_flight and not self._awaits_turn:
             drained, self._on_drained = self._on_drained, None
             drained()
 
@@ -305,7 +349,9 @@ class Peer(Generic[Work]):
 class Peers:
     """The connections of one listener, and their end."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self.turns = Turns(clock)
+        """The turns of these connections."""
         self._peers: set[Peer[Any]] = set()
         self._closed: Deferred[None] = Deferred()
         self.is_closing = False

@@ -61,6 +61,7 @@ class WebSocketProtocol(TextServerProtocol):
             self.write_frames,
             self._stalled,
             UnsentLimits(),
+            factory.peers.turns,
             whole_messages=True,
         )
         factory.peers.add(self.client)
