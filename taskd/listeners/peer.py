@@ -15,14 +15,16 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.errors import TaskdError
+from taskd.errors import Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import StreamTransport
+from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
+from taskd.scheduler.parties import Lane, Parties
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
@@ -47,8 +49,12 @@ class Backend(Protocol[Work]):
     def detach(self, work: Work, /) -> None:
         """Let work go on without a reply."""
 
-    def resume(self) -> None:
-        """Let throttled work start: a requester that was full reads again, or is gone."""
+    def resume(self, requester: Requester, /) -> None:
+        """Let the throttled work of a requester start: it was full and reads again, or is gone."""
+
+    @property
+    def parties(self) -> Parties:
+        """The parties that connections to this backend belong to."""
 
     @property
     def unanswered(self) -> Unanswered:
@@ -57,6 +63,10 @@ class Backend(Protocol[Work]):
 
 class Wire(Protocol):
     """The connection of a peer."""
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the other end may name the callers whose requests it passes on."""
 
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
@@ -88,6 +98,8 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
+    may_name_callers = False
+
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
         return []
@@ -106,24 +118,29 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut.
+    returns are never cut. While the peer is not read, `paused` reports its end.
 
     What a client sends is worked off a step at a time (`Session.requests`). The
-    first step is taken at once; if anything is left, reading pauses and the
-    peer takes its `turns`.
+    first step is taken at once; the others in `turns`, and if these take long,
+    the peer is not read meanwhile.
     """
 
     __slots__ = (
         "_awaits_turn",
         "_backend",
         "_cancelling",
+        "_end_watch",
+        "_has_ended",
         "_is_gone",
         "_is_stepping",
         "_on_drained",
+        "_paused",
+        "_transport",
         "_turns",
         "_wire",
         "is_full",
         "is_reading",
+        "lane",
         "sender",
         "session",
     )
@@ -138,11 +155,18 @@ class Peer(Generic[Work]):
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
+        lane: Lane,
         turns: Turns,
         *,
         whole_messages: bool = False,
+        paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
+        self._transport = transport
+        self._paused = paused
+        self._end_watch: EndWatch | None = None
+        self._has_ended = False
+        self.lane = lane
         self._backend = backend
         self.session = session
         self.sender = ReplySender(
@@ -184,21 +208,41 @@ class Peer(Generic[Work]):
         self.flush()
 
     def end_of_input(self, unfinished: int = 0) -> None:
-        """Note that the peer sends nothing more; it still gets what it is owed.
-
-        The peer may even be gone, which shows only when it is written to. So
-        work that must not outlive the connection is cancelled now.
-        """
+        """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self.flush()
+        self._peer_has_ended()
+        if not self._is_gone and not self.session.finished:
+            self._watch_end()
+
+    def _peer_has_ended(self) -> None:
+        """Cancel the work that must not outlive the connection; what follows of it is not begun.
+
+        The peer has ended sending, though maybe not all that it sent has been
+        read. It may even be gone, which shows only when it is written to.
+        """
+        if self._has_ended:
+            return
+        self._has_ended = True
         for request in list(self.session.in_flight):
             if request.work is not None and request.options.on_disconnect == "cancel":
                 self._backend.cancel(request.work)
+        self.flush()
+
+    def _watch_end(self) -> None:
+        """Have the end of the peer reported, which is not being read."""
+        if self._paused is not None and self._end_watch is None:
+            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+
+    def _forget_end(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch.stop()
+            self._end_watch = None
 
     def connection_lost(self) -> None:
         """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
+        self._forget_end()
         self.sender.close()
         self._check_full()
         for request in list(self.session.in_flight):
@@ -215,6 +259,11 @@ class Peer(Generic[Work]):
         self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
 
     # --- `taskd.server.methods.Requester` ---
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed on this connection."""
+        return self._wire.may_name_callers
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
@@ -264,6 +313,8 @@ class Peer(Generic[Work]):
             return
         requests = self.session.requests()
         if requests:
+            if self._has_ended:
+                requests = self._wanted(requests)
             self._is_stepping = True
             try:
                 self._backend.submit(requests, self)
@@ -279,6 +330,22 @@ class Peer(Generic[Work]):
         self._send(self.session.take())
         return self._awaits_turn
 
+    def hold(self) -> None:
+        """Read nothing until everything that was read has been taken in."""
+        if self.is_reading and not self._is_gone:
+            self._pause_reading()
+
+    def _wanted(self, requests: list[Request[Work]]) -> list[Request[Work]]:
+        """Return those of these requests that may outlive the connection, and answer the others."""
+        wanted = []
+        for request in requests:
+            if request.options.on_disconnect == "cancel":
+                text = f"{request.function} was cancelled before it was started"
+                self.task_ended(request, Failure.of(Cancelled(text, was="waiting")))
+            else:
+                wanted.append(request)
+        return wanted
+
     # --- what goes out ---
 
     def _send(self, messages: list[bytes]) -> None:
@@ -291,14 +358,22 @@ class Peer(Generic[Work]):
         session = self.session
         if session.finished and sender.empty:
             self._wire.finish()
-        elif self.is_reading is not (session.wants_data and not sender.full) and not session.closing:
-            self.is_reading = not self.is_reading
-            if self.is_reading:
+        elif self.is_reading is not (session.wants_data and not sender.full) and (
+            session.refuses_rest or not session.closing
+        ):
+            if not self.is_reading:
+                self.is_reading = True
+                self._forget_end()
                 self._wire.resume_reading()
-            else:
-                self._wire.pause_reading()
+            elif not self._awaits_turn:  # whose turn may come before the next read
+                self._pause_reading()
         if self._on_drained is not None:
             self._check_drained()
+
+    def _pause_reading(self) -> None:
+        self.is_reading = False
+        self._wire.pause_reading()
+        self._watch_end()
 
     def _sender_changed(self) -> None:
         if self._is_gone:
@@ -310,7 +385,7 @@ class Peer(Generic[Work]):
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full
         if was_full and not self.is_full:
-            self._backend.resume()
+            self._backend.resume(self)
 
     # --- the stop ---
 
@@ -347,11 +422,12 @@ class Peer(Generic[Work]):
 
 
 class Peers:
-    """The connections of one listener, and their end."""
+    """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, paused: PausedConnections | None = None) -> None:
         self.turns = Turns(clock)
-        """The turns of these connections."""
+        """The turns of these connections, for what they have sent and was not read yet."""
+        self.paused = paused
         self._peers: set[Peer[Any]] = set()
         self._closed: Deferred[None] = Deferred()
         self.is_closing = False

@@ -27,6 +27,9 @@ class TurnTaker(Protocol):
     def take_step(self) -> bool:
         """Do a part of the work, of a millisecond or two; return whether any is left."""
 
+    def hold(self) -> None:
+        """Take on no more work until nothing is left: the reactor gets its turn before the next step."""
+
     def abort(self) -> None:
         """Give up, after a step has failed with an exception."""
 
@@ -65,6 +68,8 @@ class Turns:
             if has_more:
                 takers.append(taker)
         if takers:
+            for taker in takers:
+                taker.hold()
             self._clock.callLater(0, self._run)
 
     @staticmethod

@@ -111,10 +111,10 @@ class Session(Generic[Work]):
         "_late_progress",
         "_max_outstanding",
         "_outbox",
-        "_refuses_rest",
         "_unclaimed",
         "closing",
         "in_flight",
+        "refuses_rest",
     )
 
     def __init__(
@@ -133,9 +133,10 @@ class Session(Generic[Work]):
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
-        self._refuses_rest = False
         self._by_id: dict[bytes, dict[Request[Work], None]] | None = None
         self.closing = False
+        self.refuses_rest = False
+        """Whether nothing that is still to be read is of use."""
         self.in_flight: dict[Request[Work], None] = {}
         """The requests that have been started and not answered, oldest first."""
 
@@ -179,7 +180,7 @@ class Session(Generic[Work]):
             self._has_begun = messages[0].lstrip(_BLANK).startswith(_CONTAINERS)
             if not self._has_begun:
                 self._refuse_stranger()
-        if self._refuses_rest:
+        if self.refuses_rest:
             return
         if self._backlog is None:
             self._backlog = deque(messages)
@@ -196,7 +197,7 @@ class Session(Generic[Work]):
                 self._refuse_stranger()
 
     def _refuse_stranger(self) -> None:
-        if not self._refuses_rest:
+        if not self.refuses_rest:
             self.refuse_rest(not_json())
 
     def _queue_error(self, error: TaskdError) -> None:
@@ -204,10 +205,11 @@ class Session(Generic[Work]):
             self._backlog = deque()
         self._backlog.append(error)
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Reply with `error` after all earlier messages: the rest of the stream cannot be read."""
-        self._queue_error(error)
-        self._refuses_rest = self.closing = True
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Reply with `error`, if any, after all earlier messages: the rest of the stream cannot be read."""
+        if error is not None:
+            self._queue_error(error)
+        self.refuses_rest = self.closing = True
 
     def end_of_input(self, unfinished: int = 0) -> None:
         """Note that the peer sends nothing more; `unfinished` counts the bytes of an incomplete message."""
@@ -392,7 +394,7 @@ class Session(Generic[Work]):
         self.in_flight.clear()
         self._backlog = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
-        self._refuses_rest = self.closing = True
+        self.refuses_rest = self.closing = True
         return unread
 
     # --- state ---
