@@ -223,12 +223,11 @@ class Peer(Generic[Work]):
         The peer has ended sending, though maybe not all that it sent has been
         read. It may even be gone, which shows only when it is written to.
         """
-        if self._has_ended:
-            return
-        self._has_ended = True
-        for request in list(self.session.in_flight):
-            if request.work is not None and request.options.on_disconnect == "cancel":
-                self._backend.cancel(request.work)
+        if not self._has_ended:
+            self._has_ended = True
+            for request in list(self.session.in_flight):
+                if request.work is not None and request.options.on_disconnect == "cancel":
+                    self._backend.cancel(request.work)
         self.flush()
 
     def peer_is_lost(self) -> None:
