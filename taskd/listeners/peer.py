@@ -105,7 +105,8 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut.
+    returns are never cut. `cancels_by_number` is False for anonymous peers, to
+    which the number of somebody else's task must be no handle.
     """
 
     __slots__ = (
@@ -114,6 +115,7 @@ class Peer(Generic[Work]):
         "_is_gone",
         "_on_drained",
         "_wire",
+        "cancels_by_number",
         "is_full",
         "is_reading",
         "sender",
@@ -132,6 +134,7 @@ class Peer(Generic[Work]):
         limits: UnsentLimits,
         *,
         whole_messages: bool = False,
+        cancels_by_number: bool = True,
     ) -> None:
         self._wire = wire
         self._backend = backend
@@ -146,6 +149,7 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
+        self.cancels_by_number = cancels_by_number
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None

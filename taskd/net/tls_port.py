@@ -7,7 +7,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProtocolFactory,
+    ITCPTransport,
+    ITransport,
+)
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.tcp import Port
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -15,6 +21,7 @@ from twisted.python.failure import Failure
 
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import is_client_hello, refused_by_tls
+from taskd.net.time_limits import OPENING_SECONDS
 
 __all__ = ["RefusingPlain", "TlsPortEndpoint"]
 
@@ -23,7 +30,11 @@ REFUSAL_GRACE = 2.0
 
 
 class RefusingPlain(BufferingTLSTransport):
-    """The server's end of a TLS connection, which answers a client that begins without TLS."""
+    """The server's end of a TLS connection, which answers a client that begins without TLS.
+
+    A client whose handshake is not finished `OPENING_SECONDS` after the connection was accepted is
+    disconnected.
+    """
 
     transport: ITCPTransport
 
@@ -32,6 +43,17 @@ class RefusingPlain(BufferingTLSTransport):
         self._reactor = reactor
         self._has_begun = False
         self._giving_up: IDelayedCall | None = None
+        self._opening: IDelayedCall | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:  # noqa: N802  # Twisted's name
+        """Begin with the handshake, and limit its time."""
+        self._opening = self._reactor.callLater(OPENING_SECONDS, self._opening_is_over)
+        super().makeConnection(transport)
+
+    def _opening_is_over(self) -> None:
+        self._opening = None
+        if self.connected and self.getHandle().get_peer_finished() is None:
+            self.abortConnection()
 
     def dataReceived(self, bytes: bytes) -> None:  # noqa: A002  # Twisted's name
         """Pass on TLS; answer a client whose first byte is of no TLS, and drop what follows."""
@@ -50,8 +72,9 @@ class RefusingPlain(BufferingTLSTransport):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
-        if self._giving_up is not None and self._giving_up.active():
-            self._giving_up.cancel()
+        for call in (self._giving_up, self._opening):
+            if call is not None and call.active():
+                call.cancel()
         super().connectionLost(reason)
 
 

@@ -21,6 +21,10 @@ __all__ = ["Asker", "Requester", "ServerMethods"]
 class Requester(Subscriber, Protocol):
     """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
 
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether it may cancel any task by its number."""
+
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
 
@@ -108,8 +112,8 @@ class ServerMethods:
         return _result(self._server.status())
 
     def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Outcome | None:  # noqa: A002
-        """Cancel a request of the asker's connection, or any task."""
-        target = CancelTarget.named(id, task)
+        """Cancel a request of the asker's connection, or, if the asker may do that, any task."""
+        target = CancelTarget.named(id, task, by_number=asker.requester.cancels_by_number)
         if target.request_id is not None:
             asker.requester.cancel_request(asker.request, target.request_id)
             return None
