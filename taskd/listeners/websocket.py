@@ -69,6 +69,7 @@ class WebSocketProtocol(TextServerProtocol):
             UnsentLimits(),
             whole_messages=True,
             cancels_by_number=False,
+            paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
 

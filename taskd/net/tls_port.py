@@ -10,7 +10,9 @@ from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
+    IProducer,
     IProtocolFactory,
+    IReactorTime,
     ITCPTransport,
     ITransport,
 )
@@ -25,25 +27,23 @@ from taskd.net.time_limits import OPENING_SECONDS
 
 __all__ = ["RefusingPlain", "TlsPortEndpoint"]
 
-REFUSAL_GRACE = 2.0
-"""Seconds in which a client without TLS can read the answer, while what it sends is dropped."""
-
 
 class RefusingPlain(BufferingTLSTransport):
     """The server's end of a TLS connection, which answers a client that begins without TLS.
 
-    A client whose handshake is not finished `OPENING_SECONDS` after the connection was accepted is
-    disconnected.
+    It does not wait for the client's alert when it closes: Twisted's own would wait
+    for ever, while a client goes on to send. The connection below sees to it that
+    the last reply is not lost. A client whose handshake is not finished
+    `OPENING_SECONDS` after the connection was accepted is disconnected.
     """
 
     transport: ITCPTransport
+    _has_begun = _is_refused = _has_producer = False
+    _opening: IDelayedCall | None = None
 
-    def __init__(self, reactor: Reactor, *arguments: Any) -> None:
+    def __init__(self, reactor: IReactorTime, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._reactor = reactor
-        self._has_begun = False
-        self._giving_up: IDelayedCall | None = None
-        self._opening: IDelayedCall | None = None
 
     def makeConnection(self, transport: ITransport) -> None:  # noqa: N802  # Twisted's name
         """Begin with the handshake, and limit its time."""
@@ -55,27 +55,43 @@ class RefusingPlain(BufferingTLSTransport):
         if self.connected and self.getHandle().get_peer_finished() is None:
             self.abortConnection()
 
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Forget the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        super().connectionLost(reason)
+
     def dataReceived(self, bytes: bytes) -> None:  # noqa: A002  # Twisted's name
         """Pass on TLS; answer a client whose first byte is of no TLS, and drop what follows."""
         if not self._has_begun:
             self._has_begun = True
             if not is_client_hello(bytes):
-                self._refuse(bytes)
-        if self._giving_up is None:
+                self._is_refused = True
+                self.transport.write(refused_by_tls(bytes))
+                self.transport.loseConnection()
+        if not self._is_refused:
             super().dataReceived(bytes)
 
-    def _refuse(self, first: bytes) -> None:
-        self._giving_up = self._reactor.callLater(REFUSAL_GRACE, self.abortConnection)
-        self.transport.write(refused_by_tls(first))
-        # Closed at once, the connection would lose the answer to a reset.
-        self.transport.loseWriteConnection()
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close TLS, and then the connection below, once everything written has been sent."""
+        super().loseConnection()
+        self._close_below()
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Forget the connection."""
-        for call in (self._giving_up, self._opening):
-            if call is not None and call.active():
-                call.cancel()
-        super().connectionLost(reason)
+    def _close_below(self) -> None:
+        if self.disconnecting and not self._has_producer:
+            self.transport.loseConnection()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001, N802
+        """Pause this producer while too much is unsent."""
+        super().registerProducer(producer, streaming)
+        self._has_producer = True
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        """Forget the producer; it may have been what a close waited for."""
+        super().unregisterProducer()
+        self._has_producer = False
+        self._close_below()
 
 
 class TlsPortEndpoint(SSL4ServerEndpoint):
