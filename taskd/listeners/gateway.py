@@ -218,7 +218,7 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(PausedConnections(reactor))
+        self._peers = Peers(reactor, PausedConnections(reactor))
         self.factory = WebSocketFactory(
             reactor,
             backend,

@@ -74,6 +74,7 @@ class WebSocketProtocol(TextServerProtocol):
             self._stalled,
             UnsentLimits(),
             Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
+            factory.peers.turns,
             whole_messages=True,
             cancels_by_number=False,
             paused=factory.peers.paused,
