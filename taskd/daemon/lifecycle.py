@@ -18,7 +18,11 @@ from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
 from taskd.daemon.stop_report import StopReport
 from taskd.errors import StartError
+from taskd.listeners.idle_connections import IdleConnections
+from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
+from taskd.net.acceptor import Door
+from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
@@ -64,6 +68,8 @@ class UnstartedDaemon:
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
+        limits = self._connection_limits()
+        door = Door(reactor, limits)
         parts = Parts()
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
@@ -71,11 +77,17 @@ class UnstartedDaemon:
             server = config.server.start(reactor)
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits)
-            _serve(self._task_ports, tcp)
+            idle = IdleConnections(reactor, tcp.peers)
+            for port in self._task_ports:
+                port.serve(tcp, door, BUSY_LINE, idle.close_one)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
-            gateway = self._start_gateway(config.gateway, server)
-            _serve(self._gateway_ports, _site(reactor, gateway))
+            gateway = self._start_gateway(
+                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
+            )
+            site = _site(reactor, gateway)
+            for port in self._gateway_ports:
+                port.serve(site, door, UNAVAILABLE)
             parts = replace(parts, gateway=[gateway])
         return RunningDaemon(
             reactor,
@@ -85,6 +97,24 @@ class UnstartedDaemon:
             loaded,
             server.reload if server is not None else _nothing_to_reload,
         )
+
+    def _connection_limits(self) -> ConnectionLimits:
+        """Return how many connections there may be. Call this before the first fork server is started."""
+        config = self._config
+        needs = config.server.pool.files if config.listen else NO_FILES
+        gateway = config.gateway
+        link_ends = 0
+        if gateway is not None and gateway.link != "local":
+            link_ends = 1 if gateway.task_servers else 2
+        limit, in_use = open_files()
+        limits = connection_limits(limit, in_use, needs, link_ends)
+        if in_use + needs.least + limits.accepted + limits.links * link_ends > limit:
+            _log.warn(
+                "ulimit -n {limit} leaves too few open files for {workers} workers and connections: raise it",
+                limit=limit,
+                workers=config.server.pool.max_workers,
+            )
+        return limits
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
@@ -235,11 +265,6 @@ def _abort(parts: Sequence[Part]) -> None:
 
 def _nothing_to_reload() -> None:
     """Do nothing, since a gateway alone has no app."""
-
-
-def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:
-    for port in ports:
-        port.serve(factory)
 
 
 async def _close_ports(ports: Sequence[BoundPort]) -> None:

@@ -16,13 +16,17 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from taskd.daemon.before_reactor import wait_for
 from taskd.errors import StartError
+from taskd.net.acceptor import Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.reactor import Reactor
+from taskd.net.server_transport import ServerTransport
+from taskd.net.tls_port import REFUSED_FOR_ROOM, TlsTransport
 
 __all__ = ["BoundPort", "LateFactory", "bind"]
 
@@ -85,21 +89,40 @@ class BoundPort:
     runs.
     """
 
-    def __init__(self, port: IListeningPort, factory: LateFactory) -> None:
+    def __init__(self, reactor: Reactor, port: IListeningPort, factory: LateFactory) -> None:
+        self._reactor = reactor
         self._port = port
         self._factory = factory
+        self._acceptor: Acceptor | None = None
 
     @property
     def address(self) -> IAddress:
         """The local address, with the actual number of a TCP port that was bound as 0."""
         return self._port.getHost()
 
-    def serve(self, factory: IProtocolFactory) -> None:
-        """Pass connections to `factory`. Call this once."""
+    def serve(
+        self,
+        factory: IProtocolFactory,
+        door: Door,
+        refusal: bytes,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Pass connections to `factory`, for as many as the `door` has room. Call this once.
+
+        The others are sent `refusal`, or on a TLS port an alert, unless `make_room` can close another one.
+        Ports of kinds that taskd does not know accept whatever they accept.
+        """
         self._factory.serve(factory)
+        port = self._port
+        if isinstance(port, Port) and port.transport in (ServerTransport, TlsTransport):
+            reason = REFUSED_FOR_ROOM if port.transport is TlsTransport else refusal
+            self._acceptor = Acceptor(self._reactor, port, door, self._factory.logPrefix(), reason, make_room)
 
     def close(self) -> Deferred[None]:
         """Stop listening; fires when the port is closed."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         return self._port.stopListening() or succeed(None)
 
 
@@ -124,4 +147,4 @@ def bind(
         raise StartError(f"taskd: cannot listen on {description}: {error}") from error
     keep_alive(getattr(port, "socket", None))
     _log.info("listening on {description} ({host})", description=description, host=port.getHost())
-    return BoundPort(port, factory)
+    return BoundPort(reactor, port, factory)

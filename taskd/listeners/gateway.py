@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
@@ -15,6 +15,7 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
+from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
@@ -36,6 +37,10 @@ MAX_MESSAGES_IN_FLIGHT = 100
 """Messages of one websocket in flight at once: more than a page ever has, and
 few enough that one user cannot fill a pool's queue."""
 
+MAX_CONNECTIONS = 100
+"""Connections to task servers at once, if nobody has counted how many there may be: with both ends in one
+process they take a fifth of the usual limit of 1024 open files."""
+
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 LinkKind = Literal["per-message", "pooled", "local"]
@@ -49,7 +54,8 @@ class GatewayConfig:
 
     `task_servers` are client endpoint strings; `allow_origins` are patterns for
     `is_allowed_origin`. `max_message` is in bytes, `max_in_flight` in messages
-    of one websocket.
+    of one websocket. There are at most `max_connections` to task servers, apart from the kept ones of a
+    pooled link, and `own_ends` has the addresses of their own ends.
     """
 
     task_servers: Sequence[str]
@@ -57,6 +63,8 @@ class GatewayConfig:
     allow_origins: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
+    max_connections: int = MAX_CONNECTIONS
+    own_ends: set[object] = field(default_factory=set)
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
@@ -94,6 +102,7 @@ class RemoteBackend:
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
+        self._slots = ConnectionSlots(config.max_connections)
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
@@ -104,8 +113,10 @@ class RemoteBackend:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
         if self._has_connection_each:
-            return PerCallLink(self._reactor, server, max_reply)
-        return PooledLink(self._reactor, server, max_reply, alone=max_message // 10)
+            return PerCallLink(self._reactor, server, max_reply, self._slots, self._config.own_ends)
+        return PooledLink(
+            self._reactor, server, max_reply, self._slots, self._config.own_ends, alone=max_message // 10
+        )
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
         """Send requests to a task server, except those that concern the connection itself."""
@@ -133,7 +144,7 @@ class RemoteBackend:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
 
-        pending = self._link.call(request, on_progress, request.dialect)
+        pending = self._link.call(request, on_progress, request.dialect, requester)
         request.work = pending
         pending.outcome.addCallbacks(
             self._ended,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
@@ -34,7 +35,7 @@ class ServerTransport(BufferedSocket):
     may be replaced, as a websocket's replaces twisted.web's.
     """
 
-    __slots__ = ("_client", "_protocol")
+    __slots__ = ("_client", "_protocol", "when_closed")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class ServerTransport(BufferedSocket):
         sock.setblocking(False)
         self._client = client
         self._protocol = protocol
+        self.when_closed: Callable[[], object] | None = None
         super().__init__(reactor, sock, protocol.dataReceived)
 
     @property
@@ -94,6 +96,8 @@ class ServerTransport(BufferedSocket):
         if self.fileno() < 0:
             return
         self._release()
+        if self.when_closed is not None:
+            self.when_closed()
         protocol = self._protocol
         del self._protocol
         protocol.connectionLost(reason)

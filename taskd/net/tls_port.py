@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,17 +10,36 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, ITCPTransport
 from twisted.internet.ssl import CertificateOptions
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Port, Server
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import is_client_hello, refused_by_tls
 
-__all__ = ["RefusingPlain", "TlsPortEndpoint"]
+__all__ = ["REFUSED_FOR_ROOM", "RefusingPlain", "TlsPortEndpoint", "TlsTransport"]
+
+REFUSED_FOR_ROOM = b"\x15\x03\x03\0\x02\x02\x50"
+"""The answer to a connection for which there is no room: a fatal alert (internal_error), since before a
+handshake nothing else can be said."""
 
 REFUSAL_GRACE = 2.0
 """Seconds in which a client without TLS can read the answer, while what it sends is dropped."""
+
+
+class TlsTransport(Server):
+    """Twisted's transport under TLS, which reports that its descriptor is closed."""
+
+    when_closed: Callable[[], object] | None = None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close, and report that."""
+        try:
+            super().connectionLost(reason)
+        finally:
+            if self.when_closed is not None:
+                when_closed, self.when_closed = self.when_closed, None
+                when_closed()
 
 
 class RefusingPlain(BufferingTLSTransport):
@@ -71,5 +91,6 @@ class TlsPortEndpoint(SSL4ServerEndpoint):
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
+            port.transport = TlsTransport
             port.factory.protocol = self._connections  # type: ignore[assignment]
         return port

@@ -1,0 +1,50 @@
+"""Log lines about what may happen a thousand times a second: one at once, then one a second with a count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["NOTICE_INTERVAL", "Notices"]
+
+NOTICE_INTERVAL = 1.0
+"""Seconds between two lines: an operator sees that it goes on, and the log stays readable."""
+
+
+class Notices:
+    """Lines about one kind of event, at most one in each `NOTICE_INTERVAL`.
+
+    `write` gets the number of events since the last line, and what was given with the
+    latest of them.
+    """
+
+    def __init__(self, clock: IReactorTime, write: Callable[[int, str], object]) -> None:
+        self._clock = clock
+        self._write = write
+        self._count = 0
+        self._latest = ""
+        self._rest: IDelayedCall | None = None
+
+    def note(self, what: str = "") -> None:
+        """Count an event, and have it logged now or together with others."""
+        self._count += 1
+        self._latest = what
+        if self._rest is None:
+            self._log()
+
+    def _log(self) -> None:
+        self._rest = None
+        if self._count:
+            count, self._count = self._count, 0
+            self._rest = self._clock.callLater(NOTICE_INTERVAL, self._log)
+            self._write(count, self._latest)
+
+    def close(self) -> None:
+        """Log what was only counted since the last line."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._log()
+            if self._rest is not None:
+                self._rest.cancel()
+                self._rest = None
