@@ -68,7 +68,7 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
     def test_a_call_is_passed_on_with_its_progress_and_its_dialect(self):
-        self.link.call(CALL, print, BARE, self)
+        self.link.call(CALL, print, BARE)
         self.a.fail(AWAY)
         self.link.call(CALL)
         arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
