@@ -24,6 +24,8 @@ from taskd.listeners.tcp import TaskFactory
 from taskd.net.acceptor import Door
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
+from taskd.net.lingering import Lingering
+from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.server.task_server import TaskServer
@@ -50,6 +52,7 @@ class UnstartedDaemon:
     def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
         self._reactor = reactor
         self._config = config
+        self._lingering = Lingering(reactor)
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -59,24 +62,26 @@ class UnstartedDaemon:
         if config.listen and config.is_default_app:
             for line in announcement(os.environ):
                 _log.info("{line}", line=line)
+        transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", ServerTransport)
+            port = bind(self._reactor, description, "task server", transport)
             self._task_ports.append(port)
         for description in config.websocket:
-            self._gateway_ports.append(bind(self._reactor, description, "gateway", ServerTransport))
+            self._gateway_ports.append(bind(self._reactor, description, "gateway", transport))
 
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
         limits = self._connection_limits()
+        self._lingering.most = limits.lingering
         door = Door(reactor, limits)
-        parts = Parts()
+        parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
             loaded = server.loaded
-            tcp = TaskFactory(reactor, server, config.limits)
+            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
                 port.serve(tcp, door, BUSY_LINE, idle.close_one)
@@ -108,7 +113,7 @@ class UnstartedDaemon:
             link_ends = 1 if gateway.task_servers else 2
         limit, in_use = open_files()
         limits = connection_limits(limit, in_use, needs, link_ends)
-        if in_use + needs.least + limits.accepted + limits.links * link_ends > limit:
+        if in_use + needs.least + limits.lingering + limits.accepted + limits.links * link_ends > limit:
             _log.warn(
                 "ulimit -n {limit} leaves too few open files for {workers} workers and connections: raise it",
                 limit=limit,
@@ -186,15 +191,16 @@ class RunningDaemon:
         await _close_ports(self._ports)
         await self._drain_tasks()
         # A gateway's calls may use the connections, so it is closed before them.
-        await self._hastened(_close(parts.gateway), parts.gateway)
-        await self._limited(
-            _close(parts.connections),
-            parts.connections,
-            FLUSH_TIMEOUT,
-            lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
-        )
+        for connections in (parts.gateway, parts.connections):
+            await self._limited(
+                _close(connections),
+                connections,
+                FLUSH_TIMEOUT,
+                lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
+            )
         slow = self._clock.callLater(SLOW_SECONDS, _log.info, "stopping: waiting for the workers to exit")
         await self._hastened(_close(parts.server), parts.server)
+        await self._hastened(_close(parts.lingering), parts.lingering)
         _cancel([slow])
 
     async def _drain_tasks(self) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from taskd.daemon.before_reactor import wait_for
@@ -26,7 +27,7 @@ from taskd.net.acceptor import Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
-from taskd.net.tls_port import REFUSED_FOR_ROOM, TlsTransport
+from taskd.net.tls_port import REFUSED_FOR_ROOM
 
 __all__ = ["BoundPort", "LateFactory", "bind"]
 
@@ -114,8 +115,8 @@ class BoundPort:
         """
         self._factory.serve(factory)
         port = self._port
-        if isinstance(port, Port) and port.transport in (ServerTransport, TlsTransport):
-            reason = REFUSED_FOR_ROOM if port.transport is TlsTransport else refusal
+        if isinstance(port, Port) and getattr(port.transport, "func", None) is ServerTransport:
+            reason = REFUSED_FOR_ROOM if isinstance(port.factory, TLSMemoryBIOFactory) else refusal
             self._acceptor = Acceptor(self._reactor, port, door, self._factory.logPrefix(), reason, make_room)
 
     def close(self) -> Deferred[None]:

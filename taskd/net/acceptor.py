@@ -24,6 +24,7 @@ from zope.interface import implementer
 from taskd.net.admission import Admission
 from taskd.net.buffered_socket import socket_address
 from taskd.net.descriptors import ConnectionLimits
+from taskd.net.lingering import Lingering
 from taskd.net.notices import Notices
 from taskd.net.reactor import Reactor
 
@@ -41,11 +42,8 @@ for one again at once, and do nothing else."""
 MAX_OVER = 8
 """Connections beyond the bound while those that they displace are being closed."""
 
-MAX_LINGERING = 8
-"""Refused connections that are still read, so that the reason arrives: each has a descriptor."""
-
-LINGER_SECONDS = 2.0
-"""Seconds for which such a connection is read. A client that was sending reads the reason by then."""
+MAX_REFUSED = 8
+"""Refused connections that linger, so that the reason arrives: each has a descriptor."""
 
 _EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
@@ -71,10 +69,9 @@ class Door:
     def __init__(self, reactor: Reactor, limits: ConnectionLimits) -> None:
         self.admission = Admission(limits.accepted)
         self.own: set[object] = set()
-        self._reactor = reactor
+        self.lingering = Lingering(reactor, MAX_REFUSED)
         self._limits = limits
         self._refused = self._displaced = 0
-        self._lingering: dict[_Lingering, None] = {}
         self._notices = Notices(reactor, self._report)
         self._troubles = Notices(reactor, self._report_trouble)
 
@@ -100,21 +97,11 @@ class Door:
         with suppress(OSError):
             sock.setblocking(False)
             sock.send(reason)
-            sock.shutdown(socket.SHUT_WR)
-        if len(self._lingering) >= MAX_LINGERING:
-            next(iter(self._lingering)).close()  # the one that has had the most time to read the reason
-        self._lingering[_Lingering(self._reactor, sock, self._lingering.pop)] = None
+        self.lingering.take(sock)
 
     def cannot_accept(self, error: OSError) -> None:
         """Note that the kernel gives no descriptor for a connection."""
         self._troubles.note(error.strerror or str(error))
-
-    def close(self) -> None:
-        """Forget the connections that were refused."""
-        for lingering in list(self._lingering):
-            lingering.close()
-        self._notices.close()
-        self._troubles.close()
 
     def _report(self, _: int, party: str) -> None:
         largest, held = self.admission.largest
@@ -285,60 +272,6 @@ def _reserve() -> int:
         return os.open("/", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-@implementer(IReadDescriptor)
-class _Lingering:
-    """A refused connection, whose input is dropped until the client has closed it.
-
-    Otherwise a reset would overtake the reason.
-    """
-
-    def __init__(self, reactor: Reactor, sock: socket.socket, closed: Callable[[_Lingering], object]) -> None:
-        self._reactor = reactor
-        self._socket = sock
-        self._closed = closed
-        self._left = MAX_DROPPED
-        self._limit = reactor.callLater(LINGER_SECONDS, self.close)
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        """Return the descriptor, -1 once it is closed."""
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:  # noqa: N802  # Twisted's name
-        """Return the prefix for messages of Twisted's older log functions."""
-        return "refused"
-
-    def doRead(self) -> None:
-        """Drop what the client sends."""
-        try:
-            data = self._socket.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._left -= len(data)
-        if not data or self._left < 0:
-            self.close()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close, since the reactor stops."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection, once."""
-        if self._socket.fileno() < 0:
-            return
-        if self._limit.active():
-            self._limit.cancel()
-        self._reactor.removeReader(self)
-        self._socket.close()
-        self._closed(self)
-
-
-MAX_DROPPED = 1 << 20
-"""Bytes of a refused connection that are read."""
 
 
 def party_of(sock: socket.socket, name: object) -> tuple[str, bool]:

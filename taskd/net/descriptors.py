@@ -11,6 +11,8 @@ import os
 import resource
 from dataclasses import dataclass
 
+from taskd.net.lingering import MAX_LINGERING
+
 __all__ = ["LINK_CONNECTIONS", "NO_FILES", "ConnectionLimits", "FileNeeds", "connection_limits", "open_files"]
 
 SPARE = 24
@@ -23,9 +25,12 @@ LEAST_SPARE = 10
 LEAST_CONNECTIONS = 4
 """Connections that there may be under a limit that is too low for everything: enough to ask for a status."""
 
-LINK_SHARE = 8
+SHARE_OF_LINKS = 8
 """One of so many connections may be a gateway's own to a task server: with a limit of 1024 open files
 that is a hundred, more than there are workers. If both ends are in one process, they take twice that."""
+
+SHARE_OF_LINGERING = 8
+"""One of so many may linger, up to the usual number."""
 
 LINK_CONNECTIONS = 10_000
 """Connections of a gateway to its task servers at most: as many tasks as wait in a task server by default."""
@@ -50,11 +55,12 @@ NO_FILES = FileNeeds(0, 0)
 class ConnectionLimits:
     """The connections that a process may have: `accepted` from clients, and `links` to task servers.
 
-    `limit` is the limit of open files from which they are derived.
+    `lingering` ones may be closed for everybody but the kernel. `limit` is the limit of open files from which they are derived.
     """
 
     accepted: int
     links: int
+    lingering: int
     limit: int
 
 
@@ -71,10 +77,11 @@ def connection_limits(limit: int, in_use: int, needs: FileNeeds, link_ends: int)
     `in_use` are open anyway; `needs` are those of the workers, which get all that
     they may want as long as half of the limit is left to others. A connection of
     a gateway to a task server has `link_ends` in this process: none if there are
-    no such connections, one, or both. One of `LINK_SHARE` of what is left is for these.
+    no such connections, one, or both. One of `SHARE_OF_LINKS` of what is left is for these.
     """
     least = needs.least + LEAST_SPARE
     reserved = max(least, min(needs.want + SPARE, limit // 2))
     left = max(limit - in_use - reserved, LEAST_CONNECTIONS)
-    links = min(max(left // LINK_SHARE, 1), LINK_CONNECTIONS) if link_ends else 0
-    return ConnectionLimits(max(left - links * link_ends, 1), links, limit)
+    lingering = max(min(left // SHARE_OF_LINGERING, MAX_LINGERING), 1)
+    links = min(max(left // SHARE_OF_LINKS, 1), LINK_CONNECTIONS) if link_ends else 0
+    return ConnectionLimits(max(left - lingering - links * link_ends, 1), links, lingering, limit)

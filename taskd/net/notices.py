@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 __all__ = ["NOTICE_INTERVAL", "Notices"]
 
@@ -24,27 +24,18 @@ class Notices:
         self._write = write
         self._count = 0
         self._latest = ""
-        self._rest: IDelayedCall | None = None
+        self._is_resting = False
 
     def note(self, what: str = "") -> None:
         """Count an event, and have it logged now or together with others."""
         self._count += 1
         self._latest = what
-        if self._rest is None:
+        if not self._is_resting:
             self._log()
 
     def _log(self) -> None:
-        self._rest = None
-        if self._count:
+        self._is_resting = bool(self._count)
+        if self._is_resting:
             count, self._count = self._count, 0
-            self._rest = self._clock.callLater(NOTICE_INTERVAL, self._log)
+            self._clock.callLater(NOTICE_INTERVAL, self._log)
             self._write(count, self._latest)
-
-    def close(self) -> None:
-        """Log what was only counted since the last line."""
-        if self._rest is not None:
-            self._rest.cancel()
-            self._log()
-            if self._rest is not None:
-                self._rest.cancel()
-                self._rest = None
