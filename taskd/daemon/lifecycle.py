@@ -110,7 +110,8 @@ class UnstartedDaemon:
         gateway = config.gateway
         link_ends = 0
         if gateway is not None and gateway.link != "local":
-            link_ends = 1 if gateway.task_servers else 2
+            # If both ends are here, one may be in use again before the other has been closed.
+            link_ends = 1 if gateway.task_servers else 3
         limit, in_use = open_files()
         limits = connection_limits(limit, in_use, needs, link_ends)
         if in_use + needs.least + limits.lingering + limits.accepted + limits.links * link_ends > limit:

@@ -25,11 +25,11 @@ LEAST_SPARE = 10
 LEAST_CONNECTIONS = 4
 """Connections that there may be under a limit that is too low for everything: enough to ask for a status."""
 
-SHARE_OF_LINKS = 8
+SHARE_OF_LINKS = 12
 """One of so many connections may be a gateway's own to a task server: with a limit of 1024 open files
-that is a hundred, more than there are workers. If both ends are in one process, they take twice that."""
+these are seventy, more than there are workers."""
 
-SHARE_OF_LINGERING = 8
+SHARE_OF_LINGERING = 16
 """One of so many may linger, up to the usual number."""
 
 LINK_CONNECTIONS = 10_000
@@ -55,7 +55,8 @@ NO_FILES = FileNeeds(0, 0)
 class ConnectionLimits:
     """The connections that a process may have: `accepted` from clients, and `links` to task servers.
 
-    `lingering` ones may be closed for everybody but the kernel. `limit` is the limit of open files from which they are derived.
+    `lingering` ones may be closed for everybody but the kernel. All are derived from `limit`, that of
+    open files.
     """
 
     accepted: int
@@ -75,9 +76,8 @@ def connection_limits(limit: int, in_use: int, needs: FileNeeds, link_ends: int)
     """Return how many connections there may be under a `limit` of open files.
 
     `in_use` are open anyway; `needs` are those of the workers, which get all that
-    they may want as long as half of the limit is left to others. A connection of
-    a gateway to a task server has `link_ends` in this process: none if there are
-    no such connections, one, or both. One of `SHARE_OF_LINKS` of what is left is for these.
+    they may want as long as half of the limit is left to others. A connection of a gateway
+    to a task server takes `link_ends` in this process; none if there are no such connections.
     """
     least = needs.least + LEAST_SPARE
     reserved = max(least, min(needs.want + SPARE, limit // 2))

@@ -68,11 +68,13 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
     def test_a_call_is_passed_on_with_its_progress_and_its_dialect(self):
-        self.link.call(CALL, print, BARE)
+        self.link.call(CALL, print, BARE, self)
         self.a.fail(AWAY)
         self.link.call(CALL)
         arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
-        self.assertEqual(arguments, [(CALL, print, BARE), (CALL, print, BARE), (CALL, None, JSON_RPC)])
+        self.assertEqual(
+            arguments, [(CALL, print, BARE, self), (CALL, print, BARE, self), (CALL, None, JSON_RPC, None)]
+        )
 
     def test_an_unsent_call_goes_to_the_next_server(self):
         pending = self.link.call(CALL)
