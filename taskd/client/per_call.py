@@ -214,6 +214,10 @@ class PerCallLink:
         self._max_reply = max_reply
         self._exchanges: set[_Exchange] = set()
 
+    def read_again(self) -> None:
+        """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
+        self._connector = connector(self.reactor, self.server)
+
     def call(
         self,
         call: Call,

@@ -103,11 +103,17 @@ class PooledLink:
     ) -> None:
         self.server = server
         self.turn_end = TurnEnd(reactor)
+        self._reactor = reactor
         self._connector = connector(reactor, server)
         self._per_call = PerCallLink(reactor, server, max_reply, slots, own_ends)
         self._alone = alone
         self._max_reply = max_reply
         self._connections: list[_Kept] = []
+
+    def read_again(self) -> None:
+        """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
+        self._per_call.read_again()
+        self._connector = connector(self._reactor, self.server)
 
     def call(
         self,

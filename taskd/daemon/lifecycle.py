@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
+from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
@@ -28,6 +29,7 @@ from taskd.net.lingering import Lingering
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
+from taskd.net.tls_port import RenewableCertificates
 from taskd.server.task_server import TaskServer
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class UnstartedDaemon:
         self._reactor = reactor
         self._config = config
         self._lingering = Lingering(reactor)
+        self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -64,10 +67,11 @@ class UnstartedDaemon:
                 _log.info("{line}", line=line)
         transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", transport)
+            port = bind(self._reactor, description, "task server", transport, self._certificates)
             self._task_ports.append(port)
         for description in config.websocket:
-            self._gateway_ports.append(bind(self._reactor, description, "gateway", transport))
+            port = bind(self._reactor, description, "gateway", transport, self._certificates)
+            self._gateway_ports.append(port)
 
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
@@ -94,13 +98,15 @@ class UnstartedDaemon:
             for port in self._gateway_ports:
                 port.serve(site, door, UNAVAILABLE)
             parts = replace(parts, gateway=[gateway])
+            self._certificates.extend(gateway.certificates)
         return RunningDaemon(
             reactor,
             [*self._task_ports, *self._gateway_ports],
             parts,
             config.stop_timeout,
             loaded,
-            server.reload if server is not None else _nothing_to_reload,
+            server.reload if server is not None else None,
+            self._certificates,
         )
 
     def _connection_limits(self) -> ConnectionLimits:
@@ -150,7 +156,8 @@ class RunningDaemon:
     """A daemon that has been started: its `ports`, and its `parts` that stop in steps.
 
     `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
-    fails with `StartError` if it cannot be. `reload` imports the app again.
+    fails with `StartError` if it cannot be. `reload_app` imports the app again; a gateway
+    alone has none. `certificates` are those of the ports and of the gateway's links.
     """
 
     def __init__(
@@ -160,15 +167,25 @@ class RunningDaemon:
         parts: Parts,
         stop_timeout: float,
         loaded: Deferred[None],
-        reload: Callable[[], None],
+        reload_app: Callable[[], None] | None,
+        certificates: Sequence[RenewableCertificates] = (),
     ) -> None:
         self.loaded = loaded
-        self.reload = reload
+        self._reload_app = reload_app
+        self._certificates = certificates
         self._clock = clock
         self._ports = ports
         self._parts = parts
         self._stop_timeout = stop_timeout
         self._is_aborted = False
+
+    def reload(self) -> None:
+        """Read the certificates again, and import the app again."""
+        read_certificates_again(self._certificates)
+        if self._reload_app is not None:
+            self._reload_app()
+        elif not self._certificates:
+            _log.info("there is nothing to reload: a gateway without certificates and without an app")
 
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
@@ -268,10 +285,6 @@ async def _close(parts: Sequence[Part]) -> None:
 def _abort(parts: Sequence[Part]) -> None:
     for part in parts:
         part.abort()
-
-
-def _nothing_to_reload() -> None:
-    """Do nothing, since a gateway alone has no app."""
 
 
 async def _close_ports(ports: Sequence[BoundPort]) -> None:

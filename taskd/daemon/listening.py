@@ -27,7 +27,7 @@ from taskd.net.acceptor import Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
-from taskd.net.tls_port import REFUSED_FOR_ROOM
+from taskd.net.tls_port import REFUSED_FOR_ROOM, RenewableCertificates
 
 __all__ = ["BoundPort", "LateFactory", "bind"]
 
@@ -128,17 +128,23 @@ class BoundPort:
 
 
 def bind(
-    reactor: Reactor, description: str, name: str, transport: Callable[..., Any] | None = None
+    reactor: Reactor,
+    description: str,
+    name: str,
+    transport: Callable[..., Any] | None = None,
+    certificates: list[RenewableCertificates] | None = None,
 ) -> BoundPort:
     """Bind the port that a server's endpoint string describes, and log its address.
 
-    `name` stands for the port in the log; for `transport` see
+    `name` stands for the port in the log; for `transport` and `certificates` see
     `taskd.net.endpoints.server_endpoint`. Raises `StartError`, which names the
     endpoint and the reason.
     """
     factory = LateFactory(name)
     try:
-        port = wait_for(reactor, server_endpoint(reactor, description, transport).listen(factory))
+        port = wait_for(
+            reactor, server_endpoint(reactor, description, transport, certificates).listen(factory)
+        )
     except ValueError as error:
         raise StartError(f"taskd: {error}") from error
     except CannotListenError as error:

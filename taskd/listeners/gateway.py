@@ -23,6 +23,7 @@ from taskd.model import Failure, Outcome, Progress
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
+from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
@@ -103,6 +104,8 @@ class RemoteBackend:
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
+        self.certificates: list[RenewableCertificates] = []
+        """The certificates of the links to task servers by TLS."""
         self._slots = ConnectionSlots(config.max_connections)
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
@@ -113,11 +116,16 @@ class RemoteBackend:
     def _link_to(self, server: str) -> Link:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
+        own_ends = self._config.own_ends
+        link: PerCallLink | PooledLink
         if self._has_connection_each:
-            return PerCallLink(self._reactor, server, max_reply, self._slots, self._config.own_ends)
-        return PooledLink(
-            self._reactor, server, max_reply, self._slots, self._config.own_ends, alone=max_message // 10
-        )
+            link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
+        else:
+            alone = max_message // 10
+            link = PooledLink(self._reactor, server, max_reply, self._slots, own_ends, alone)
+        if server.lower().startswith("tls:"):
+            self.certificates.append(link)
+        return link
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
         """Send requests to a task server, except those that concern the connection itself."""
@@ -224,6 +232,11 @@ class Gateway:
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
         )
+
+    @property
+    def certificates(self) -> list[RenewableCertificates]:
+        """The certificates of the links to task servers by TLS."""
+        return self._backend.certificates if isinstance(self._backend, RemoteBackend) else []
 
     def stop_accepting(self) -> None:
         """Refuse new websockets and new messages."""
