@@ -26,7 +26,6 @@ class _BalancedCall:
 
     __slots__ = (
         "_call",
-        "_caller",
         "_dialect",
         "_is_detached",
         "_link",
@@ -37,19 +36,13 @@ class _BalancedCall:
     )
 
     def __init__(
-        self,
-        link: BalancedLink,
-        call: Call,
-        on_progress: OnProgress | None,
-        dialect: Dialect,
-        caller: object,
+        self, link: BalancedLink, call: Call, on_progress: OnProgress | None, dialect: Dialect
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self._link = link
         self._call = call
         self._on_progress = on_progress
         self._dialect = dialect
-        self._caller = caller
         self._is_detached = False
         self._tried: dict[ServerLoad, str] = {}  # with the reasons why it could not be sent
         self._pending: PendingCall
@@ -61,9 +54,7 @@ class _BalancedCall:
             error = Unreachable("; ".join(self._tried.values()), sent=False)
             self.outcome.callback(Failure.of(error))
             return
-        self._pending = self._link.link_to(server).call(
-            self._call, self._on_progress, self._dialect, self._caller
-        )
+        self._pending = self._link.link_to(server).call(self._call, self._on_progress, self._dialect)
         self._pending.outcome.addCallbacks(
             self._ended, self._failed, callbackArgs=(server,), errbackArgs=(server,)
         )
@@ -117,18 +108,14 @@ class BalancedLink:
         self._is_closing = False
 
     def call(
-        self,
-        call: Call,
-        on_progress: OnProgress | None = None,
-        dialect: Dialect = JSON_RPC,
-        caller: object = None,
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
     ) -> PendingCall:
         """Send to the least busy server. As `Link.call`, but the outcome never fails."""
         if self._only is not None:
-            pending = self._only.call(call, on_progress, dialect, caller)
+            pending = self._only.call(call, on_progress, dialect)
             pending.outcome.addErrback(_as_outcome)
             return pending
-        balanced = _BalancedCall(self, call, on_progress, dialect, caller)
+        balanced = _BalancedCall(self, call, on_progress, dialect)
         balanced.send()
         return balanced
 

@@ -85,17 +85,12 @@ class Link(Protocol):
     """One way to one task server."""
 
     def call(
-        self,
-        call: Call,
-        on_progress: OnProgress | None = None,
-        dialect: Dialect = JSON_RPC,
-        caller: object = None,
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
     ) -> PendingCall:
         """Send a call, under an id that the link chooses. `on_progress` gets the progress of its task.
 
         `dialect` is the one that the task server is asked in if the call has a
-        connection of its own; on shared connections all calls are JSON-RPC. `caller` is whoever
-        asks for it: if calls have to wait for a connection, callers take turns.
+        connection of its own; on shared connections all calls are JSON-RPC.
         """
 
     def close(self) -> None:

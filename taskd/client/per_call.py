@@ -36,14 +36,12 @@ class _Exchange(Connection):
         call: Call,
         on_progress: OnProgress | None,
         dialect: Dialect,
-        caller: object,
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self._link = link
         self._call = call
         self._on_progress = on_progress
         self._dialect = dialect
-        self._caller = caller
         self._is_waiting = False
         self._deadline: IDelayedCall | None = None
         self._own_end: object = None
@@ -58,7 +56,7 @@ class _Exchange(Connection):
         """Connect, once there is a slot for the connection."""
         slots = self._link.slots
         try:
-            if slots is None or slots.take(self, self._caller):
+            if slots is None or slots.take(self, self._call.options.caller):
                 self._connect()
                 return
         except Busy as error:
@@ -87,7 +85,7 @@ class _Exchange(Connection):
         self._is_waiting = False
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._link.slots.forget(self, self._caller)
+        self._link.slots.forget(self, self._call.options.caller)
 
     def _deadline_over(self) -> None:
         seconds = self._call.options.deadline
@@ -193,9 +191,9 @@ class PerCallLink:
     """Opens a connection for each call, and closes it when the result is there.
 
     `server` is a client endpoint string; raises `ValueError` if it is not
-    valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take
-    turns by caller; the addresses of the connections' own ends are kept in `own_ends`, for a
-    server in the same process. Is a `taskd.client.link.Link`.
+    valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take turns by
+    the callers that their options name. The addresses of the connections' own ends are kept in
+    `own_ends`, for a server in the same process. Is a `taskd.client.link.Link`.
     """
 
     def __init__(
@@ -223,10 +221,9 @@ class PerCallLink:
         call: Call,
         on_progress: OnProgress | None = None,
         dialect: Dialect = JSON_RPC,
-        caller: object = None,
     ) -> _Exchange:
         """Connect, send, and wait. As `Link.call`."""
-        exchange = _Exchange(self, call, on_progress, dialect, caller)
+        exchange = _Exchange(self, call, on_progress, dialect)
         exchange.MAX_LENGTH = self._max_reply
         self._exchanges.add(exchange)
         exchange.start()

@@ -120,11 +120,10 @@ class PooledLink:
         call: Call,
         on_progress: OnProgress | None = None,
         dialect: Dialect = JSON_RPC,
-        caller: object = None,
     ) -> PendingCall:
         """Send over a kept connection, or a new one if all are full. As `Link.call`."""
         if call.size > self._alone:
-            return self._per_call.call(call, on_progress, dialect, caller)
+            return self._per_call.call(call, on_progress, dialect)
         return SharedCall(self._with_room(), call, on_progress)
 
     def _with_room(self) -> PendingCalls:

@@ -25,8 +25,9 @@ class Waiting(Protocol):
 class ConnectionSlots:
     """At most `most` connections, which calls take and give back.
 
-    When none is left, calls wait in the order in which they came, but each caller has one turn after the
-    other: whoever has a hundred of them does not keep one that has a single one waiting for all of them.
+    When none is left, calls wait, and there are turns: first between parties, and in each between its
+    callers. So whoever has a hundred waiting calls does not keep others waiting for all of them. Callers
+    are named as in `taskd.model.Options`: the key of the party, a space, and a name.
     """
 
     def __init__(self, most: int, max_waiting: int = MAX_WAITING) -> None:
@@ -34,10 +35,10 @@ class ConnectionSlots:
         self.used = 0
         self.waiting = 0
         self._max_waiting = max_waiting
-        self._callers: dict[object, dict[Waiting, None]] = {}
+        self._parties: dict[str, dict[str, dict[Waiting, None]]] = {}
         self._is_serving = False
 
-    def take(self, call: Waiting, caller: object) -> bool:
+    def take(self, call: Waiting, caller: str | None) -> bool:
         """Take a slot for `call`, or have it wait: then its `begin` follows. Returns whether it has one.
 
         Raises `Busy` if too many wait already.
@@ -50,16 +51,21 @@ class ConnectionSlots:
                 f"{self.waiting} calls wait for one of {self.most} connections to task servers",
                 retry_after=RETRY_AFTER,
             )
-        self._callers.setdefault(caller, {})[call] = None
+        key, _, name = (caller or "").rpartition(" ")
+        self._parties.setdefault(key, {}).setdefault(name, {})[call] = None
         self.waiting += 1
         return False
 
-    def forget(self, call: Waiting, caller: object) -> None:
+    def forget(self, call: Waiting, caller: str | None) -> None:
         """Drop a call that waits no more."""
-        calls = self._callers[caller]
+        key, _, name = (caller or "").rpartition(" ")
+        callers = self._parties[key]
+        calls = callers[name]
         del calls[call]
         if not calls:
-            del self._callers[caller]
+            del callers[name]
+        if not callers:
+            del self._parties[key]
         self.waiting -= 1
 
     def give_back(self) -> None:
@@ -76,11 +82,15 @@ class ConnectionSlots:
             self._is_serving = False
 
     def _next(self) -> Waiting:
-        caller = next(iter(self._callers))
-        calls = self._callers.pop(caller)
+        key = next(iter(self._parties))
+        callers = self._parties.pop(key)
+        name = next(iter(callers))
+        calls = callers.pop(name)
         call = next(iter(calls))
         del calls[call]
         if calls:
-            self._callers[caller] = calls  # behind the others
+            callers[name] = calls  # behind the others
+        if callers:
+            self._parties[key] = callers
         self.waiting -= 1
         return call

@@ -121,11 +121,7 @@ class WebSocketLink:
         self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
 
     def call(
-        self,
-        call: Call,
-        on_progress: OnProgress | None = None,
-        dialect: Dialect = JSON_RPC,
-        caller: object = None,
+        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
     ) -> PendingCall:
         """Send over the websocket, which is opened if there is none. As `Link.call`."""
         pending = SharedCall(self._calls, call, on_progress)

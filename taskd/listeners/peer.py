@@ -23,6 +23,7 @@ from taskd.net.paused import EndWatch, PausedConnections
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
+from taskd.scheduler.parties import Lane, Parties
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
@@ -47,8 +48,12 @@ class Backend(Protocol[Work]):
     def detach(self, work: Work, /) -> None:
         """Let work go on without a reply."""
 
-    def resume(self) -> None:
-        """Let throttled work start: a requester that was full reads again, or is gone."""
+    def resume(self, requester: Requester, /) -> None:
+        """Let the throttled work of a requester start: it was full and reads again, or is gone."""
+
+    @property
+    def parties(self) -> Parties:
+        """The parties that connections to this backend belong to."""
 
     @property
     def unanswered(self) -> Unanswered:
@@ -57,6 +62,10 @@ class Backend(Protocol[Work]):
 
 class Wire(Protocol):
     """The connection of a peer."""
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the other end may name the callers whose requests it passes on."""
 
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
@@ -87,6 +96,8 @@ class UnsentLimits:
 
 class _NoWire:
     """The wire of a peer whose connection is gone."""
+
+    may_name_callers = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -121,6 +132,7 @@ class Peer(Generic[Work]):
         "_wire",
         "is_full",
         "is_reading",
+        "lane",
         "sender",
         "session",
     )
@@ -135,6 +147,7 @@ class Peer(Generic[Work]):
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
+        lane: Lane,
         *,
         whole_messages: bool = False,
         paused: PausedConnections | None = None,
@@ -144,6 +157,7 @@ class Peer(Generic[Work]):
         self._paused = paused
         self._end_watch: EndWatch | None = None
         self._has_ended = False
+        self.lane = lane
         self._backend = backend
         self.session = session
         self.sender = ReplySender(
@@ -233,6 +247,11 @@ class Peer(Generic[Work]):
 
     # --- `taskd.server.methods.Requester` ---
 
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed on this connection."""
+        return self._wire.may_name_callers
+
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
         if self._is_gone:
@@ -318,7 +337,7 @@ class Peer(Generic[Work]):
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full
         if was_full and not self.is_full:
-            self._backend.resume()
+            self._backend.resume(self)
 
     # --- the stop ---
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
-from ipaddress import IPv6Address, ip_address
 from typing import cast
 
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReadDescriptor, ITransport
@@ -26,9 +24,10 @@ from taskd.net.buffered_socket import socket_address
 from taskd.net.descriptors import ConnectionLimits
 from taskd.net.lingering import Lingering
 from taskd.net.notices import Notices
+from taskd.net.party_keys import address_key, user_key
 from taskd.net.reactor import Reactor
 
-__all__ = ["AcceptedTransport", "Acceptor", "Door", "party_of"]
+__all__ = ["AcceptedTransport", "Acceptor", "Door"]
 
 _log = Logger(namespace="taskd")
 
@@ -46,9 +45,6 @@ MAX_REFUSED = 8
 """Refused connections that linger, so that the reason arrives: each has a descriptor."""
 
 _EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
-
-_PEER_CREDENTIALS = struct.Struct("iII")
-"""The process, user and group at the other end of a unix socket (struct ucred, unix(7))."""
 
 
 class AcceptedTransport(ITransport):
@@ -201,7 +197,7 @@ class Acceptor:
     def _begin(self, sock: socket.socket, name: object) -> None:
         door = self._door
         try:
-            party, is_own = party_of(sock, name)
+            party, is_own = _whose(sock, name)
         except OSError:  # it is gone already
             sock.close()
             return
@@ -274,22 +270,12 @@ def _reserve() -> int:
         return -1
 
 
-def party_of(sock: socket.socket, name: object) -> tuple[str, bool]:
-    """Return whose a connection is, and whether it comes from this process.
+def _whose(sock: socket.socket, name: object) -> tuple[str, bool]:
+    """Return the party of a connection, and whether it comes from this process, as far as that shows.
 
-    A party is an address, of IPv6 a network of 64 bits, or the user at the other end of a unix socket. Raises
-    `OSError` if the connection is gone.
+    Raises `OSError` if the connection is gone.
     """
     if sock.family == socket.AF_UNIX:
-        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-        pid, uid, _ = _PEER_CREDENTIALS.unpack(found)
-        return f"uid {uid}", pid == os.getpid()
-    host = cast(tuple[str, int], name)[0]
-    if sock.family == socket.AF_INET:
-        return host, False
-    address = ip_address(host.partition("%")[0])
-    assert isinstance(address, IPv6Address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped), False
-    network = int(address) >> 64 << 64
-    return ("::1" if address.is_loopback else f"{IPv6Address(network)}/64"), False
+        key, process = user_key(sock)
+        return key, process == os.getpid()
+    return address_key(cast(tuple[str, int], name)[0]), False

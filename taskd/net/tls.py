@@ -88,22 +88,23 @@ class ServerCertificates:
 
     def __init__(self, read: Callable[[], ssl.CertificateOptions]) -> None:
         self._read = read
-        self._options = read()
+        self.options = read()
+        """What new connections use."""
 
     def read_again(self) -> None:
         """Use for new connections what the files have now.
 
         If that is impossible, nothing changes. Raises then as `ssl_server` does.
         """
-        self._options = self._read()
+        self.options = self._read()
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802
         """Make the TLS connection for a new connection."""
-        make = getattr(self._options, "serverConnectionForTLS", None)
+        make = getattr(self.options, "serverConnectionForTLS", None)
         if make is not None:
             connection: SSL.Connection = make(tlsProtocol)
             return connection
-        return SSL.Connection(self._options.getContext(), None)  # an older Twisted
+        return SSL.Connection(self.options.getContext(), None)  # an older Twisted
 
 
 def _check_key(options: ssl.CertificateOptions, path: str) -> None:

@@ -68,13 +68,11 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
     def test_a_call_is_passed_on_with_its_progress_and_its_dialect(self):
-        self.link.call(CALL, print, BARE, self)
+        self.link.call(CALL, print, BARE)
         self.a.fail(AWAY)
         self.link.call(CALL)
         arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
-        self.assertEqual(
-            arguments, [(CALL, print, BARE, self), (CALL, print, BARE, self), (CALL, None, JSON_RPC, None)]
-        )
+        self.assertEqual(arguments, [(CALL, print, BARE), (CALL, print, BARE), (CALL, None, JSON_RPC)])
 
     def test_an_unsent_call_goes_to_the_next_server(self):
         pending = self.link.call(CALL)
@@ -146,7 +144,7 @@ class BalancedLinkTests(SynchronousTestCase):
             (lambda: self.a.fail(AWAY), Failure.of(AWAY)),
             (lambda: self.a.fail(GONE), Failure.of(GONE)),
         ):
-            pending = link.call(CALL, print, BARE, self)
-            self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE, self))
+            pending = link.call(CALL, print, BARE)
+            self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE))
             end()
             self.assertEqual(self.successResultOf(pending.outcome), outcome)
