@@ -8,7 +8,7 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from taskd.errors import Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
-from taskd.net.buffered_socket import StreamTransport
+from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
@@ -193,6 +193,11 @@ class Peer(Generic[Work]):
         self.is_reading = True
         self.is_full = False
         """Whether the peer leaves too much unread."""
+
+    @property
+    def idle_handle(self) -> Handle | None:
+        """The socket, if everything that was asked is answered and every answer has been sent, else None."""
+        return self.sender.handle if self.session.is_idle and self.sender.empty else None
 
     # --- what comes in ---
 
@@ -438,6 +443,10 @@ class Peers:
         self.is_closing = False
         self.is_stopping = False
         """Whether no new connections are accepted."""
+
+    def __iter__(self) -> Iterator[Peer[Any]]:
+        """Iterate over the connections that are open."""
+        return iter(self._peers)
 
     def add(self, peer: Peer[Any]) -> None:
         """Add a new connection."""
