@@ -212,8 +212,8 @@ class Peer(Generic[Work]):
         if self.session.closing:
             self.flush()
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Answer all earlier messages, reply with `error`, if any, and close: the rest cannot be read."""
         self.session.refuse_rest(error)
         self.flush()
 

@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, socket_address
 from taskd.net.lingering import Lingering
-from taskd.net.read_ahead import Ahead, AheadRoom
 from taskd.net.reactor import Reactor
+from taskd.net.read_ahead import Ahead, AheadRoom
 
 __all__ = ["ServerTransport"]
 
