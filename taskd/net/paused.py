@@ -84,7 +84,7 @@ def descriptor_of(transport: object) -> int:
 
 
 def has_sent(transport: object) -> int:
-    """Return how much has arrived from the peer of a paused transport since it was paused, or was unread then."""
+    """Return how many bytes from the peer of a paused transport have arrived and are unread."""
     below = _below(transport)
     ahead = below.ahead if isinstance(below, ServerTransport) else 0
     return ahead + _queued(below, termios.FIONREAD)
