@@ -83,8 +83,12 @@ class TaskdService(Service):
             parent.setComponent(ILogObserver, self._log.observer)
 
     def privilegedStartService(self) -> None:
-        """Bind every port."""
+        """Bind every port, now that the process has gone into the background if it should."""
         super().privilegedStartService()
+        if self._log is not None:
+            self._log.writer.start()
+            # What twistd itself logs after that is waited for.
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._log.writer.finish)
         with self._reporting():
             if isinstance(self._daemon, UnstartedDaemon):
                 self._daemon.bind()
