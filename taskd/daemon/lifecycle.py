@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
@@ -40,12 +40,26 @@ SLOW_SECONDS = 1.0
 """Seconds after which the log mentions that workers still run their stop hooks."""
 
 
-class UnstartedDaemon:
-    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`."""
+class AppServer(Protocol):
+    """A task server, as far as the app and its processes are concerned."""
 
-    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
+    def reload(self) -> None:
+        """Import the app again."""
+
+    def kill(self) -> None:
+        """Kill every process that runs the app, at once and without the reactor."""
+
+
+class UnstartedDaemon:
+    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`.
+
+    `log_lines_lost` is called for `taskd.status`.
+    """
+
+    def __init__(self, reactor: Reactor, config: ServiceConfig, log_lines_lost: Callable[[], int]) -> None:
         self._reactor = reactor
         self._config = config
+        self._log_lines_lost = log_lines_lost
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -69,6 +83,7 @@ class UnstartedDaemon:
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
+            server.log_lines_lost = self._log_lines_lost
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits)
             _serve(self._task_ports, tcp)
@@ -83,7 +98,7 @@ class UnstartedDaemon:
             parts,
             config.stop_timeout,
             loaded,
-            server.reload if server is not None else _nothing_to_reload,
+            server,
         )
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
@@ -114,7 +129,8 @@ class RunningDaemon:
     """A daemon that has been started: its `ports`, and its `parts` that stop in steps.
 
     `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
-    fails with `StartError` if it cannot be. `reload` imports the app again.
+    fails with `StartError` if it cannot be. `server` is None for a gateway alone,
+    for which `reload` and `kill` do nothing: it has no app and no other processes.
     """
 
     def __init__(
@@ -124,10 +140,10 @@ class RunningDaemon:
         parts: Parts,
         stop_timeout: float,
         loaded: Deferred[None],
-        reload: Callable[[], None],
+        server: AppServer | None,
     ) -> None:
         self.loaded = loaded
-        self.reload = reload
+        self._server = server
         self._clock = clock
         self._ports = ports
         self._parts = parts
@@ -148,6 +164,16 @@ class RunningDaemon:
         """End at once everything that `close` still waits for."""
         self._is_aborted = True
         _abort(self._parts.present)
+
+    def reload(self) -> None:
+        """Import the app again."""
+        if self._server is not None:
+            self._server.reload()
+
+    def kill(self) -> None:
+        """Kill every other process of the daemon's at once; may be called in a signal handler."""
+        if self._server is not None:
+            self._server.kill()
 
     async def _close_in_order(self) -> None:
         parts = self._parts
@@ -231,10 +257,6 @@ async def _close(parts: Sequence[Part]) -> None:
 def _abort(parts: Sequence[Part]) -> None:
     for part in parts:
         part.abort()
-
-
-def _nothing_to_reload() -> None:
-    """Do nothing, since a gateway alone has no app."""
 
 
 def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:

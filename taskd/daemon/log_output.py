@@ -66,6 +66,10 @@ class LogOutput:
     name: str
     file: LogFile | None = None
 
+    def lines_lost(self) -> int:
+        """Return how many lines of the log were lost, because it was not read or could not be written."""
+        return self.writer.lost
+
 
 def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
     """Open the log that twistd's options ask for; None if they name an observer of the operator's own.

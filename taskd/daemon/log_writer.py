@@ -161,7 +161,7 @@ class LogWriter:
             atexit.register(self.finish)
 
     def finish(self) -> None:
-        """Wait until everything is written, for `FINISH_SECONDS` at most. Idempotent."""
+        """Wait until everything is written, for `FINISH_SECONDS` at most, or until that fails. Idempotent."""
         with self._changed:
             if self._deadline is None:
                 self._deadline = time.monotonic() + FINISH_SECONDS
@@ -201,7 +201,7 @@ class LogWriter:
     def _wait_until_written(self, deadline: float) -> None:
         while self._entries or self._size_in_sink:
             left = deadline - time.monotonic()
-            if left <= 0 or self._thread is None:
+            if left <= 0 or self._trouble or self._thread is None:
                 return
             self._changed.wait(left)
 

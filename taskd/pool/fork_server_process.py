@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from taskd.functions.registry import FunctionInfo
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.reactor import Reactor
-from taskd.pool.child_process import ChildProcess
+from taskd.pool.child_process import ChildProcess, parent_of
 from taskd.pool.exits import signal_name
 from taskd.pool.output import OutputReader
 from taskd.pool.timer import Timer
@@ -100,8 +100,13 @@ class ForkServerObserver(Protocol):
 class Child(Protocol):
     """A child process, as far as a fork server needs it; see `taskd.pool.child_process.ChildProcess`."""
 
+    pid: int
+
     def signal(self, number: int) -> None:
         """Send a signal to the process, unless it has ended."""
+
+    def kill_group(self) -> None:
+        """Kill the process and its process group, unless it has ended."""
 
 
 StartChild: TypeAlias = Callable[
@@ -203,6 +208,16 @@ class ForkServerProcess:
         """Kill the fork server, which may still be importing the app. `fork_server_ended` follows."""
         self._control.close()
         self._kill.start(0)
+
+    def kill_child(self, pid: int) -> None:
+        """Kill a worker's process group, if the process is still a child of the fork server."""
+        with suppress(OSError):
+            if parent_of(pid) == self._process.pid:
+                os.killpg(pid, SIGKILL)
+
+    def kill(self) -> None:
+        """Kill the fork server with its process group; with it go the workers that are left."""
+        self._process.kill_group()
 
     def _kill_process(self) -> None:
         self._process.signal(SIGKILL)

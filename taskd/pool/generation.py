@@ -138,6 +138,13 @@ class Generation:
         else:
             self._fork_server.close()
 
+    def kill(self) -> None:
+        """Kill the workers, what their tasks have started, and the fork server, without the reactor."""
+        for worker in list(self._workers.values()):
+            if worker.pid is not None:
+                self._fork_server.kill_child(worker.pid)
+        self._fork_server.kill()
+
     # --- `taskd.pool.worker_process.WorkerHome` ---
 
     def begun(self, number: int) -> int:
