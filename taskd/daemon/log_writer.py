@@ -1,4 +1,4 @@
-"""The writing of the log: by a thread of its own, from a bounded buffer, so that nobody waits for whoever reads it.
+"""The writing of the log: by a thread, from a bounded buffer, so that nobody waits for whoever reads it.
 
 Standard output may be a pipe that nobody reads or a terminal that was stopped
 (Ctrl-S), a disk may be full or slow, and syslog's socket blocks as well. A
@@ -54,7 +54,7 @@ class Sink(Protocol):
         """Take entries, which `flush` writes."""
 
     def flush(self) -> None:
-        """Write everything that was added; may block. After an `OSError` another call goes on with the rest."""
+        """Write what was added; may block. After an `OSError` another call goes on with the rest."""
 
 
 class TextSink:
@@ -105,7 +105,7 @@ class LogWriter:
 
     Until `start`, entries are written at once, because twistd forks when it goes
     into the background, and a fork has no copies of threads. After `finish`,
-    `write` waits until the entry is written, for `FINISH_SECONDS` in all.
+    `write` waits until the entry is written, for what is left of that time.
     `lost_notice` makes the entry that says how many lines were lost, and why.
     `lost` is their number so far.
     """
@@ -160,11 +160,11 @@ class LogWriter:
         else:
             atexit.register(self.finish)
 
-    def finish(self) -> None:
-        """Wait until everything is written, for `FINISH_SECONDS` at most, or until that fails. Idempotent."""
+    def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Wait until everything is written, for so many seconds at most, or until that fails. Idempotent."""
         with self._changed:
             if self._deadline is None:
-                self._deadline = time.monotonic() + FINISH_SECONDS
+                self._deadline = time.monotonic() + seconds
             self._wait_until_written(self._deadline)
 
     def run_between_writes(self, errand: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ __all__ = ["ABORT_SECONDS", "ANSWER_SECONDS", "StopSignals", "has_terminal", "re
 _log = Logger(namespace="taskd")
 
 ANSWER_SECONDS = 2.0
-"""Seconds that the reactor has to notice a second signal: it needs some milliseconds, unless it is blocked."""
+"""Seconds that the reactor has to notice a second signal: some milliseconds do, unless it is blocked."""
 
 ABORT_SECONDS = 5.0
 """Seconds that everything then has to end in order, once the workers are killed: more than a
@@ -52,6 +52,12 @@ def reload_at_hangup(
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload_or_stop))
 
 
+def end_by_signal(number: int) -> None:
+    """End this process by a signal, whatever it does at present."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 class StopSignals:
     """The handling of SIGINT and SIGTERM from the first to the last; a daemon has one.
 
@@ -61,13 +67,20 @@ class StopSignals:
     `ABORT_SECONDS`, or at the third signal, the process ends by the signal, whatever its main
     thread stands in: a system call is interrupted, and Python calls the handler before
     it goes on with the call. `kill` is called then. It must kill every
-    process that the daemon has started, without the reactor.
+    process that the daemon has started, without the reactor. `end` ends the process.
     """
 
-    def __init__(self, reactor: Reactor, abort: Callable[[], None], kill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        abort: Callable[[], None],
+        kill: Callable[[], None],
+        end: Callable[[int], None] = end_by_signal,
+    ) -> None:
         self._reactor = reactor
         self._abort = abort
         self._kill = kill
+        self._end_process = end
         self._stops: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._received = 0
         self._last: int = signal.SIGTERM
@@ -89,7 +102,7 @@ class StopSignals:
         self._last = number
         if self._received == 1:
             self._stops[number](number, frame)
-        elif self._received == 2:  # noqa: PLR2004  # the second signal
+        elif self._received == 2:
             signal.signal(signal.SIGALRM, self._end)
             signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS)
             self._reactor.callFromThread(self._abort_now)
@@ -108,5 +121,4 @@ class StopSignals:
         try:
             self._kill()
         finally:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            self._end_process(number)

@@ -189,7 +189,7 @@ class Pool:
             worker.signal()
 
     def kill(self) -> None:
-        """Kill every process at once, without the reactor; for use in a signal handler, when it is blocked."""
+        """Kill every process at once, without the reactor, which may be blocked."""
         self._generations.kill()
 
     def _check_emptied(self) -> None:
