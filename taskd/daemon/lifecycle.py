@@ -69,6 +69,8 @@ class UnstartedDaemon:
         if config.listen and config.is_default_app:
             for line in announcement(os.environ):
                 _log.info("{line}", line=line)
+        if config.uses_tracebacks:
+            _log.warn("--tracebacks is now called --error-details traceback")
         for description in config.listen:
             port = bind(self._reactor, description, "task server", ServerTransport)
             self._task_ports.append(port)

@@ -34,7 +34,7 @@ class LogFile:
         self._is_rotated_here = not self._has_foreign_old_files()
 
     def write(self, data: bytes) -> int:
-        """Append some of `data`; return how many bytes. Raises `OSError`, for instance if the disk is full."""
+        """Append some of `data`, and return how many bytes. Raises `OSError`, as when the disk is full."""
         if self._size >= ROTATE_BYTES and self._is_rotated_here:
             self._rotate()
         written = os.write(self._descriptor, data)

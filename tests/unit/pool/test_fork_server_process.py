@@ -35,7 +35,7 @@ from taskd.worker.messages import (
 )
 from tests.unit.pool.processes import FUNCTIONS, FakeReactor
 
-CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000, True)
+CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000)
 BOARD = 5
 
 
