@@ -188,6 +188,10 @@ class Generation:
         """Pass on to the worker that its process has ended."""
         self._workers[exited.number].reaped(exited)
 
+    def worker_suspended(self, number: int, *, is_suspended: bool) -> None:
+        """Pass on to the worker that it was stopped by a signal, or goes on."""
+        self._workers[number].suspended(is_suspended=is_suspended)
+
     def fork_server_ended(self, how: str) -> None:
         """End the generation and its workers: without a fork server there is no parent for them."""
         reason = self.load_error or f"the fork server ended ({how})"

@@ -47,6 +47,7 @@ __all__ = [
     "Returned",
     "Signal",
     "Stopped",
+    "Suspended",
     "ToForkServer",
     "ToWorker",
     "WholeLines",
@@ -268,7 +269,14 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     out_of_memory: bool | None = None
 
 
-FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
+class Suspended(msgspec.Struct, frozen=True, array_like=True, tag="suspended"):
+    """The report that worker `number` was stopped by a signal (SIGSTOP), or goes on again (SIGCONT)."""
+
+    number: int
+    is_suspended: bool
+
+
+FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited | Suspended
 
 _encoder = msgspec.json.Encoder()
 decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines

@@ -278,20 +278,22 @@ class InvokerTests(SynchronousTestCase):
         self.assertEqual(data, {"type": "float", "task": 12})
 
     def test_a_brief_error_about_arguments_does_not_say_what_a_check_of_the_app_has_said(self):
-        for error in ValueError, KeyError:
-
+        def refused_with(error):
             @dataclass
             class Paper:
                 size: int
-                error = error
 
                 def __post_init__(self):
-                    raise self.error("a secret")
+                    raise error("a secret")
 
             def function(paper: Paper):
                 """Print."""
 
             function.__annotations__["paper"] = Paper
+            return function
+
+        for error in ValueError, KeyError:
+            function = refused_with(error)
             message, data = self.call_briefly(function, b'[{"size":1}]')
             name = error.__name__
             self.assertEqual(
