@@ -20,6 +20,8 @@ from taskd.daemon.stop_report import StopReport
 from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.endpoints import client_description
+from taskd.net.lingering import Lingering
+from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.server.task_server import TaskServer
@@ -60,6 +62,7 @@ class UnstartedDaemon:
         self._reactor = reactor
         self._config = config
         self._log_lines_lost = log_lines_lost
+        self._lingering = Lingering(reactor)
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -71,23 +74,24 @@ class UnstartedDaemon:
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
+        transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", ServerTransport)
+            port = bind(self._reactor, description, "task server", transport)
             self._task_ports.append(port)
         for description in config.websocket:
-            self._gateway_ports.append(bind(self._reactor, description, "gateway", ServerTransport))
+            self._gateway_ports.append(bind(self._reactor, description, "gateway", transport))
 
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
-        parts = Parts()
+        parts = Parts(lingering=[self._lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
             server.log_lines_lost = self._log_lines_lost
             loaded = server.loaded
-            tcp = TaskFactory(reactor, server, config.limits)
+            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
             _serve(self._task_ports, tcp)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
@@ -184,15 +188,16 @@ class RunningDaemon:
         await _close_ports(self._ports)
         await self._drain_tasks()
         # A gateway's calls may use the connections, so it is closed before them.
-        await self._hastened(_close(parts.gateway), parts.gateway)
-        await self._limited(
-            _close(parts.connections),
-            parts.connections,
-            FLUSH_TIMEOUT,
-            lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
-        )
+        for connections in (parts.gateway, parts.connections):
+            await self._limited(
+                _close(connections),
+                connections,
+                FLUSH_TIMEOUT,
+                lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
+            )
         slow = self._clock.callLater(SLOW_SECONDS, _log.info, "stopping: waiting for the workers to exit")
         await self._hastened(_close(parts.server), parts.server)
+        await self._hastened(_close(parts.lingering), parts.lingering)
         _cancel([slow])
 
     async def _drain_tasks(self) -> None:

@@ -129,6 +129,8 @@ class LogWriter:
         self._is_idle = False
         """Whether the thread waits for something to do."""
         self._errand: Callable[[], None] | None = None
+        self._before_errand = 0
+        """Entries that are older than the errand."""
         self._deadline: float | None = None
 
     def write(self, text: str, priority: int = syslog.LOG_INFO) -> None:
@@ -168,17 +170,21 @@ class LogWriter:
             self._wait_until_written(self._deadline)
 
     def run_between_writes(self, errand: Callable[[], None]) -> None:
-        """Call a function that touches the sink when nothing is being written: soon, and in the thread.
+        """Call a function that touches the sink, in the thread, once everything before it is written.
 
-        A write that has failed is tried again directly after it.
+        If writing fails it is called without delay, and the write is tried again after it.
         """
         if self._thread is None:
             errand()
             return
         with self._changed:
-            self._errand = errand
+            self._errand, self._before_errand = errand, len(self._entries)
             self._is_idle = False
             self._changed.notify_all()
+
+    @property
+    def _is_errand_due(self) -> bool:
+        return self._errand is not None and self._before_errand <= 0
 
     def _append(self, entry: Entry) -> None:
         size = len(entry[1]) + ENTRY_OVERHEAD
@@ -209,8 +215,9 @@ class LogWriter:
         """Pass the next entries to the sink."""
         entries: list[Entry] = []
         size = 0
-        while self._entries and size < BATCH:
+        while self._entries and size < BATCH and not self._is_errand_due:
             entry = self._entries.popleft()
+            self._before_errand -= 1
             entries.append(entry)
             size += len(entry[1]) + ENTRY_OVERHEAD
         self._size_in_sink += size
@@ -260,11 +267,14 @@ class LogWriter:
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for so many seconds, or (None) for entries; in either case no longer than for an errand."""
+        has_failed = seconds is not None
+        errand = None
         with self._changed:
-            if self._errand is None and (seconds is not None or not self._entries):
-                self._is_idle = seconds is None
+            if self._errand is None and (has_failed or not self._entries):
+                self._is_idle = not has_failed
                 self._changed.wait(seconds)
                 self._is_idle = False
-            errand, self._errand = self._errand, None
+            if self._is_errand_due or has_failed:
+                errand, self._errand = self._errand, None
         if errand is not None:
             errand()

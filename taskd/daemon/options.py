@@ -17,7 +17,7 @@ from taskd.protocol.session import MAX_OUTSTANDING
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 from taskd.worker.messages import ErrorDetails
 
-__all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
+__all__ = ["SHARED", "DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
 """Workers for each CPU by default: heavy work mostly waits (for mail servers, databases,
@@ -28,6 +28,7 @@ ERROR_DETAILS: tuple[str, ...] = get_args(ErrorDetails)
 
 NONE = "none"
 PER_MESSAGE, LOCAL = "per-message", "local"
+OWN, SHARED = "own", "shared"
 
 
 def default_workers() -> int:
@@ -110,6 +111,12 @@ def _error_details(text: str) -> str:
     return text
 
 
+def _priorities(text: str) -> str:
+    if text not in (OWN, SHARED):
+        raise usage.UsageError(f"--priorities is {OWN} or {SHARED}, not {text!r}")
+    return text
+
+
 class DaemonOptions(usage.Options):
     """The command line of ``twistd taskd``; endpoints are Twisted endpoint strings."""
 
@@ -181,6 +188,13 @@ class DaemonOptions(usage.Options):
             MAX_QUEUE,
             "Tasks that may wait; callers beyond it get the error 'busy'.",
             _number("--max-queue", int, 0),
+        ],
+        [
+            "priorities",
+            None,
+            OWN,
+            "Whom urgent tasks may overtake: own (those of the same address or user) or shared (anybody's).",
+            _priorities,
         ],
         [
             "max-outstanding",

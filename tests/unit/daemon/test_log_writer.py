@@ -134,6 +134,28 @@ class WriterTests(SynchronousTestCase):
         self.assertIsNot(thread, threading.current_thread())
         self.assertEqual(written, ["first\n"])
 
+    def test_what_was_logged_before_an_errand_is_written_before_it_and_the_rest_after_it(self):
+        self.start_and_block()
+        self.writer.write("before\n")
+        written = []
+        self.writer.run_between_writes(lambda: written.extend(self.sink.written))
+        self.writer.write("after\n")
+        self.sink.gate.set()
+        self.writer.finish()
+        self.assertEqual(written, ["first\n", "before\n"])
+        self.assertEqual(self.sink.written, ["first\n", "before\n", "after\n"])
+
+    def test_an_errand_does_not_wait_for_a_write_that_fails(self):
+        self.sink.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.writer.start()
+        self.writer.write("one\n")
+        self.assertTrue(self.sink.failed.wait(TIMEOUT))
+        self.writer.write("two\n")
+        done = threading.Event()
+        self.writer.run_between_writes(done.set)
+        self.assertTrue(done.wait(TIMEOUT))
+        self.sink.error = None
+
     def test_an_errand_that_blocks_keeps_nobody(self):
         release = threading.Event()
         self.addCleanup(release.set)
