@@ -53,6 +53,7 @@ SECONDS = {
     "test_import.py": 44,
     "test_limits.py": 64,
     "test_links.py": 15,
+    "test_log.py": 14,
     "test_lost.py": 19,
     "test_mail.py": 7,
     "test_objects.py": 2,

@@ -181,23 +181,6 @@ class WebSocketProtocol(TextServerProtocol):
             client.connection_lost()
             self.factory.peers.discard(client)
 
-    def dropConnection(self, abort: bool = False) -> None:  # noqa: FBT001, FBT002, N802
-        """Close the connection, or reset it; in any case it ends within `CLOSING_SECONDS`."""
-        super().dropConnection(abort)
-        if not abort and self._closing is None and self.transport is not None:
-            self._closing = self.factory.clock.callLater(CLOSING_SECONDS, self._reset)
-
-    def _reset(self) -> None:
-        self._closing = None
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        """Stop waiting for the end, which has come."""
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
-        super().connectionLost(reason)
-
     # --- `taskd.listeners.peer.Wire` ---
 
     may_name_callers = False
@@ -278,10 +261,27 @@ class WebSocketProtocol(TextServerProtocol):
             self.abort()
 
     def dropConnection(self, abort: bool = False) -> None:  # noqa: FBT001, FBT002, N802
-        """Close the connection, in order after a close frame: what was sent before it still arrives."""
-        super().dropConnection(abort and self.state != self.STATE_CLOSING)
+        """Close the connection, in order after a close frame: what was sent before it still arrives.
+
+        In any case the connection ends within `CLOSING_SECONDS`.
+        """
+        in_order = not abort or self.state == self.STATE_CLOSING
+        super().dropConnection(abort=not in_order)
         if self.client is not None:
             self.client.sender.finish()
+        if in_order and self._closing is None and self.transport is not None:
+            self._closing = self.factory.clock.callLater(CLOSING_SECONDS, self._reset)
+
+    def _reset(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        """Stop waiting for the end, which has come."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        super().connectionLost(reason)
 
     def _stalled(self) -> None:
         _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
