@@ -15,7 +15,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 
-__all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
+__all__ = ["SHARED", "DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
 """Workers for each CPU by default: heavy work mostly waits (for mail servers, databases,
@@ -23,6 +23,7 @@ disks), and Workerman's example advises ten processes for each CPU."""
 
 NONE = "none"
 PER_MESSAGE, LOCAL = "per-message", "local"
+OWN, SHARED = "own", "shared"
 
 
 def default_workers() -> int:
@@ -99,6 +100,12 @@ def _number(option: str, kind: type[int] | type[float], minimum: float) -> Calla
     return convert
 
 
+def _priorities(text: str) -> str:
+    if text not in (OWN, SHARED):
+        raise usage.UsageError(f"--priorities is {OWN} or {SHARED}, not {text!r}")
+    return text
+
+
 class DaemonOptions(usage.Options):
     """The command line of ``twistd taskd``; endpoints are Twisted endpoint strings."""
 
@@ -170,6 +177,13 @@ class DaemonOptions(usage.Options):
             MAX_QUEUE,
             "Tasks that may wait; callers beyond it get the error 'busy'.",
             _number("--max-queue", int, 0),
+        ],
+        [
+            "priorities",
+            None,
+            OWN,
+            "Whom urgent tasks may overtake: own (those of the same address or user) or shared (anybody's).",
+            _priorities,
         ],
         [
             "max-outstanding",

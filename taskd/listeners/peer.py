@@ -15,13 +15,15 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.errors import TaskdError
+from taskd.errors import Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import StreamTransport
+from taskd.net.paused import EndWatch, PausedConnections
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
+from taskd.scheduler.parties import Lane, Parties
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
@@ -46,8 +48,12 @@ class Backend(Protocol[Work]):
     def detach(self, work: Work, /) -> None:
         """Let work go on without a reply."""
 
-    def resume(self) -> None:
-        """Let throttled work start: a requester that was full reads again, or is gone."""
+    def resume(self, requester: Requester, /) -> None:
+        """Let the throttled work of a requester start: it was full and reads again, or is gone."""
+
+    @property
+    def parties(self) -> Parties:
+        """The parties that connections to this backend belong to."""
 
     @property
     def unanswered(self) -> Unanswered:
@@ -56,6 +62,10 @@ class Backend(Protocol[Work]):
 
 class Wire(Protocol):
     """The connection of a peer."""
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the other end may name the callers whose requests it passes on."""
 
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
@@ -87,6 +97,8 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
+    may_name_callers = False
+
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
         return []
@@ -105,17 +117,22 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut.
+    returns are never cut. While the peer is not read, `paused` reports its end.
     """
 
     __slots__ = (
         "_backend",
         "_cancelling",
+        "_end_watch",
+        "_has_ended",
         "_is_gone",
         "_on_drained",
+        "_paused",
+        "_transport",
         "_wire",
         "is_full",
         "is_reading",
+        "lane",
         "sender",
         "session",
     )
@@ -130,10 +147,17 @@ class Peer(Generic[Work]):
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
+        lane: Lane,
         *,
         whole_messages: bool = False,
+        paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
+        self._transport = transport
+        self._paused = paused
+        self._end_watch: EndWatch | None = None
+        self._has_ended = False
+        self.lane = lane
         self._backend = backend
         self.session = session
         self.sender = ReplySender(
@@ -166,21 +190,41 @@ class Peer(Generic[Work]):
         self.flush()
 
     def end_of_input(self, unfinished: int = 0) -> None:
-        """Note that the peer sends nothing more; it still gets what it is owed.
-
-        The peer may even be gone, which shows only when it is written to. So
-        work that must not outlive the connection is cancelled now.
-        """
+        """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self.flush()
+        self._peer_has_ended()
+        if not self._is_gone and not self.session.finished:
+            self._watch_end()
+
+    def _peer_has_ended(self) -> None:
+        """Cancel the work that must not outlive the connection; what follows of it is not begun.
+
+        The peer has ended sending, though maybe not all that it sent has been
+        read. It may even be gone, which shows only when it is written to.
+        """
+        if self._has_ended:
+            return
+        self._has_ended = True
         for request in list(self.session.in_flight):
             if request.work is not None and request.options.on_disconnect == "cancel":
                 self._backend.cancel(request.work)
+        self.flush()
+
+    def _watch_end(self) -> None:
+        """Have the end of the peer reported, which is not being read."""
+        if self._paused is not None and self._end_watch is None:
+            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+
+    def _forget_end(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch.stop()
+            self._end_watch = None
 
     def connection_lost(self) -> None:
         """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
+        self._forget_end()
         self.sender.close()
         self._check_full()
         for request in list(self.session.in_flight):
@@ -197,6 +241,11 @@ class Peer(Generic[Work]):
         self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
 
     # --- `taskd.server.methods.Requester` ---
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed on this connection."""
+        return self._wire.may_name_callers
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
@@ -235,8 +284,21 @@ class Peer(Generic[Work]):
             return
         session = self.session
         while requests := session.requests():
+            if self._has_ended:
+                requests = self._wanted(requests)
             self._backend.submit(requests, self)
         self._send(session.take())
+
+    def _wanted(self, requests: list[Request[Work]]) -> list[Request[Work]]:
+        """Return those of these requests that may outlive the connection, and answer the others."""
+        wanted = []
+        for request in requests:
+            if request.options.on_disconnect == "cancel":
+                text = f"{request.function} was cancelled before it was started"
+                self.task_ended(request, Failure.of(Cancelled(text, was="waiting")))
+            else:
+                wanted.append(request)
+        return wanted
 
     # --- what goes out ---
 
@@ -250,12 +312,16 @@ class Peer(Generic[Work]):
         session = self.session
         if session.finished and sender.empty:
             self._wire.finish()
-        elif self.is_reading is not (session.wants_data and not sender.full) and not session.closing:
+        elif self.is_reading is not (session.wants_data and not sender.full) and (
+            session.refuses_rest or not session.closing
+        ):
             self.is_reading = not self.is_reading
             if self.is_reading:
+                self._forget_end()
                 self._wire.resume_reading()
             else:
                 self._wire.pause_reading()
+                self._watch_end()
         if self._on_drained is not None:
             self._check_drained()
 
@@ -266,7 +332,7 @@ class Peer(Generic[Work]):
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full
         if was_full and not self.is_full:
-            self._backend.resume()
+            self._backend.resume(self)
 
     # --- the stop ---
 
@@ -303,9 +369,10 @@ class Peer(Generic[Work]):
 
 
 class Peers:
-    """The connections of one listener, and their end."""
+    """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, paused: PausedConnections | None = None) -> None:
+        self.paused = paused
         self._peers: set[Peer[Any]] = set()
         self._closed: Deferred[None] = Deferred()
         self.is_closing = False

@@ -13,8 +13,11 @@ from zope.interface import implementer
 
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.party_keys import is_trusted, party_key
+from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING, Session, too_large
+from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
 from taskd.server.task_server import TaskServer
 
@@ -59,6 +62,8 @@ class TaskProtocol(LinearLineReceiver):
             self.transport.write,
             self._stalled,
             limits.unsent,
+            Lane(factory.server.parties.party(party_key(self.transport))),
+            paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
         factory.peers.add(self.client)
@@ -86,6 +91,11 @@ class TaskProtocol(LinearLineReceiver):
         self.factory.peers.discard(client)
 
     # --- `taskd.listeners.peer.Wire` ---
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the client may be a gateway, judging by its address or certificate."""
+        return is_trusted(self.transport)
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the messages as lines, in one piece."""
@@ -128,11 +138,17 @@ class TaskFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, clock: IReactorTime, server: TaskServer, limits: TcpLimits = TcpLimits()) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        server: TaskServer,
+        limits: TcpLimits = TcpLimits(),
+        paused: PausedConnections | None = None,
+    ) -> None:
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.peers = Peers()
+        self.peers = Peers(paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

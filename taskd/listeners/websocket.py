@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -13,16 +14,21 @@ from taskd.errors import InvalidRequest, ParseError, TooLarge
 from taskd.listeners.origins import is_allowed_origin
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.model import Failure
+from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.session import Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL
+from taskd.scheduler.parties import Lane
 
 __all__ = ["WebSocketFactory", "WebSocketProtocol"]
 
 _log = Logger(namespace="taskd.gateway")
 
 UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
+
+NAME_BYTES = 4
+"""Random bytes in the names of a gateway's websockets, which set them apart from another gateway's."""
 
 _REFUSED = {
     UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
@@ -61,7 +67,9 @@ class WebSocketProtocol(TextServerProtocol):
             self.write_frames,
             self._stalled,
             UnsentLimits(),
+            Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
             whole_messages=True,
+            paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
 
@@ -95,6 +103,9 @@ class WebSocketProtocol(TextServerProtocol):
                 self.factory.backend.unanswered.notification_ended("", Failure.of(refused))
 
     # --- `taskd.listeners.peer.Wire` ---
+
+    may_name_callers = False
+    """A browser speaks for itself, wherever it is."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
@@ -156,6 +167,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.peers = peers
         self.allow_origins = allow_origins
         self.max_in_flight = max_in_flight
+        self._token = token_hex(NAME_BYTES)
+        self._last_name = 0
         limit = max_message - 1  # a message goes to a task server with an LF
         self.setProtocolOptions(
             # Autobahn's default allows every origin. So does this, because `onConnect`
@@ -169,3 +182,8 @@ class WebSocketFactory(WebSocketServerFactory):
             # Close with a code that gives the reason, instead of dropping the connection.
             failByDrop=False,
         )
+
+    def next_name(self) -> str:
+        """Return a name for one more websocket, which no other one has."""
+        self._last_name += 1
+        return f"{self._token}-{self._last_name}"

@@ -29,7 +29,15 @@ from zope.interface import implementer
 
 from taskd.net.reactor import Reactor
 
-__all__ = ["HIGH_WATER", "READ_SIZE", "BufferedSocket", "Handle", "StreamTransport", "socket_address"]
+__all__ = [
+    "CLOSED",
+    "HIGH_WATER",
+    "READ_SIZE",
+    "BufferedSocket",
+    "Handle",
+    "StreamTransport",
+    "socket_address",
+]
 
 READ_SIZE = 65536
 """Bytes read at once, as by Twisted's transports, so that a busy peer does not delay the others."""
@@ -45,6 +53,16 @@ _NOTHING = bytearray()
 
 Handle = socket.SocketType
 """The type of a transport's socket: the C type under `socket.socket`, created in half the time."""
+
+
+def _closed_socket() -> Handle:
+    sock = Handle(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.close()
+    return sock
+
+
+CLOSED = _closed_socket()
+"""The replacement for a socket that has been handed on."""
 
 
 class StreamTransport(Protocol):
@@ -100,6 +118,7 @@ class BufferedSocket:
         "_ends_sending",
         "_is_reading",
         "_is_receiving",
+        "_peer_has_ended",
         "_producer",
         "_producer_is_paused",
         "_reactor",
@@ -122,6 +141,7 @@ class BufferedSocket:
         self._is_reading = True
         self._is_receiving = False
         self._ends_sending = False
+        self._peer_has_ended = False
         self.connected = True
         self.disconnecting = False
         reactor.addReader(self)
@@ -148,6 +168,7 @@ class BufferedSocket:
         except OSError:
             return CONNECTION_LOST
         if not data:
+            self._peer_has_ended = True
             return CONNECTION_DONE
         self._is_receiving = True
         self._receive(data)
@@ -305,15 +326,20 @@ class BufferedSocket:
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
-    def _release(self) -> None:
+    def _release(self, take_over: Callable[[Handle], object] | None = None) -> None:
         """Close the socket, stop the producer, and drop every reference to the owner.
 
         These references are cycles, which only the garbage collector would free.
+        `take_over` gets the socket instead, and closes it some time.
         """
         self._reactor.removeReader(self)
         if self._unsent is not None:
             self._reactor.removeWriter(self)
-        self._socket.close()
+        if take_over is None:
+            self._socket.close()
+        else:
+            sock, self._socket = self._socket, CLOSED
+            take_over(sock)
         self.connected = False
         self._unsent = _NOTHING
         del self._receive

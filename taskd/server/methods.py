@@ -12,7 +12,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.model import Outcome, Progress, Result
 from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
-from taskd.scheduler.task import Subscriber, Task
+from taskd.scheduler.task import NOBODY, Subscriber, Task
 from taskd.server.status import ServerStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods"]
@@ -20,6 +20,10 @@ __all__ = ["Asker", "Requester", "ServerMethods"]
 
 class Requester(Subscriber, Protocol):
     """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
@@ -42,6 +46,7 @@ class _CancelWatch:
     """Answers a ``taskd.cancel`` when the task that it named has ended."""
 
     is_full = False
+    lane = NOBODY.lane
 
     def task_progressed(self, key: Asker, progress: Progress) -> None:
         """Ignore the progress of a task that is being stopped."""
