@@ -24,7 +24,7 @@ from tests.soak.attacks import ATTACKS, Attack, Attacker, Target
 from tests.soak.probe import Probe, Series
 from tests.soak.server import Server
 
-__all__ = ["Observed", "attack"]
+__all__ = ["Observed", "attack", "end_attacks"]
 
 ALL = "all"
 
@@ -104,11 +104,7 @@ async def attack(server: Server, name: str, attacks: Sequence[Attack], seconds: 
         asyncio.create_task(each.run(attacker)) for each, attacker in zip(attacks, attackers, strict=True)
     ]
     highest, most_files = await _watch(server, seen, running, began + seconds)
-    for task in running:
-        task.cancel()
-    for ended in await asyncio.gather(*running, return_exceptions=True):
-        if not isinstance(ended, asyncio.CancelledError):
-            seen.wrong.append(f"the attack has ended: {ended!r}")
+    seen.wrong += await end_attacks(running)
     seen.seconds = time.monotonic() - began
     seen.during = await probe.stop()
     server.resume_log()
@@ -126,6 +122,16 @@ async def attack(server: Server, name: str, attacks: Sequence[Attack], seconds: 
         seen.wrong.append("the daemon is gone")
     seen.lines = server.levels.total() - lines
     return seen
+
+
+async def end_attacks(running: Sequence[asyncio.Task[None]]) -> list[str]:
+    """Cancel attacks; return how those have ended that had done so by themselves."""
+    wrong = [f"an attack has ended: {task.exception()!r}" for task in running if task.done()]
+    while pending := [task for task in running if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=1.0)
+    return wrong
 
 
 async def _watch(
@@ -181,12 +187,15 @@ async def _run(name: str, seconds: float, options: argparse.Namespace) -> Observ
 def main() -> int:
     """Attack, and print what was seen."""
     parser = argparse.ArgumentParser(description="Attack a server.", prog="python -m tests.soak.attack")
-    parser.add_argument("names", nargs="*", choices=[*ATTACKS, ALL, []], help="which attacks; each by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which attacks; each by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each goes on")
     parser.add_argument("--twistd", default="", help="the twistd of another version of taskd")
     parser.add_argument("--options", default="", help="more options of the server, in one argument")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
     options = parser.parse_args()
+    for name in options.names:
+        if name not in (*ATTACKS, ALL):
+            parser.error(f"there is no attack {name!r}, only: {', '.join([*ATTACKS, ALL])}")
     wrong = 0
     for name in options.names or ATTACKS:
         seen = asyncio.run(_run(name, options.seconds, options))

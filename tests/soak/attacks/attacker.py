@@ -58,7 +58,8 @@ class Connection:
             raise ConnectionResetError("closed")
         self.writer.write(data)
         try:
-            await asyncio.wait_for(self.writer.drain(), patience)
+            async with asyncio.timeout(patience):  # `wait_for` may swallow a cancel
+                await self.writer.drain()
         except TimeoutError:
             return False
         return True
@@ -74,7 +75,8 @@ class Connection:
         Raises `TimeoutError` after `ANSWER_SECONDS`.
         """
         try:
-            line = await asyncio.wait_for(self.reader.readline(), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                line = await self.reader.readline()
         except (OSError, ValueError):
             return None
         return json.loads(line) if line.endswith(b"\n") else None
@@ -140,7 +142,8 @@ class Attacker:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
             sock.bind((self.target.source, 0))
             address = (self.target.host, port or self.target.task_port)
-            await asyncio.wait_for(loop.sock_connect(sock, address), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await loop.sock_connect(sock, address)
             reader, writer = await asyncio.open_connection(sock=sock, limit=16 * 1024 * 1024)
         except BaseException:
             sock.close()
@@ -157,7 +160,8 @@ class Attacker:
         connection = await self.connect(self.target.web_port)
         await connection.send(self.handshake(headers))
         try:
-            head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                head = await connection.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
             raise ConnectionRefusedError("no websocket") from error
         if b" 101 " not in head:

@@ -92,7 +92,9 @@ async def other_pages(attacker: Attacker) -> None:
         for handshake in handshakes:
             try:
                 connection = await attacker.connect(port)
-                await connection.send(handshake + frame(TEXT, _LINE.rstrip()))
+                await connection.send(handshake)
+                await connection.reader.read(4096)  # a frame that comes with the handshake is not read
+                await connection.send(frame(TEXT, _LINE.rstrip()))
                 await asyncio.sleep(0.1)
                 attacker.drop(connection)
             except OSError:
