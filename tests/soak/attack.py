@@ -1,8 +1,9 @@
-"""``python -m tests.soak.attack NAME --seconds 10``: one attacker, or all at once, and a well-behaved client.
+"""``python -m tests.soak.attack NAME … --seconds 10``: attackers, and a well-behaved client beside them.
 
-The names are those of `attacks.ATTACKS`, and `all`; without one, each is tried in turn. For each, the times
-of the well-behaved client before and during the attack are shown (median, 99th percentile, worst), and what
-it costs the daemon. The exit status is 1 if an attacker has found something that must not be.
+The names are those of `attacks.ATTACKS`; without one, each is tried in turn, and with ``--together`` all at
+once. For each, the times of the well-behaved client before and during the attack are shown (median, 99th
+percentile, worst), and what it costs the daemon. The exit status is 1 if the well-behaved client was
+refused or had to wait too long, if too much was kept, or if an attacker has found something that must not be.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ from tests.soak.server import Server
 
 __all__ = ["Observed", "attack", "end_attacks"]
 
-ALL = "all"
-
-QUIET_SECONDS = 3.0
+QUIET_SECONDS = 2.0
 """Seconds of measurement before the attack."""
 
 RSS_LIMIT = 1536 * 1024 * 1024
@@ -43,6 +42,18 @@ REST_SECONDS = 8.0
 """Seconds after the attack, within which the daemon must have closed what the attackers have left."""
 
 MIB = 1024 * 1024
+
+BUDGET_BYTES = 256 * MIB
+"""Bytes that the server may keep for all of its clients: its own default."""
+
+BESIDE_BUDGET_BYTES = 96 * MIB
+"""Bytes by which its memory may grow beside that: what the allocator keeps, and what is being copied."""
+
+WAIT_SECONDS = 5.0
+"""Seconds within which the well-behaved client must have each of its answers."""
+
+LEFT_OVER = 4
+"""Descriptors that may stay: a pooled link keeps its connections."""
 
 OPTIONS = (
     *("--workers", "4"),
@@ -77,11 +88,27 @@ class Observed:
         )
         lines.append("   done       " + ", ".join(f"{what} {count:g}" for what, count in self.deeds.items()))
         different = dict.fromkeys(self.wrong)
-        lines += [f"   WRONG      {self.wrong.count(each)} × {each}" for each in different]
+        lines += [f"   WRONG      {self.wrong.count(each)} × {each:.300}" for each in different]
         return "\n".join(lines)
 
 
-async def attack(server: Server, name: str, attacks: Sequence[Attack], seconds: float) -> Observed:
+    def judge(self, patience: float) -> None:
+        """Add what went beyond the bounds to `wrong`; `patience` multiplies those of time."""
+        for name, series in self.during.items():
+            if series.errors or series.unanswered or series.lost_connections:
+                self.wrong.append(f"the well-behaved client was refused: {name} {series}")
+            elif series.worst > WAIT_SECONDS * patience * 1000:
+                self.wrong.append(f"the well-behaved client had to wait: {name} {series}")
+        at_rest, at_most, _ = self.memory
+        if at_most > at_rest + BUDGET_BYTES + BESIDE_BUDGET_BYTES:
+            self.wrong.append(f"{(at_most - at_rest) // MIB} MiB were kept")
+        if self.descriptors[2] > self.descriptors[0] + LEFT_OVER:
+            self.wrong.append("descriptors are left over")
+
+
+async def attack(
+    server: Server, name: str, attacks: Sequence[Attack], seconds: float, patience: float
+) -> Observed:
     """Attack a server that is at rest, with all of the attacks at once."""
     seen = Observed(name)
     task_port, web_port = server.ports
@@ -96,7 +123,8 @@ async def attack(server: Server, name: str, attacks: Sequence[Attack], seconds: 
     if not all(each.reads_log for each in attacks):
         server.pause_log()
     attackers = [
-        Attacker(Target(task_port, web_port, f"127.0.0.{number}")) for number in range(2, 2 + len(attacks))
+        Attacker(Target(task_port, web_port, f"127.0.0.{number}"), patience)
+        for number in range(2, 2 + len(attacks))
     ]
     probe = await Probe.start(task_port, web_port)
     began = time.monotonic()
@@ -113,14 +141,17 @@ async def attack(server: Server, name: str, attacks: Sequence[Attack], seconds: 
         for what, count in attacker.deeds.items():
             seen.deeds[what] = seen.deeds.get(what, 0) + count
         seen.wrong += attacker.wrong
-    await asyncio.sleep(REST_SECONDS)
+    resting = time.monotonic() + REST_SECONDS * patience
     with suppress(OSError):
+        while server.descriptors().total() > files + LEFT_OVER and time.monotonic() < resting:
+            await asyncio.sleep(LOOK_SECONDS)
         seen.memory = [at_rest, highest, server.memory()]
         seen.descriptors = [files, most_files, server.descriptors().total()]
     if not seen.memory:
         seen.memory, seen.descriptors = [at_rest, highest, 0], [files, most_files, 0]
         seen.wrong.append("the daemon is gone")
     seen.lines = server.levels.total() - lines
+    seen.judge(patience)
     return seen
 
 
@@ -161,8 +192,8 @@ async def _guard(server: Server) -> None:
                 os.kill(server.pid, signal.SIGKILL)
 
 
-async def _run(name: str, seconds: float, options: argparse.Namespace) -> Observed:
-    attacks = list(ATTACKS.values()) if name == ALL else [ATTACKS[name]]
+async def _run(names: list[str], options: argparse.Namespace) -> Observed:
+    attacks = [ATTACKS[name] for name in names]
     with tempfile.TemporaryDirectory(prefix="attack-") as directory:
         violations: list[str] = []
         command = [options.twistd] if options.twistd else None
@@ -173,7 +204,7 @@ async def _run(name: str, seconds: float, options: argparse.Namespace) -> Observ
                 env={"SOAK_MARKS": str(Path(directory) / "marks"), "PYTHONDONTWRITEBYTECODE": "1"},
             )
             guard = asyncio.create_task(_guard(server))
-            seen = await attack(server, name, attacks, seconds)
+            seen = await attack(server, ", ".join(names), attacks, options.seconds, options.patience)
             status = await server.stop()
             guard.cancel()
             if status != -signal.SIGTERM:
@@ -189,16 +220,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Attack a server.", prog="python -m tests.soak.attack")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which attacks; each by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each goes on")
+    parser.add_argument("--together", action="store_true", help="all of them at once")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies the bounds of time")
     parser.add_argument("--twistd", default="", help="the twistd of another version of taskd")
     parser.add_argument("--options", default="", help="more options of the server, in one argument")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
     options = parser.parse_args()
-    for name in options.names:
-        if name not in (*ATTACKS, ALL):
-            parser.error(f"there is no attack {name!r}, only: {', '.join([*ATTACKS, ALL])}")
+    names: list[str] = options.names or list(ATTACKS)
+    for name in names:
+        if name not in ATTACKS:
+            parser.error(f"there is no attack {name!r}, only: {', '.join(ATTACKS)}")
     wrong = 0
-    for name in options.names or ATTACKS:
-        seen = asyncio.run(_run(name, options.seconds, options))
+    for together in [names] if options.together else [[name] for name in names]:
+        seen = asyncio.run(_run(together, options))
         print(seen, flush=True)
         wrong += len(seen.wrong)
     return 1 if wrong else 0

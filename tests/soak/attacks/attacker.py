@@ -117,11 +117,13 @@ class Connection:
 class Attacker:
     """The means of an attack: connections to `target`, which all end with `close`.
 
-    `deeds` counts what it did; `wrong` has what it found that the server must not do.
+    `deeds` counts what it did; `wrong` has what it found that the server must not do. `patience`
+    multiplies the seconds within which the server must have done something.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, patience: float = 1.0) -> None:
         self.target = target
+        self.patience = patience
         self.deeds: Counter[str] = Counter()
         self.wrong: list[str] = []
         self._open: list[Connection] = []
@@ -216,7 +218,7 @@ class Attacker:
 
     async def wait_until(self, holds: Any, seconds: float) -> bool:
         """Ask for the status until `holds(status)` or the time is over; return whether it holds."""
-        ending = time.monotonic() + seconds
+        ending = time.monotonic() + seconds * self.patience
         while True:
             try:
                 if holds(await self.status()):

@@ -14,6 +14,9 @@ CALLS = 900
 
 NAP_SECONDS = 0.01
 
+CANCELLED = '{"on_disconnect":"cancel"}'
+URGENT = '{"on_disconnect":"cancel","priority":0}'
+
 IDLE = 1300
 """Connections that are opened and do nothing: more than the descriptors of most services."""
 
@@ -43,24 +46,24 @@ async def _crowd(attacker: Attacker, call: bytes) -> None:
 
 async def crowd(attacker: Attacker) -> None:
     """Keep a full queue of short calls from a dozen connections."""
-    await _crowd(attacker, bare("nap", f"[{NAP_SECONDS}]"))
+    await _crowd(attacker, bare("nap", f"[{NAP_SECONDS}]", CANCELLED))
 
 
 async def urgent_crowd(attacker: Attacker) -> None:
     """Do that with the highest priority."""
-    await _crowd(attacker, bare("nap", f"[{NAP_SECONDS}]", '{"priority":0}'))
+    await _crowd(attacker, bare("nap", f"[{NAP_SECONDS}]", URGENT))
 
 
 async def failures(attacker: Attacker) -> None:
     """Keep a full queue of calls that fail, each of which may be worth a line of the log."""
-    await _crowd(attacker, bare("boom", '["' + "x" * 2000 + '"]'))
+    await _crowd(attacker, bare("boom", '["' + "x" * 2000 + '"]', CANCELLED))
 
 
 async def crowd_of_websockets(attacker: Attacker) -> None:
     """Keep as many calls in flight as many websockets may have."""
 
     async def ask(connection: Connection) -> None:
-        call = frame(TEXT, bare("nap", f"[{NAP_SECONDS}]").rstrip())
+        call = frame(TEXT, bare("nap", f"[{NAP_SECONDS}]", CANCELLED).rstrip())
         try:
             await connection.send(call * 100, patience=60.0)
             while data := await connection.reader.read(65536):
@@ -77,7 +80,7 @@ async def crowd_of_websockets(attacker: Attacker) -> None:
 
 async def crowd_of_batches(attacker: Attacker) -> None:
     """Send batches of a thousand calls over a few websockets."""
-    members = [rpc(each, "nap", f"[{NAP_SECONDS}]").rstrip() for each in range(1000)]
+    members = [rpc(each, "nap", f"[{NAP_SECONDS}]", CANCELLED).rstrip() for each in range(1000)]
     batch = frame(TEXT, b"[" + b",".join(members) + b"]")
 
     async def ask() -> None:

@@ -22,6 +22,8 @@ WAITING, WAITING_FROM = 900, 10
 
 NAP_SECONDS = 0.05
 
+CANCELLED = '{"on_disconnect":"cancel"}'
+
 
 async def _flood(attacker: Attacker, what: bytes, *, reads: bool = True) -> None:
     """Send `what` again and again on one connection, and read the answers."""
@@ -54,7 +56,7 @@ async def _fill(attacker: Attacker) -> None:
     """Leave many tasks waiting, which makes whatever looks at all of them dear."""
     for _ in range(WAITING_FROM):
         connection = await attacker.connect()
-        await connection.send(bare("nap", f"[{NAP_SECONDS}]") * WAITING)
+        await connection.send(bare("nap", f"[{NAP_SECONDS}]", CANCELLED) * WAITING)
 
 
 async def flood_of_status(attacker: Attacker) -> None:

@@ -90,7 +90,7 @@ async def trickles(attacker: Attacker) -> None:
                 while not connection.reader.at_eof():
                     await asyncio.sleep(TRICKLE_SECONDS)
                     await connection.send(piece)
-                    if time.monotonic() - began > HEAD_SECONDS and port == web:
+                    if time.monotonic() - began > HEAD_SECONDS * attacker.patience and port == web:
                         attacker.wrong.append(f"{first[:30]!r} and then {piece!r} kept a connection")
                         break
                 attacker.drop(connection)

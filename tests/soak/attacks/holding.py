@@ -27,6 +27,8 @@ LINE_PART = 0.9
 
 CONNECTIONS = 60
 
+CANCELLED = '{"on_disconnect":"cancel"}'
+
 STAY_SECONDS = 5.0
 """Seconds after which connections are closed, and others opened."""
 
@@ -70,19 +72,21 @@ async def replies_of_the_gone(attacker: Attacker) -> None:
 
 async def replies_unread(attacker: Attacker) -> None:
     """Ask for large results on many connections, and read none."""
-    requests = b"".join(rpc(each, "big", f"[{BIG_BYTES}]") for each in range(20))
+    requests = b"".join(rpc(each, "big", f"[{BIG_BYTES}]", CANCELLED) for each in range(20))
     await _repeat(attacker, requests, connections=CONNECTIONS, reads=False, stay=STAY_SECONDS)
 
 
 async def reports_unread(attacker: Attacker) -> None:
     """Ask for many long reports of progress, and read none."""
-    calls = b"".join(rpc(each, "chatter", "[200,20000]", '{"progress":true}') for each in range(20))
+    options = '{"progress":true,"on_disconnect":"cancel"}'
+    calls = b"".join(rpc(each, "chatter", "[200,20000]", options) for each in range(20))
     await _repeat(attacker, calls, connections=CONNECTIONS, reads=False, stay=STAY_SECONDS)
 
 
 async def arguments_that_wait(attacker: Attacker) -> None:
     """Send large arguments for calls that have to wait, on many connections."""
-    calls = bare("nap", "[0.2]") * 4 + bare("size", '["' + "x" * BIG_BYTES + '"]') * 20
+    argument = '["' + "x" * BIG_BYTES + '"]'
+    calls = bare("nap", "[0.2]", CANCELLED) * 4 + bare("size", argument, CANCELLED) * 20
     await _repeat(attacker, calls, connections=CONNECTIONS, reads=True, stay=STAY_SECONDS)
 
 
@@ -94,7 +98,7 @@ async def lines_that_do_not_end(attacker: Attacker, longest: int = 10 * MIB) -> 
 
 async def websocket_replies_unread(attacker: Attacker) -> None:
     """Ask for large results over many websockets, and read none."""
-    data = b"".join(frame(TEXT, rpc(each, "big", f"[{BIG_BYTES}]").rstrip()) for each in range(20))
+    data = b"".join(frame(TEXT, rpc(each, "big", f"[{BIG_BYTES}]", CANCELLED).rstrip()) for each in range(20))
     while True:
         opened: list[Connection] = []
         for _ in range(CONNECTIONS):
