@@ -85,7 +85,6 @@ class GatewayChannel(HTTPChannel):
 
     def _read_next(self) -> None:
         """Serve the next request if its head is complete."""
-        self._next_turn = None
         try:
             head = self._heads.next()
             if head is not None:
@@ -122,6 +121,9 @@ class GatewayChannel(HTTPChannel):
 
     def _serve_waiting(self) -> None:
         """Serve one of the requests that were sent together; read on when none is complete."""
+        self._next_turn = None
+        if self._phase is _Phase.READER:
+            return
         self._read_next()
         if self._next_turn is None and self._phase in (_Phase.HEAD, _Phase.NEXT):
             self.transport.resumeProducing()
@@ -142,7 +144,7 @@ class GatewayChannel(HTTPChannel):
         """Go on: the client has read the responses."""
         super().resumeProducing()
         if self._phase is _Phase.READER:
-            self._phase = _Phase.SERVING
+            self._enter(_Phase.SERVING)
             self._go_on()
 
     # --- the end ---
