@@ -74,6 +74,7 @@ class WebSocketProtocol(TextServerProtocol):
             self._stalled,
             UnsentLimits(),
             Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
+            factory.peers.turns,
             whole_messages=True,
             paused=factory.peers.paused,
         )

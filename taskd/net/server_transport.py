@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
@@ -36,10 +37,11 @@ class ServerTransport(BufferedSocket):
 
     With `lingering`, every close of this side's is a lingering one: the protocol
     is told of the end as soon as everything is sent, and `lingering` has the
-    socket, unless the peer has ended first.
+    socket, unless the peer has ended first. `when_closed` is called once the connection is
+    closed, as far as its protocol is concerned.
     """
 
-    __slots__ = ("_client", "_lingering", "_protocol")
+    __slots__ = ("_client", "_lingering", "_protocol", "when_closed")
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class ServerTransport(BufferedSocket):
         self._client = client
         self._lingering = lingering
         self._protocol = protocol
+        self.when_closed: Callable[[], object] | None = None
         super().__init__(reactor, sock, protocol.dataReceived)
 
     @property
@@ -116,6 +119,8 @@ class ServerTransport(BufferedSocket):
             self._release(self._lingering.take)
         else:
             self._release()
+        if self.when_closed is not None:
+            self.when_closed()
         protocol = self._protocol
         del self._protocol
         protocol.connectionLost(reason)
