@@ -10,8 +10,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from taskd.listeners.gateway import GatewayConfig
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
+from taskd.net.turns import TURN_SECONDS
 from taskd.web import Root
-from taskd.web.channel import IDLE_SECONDS, UNREAD_SECONDS, gateway_site
+from taskd.web.channel import IDLE_SECONDS, UNREAD_SECONDS, GatewaySite
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPGRADE = (
@@ -31,29 +32,32 @@ class Transport(StringTransport):
 
 
 class Page(Resource):
-    """A page that is answered at once, or never."""
+    """A page that is answered at once, or never; it takes `seconds` of `clock`."""
 
     isLeaf = True
     is_slow = False
 
-    def __init__(self):
+    def __init__(self, clock):
         super().__init__()
+        self.clock = clock
+        self.seconds = 0
         self.requests = []
 
     def render_GET(self, request):
         self.requests.append(request)
+        self.clock.rightNow += self.seconds
         return NOT_DONE_YET if self.is_slow else b"page"
 
 
 class ChannelCase(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
-        self.page = Page()
+        self.page = Page(self.clock)
         self.connect(self.page)
 
     def connect(self, root):
         self.transport = Transport()
-        self.channel = gateway_site(self.clock, root).buildProtocol(None)
+        self.channel = GatewaySite(self.clock, root).buildProtocol(None)
         self.transport.protocol = self.channel
         self.channel.makeConnection(self.transport)
 
@@ -129,11 +133,12 @@ class RequestTests(ChannelCase):
         self.assertEqual(len(self.page.requests), 1)
 
     def test_http_2_is_not_negotiated(self):
-        self.assertEqual(gateway_site(self.clock, self.page).acceptableProtocols(), [b"http/1.1"])
+        self.assertEqual(GatewaySite(self.clock, self.page).acceptableProtocols(), [b"http/1.1"])
 
 
 class PipeliningTests(ChannelCase):
-    def test_requests_sent_together_are_served_one_in_a_turn(self):
+    def test_requests_sent_together_are_served_while_the_turn_has_time(self):
+        self.page.seconds = TURN_SECONDS
         self.send(GET * 3 + GET[:5])
         for served in (1, 2, 3):
             self.assertEqual(self.answers, served)
@@ -241,6 +246,7 @@ class TimeTests(ChannelCase):
             self.connect(self.page)
             self.send(sent)
             self.channel.connectionLost(Failure(ConnectionDone()))
+            self.turn()
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
