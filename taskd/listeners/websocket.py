@@ -15,9 +15,9 @@ from taskd.listeners.origins import is_allowed_origin
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.model import Failure
 from taskd.net.party_keys import party_key
-from taskd.net.paused import has_sent, unacknowledged
+from taskd.net.paused import arrived, unacknowledged, unread
 from taskd.net.reactor import Reactor
-from taskd.net.websocket_fastpath import TextServerProtocol
+from taskd.net.websocket_fastpath import TOO_BIG, TextServerProtocol
 from taskd.protocol.session import Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL, pong_frame
 from taskd.scheduler.parties import Lane
@@ -26,7 +26,7 @@ __all__ = ["WebSocketFactory", "WebSocketProtocol"]
 
 _log = Logger(namespace="taskd.gateway")
 
-UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
+UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA = 1003, 1001, 1007  # RFC 6455, 7.4.1
 
 NAME_BYTES = 4
 """Random bytes in the names of a gateway's websockets, which set them apart from another gateway's."""
@@ -58,7 +58,7 @@ class WebSocketProtocol(TextServerProtocol):
     """The close frame that follows when everything that was asked is answered."""
     _giving_up: IDelayedCall | None = None
     _awaits_turn = False
-    _had_sent = 0
+    _had_arrived = 0
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Accept or deny the websocket, by its origin."""
@@ -140,7 +140,7 @@ class WebSocketProtocol(TextServerProtocol):
 
     def sendPing(self, payload: bytes | None = None) -> None:  # noqa: N802  # Autobahn's name
         """Send a ping, and note how much of what the client sent before is unread."""
-        self._had_sent = has_sent(self.transport)
+        self._had_arrived = arrived(self.transport)
         super().sendPing(payload)
 
     def onAutoPingTimeout(self) -> None:
@@ -161,8 +161,10 @@ class WebSocketProtocol(TextServerProtocol):
             self.sendPing(self.autoPingPending)
 
     def _may_be_alive(self) -> bool:
-        sent = has_sent(self.transport)
-        return sent > self._had_sent or (sent > LITTLE_UNREAD and not unacknowledged(self.transport))
+        transport = self.transport
+        if self.has_unread or arrived(transport) > self._had_arrived:
+            return True
+        return unread(transport) > LITTLE_UNREAD and not unacknowledged(transport)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
         """Forget the websocket, which is gone."""
