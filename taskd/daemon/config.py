@@ -108,5 +108,9 @@ def _gateway_config(options: DaemonOptions) -> GatewayConfig:
     from taskd.listeners.gateway import GatewayConfig
 
     return GatewayConfig(
-        options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+        options["task-server"],
+        options["link"],
+        options["allow-origin"],
+        options["hostname"],
+        options["max-message"],
     )

@@ -8,7 +8,7 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from taskd.errors import Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
-from taskd.net.buffered_socket import StreamTransport
+from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
@@ -118,7 +118,9 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut. While the peer is not read, `paused` reports its end.
+    returns are never cut. `cancels_by_number` is False for anonymous peers, to
+    which the number of somebody else's task must be no handle. While the peer
+    is not read, `paused` reports its end.
 
     What a client sends is worked off a step at a time (`Session.requests`). The
     first step is taken at once; the others in `turns`, and if these take long,
@@ -138,6 +140,7 @@ class Peer(Generic[Work]):
         "_transport",
         "_turns",
         "_wire",
+        "cancels_by_number",
         "is_full",
         "is_reading",
         "lane",
@@ -159,6 +162,7 @@ class Peer(Generic[Work]):
         turns: Turns,
         *,
         whole_messages: bool = False,
+        cancels_by_number: bool = True,
         paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
@@ -179,6 +183,7 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
+        self.cancels_by_number = cancels_by_number
         self._turns = turns
         self._awaits_turn = False
         self._is_stepping = False
@@ -188,6 +193,11 @@ class Peer(Generic[Work]):
         self.is_reading = True
         self.is_full = False
         """Whether the peer leaves too much unread."""
+
+    @property
+    def idle_handle(self) -> Handle | None:
+        """The socket, if everything that was asked is answered and every answer has been sent, else None."""
+        return self.sender.handle if self.session.is_idle and self.sender.empty else None
 
     # --- what comes in ---
 
@@ -223,12 +233,11 @@ class Peer(Generic[Work]):
         The peer has ended sending, though maybe not all that it sent has been
         read. It may even be gone, which shows only when it is written to.
         """
-        if self._has_ended:
-            return
-        self._has_ended = True
-        for request in list(self.session.in_flight):
-            if request.work is not None and request.options.on_disconnect == "cancel":
-                self._backend.cancel(request.work)
+        if not self._has_ended:
+            self._has_ended = True
+            for request in list(self.session.in_flight):
+                if request.work is not None and request.options.on_disconnect == "cancel":
+                    self._backend.cancel(request.work)
         self.flush()
 
     def peer_is_lost(self) -> None:
@@ -449,6 +458,10 @@ class Peers:
         self.is_closing = False
         self.is_stopping = False
         """Whether no new connections are accepted."""
+
+    def __iter__(self) -> Iterator[Peer[Any]]:
+        """Iterate over the connections that are open."""
+        return iter(self._peers)
 
     def add(self, peer: Peer[Any]) -> None:
         """Add a new connection."""

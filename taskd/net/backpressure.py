@@ -9,7 +9,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import BufferedSocket, StreamTransport
+from taskd.net.buffered_socket import BufferedSocket, Handle, StreamTransport
 
 __all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
 
@@ -82,6 +82,11 @@ class ReplySender:
         self._timer: IDelayedCall | None = None
         self.congested = False
         transport.registerProducer(self, True)
+
+    @property
+    def handle(self) -> Handle:
+        """The socket of the transport."""
+        return self._transport.getHandle()
 
     @property
     def full(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
@@ -39,10 +40,11 @@ class ServerTransport(BufferedSocket):
 
     With `lingering`, every close of this side's is a lingering one: the protocol
     is told of the end as soon as everything is sent, and `lingering` has the
-    socket, unless the peer has ended first.
+    socket, unless the peer has ended first. `when_closed` is called once the connection is
+    closed, as far as its protocol is concerned.
     """
 
-    __slots__ = ("_ahead", "_client", "_lingering", "_protocol")
+    __slots__ = ("_ahead", "_client", "_lingering", "_protocol", "when_closed")
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class ServerTransport(BufferedSocket):
         self._lingering = lingering
         self._ahead: Ahead | None = None
         self._protocol = protocol
+        self.when_closed: Callable[[], object] | None = None
         super().__init__(reactor, sock, protocol.dataReceived)
 
     @property
@@ -125,6 +128,8 @@ class ServerTransport(BufferedSocket):
             self._release(self._lingering.take)
         else:
             self._release()
+        if self.when_closed is not None:
+            self.when_closed()
         protocol = self._protocol
         del self._protocol
         protocol.connectionLost(reason)
