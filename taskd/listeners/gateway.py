@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msgspec.structs import replace
@@ -16,13 +16,16 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
+from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
+from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
+from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
@@ -39,6 +42,10 @@ MAX_MESSAGES_IN_FLIGHT = 100
 """Messages of one websocket in flight at once: more than a page ever has, and
 few enough that one user cannot fill a pool's queue."""
 
+MAX_CONNECTIONS = 100
+"""Connections to task servers at once, if nobody has counted how many there may be: with both ends in one
+process they take a fifth of the usual limit of 1024 open files."""
+
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 LinkKind = Literal["per-message", "pooled", "local"]
@@ -50,22 +57,27 @@ kept connections, or, if the server is in its own process, by calling it."""
 class GatewayConfig:
     """The configuration of a gateway: where it sends its calls, and whom it lets in.
 
-    `task_servers` are client endpoint strings; `allow_origins` are patterns for
-    `is_allowed_origin`. `max_message` is in bytes, `max_in_flight` in messages
-    of one websocket.
+    `task_servers` are client endpoint strings; `allow_origins` and `hostnames`
+    are the patterns and names of `taskd.listeners.origins.Origins`.
+    `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    There are at most `max_connections` to task servers, apart from the kept ones
+    of a pooled link, and `own_ends` has the addresses of their own ends.
     """
 
     task_servers: Sequence[str]
     link: LinkKind = "per-message"
     allow_origins: Sequence[str] = ()
+    hostnames: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
+    max_connections: int = MAX_CONNECTIONS
+    own_ends: set[object] = field(default_factory=set)
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
 
-        Raises `ValueError` if one of `task_servers` is not a valid endpoint, or
-        if the link is local and `local` is None.
+        Raises `ValueError` if one of `task_servers` is not a valid endpoint, if
+        a pattern or a name is not valid, or if the link is local and `local` is None.
         """
         backend: Backend[Any]
         unanswered = Unanswered(reactor) if local is None else local.unanswered
@@ -98,6 +110,9 @@ class RemoteBackend:
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
+        self.certificates: list[RenewableCertificates] = []
+        """The certificates of the links to task servers by TLS."""
+        self._slots = ConnectionSlots(config.max_connections)
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
@@ -107,9 +122,16 @@ class RemoteBackend:
     def _link_to(self, server: str) -> Link:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
+        own_ends = self._config.own_ends
+        link: PerCallLink | PooledLink
         if self._has_connection_each:
-            return PerCallLink(self._reactor, server, max_reply)
-        return PooledLink(self._reactor, server, max_reply, alone=max_message // 10)
+            link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
+        else:
+            alone = max_message // 10
+            link = PooledLink(self._reactor, server, max_reply, self._slots, own_ends, alone)
+        if server.lower().startswith("tls:"):
+            self.certificates.append(link)
+        return link
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
         """Send requests to a task server, except those that concern the connection itself."""
@@ -123,7 +145,7 @@ class RemoteBackend:
 
     def _begin(self, request: Request[PendingCall], requester: Requester) -> None:
         if request.function == CANCEL:
-            target = cancel_target(request)
+            target = cancel_target(request, by_number=requester.cancels_by_number)
             if target.request_id is not None:
                 requester.cancel_request(request, target.request_id)
                 return
@@ -216,15 +238,20 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(PausedConnections(reactor))
+        self._peers = Peers(reactor, PausedConnections(reactor))
         self.factory = WebSocketFactory(
             reactor,
             backend,
             self._peers,
-            allow_origins=list(config.allow_origins),
+            origins=Origins(config.allow_origins, config.hostnames),
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
         )
+
+    @property
+    def certificates(self) -> list[RenewableCertificates]:
+        """The certificates of the links to task servers by TLS."""
+        return self._backend.certificates if isinstance(self._backend, RemoteBackend) else []
 
     def stop_accepting(self) -> None:
         """Refuse new websockets and new messages."""

@@ -64,12 +64,12 @@ class ServerEndpointTests(SynchronousTestCase):
         self.listen("ssl:443:privateKey={key}:certKey={cert}:interface=127.0.0.1".format(**files))
         port, factory, options, backlog, interface = self.reactor.sslServers[0]
         self.assertEqual((port, factory, backlog, interface), (443, self.factory, 1024, "127.0.0.1"))
-        self.assertFalse(options.verify)
+        self.assertFalse(options.options.verify)
 
     def test_an_ssl_endpoint_with_a_ca_requires_client_certificates(self):
         files = self.files()
         self.listen("ssl:443:privateKey={key}:certKey={cert}:clientCA={ca}".format(**files))
-        options = self.reactor.sslServers[0][2]
+        options = self.reactor.sslServers[0][2].options
         self.assertTrue(options.verify)
         self.assertTrue(options.requireCertificate)
 
