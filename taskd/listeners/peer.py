@@ -20,6 +20,7 @@ from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
+from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import Session
@@ -67,6 +68,10 @@ class Wire(Protocol):
     def may_name_callers(self) -> bool:
         """Whether the other end may name the callers whose requests it passes on."""
 
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the other end may cancel any task by its number; never if it is anybody."""
+
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
 
@@ -97,7 +102,7 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
-    may_name_callers = False
+    may_name_callers = cancels_by_number = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -118,17 +123,24 @@ class Peer(Generic[Work]):
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
     returns are never cut. While the peer is not read, `paused` reports its end.
+
+    What a client sends is worked off a step at a time (`Session.requests`). The
+    first step is taken at once; the others in `turns`, and if these take long,
+    the peer is not read meanwhile.
     """
 
     __slots__ = (
+        "_awaits_turn",
         "_backend",
         "_cancelling",
         "_end_watch",
         "_has_ended",
         "_is_gone",
+        "_is_stepping",
         "_on_drained",
         "_paused",
         "_transport",
+        "_turns",
         "_wire",
         "is_full",
         "is_reading",
@@ -148,6 +160,7 @@ class Peer(Generic[Work]):
         stalled: Callable[[], None],
         limits: UnsentLimits,
         lane: Lane,
+        turns: Turns,
         *,
         whole_messages: bool = False,
         paused: PausedConnections | None = None,
@@ -170,6 +183,9 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
+        self._turns = turns
+        self._awaits_turn = False
+        self._is_stepping = False
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
@@ -189,8 +205,14 @@ class Peer(Generic[Work]):
         self.session.receive(messages)
         self.flush()
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
+    def receive_part(self, data: bytes) -> None:
+        """Take a look at bytes of a message that is not complete."""
+        self.session.receive_part(data)
+        if self.session.closing:
+            self.flush()
+
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Answer all earlier messages, reply with `error`, if any, and close: the rest cannot be read."""
         self.session.refuse_rest(error)
         self.flush()
 
@@ -198,28 +220,43 @@ class Peer(Generic[Work]):
         """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self._peer_has_ended()
+        self.peer_has_ended()
         if not self._is_gone and not self.session.finished:
             self._watch_end()
 
-    def _peer_has_ended(self) -> None:
+    # --- `taskd.net.paused.Watched` ---
+
+    def peer_has_ended(self) -> None:
         """Cancel the work that must not outlive the connection; what follows of it is not begun.
 
         The peer has ended sending, though maybe not all that it sent has been
         read. It may even be gone, which shows only when it is written to.
         """
-        if self._has_ended:
-            return
-        self._has_ended = True
-        for request in list(self.session.in_flight):
-            if request.work is not None and request.options.on_disconnect == "cancel":
-                self._backend.cancel(request.work)
+        if not self._has_ended:
+            self._has_ended = True
+            for request in list(self.session.in_flight):
+                if request.work is not None and request.options.on_disconnect == "cancel":
+                    self._backend.cancel(request.work)
         self.flush()
+
+    def peer_is_lost(self) -> None:
+        """Drop the connection: it was reset, or timed out."""
+        self._wire.abort()
+
+    @property
+    def depends_on_peer(self) -> bool:
+        """Whether any work in flight is cancelled when the peer ends."""
+        return any(request.options.on_disconnect == "cancel" for request in self.session.in_flight)
+
+    @property
+    def reads_no_more(self) -> bool:
+        """Whether what the peer still sends is of no use."""
+        return self.session.refuses_rest
 
     def _watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
         if self._paused is not None and self._end_watch is None:
-            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+            self._end_watch = self._paused.watch(self._transport, self)
 
     def _forget_end(self) -> None:
         if self._end_watch is not None:
@@ -251,6 +288,11 @@ class Peer(Generic[Work]):
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed on this connection."""
         return self._wire.may_name_callers
+
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the peer may cancel any task by its number."""
+        return self._wire.cancels_by_number
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
@@ -285,14 +327,42 @@ class Peer(Generic[Work]):
 
     def flush(self) -> None:
         """Start the requests that may start, send what can be sent, and pause or resume reading."""
-        if self._is_gone:
+        if self._is_gone or self._is_stepping:
+            return  # in a step: it ends with all of this itself
+        if not self._awaits_turn:
+            self._step()
+            if self.session.has_more and not self.sender.full:
+                self._awaits_turn = True
+                self._turns.ask(self)
+        self._send(self.session.take())
+
+    def _step(self) -> None:
+        """Start requests, as many as in one step, unless the client leaves too much unread."""
+        if self.sender.congested and self.sender.full:
             return
-        session = self.session
-        while requests := session.requests():
+        requests = self.session.requests()
+        if requests:
             if self._has_ended:
                 requests = self._wanted(requests)
-            self._backend.submit(requests, self)
-        self._send(session.take())
+            self._is_stepping = True
+            try:
+                self._backend.submit(requests, self)
+            finally:
+                self._is_stepping = False
+
+    def take_step(self) -> bool:
+        """Take one step through what has been received; return whether more may be started now."""
+        if self._is_gone:
+            return False
+        self._step()
+        self._awaits_turn = self.session.has_more and not self.sender.full
+        self._send(self.session.take())
+        return self._awaits_turn
+
+    def hold(self) -> None:
+        """Read nothing until everything that was read has been taken in."""
+        if self.is_reading and not self._is_gone:
+            self._pause_reading()
 
     def _wanted(self, requests: list[Request[Work]]) -> list[Request[Work]]:
         """Return those of these requests that may outlive the connection, and answer the others."""
@@ -320,19 +390,26 @@ class Peer(Generic[Work]):
         elif self.is_reading is not (session.wants_data and not sender.full) and (
             session.refuses_rest or not session.closing
         ):
-            self.is_reading = not self.is_reading
-            if self.is_reading:
+            if not self.is_reading:
+                self.is_reading = True
                 self._forget_end()
                 self._wire.resume_reading()
-            else:
-                self._wire.pause_reading()
-                self._watch_end()
+            elif not self._awaits_turn:  # whose turn may come before the next read
+                self._pause_reading()
         if self._on_drained is not None:
             self._check_drained()
 
+    def _pause_reading(self) -> None:
+        self.is_reading = False
+        self._wire.pause_reading()
+        self._watch_end()
+
     def _sender_changed(self) -> None:
-        if not self._is_gone:
-            self._send(self.session.take(resumed=True))
+        if self._is_gone:
+            return
+        self._send(self.session.take(resumed=True))
+        if self.session.has_more:
+            self.flush()
 
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full
@@ -347,7 +424,7 @@ class Peer(Generic[Work]):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._on_drained is not None and not self.session.in_flight:
+        if self._on_drained is not None and not self.session.in_flight and not self._awaits_turn:
             drained, self._on_drained = self._on_drained, None
             drained()
 
@@ -376,7 +453,9 @@ class Peer(Generic[Work]):
 class Peers:
     """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self, paused: PausedConnections | None = None) -> None:
+    def __init__(self, clock: IReactorTime, paused: PausedConnections | None = None) -> None:
+        self.turns = Turns(clock)
+        """The turns of these connections, for what they have sent and was not read yet."""
         self.paused = paused
         self._peers: set[Peer[Any]] = set()
         self._closed: Deferred[None] = Deferred()

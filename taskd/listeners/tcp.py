@@ -56,13 +56,18 @@ class TaskProtocol(LinearLineReceiver):
         self.client: Peer[Task] = Peer(
             self,
             factory.server,
-            Session(limits.max_outstanding, unclaimed=factory.server.unanswered.notification_ended),
+            Session(
+                limits.max_outstanding,
+                unclaimed=factory.server.unanswered.notification_ended,
+                begins_as_json=True,
+            ),
             factory.clock,
             self.transport,
             self.transport.write,
             self._stalled,
             limits.unsent,
             Lane(factory.server.parties.party(party_key(self.transport))),
+            factory.peers.turns,
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
@@ -70,6 +75,10 @@ class TaskProtocol(LinearLineReceiver):
         factory.server.connections += 1
 
     # --- what comes in ---
+
+    def part_received(self, data: bytes) -> None:
+        """Refuse a client that begins with anything but a request, before its first line has ended."""
+        self.client.receive_part(data)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse the rest of the stream."""
@@ -91,6 +100,9 @@ class TaskProtocol(LinearLineReceiver):
         self.factory.peers.discard(client)
 
     # --- `taskd.listeners.peer.Wire` ---
+
+    cancels_by_number = True
+    """An operator cancels any task in this way."""
 
     @property
     def may_name_callers(self) -> bool:
@@ -148,7 +160,7 @@ class TaskFactory(ServerFactory):
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.peers = Peers(paused)
+        self.peers = Peers(clock, paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

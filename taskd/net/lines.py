@@ -63,6 +63,11 @@ class LinearLineReceiver(LineReceiver):
         else:
             if lines:
                 self.lines_received(lines)
+            else:
+                self.part_received(data)
+
+    def part_received(self, data: bytes) -> None:
+        """Look at bytes that have completed no line; they are delivered with the rest of the line."""
 
     def lines_received(self, lines: list[bytes]) -> None:
         """Process the lines that one read has completed, in order."""

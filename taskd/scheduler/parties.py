@@ -8,13 +8,16 @@ one connection, or of one websocket that a gateway has named in its calls.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakValueDictionary
+
+import msgspec
 
 if TYPE_CHECKING:
     from taskd.scheduler.task import Task
 
-__all__ = ["Lane", "Line", "Parties", "Party", "Rotation"]
+__all__ = ["TURN_TASKS", "Lane", "Line", "Parties", "Party", "Rotation"]
 
 Member = TypeVar("Member")
 Value = TypeVar("Value")
@@ -23,20 +26,35 @@ Value = TypeVar("Value")
 class Rotation(Generic[Member, Value]):
     """Members with waiting tasks, at one level or several; in each, those whose turn is longest ago first.
 
-    `order` has all members, across the levels: first the one whose oldest task
-    has been passed over for longest. `passed_over` counts the starts, one after
-    the other, that passed over that task.
+    `levels` has the members of each level, with what they have there; a level
+    may be empty. `used` are the levels that have members, in ascending order.
+    `passed_over` counts the starts, one after the other, that passed over the
+    oldest task of `longest_passed_over`. `order` has all members, first the one
+    whose oldest task has been passed over for longest; it is None while that is
+    the order of the only level in use, as it nearly always is.
     """
 
     __slots__ = ("levels", "order", "passed_over", "used")
 
     def __init__(self) -> None:
         self.levels: dict[int, OrderedDict[Member, Value]] = {}
-        """The members of each level, with what they have there; a level may be empty."""
         self.used: list[int] = []
-        """The levels that have members, in ascending order."""
-        self.order: OrderedDict[Member, None] = OrderedDict()
         self.passed_over = 0
+        self.order: OrderedDict[Member, None] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    def __contains__(self, member: Member) -> bool:
+        return member in self.members
+
+    @property
+    def members(self) -> Collection[Member]:
+        """All members, whatever their levels."""
+        if self.order is not None:
+            return self.order
+        return self.levels[self.used[0]] if self.used else ()
 
     def enter(self, level: int, member: Member, value: Value) -> None:
         """Add a member to a level, behind the others; nothing changes if it is there already."""
@@ -46,20 +64,28 @@ class Rotation(Generic[Member, Value]):
         elif member in ring:
             return
         if not ring:
-            self.used.append(level)
-            self.used.sort()
+            used = self.used
+            if used and self.order is None:
+                # Built once, until all members have left: so nobody can have it built again and again.
+                self.order = OrderedDict.fromkeys(self.levels[used[0]])
+            used.append(level)
+            if len(used) > 1:
+                used.sort()
         ring[member] = value
-        if member not in self.order:
-            self.order[member] = None
+        if self.order is not None:
+            self.order.setdefault(member)
 
     def leave(self, level: int, member: Member) -> None:
-        """Remove a member from a level, where it has nothing left."""
-        ring, used = self.levels[level], self.used
+        """Remove a member from a level, if it has nothing left there."""
+        ring = self.levels[level]
         del ring[member]
         if not ring:
-            used.remove(level)
-        if not used or not any(member in self.levels[other] for other in used):
-            del self.order[member]
+            self.used.remove(level)
+        if self.order is not None:
+            if not any(member in self.levels[other] for other in self.used):
+                del self.order[member]
+            if not self.order:
+                self.order = None
 
     def to_front(self, level: int, member: Member) -> None:
         """Let a member of a level have the next turn there."""
@@ -68,7 +94,12 @@ class Rotation(Generic[Member, Value]):
     def to_back(self, level: int, member: Member) -> None:
         """End a member's turn at a level."""
         self.levels[level].move_to_end(member)
-        if len(self.used) == 1:  # otherwise `order` is kept by what is started
+        if self.order is not None and len(self.used) == 1:
+            self.order.move_to_end(member)
+
+    def was_served(self, member: Member) -> None:
+        """Note that a member's oldest task is started, while several levels are in use."""
+        if self.order is not None:
             self.order.move_to_end(member)
 
     @property
@@ -78,45 +109,53 @@ class Rotation(Generic[Member, Value]):
 
     @property
     def longest_passed_over(self) -> Member:
-        """The first of `order`; there must be one."""
-        return next(iter(self.order))
+        """The member whose oldest task has been passed over for longest; there must be one."""
+        return next(iter(self.members))
+
+
+TURN_TASKS = 32
+"""Short tasks in one turn of a lane or of a party: as many as a worker may have at once. Of
+other tasks, a turn is a single one. If the turn changed with each short task, the replies to
+one connection would come from many batches, and each would cost a system call."""
 
 
 class Party:
     """One party: its lanes with waiting tasks.
 
     `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000". `waiting`
-    counts its tasks that may be started. `spent` is how much of its present
-    turn is used up, in seconds of estimated work.
+    counts its tasks that may be started, `left` what is left of its present
+    turn, in short tasks.
     """
 
-    __slots__ = ("__weakref__", "key", "lanes", "spent", "waiting")
+    __slots__ = ("__weakref__", "key", "lanes", "left", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.waiting = 0
-        self.spent = 0.0
+        self.left = TURN_TASKS
         self.lanes: Rotation[Lane, Line] = Rotation()
 
 
-class Lane:
+class Lane(msgspec.Struct, eq=False, weakref=True):
     """The place where the tasks of one connection wait.
 
-    `aside` is None unless the lane is set aside, because its connection leaves
-    too much unread: then its lines are there, by priority, and not in its
-    party's rotation. `removed` counts the tasks in its lines that do not wait
-    any more. `spent` is as for `Party`.
+    `name` is the connection's name among those of its party, as a gateway gives
+    it to a task server. `line` has the tasks of one priority, the one used
+    last. `aside` is None unless the lane is set aside, because its connection
+    leaves too much unread: then its lines are there, by priority, and not in
+    its party's rotation. `removed` counts the tasks in its lines that do not
+    wait any more. `left` is as for `Party`.
+
+    Every connection has one: hence a struct, which is created fast.
     """
 
-    __slots__ = ("__weakref__", "aside", "name", "party", "removed", "spent")
-
-    def __init__(self, party: Party, name: str = "") -> None:
-        self.party = party
-        self.name = name
-        """The name of the connection among those of its party, as a gateway gives it to a task server."""
-        self.aside: dict[int, Line] | None = None
-        self.removed = 0
-        self.spent = 0.0
+    party: Party
+    name: str = ""
+    priority: int = -1
+    line: Line | None = None
+    left: int = TURN_TASKS
+    removed: int = 0
+    aside: dict[int, Line] | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -141,6 +180,7 @@ class Parties:
     def __init__(self) -> None:
         self._parties: WeakValueDictionary[str, Party] = WeakValueDictionary()
         self._named: WeakValueDictionary[str, Lane] = WeakValueDictionary()
+        self._latest = Party("")
 
     def __len__(self) -> int:
         """Return how many parties and named lanes are remembered."""
@@ -148,10 +188,14 @@ class Parties:
 
     def party(self, key: str) -> Party:
         """Return the party with this key."""
-        party = self._parties.get(key)
-        if party is None:
-            party = self._parties[key] = Party(key)
-        return party
+        party = self._latest
+        if party.key == key:  # often several connections in a row are of the same party
+            return party
+        known = self._parties.get(key)
+        if known is None:
+            known = self._parties[key] = Party(key)
+        self._latest = known
+        return known
 
     def named_lane(self, caller: str) -> Lane:
         """Return the lane of a caller that a gateway has named: party, a space, and connection."""
