@@ -116,7 +116,8 @@ class _Exchange(Connection):
     def cancel(self) -> None:
         """Have the task cancelled. As `PendingCall.cancel`.
 
-        A bare call that was sent has no id to be named by: nothing happens.
+        A bare call that was sent has no id to be named by. If it is to end with its connection, the
+        sending side of that is shut down; else nothing happens.
         """
         if self._has_ended or self._is_cancelled:
             return
@@ -126,6 +127,8 @@ class _Exchange(Connection):
             self.outcome.callback(CANCELLED_UNSENT)
         elif self._dialect is JSON_RPC:
             self._send(cancel_line(_ID))
+        elif self._call.options.on_disconnect == "cancel":
+            self.transport.loseWriteConnection()
 
     def detach(self) -> None:
         """Close the connection once the call is sent. As `PendingCall.detach`.

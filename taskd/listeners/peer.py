@@ -211,8 +211,8 @@ class Peer(Generic[Work]):
         if self.session.closing:
             self.flush()
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Answer all earlier messages, reply with `error`, if any, and close: the rest cannot be read."""
         self.session.refuse_rest(error)
         self.flush()
 
@@ -220,28 +220,43 @@ class Peer(Generic[Work]):
         """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self._peer_has_ended()
+        self.peer_has_ended()
         if not self._is_gone and not self.session.finished:
             self._watch_end()
 
-    def _peer_has_ended(self) -> None:
+    # --- `taskd.net.paused.Watched` ---
+
+    def peer_has_ended(self) -> None:
         """Cancel the work that must not outlive the connection; what follows of it is not begun.
 
         The peer has ended sending, though maybe not all that it sent has been
         read. It may even be gone, which shows only when it is written to.
         """
-        if self._has_ended:
-            return
-        self._has_ended = True
-        for request in list(self.session.in_flight):
-            if request.work is not None and request.options.on_disconnect == "cancel":
-                self._backend.cancel(request.work)
+        if not self._has_ended:
+            self._has_ended = True
+            for request in list(self.session.in_flight):
+                if request.work is not None and request.options.on_disconnect == "cancel":
+                    self._backend.cancel(request.work)
         self.flush()
+
+    def peer_is_lost(self) -> None:
+        """Drop the connection: it was reset, or timed out."""
+        self._wire.abort()
+
+    @property
+    def depends_on_peer(self) -> bool:
+        """Whether any work in flight is cancelled when the peer ends."""
+        return any(request.options.on_disconnect == "cancel" for request in self.session.in_flight)
+
+    @property
+    def reads_no_more(self) -> bool:
+        """Whether what the peer still sends is of no use."""
+        return self.session.refuses_rest
 
     def _watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
         if self._paused is not None and self._end_watch is None:
-            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+            self._end_watch = self._paused.watch(self._transport, self)
 
     def _forget_end(self) -> None:
         if self._end_watch is not None:

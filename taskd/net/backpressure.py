@@ -42,6 +42,7 @@ class ReplySender:
     __slots__ = (
         "_clock",
         "_grace",
+        "_latest",
         "_limit",
         "_on_change",
         "_on_stalled",
@@ -77,6 +78,7 @@ class ReplySender:
         # None until it is needed: an empty deque takes 760 bytes, and most peers are never slow.
         self._unsent: deque[bytes | memoryview] | None = None
         self._size = 0
+        self._latest = b""
         self._timer: IDelayedCall | None = None
         self.congested = False
         transport.registerProducer(self, True)
@@ -109,6 +111,16 @@ class ReplySender:
             self._send_more()
         self._watch()
 
+    def send_latest(self, data: bytes) -> None:
+        """Send these bytes now, or in place of others of this kind that still wait to be sent.
+
+        They are sent before all that is queued, and are no part of it.
+        """
+        if self.congested:
+            self._latest = data
+        else:
+            self._write(data)
+
     def finish(self) -> None:
         """Prepare for the transport's close, once everything has been passed to it.
 
@@ -123,6 +135,7 @@ class ReplySender:
     def close(self) -> None:
         """Drop everything, since the connection is gone."""
         self._unsent = None
+        self._latest = b""
         self._size = 0
         self._on_change = self._on_stalled = _ignore
         if self._timer is not None:
@@ -161,6 +174,9 @@ class ReplySender:
         self.congested = False
         if self._timer is not None:
             self._timer.reset(self._grace)
+        if self._latest:
+            latest, self._latest = self._latest, b""
+            self._write(latest)
         self._send_more()
         self._watch()
         self._on_change()

@@ -16,7 +16,7 @@ from taskd.scheduler.actions import Action, ExpireTask
 from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.deadlines import Deadlines
-from taskd.scheduler.queue import TURN_SECONDS, TaskQueue
+from taskd.scheduler.queue import TaskQueue
 from taskd.scheduler.states import DONE, GIVEN, check_task
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stopping import Stopping
@@ -141,7 +141,7 @@ class Scheduler:
                 worker = fleet.take_idle(now)
                 if is_short:
                     batching.add(worker, now)
-            queue.take(task, task.stats.estimate + OVERHEAD if is_short else TURN_SECONDS)
+            queue.take(task, is_short=is_short)
             worker.give(task, now)
             if task.limit is not None:
                 self._wake(now + task.limit)

@@ -62,6 +62,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
+    `log_lines_lost` counts the lines that the log did not take in time.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     max_workers: int
     counts: Counters
     unanswered: dict[str, int]
+    log_lines_lost: int
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 
