@@ -94,7 +94,6 @@ class WebSocketProtocol(TextServerProtocol):
             Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
             factory.peers.turns,
             whole_messages=True,
-            cancels_by_number=False,
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
@@ -187,6 +186,9 @@ class WebSocketProtocol(TextServerProtocol):
 
     may_name_callers = False
     """A browser speaks for itself, wherever it is."""
+
+    cancels_by_number = False
+    """Anybody may be at the other end, and the number may be that of somebody else's task."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
