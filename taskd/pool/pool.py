@@ -208,6 +208,10 @@ class Pool:
         for worker in self._workers.values():
             worker.signal()
 
+    def kill(self) -> None:
+        """Kill every process at once, without the reactor, which may be blocked."""
+        self._generations.kill()
+
     def _check_emptied(self) -> None:
         if self._generations.is_closing and not self._workers and not self._emptied.called:
             self._emptied.callback(None)

@@ -78,6 +78,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
+    `log_lines_lost` counts the lines that the log did not take in time.
     """
 
     name: str
@@ -96,6 +97,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     max_workers: int
     counts: Counters
     unanswered: dict[str, int]
+    log_lines_lost: int
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 

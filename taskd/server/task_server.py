@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -66,6 +66,8 @@ class TaskServer:
         self.counters = Counters()
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
+        self.log_lines_lost: Callable[[], int] = int
+        """Returns how many lines of the log were lost; set by whoever writes the log."""
         self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
@@ -115,6 +117,7 @@ class TaskServer:
             connections=self.connections,
             counts=self.counters,
             unanswered=self.unanswered.counts,
+            log_lines_lost=self.log_lines_lost(),
         )
 
     # --- requests ---
@@ -237,6 +240,10 @@ class TaskServer:
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""
         self._dispatcher.abort()
+
+    def kill(self) -> None:
+        """Kill every process at once, in a signal handler while the reactor does not answer."""
+        self._dispatcher.pool.kill()
 
     def close(self) -> Deferred[None]:
         """End every process; fires when none is left. `abort` hastens it."""
