@@ -80,8 +80,6 @@ class WebSocketProtocol(TextServerProtocol):
         """Begin to serve the open websocket."""
         factory = self.factory
         self.transport.unregisterProducer()  # the HTTP channel, which has handed over the transport
-        # The channel may have paused it, because much came in one piece with the handshake.
-        self.transport.resumeProducing()
         self.client = Peer(
             self,
             factory.backend,
