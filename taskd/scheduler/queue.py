@@ -62,6 +62,9 @@ class TaskQueue:
         self._lane: Lane
         self._priority = 0
         self._allowed = self._left = 0
+        # If nothing waits: the lane that had the last task, and its place. It stays in the rotation,
+        # with an empty line, until the next task comes, so that an idle server does less.
+        self._emptied: tuple[Lane, int] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -94,14 +97,10 @@ class TaskQueue:
         aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
         return [*self, *(task for task in aside if task.state is WAITING)]
 
-    @property
-    def oldest(self) -> Task | None:
-        """The task that has waited for longest, None if none waits."""
-        return min(self.all_waiting, key=lambda task: task.number, default=None)
-
     def largest_parties(self, limit: int) -> list[Party]:
         """Return the parties of which most tasks may be started, at most `limit` of them."""
-        return heapq.nlargest(limit, self._parties.members, key=lambda party: party.waiting)
+        waiting = (party for party in self._parties.members if party.waiting)
+        return heapq.nlargest(limit, waiting, key=lambda party: party.waiting)
 
     def has_share_left(self, lane: Lane, size: int) -> bool:
         """Return whether a lane holds less than its share of a queue of `size` tasks.
@@ -145,6 +144,10 @@ class TaskQueue:
             lane.priority = priority
         line.append(task)
         if ring and lanes.order is None:
+            if self._emptied is not None:
+                emptied, self._emptied = self._emptied[0], None
+                if emptied is not lane:
+                    del ring[emptied]
             ring[lane] = line  # what `_enter` does, without its calls
         else:
             self._enter(lane, priority, line)
@@ -168,6 +171,9 @@ class TaskQueue:
     def _enter(self, lane: Lane, priority: int, line: Line) -> None:
         """Add a line to the rotation, at its end."""
         self._stop_turn()
+        if self._emptied is not None:
+            (emptied, level), self._emptied = self._emptied, None
+            self._leave(emptied, level)
         lane.party.lanes.enter(priority, lane, line)
         self._parties.enter(self._level(priority), lane.party, None)
 
@@ -182,6 +188,8 @@ class TaskQueue:
 
     def first(self) -> Task | None:
         """Return the task whose turn it is, None if there is none; it stays in the queue."""
+        if not self.count:
+            return None
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
@@ -301,6 +309,10 @@ class TaskQueue:
                 lane.left = TURN_TASKS
                 self._line = None
                 del ring[lane]
+            elif not self.count and lanes.order is None:
+                party.left = lane.left = TURN_TASKS
+                self._line = None
+                self._emptied = lane, self._priority
             else:
                 self._end_turn(line)
 

@@ -385,6 +385,7 @@ def guarded_port(shared, tmp_path_factory):
     daemon = Daemon(
         "--listen", "none", "--task-server", shared.tcp,
         "--allow-origin", "https://*.friend.example", "--allow-origin", "http://exact.example:81",
+        "--hostname", "www.example.org",
         directory=tmp_path_factory.mktemp("guarded"),
     )  # fmt: skip
     yield daemon.port(1)
