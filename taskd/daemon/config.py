@@ -100,6 +100,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
             processors=len(os.sched_getaffinity(0)),
         ),
         timeout=options["timeout"],
+        max_buffered=options["max-buffered"],
     )
 
 
@@ -107,5 +108,9 @@ def _gateway_config(options: DaemonOptions) -> GatewayConfig:
     from taskd.listeners.gateway import GatewayConfig
 
     return GatewayConfig(
-        options["task-server"], options["link"], options["allow-origin"], options["max-message"]
+        options["task-server"],
+        options["link"],
+        options["allow-origin"],
+        options["max-message"],
+        max_buffered=options["max-buffered"],
     )

@@ -13,6 +13,7 @@ from taskd.daemon.default_app import DEFAULT_APP
 from taskd.net.backpressure import MAX_UNSENT
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
+from taskd.scheduler.budget import MAX_BUFFERED, MIN_MESSAGES, least_limit
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 
 __all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
@@ -172,6 +173,13 @@ class DaemonOptions(usage.Options):
             _number("--max-queue", int, 0),
         ],
         [
+            "max-buffered",
+            None,
+            None,
+            "Memory, like 256M, for all that waits for or from clients. Default: 256M, or 8 longest messages.",
+            _size("--max-buffered"),
+        ],
+        [
             "max-outstanding",
             None,
             MAX_OUTSTANDING,
@@ -223,12 +231,24 @@ class DaemonOptions(usage.Options):
         self["listen"] = _endpoints("--listen", self["listen"] or ["tcp:12345:interface=127.0.0.1"])
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
         self["link"] = _link(self["link"])
+        self._check_memory()
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["link"] == LOCAL:
             self._check_local_link()
         if self["websocket"] and not self["listen"] and not self["task-server"]:
             raise usage.UsageError("--listen none: name with --task-server where the gateway's calls go")
+
+    def _check_memory(self) -> None:
+        least = least_limit(self["max-message"])
+        given = self["max-buffered"]
+        if given is None:
+            self["max-buffered"] = max(MAX_BUFFERED, least)
+        elif given < least:
+            raise usage.UsageError(
+                f"--max-buffered is {given} bytes, and must be at least {least}: {MIN_MESSAGES} messages of "
+                f"--max-message ({self['max-message']} bytes), and 16M in any case"
+            )
 
     def _check_local_link(self) -> None:
         if not self["listen"]:

@@ -19,11 +19,14 @@ from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import Failure, Outcome, Progress
+from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
+from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
+from taskd.server.failures import no_memory
 from taskd.server.methods import Requester
 from taskd.server.task_server import TaskServer
 from taskd.server.unanswered import Unanswered
@@ -49,7 +52,7 @@ class GatewayConfig:
 
     `task_servers` are client endpoint strings; `allow_origins` are patterns for
     `is_allowed_origin`. `max_message` is in bytes, `max_in_flight` in messages
-    of one websocket.
+    of one websocket. `max_buffered`, in bytes, is for a gateway without a task server.
     """
 
     task_servers: Sequence[str]
@@ -57,6 +60,7 @@ class GatewayConfig:
     allow_origins: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
+    max_buffered: int = MAX_BUFFERED
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
@@ -65,13 +69,17 @@ class GatewayConfig:
         if the link is local and `local` is None.
         """
         backend: Backend[Any]
-        unanswered = Unanswered(reactor) if local is None else local.unanswered
+        if local is None:
+            unanswered, budget = Unanswered(reactor), Budget(self.max_buffered, self.max_message)
+            watch_budget(reactor, budget)
+        else:
+            unanswered, budget = local.unanswered, local.budget
         if self.link == "local":
             if local is None:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
-            backend = RemoteBackend(reactor, self, unanswered)
+            backend = RemoteBackend(reactor, self, unanswered, budget)
         return Gateway(reactor, self, backend)
 
 
@@ -89,8 +97,14 @@ def link_kind(text: str) -> LinkKind:
 class RemoteBackend:
     """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
 
-    def __init__(self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered) -> None:
+    copies = 2
+    """A request is kept by its session, and as a line by the link."""
+
+    def __init__(
+        self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered, budget: Budget
+    ) -> None:
         self.unanswered = unanswered
+        self.budget = budget
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
@@ -125,6 +139,8 @@ class RemoteBackend:
                 return
         if self._is_stopping:
             raise ShuttingDown("the gateway is shutting down")
+        if self.budget.is_spent:
+            raise no_memory(self.budget)
         on_progress = None
         if request.options.progress and not request.is_notification:
 
@@ -176,12 +192,15 @@ class RemoteBackend:
         """Have the task server cancel a call's task."""
         work.cancel()
 
-    def detach(self, work: PendingCall) -> None:
+    def detach(self, work: PendingCall, account: Account | None = None, held: int = 0) -> None:
         """Let a call's task go on without a reply. Its outcome still comes, and is noted.
 
         But a bare request with a connection of its own has no id to be cancelled
-        by, only the end of that connection.
+        by, only the end of that connection. When the outcome comes, `held` bytes of
+        the account are released.
         """
+        if account is not None and held:
+            work.outcome.addBoth(_release, account, held)
         if work in self._end_with_caller:
             work.detach()
 
@@ -198,12 +217,17 @@ class RemoteBackend:
         self.unanswered.close()
 
 
+def _release(result: Any, account: Account, held: int) -> Any:
+    account.release(held)
+    return result
+
+
 class Gateway:
     """A running gateway: its websockets, and the backend that they share. `GatewayConfig.start` makes one."""
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers()
+        self._peers = Peers(backend.budget)
         self.factory = WebSocketFactory(
             reactor,
             backend,

@@ -53,7 +53,11 @@ class TaskProtocol(LinearLineReceiver):
         self.client: Peer[Task] = Peer(
             self,
             factory.server,
-            Session(limits.max_outstanding, unclaimed=factory.server.unanswered.notification_ended),
+            Session(
+                limits.max_outstanding,
+                unclaimed=factory.server.unanswered.notification_ended,
+                max_batch_reply=limits.max_message,
+            ),
             factory.clock,
             self.transport,
             self.transport.write,
@@ -61,6 +65,7 @@ class TaskProtocol(LinearLineReceiver):
             limits.unsent,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
+        self.line_grows = self.client.message_grows  # type: ignore[method-assign]
         factory.peers.add(self.client)
         factory.server.connections += 1
 
@@ -80,7 +85,7 @@ class TaskProtocol(LinearLineReceiver):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
         client = self.client
-        del self.lines_received  # part of a reference cycle
+        del self.lines_received, self.line_grows  # parts of reference cycles
         client.connection_lost()
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
@@ -132,7 +137,7 @@ class TaskFactory(ServerFactory):
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.peers = Peers()
+        self.peers = Peers(server.budget)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

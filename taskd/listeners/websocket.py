@@ -55,7 +55,13 @@ class WebSocketProtocol(TextServerProtocol):
         self.client = Peer(
             self,
             factory.backend,
-            Session(factory.max_in_flight, task_complete, factory.backend.unanswered.notification_ended),
+            Session(
+                factory.max_in_flight,
+                task_complete,
+                factory.backend.unanswered.notification_ended,
+                max_batch_reply=factory.max_message,
+                copies=factory.backend.copies,
+            ),
             factory.clock,
             self.transport,
             self.write_frames,
@@ -156,6 +162,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.peers = peers
         self.allow_origins = allow_origins
         self.max_in_flight = max_in_flight
+        self.max_message = max_message
         limit = max_message - 1  # a message goes to a task server with an LF
         self.setProtocolOptions(
             # Autobahn's default allows every origin. So does this, because `onConnect`

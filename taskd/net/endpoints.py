@@ -73,14 +73,14 @@ def server_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint that a server's endpoint string describes.
 
-    `transport` replaces Twisted's transport on plain connections (see
-    `twisted.internet.tcp.Port`); TLS keeps Twisted's. Raises `ValueError`,
+    `transport` replaces Twisted's transport, under TLS as well (see
+    `twisted.internet.tcp.Port`). Raises `ValueError`,
     which names the valid forms, if `description` is not a valid endpoint.
     """
     try:
         kind, positional, named = _parse(description)
         if kind == "ssl":
-            return ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named})
+            return ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named}, transport=transport)
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         if kind == "unix" and "mode" not in named:
             more += ":mode=600"  # whoever can connect can run tasks

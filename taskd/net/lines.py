@@ -29,6 +29,7 @@ class LinearLineReceiver(LineReceiver):
     MAX_LENGTH = MAX_MESSAGE
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     _splitter: LineSplitter | None = None
+    _is_within_line = False
 
     def connectionMade(self) -> None:
         """Begin with an empty buffer, and with the present `MAX_LENGTH`."""
@@ -61,8 +62,14 @@ class LinearLineReceiver(LineReceiver):
                 self.lines_received(error.lines)
             self.lineLengthExceeded(data)
         else:
+            if data[-1] != _LF or self._is_within_line:
+                self._is_within_line = data[-1] != _LF
+                self.line_grows(self._splitter.unfinished)
             if lines:
                 self.lines_received(lines)
+
+    def line_grows(self, unfinished: int) -> None:
+        """Note how many bytes of an incomplete line are held, after each read in which that changes."""
 
     def lines_received(self, lines: list[bytes]) -> None:
         """Process the lines that one read has completed, in order."""
@@ -72,3 +79,6 @@ class LinearLineReceiver(LineReceiver):
     def setRawMode(self) -> None:
         """Refuse: Text framing has no raw mode."""
         raise NotImplementedError("Text framing has no raw mode")
+
+
+_LF = ord("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,12 +57,19 @@ class RefusingPlain(BufferingTLSTransport):
 
 
 class TlsPortEndpoint(SSL4ServerEndpoint):
-    """Twisted's ``ssl:`` server, with `RefusingPlain` for its connections."""
+    """Twisted's ``ssl:`` server, with `RefusingPlain` for its connections, over sockets of `transport`."""
 
     def __init__(
-        self, reactor: Reactor, port: int, options: CertificateOptions, backlog: int, interface: str
+        self,
+        reactor: Reactor,
+        port: int,
+        options: CertificateOptions,
+        backlog: int,
+        interface: str,
+        transport: Callable[..., object] | None = None,
     ) -> None:
         super().__init__(reactor, port, options, backlog, interface)
+        self._transport = transport
         self._connections = partial(RefusingPlain, reactor)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
@@ -72,4 +80,6 @@ class TlsPortEndpoint(SSL4ServerEndpoint):
     def _listening(self, port: IListeningPort) -> IListeningPort:
         if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
             port.factory.protocol = self._connections  # type: ignore[assignment]
+            if self._transport is not None:
+                port.transport = self._transport  # type: ignore[assignment]
         return port

@@ -21,14 +21,27 @@ from typing import Generic, cast
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
+from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import batch_reply, progress_line, reply_line
 from taskd.protocol.requests import BARE, JSON_RPC, Batch, BatchReplies, Invalid, Request, Work, parse
 
-__all__ = ["MAX_OUTSTANDING", "Session", "result_or_error", "task_complete", "too_large"]
+__all__ = [
+    "MAX_OUTSTANDING",
+    "SHORT",
+    "Session",
+    "batch_too_large",
+    "result_or_error",
+    "task_complete",
+    "too_large",
+]
 
 MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy, and
 few enough that one client cannot fill the server's queue of 10 000 alone."""
+
+SHORT = 2048
+"""Bytes that every request counts for: what it takes in the daemon while it waits, with a short
+message or a short result. Only what is longer is counted byte by byte."""
 
 _HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
@@ -60,23 +73,30 @@ class Session(Generic[Work]):
 
     `bare_reply` encodes the outcome of a bare request. `unclaimed` is called
     with the outcome of each notification, and with the failure of each message
-    that cannot be read, whose error no caller can relate to a request. `Work`
-    is the type of `Request.work`, which belongs to whoever starts the requests.
+    that cannot be read, whose error no caller can relate to a request. The reply
+    to a batch has at most `max_batch_reply` bytes, errors aside. Whoever starts the
+    requests keeps so many `copies` of each. `Work` is the type of `Request.work`,
+    which belongs to whoever starts the requests.
     """
 
     # An idle connection must cost little: an empty deque takes 600 bytes, so
     # each is made only when something is put into it.
     __slots__ = (
         "_backlog",
+        "_backlog_size",
         "_bare_reply",
+        "_copies",
         "_in_order",
         "_late_progress",
+        "_max_batch_reply",
         "_max_outstanding",
         "_outbox",
         "_refuses_rest",
         "_unclaimed",
         "closing",
         "in_flight",
+        "large",
+        "owed",
     )
 
     def __init__(
@@ -84,11 +104,17 @@ class Session(Generic[Work]):
         max_outstanding: int = MAX_OUTSTANDING,
         bare_reply: BareReply = result_or_error,
         unclaimed: Unclaimed = _forget,
+        *,
+        max_batch_reply: int = MAX_MESSAGE,
+        copies: int = 1,
     ) -> None:
         self._max_outstanding = max_outstanding
+        self._max_batch_reply = max_batch_reply
+        self._copies = copies
         self._bare_reply = bare_reply
         self._unclaimed = unclaimed
         self._backlog: deque[bytes | TaskdError] | None = None
+        self._backlog_size = 0  # at most: counted once for what each read leaves
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
@@ -96,6 +122,10 @@ class Session(Generic[Work]):
         self.closing = False
         self.in_flight: dict[Request[Work], None] = {}
         """The requests that have been started and not answered, oldest first."""
+        self.large = 0
+        """The bytes of long messages whose requests are in flight."""
+        self.owed = 0
+        """The bytes of replies that wait for others: bare ones for their turn, those to batches, progress."""
 
     @property
     def outstanding(self) -> int:
@@ -122,6 +152,7 @@ class Session(Generic[Work]):
             self._backlog = deque(messages)
         else:
             self._backlog.extend(messages)
+            self._backlog_size = 0  # it is counted again
 
     def _queue_error(self, error: TaskdError) -> None:
         if self._backlog is None:
@@ -155,6 +186,8 @@ class Session(Generic[Work]):
             if type(parsed) is Request:
                 request = cast("Request[Work]", parsed)
                 in_flight[request] = None
+                if len(message) > SHORT:  # type: ignore[arg-type]
+                    self._count(request, len(message))  # type: ignore[arg-type]
                 if request.dialect is BARE:
                     self._keep_order(request)
                 started.append(request)
@@ -165,13 +198,23 @@ class Session(Generic[Work]):
                 self._refuse(self._not_http(message, parsed))
         if not backlog:
             self._backlog = None
+            self._backlog_size = 0
+        elif not self._backlog_size:
+            self._backlog_size = sum(len(each) for each in backlog if isinstance(each, bytes))
         return started
+
+    def _count(self, request: Request[Work], size: int) -> None:
+        """Count a long request in `large`, until it is answered."""
+        request.held = size * self._copies
+        self.large += request.held
 
     def _keep_order(self, reply: Request[Work] | bytes) -> None:
         if self._in_order is None:
             self._in_order = deque((reply,))
         else:
             self._in_order.append(reply)
+            if type(reply) is bytes:
+                self.owed += SHORT + len(reply)
 
     def _not_http(self, message: bytes | TaskdError, invalid: Invalid) -> Invalid:
         """Close the session if the message is an HTTP request; return the error to reply with.
@@ -200,6 +243,9 @@ class Session(Generic[Work]):
                     self._unclaimed(item.function, failure)
         if not awaited and replies.replies:
             self._outbox.append(batch_reply(replies.replies))
+        for request in requests:
+            if request.size > SHORT:
+                self._count(request, request.size)
         self.in_flight.update(dict.fromkeys(requests))
         return requests
 
@@ -225,21 +271,45 @@ class Session(Generic[Work]):
         except KeyError:
             raise StateError(f"a second reply to {request.function}") from None
         request.work = None
+        if request.held:
+            self.large -= request.held
         if self._late_progress:
             self._flush_progress(request)
         if request.dialect is BARE:
-            request.ready = self._bare_reply(outcome)
-            self._release()
+            request.ready = reply = self._bare_reply(outcome)
+            if self._in_order[0] is request:  # type: ignore[index]
+                self._release()
+            else:
+                self.owed += SHORT + len(reply)
         elif request.batch is not None:
-            batch = request.batch
-            batch.replies.append(reply_line(JSON_RPC, request.id, outcome))
-            batch.missing -= 1
-            if not batch.missing:
-                self._outbox.append(batch_reply(batch.replies))
+            self._answer_in_batch(request, request.batch, outcome)
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
         else:
             self._unclaimed(request.function, outcome)
+
+    def _answer_in_batch(self, request: Request[Work], batch: BatchReplies, outcome: Outcome) -> None:
+        reply = reply_line(JSON_RPC, request.id, outcome)
+        if not self.has_room(request, len(reply)) and type(outcome) is Result:
+            reply = reply_line(JSON_RPC, request.id, Failure.of(batch_too_large(self._max_batch_reply)))
+        batch.replies.append(reply)
+        batch.size += len(reply)
+        self.owed += len(reply)
+        batch.missing -= 1
+        if not batch.missing:
+            self.owed -= batch.size
+            self._outbox.append(batch_reply(batch.replies))
+
+    def has_room(self, request: Request[Work], size: int) -> bool:
+        """Whether a reply of `size` bytes still has room in the reply to the request's batch, if it has one."""
+        return request.batch is None or request.batch.size + size < self._max_batch_reply
+
+    def needs(self, request: Request[Work]) -> bool:
+        """Whether replies wait for this request, so that its end makes room: the oldest, and its batch."""
+        oldest = next(iter(self.in_flight), None)
+        if oldest is None:
+            return True
+        return request is oldest or (request.batch is not None and request.batch is oldest.batch)
 
     def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
         """Report a request's progress, if its caller asked for progress.
@@ -253,29 +323,39 @@ class Session(Generic[Work]):
         if congested:
             if self._late_progress is None:
                 self._late_progress = {}
+            self.owed += len(line) - len(self._late_progress.get(request, b""))
             self._late_progress[request] = line
         else:
             if self._late_progress is not None:
-                self._late_progress.pop(request, None)
+                self.owed -= len(self._late_progress.pop(request, b""))
             self._outbox.append(line)
 
     def _flush_progress(self, request: Request[Work]) -> None:
         assert self._late_progress is not None
         line = self._late_progress.pop(request, None)
         if line is not None:
+            self.owed -= len(line)
             self._outbox.append(line)
 
     def _release(self) -> None:
-        """Move the bare replies whose turn has come to the outbox."""
+        """Move the bare replies whose turn has come to the outbox.
+
+        Those behind the first one have waited, and were counted.
+        """
         in_order = self._in_order
+        counted = 0
         while in_order:
             first = in_order[0]
             ready = first if type(first) is bytes else first.ready  # type: ignore[union-attr]
             if ready is None:
-                return
+                break
             self._outbox.append(ready)
             in_order.popleft()
-        self._in_order = None
+            if counted:
+                self.owed -= SHORT + len(ready)
+            counted = 1
+        else:
+            self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
         """Return, and forget, the messages to send: in order, without framing.
@@ -284,6 +364,7 @@ class Session(Generic[Work]):
         """
         if resumed and self._late_progress:
             self._outbox.extend(self._late_progress.values())
+            self.owed -= sum(map(len, self._late_progress.values()))
             self._late_progress = None
         taken = self._outbox
         if taken:
@@ -301,10 +382,16 @@ class Session(Generic[Work]):
         self.in_flight.clear()
         self._backlog = self._in_order = self._late_progress = None
         self._outbox = []
+        self._backlog_size = self.large = self.owed = 0
         self._refuses_rest = self.closing = True
         return unread
 
     # --- state ---
+
+    @property
+    def held(self) -> int:
+        """The bytes held for the connection here: messages, requests in flight, and replies that wait."""
+        return SHORT * len(self.in_flight) + self.large + self.owed + self._backlog_size
 
     @property
     def wants_data(self) -> bool:
@@ -321,6 +408,11 @@ class Session(Generic[Work]):
             and not self._in_order
             and not self._outbox
         )
+
+
+def batch_too_large(limit: int) -> TooLarge:
+    """Return the error for a result that no longer fits into the reply to its batch."""
+    return TooLarge(f"the reply to a batch is at most {limit} bytes; this result does not fit", limit=limit)
 
 
 def too_large(limit: int) -> TooLarge:

@@ -117,7 +117,7 @@ class Scheduler:
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
         while (task := queue.first()) is not None:
-            if task.subscriber.is_full:
+            if task.subscriber.is_full and not task.subscriber.needs(task.key):
                 queue.throttle(task)
                 continue
             is_short = may_batch(task)

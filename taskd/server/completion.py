@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from msgspec import Raw
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, TimedOut, WorkerLost
+from taskd.errors import Cancelled, TimedOut, TooLarge, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.pool.exits import WorkerExit
-from taskd.scheduler.task import NOBODY, Task
+from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.unanswered import Unanswered
@@ -19,6 +19,12 @@ from taskd.worker.messages import NULL, Failed, Stopped
 __all__ = ["Completion", "flush"]
 
 _task_log = Logger(namespace="taskd.task")
+
+
+NO_ROOM_FOR_RESULT = (
+    "the task has ended, but its result was dropped: there was no room for it, since this connection "
+    "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch"
+)
 
 
 class Completion:
@@ -36,7 +42,7 @@ class Completion:
         """Pass a task's outcome to its subscribers."""
         if type(outcome) is Failure:
             self._count(task, outcome)
-            if task.subscriber is NOBODY and task.others is None:
+            if isinstance(task.subscriber, Nobody) and task.others is None:
                 self._unanswered.caller_was_gone(task.call.function, outcome)
         task.subscriber.task_ended(task.key, outcome)
         if task.others is not None:
@@ -57,6 +63,14 @@ class Completion:
         """Complete a task whose function returned."""
         self._counters.done += 1
         self.complete(task, Result(value))
+
+    def dropped(self, task: Task) -> None:
+        """Complete a task whose function returned more than there was room for."""
+        if isinstance(task.subscriber, Nobody):
+            self.succeeded(task, NULL)
+        else:
+            self._counters.done += 1
+            self.complete(task, Failure.of(TooLarge(NO_ROOM_FOR_RESULT)))
 
     def failed(self, task: Task, message: Failed) -> None:
         """Complete a task whose function raised, or could not be called."""

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Raw
 
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Outcome, Progress, Result
+from taskd.model import Outcome, Result
 from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
-from taskd.scheduler.task import Subscriber, Task
+from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import ServerStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods"]
@@ -38,20 +38,12 @@ class Asker:
         self.requester.flush()
 
 
-class _CancelWatch:
+class _CancelWatch(Nobody):
     """Answers a ``taskd.cancel`` when the task that it named has ended."""
 
-    is_full = False
-
-    def task_progressed(self, key: Asker, progress: Progress) -> None:
-        """Ignore the progress of a task that is being stopped."""
-
-    def task_ended(self, key: Asker, outcome: Outcome) -> None:
+    def task_ended(self, key: Asker, outcome: Outcome) -> None:  # type: ignore[override]
         """Answer with how the task ended."""
         key.answer(how_cancelled(outcome))
-
-    def flush(self) -> None:
-        """Do nothing, since each answer has been sent."""
 
 
 _CANCEL_WATCH = _CancelWatch()
