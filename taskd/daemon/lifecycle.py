@@ -20,6 +20,8 @@ from taskd.daemon.stop_report import StopReport
 from taskd.errors import StartError
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.endpoints import client_description
+from taskd.net.lingering import Lingering
+from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.server.task_server import TaskServer
@@ -46,6 +48,7 @@ class UnstartedDaemon:
     def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
         self._reactor = reactor
         self._config = config
+        self._lingering = Lingering(reactor)
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -55,22 +58,23 @@ class UnstartedDaemon:
         if config.listen and config.is_default_app:
             for line in announcement(os.environ):
                 _log.info("{line}", line=line)
+        transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", ServerTransport)
+            port = bind(self._reactor, description, "task server", transport)
             self._task_ports.append(port)
         for description in config.websocket:
-            self._gateway_ports.append(bind(self._reactor, description, "gateway", ServerTransport))
+            self._gateway_ports.append(bind(self._reactor, description, "gateway", transport))
 
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
-        parts = Parts()
+        parts = Parts(lingering=[self._lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
             loaded = server.loaded
-            tcp = TaskFactory(reactor, server, config.limits)
+            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
             _serve(self._task_ports, tcp)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
@@ -156,15 +160,16 @@ class RunningDaemon:
         await _close_ports(self._ports)
         await self._drain_tasks()
         # A gateway's calls may use the connections, so it is closed before them.
-        await self._hastened(_close(parts.gateway), parts.gateway)
-        await self._limited(
-            _close(parts.connections),
-            parts.connections,
-            FLUSH_TIMEOUT,
-            lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
-        )
+        for connections in (parts.gateway, parts.connections):
+            await self._limited(
+                _close(connections),
+                connections,
+                FLUSH_TIMEOUT,
+                lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
+            )
         slow = self._clock.callLater(SLOW_SECONDS, _log.info, "stopping: waiting for the workers to exit")
         await self._hastened(_close(parts.server), parts.server)
+        await self._hastened(_close(parts.lingering), parts.lingering)
         _cancel([slow])
 
     async def _drain_tasks(self) -> None:

@@ -44,16 +44,18 @@ class Parts:
     """The parts of one daemon, by kind.
 
     A gateway alone has no `connections` and no `server`, a task server alone no `gateway`.
+    What is `lingering` is closed for everybody but the kernel.
     """
 
     gateway: Sequence[TaskPart] = ()
     connections: Sequence[Part] = ()
     server: Sequence[TaskPart] = ()
+    lingering: Sequence[Part] = ()
 
     @property
     def present(self) -> list[Part]:
         """The parts that this daemon has, of every kind."""
-        return [*self.gateway, *self.connections, *self.server]
+        return [*self.gateway, *self.connections, *self.server, *self.lingering]
 
     @property
     def with_tasks(self) -> list[TaskPart]:

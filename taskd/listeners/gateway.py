@@ -19,6 +19,7 @@ from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import Failure, Outcome, Progress
+from taskd.net.paused import PausedConnections
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
@@ -227,7 +228,7 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(backend.budget)
+        self._peers = Peers(backend.budget, PausedConnections(reactor))
         self.factory = WebSocketFactory(
             reactor,
             backend,

@@ -16,10 +16,11 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from taskd.errors import Busy, TaskdError
+from taskd.errors import Busy, Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, StreamTransport
+from taskd.net.paused import EndWatch, PausedConnections
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
@@ -134,17 +135,20 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut.
+    returns are never cut. While the peer is not read, `paused` reports its end.
     """
 
     __slots__ = (
         "_account",
         "_backend",
         "_cancelling",
+        "_end_watch",
+        "_has_ended",
         "_is_gone",
         "_may_receive",
         "_may_reply",
         "_on_drained",
+        "_paused",
         "_transport",
         "_wire",
         "is_full",
@@ -166,9 +170,13 @@ class Peer(Generic[Work]):
         limits: UnsentLimits,
         *,
         whole_messages: bool = False,
+        paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
         self._transport = transport
+        self._paused = paused
+        self._end_watch: EndWatch | None = None
+        self._has_ended = False
         self._backend = backend
         self.session = session
         self.sender = ReplySender(
@@ -206,21 +214,41 @@ class Peer(Generic[Work]):
         self.flush()
 
     def end_of_input(self, unfinished: int = 0) -> None:
-        """Note that the peer sends nothing more; it still gets what it is owed.
-
-        The peer may even be gone, which shows only when it is written to. So
-        work that must not outlive the connection is cancelled now.
-        """
+        """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self.flush()
+        self._peer_has_ended()
+        if not self._is_gone and not self.session.finished:
+            self._watch_end()
+
+    def _peer_has_ended(self) -> None:
+        """Cancel the work that must not outlive the connection; what follows of it is not begun.
+
+        The peer has ended sending, though maybe not all that it sent has been
+        read. It may even be gone, which shows only when it is written to.
+        """
+        if self._has_ended:
+            return
+        self._has_ended = True
         for request in list(self.session.in_flight):
             if request.work is not None and request.options.on_disconnect == "cancel":
                 self._backend.cancel(request.work)
+        self.flush()
+
+    def _watch_end(self) -> None:
+        """Have the end of the peer reported, which is not being read."""
+        if self._paused is not None and self._end_watch is None:
+            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+
+    def _forget_end(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch.stop()
+            self._end_watch = None
 
     def connection_lost(self) -> None:
         """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
+        self._forget_end()
         self.sender.close()
         account, self._account = self._account, None
         if account is not None:
@@ -281,8 +309,21 @@ class Peer(Generic[Work]):
             return
         session = self.session
         while requests := session.requests():
+            if self._has_ended:
+                requests = self._wanted(requests)
             self._backend.submit(requests, self)
         self._send(session.take())
+
+    def _wanted(self, requests: list[Request[Work]]) -> list[Request[Work]]:
+        """Return those of these requests that may outlive the connection, and answer the others."""
+        wanted = []
+        for request in requests:
+            if request.options.on_disconnect == "cancel":
+                text = f"{request.function} was cancelled before it was started"
+                self.task_ended(request, Failure.of(Cancelled(text, was="waiting")))
+            else:
+                wanted.append(request)
+        return wanted
 
     # --- what goes out ---
 
@@ -303,15 +344,16 @@ class Peer(Generic[Work]):
             self._check_full()
         if session.finished and sender.empty:
             self._wire.finish()
-        elif (
-            self.is_reading is not (session.wants_data and self._may_receive and not sender.full)
-            and not session.closing
+        elif self.is_reading is not (session.wants_data and self._may_receive and not sender.full) and (
+            session.refuses_rest or not session.closing
         ):
             self.is_reading = not self.is_reading
             if self.is_reading:
+                self._forget_end()
                 self._wire.resume_reading()
             else:
                 self._wire.pause_reading()
+                self._watch_end()
         if self._on_drained is not None:
             self._check_drained()
 
@@ -417,9 +459,10 @@ class Peer(Generic[Work]):
 
 
 class Peers:
-    """The connections of one listener, and their end."""
+    """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, paused: PausedConnections | None = None) -> None:
+        self.paused = paused
         self._peers: set[Peer[Any]] = set()
         self._budget = budget
         budget.on_scarcity.append(self._set_read_sizes)

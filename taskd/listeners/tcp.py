@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING, Session, too_large
 from taskd.scheduler.task import Task
@@ -63,6 +64,7 @@ class TaskProtocol(LinearLineReceiver):
             self.transport.write,
             self._stalled,
             limits.unsent,
+            paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
         self.line_grows = self.client.message_grows  # type: ignore[method-assign]
@@ -133,11 +135,17 @@ class TaskFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, clock: IReactorTime, server: TaskServer, limits: TcpLimits = TcpLimits()) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        server: TaskServer,
+        limits: TcpLimits = TcpLimits(),
+        paused: PausedConnections | None = None,
+    ) -> None:
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.peers = Peers(server.budget)
+        self.peers = Peers(server.budget, paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

@@ -68,6 +68,7 @@ class WebSocketProtocol(TextServerProtocol):
             self._stalled,
             UnsentLimits(),
             whole_messages=True,
+            paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
 

@@ -31,6 +31,7 @@ from zope.interface import implementer
 from taskd.net.reactor import Reactor
 
 __all__ = [
+    "CLOSED",
     "HIGH_WATER",
     "READ_SIZE",
     "SMALL_READ_SIZE",
@@ -58,6 +59,16 @@ _NOTHING = bytearray()
 
 Handle = socket.SocketType
 """The type of a transport's socket: the C type under `socket.socket`, created in half the time."""
+
+
+def _closed_socket() -> Handle:
+    sock = Handle(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.close()
+    return sock
+
+
+CLOSED = _closed_socket()
+"""The replacement for a socket that has been handed on."""
 
 
 class StreamTransport(Protocol):
@@ -113,6 +124,7 @@ class BufferedSocket:
         "_ends_sending",
         "_is_reading",
         "_is_receiving",
+        "_peer_has_ended",
         "_producer",
         "_producer_is_paused",
         "_reactor",
@@ -136,6 +148,7 @@ class BufferedSocket:
         self._is_reading = True
         self._is_receiving = False
         self._ends_sending = False
+        self._peer_has_ended = False
         self.connected = True
         self.disconnecting = False
         self.read_size = READ_SIZE
@@ -164,6 +177,7 @@ class BufferedSocket:
         except OSError:
             return CONNECTION_LOST
         if not data:
+            self._peer_has_ended = True
             return CONNECTION_DONE
         self._is_receiving = True
         self._receive(data)
@@ -326,15 +340,20 @@ class BufferedSocket:
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
-    def _release(self) -> None:
+    def _release(self, take_over: Callable[[Handle], object] | None = None) -> None:
         """Close the socket, stop the producer, and drop every reference to the owner.
 
         These references are cycles, which only the garbage collector would free.
+        `take_over` gets the socket instead, and closes it some time.
         """
         self._reactor.removeReader(self)
         if self._unsent is not None:
             self._reactor.removeWriter(self)
-        self._socket.close()
+        if take_over is None:
+            self._socket.close()
+        else:
+            sock, self._socket = self._socket, CLOSED
+            take_over(sock)
         self.connected = False
         self._unsent = _NOTHING
         del self._receive

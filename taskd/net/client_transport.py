@@ -26,7 +26,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import BufferedSocket, Handle, StreamTransport, socket_address
+from taskd.net.buffered_socket import CLOSED, BufferedSocket, Handle, StreamTransport, socket_address
 from taskd.net.endpoints import CONNECT_TIMEOUT, PlainAddress, client_endpoint, keep_alive, plain_address
 from taskd.net.reactor import Reactor
 
@@ -202,7 +202,7 @@ class _PendingSocket:
         code = self._socket.connect_ex(self._address.name)
         if code in (0, EISCONN):
             self._stop_waiting()
-            sock, self._socket = self._socket, _CLOSED
+            sock, self._socket = self._socket, CLOSED
             transport = ClientTransport(self._reactor, sock, self._address, self._connection)
             self._connection.plainly_made(transport)
         elif code == EAGAIN and self._tries_left:
@@ -253,16 +253,6 @@ class _PendingSocket:
             return
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._fail(_connect_error((code, os.strerror(code))) if code else _exception(reason))
-
-
-def _closed_socket() -> Handle:
-    sock = Handle(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.close()
-    return sock
-
-
-_CLOSED = _closed_socket()
-"""The replacement for a socket that has been handed on."""
 
 
 @implementer(ITransport)

@@ -53,7 +53,7 @@ KEEPALIVE_TRIES = 3
 """Unanswered probes after which the kernel gives the peer up."""
 
 PLAIN = ("tcp", "tcp6", "unix", "systemd")
-"""Kinds of server endpoints whose connections have no TLS, so that their transports can be replaced."""
+"""Kinds of Twisted's server endpoints whose transports can be replaced."""
 
 TransportMaker = Callable[..., object]
 """Makes a port's transports: for example the class `taskd.net.server_transport.ServerTransport`."""
@@ -73,20 +73,21 @@ def server_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint that a server's endpoint string describes.
 
-    `transport` replaces Twisted's transport, under TLS as well (see
-    `twisted.internet.tcp.Port`). Raises `ValueError`,
-    which names the valid forms, if `description` is not a valid endpoint.
+    `transport` replaces Twisted's transport (see `twisted.internet.tcp.Port`),
+    under TLS as well. Raises `ValueError`, which names the valid forms, if
+    `description` is not a valid endpoint.
     """
     try:
         kind, positional, named = _parse(description)
         if kind == "ssl":
-            return ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named}, transport=transport)
+            secured = ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named})
+            return secured if transport is None else _ReplacedTransport(secured, transport)
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         if kind == "unix" and "mode" not in named:
             more += ":mode=600"  # whoever can connect can run tasks
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
         if transport is not None and kind in PLAIN:
-            endpoint = _PlainServer(endpoint, transport)
+            endpoint = _ReplacedTransport(endpoint, transport)
     except Exception as error:
         raise ValueError(
             f"{description!r} is no server endpoint ({_reason(error)}); write {SERVER_FORMS}"
@@ -198,11 +199,11 @@ def keep_alive(handle: object) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
 
 
-# --- plain servers with their own transport ----------------------------------
+# --- servers with taskd's own transport ---------------------------------------
 
 
 @implementer(IStreamServerEndpoint)
-class _PlainServer:
+class _ReplacedTransport:
     """One of Twisted's server endpoints whose port makes its transports with `transport`."""
 
     def __init__(self, endpoint: IStreamServerEndpoint, transport: TransportMaker) -> None:

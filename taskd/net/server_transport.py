@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableDescriptor,
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.net.buffered_socket import BufferedSocket, socket_address
+from taskd.net.lingering import Lingering
 from taskd.net.reactor import Reactor
 
 __all__ = ["ServerTransport"]
@@ -32,9 +33,13 @@ class ServerTransport(BufferedSocket):
     own. It accepts streaming producers only. It reports the loss of the
     connection once, and never from within a call by the protocol. The protocol
     may be replaced, as a websocket's replaces twisted.web's.
+
+    With `lingering`, every close of this side's is a lingering one: the protocol
+    is told of the end as soon as everything is sent, and `lingering` has the
+    socket, unless the peer has ended first.
     """
 
-    __slots__ = ("_client", "_protocol")
+    __slots__ = ("_client", "_lingering", "_protocol")
 
     def __init__(
         self,
@@ -44,9 +49,11 @@ class ServerTransport(BufferedSocket):
         port: object,
         number: int,
         reactor: Reactor,
+        lingering: Lingering | None = None,
     ) -> None:
         sock.setblocking(False)
         self._client = client
+        self._lingering = lingering
         self._protocol = protocol
         super().__init__(reactor, sock, protocol.dataReceived)
 
@@ -93,7 +100,16 @@ class ServerTransport(BufferedSocket):
         """Close the socket, then stop the producer and report the end to the protocol."""
         if self.fileno() < 0:
             return
-        self._release()
+        if (
+            not self._peer_has_ended
+            and self._lingering is not None
+            and self.disconnecting
+            and self.connected
+            and reason.check(ConnectionDone)
+        ):
+            self._release(self._lingering.take)
+        else:
+            self._release()
         protocol = self._protocol
         del self._protocol
         protocol.connectionLost(reason)

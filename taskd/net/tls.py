@@ -52,9 +52,8 @@ def ssl_server(
     clientCA: str | None = None,  # noqa: N803
     interface: str = "",
     backlog: str,
-    transport: Callable[..., object] | None = None,
 ) -> TlsPortEndpoint:
-    """Make an ``ssl:`` server with Twisted's options, and one more. `transport` is for its sockets.
+    """Make an ``ssl:`` server with Twisted's options, and one more.
 
     ``clientCA`` names CAs: clients without a certificate of theirs are refused.
     Raises `ValueError`, `TypeError`, `OSError` or `OpenSSL`'s errors if an option is wrong.
@@ -70,7 +69,7 @@ def ssl_server(
         trustRoot=_trust_root(clientCA) if clientCA is not None else None,
     )
     _check_key(options)
-    return TlsPortEndpoint(reactor, int(port), options, int(backlog), interface, transport)
+    return TlsPortEndpoint(reactor, int(port), options, int(backlog), interface)
 
 
 def _check_key(options: ssl.CertificateOptions) -> None:

@@ -91,12 +91,12 @@ class Session(Generic[Work]):
         "_max_batch_reply",
         "_max_outstanding",
         "_outbox",
-        "_refuses_rest",
         "_unclaimed",
         "closing",
         "in_flight",
         "large",
         "owed",
+        "refuses_rest",
     )
 
     def __init__(
@@ -118,8 +118,9 @@ class Session(Generic[Work]):
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
-        self._refuses_rest = False
         self.closing = False
+        self.refuses_rest = False
+        """Whether nothing that is still to be read is of use."""
         self.in_flight: dict[Request[Work], None] = {}
         """The requests that have been started and not answered, oldest first."""
         self.large = 0
@@ -146,7 +147,7 @@ class Session(Generic[Work]):
 
     def receive(self, messages: Iterable[bytes]) -> None:
         """Take in messages, in the order of their arrival. Messages after `refuse_rest` are dropped."""
-        if self._refuses_rest:
+        if self.refuses_rest:
             return
         if self._backlog is None:
             self._backlog = deque(messages)
@@ -159,10 +160,11 @@ class Session(Generic[Work]):
             self._backlog = deque()
         self._backlog.append(error)
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Reply with `error` after all earlier messages: the rest of the stream cannot be read."""
-        self._queue_error(error)
-        self._refuses_rest = self.closing = True
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Reply with `error`, if any, after all earlier messages: the rest of the stream cannot be read."""
+        if error is not None:
+            self._queue_error(error)
+        self.refuses_rest = self.closing = True
 
     def end_of_input(self, unfinished: int = 0) -> None:
         """Note that the peer sends nothing more; `unfinished` counts the bytes of an incomplete message."""
@@ -225,7 +227,7 @@ class Session(Generic[Work]):
         if isinstance(message, bytes) and _HTTP_REQUEST.match(message):
             assert self._backlog is not None
             self._backlog.clear()
-            self._refuses_rest = self.closing = True
+            self.refuses_rest = self.closing = True
             return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
         return invalid
 
@@ -383,7 +385,7 @@ class Session(Generic[Work]):
         self._backlog = self._in_order = self._late_progress = None
         self._outbox = []
         self._backlog_size = self.large = self.owed = 0
-        self._refuses_rest = self.closing = True
+        self.refuses_rest = self.closing = True
         return unread
 
     # --- state ---

@@ -5,16 +5,17 @@ import socket
 
 import trustme
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from taskd.net.endpoints import CONNECT_TIMEOUT, client_description, client_endpoint, server_endpoint
 from taskd.net.server_transport import ServerTransport
+from taskd.net.tls_port import RefusingPlain
 
 TIMEOUT = round(CONNECT_TIMEOUT)
 
@@ -123,13 +124,16 @@ class PortReactor(MemoryReactor):
         self.ports.append(BoundPort(socket.AF_INET6 if ":" in interface else socket.AF_INET, factory))
         return self.ports[-1]
 
+    def listenSSL(self, port, factory, contextFactory, backlog=50, interface=""):  # noqa: N803
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
+
     def listenUNIX(self, address, factory, **options):
         self.ports.append(BoundPort(socket.AF_UNIX, factory))
         return self.ports[-1]
 
 
 class OwnTransportTests(SynchronousTestCase):
-    """Servers whose plain connections have taskd's own transport."""
+    """Servers whose connections have taskd's own transport."""
 
     def setUp(self):
         self.reactor = PortReactor()
@@ -153,11 +157,12 @@ class OwnTransportTests(SynchronousTestCase):
             port = self.listen(f"tcp:1:interface={interface}")
             self.assertTrue(port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    def test_tls_connections_keep_the_transport_of_twisted(self):
+    def test_tls_connections_have_the_transport_of_taskd_below(self):
         pem = self.mktemp()
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-        endpoint = server_endpoint(self.reactor, f"ssl:443:privateKey={pem}", ServerTransport)
-        self.assertIsInstance(endpoint, SSL4ServerEndpoint)
+        port = self.listen(f"ssl:1:privateKey={pem}")
+        self.assertIs(port.transport, ServerTransport)
+        self.assertIs(port.factory.protocol, RefusingPlain)
 
     def test_a_reactor_with_ports_of_another_kind_keeps_its_transports(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))

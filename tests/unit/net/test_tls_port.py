@@ -2,43 +2,30 @@
 
 import trustme
 from twisted.internet import ssl
-from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.strangers import REFUSED_BY_TLS, not_a_task_server
-from taskd.net.tls_port import REFUSAL_GRACE, RefusingPlain
-
-
-class Transport(StringTransport):
-    """A transport that notes when its sending side is shut down."""
-
-    is_shut = False
-
-    def loseWriteConnection(self):
-        self.is_shut = True
+from taskd.net.tls_port import RefusingPlain
 
 
 class RefusingPlainTests(SynchronousTestCase):
     def setUp(self):
-        self.clock = Clock()
         leaf = trustme.CA().issue_cert("localhost")
         options = ssl.PrivateCertificate.loadPEM(leaf.private_key_and_cert_chain_pem.bytes()).options()
         self.inner = Protocol()
         factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(lambda: self.inner))
-        factory.protocol = lambda *arguments: RefusingPlain(self.clock, *arguments)
+        factory.protocol = RefusingPlain
         self.port = factory.buildProtocol(None)
-        self.transport = Transport()
+        self.transport = StringTransport()
         self.port.makeConnection(self.transport)
 
     def test_text_is_answered_with_an_alert_and_a_sentence(self):
         self.port.dataReceived(b'{"function":"hello"}\n')
         self.assertEqual(self.transport.value(), REFUSED_BY_TLS)
-        self.assertTrue(self.transport.is_shut)
+        self.assertTrue(self.transport.disconnecting)
         self.assertIn("tls:", not_a_task_server(self.transport.value()))
 
     def test_http_is_answered_with_http(self):
@@ -46,23 +33,15 @@ class RefusingPlainTests(SynchronousTestCase):
         self.assertTrue(self.transport.value().startswith(b"HTTP/1.1 400 "))
         self.assertIn(b"this port speaks TLS", self.transport.value())
 
-    def test_a_refused_client_has_a_bounded_time_to_go(self):
+    def test_what_a_refused_client_goes_on_to_send_is_dropped(self):
         self.port.dataReceived(b"hello\n")
         self.port.dataReceived(b"\x16 and whatever follows")
         self.assertEqual(self.transport.value(), REFUSED_BY_TLS)
-        self.assertFalse(self.transport.disconnecting)
-        self.clock.advance(REFUSAL_GRACE)
-        self.assertTrue(self.transport.disconnected or self.transport.disconnecting)
-
-    def test_no_timer_is_left_of_a_refused_client_that_has_gone(self):
-        self.port.dataReceived(b"hello\n")
-        self.port.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_tls_is_passed_on(self):
         self.port.dataReceived(b"\x16\x03\x01\0\x05")
         self.assertEqual(self.transport.value(), b"")
-        self.assertFalse(self.transport.is_shut)
+        self.assertFalse(self.transport.disconnecting)
 
 
 class StrangersTests(SynchronousTestCase):

@@ -1,0 +1,165 @@
+"""The ends of peers that are not read, as the kernel reports them."""
+
+import socket
+import struct
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from taskd.net.paused import PausedConnections, descriptor_of
+from tests.unit.net.test_lingering import ReadingReactor
+
+
+class Transport:
+    """The transport of one real socket."""
+
+    def __init__(self, sock):
+        self.fileno = sock.fileno
+
+
+def tcp_pair():
+    """Return the two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    return ours, theirs
+
+
+class PausedConnectionsTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = ReadingReactor()
+        self.paused = PausedConnections(self.reactor)
+        self.events = []
+
+    def connect(self, pair=tcp_pair):
+        ours, theirs = pair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        return ours, theirs
+
+    def watch(self, sock, name=""):
+        return self.paused.watch(
+            Transport(sock),
+            lambda: self.events.append(name + "ended"),
+            lambda: self.events.append(name + "lost"),
+        )
+
+    def reset(self, sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    def test_the_end_is_seen_behind_data_that_is_unread(self):
+        for pair in (tcp_pair, socket.socketpair):
+            for end in (lambda peer: peer.shutdown(socket.SHUT_WR), lambda peer: peer.close()):
+                ours, theirs = self.connect(pair)
+                self.watch(ours)
+                theirs.sendall(b"unread")
+                self.paused.doRead()
+                self.assertEqual(self.events, [])
+                end(theirs)
+                self.paused.doRead()
+                self.paused.doRead()
+                self.assertEqual(self.events, ["ended"], "reported once")
+                self.assertEqual(ours.recv(100), b"unread")
+                self.events.clear()
+
+    def test_a_reset_is_seen_before_and_after_an_end(self):
+        ours, theirs = self.connect()
+        self.watch(ours)
+        self.reset(theirs)
+        self.paused.doRead()
+        self.assertEqual(self.events, ["lost"])
+        self.assertEqual(len(self.paused), 0)
+        ours, theirs = self.connect()
+        self.watch(ours)
+        theirs.shutdown(socket.SHUT_WR)
+        self.paused.doRead()
+        self.reset(theirs)
+        self.paused.doRead()
+        self.assertEqual(self.events, ["lost", "ended", "lost"])
+
+    def test_the_reactor_reads_while_and_only_while_there_is_something_to_watch(self):
+        verifyObject(IReadDescriptor, self.paused)
+        self.assertEqual(self.reactor.readers, [])
+        one, two = self.watch(self.connect()[0]), self.watch(self.connect()[0])
+        self.assertEqual(self.reactor.readers, [self.paused])
+        one.stop()
+        one.stop()
+        self.assertEqual(self.reactor.readers, [self.paused])
+        two.stop()
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_a_watch_that_is_stopped_reports_nothing(self):
+        ours, theirs = self.connect()
+        self.watch(ours).stop()
+        theirs.close()
+        self.paused.doRead()
+        self.assertEqual(self.events, [])
+
+    def test_a_descriptor_that_was_closed_may_be_used_anew(self):
+        ours, theirs = self.connect()
+        old = self.watch(ours, "old ")
+        number = ours.fileno()
+        ours.close()
+        replacement, peer = self.connect()
+        if replacement.fileno() != number:
+            peer = self.connect()[1]
+        new = self.watch(replacement, "new ")
+        old.stop()
+        peer.close()
+        theirs.close()
+        self.paused.doRead()
+        self.assertIn(self.events, (["new ended"], []))
+        new.stop()
+        self.assertEqual(len(self.paused), 0)
+
+    def test_a_watch_stopped_by_the_report_of_another_reports_nothing(self):
+        watches = []
+
+        def ended():
+            self.events.append("ended")
+            for watch in watches:
+                watch.stop()
+
+        for _ in range(2):
+            ours, theirs = self.connect()
+            watches.append(self.paused.watch(Transport(ours), ended, ended))
+            theirs.close()
+        self.paused.doRead()
+        self.assertEqual(self.events, ["ended"])
+
+    def test_a_failing_report_does_not_keep_back_the_next(self):
+        ours, theirs = self.connect()
+        self.paused.watch(Transport(ours), lambda: 1 / 0, lambda: None)
+        theirs.close()
+        ours, theirs = self.connect()
+        self.watch(ours)
+        theirs.close()
+        self.paused.doRead()
+        self.assertEqual(self.events, ["ended"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_closed_transport_is_not_watched(self):
+        ours, _ = self.connect()
+        ours.close()
+        self.assertIsNone(self.watch(ours))
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_what_the_kernel_cannot_watch_is_not_watched(self):
+        with open("/dev/null") as file:
+            self.assertIsNone(self.watch(file))
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_the_loss_of_the_epoll_itself_means_nothing(self):
+        self.paused.connectionLost(Failure(ConnectionDone()))
+
+    def test_the_descriptor_is_found_below_tls(self):
+        ours, _ = self.connect()
+        wrapper = ProtocolWrapper(None, None)
+        wrapper.transport = Transport(ours)
+        self.assertEqual(descriptor_of(wrapper), ours.fileno())
+        self.assertEqual(descriptor_of(object()), -1)
