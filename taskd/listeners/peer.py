@@ -94,6 +94,9 @@ class Wire(Protocol):
     def finish(self) -> None:
         """Send everything, then close: every request has been answered, and no more can come."""
 
+    def refuse_unfinished(self, error: Busy, /) -> None:
+        """Drop the message that is being received, send `error` behind what is owed, and close."""
+
     def close(self) -> None:
         """Close in order, after everything that is owed."""
 
@@ -125,6 +128,9 @@ class _NoWire:
         """Do nothing."""
 
     resume_reading = finish = close = abort = pause_reading
+
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Do nothing."""
 
 
 _NO_WIRE: Wire = _NoWire()
@@ -363,12 +369,13 @@ class Peer(Generic[Work]):
 
     # --- the byte budget: `taskd.scheduler.budget.Holder` ---
 
-    def message_grows(self, unfinished: int) -> None:
-        """Note how many bytes of an incomplete message are held."""
+    def message_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete message are held, and whether others are complete."""
         self.unfinished = unfinished
-        if (unfinished > LIGHT or self._account is not None) and not self._is_gone:
-            self._count()
-            self._send([])
+        if is_new and self._account is not None:
+            self._account.message_completed()
+        if unfinished > LIGHT or self._account is not None:
+            self.budget_changed()
 
     def _count(self) -> None:
         """Count what is held for this connection, and note what it may do."""
@@ -395,12 +402,14 @@ class Peer(Generic[Work]):
     def budget_changed(self) -> None:
         """Look again at what this connection may do."""
         if not self._is_gone:
-            self._count()
+            if self._account is None:
+                self._count()
             self._send([])
 
     def refuse_unfinished(self) -> None:
         """Answer that there is no room for the message that is being received, and close after that."""
-        self.refuse_rest(Busy(NO_ROOM, retry_after=RETRY_AFTER))
+        self.unfinished = 0
+        self._wire.refuse_unfinished(Busy(NO_ROOM, retry_after=RETRY_AFTER))
 
     def needs(self, key: Request[Work]) -> bool:
         """Whether a task must be started although this peer is full: replies wait for its own."""

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskd.errors import Busy
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.paused import PausedConnections
@@ -111,6 +112,11 @@ class TaskProtocol(LinearLineReceiver):
         """Close, once everything is sent."""
         self.client.sender.finish()
         self.transport.loseConnection()
+
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Answer that there is no room for the line that is being received, behind what is owed."""
+        self.cut_off()
+        self.client.refuse_rest(error)
 
     def close(self) -> None:
         """Close, once everything received is answered and sent."""

@@ -9,7 +9,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.errors import InvalidRequest, ParseError, TooLarge
+from taskd.errors import Busy, InvalidRequest, ParseError, TooLarge
 from taskd.listeners.origins import is_allowed_origin
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.model import Failure
@@ -23,6 +23,10 @@ __all__ = ["WebSocketFactory", "WebSocketProtocol"]
 _log = Logger(namespace="taskd.gateway")
 
 UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
+TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
+
+MAX_REASON = 123
+"""Bytes of the reason in a close frame (RFC 6455, 5.5)."""
 
 _REFUSED = {
     UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
@@ -117,6 +121,10 @@ class WebSocketProtocol(TextServerProtocol):
 
     def finish(self) -> None:
         """Do nothing: after a close frame, Autobahn waits for the client's own and closes."""
+
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Close, since there is no room for the message that is being received."""
+        self._close(TRY_AGAIN_LATER, error.message.encode()[:MAX_REASON])
 
     def close(self) -> None:
         """Close after what has been answered, since the gateway shuts down."""

@@ -64,12 +64,15 @@ class LinearLineReceiver(LineReceiver):
         else:
             if data[-1] != _LF or self._is_within_line:
                 self._is_within_line = data[-1] != _LF
-                self.line_grows(self._splitter.unfinished)
+                self.line_grows(self._splitter.unfinished, bool(lines))
             if lines:
                 self.lines_received(lines)
 
-    def line_grows(self, unfinished: int) -> None:
-        """Note how many bytes of an incomplete line are held, after each read in which that changes."""
+    def line_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete line are held, after each read in which that changes.
+
+        `is_new` says that lines before it have been completed, which follow.
+        """
 
     def lines_received(self, lines: list[bytes]) -> None:
         """Process the lines that one read has completed, in order."""

@@ -150,6 +150,11 @@ class Account:
         if not unfinished:
             self._budget.give_back_slot(self)
 
+    def message_completed(self) -> None:
+        """Give back the slot, which was for one message."""
+        self._budget.give_back_slot(self)
+        self.waits_since = None
+
     def release(self, count: int) -> None:
         """Release bytes of an account without owner, and the account with the last of them."""
         self._budget.moved(self, -count)
@@ -267,6 +272,11 @@ class Budget:
         """Whether anybody waits for room."""
         return bool(self._waiting or self._results)
 
+    @property
+    def waiting(self) -> int:
+        """How many connections and results wait for room."""
+        return len(self._waiting) + len(self._results)
+
     def account(self, party: str, holder: Holder) -> Account:
         """Open an account for a connection of this party."""
         use = self._parties.get(party)
@@ -309,9 +319,11 @@ class Budget:
         self._waiting[account] = (account.may_receive, account.may_reply)
 
     def forget(self, account: Account) -> None:
-        """Note that an account waits no longer."""
+        """Note that an account waits no longer, since its owner is gone."""
         self._waiting.pop(account, None)
         self.give_back_slot(account)
+        for result in [result for result in self._results if result.account is account]:
+            self._go_on(result)
 
     def closed(self, account: Account) -> None:
         """Forget an account, which holds nothing."""

@@ -110,6 +110,7 @@ class TaskServer:
         return server_status(
             self._scheduler,
             dispatcher.pool,
+            self.budget,
             now,
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
