@@ -17,6 +17,9 @@ from taskd.errors import TaskdError, exception_for
 __all__ = ["NO_OPTIONS", "PRIORITY", "Call", "Failure", "Options", "Outcome", "Progress", "Result"]
 
 
+MAX_CALLER = 100
+"""Characters of the name of a caller: more than any address and the number of a websocket need."""
+
 PRIORITY = 5
 """The default priority, in the middle of 0 (first) to 9 (last)."""
 
@@ -27,7 +30,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     `timeout` is in seconds of run time. `deadline` is in seconds from receipt:
     a call that is still waiting then is not started. `priority` is 0 (first)
     to 9 (last). `progress` asks for progress notifications. `on_disconnect`
-    says what happens to the task when its caller disconnects.
+    says what happens to the task when its caller disconnects. `caller` is for
+    gateways: whose call it is that they pass on, as party, space, connection.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
@@ -35,6 +39,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     progress: bool = False
     on_disconnect: Literal["finish", "cancel"] = "finish"
+    caller: Annotated[str, Meta(min_length=1, max_length=MAX_CALLER)] | None = None
 
 
 NO_OPTIONS = Options()

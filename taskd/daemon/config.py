@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskd import __version__
-from taskd.daemon.options import DaemonOptions
+from taskd.daemon.options import SHARED, DaemonOptions
 from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TcpLimits
 from taskd.pool.pool import PoolConfig
@@ -98,6 +98,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
             idle_seconds=options["idle"],
             max_tasks=options["max-tasks"],
             processors=len(os.sched_getaffinity(0)),
+            shared_priorities=options["priorities"] == SHARED,
         ),
         timeout=options["timeout"],
         max_buffered=options["max-buffered"],

@@ -16,7 +16,7 @@ from taskd.protocol.session import MAX_OUTSTANDING
 from taskd.scheduler.budget import MAX_BUFFERED, MIN_MESSAGES, least_limit
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 
-__all__ = ["DaemonOptions", "memory_size", "worker_bounds"]
+__all__ = ["SHARED", "DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
 """Workers for each CPU by default: heavy work mostly waits (for mail servers, databases,
@@ -24,6 +24,7 @@ disks), and Workerman's example advises ten processes for each CPU."""
 
 NONE = "none"
 PER_MESSAGE, LOCAL = "per-message", "local"
+OWN, SHARED = "own", "shared"
 
 
 def default_workers() -> int:
@@ -98,6 +99,12 @@ def _number(option: str, kind: type[int] | type[float], minimum: float) -> Calla
         return value
 
     return convert
+
+
+def _priorities(text: str) -> str:
+    if text not in (OWN, SHARED):
+        raise usage.UsageError(f"--priorities is {OWN} or {SHARED}, not {text!r}")
+    return text
 
 
 class DaemonOptions(usage.Options):
@@ -178,6 +185,13 @@ class DaemonOptions(usage.Options):
             None,
             "Memory, like 256M, for all that waits for or from clients. Default: 256M, or 8 longest messages.",
             _size("--max-buffered"),
+        ],
+        [
+            "priorities",
+            None,
+            OWN,
+            "Whom urgent tasks may overtake: own (those of the same address or user) or shared (anybody's).",
+            _priorities,
         ],
         [
             "max-outstanding",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
@@ -18,7 +19,7 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.model import Failure, Outcome, Progress
+from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress
 from taskd.net.paused import PausedConnections
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
@@ -27,6 +28,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
+from taskd.scheduler.parties import Lane, Parties
 from taskd.server.failures import no_memory
 from taskd.server.methods import Requester
 from taskd.server.task_server import TaskServer
@@ -106,6 +108,7 @@ class RemoteBackend:
     ) -> None:
         self.unanswered = unanswered
         self.budget = budget
+        self.parties = Parties()
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
@@ -150,7 +153,8 @@ class RemoteBackend:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
 
-        pending = self._link.call(request, on_progress, request.dialect)
+        call = Call(request.function, request.args, _named(request.options, requester.lane))
+        pending = self._link.call(call, on_progress, request.dialect)
         request.work = pending
         pending.outcome.addCallbacks(
             self._ended,
@@ -205,7 +209,7 @@ class RemoteBackend:
         if work in self._end_with_caller:
             work.detach()
 
-    def resume(self) -> None:
+    def resume(self, requester: Requester) -> None:
         """Do nothing, since calls that have been sent cannot be throttled."""
 
     def stop_accepting(self) -> None:
@@ -221,6 +225,14 @@ class RemoteBackend:
 def _release(result: Any, account: Account, held: int) -> Any:
     account.release(held)
     return result
+
+
+def _named(options: Options, lane: Lane) -> Options:
+    """Return the options of a call with the websocket as its caller, whomever the browser has named."""
+    caller = f"{lane.party.key} {lane.name}"
+    if options is NO_OPTIONS:
+        return Options(caller=caller)
+    return replace(options, caller=caller)
 
 
 class Gateway:

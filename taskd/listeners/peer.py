@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import Busy, Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
@@ -25,6 +24,7 @@ from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
 from taskd.scheduler.budget import Account, Budget
+from taskd.scheduler.parties import Lane, Parties
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
@@ -63,8 +63,12 @@ class Backend(Protocol[Work]):
     def detach(self, work: Work, account: Account | None = None, held: int = 0, /) -> None:
         """Let work go on without a reply; when it ends, release `held` bytes of an account."""
 
-    def resume(self) -> None:
-        """Let throttled work start: a requester that was full reads again, or is gone."""
+    def resume(self, requester: Requester, /) -> None:
+        """Let the throttled work of a requester start: it was full and reads again, or is gone."""
+
+    @property
+    def parties(self) -> Parties:
+        """The parties that connections to this backend belong to."""
 
     @property
     def unanswered(self) -> Unanswered:
@@ -81,6 +85,10 @@ class Backend(Protocol[Work]):
 
 class Wire(Protocol):
     """The connection of a peer."""
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the other end may name the callers whose requests it passes on."""
 
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
@@ -112,13 +120,10 @@ class UnsentLimits:
     stall_grace: float = STALL_GRACE
 
 
-def party_name(address: IAddress) -> str:
-    """Return the name of the party that an address belongs to."""
-    return str(address.host) if isinstance(address, IPv4Address | IPv6Address) else "unix"
-
-
 class _NoWire:
     """The wire of a peer whose connection is gone."""
+
+    may_name_callers = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -159,6 +164,7 @@ class Peer(Generic[Work]):
         "_wire",
         "is_full",
         "is_reading",
+        "lane",
         "sender",
         "session",
         "unfinished",
@@ -174,6 +180,7 @@ class Peer(Generic[Work]):
         write: Callable[[bytes], None],
         stalled: Callable[[], None],
         limits: UnsentLimits,
+        lane: Lane,
         *,
         whole_messages: bool = False,
         paused: PausedConnections | None = None,
@@ -183,6 +190,7 @@ class Peer(Generic[Work]):
         self._paused = paused
         self._end_watch: EndWatch | None = None
         self._has_ended = False
+        self.lane = lane
         self._backend = backend
         self.session = session
         self.sender = ReplySender(
@@ -277,6 +285,11 @@ class Peer(Generic[Work]):
         self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
 
     # --- `taskd.server.methods.Requester` ---
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed on this connection."""
+        return self._wire.may_name_callers
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
@@ -420,8 +433,7 @@ class Peer(Generic[Work]):
         return self._account or self._open_account()
 
     def _open_account(self) -> Account:
-        party = party_name(self._transport.getPeer())
-        account = self._account = self._backend.budget.account(party, self)
+        account = self._account = self._backend.budget.account(self.lane.party.key, self)
         return account
 
     def wants_result(self, key: Request[Work], size: int) -> bool:
@@ -431,7 +443,7 @@ class Peer(Generic[Work]):
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full or not self._may_reply
         if was_full and not self.sender.full:  # at least the oldest task may start: see `needs`
-            self._backend.resume()
+            self._backend.resume(self)
 
     # --- the stop ---
 

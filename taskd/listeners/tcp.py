@@ -14,9 +14,11 @@ from zope.interface import implementer
 from taskd.errors import Busy
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.party_keys import is_trusted, party_key
 from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING, Session, too_large
+from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
 from taskd.server.task_server import TaskServer
 
@@ -65,6 +67,7 @@ class TaskProtocol(LinearLineReceiver):
             self.transport.write,
             self._stalled,
             limits.unsent,
+            Lane(factory.server.parties.party(party_key(self.transport))),
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
@@ -94,6 +97,11 @@ class TaskProtocol(LinearLineReceiver):
         self.factory.peers.discard(client)
 
     # --- `taskd.listeners.peer.Wire` ---
+
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the client may be a gateway, judging by its address or certificate."""
+        return is_trusted(self.transport)
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the messages as lines, in one piece."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -13,10 +14,12 @@ from taskd.errors import Busy, InvalidRequest, ParseError, TooLarge
 from taskd.listeners.origins import is_allowed_origin
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.model import Failure
+from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.session import Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL
+from taskd.scheduler.parties import Lane
 
 __all__ = ["WebSocketFactory", "WebSocketProtocol"]
 
@@ -27,6 +30,9 @@ TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
 
 MAX_REASON = 123
 """Bytes of the reason in a close frame (RFC 6455, 5.5)."""
+
+NAME_BYTES = 4
+"""Random bytes in the names of a gateway's websockets, which set them apart from another gateway's."""
 
 _REFUSED = {
     UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
@@ -71,6 +77,7 @@ class WebSocketProtocol(TextServerProtocol):
             self.write_frames,
             self._stalled,
             UnsentLimits(),
+            Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
             whole_messages=True,
             paused=factory.peers.paused,
         )
@@ -106,6 +113,9 @@ class WebSocketProtocol(TextServerProtocol):
                 self.factory.backend.unanswered.notification_ended("", Failure.of(refused))
 
     # --- `taskd.listeners.peer.Wire` ---
+
+    may_name_callers = False
+    """A browser speaks for itself, wherever it is."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
@@ -172,6 +182,8 @@ class WebSocketFactory(WebSocketServerFactory):
         self.allow_origins = allow_origins
         self.max_in_flight = max_in_flight
         self.max_message = max_message
+        self._token = token_hex(NAME_BYTES)
+        self._last_name = 0
         limit = max_message - 1  # a message goes to a task server with an LF
         self.setProtocolOptions(
             # Autobahn's default allows every origin. So does this, because `onConnect`
@@ -185,3 +197,8 @@ class WebSocketFactory(WebSocketServerFactory):
             # Close with a code that gives the reason, instead of dropping the connection.
             failByDrop=False,
         )
+
+    def next_name(self) -> str:
+        """Return a name for one more websocket, which no other one has."""
+        self._last_name += 1
+        return f"{self._token}-{self._last_name}"

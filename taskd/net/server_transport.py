@@ -67,6 +67,12 @@ class ServerTransport(BufferedSocket):
         self._protocol = protocol
         self._receive = protocol.dataReceived
 
+    @property
+    def host(self) -> str | None:
+        """The IP address of the other side, None on a unix socket."""
+        client = self._client
+        return client[0] if isinstance(client, tuple) else None
+
     def getPeer(self) -> IAddress:
         """Return the address of the other side."""
         return socket_address(self._client)

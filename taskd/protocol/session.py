@@ -283,7 +283,7 @@ class Session(Generic[Work]):
                 self._release()
             else:
                 self.owed += SHORT + len(reply)
-                request.args = None  # the request waits here for its turn, its arguments should not
+                request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
             self._answer_in_batch(request, request.batch, outcome)
         elif request.id is not None:

@@ -22,6 +22,7 @@ class SchedulerConfig:
     `idle_seconds` is how long a worker above `min_workers` may be idle,
     `max_tasks` the number of tasks after which a worker leaves (None: never),
     `processors` the number of workers that can really run at the same time.
+    `shared_priorities` says that priorities hold between parties as well.
     """
 
     min_workers: int
@@ -30,3 +31,4 @@ class SchedulerConfig:
     idle_seconds: float = IDLE_SECONDS
     max_tasks: int | None = None
     processors: int = 1
+    shared_priorities: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from math import inf
 
-from taskd.scheduler.states import THROTTLED, WAITING
+from taskd.scheduler.states import WAITING
 from taskd.scheduler.task import Task
 
 __all__ = ["Deadlines"]
@@ -51,4 +51,4 @@ class Deadlines:
 
 
 def _waits(task: Task) -> bool:
-    return task.state is WAITING or task.state is THROTTLED
+    return task.state is WAITING

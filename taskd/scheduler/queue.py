@@ -1,31 +1,51 @@
-"""The queue of waiting tasks: priorities, fairness, and the tasks whose submitter is throttled."""
+"""The queue of waiting tasks: turns between parties and their connections, priorities, and lanes set aside.
+
+By default the queue takes turns between parties; in a party it goes by
+priority, and in a priority it takes turns between lanes. With shared priorities
+it goes by priority first, over all parties.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
-from taskd.scheduler.states import DONE, THROTTLED, WAITING, check_task
-from taskd.scheduler.task import Task
+from taskd.scheduler.parties import Lane, Line, Party, Rotation
+from taskd.scheduler.states import DONE, WAITING, check_task
+from taskd.scheduler.task import Subscriber, Task
 
-__all__ = ["FAIR_TURN", "PRIORITIES", "TaskQueue"]
+__all__ = ["FAIR_TURN", "MAX_LOOKED_AT", "PRIORITIES", "TURN_SECONDS", "TaskQueue"]
 
 PRIORITIES = 10
 """The number of priorities: 0 is first, 9 is last (docs/protocol.md)."""
 
 FAIR_TURN = 10
-"""Of this many starts that would pass over an older task, the last goes to the oldest
-task instead. So urgent work keeps nine tenths of the pool whatever else waits, and
-nothing waits for ever: if n tasks wait when one arrives, itself included, fewer than 10n
-others start before it. (Ageing, by which a priority grows with the wait, would put an
-hour's backlog of unimportant work ahead of everything urgent.)"""
+"""Of this many starts that would pass over an older task of a party, the last goes to what
+was passed over for longest. So urgent work keeps nine tenths of the party's starts whatever
+else waits, and nothing waits for ever: if never more than P parties and L lanes of its own
+party have tasks that wait, a task that is the n-th of its lane has its start within
+10·P·L·n turns; within P·L·n if all have the same priority. (Ageing, by which a priority
+grows with the wait, would put an hour's backlog of unimportant work ahead of everything
+urgent.)"""
+
+TURN_SECONDS = 0.0005
+"""Seconds of estimated work in one turn of a lane or of a party: as much as a batch of short
+tasks (`taskd.scheduler.batching`) or, of other tasks, a single one. If the turn changed with
+each short task, the replies to one connection would come from many batches, and each would
+cost a system call."""
+
+MAX_LOOKED_AT = 32
+"""Lanes that `TaskQueue.find_head` looks at: enough to find work for idle workers while the
+turns go round, and cheap (some 10 µs) even if nothing is found at every start."""
 
 
 class TaskQueue:
-    """The waiting tasks by priority, first in, first out within each; none starves (`FAIR_TURN`).
+    """The waiting tasks, each in the lane of its connection; none starves (`FAIR_TURN`).
 
-    `len` and iteration leave out throttled tasks, which are set aside until
-    `release`. `count` is `len` without a call, for the fast path.
+    `len`, `count` and iteration leave out the tasks of lanes that are set
+    aside. With `shared`, priorities hold between parties as well.
 
     `remove` does not search: a task removed from the middle keeps its entry
     until that comes up, or until such entries outnumber the others.
@@ -35,137 +55,325 @@ class TaskQueue:
     """Removed tasks that may keep their entries however few tasks wait, so that the cost
     of each sweep is spread over many entries."""
 
-    def __init__(self) -> None:
-        self._levels: list[deque[Task]] = [deque() for _ in range(PRIORITIES)]
-        self._used: list[int] = []
+    def __init__(self, *, shared: bool = False) -> None:
         self.count = 0
+        self._is_shared = shared
+        self._parties: Rotation[Party, None] = Rotation()  # all at level 0, unless priorities are shared
         self._removed = 0
-        self._passed_over = 0
-        self._throttled: deque[Task] = deque()
+        self._count_aside = 0
+        self._aside: dict[Subscriber, list[Lane]] = {}
+        # The line whose turn it is, and where it is; None if that has to be looked up.
+        self._line: Line | None = None
+        self._lane: Lane
+        self._priority = 0
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Task]:
-        for level in self._used:
-            yield from (task for task in self._levels[level] if task.state is WAITING)
+        for _, _, line in self._lines():
+            yield from (task for task in line if task.state is WAITING)
+
+    def _lines(self) -> Iterator[tuple[Lane, int, Line]]:
+        """Iterate over the lines that may be started from, in about the order of their turns."""
+        for level in self._parties.used:
+            for party in self._parties.levels[level]:
+                lanes = party.lanes
+                for priority in [level] if self._is_shared else lanes.used:
+                    for lane, line in lanes.levels[priority].items():
+                        yield lane, priority, line
+
+    def _lanes_aside(self) -> Iterator[Lane]:
+        for lanes in self._aside.values():
+            yield from lanes
 
     @property
     def waiting(self) -> int:
-        """The number of waiting tasks, throttled ones included."""
-        return self.count + len(self._throttled)
+        """The number of waiting tasks, including those of lanes that are set aside."""
+        return self.count + self._count_aside
 
     @property
     def all_waiting(self) -> list[Task]:
-        """Every waiting task; throttled ones come last."""
-        return [*self, *self._throttled]
+        """Every waiting task; those of lanes that are set aside come last."""
+        aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
+        return [*self, *(task for task in aside if task.state is WAITING)]
 
     @property
     def oldest(self) -> Task | None:
         """The task that has waited for longest, None if none waits."""
         return min(self.all_waiting, key=lambda task: task.number, default=None)
 
+    def largest_parties(self, limit: int) -> list[Party]:
+        """Return the parties of which most tasks may be started, at most `limit` of them."""
+        return heapq.nlargest(limit, self._parties.order, key=lambda party: party.waiting)
+
+    def has_share_left(self, lane: Lane, size: int) -> bool:
+        """Return whether a lane holds less than its share of a queue of `size` tasks.
+
+        Every party has the same share, and every lane has the same share of its
+        party's; those count that have waiting tasks, and this one. A lane may
+        use what is left of its party's share.
+        """
+        party = lane.party
+        parties = len(self._parties.order) + (party not in self._parties.order)
+        share = size // parties
+        if party.waiting < share:
+            return True
+        lanes = len(party.lanes.order) + (lane not in party.lanes.order)
+        return lane.waiting < share // lanes
+
     # --- in and out ---
 
     def push(self, task: Task) -> None:
-        """Add a new task, behind the others of its priority."""
+        """Add a new task, behind the others of its priority in its lane."""
         task.state = check_task(task.state, WAITING)
-        level = self._levels[task.priority]
-        if not level:
-            self._use(task.priority)
-        level.append(task)
-        self.count += 1
+        lane = task.lane
+        if lane.aside is None:
+            party = lane.party
+            ring = party.lanes.levels.get(task.priority)
+            line = None if ring is None else ring.get(lane)
+            if line is None:
+                self._enter(lane, task.priority, deque((task,)))
+            else:
+                line.append(task)
+            party.waiting += 1
+            self.count += 1
+        else:
+            lane.aside.setdefault(task.priority, deque()).append(task)
+            self._count_aside += 1
+        task.stats.waiting += 1
 
     def push_back(self, task: Task) -> None:
-        """Put back a task that had left the queue and was not run, ahead of the others of its priority."""
-        task.state = check_task(task.state, WAITING)
-        level = self._levels[task.priority]
-        if not level:
-            self._use(task.priority)
-        level.appendleft(task)
-        self.count += 1
+        """Put back a task that had left the queue and was not run; its lane has the next turn."""
+        lane, priority = task.lane, task.priority
+        if lane.aside is not None:
+            self.push(task)
+            line = lane.aside[priority]
+            line.rotate()
+            return
+        self.push(task)
+        lanes = lane.party.lanes
+        lanes.levels[priority][lane].rotate()
+        lanes.to_front(priority, lane)
+        self._parties.to_front(self._level(priority), lane.party)
+        self._line = None
 
-    def _use(self, priority: int) -> None:
-        self._used.append(priority)
-        self._used.sort()
+    def _level(self, priority: int) -> int:
+        return priority if self._is_shared else 0
+
+    def _enter(self, lane: Lane, priority: int, line: Line) -> None:
+        """Add a line to the rotation, at its end."""
+        lane.party.lanes.enter(priority, lane, line)
+        self._parties.enter(self._level(priority), lane.party, None)
+        self._line = None
+
+    def _leave(self, lane: Lane, priority: int) -> None:
+        """Remove a line from the rotation: it is empty, or set aside."""
+        party = lane.party
+        lanes = party.lanes
+        lanes.leave(priority, lane)
+        if not lanes.used or (self._is_shared and not lanes.levels[priority]):
+            self._parties.leave(self._level(priority), party)
+        self._line = None
 
     def first(self) -> Task | None:
         """Return the task whose turn it is, None if there is none; it stays in the queue."""
-        used = self._used
-        if self._removed:
-            self._drop_removed_heads()
-        if not used:
-            return None
-        if len(used) > 1 and self._passed_over >= FAIR_TURN - 1:
-            return self._oldest_head()
-        return self._levels[used[0]][0]
+        line = self._line
+        if line and line[0].state is WAITING:
+            return line[0]
+        while self.count:
+            self._choose()
+            if (task := self._head()) is not None:
+                return task
+        return None
 
-    def take(self, task: Task) -> None:
-        """Take out the task that `first` has returned; the caller sets its state."""
-        if len(self._used) > 1:
-            self._passed_over = 0 if self._oldest_head() is task else self._passed_over + 1
-        level = self._levels[task.priority]
-        level.popleft()
+    def _choose(self) -> None:
+        """Look up the line whose turn it is."""
+        parties = self._parties
+        is_fair = len(parties.used) > 1 and parties.passed_over >= FAIR_TURN - 1
+        party = parties.longest_passed_over if is_fair else parties.next
+        lanes = party.lanes
+        if is_fair or (not self._is_shared and len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1):
+            self._lane = lane = lanes.longest_passed_over
+            self._priority = self._oldest(lane).priority
+        else:
+            self._priority = lanes.used[0]
+            self._lane = lane = lanes.next
+        self._line = lanes.levels[self._priority][lane]
+
+    def _head(self) -> Task | None:
+        """Return the first task of the present line, None if it turns out to be empty; it leaves then."""
+        line, lane = self._line, self._lane
+        assert line is not None
+        self._drop_removed_heads(lane, line)
+        if line:
+            return line[0]
+        self._leave(lane, self._priority)
+        return None
+
+    def _drop_removed_heads(self, lane: Lane, line: Line) -> None:
+        while line and line[0].state is not WAITING:
+            line.popleft()
+            lane.removed -= 1
+            self._removed -= 1
+
+    def _oldest(self, lane: Lane) -> Task:
+        """Return the oldest task of a lane, which has one."""
+        lines = lane.lines
+        for line in lines:
+            self._drop_removed_heads(lane, line)
+        return min((line[0] for line in lines if line), key=lambda task: task.number)
+
+    def find_head(self, wanted: Callable[[Task], bool]) -> Task | None:
+        """Return the first task that is wanted among the heads of some lines (`MAX_LOOKED_AT`).
+
+        It stays in the queue, and may be taken as if it were its turn.
+        """
+        for lane, priority, line in islice(self._lines(), MAX_LOOKED_AT):
+            self._drop_removed_heads(lane, line)
+            if line and wanted(line[0]):
+                self._lane, self._priority, self._line = lane, priority, line
+                return line[0]
+        return None
+
+    def find_oldest(self, lane: Lane) -> Task:
+        """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
+        task = self._oldest(lane)
+        self._lane, self._priority = lane, task.priority
+        self._line = lane.party.lanes.levels[task.priority][lane]
+        return task
+
+    def take(self, task: Task, seconds: float = TURN_SECONDS) -> None:
+        """Take out the task that `first` or `find_head` has returned; the caller sets its state.
+
+        `seconds` is the estimated work of a task that is known to be short.
+        """
+        line, lane, parties = self._line, self._lane, self._parties
+        assert line is not None
+        party = lane.party
+        lanes = party.lanes
+        if len(lanes.used) > 1 or len(parties.used) > 1:
+            self._note_start(task)
+        line.popleft()
         self.count -= 1
-        if not level:
-            self._used.remove(task.priority)
+        party.waiting -= 1
+        task.stats.waiting -= 1
+        lane.spent += seconds
+        party.spent += seconds
+        if not line:
+            self._leave(lane, self._priority)
+        if lane.spent >= TURN_SECONDS:
+            lane.spent = 0.0
+            if line:
+                lanes.to_back(self._priority, lane)
+                self._line = None
+        if party.spent >= TURN_SECONDS:
+            party.spent = 0.0
+            level = self._level(self._priority)
+            if party in parties.levels[level]:
+                parties.to_back(level, party)
+                self._line = None
+
+    def _note_start(self, task: Task) -> None:
+        """Note whether a start passes over an older task that could have been started."""
+        parties, lane = self._parties, self._lane
+        party = lane.party
+        lanes = party.lanes
+        is_oldest = task is self._oldest(lane)
+        is_party_next = is_oldest and lanes.longest_passed_over is lane
+        is_next = is_party_next and (not self._is_shared or parties.longest_passed_over is party)
+        if is_oldest and len(lanes.used) > 1:
+            lanes.order.move_to_end(lane)
+        if is_party_next and len(parties.used) > 1:
+            parties.order.move_to_end(party)
+        counting = parties if self._is_shared else lanes
+        if len(counting.used) > 1:
+            counting.passed_over = 0 if is_next else counting.passed_over + 1
+        self._line = self._line if len(counting.used) <= 1 else None
 
     def remove(self, task: Task) -> None:
-        """Take out a waiting task, throttled or not, that will not be run."""
-        was_throttled = task.state is THROTTLED
+        """Take out a waiting task that will not be run, whether its lane is set aside or not."""
         task.state = check_task(task.state, DONE)
-        if was_throttled:
-            self._throttled.remove(task)
-            return
-        self.count -= 1
+        lane = task.lane
+        lane.removed += 1
         self._removed += 1
-        if self._removed > self.count + self.COMPACT_ABOVE:
-            for level in self._used:
-                self._levels[level] = deque(task for task in self._levels[level] if task.state is WAITING)
-            self._used = [level for level in self._used if self._levels[level]]
-            self._removed = 0
+        task.stats.waiting -= 1
+        if lane.aside is None:
+            self.count -= 1
+            lane.party.waiting -= 1
+        else:
+            self._count_aside -= 1
+        if not lane.waiting:
+            self._forget(lane)
+        elif self._removed > self.waiting + self.COMPACT_ABOVE:
+            self._sweep()
+
+    def _forget(self, lane: Lane) -> None:
+        """Drop the lines of a lane that has only removed tasks."""
+        self._removed -= lane.removed
+        lane.removed = 0
+        if lane.aside is not None:
+            lane.aside.clear()
+            return
+        lanes = lane.party.lanes
+        for priority in [level for level in lanes.used if lane in lanes.levels[level]]:
+            self._leave(lane, priority)
+
+    def _sweep(self) -> None:
+        """Drop every removed task."""
+        lanes = {lane: None for lane, _, _ in self._lines()} | dict.fromkeys(self._lanes_aside())
+        for lane in lanes:
+            for line in lane.lines:
+                waiting = [task for task in line if task.state is WAITING]
+                line.clear()
+                line.extend(waiting)
+            lane.removed = 0
+        self._removed = 0
 
     def drop_waiting(self, unless: Collection[str] = ()) -> list[Task]:
         """Take out, and return, the waiting tasks of all functions but those named in `unless`.
 
-        The other tasks go on waiting, and are no longer throttled.
+        The other tasks go on waiting, and no lane is set aside any more.
         """
-        self.release()
+        for subscriber in list(self._aside):
+            self.resume(subscriber)
         dropped = [task for task in self if task.stats.name not in unless]
         for task in dropped:
             self.remove(task)
         return dropped
 
-    def _drop_removed_heads(self) -> None:
-        """Drop removed tasks from the front of each priority."""
-        for priority in list(self._used):
-            level = self._levels[priority]
-            while level and level[0].state is not WAITING:
-                level.popleft()
-                self._removed -= 1
-            if not level:
-                self._used.remove(priority)
+    # --- lanes that are set aside ---
 
-    def _oldest_head(self) -> Task:
-        return min((self._levels[level][0] for level in self._used), key=lambda task: task.number)
+    def set_aside(self, task: Task) -> None:
+        """Set aside the lane of the task that `first` has returned until `resume`, whatever else it holds."""
+        lane = task.lane
+        waiting = lane.waiting
+        lanes = lane.party.lanes
+        aside = {level: lanes.levels[level][lane] for level in lanes.used if lane in lanes.levels[level]}
+        for priority in aside:
+            self._leave(lane, priority)
+        lane.aside = aside
+        lane.party.waiting -= waiting
+        self.count -= waiting
+        self._count_aside += waiting
+        self._aside.setdefault(task.subscriber, []).append(lane)
 
-    # --- throttled tasks ---
+    def resume(self, subscriber: Subscriber) -> None:
+        """Put back the lanes that were set aside because of `subscriber`, behind the others."""
+        for lane in self._aside.pop(subscriber, ()):
+            waiting, aside = lane.waiting, lane.aside
+            assert aside is not None
+            lane.aside = None
+            for priority, line in aside.items():
+                self._enter(lane, priority, line)
+            lane.party.waiting += waiting
+            self.count += waiting
+            self._count_aside -= waiting
 
-    def throttle(self, task: Task) -> None:
-        """Set aside the task that `first` has returned, until `release`."""
-        self.take(task)
-        task.state = check_task(task.state, THROTTLED)
-        self._throttled.append(task)
-
-    def release(self) -> None:
-        """Put the throttled tasks back, in order, ahead of the others of their priority."""
-        while self._throttled:
-            self.push_back(self._throttled.pop())
-
-    def drop_throttled(self) -> list[Task]:
-        """Take out, and return, the throttled tasks, which will not be run."""
-        dropped = list(self._throttled)
-        self._throttled.clear()
+    def drop_aside(self) -> list[Task]:
+        """Take out, and return, the tasks of the lanes that are set aside, which will not be run."""
+        dropped = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
+        dropped = [task for task in dropped if task.state is WAITING]
         for task in dropped:
-            task.state = check_task(task.state, DONE)
+            self.remove(task)
         return dropped

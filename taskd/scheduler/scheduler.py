@@ -8,7 +8,7 @@ are known to be short (`taskd.scheduler.batching`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import inf
 
 from taskd.errors import Busy, ImpossibleMessage
@@ -16,23 +16,18 @@ from taskd.scheduler.actions import Action, ExpireTask
 from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.deadlines import Deadlines
-from taskd.scheduler.queue import TaskQueue
+from taskd.scheduler.queue import TURN_SECONDS, TaskQueue
 from taskd.scheduler.states import DONE, GIVEN, check_task
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stopping import Stopping
 from taskd.scheduler.task import Task
+from taskd.scheduler.waiting_time import retry_after
 from taskd.scheduler.workers import OVERHEAD, Fleet, WorkerView
 
 __all__ = ["MAX_LOSSES", "Scheduler"]
 
-RETRY_AFTER = 1.0
-"""Seconds after which a refused caller should try again, while the queue's speed is unknown."""
-
-MIN_RETRY_AFTER = 0.1
-"""Seconds: a caller that tries again sooner only makes a busy server busier."""
-
-MAX_RETRY_AFTER = 60.0
-"""Seconds: a longer estimate is not worth trusting."""
+RETRY_SECONDS = 0.1
+"""Seconds for which an estimate for refused callers is used again: it looks at every worker."""
 
 MAX_LOSSES = 9
 """Workers that may end after they were given a task and before they have begun it. If one more
@@ -51,32 +46,43 @@ class Scheduler:
         self.config = config
         self.wake_at = inf
         self.functions: dict[str, FunctionStats] = {}
-        self.queue = TaskQueue()
+        self.queue = TaskQueue(shared=config.shared_priorities)
         self.fleet = Fleet(config, self._wake)
         self.batching = Batching(config, self._wake)
         self._workers = self.fleet.workers
         self._stopping = Stopping(self.fleet, self.batching, self._wake)
         self._deadlines = Deadlines()
+        self._retry_after = (-inf, 0.0)  # when it was estimated, and the estimate
 
     # --- tasks come and go ---
 
     def submit(self, task: Task) -> None:
-        """Queue a task until a worker is free. Raises `Busy` if the queue is full.
+        """Queue a task until a worker is free. Raises `Busy` if the queue is full and its share used up.
 
         Idle workers make room: each can take a task at once. Throttled tasks do
         not count: a submitter that reads nothing must not make the server busy
-        for the others.
+        for the others. A party, or a lane of it, that holds less than its share
+        gets in although others have filled the queue; so with k parties that
+        wait, the queue may hold up to 1 + ln k times as many tasks, and each
+        party with n lanes up to 1 + ln n times its share.
         """
         queue, max_queue = self.queue, self.config.max_queue
-        if queue.count >= max_queue + len(self.fleet.idle):
+        if queue.count >= max_queue + len(self.fleet.idle) and not queue.has_share_left(task.lane, max_queue):
             raise Busy(
-                f"the queue is full: {max_queue} tasks are waiting",
-                retry_after=_retry_after(self.functions.values(), queue.waiting, len(self._workers)),
+                f"the queue is full: {queue.count} tasks are waiting, and of this caller as many as may",
+                retry_after=self._time_to_retry(task.received),
             )
         queue.push(task)
         if task.deadline is not None:
             self._deadlines.add(task.deadline, task)
             self._wake(task.deadline)
+
+    def _time_to_retry(self, now: float) -> float:
+        at, estimate = self._retry_after
+        if now >= at + RETRY_SECONDS:
+            estimate = retry_after(self.functions.values(), self._workers.values(), now)
+            self._retry_after = now, estimate
+        return estimate
 
     def cancel(self, task: Task, now: float) -> list[Action]:
         """Take a task in flight out of the queue, or stop it if a worker has it.
@@ -112,23 +118,33 @@ class Scheduler:
     def assign(self, now: float) -> list[tuple[int, list[Task]]]:
         """Bind waiting tasks to workers; return these workers' numbers, each with its tasks in order.
 
-        Tasks whose submitter is full are throttled until `TaskQueue.release`.
+        The lane of a task whose submitter is full is set aside until
+        `TaskQueue.resume`. While as many workers as may run batches, and are
+        full, short tasks wait for them, and idle workers get other tasks.
         """
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
         while (task := queue.first()) is not None:
             if task.subscriber.is_full and not task.subscriber.needs(task.key):
-                queue.throttle(task)
-                continue
+                oldest = queue.find_oldest(task.lane)
+                if not oldest.subscriber.needs(oldest.key):
+                    queue.set_aside(task)
+                    continue
+                task = oldest
             is_short = may_batch(task)
             worker = batching.with_room(now) if is_short and batching.workers else None
             if worker is None:
-                if not fleet.idle or (is_short and len(batching.workers) >= batching.worker_limit):
+                if not fleet.idle:
                     break
+                if is_short and len(batching.workers) >= batching.worker_limit:
+                    other = queue.find_head(_wants_worker_of_its_own) if self._long_waiting else None
+                    if other is None:
+                        break
+                    task, is_short = other, False
                 worker = fleet.take_idle(now)
                 if is_short:
                     batching.add(worker, now)
-            queue.take(task)
+            queue.take(task, task.stats.estimate + OVERHEAD if is_short else TURN_SECONDS)
             worker.give(task, now)
             if task.limit is not None:
                 self._wake(now + task.limit)
@@ -243,14 +259,27 @@ class Scheduler:
 
     @property
     def missing(self) -> int:
-        """The number of workers to start: up to the minimum, and up to the maximum while tasks wait."""
-        if not self.queue.count:
+        """The number of workers to start: up to the minimum, and up to the maximum while tasks wait.
+
+        Short tasks want as many workers as take them in batches, and only as
+        many as may run batches.
+        """
+        count = self.queue.count
+        if not count or self.fleet.idle:
             return self.fleet.to_start(0)
-        wanted = self.queue.count
-        first = self.queue.first()
-        if first is not None and may_batch(first):
-            wanted = -(-wanted // MAX_TASKS_PER_WORKER)
-        return self.fleet.to_start(wanted)
+        long = self._long_waiting
+        batches = -(-(count - long) // MAX_TASKS_PER_WORKER) if count > long else 0
+        batches = min(batches, max(self.batching.worker_limit - len(self.batching.workers), 0))
+        return self.fleet.to_start(min(long, count) + batches)
+
+    @property
+    def _long_waiting(self) -> int:
+        """The number of waiting tasks of functions that are not known to be short.
+
+        Those of lanes that are set aside are included: to count them apart, each
+        would have to be looked at whenever a lane is set aside.
+        """
+        return sum(stats.waiting for stats in self.functions.values() if not stats.is_short)
 
     @property
     def is_due(self) -> bool:
@@ -277,13 +306,5 @@ class Scheduler:
         return actions
 
 
-def _retry_after(functions: Iterable[FunctionStats], waiting: int, workers: int) -> float:
-    """Estimate the seconds until a tenth of the queue has been worked off."""
-    seconds, finished = 0.0, 0
-    for stats in functions:
-        seconds += stats.seconds
-        finished += stats.done + stats.failed
-    if not finished or not workers:
-        return RETRY_AFTER
-    estimate = seconds / finished * waiting / workers / 10
-    return round(min(max(estimate, MIN_RETRY_AFTER), MAX_RETRY_AFTER), 1)
+def _wants_worker_of_its_own(task: Task) -> bool:
+    return not may_batch(task) and not task.subscriber.is_full

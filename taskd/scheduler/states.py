@@ -29,11 +29,9 @@ class TaskState(IntEnum):
 
     NEW = 0
     WAITING = 1
-    THROTTLED = 2
-    """Waiting, but not started while its submitter leaves too much unread."""
-    GIVEN = 3
+    GIVEN = 2
     """A worker has the task, and runs it or soon will."""
-    DONE = 4
+    DONE = 3
     """The task has its outcome, or gets one now without being run."""
 
 
@@ -65,13 +63,12 @@ class StopStep(IntEnum):
 
 # The hot paths use these names: in Python 3.11, looking up a member of an
 # enumeration takes as long as a whole function call.
-NEW, WAITING, THROTTLED, GIVEN, DONE = TaskState
+NEW, WAITING, GIVEN, DONE = TaskState
 STARTING, STANDBY, IDLE, BUSY, LEAVING, GONE = WorkerState
 
 TASK_STEPS = {
     TaskState.NEW: frozenset({TaskState.WAITING}),
-    TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.THROTTLED, TaskState.DONE}),
-    TaskState.THROTTLED: frozenset({TaskState.WAITING, TaskState.DONE}),
+    TaskState.WAITING: frozenset({TaskState.GIVEN, TaskState.DONE}),
     # Back to waiting: the worker returned the task unbegun, or ended before it began.
     TaskState.GIVEN: frozenset({TaskState.DONE, TaskState.WAITING}),
     TaskState.DONE: frozenset[TaskState](),

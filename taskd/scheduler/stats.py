@@ -36,7 +36,7 @@ class FunctionStats:
     none). `estimate` is the expected time of its next run, from the latest
     ones, and at most `SHORT_SECONDS`. `is_short` says whether the function is
     known to be short, so that a worker may be given several of its tasks;
-    `points` says how certain that is.
+    `points` says how certain that is. `waiting` counts its tasks in the queue.
     """
 
     name: str
@@ -52,6 +52,7 @@ class FunctionStats:
     estimate: float = 0.0
     points: int = 0
     is_short: bool = False
+    waiting: int = 0
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
         """Count a run that has ended.

@@ -8,6 +8,7 @@ import msgspec
 
 from taskd.model import Call, Outcome, Progress
 from taskd.scheduler.budget import Account
+from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.states import DONE, NEW, TaskState
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stops import Stop
@@ -20,6 +21,10 @@ class Subscriber(Protocol):
 
     `key` is the subscriber's own name for a task.
     """
+
+    @property
+    def lane(self) -> Lane:
+        """Where the tasks that it submits wait, unless they are those of another caller."""
 
     @property
     def is_full(self) -> bool:
@@ -48,6 +53,7 @@ class Nobody:
     """The subscriber of a task that nobody waits for."""
 
     is_full = False
+    lane = Lane(Party("nobody"))
 
     def needs(self, key: object) -> bool:
         """Return True: nothing stops these tasks."""
@@ -92,8 +98,8 @@ class Departed(Nobody):
 class Task(msgspec.Struct, eq=False):
     """An accepted call. Its number is for people, and unique on one server.
 
-    `subscriber`, which knows the task as `key`, submitted the task; `others`
-    also receive its progress and outcome. Times are on the server's clock, in
+    `subscriber`, which knows the task as `key`, submitted the task, which waits
+    in `lane`; `others` also receive its progress and outcome. Times are on the server's clock, in
     seconds: `received`, `deadline` (before which the task must be started, None
     for no deadline) and `started` (when its function began, as far as the
     scheduler knows). `limit` is in seconds of run time, None for none.
@@ -111,6 +117,7 @@ class Task(msgspec.Struct, eq=False):
     key: Any
     received: float
     priority: int
+    lane: Lane
     limit: float | None = None
     deadline: float | None = None
     started: float = 0.0

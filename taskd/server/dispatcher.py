@@ -249,7 +249,7 @@ class Dispatcher:
         # started, not even a task that a worker has returned.
         scheduler = self.scheduler
         aborted = self._phase is _Phase.ABORTED
-        dropped = scheduler.queue.drop_waiting() if aborted else scheduler.queue.drop_throttled()
+        dropped = scheduler.queue.drop_waiting() if aborted else scheduler.queue.drop_aside()
         self.refuse(dropped, ShuttingDown("the server shut down before the task was started"))
         if not self._drained.called and scheduler.is_empty:
             self._drained.callback(None)

@@ -21,6 +21,10 @@ __all__ = ["Asker", "Requester", "ServerMethods"]
 class Requester(Subscriber, Protocol):
     """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
 
+    @property
+    def may_name_callers(self) -> bool:
+        """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
+
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
 

@@ -21,6 +21,7 @@ from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.parties import Parties
 from taskd.scheduler.task import Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
@@ -74,6 +75,7 @@ class TaskServer:
         watch_budget(self._clock, self.budget)
         self._methods = ServerMethods(self)
         self.unanswered = Unanswered(reactor)
+        self.parties = Parties()
         self._dispatcher = Dispatcher(
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
@@ -155,6 +157,10 @@ class TaskServer:
         self._last_task += 1
         options = request.options
         deadline = None if options.deadline is None else now + options.deadline
+        if options.caller is None or not requester.may_name_callers:
+            lane = requester.lane
+        else:
+            lane = self.parties.named_lane(options.caller)
         task = Task(
             self._last_task,
             request,
@@ -163,6 +169,7 @@ class TaskServer:
             request,
             now,
             options.priority,
+            lane,
             self._limit(request, stats),
             deadline,
         )
@@ -191,9 +198,9 @@ class TaskServer:
             return limit
         return asked
 
-    def resume(self) -> None:
-        """Let throttled tasks start: a requester that was full reads again, or is gone."""
-        self._scheduler.queue.release()
+    def resume(self, requester: Requester) -> None:
+        """Let the throttled tasks of a requester start: it was full and reads again, or is gone."""
+        self._scheduler.queue.resume(requester)
         self._dispatcher.turn_soon()
 
     # --- code ---

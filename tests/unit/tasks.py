@@ -2,6 +2,7 @@
 
 from taskd.model import PRIORITY, Call
 from taskd.scheduler import FunctionStats
+from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.scheduler.task import NOBODY, Task
 
@@ -9,8 +10,9 @@ from taskd.scheduler.task import NOBODY, Task
 class FakeSubscriber:
     """A subscriber that records what it receives in `sent`; while it `is_full`, its tasks are throttled."""
 
-    def __init__(self, *, is_full=False):
+    def __init__(self, *, is_full=False, lane=None):
         self.is_full = is_full
+        self.lane = lane if lane is not None else make_lane()
         self.sent = []
         self.flushes = 0
 
@@ -24,10 +26,19 @@ class FakeSubscriber:
         self.flushes += 1
 
 
-def make_task(number, stats=None, *, subscriber=NOBODY, key=None, received=0.0, priority=PRIORITY, **more):
-    """Make a task as a server makes it of a call."""
+def make_lane(party="party"):
+    """Make the lane of a connection of a party of its own."""
+    return Lane(Party(party))
+
+
+def make_task(
+    number, stats=None, *, subscriber=NOBODY, key=None, received=0.0, priority=PRIORITY, lane=None, **more
+):
+    """Make a task as a server makes it of a call; without a subscriber and a lane, of a party of its own."""
     stats = stats if stats is not None else FunctionStats("f")
-    return Task(number, Call(stats.name), stats, subscriber, key, received, priority, **more)
+    if lane is None:
+        lane = make_lane() if subscriber is NOBODY else subscriber.lane
+    return Task(number, Call(stats.name), stats, subscriber, key, received, priority, lane, **more)
 
 
 def run_until_short(stats, seconds=0.0):

@@ -17,6 +17,7 @@ from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.net.buffered_socket import HIGH_WATER
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.parties import Parties
 from taskd.server.unanswered import Unanswered
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
@@ -31,6 +32,7 @@ class FakeServer:
         self.connections = 0
         self.waiting = []
         self.unanswered = Unanswered(Clock())
+        self.parties = Parties()
 
     def submit(self, requests, requester):
         self.waiting += [(request, requester) for request in requests]
@@ -41,7 +43,7 @@ class FakeServer:
             requester.task_ended(request, Result(Raw(result)))
             requester.flush()
 
-    def resume(self):
+    def resume(self, requester):
         pass
 
     def cancel(self, work):

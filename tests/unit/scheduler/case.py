@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.config import SchedulerConfig
-from tests.unit.tasks import make_task
+from tests.unit.tasks import make_lane, make_task
 
 
 class SchedulerCase(SynchronousTestCase):
@@ -20,6 +20,7 @@ class SchedulerCase(SynchronousTestCase):
         """Make a scheduler with so many idle workers: 1, 2, …"""
         wanted = {"min_workers": idle, "max_workers": max(idle, 1), **config}
         self.scheduler = Scheduler(SchedulerConfig(**wanted))
+        self.lane = make_lane()
         for number in range(1, idle + 1):
             self.start(number)
         return self.scheduler
@@ -29,12 +30,15 @@ class SchedulerCase(SynchronousTestCase):
         self.scheduler.fleet.ready(number, now)
 
     def task(self, stats=None, **more):
+        if "subscriber" not in more:
+            more.setdefault("lane", self.lane)
         return make_task(next(self.numbers), stats or self.stats, **more)
 
     def submit(self, count=1, stats=None, **more):
         """Submit so many tasks, and return them; the task itself if it is one."""
         tasks = [self.task(stats, **more) for _ in range(count)]
         for task in tasks:
+            self.scheduler.functions.setdefault(task.stats.name, task.stats)
             self.scheduler.submit(task)
         return tasks[0] if count == 1 else tasks
 

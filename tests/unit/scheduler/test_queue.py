@@ -1,4 +1,4 @@
-"""The order of waiting tasks."""
+"""The order of waiting tasks in one lane, and what becomes of those that are removed."""
 
 import itertools
 import weakref
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.scheduler import TaskState
 from taskd.scheduler.queue import FAIR_TURN, PRIORITIES, TaskQueue
-from tests.unit.tasks import FakeSubscriber, make_task
+from tests.unit.tasks import FakeSubscriber, make_lane, make_task
 
 priorities = st.integers(0, PRIORITIES - 1)
 
@@ -22,17 +22,20 @@ class EagerQueue(TaskQueue):
     COMPACT_ABOVE = 1
 
 
-class TaskQueueMachine(RuleBasedStateMachine):
-    """A queue compared with a list for each priority."""
+class OneLaneMachine(RuleBasedStateMachine):
+    """A queue with one lane, compared with a list for each priority."""
+
+    is_shared = False
 
     def __init__(self):
         super().__init__()
-        self.queue = EagerQueue()
+        self.queue = EagerQueue(shared=self.is_shared)
+        self.subscriber = FakeSubscriber()
         self.levels = [[] for _ in range(PRIORITIES)]
         self.last_number = 0
         self.passed_over = 0
         self.taken = []
-        self.throttled = []
+        self.is_aside = False
 
     def tasks(self):
         return list(itertools.chain.from_iterable(self.levels))
@@ -40,15 +43,15 @@ class TaskQueueMachine(RuleBasedStateMachine):
     @rule(priority=st.sampled_from([0, 5, 5, 5, 9]))
     def push(self, priority):
         self.last_number += 1
-        task = make_task(self.last_number, priority=priority)
+        task = make_task(self.last_number, priority=priority, subscriber=self.subscriber)
         self.queue.push(task)
         self.levels[priority].append(task)
 
-    @rule(throttles=st.sampled_from([False, False, False, True]))
-    def first_and_take(self, throttles):
+    @rule(seconds=st.sampled_from([None, None, 0.0001]))
+    def first_and_take(self, seconds):
         """Take the most urgent task, unless an older one has been passed over too often."""
         task = self.queue.first()
-        if not self.tasks():
+        if not self.tasks() or self.is_aside:
             assert task is None
             return
         heads = [level[0] for level in self.levels if level]
@@ -58,27 +61,27 @@ class TaskQueueMachine(RuleBasedStateMachine):
             self.passed_over = 0 if task is oldest else self.passed_over + 1
         assert self.queue.first() is task
         self.levels[task.priority].pop(0)
-        if throttles:
-            self.queue.throttle(task)
-            assert task.state is TaskState.THROTTLED
-            self.throttled.append(task)
-        else:
-            self.queue.take(task)
-            task.state = TaskState.GIVEN
-            self.taken.append(task)
+        self.queue.take(task, *([] if seconds is None else [seconds]))
+        task.state = TaskState.GIVEN
+        self.taken.append(task)
 
     @rule()
-    def release(self):
-        """Release the throttled tasks, which go to the head in their order."""
-        self.queue.release()
-        while self.throttled:
-            task = self.throttled.pop()
-            self.levels[task.priority].insert(0, task)
+    def set_aside(self):
+        if not self.is_aside and (task := self.queue.first()) is not None:
+            self.queue.set_aside(task)
+            self.is_aside = True
+            assert self.queue.first() is None
 
     @rule()
-    def drop_throttled(self):
-        assert self.queue.drop_throttled() == self.throttled
-        self.throttled = []
+    def resume(self):
+        self.queue.resume(self.subscriber)
+        self.is_aside = False
+
+    @rule()
+    def drop_aside(self):
+        assert self.queue.drop_aside() == (self.tasks() if self.is_aside else [])
+        if self.is_aside:
+            self.levels = [[] for _ in range(PRIORITIES)]
 
     @precondition(lambda self: self.taken)
     @rule()
@@ -88,35 +91,44 @@ class TaskQueueMachine(RuleBasedStateMachine):
         self.queue.push_back(task)
         self.levels[task.priority].insert(0, task)
 
-    @precondition(lambda self: self.tasks() or self.throttled)
+    @precondition(lambda self: self.tasks())
     @rule(data=st.data())
     def remove(self, data):
-        task = data.draw(st.sampled_from([*self.tasks(), *self.throttled]))
+        task = data.draw(st.sampled_from(self.tasks()))
         self.queue.remove(task)
         assert task.state is TaskState.DONE
-        (self.throttled if task in self.throttled else self.levels[task.priority]).remove(task)
+        self.levels[task.priority].remove(task)
 
     @rule(stays=st.booleans())
     def drop_waiting(self, stays):
-        self.release()
         tasks = self.tasks()
         assert self.queue.drop_waiting({"f"} if stays else ()) == ([] if stays else tasks)
+        self.is_aside = False
         if not stays:
             self.levels = [[] for _ in range(PRIORITIES)]
 
     @invariant()
     def all_are_there(self):
-        assert list(self.queue) == self.tasks()
-        assert len(self.queue) == len(self.tasks())
-        waiting = [*self.tasks(), *self.throttled]
-        assert self.queue.all_waiting == waiting
-        assert self.queue.waiting == len(waiting)
-        assert self.queue.oldest is min(waiting, key=lambda task: task.number, default=None)
+        tasks = self.tasks()
+        startable = [] if self.is_aside else tasks
+        assert list(self.queue) == startable
+        assert len(self.queue) == len(startable)
+        assert self.queue.all_waiting == tasks
+        assert self.queue.waiting == len(tasks)
+        assert self.subscriber.lane.waiting == len(tasks)
+        assert self.queue.oldest is min(tasks, key=lambda task: task.number, default=None)
 
 
-class TaskQueueTests(SynchronousTestCase):
+class SharedOneLaneMachine(OneLaneMachine):
+    is_shared = True
+
+
+class OneLaneTests(SynchronousTestCase):
     def test_any_course_of_events_agrees_with_one_list_per_priority(self):
-        run_machine(TaskQueueMachine)
+        run_machine(OneLaneMachine)
+
+    def test_shared_priorities_change_nothing_for_a_single_lane(self):
+        run_machine(SharedOneLaneMachine)
 
     @given(
         before=st.lists(priorities, max_size=8),
@@ -127,44 +139,58 @@ class TaskQueueTests(SynchronousTestCase):
     def test_a_task_starts_after_at_most_ten_times_as_many_tasks_as_waited_before_it(
         self, before, taken, priority, later
     ):
-        queue = TaskQueue()
+        queue, lane = TaskQueue(), make_lane()
         numbers = itertools.count(1)
         for each in before:
-            queue.push(make_task(next(numbers), priority=each))
+            queue.push(make_task(next(numbers), priority=each, lane=lane))
         for _ in range(min(taken, len(before))):
             queue.take(queue.first())
         ahead = len(queue)
-        wanted = make_task(next(numbers), priority=priority)
+        wanted = make_task(next(numbers), priority=priority, lane=lane)
         queue.push(wanted)
         order = []
         for arriving in later:
             for each in arriving:
-                queue.push(make_task(next(numbers), priority=each))
+                queue.push(make_task(next(numbers), priority=each, lane=lane))
             order.append(queue.first())
             queue.take(order[-1])
         self.assertLess(order.index(wanted), FAIR_TURN * (ahead + 1))
 
     def test_urgent_work_keeps_nine_tenths_of_the_starts(self):
-        queue = TaskQueue()
+        queue, lane = TaskQueue(), make_lane()
         for number in range(200):
-            queue.push(make_task(number, priority=9))
+            queue.push(make_task(number, priority=9, lane=lane))
         started = []
         for number in range(200, 400):
-            queue.push(make_task(number, priority=0))
+            queue.push(make_task(number, priority=0, lane=lane))
             started.append(queue.first())
             queue.take(started[-1])
         self.assertEqual(sum(task.priority == 0 for task in started), 180)
 
+
+class RemovalTests(SynchronousTestCase):
     def test_removed_tasks_do_not_pile_up(self):
-        queue = TaskQueue()
+        queue, lane = TaskQueue(), make_lane()
         kept = weakref.WeakSet()
         for number in range(3 * queue.COMPACT_ABOVE):
             subscriber = FakeSubscriber()
             kept.add(subscriber)
-            queue.push(make_task(number, priority=number % PRIORITIES, subscriber=subscriber))
+            queue.push(make_task(number, priority=number % PRIORITIES, subscriber=subscriber, lane=lane))
         *tasks, last = sorted(queue, key=lambda task: task.number)
         while tasks:
             queue.remove(tasks.pop())
         del subscriber
         self.assertLess(len(kept), 2 * queue.COMPACT_ABOVE)
         self.assertIs(queue.first(), last)
+
+    def test_a_lane_of_which_nothing_waits_any_more_keeps_nothing(self):
+        queue = TaskQueue()
+        kept = weakref.WeakSet()
+        for number in range(100):
+            subscriber = FakeSubscriber()
+            kept.add(subscriber)
+            task = make_task(number, subscriber=subscriber, priority=number % PRIORITIES)
+            queue.push(task)
+            queue.remove(task)
+        del subscriber, task
+        self.assertEqual(len(kept), 0)

@@ -11,7 +11,7 @@ from taskd.scheduler.config import MAX_QUEUE
 from taskd.scheduler.queue import FAIR_TURN
 from taskd.scheduler.scheduler import MAX_LOSSES
 from tests.unit.scheduler.case import SchedulerCase
-from tests.unit.tasks import FakeSubscriber, short_function
+from tests.unit.tasks import FakeSubscriber, make_lane, short_function
 
 
 class QueueTests(SchedulerCase):
@@ -40,23 +40,6 @@ class QueueTests(SchedulerCase):
         self.make()
         self.assertRaises(StateError, self.scheduler.submit, self.task(state=TaskState.DONE))
 
-    def retry_after(self, seconds, waiting, workers=1):
-        """Return the time to retry of a refused call after one task of `seconds`, with so many waiting."""
-        scheduler = self.make(workers, max_queue=waiting)
-        scheduler.functions["f"] = self.stats = FunctionStats("f")
-        task = self.submit()
-        self.assign()
-        self.finish(task, seconds=seconds)
-        self.submit(waiting + workers)
-        self.assign()
-        return self.assertRaises(Busy, scheduler.submit, self.task()).data["retry_after"]
-
-    def test_a_refused_caller_has_to_wait_longer_if_the_queue_is_slower(self):
-        self.assertEqual(self.retry_after(1.0, 100), 10.0)
-        self.assertEqual(self.retry_after(1.0, 100, workers=4), 2.5)
-        self.assertEqual(self.retry_after(0.0, 100), 0.1)
-        self.assertEqual(self.retry_after(3600.0, 100), 60.0)
-
     def test_every_waiting_task_can_be_found_and_listed_and_the_oldest_is_known(self):
         caller = FakeSubscriber(is_full=True)
         scheduler = self.make(1)
@@ -66,7 +49,7 @@ class QueueTests(SchedulerCase):
         given = self.submit(priority=0)
         urgent = self.submit(priority=0)
         self.assign()
-        self.assertEqual(scheduler.queue.all_waiting, [urgent, throttled, last])
+        self.assertEqual(scheduler.queue.all_waiting, [urgent, last, throttled])
         self.assertIs(scheduler.queue.oldest, throttled)
         self.assertEqual(
             (scheduler.queue.waiting, scheduler.fleet.running, scheduler.is_empty), (3, 1, False)
@@ -85,7 +68,7 @@ class QueueTests(SchedulerCase):
         given = self.submit(priority=0)
         self.assign()
         tasks = [self.submit(), self.submit(stats=other), self.submit()]
-        self.assertEqual(scheduler.queue.drop_waiting(unless={"g": 1}), [throttled, tasks[0], tasks[2]])
+        self.assertEqual(scheduler.queue.drop_waiting(unless={"g": 1}), [tasks[0], tasks[2], throttled])
         self.assertEqual((scheduler.queue.all_waiting, scheduler.fleet.running), ([tasks[1]], 1))
         self.assertEqual(scheduler.queue.drop_waiting(), [tasks[1]])
         self.assertEqual(scheduler.queue.drop_waiting(), [])
@@ -95,30 +78,74 @@ class QueueTests(SchedulerCase):
 
 
 class ThrottledTests(SchedulerCase):
-    def test_a_task_whose_submitter_is_full_waits_and_delays_no_other(self):
+    def test_a_lane_whose_submitter_is_full_is_set_aside_and_delays_no_other(self):
         scheduler = self.make(2)
         full = FakeSubscriber(is_full=True)
         throttled, other, last = self.submit(subscriber=full), self.submit(), self.submit(subscriber=full)
         self.assertEqual(self.assign(), [(2, [other])])
-        self.assertEqual(
-            (throttled.state, scheduler.queue.waiting, scheduler.is_empty), (TaskState.THROTTLED, 2, False)
-        )
+        self.assertEqual((len(scheduler.queue), scheduler.queue.waiting, scheduler.is_empty), (0, 2, False))
         full.is_full = False
         self.assertEqual(self.assign(), [])
-        scheduler.queue.release()
+        scheduler.queue.resume(full)
         self.assertEqual(self.assign(), [(1, [throttled])])
         self.finish(other)
         self.assertEqual(self.assign(), [(2, [last])])
 
-    def test_released_tasks_come_before_those_that_were_submitted_later(self):
+    def test_a_lane_that_is_resumed_goes_behind_the_others(self):
         scheduler = self.make(1)
         full = FakeSubscriber(is_full=True)
         throttled = self.submit(2, subscriber=full)
         self.assign()
         later = self.submit()
         full.is_full = False
-        scheduler.queue.release()
-        self.assertEqual(scheduler.queue.all_waiting, [*throttled, later])
+        scheduler.queue.resume(full)
+        self.assertEqual(scheduler.queue.all_waiting, [later, *throttled])
+
+    def test_resume_puts_back_the_lanes_of_that_submitter_alone(self):
+        scheduler = self.make(1)
+        first, second = FakeSubscriber(is_full=True), FakeSubscriber(is_full=True)
+        tasks = self.submit(subscriber=first), self.submit(subscriber=second)
+        self.assign()
+        second.is_full = False
+        scheduler.queue.resume(second)
+        self.assertEqual(list(scheduler.queue), [tasks[1]])
+        scheduler.queue.resume(second)
+        self.assertEqual(scheduler.queue.all_waiting, [tasks[1], tasks[0]])
+
+    def test_every_lane_that_a_gateway_has_named_is_resumed_with_its_connection(self):
+        scheduler = self.make(1)
+        gateway = FakeSubscriber(is_full=True)
+        lanes = [make_lane(), make_lane()]
+        tasks = [self.submit(subscriber=gateway, lane=lane) for lane in lanes]
+        self.assign()
+        self.assertEqual((len(scheduler.queue), scheduler.queue.waiting), (0, 2))
+        gateway.is_full = False
+        scheduler.queue.resume(gateway)
+        self.assertEqual(list(scheduler.queue), tasks)
+
+    def test_a_task_that_comes_while_its_lane_is_set_aside_waits_with_the_others(self):
+        scheduler = self.make(1)
+        full = FakeSubscriber(is_full=True)
+        first = self.submit(subscriber=full)
+        self.assign()
+        urgent = self.submit(subscriber=full, priority=0)
+        self.assertEqual((len(scheduler.queue), scheduler.queue.waiting), (0, 2))
+        full.is_full = False
+        scheduler.queue.resume(full)
+        self.assertEqual(list(scheduler.queue), [urgent, first])
+
+    def test_a_task_that_a_worker_returns_while_its_lane_is_set_aside_goes_to_the_head_of_the_lane(self):
+        scheduler = self.make(1)
+        full = FakeSubscriber()
+        returned, other = self.submit(2, short_function(), subscriber=full)
+        self.assign()
+        full.is_full = True
+        waiting = self.submit(3, subscriber=full)
+        scheduler.returned(1, [returned.number, other.number], 0.0)
+        self.assign()
+        full.is_full = False
+        scheduler.queue.resume(full)
+        self.assertEqual(list(scheduler.queue), [returned, other, *waiting])
 
     def test_a_throttled_task_does_not_make_the_server_busy_for_others(self):
         scheduler = self.make(1, max_queue=0)
@@ -132,9 +159,9 @@ class ThrottledTests(SchedulerCase):
         throttled = self.submit(subscriber=FakeSubscriber(is_full=True))
         self.submit(2)
         self.assign()
-        self.assertEqual(scheduler.queue.drop_throttled(), [throttled])
+        self.assertEqual(scheduler.queue.drop_aside(), [throttled])
         self.assertEqual((throttled.state, scheduler.queue.waiting), (TaskState.DONE, 1))
-        self.assertEqual(scheduler.queue.drop_throttled(), [])
+        self.assertEqual(scheduler.queue.drop_aside(), [])
 
     def test_a_throttled_task_can_be_cancelled_and_its_deadline_counts(self):
         scheduler = self.make(1)
@@ -144,7 +171,7 @@ class ThrottledTests(SchedulerCase):
         self.assertEqual(scheduler.cancel(cancelled, 0.0), [])
         self.assertEqual([action.task for action in self.tick(1.0)], [expired])
         self.assertEqual([task.state for task in (cancelled, expired)], [TaskState.DONE] * 2)
-        scheduler.queue.release()
+        scheduler.queue.resume(full)
         self.assertTrue(scheduler.is_empty)
 
 

@@ -21,9 +21,11 @@ from taskd.scheduler.actions import (
 )
 from taskd.scheduler.batching import BATCHED_LIMIT, LATE_SECONDS, MAX_TASKS_PER_WORKER, SHORT_WORKERS
 from taskd.scheduler.config import SchedulerConfig
+from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.scheduler import MAX_LOSSES
 from taskd.scheduler.states import StopStep
 from taskd.scheduler.task import Task
+from taskd.scheduler.waiting_time import MAX_RETRY_AFTER
 from tests.unit.tasks import FakeSubscriber, make_task, short_function
 
 STEPS = [0.0, LATE_SECONDS / 2, LATE_SECONDS, 2 * LATE_SECONDS, 0.3, 1.0, 7.0]
@@ -93,7 +95,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended = {}
         self.attempts = {}
         self.deadlines = {}
-        self.subscribers = [FakeSubscriber(), FakeSubscriber()]
+        party = Party("one")
+        lanes = [Lane(party), Lane(party), Lane(Party("other"))]
+        self.subscribers = [FakeSubscriber(lane=lane) for lane in lanes]
 
     @initialize(
         least=st.integers(0, 2),
@@ -101,8 +105,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_queue=st.sampled_from([0, 3, 1000]),
         max_tasks=st.sampled_from([None, None, 1, 3]),
         processors=st.integers(1, 2),
+        shared=st.booleans(),
     )
-    def begin(self, least, more, max_queue, max_tasks, processors):
+    def begin(self, least, more, max_queue, max_tasks, processors, shared):
         self.config = SchedulerConfig(
             least,
             max(least + more, 1),
@@ -110,6 +115,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             idle_seconds=2.0,
             max_tasks=max_tasks,
             processors=processors,
+            shared_priorities=shared,
         )
         self.scheduler = Scheduler(self.config)
         functions = [short_function(), FunctionStats("long"), short_function("strict", grace=0.0)]
@@ -127,11 +133,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority=st.sampled_from([0, 5, 5, 9]),
         limit=st.sampled_from([None, None, 0.2, BATCHED_LIMIT]),
         deadline=st.sampled_from([None, None, 0.0, 0.5, 5.0]),
-        subscriber=st.integers(0, 1),
+        subscriber=st.integers(0, 2),
         turns=st.booleans(),
     )
     def submit(self, count, function, priority, limit, deadline, subscriber, turns):
-        """Submit a task, which is refused if and only if the queue is full."""
+        """Submit a task, which is refused if and only if the queue is full and its share is used up."""
         for _ in range(count):
             self.last_task += 1
             task = make_task(
@@ -142,8 +148,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 limit=limit,
                 deadline=None if deadline is None else self.now + deadline,
             )
-            waiting = sum(each.state is TaskState.WAITING for each in self.tasks)
-            is_full = waiting >= self.config.max_queue + len(self.idle())
+            is_full = len(self.startable()) >= self.config.max_queue + len(self.idle())
+            is_full = is_full and not self.has_share_left(task.lane)
             try:
                 self.scheduler.submit(task)
             except Busy as error:
@@ -152,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 refused = None
             assert (refused is not None) == is_full
             if refused is not None:
-                assert 0 < refused.data["retry_after"] <= 60
+                assert 0 < refused.data["retry_after"] <= MAX_RETRY_AFTER
                 continue
             self.tasks.append(task)
             self.attempts[task] = 0
@@ -160,6 +166,23 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.deadlines[task] = self.now + deadline
         if turns:
             self.turn()
+
+    def waiting(self):
+        return [task for task in self.in_flight() if task.state is TaskState.WAITING]
+
+    def startable(self):
+        """All waiting tasks but those whose lanes are set aside."""
+        return [task for task in self.waiting() if task.lane.aside is None]
+
+    def has_share_left(self, lane):
+        """Count what parties and lanes hold, as the protocol describes it."""
+        startable = self.startable()
+        parties = {task.lane.party for task in startable} | {lane.party}
+        share = self.config.max_queue // len(parties)
+        of_party = [task for task in startable if task.lane.party is lane.party]
+        lanes = {task.lane for task in of_party} | {lane}
+        of_lane = [task for task in self.waiting() if task.lane is lane]
+        return len(of_party) < share or len(of_lane) < share // len(lanes)
 
     def idle(self):
         return [
@@ -201,9 +224,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.config.max_tasks is not None:
                 done = self.scheduler.fleet.workers[number].done
                 assert done + len(worker.tasks) <= self.config.max_tasks
-        waiting = [task for task in self.in_flight() if task.state is TaskState.WAITING]
-        # A short task at the head waits for a worker that runs batches, and with it what is behind it.
-        assert not waiting or not self.idle() or self.all_short_run()
+        if self.startable() and self.idle():
+            # Short tasks wait for workers that run batches, but no other task at the head of a line does.
+            assert self.all_short_run()
+            assert all(head.stats.is_short for head in self.heads())
+
+    def heads(self):
+        """Return the first task of each priority in each lane."""
+        heads = {}
+        for task in self.scheduler.queue:
+            heads.setdefault((task.lane, task.priority), task)
+        return heads.values()
 
     @staticmethod
     def may_batch(task):
@@ -213,24 +244,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Return whether enough workers run batches, so that the idle ones are left to other tasks."""
         return len(self.scheduler.batching.workers) >= SHORT_WORKERS * self.config.processors
 
-    @rule(subscriber=st.integers(0, 1), is_full=st.booleans())
+    @rule(subscriber=st.integers(0, 2), is_full=st.booleans())
     def fill_or_empty(self, subscriber, is_full):
         self.subscribers[subscriber].is_full = is_full
         if not is_full:
-            self.scheduler.queue.release()
+            self.scheduler.queue.resume(self.subscribers[subscriber])
 
     @rule(throttled=st.booleans(), unless=st.sampled_from([(), {"short"}]))
     def drop(self, throttled, unless):
         expected = [
             task
             for task in self.in_flight()
-            if task.state is TaskState.THROTTLED
-            or (not throttled and task.state is TaskState.WAITING and task.stats.name not in unless)
+            if task.state is TaskState.WAITING and (task.lane.aside is not None or not throttled)
         ]
         if not throttled:
             expected = [task for task in expected if task.stats.name not in unless]
         dropped = (
-            self.scheduler.queue.drop_throttled() if throttled else self.scheduler.queue.drop_waiting(unless)
+            self.scheduler.queue.drop_aside() if throttled else self.scheduler.queue.drop_waiting(unless)
         )
         assert set(dropped) == set(expected)
         for task in dropped:
@@ -311,9 +341,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert set(ended) == {task for task in returned if task.stop and task not in self.ended}
             for task in ended:
                 self.end(task, "returned")
-            for priority in {task.priority for task in wanted}:
-                level = [task for task in self.scheduler.queue.all_waiting if task.priority == priority]
-                head = [task for task in wanted if task.priority == priority]
+            for line in {(task.lane, task.priority) for task in wanted}:
+                level = [t for t in self.scheduler.queue.all_waiting if (t.lane, t.priority) == line]
+                head = [task for task in wanted if (task.lane, task.priority) == line]
                 assert level[: len(head)] == head
         self.turn()
 
@@ -402,7 +432,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += seconds
         self.act(self.scheduler.tick(self.now, lambda number: self.workers[number].begun))
         for task in self.in_flight():
-            if task.state in (TaskState.WAITING, TaskState.THROTTLED):
+            if task.state is TaskState.WAITING:
                 assert self.deadlines.get(task, inf) > self.now
 
     def act(self, actions):
@@ -444,10 +474,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert {*waiting, *given, *self.ended} == set(self.tasks)
         assert not set(waiting) & set(self.ended)
         for task in waiting:
-            assert task.state in (TaskState.WAITING, TaskState.THROTTLED)
+            assert task.state is TaskState.WAITING
         for task in given:
             assert (task.state is TaskState.DONE) == (task in self.ended)
         assert scheduler.queue.waiting == len(waiting)
+        assert set(scheduler.queue) == set(self.startable())
+        assert len(scheduler.queue) == len(self.startable())
+        for stats in self.functions:
+            assert stats.waiting == sum(task.stats is stats for task in waiting)
         assert scheduler.fleet.running == sum(task.state is TaskState.GIVEN for task in given)
         assert scheduler.is_empty == (not self.in_flight())
 
@@ -495,7 +529,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         for subscriber in self.subscribers:
             subscriber.is_full = False
-        self.scheduler.queue.release()
+            self.scheduler.queue.resume(subscriber)
         rounds = 0
         while self.in_flight() or any(worker.tasks for worker in self.workers.values()):
             rounds += 1

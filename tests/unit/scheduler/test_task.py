@@ -11,7 +11,7 @@ from tests.unit.tasks import FakeSubscriber, make_task
 class TaskTests(SynchronousTestCase):
     def test_a_task_is_in_flight_from_when_it_waits_until_it_is_done(self):
         in_flight = [state for state in TaskState if make_task(1, state=state).is_in_flight]
-        self.assertEqual(in_flight, [TaskState.WAITING, TaskState.THROTTLED, TaskState.GIVEN])
+        self.assertEqual(in_flight, [TaskState.WAITING, TaskState.GIVEN])
 
     def test_others_can_subscribe_each_with_a_key_of_its_own(self):
         task = make_task(1, subscriber=FakeSubscriber(), key=7)

@@ -1,0 +1,166 @@
+"""Parties and lanes: whose tasks wait. The queue takes turns between parties, and in each between lanes.
+
+A party is whoever connections belong to: an IP address, or the user of a unix
+socket (`taskd.listeners.callers` finds out). A lane holds the waiting tasks of
+one connection, or of one websocket that a gateway has named in its calls.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from taskd.scheduler.task import Task
+
+__all__ = ["Lane", "Line", "Parties", "Party", "Rotation"]
+
+Member = TypeVar("Member")
+Value = TypeVar("Value")
+
+
+class Rotation(Generic[Member, Value]):
+    """Members with waiting tasks, at one level or several; in each, those whose turn is longest ago first.
+
+    `order` has all members, across the levels: first the one whose oldest task
+    has been passed over for longest. `passed_over` counts the starts, one after
+    the other, that passed over that task.
+    """
+
+    __slots__ = ("levels", "order", "passed_over", "used")
+
+    def __init__(self) -> None:
+        self.levels: dict[int, OrderedDict[Member, Value]] = {}
+        """The members of each level, with what they have there; a level may be empty."""
+        self.used: list[int] = []
+        """The levels that have members, in ascending order."""
+        self.order: OrderedDict[Member, None] = OrderedDict()
+        self.passed_over = 0
+
+    def enter(self, level: int, member: Member, value: Value) -> None:
+        """Add a member to a level, behind the others; nothing changes if it is there already."""
+        ring = self.levels.get(level)
+        if ring is None:
+            ring = self.levels[level] = OrderedDict()
+        elif member in ring:
+            return
+        if not ring:
+            self.used.append(level)
+            self.used.sort()
+        ring[member] = value
+        if member not in self.order:
+            self.order[member] = None
+
+    def leave(self, level: int, member: Member) -> None:
+        """Remove a member from a level, where it has nothing left."""
+        ring, used = self.levels[level], self.used
+        del ring[member]
+        if not ring:
+            used.remove(level)
+        if not used or not any(member in self.levels[other] for other in used):
+            del self.order[member]
+
+    def to_front(self, level: int, member: Member) -> None:
+        """Let a member of a level have the next turn there."""
+        self.levels[level].move_to_end(member, last=False)
+
+    def to_back(self, level: int, member: Member) -> None:
+        """End a member's turn at a level."""
+        self.levels[level].move_to_end(member)
+        if len(self.used) == 1:  # otherwise `order` is kept by what is started
+            self.order.move_to_end(member)
+
+    @property
+    def next(self) -> Member:
+        """The member whose turn it is at the first level in use; there must be one."""
+        return next(iter(self.levels[self.used[0]]))
+
+    @property
+    def longest_passed_over(self) -> Member:
+        """The first of `order`; there must be one."""
+        return next(iter(self.order))
+
+
+class Party:
+    """One party: its lanes with waiting tasks.
+
+    `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000". `waiting`
+    counts its tasks that may be started. `spent` is how much of its present
+    turn is used up, in seconds of estimated work.
+    """
+
+    __slots__ = ("__weakref__", "key", "lanes", "spent", "waiting")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.waiting = 0
+        self.spent = 0.0
+        self.lanes: Rotation[Lane, Line] = Rotation()
+
+
+class Lane:
+    """The place where the tasks of one connection wait.
+
+    `aside` is None unless the lane is set aside, because its connection leaves
+    too much unread: then its lines are there, by priority, and not in its
+    party's rotation. `removed` counts the tasks in its lines that do not wait
+    any more. `spent` is as for `Party`.
+    """
+
+    __slots__ = ("__weakref__", "aside", "name", "party", "removed", "spent")
+
+    def __init__(self, party: Party, name: str = "") -> None:
+        self.party = party
+        self.name = name
+        """The name of the connection among those of its party, as a gateway gives it to a task server."""
+        self.aside: dict[int, Line] | None = None
+        self.removed = 0
+        self.spent = 0.0
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lane's tasks of each priority, the first priority first."""
+        if self.aside is not None:
+            return [line for _, line in sorted(self.aside.items())]
+        lanes = self.party.lanes
+        return [lanes.levels[level][self] for level in lanes.used if self in lanes.levels[level]]
+
+    @property
+    def waiting(self) -> int:
+        """The number of tasks that wait in the lane."""
+        return sum(map(len, self.lines)) - self.removed
+
+
+class Parties:
+    """The parties and named lanes that exist; each is forgotten when nothing belongs to it any more.
+
+    This is the one place that decides who shares a turn with whom.
+    """
+
+    def __init__(self) -> None:
+        self._parties: WeakValueDictionary[str, Party] = WeakValueDictionary()
+        self._named: WeakValueDictionary[str, Lane] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        """Return how many parties and named lanes are remembered."""
+        return len(self._parties) + len(self._named)
+
+    def party(self, key: str) -> Party:
+        """Return the party with this key."""
+        party = self._parties.get(key)
+        if party is None:
+            party = self._parties[key] = Party(key)
+        return party
+
+    def named_lane(self, caller: str) -> Lane:
+        """Return the lane of a caller that a gateway has named: party, a space, and connection."""
+        lane = self._named.get(caller)
+        if lane is None:
+            key, _, name = caller.rpartition(" ")
+            lane = self._named[caller] = Lane(self.party(key), name)
+        return lane
+
+
+Line = deque["Task"]
+"""The tasks of one lane and one priority, in the order of their arrival; some may have been removed."""
