@@ -15,7 +15,7 @@ Accounts are grouped by *party*, the address that they belong to. The rules:
 - a message of the greatest length gets through in the end: connections that
   wait in the middle of one get *slots* in turn, with which they may exceed
   their share until that message is complete;
-- of the long results that wait in workers, one goes on in any case;
+- of the long results that wait in workers, one goes on in any case (`taskd.scheduler.arrivals`);
 - whoever waits in vain is refused after a time, so that nothing waits for ever.
 
 Knows no clock: `tick` must be called every `TICK` seconds while `is_waited_for`.
@@ -28,8 +28,9 @@ from heapq import nlargest
 from typing import Protocol
 
 from taskd.protocol.framing import MAX_MESSAGE
+from taskd.scheduler.arrivals import DRAINED, WAIT, Arrival, Arrivals
 
-__all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Arrival", "Budget", "Holder", "least_limit"]
+__all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Budget", "Holder", "least_limit"]
 
 MAX_BUFFERED = 256 * 1024 * 1024
 """Bytes held for all connections together: 25 of the longest messages, on a machine with little memory."""
@@ -47,12 +48,8 @@ RESERVED = 8
 SHARES = 4
 """A connection may hold one part in so many of what its party may still take."""
 
-GUARANTEED = 16 * 1024
+GUARANTEED = DRAINED
 """Bytes that a connection may hold whatever the others hold: more than most messages take."""
-
-WAIT = 10.0
-"""Seconds that a connection may stand still in the middle of a message, or a long result in its
-worker, before it is refused: nearly every wait is over in one second, and who waits blocks others."""
 
 SLOT_SECONDS = 60.0
 """Seconds for which a connection has a slot while others wait for one: 10 MiB at 1.4 Mbit/s."""
@@ -143,7 +140,7 @@ class Account:
         if unfinished != self.unfinished:
             self.waits_since = None  # it gets on
         if replies < self.replies:
-            self._budget.client_reads(self)
+            self._budget.arrivals.client_reads(self)
         self._budget.moved(self, held - self.held)
         self.held, self.replies, self.unfinished = held, replies, unfinished
         self.is_working = is_working
@@ -162,13 +159,18 @@ class Account:
         if self.held <= 0:
             self.close()
 
+    def expect(self, count: int) -> None:
+        """Count bytes of a long result that arrives."""
+        self.arriving += count
+        self._budget.moved(self, count)
+
     def wait(self) -> None:
         """Have the owner's `budget_changed` called when the account may do more than now."""
         self._budget.wait(self)
 
     def arrival(self, go_on: Callable[[], None], drop: Callable[[], None]) -> Arrival:
         """Begin to count a long result that arrives from a worker."""
-        return Arrival(self._budget, self, go_on, drop)
+        return Arrival(self._budget.arrivals, self, go_on, drop)
 
     def look(self) -> None:
         """Have the owner look again."""
@@ -195,45 +197,6 @@ class Account:
         self._budget.closed(self)
 
 
-class Arrival:
-    """A long result that a worker sends, for one account.
-
-    `go_on` has it read on after `grow` has returned False; `drop` has the rest of
-    it dropped, since nobody makes room for it. One of `end` and `drop` ends it.
-    """
-
-    __slots__ = ("_budget", "account", "drop", "go_on", "is_waiting", "size", "waits_since")
-
-    def __init__(
-        self, budget: Budget, account: Account, go_on: Callable[[], None], drop: Callable[[], None]
-    ) -> None:
-        self._budget = budget
-        self.account = account
-        self.go_on = go_on
-        self.drop = drop
-        self.size = 0
-        self.is_waiting = False
-        self.waits_since: float | None = None
-
-    def grow(self, count: int) -> bool:
-        """Count so many more bytes; return whether to read on."""
-        self.size += count
-        self.account.arriving += count
-        self._budget.moved(self.account, count)
-        if self.account.may_reply or self._budget.is_first(self):
-            return True
-        self.is_waiting = True
-        self._budget.wait_with_result(self)
-        return False
-
-    def end(self) -> None:
-        """Count no longer: the result is complete, and counted elsewhere, or is not wanted."""
-        self.account.arriving -= self.size
-        self._budget.moved(self.account, -self.size)
-        self.size = 0
-        self._budget.arrived(self)
-
-
 class Budget:
     """The bytes that may be held for all connections together: `limit`, and `held`.
 
@@ -258,9 +221,7 @@ class Budget:
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
         self._waiting: dict[Account, tuple[bool, bool]] = {}  # what they may do, in the order of waiting
-        self._results: dict[Arrival, None] = {}  # those that wait, in this order
-        self._first: Arrival | None = None
-        self._first_since: float | None = None
+        self.arrivals = Arrivals(self._start_ticking)
 
     @property
     def is_spent(self) -> bool:
@@ -270,12 +231,12 @@ class Budget:
     @property
     def is_waited_for(self) -> bool:
         """Whether anybody waits for room."""
-        return bool(self._waiting or self._results)
+        return bool(self._waiting or self.arrivals)
 
     @property
     def waiting(self) -> int:
         """How many connections and results wait for room."""
-        return len(self._waiting) + len(self._results)
+        return len(self._waiting) + len(self.arrivals)
 
     def account(self, party: str, holder: Holder) -> Account:
         """Open an account for a connection of this party."""
@@ -314,16 +275,18 @@ class Budget:
 
     def wait(self, account: Account) -> None:
         """Note that an account waits, with what it may do now."""
+        self._start_ticking()
+        self._waiting[account] = (account.may_receive, account.may_reply)
+
+    def _start_ticking(self) -> None:
         if not self.is_waited_for:
             self.begin_to_tick()
-        self._waiting[account] = (account.may_receive, account.may_reply)
 
     def forget(self, account: Account) -> None:
         """Note that an account waits no longer, since its owner is gone."""
         self._waiting.pop(account, None)
         self.give_back_slot(account)
-        for result in [result for result in self._results if result.account is account]:
-            self._go_on(result)
+        self.arrivals.release(account)
 
     def closed(self, account: Account) -> None:
         """Forget an account, which holds nothing."""
@@ -333,45 +296,6 @@ class Budget:
             account.party.accounts -= 1
             if not account.party.accounts:
                 del self._parties[account.party.name]
-
-    def client_reads(self, account: Account) -> None:
-        """Let the results that wait for this account wait for longer: its client reads."""
-        for result in self._results:
-            if result.account is account:
-                result.waits_since = None
-
-    # --- long results ---
-
-    def is_first(self, result: Arrival) -> bool:
-        """Whether this is the result that goes on in any case."""
-        return result is self._first
-
-    def wait_with_result(self, result: Arrival) -> None:
-        """Note that a result waits in its worker."""
-        if not self.is_waited_for:
-            self.begin_to_tick()
-        self._results[result] = None
-
-    def arrived(self, result: Arrival) -> None:
-        """Forget a result that has ended; the next one may be the first."""
-        self._results.pop(result, None)
-        if result is self._first:
-            self._first = self._first_since = None
-            self._choose_first()
-
-    def _choose_first(self) -> None:
-        """Let the result that has waited for longest go on, if its client leaves nothing unread."""
-        for result in self._results:
-            if result.account.replies <= GUARANTEED:
-                self._first = result
-                self._go_on(result)
-                return
-
-    def _go_on(self, result: Arrival) -> None:
-        del self._results[result]
-        result.is_waiting = False
-        result.waits_since = None
-        result.go_on()
 
     # --- those who wait ---
 
@@ -386,7 +310,7 @@ class Budget:
                 account.look()
             elif account.unfinished and not account.is_working and not account.may_receive:
                 self._check_stuck(account, now)
-        self._look_at_results(now)
+        self.arrivals.tick(now)
 
     def _check_stuck(self, account: Account, now: float) -> None:
         if account.waits_since is None:
@@ -411,25 +335,6 @@ class Budget:
                 return
             if account.unfinished < self._longest:
                 self._slots[account] = None
-
-    def _look_at_results(self, now: float) -> None:
-        if self._first is not None:
-            if self._first_since is None:
-                self._first_since = now
-            elif now - self._first_since >= WAIT:
-                self._first = self._first_since = None  # its worker has stopped
-        for result in list(self._results):
-            if result not in self._results:
-                continue
-            if result.account.may_reply:
-                self._go_on(result)
-            elif result.waits_since is None:
-                result.waits_since = now
-            elif now - result.waits_since >= WAIT:
-                del self._results[result]
-                result.drop()
-        if self._first is None:
-            self._choose_first()
 
 
 def _do_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from taskd.scheduler.budget import Arrival
+from taskd.scheduler.arrivals import Arrival
 from taskd.scheduler.task import Task
 
 __all__ = ["LongResults", "ResultSource"]
