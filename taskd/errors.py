@@ -18,6 +18,7 @@ __all__ = [
     "InvalidParams",
     "InvalidRequest",
     "MethodNotFound",
+    "NotAllowed",
     "ParseError",
     "ShuttingDown",
     "StartError",
@@ -158,6 +159,13 @@ class Unreachable(TaskdError):
     name = "unreachable"
 
 
+class NotAllowed(TaskdError):
+    """The caller may not do this to a task that is somebody else's."""
+
+    code = -32008
+    name = "not allowed"
+
+
 _BY_CODE: dict[int, type[TaskdError]] = {
     kind.code: kind
     for kind in (
@@ -174,6 +182,7 @@ _BY_CODE: dict[int, type[TaskdError]] = {
         ShuttingDown,
         TooLarge,
         Unreachable,
+        NotAllowed,
     )
 }
 

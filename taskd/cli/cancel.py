@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from taskd.cli.options import server_options
-from taskd.cli.running import FAILED, run_with_client
+from taskd.cli.running import FAILED, fail, run_with_client
 from taskd.client import TaskClient
+from taskd.errors import NotAllowed
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import CANCEL
 
@@ -21,13 +22,19 @@ __all__ = ["cancel"]
 def cancel(tasks: tuple[int, ...], server: str) -> None:
     """Cancel each TASK: a number, as `taskd status` and the log show it.
 
-    A task that runs is interrupted, and killed if it does not end within its
-    grace. The exit status is 1 if any task was not in flight (any more).
+    This needs the address of the task server itself (`--server`): a gateway
+    (`--via`) lets nobody cancel the tasks of others. A task that runs is
+    interrupted, and killed if it does not end within its grace. The exit status
+    is 1 if any task was not in flight (any more).
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         requests = [client.request(CANCEL, {"task": task}) for task in tasks]
-        answers = [(task, await request) for task, request in zip(tasks, requests, strict=True)]
+        try:
+            answers = [(task, await request) for task, request in zip(tasks, requests, strict=True)]
+        except NotAllowed as error:
+            numbers = " ".join(map(str, tasks))
+            fail(f"{error.name}: {error.message}, as with: taskd cancel {numbers} --server ADDRESS")
         for task, answer in answers:
             click.echo(f"#{task}: {_describe(answer)}")
         if any(answer["was"] == "done" for _, answer in answers):

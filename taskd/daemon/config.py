@@ -112,6 +112,7 @@ def _gateway_config(options: DaemonOptions) -> GatewayConfig:
         options["task-server"],
         options["link"],
         options["allow-origin"],
+        options["hostname"],
         options["max-message"],
         max_buffered=options["max-buffered"],
     )

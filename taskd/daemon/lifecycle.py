@@ -252,12 +252,7 @@ async def _close_ports(ports: Sequence[BoundPort]) -> None:
 
 
 def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
-    from twisted.web.server import Site
-
     from taskd.web import Root
-    from taskd.web.channel import GatewayChannel
+    from taskd.web.channel import gateway_site
 
-    site = Site(Root(gateway), reactor=reactor)
-    site.protocol = GatewayChannel  # type: ignore[method-assign,assignment]  # as Twisted allows
-    site.noisy = False
-    return site
+    return gateway_site(reactor, Root(gateway))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from twisted.python import usage
@@ -183,7 +183,7 @@ class DaemonOptions(usage.Options):
             "max-buffered",
             None,
             None,
-            "Memory, like 256M, for all that waits for or from clients. Default: 256M, or 8 longest messages.",
+            "Memory, like 256M, for what waits for clients or from them. Default: 256M, or 8 longest messages.",
             _size("--max-buffered"),
         ],
         [
@@ -214,7 +214,7 @@ class DaemonOptions(usage.Options):
         super().__init__()
         self.is_default_app = True
         """Whether the default app is served, because none was named."""
-        for name in ("app", "listen", "websocket", "task-server", "allow-origin"):
+        for name in ("app", "listen", "websocket", "task-server", "allow-origin", "hostname"):
             self[name] = []
 
     def opt_app(self, app: str) -> None:
@@ -238,6 +238,10 @@ class DaemonOptions(usage.Options):
         """Pages that may connect, as https://*.example.com; repeatable. Own and loopback pages always may."""
         self["allow-origin"].append(origin)
 
+    def opt_hostname(self, name: str) -> None:
+        """A name by which browsers reach the gateway, whose pages may then connect; repeatable."""
+        self["hostname"].append(name)
+
     def postOptions(self) -> None:
         """Fill in the defaults, and refuse options that cannot work together."""
         self["app"] = self["app"] or [DEFAULT_APP]
@@ -246,6 +250,8 @@ class DaemonOptions(usage.Options):
         self["websocket"] = _endpoints("--websocket", self["websocket"] or ["tcp:8080:interface=127.0.0.1"])
         self["link"] = _link(self["link"])
         self._check_memory()
+        _check_origins("--allow-origin", patterns=self["allow-origin"])
+        _check_origins("--hostname", names=self["hostname"])
         if not self["listen"] and not self["websocket"]:
             raise usage.UsageError("--listen none and --websocket none: there is nothing left to run")
         if self["link"] == LOCAL:
@@ -286,6 +292,17 @@ def _link(text: str) -> str:
         return link_kind(text)
     except ValueError as error:
         raise usage.UsageError(f"--link: {error}") from None
+
+
+def _check_origins(option: str, patterns: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+    if not patterns and not names:
+        return  # without importing what only a gateway needs
+    from taskd.listeners.origins import Origins
+
+    try:
+        Origins(patterns, names)
+    except ValueError as error:
+        raise usage.UsageError(f"{option}: {error}") from None
 
 
 def _endpoints(option: str, given: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown, TaskdError
+from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peers
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress
@@ -53,14 +54,16 @@ kept connections, or, if the server is in its own process, by calling it."""
 class GatewayConfig:
     """The configuration of a gateway: where it sends its calls, and whom it lets in.
 
-    `task_servers` are client endpoint strings; `allow_origins` are patterns for
-    `is_allowed_origin`. `max_message` is in bytes, `max_in_flight` in messages
-    of one websocket. `max_buffered`, in bytes, is for a gateway without a task server.
+    `task_servers` are client endpoint strings; `allow_origins` and `hostnames`
+    are the patterns and names of `taskd.listeners.origins.Origins`.
+    `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    `max_buffered`, in bytes, is for a gateway without a task server.
     """
 
     task_servers: Sequence[str]
     link: LinkKind = "per-message"
     allow_origins: Sequence[str] = ()
+    hostnames: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
     max_buffered: int = MAX_BUFFERED
@@ -68,8 +71,8 @@ class GatewayConfig:
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
 
-        Raises `ValueError` if one of `task_servers` is not a valid endpoint, or
-        if the link is local and `local` is None.
+        Raises `ValueError` if one of `task_servers` is not a valid endpoint, if
+        a pattern or a name is not valid, or if the link is local and `local` is None.
         """
         backend: Backend[Any]
         if local is None:
@@ -137,7 +140,7 @@ class RemoteBackend:
 
     def _begin(self, request: Request[PendingCall], requester: Requester) -> None:
         if request.function == CANCEL:
-            target = cancel_target(request)
+            target = cancel_target(request, by_number=requester.cancels_by_number)
             if target.request_id is not None:
                 requester.cancel_request(request, target.request_id)
                 return
@@ -240,12 +243,12 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(backend.budget, PausedConnections(reactor))
+        self._peers = Peers(reactor, backend.budget, PausedConnections(reactor))
         self.factory = WebSocketFactory(
             reactor,
             backend,
             self._peers,
-            allow_origins=list(config.allow_origins),
+            origins=Origins(config.allow_origins, config.hostnames),
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
         )

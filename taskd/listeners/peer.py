@@ -20,6 +20,7 @@ from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
 from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
+from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
@@ -146,22 +147,32 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut. While the peer is not read, `paused` reports its end.
+    returns are never cut. `cancels_by_number` is False for anonymous peers, to
+    which the number of somebody else's task must be no handle. While the peer
+    is not read, `paused` reports its end.
+
+    What a client sends is worked off a step at a time (`Session.requests`). The
+    first step is taken at once; the others in `turns`, and if these take long,
+    the peer is not read meanwhile.
     """
 
     __slots__ = (
         "_account",
+        "_awaits_turn",
         "_backend",
         "_cancelling",
         "_end_watch",
         "_has_ended",
         "_is_gone",
+        "_is_stepping",
         "_may_receive",
         "_may_reply",
         "_on_drained",
         "_paused",
         "_transport",
+        "_turns",
         "_wire",
+        "cancels_by_number",
         "is_full",
         "is_reading",
         "lane",
@@ -181,8 +192,10 @@ class Peer(Generic[Work]):
         stalled: Callable[[], None],
         limits: UnsentLimits,
         lane: Lane,
+        turns: Turns,
         *,
         whole_messages: bool = False,
+        cancels_by_number: bool = True,
         paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
@@ -208,6 +221,10 @@ class Peer(Generic[Work]):
         self._may_receive = self._may_reply = True  # as far as the budget goes
         self.unfinished = 0
         """The bytes received of a message that is not complete."""
+        self.cancels_by_number = cancels_by_number
+        self._turns = turns
+        self._awaits_turn = False
+        self._is_stepping = False
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
@@ -221,6 +238,12 @@ class Peer(Generic[Work]):
         """Take in the messages of one read."""
         self.session.receive(messages)
         self.flush()
+
+    def receive_part(self, data: bytes) -> None:
+        """Take a look at bytes of a message that is not complete."""
+        self.session.receive_part(data)
+        if self.session.closing:
+            self.flush()
 
     def refuse_rest(self, error: TaskdError) -> None:
         """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
@@ -324,14 +347,42 @@ class Peer(Generic[Work]):
 
     def flush(self) -> None:
         """Start the requests that may start, send what can be sent, and pause or resume reading."""
-        if self._is_gone:
+        if self._is_gone or self._is_stepping:
+            return  # in a step: it ends with all of this itself
+        if not self._awaits_turn:
+            self._step()
+            if self.session.has_more and not self.sender.full:
+                self._awaits_turn = True
+                self._turns.ask(self)
+        self._send(self.session.take())
+
+    def _step(self) -> None:
+        """Start requests, as many as in one step, unless the client leaves too much unread."""
+        if self.sender.congested and self.sender.full:
             return
-        session = self.session
-        while requests := session.requests():
+        requests = self.session.requests()
+        if requests:
             if self._has_ended:
                 requests = self._wanted(requests)
-            self._backend.submit(requests, self)
-        self._send(session.take())
+            self._is_stepping = True
+            try:
+                self._backend.submit(requests, self)
+            finally:
+                self._is_stepping = False
+
+    def take_step(self) -> bool:
+        """Take one step through what has been received; return whether more may be started now."""
+        if self._is_gone:
+            return False
+        self._step()
+        self._awaits_turn = self.session.has_more and not self.sender.full
+        self._send(self.session.take())
+        return self._awaits_turn
+
+    def hold(self) -> None:
+        """Read nothing until everything that was read has been taken in."""
+        if self.is_reading and not self._is_gone:
+            self._pause_reading()
 
     def _wanted(self, requests: list[Request[Work]]) -> list[Request[Work]]:
         """Return those of these requests that may outlive the connection, and answer the others."""
@@ -366,19 +417,26 @@ class Peer(Generic[Work]):
         elif self.is_reading is not (session.wants_data and self._may_receive and not sender.full) and (
             session.refuses_rest or not session.closing
         ):
-            self.is_reading = not self.is_reading
-            if self.is_reading:
+            if not self.is_reading:
+                self.is_reading = True
                 self._forget_end()
                 self._wire.resume_reading()
-            else:
-                self._wire.pause_reading()
-                self._watch_end()
+            elif not self._awaits_turn:  # whose turn may come before the next read
+                self._pause_reading()
         if self._on_drained is not None:
             self._check_drained()
 
+    def _pause_reading(self) -> None:
+        self.is_reading = False
+        self._wire.pause_reading()
+        self._watch_end()
+
     def _sender_changed(self) -> None:
-        if not self._is_gone:
-            self._send(self.session.take(resumed=True))
+        if self._is_gone:
+            return
+        self._send(self.session.take(resumed=True))
+        if self.session.has_more:
+            self.flush()
 
     # --- the byte budget: `taskd.scheduler.budget.Holder` ---
 
@@ -453,7 +511,7 @@ class Peer(Generic[Work]):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._on_drained is not None and not self.session.in_flight:
+        if self._on_drained is not None and not self.session.in_flight and not self._awaits_turn:
             drained, self._on_drained = self._on_drained, None
             drained()
 
@@ -482,7 +540,9 @@ class Peer(Generic[Work]):
 class Peers:
     """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self, budget: Budget, paused: PausedConnections | None = None) -> None:
+    def __init__(self, clock: IReactorTime, budget: Budget, paused: PausedConnections | None = None) -> None:
+        self.turns = Turns(clock)
+        """The turns of these connections, for what they have sent and was not read yet."""
         self.paused = paused
         self._peers: set[Peer[Any]] = set()
         self._budget = budget

@@ -61,6 +61,7 @@ class TaskProtocol(LinearLineReceiver):
                 limits.max_outstanding,
                 unclaimed=factory.server.unanswered.notification_ended,
                 max_batch_reply=limits.max_message,
+                begins_as_json=True,
             ),
             factory.clock,
             self.transport,
@@ -68,6 +69,7 @@ class TaskProtocol(LinearLineReceiver):
             self._stalled,
             limits.unsent,
             Lane(factory.server.parties.party(party_key(self.transport))),
+            factory.peers.turns,
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
@@ -77,13 +79,21 @@ class TaskProtocol(LinearLineReceiver):
 
     # --- what comes in ---
 
+    def part_received(self, data: bytes) -> None:
+        """Refuse a client that begins with anything but a request, before its first line has ended."""
+        self.client.receive_part(data)
+
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse the rest of the stream."""
+        self.client.unfinished = 0
         self.client.refuse_rest(too_large(self.MAX_LENGTH))
 
     def readConnectionLost(self) -> None:
         """Note that the client has shut down its sending side."""
-        self.client.end_of_input(self.unfinished)
+        unfinished = self.unfinished
+        self.drop_unfinished()
+        self.client.unfinished = 0
+        self.client.end_of_input(unfinished)
 
     def writeConnectionLost(self) -> None:
         """Do nothing: this side's sending ends only with the connection."""
@@ -123,7 +133,7 @@ class TaskProtocol(LinearLineReceiver):
 
     def refuse_unfinished(self, error: Busy) -> None:
         """Answer that there is no room for the line that is being received, behind what is owed."""
-        self.cut_off()
+        self.drop_unfinished()
         self.client.refuse_rest(error)
 
     def close(self) -> None:
@@ -159,7 +169,7 @@ class TaskFactory(ServerFactory):
         self.clock = clock
         self.server = server
         self.limits = limits
-        self.peers = Peers(server.budget, paused)
+        self.peers = Peers(clock, server.budget, paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

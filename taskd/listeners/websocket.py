@@ -7,23 +7,28 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.errors import Busy, InvalidRequest, ParseError, TooLarge
-from taskd.listeners.origins import is_allowed_origin
+from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.model import Failure
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
+from taskd.net.time_limits import CLOSING_SECONDS
 from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.session import Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL
 from taskd.scheduler.parties import Lane
 
-__all__ = ["WebSocketFactory", "WebSocketProtocol"]
+__all__ = ["VERSION", "WebSocketFactory", "WebSocketProtocol"]
 
 _log = Logger(namespace="taskd.gateway")
+
+VERSION = 13
+"""The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
 
 UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
 TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
@@ -47,16 +52,17 @@ class WebSocketProtocol(TextServerProtocol):
 
     factory: WebSocketFactory
     client: Peer[Any] | None = None
+    _closing: IDelayedCall | None = None
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Accept or deny the websocket, by its origin."""
         factory = self.factory
         if factory.peers.is_stopping:
             raise ConnectionDeny(503, "shutting down")
-        host = request.headers.get("host", "")
-        if not is_allowed_origin(request.origin or None, host, factory.allow_origins):
-            _log.warn("refused a websocket from a page of {origin!r}", origin=request.origin)
-            raise ConnectionDeny(403, f"pages of {request.origin} are not allowed here: see --allow-origin")
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if not factory.origins.allows(origin, host):
+            _log.warn("refused a websocket from a page of {origin!r} to {host!r}", origin=origin, host=host)
+            raise ConnectionDeny(403, factory.origins.refusal(origin, host))
 
     def onOpen(self) -> None:
         """Begin to serve the open websocket."""
@@ -78,7 +84,9 @@ class WebSocketProtocol(TextServerProtocol):
             self._stalled,
             UnsentLimits(),
             Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
+            factory.peers.turns,
             whole_messages=True,
+            cancels_by_number=False,
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
@@ -89,6 +97,11 @@ class WebSocketProtocol(TextServerProtocol):
         """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
             self.client.receive(texts)
+
+    def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
+        """Count an incomplete message for the client."""
+        if self.client is not None:
+            self.client.message_grows(size, is_new)
 
     def binary_received(self) -> None:
         """Refuse a binary message."""
@@ -111,6 +124,23 @@ class WebSocketProtocol(TextServerProtocol):
             refused = _REFUSED.get(self.localCloseCode or 0)
             if refused is not None:
                 self.factory.backend.unanswered.notification_ended("", Failure.of(refused))
+
+    def dropConnection(self, abort: bool = False) -> None:  # noqa: FBT001, FBT002, N802
+        """Close the connection, or reset it; in any case it ends within `CLOSING_SECONDS`."""
+        super().dropConnection(abort)
+        if not abort and self._closing is None and self.transport is not None:
+            self._closing = self.factory.clock.callLater(CLOSING_SECONDS, self._reset)
+
+    def _reset(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
+        """Stop waiting for the end, which has come."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        super().connectionLost(reason)
 
     # --- `taskd.listeners.peer.Wire` ---
 
@@ -171,7 +201,7 @@ class WebSocketFactory(WebSocketServerFactory):
         backend: Backend[Any],
         peers: Peers,
         *,
-        allow_origins: list[str],
+        origins: Origins,
         max_message: int,
         max_in_flight: int,
     ) -> None:
@@ -179,7 +209,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.clock: IReactorTime = reactor
         self.backend = backend
         self.peers = peers
-        self.allow_origins = allow_origins
+        self.origins = origins
         self.max_in_flight = max_in_flight
         self.max_message = max_message
         self._token = token_hex(NAME_BYTES)
@@ -190,6 +220,7 @@ class WebSocketFactory(WebSocketServerFactory):
             # checks the origin, with an error that names the option to set.
             allowedOrigins=["*"],
             allowNullOrigin=True,
+            versions=[VERSION],
             maxFramePayloadSize=limit,
             maxMessagePayloadSize=limit,
             autoPingInterval=PING_INTERVAL,

@@ -28,10 +28,10 @@ SLICE = 65536
 class Producible(Protocol):
     """The transport that a sender needs: one that pauses its producer."""
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001, N802
         """Pause this producer while too much is unsent."""
 
-    def unregisterProducer(self) -> None:
+    def unregisterProducer(self) -> None:  # noqa: N802
         """Forget the producer."""
 
 

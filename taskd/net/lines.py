@@ -50,6 +50,10 @@ class LinearLineReceiver(LineReceiver):
                 return line
         return b""
 
+    def drop_unfinished(self) -> None:
+        """Forget what was received of an incomplete line, and ignore whatever follows."""
+        self._splitter = None
+
     def dataReceived(self, data: bytes) -> None:
         """Cut `data` into lines and deliver them."""
         if self._splitter is None:
@@ -67,6 +71,11 @@ class LinearLineReceiver(LineReceiver):
                 self.line_grows(self._splitter.unfinished, bool(lines))
             if lines:
                 self.lines_received(lines)
+            else:
+                self.part_received(data)
+
+    def part_received(self, data: bytes) -> None:
+        """Look at bytes that have completed no line; they are delivered with the rest of the line."""
 
     def line_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
         """Note how many bytes of an incomplete line are held, after each read in which that changes.

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort, IProducer, IProtocolFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProducer,
+    IProtocolFactory,
+    IReactorTime,
+    ITCPTransport,
+    ITransport,
+)
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.tcp import Port
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import is_client_hello, refused_by_tls
+from taskd.net.time_limits import OPENING_SECONDS
 
 __all__ = ["RefusingPlain", "TlsPortEndpoint"]
 
@@ -20,11 +33,34 @@ class RefusingPlain(BufferingTLSTransport):
 
     It does not wait for the client's alert when it closes: Twisted's own would wait
     for ever, while a client goes on to send. The connection below sees to it that
-    the last reply is not lost.
+    the last reply is not lost. A client whose handshake is not finished
+    `OPENING_SECONDS` after the connection was accepted is disconnected.
     """
 
     transport: ITCPTransport
     _has_begun = _is_refused = _has_producer = False
+    _opening: IDelayedCall | None = None
+
+    def __init__(self, reactor: IReactorTime, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._reactor = reactor
+
+    def makeConnection(self, transport: ITransport) -> None:  # noqa: N802  # Twisted's name
+        """Begin with the handshake, and limit its time."""
+        self._opening = self._reactor.callLater(OPENING_SECONDS, self._opening_is_over)
+        super().makeConnection(transport)
+
+    def _opening_is_over(self) -> None:
+        self._opening = None
+        if self.connected and self.getHandle().get_peer_finished() is None:
+            self.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Forget the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        super().connectionLost(reason)
 
     def dataReceived(self, bytes: bytes) -> None:  # noqa: A002  # Twisted's name
         """Pass on TLS; answer a client whose first byte is of no TLS, and drop what follows."""
@@ -65,6 +101,7 @@ class TlsPortEndpoint(SSL4ServerEndpoint):
         self, reactor: Reactor, port: int, options: CertificateOptions, backlog: int, interface: str
     ) -> None:
         super().__init__(reactor, port, options, backlog, interface)
+        self._connections = partial(RefusingPlain, reactor)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803
         """Listen as Twisted's endpoint does, then replace what makes the connections."""
@@ -73,5 +110,5 @@ class TlsPortEndpoint(SSL4ServerEndpoint):
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
-            port.factory.protocol = RefusingPlain
+            port.factory.protocol = self._connections  # type: ignore[assignment]
         return port

@@ -34,6 +34,11 @@ JOINED = 65536
 """Bytes of texts that are joined for one write: joining more saves nothing, and copies more."""
 
 
+PIECE = 64
+"""Bytes that each piece of an incomplete message takes besides its own, in a list: a message may come
+in pieces of one byte."""
+
+
 # --- whether Autobahn's state is the one that is read here ---------------------
 
 _HANDSHAKE = (
@@ -103,6 +108,8 @@ class TextServerProtocol(WebSocketServerProtocol):
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     has_fast_path = reads_as_known(WebSocketServerProtocol)
     """Whether short texts are read here; if not, Autobahn reads them."""
+    _growing = 0
+    _is_new = _is_within_message = False
 
     def texts_received(self, texts: list[bytes]) -> None:
         """Process the texts that one read has completed, in order; each is UTF-8 and within the limit."""
@@ -131,6 +138,27 @@ class TextServerProtocol(WebSocketServerProtocol):
                     return
                 data = data[end:]
         super().dataReceived(data)
+        if self._growing or self._is_within_message:
+            self._is_within_message = bool(self._growing)
+            self.message_grows(self._growing, self._is_new)
+        self._is_new = False
+
+    def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete message are held, after each read in which that changes.
+
+        `is_new` says that this read has completed a message before it.
+        """
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Count a piece of a message, and let Autobahn keep it."""
+        self._growing += len(payload) + PIECE
+        super().onMessageFrameData(payload)
+
+    def onMessageEnd(self) -> None:
+        """Count no longer: the message is complete."""
+        self._growing = 0
+        self._is_new = True
+        super().onMessageEnd()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
         """Pass on a message that Autobahn has read."""

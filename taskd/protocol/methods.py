@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Raw
 
-from taskd.errors import Cancelled, InvalidParams, MethodNotFound, quoted
+from taskd.errors import Cancelled, InvalidParams, MethodNotFound, NotAllowed, quoted
 from taskd.functions.descriptions import ParameterInfo, describe_parameters
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import RESERVED
@@ -35,6 +35,11 @@ WAS_DONE = Result(Raw(b'{"was":"done"}'))
 
 NOT_GIVEN = Raw(b"null")
 """The default of an id: msgspec has no optional `Raw`, and null identifies no request."""
+
+_NOT_BY_NUMBER = (
+    f"{CANCEL}: over a websocket a task cannot be named by its number, since it may be anybody's; name a "
+    "request of this websocket by its id, or cancel the task over a connection to its task server"
+)
 
 _NAMED_ID_STARTS = b'"-0123456789'
 
@@ -62,7 +67,7 @@ class Methods(Protocol[Asker]):
         """Answer with a `ServerStatus`: what the server and each of its workers is doing."""
 
     def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Answer:  # noqa: A002
-        """Cancel a request of this connection by its `id`, or any task by its number.
+        """Cancel a request of this connection by its `id`, or any task by its number (not over a websocket).
 
         The answer comes when the task has ended: ``{"was": "waiting"}``,
         ``{"was": "running", "stopped_after": seconds, "killed": bool}`` or
@@ -116,8 +121,18 @@ class CancelTarget:
     task: int | None
 
     @classmethod
-    def named(cls, id: Raw = NOT_GIVEN, task: int | None = None) -> CancelTarget:  # noqa: A002
-        """Return the target that arguments of `Methods.cancel` name. Raises `InvalidParams`."""
+    def named(
+        cls,
+        id: Raw = NOT_GIVEN,  # noqa: A002
+        task: int | None = None,
+        *,
+        by_number: bool,
+    ) -> CancelTarget:
+        """Return the target that arguments of `Methods.cancel` name.
+
+        Raises `InvalidParams`; and `NotAllowed` for a task, unless the caller
+        may name one `by_number`.
+        """
         request_id = None if bytes(id) == bytes(NOT_GIVEN) else bytes(id)
         if (request_id is None) == (task is None):
             raise InvalidParams(
@@ -127,13 +142,15 @@ class CancelTarget:
             raise InvalidParams(
                 f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float"
             )
+        if task is not None and not by_number:
+            raise NotAllowed(_NOT_BY_NUMBER)
         return cls(request_id, task)
 
 
-def cancel_target(call: Call) -> CancelTarget:
-    """Return the target of a call of ``taskd.cancel``. Raises `InvalidParams`."""
+def cancel_target(call: Call, *, by_number: bool) -> CancelTarget:
+    """Return the target of a call of ``taskd.cancel``. Raises as `CancelTarget.named` does."""
     args, named = _bound(call)
-    return CancelTarget.named(*args, **named)
+    return CancelTarget.named(*args, **named, by_number=by_number)
 
 
 def cancel_line(request_id: bytes) -> bytes:

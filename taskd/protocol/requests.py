@@ -21,7 +21,9 @@ from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
 __all__ = [
     "BARE",
     "JSON_RPC",
+    "AnyRequest",
     "Batch",
+    "BatchMember",
     "BatchReplies",
     "Dialect",
     "Invalid",
@@ -30,6 +32,7 @@ __all__ = [
     "check_text",
     "encode_arguments",
     "parse",
+    "parse_member",
     "request_line",
 ]
 
@@ -50,7 +53,7 @@ Work = TypeVar("Work")
 
 
 class BatchReplies:
-    """The replies to a batch, collected until none is `missing`; their `size` is in bytes."""
+    """The replies to a batch, collected until no member of it is `missing`; their `size` is in bytes."""
 
     __slots__ = ("missing", "replies", "size")
 
@@ -99,9 +102,16 @@ class Invalid(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A JSON-RPC batch, whose replies go out together as one array."""
+    """A JSON-RPC batch, whose replies go out together as one array. `parse_member` reads its members."""
 
-    items: tuple[AnyRequest | Invalid, ...]
+    members: list[Raw]
+
+
+class BatchMember(msgspec.Struct, frozen=True, gc=False):
+    """A member of a batch that has not been read yet, and the replies to that batch."""
+
+    text: Raw
+    replies: BatchReplies
 
 
 Parsed: TypeAlias = AnyRequest | Batch | Invalid
@@ -161,9 +171,12 @@ _CONTAINERS = b"{["
 _ID_STARTS = b'"-0123456789n'
 
 
-def parse(line: bytes) -> Parsed:
-    """Read one message, which may be anything, even invalid UTF-8. Never raises."""
-    if len(line) > MAX_NESTING or not line.isascii():
+def parse(line: bytes, *, checked: bool = False) -> Parsed:
+    """Read one message, which may be anything, even invalid UTF-8. Never raises.
+
+    With `checked`, the text has passed `check_text` before, as part of another.
+    """
+    if (len(line) > MAX_NESTING or not line.isascii()) and not checked:
         try:
             check_text(line)
         except ParseError as error:
@@ -259,11 +272,12 @@ def _batch(array: bytes) -> Batch | Invalid:
     elements = [element for element in places if memoryview(element).nbytes]
     if not elements:
         return Invalid(InvalidRequest("a batch holds at least one request"))
-    return Batch(tuple(_element(bytes(element)) for element in elements))
+    return Batch(elements)
 
 
-def _element(element: bytes) -> AnyRequest | Invalid:
-    parsed = parse(element)
+def parse_member(member: Raw) -> AnyRequest | Invalid:
+    """Read one member of a batch that `parse` has returned. Never raises."""
+    parsed = parse(bytes(member), checked=True)
     if isinstance(parsed, Batch):
         return Invalid(InvalidRequest("a batch within a batch"))
     if parsed.dialect is BARE:

@@ -8,13 +8,19 @@ send come out of `Session.take`. The rules:
 - bare replies, and errors about messages that could not be read, go out in
   request order; JSON-RPC replies go out as soon as they are ready;
 - a batch gets one reply, when its last request has been answered;
-- at most `max_outstanding` requests are in flight; further messages wait, and
-  `wants_data` is False until enough replies have gone out.
+- at most `max_outstanding` requests are in flight, members of batches included;
+  further messages wait, and `wants_data` is False until enough replies have gone out;
+- each call of `requests` does a bounded amount of work, a step; what is left
+  waits for the next one;
+- with `begins_as_json`, the first message must begin as a request does. If it
+  does not, it is answered with one error, and nothing after it is read: the
+  peer speaks another protocol. (Any web page can make its visitor's browser
+  post to a port of this machine. If the lines of the request were merely
+  errors, its body would be run.)
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, cast
@@ -23,13 +29,29 @@ from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, Too
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import batch_reply, progress_line, reply_line
-from taskd.protocol.requests import BARE, JSON_RPC, Batch, BatchReplies, Invalid, Request, Work, parse
+from taskd.protocol.requests import (
+    BARE,
+    JSON_RPC,
+    AnyRequest,
+    Batch,
+    BatchMember,
+    BatchReplies,
+    Invalid,
+    Parsed,
+    Request,
+    Work,
+    parse,
+    parse_member,
+)
 
 __all__ = [
     "MAX_OUTSTANDING",
+    "MESSAGE_COST",
     "SHORT",
+    "STEP",
     "Session",
     "batch_too_large",
+    "not_json",
     "result_or_error",
     "task_complete",
     "too_large",
@@ -39,11 +61,19 @@ MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy, and
 few enough that one client cannot fill the server's queue of 10 000 alone."""
 
+STEP = 65536
+"""Bytes of messages read in one step, as many as one read of a socket brings; the last may go beyond."""
+
+MESSAGE_COST = 2048
+"""Bytes that any message counts as, besides its own: so a step is at most 32 messages (members of a
+batch one by one), which take a millisecond or two even if they are the costliest of their size."""
+
 SHORT = 2048
 """Bytes that every request counts for: what it takes in the daemon while it waits, with a short
 message or a short result. Only what is longer is counted byte by byte."""
 
-_HTTP_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
+_BLANK = b" \t\r\n"
+_CONTAINERS = (b"{", b"[")
 
 BareReply = Callable[[Outcome], bytes]
 Unclaimed = Callable[[str, Outcome], object]
@@ -85,7 +115,9 @@ class Session(Generic[Work]):
         "_backlog",
         "_backlog_size",
         "_bare_reply",
+        "_by_id",
         "_copies",
+        "_has_begun",
         "_in_order",
         "_late_progress",
         "_max_batch_reply",
@@ -105,6 +137,7 @@ class Session(Generic[Work]):
         bare_reply: BareReply = result_or_error,
         unclaimed: Unclaimed = _forget,
         *,
+        begins_as_json: bool = False,
         max_batch_reply: int = MAX_MESSAGE,
         copies: int = 1,
     ) -> None:
@@ -113,11 +146,13 @@ class Session(Generic[Work]):
         self._copies = copies
         self._bare_reply = bare_reply
         self._unclaimed = unclaimed
-        self._backlog: deque[bytes | TaskdError] | None = None
+        self._has_begun = not begins_as_json
+        self._backlog: deque[bytes | BatchMember | TaskdError] | None = None
         self._backlog_size = 0  # at most: counted once for what each read leaves
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
+        self._by_id: dict[bytes, dict[Request[Work], None]] | None = None
         self.closing = False
         self.refuses_rest = False
         """Whether nothing that is still to be read is of use."""
@@ -138,15 +173,36 @@ class Session(Generic[Work]):
 
         `request_id` is the JSON text of the id.
         """
-        for request in self.in_flight:
-            if request.id is not None and bytes(request.id) == request_id:
-                return request
-        return None
+        if self._by_id is None:
+            self._by_id = {}
+            self._index(self.in_flight)
+        return next(iter(self._by_id.get(request_id, ())), None)
+
+    def _index(self, requests: Iterable[Request[Work]]) -> None:
+        assert self._by_id is not None
+        for request in requests:
+            if request.id is not None:
+                self._by_id.setdefault(bytes(request.id), {})[request] = None
+
+    def _leave_index(self, request: Request[Work]) -> None:
+        assert self._by_id is not None
+        if request.id is not None:
+            request_id = bytes(request.id)
+            same_id = self._by_id[request_id]
+            del same_id[request]
+            if not same_id:
+                del self._by_id[request_id]
+        if not self.in_flight:
+            self._by_id = None
 
     # --- what comes in ---
 
-    def receive(self, messages: Iterable[bytes]) -> None:
+    def receive(self, messages: list[bytes]) -> None:
         """Take in messages, in the order of their arrival. Messages after `refuse_rest` are dropped."""
+        if not self._has_begun and messages:
+            self._has_begun = messages[0].lstrip(_BLANK).startswith(_CONTAINERS)
+            if not self._has_begun:
+                self._refuse_stranger()
         if self.refuses_rest:
             return
         if self._backlog is None:
@@ -154,6 +210,19 @@ class Session(Generic[Work]):
         else:
             self._backlog.extend(messages)
             self._backlog_size = 0  # it is counted again
+
+    def receive_part(self, data: bytes) -> None:
+        """Take a look at bytes of a message that is not complete: they may be enough to refuse the peer."""
+        if not self._has_begun:
+            begun = data.lstrip(_BLANK)
+            if begun.startswith(_CONTAINERS):
+                self._has_begun = True
+            elif begun:
+                self._refuse_stranger()
+
+    def _refuse_stranger(self) -> None:
+        if not self.refuses_rest:
+            self.refuse_rest(not_json())
 
     def _queue_error(self, error: TaskdError) -> None:
         if self._backlog is None:
@@ -176,39 +245,58 @@ class Session(Generic[Work]):
         self.closing = True
 
     def requests(self) -> list[Request[Work]]:
-        """Return the requests that may start now; more may follow after each `answer`."""
+        """Take one step through the messages; return the requests that may start now.
+
+        More may follow at once if `has_more` is True afterwards, and after each `answer`.
+        """
         started: list[Request[Work]] = []
         backlog = self._backlog
         if backlog is None:
             return started
         in_flight = self.in_flight
-        while backlog and len(in_flight) < self._max_outstanding:
+        left = STEP
+        while backlog and left > 0 and len(in_flight) < self._max_outstanding:
             message = backlog.popleft()
-            parsed = parse(message) if isinstance(message, bytes) else Invalid(message)
-            if type(parsed) is Request:
-                request = cast("Request[Work]", parsed)
-                in_flight[request] = None
-                if len(message) > SHORT:  # type: ignore[arg-type]
-                    self._count(request, len(message))  # type: ignore[arg-type]
-                if request.dialect is BARE:
-                    self._keep_order(request)
-                started.append(request)
-            elif type(parsed) is Batch:
-                started += self._start_batch(parsed)
+            if type(message) is bytes:
+                size = len(message)
+                left -= size + MESSAGE_COST
+                parsed = parse(message)
+                if type(parsed) is not Request:
+                    self._not_one_request(parsed, backlog)
+                    continue
+            elif type(message) is BatchMember:
+                size = memoryview(message.text).nbytes
+                left -= size + MESSAGE_COST
+                parsed = parse_member(message.text)
+                if not self._joins_batch(parsed, message.replies):
+                    continue
             else:
-                assert isinstance(parsed, Invalid)
-                self._refuse(self._not_http(message, parsed))
+                self._refuse(Invalid(cast("TaskdError", message)))
+                continue
+            request: Request[Work] = parsed  # type: ignore[assignment]
+            in_flight[request] = None
+            if size > SHORT:
+                request.held = size * self._copies
+                self.large += request.held
+            if request.dialect is BARE:
+                self._keep_order(request)
+            started.append(request)
+        self._note_backlog(backlog)
+        if self._by_id is not None:
+            self._index(started)
+        return started
+
+    def _note_backlog(self, backlog: deque[bytes | BatchMember | TaskdError]) -> None:
         if not backlog:
             self._backlog = None
             self._backlog_size = 0
         elif not self._backlog_size:
-            self._backlog_size = sum(len(each) for each in backlog if isinstance(each, bytes))
-        return started
+            self._backlog_size = sum(map(_size, backlog))
 
-    def _count(self, request: Request[Work], size: int) -> None:
-        """Count a long request in `large`, until it is answered."""
-        request.held = size * self._copies
-        self.large += request.held
+    @property
+    def has_more(self) -> bool:
+        """Whether `requests` would take another step."""
+        return bool(self._backlog) and len(self.in_flight) < self._max_outstanding
 
     def _keep_order(self, reply: Request[Work] | bytes) -> None:
         if self._in_order is None:
@@ -218,38 +306,37 @@ class Session(Generic[Work]):
             if type(reply) is bytes:
                 self.owed += SHORT + len(reply)
 
-    def _not_http(self, message: bytes | TaskdError, invalid: Invalid) -> Invalid:
-        """Close the session if the message is an HTTP request; return the error to reply with.
+    def _not_one_request(self, parsed: Parsed, backlog: deque[bytes | BatchMember | TaskdError]) -> None:
+        """Refuse a message that cannot be read, or put the members of a batch ahead of what follows it."""
+        if type(parsed) is Batch:
+            replies = BatchReplies(len(parsed.members))
+            backlog.extendleft(BatchMember(member, replies) for member in reversed(parsed.members))
+        else:
+            self._refuse(cast(Invalid, parsed))
 
-        Any web page can make its visitor's browser post to a port of this
-        machine: if the header lines were merely errors, the body would be run.
-        """
-        if isinstance(message, bytes) and _HTTP_REQUEST.match(message):
-            assert self._backlog is not None
-            self._backlog.clear()
-            self.refuses_rest = self.closing = True
-            return Invalid(InvalidRequest("this is a task server, and speaks no HTTP; its gateway does"))
-        return invalid
+    def _joins_batch(self, parsed: AnyRequest | Invalid, replies: BatchReplies) -> bool:
+        """Return whether a member of a batch is a request; if it is not, reply to it."""
+        if isinstance(parsed, Invalid):
+            failure = Failure.of(parsed.error)
+            if parsed.id is None:
+                self._unclaimed(parsed.function, failure)
+            self._reply_in_batch(replies, reply_line(JSON_RPC, parsed.id, failure))
+            return False
+        if parsed.is_notification:
+            self._reply_in_batch(replies, None)
+        else:
+            parsed.batch = replies
+        return True
 
-    def _start_batch(self, batch: Batch) -> list[Request[Work]]:
-        requests = [cast("Request[Work]", item) for item in batch.items if isinstance(item, Request)]
-        awaited = [request for request in requests if not request.is_notification]
-        replies = BatchReplies(len(awaited))
-        for request in awaited:
-            request.batch = replies
-        for item in batch.items:
-            if isinstance(item, Invalid):
-                failure = Failure.of(item.error)
-                replies.replies.append(reply_line(JSON_RPC, item.id, failure))
-                if item.id is None:
-                    self._unclaimed(item.function, failure)
-        if not awaited and replies.replies:
-            self._outbox.append(batch_reply(replies.replies))
-        for request in requests:
-            if request.size > SHORT:
-                self._count(request, request.size)
-        self.in_flight.update(dict.fromkeys(requests))
-        return requests
+    def _reply_in_batch(self, batch: BatchReplies, reply: bytes | None) -> None:
+        if reply is not None:
+            batch.replies.append(reply)
+            batch.size += len(reply)
+            self.owed += len(reply)
+        batch.missing -= 1
+        if not batch.missing and batch.replies:
+            self.owed -= batch.size
+            self._outbox.append(batch_reply(batch.replies))
 
     def _refuse(self, invalid: Invalid) -> None:
         failure = Failure.of(invalid.error)
@@ -275,6 +362,8 @@ class Session(Generic[Work]):
         request.work = None
         if request.held:
             self.large -= request.held
+        if self._by_id is not None:
+            self._leave_index(request)
         if self._late_progress:
             self._flush_progress(request)
         if request.dialect is BARE:
@@ -285,26 +374,18 @@ class Session(Generic[Work]):
                 self.owed += SHORT + len(reply)
                 request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
-            self._answer_in_batch(request, request.batch, outcome)
+            reply = reply_line(JSON_RPC, request.id, outcome)
+            if not self.has_room(request, len(reply)):
+                outcome = Failure.of(batch_too_large(self._max_batch_reply))
+                reply = reply_line(JSON_RPC, request.id, outcome)
+            self._reply_in_batch(request.batch, reply)
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
         else:
             self._unclaimed(request.function, outcome)
 
-    def _answer_in_batch(self, request: Request[Work], batch: BatchReplies, outcome: Outcome) -> None:
-        reply = reply_line(JSON_RPC, request.id, outcome)
-        if not self.has_room(request, len(reply)) and type(outcome) is Result:
-            reply = reply_line(JSON_RPC, request.id, Failure.of(batch_too_large(self._max_batch_reply)))
-        batch.replies.append(reply)
-        batch.size += len(reply)
-        self.owed += len(reply)
-        batch.missing -= 1
-        if not batch.missing:
-            self.owed -= batch.size
-            self._outbox.append(batch_reply(batch.replies))
-
     def has_room(self, request: Request[Work], size: int) -> bool:
-        """Whether a reply of `size` bytes still has room in the reply to the request's batch, if it has one."""
+        """Whether a reply of `size` bytes still has room in the reply to the request's batch, if any."""
         return request.batch is None or request.batch.size + size < self._max_batch_reply
 
     def needs(self, request: Request[Work]) -> bool:
@@ -346,19 +427,18 @@ class Session(Generic[Work]):
         Those behind the first one have waited, and were counted.
         """
         in_order = self._in_order
-        counted = 0
+        has_waited = False
         while in_order:
             first = in_order[0]
             ready = first if type(first) is bytes else first.ready  # type: ignore[union-attr]
             if ready is None:
-                break
+                return
             self._outbox.append(ready)
             in_order.popleft()
-            if counted:
+            if has_waited:
                 self.owed -= SHORT + len(ready)
-            counted = 1
-        else:
-            self._in_order = None
+            has_waited = True
+        self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
         """Return, and forget, the messages to send: in order, without framing.
@@ -383,7 +463,7 @@ class Session(Generic[Work]):
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
-        self._backlog = self._in_order = self._late_progress = None
+        self._backlog = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
         self._backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
@@ -413,9 +493,23 @@ class Session(Generic[Work]):
         )
 
 
+def _size(message: bytes | BatchMember | TaskdError) -> int:
+    if isinstance(message, BatchMember):
+        return memoryview(message.text).nbytes
+    return len(message) if isinstance(message, bytes) else 0
+
+
 def batch_too_large(limit: int) -> TooLarge:
     """Return the error for a result that no longer fits into the reply to its batch."""
     return TooLarge(f"the reply to a batch is at most {limit} bytes; this result does not fit", limit=limit)
+
+
+def not_json() -> InvalidRequest:
+    """Return the error for a peer whose first line shows that it speaks another protocol."""
+    return InvalidRequest(
+        "this is a task server, whose first line begins with { or [, as JSON requests do; "
+        "it speaks no HTTP, but a gateway does"
+    )
 
 
 def too_large(limit: int) -> TooLarge:

@@ -8,6 +8,7 @@ one connection, or of one websocket that a gateway has named in its calls.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,20 +24,35 @@ Value = TypeVar("Value")
 class Rotation(Generic[Member, Value]):
     """Members with waiting tasks, at one level or several; in each, those whose turn is longest ago first.
 
-    `order` has all members, across the levels: first the one whose oldest task
-    has been passed over for longest. `passed_over` counts the starts, one after
-    the other, that passed over that task.
+    `levels` has the members of each level, with what they have there; a level
+    may be empty. `used` are the levels that have members, in ascending order.
+    `passed_over` counts the starts, one after the other, that passed over the
+    oldest task of `longest_passed_over`. `order` has all members, first the one
+    whose oldest task has been passed over for longest; it is None while that is
+    the order of the only level in use, as it nearly always is.
     """
 
     __slots__ = ("levels", "order", "passed_over", "used")
 
     def __init__(self) -> None:
         self.levels: dict[int, OrderedDict[Member, Value]] = {}
-        """The members of each level, with what they have there; a level may be empty."""
         self.used: list[int] = []
-        """The levels that have members, in ascending order."""
-        self.order: OrderedDict[Member, None] = OrderedDict()
         self.passed_over = 0
+        self.order: OrderedDict[Member, None] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    def __contains__(self, member: Member) -> bool:
+        return member in self.members
+
+    @property
+    def members(self) -> Collection[Member]:
+        """All members, whatever their levels."""
+        if self.order is not None:
+            return self.order
+        return self.levels[self.used[0]] if self.used else ()
 
     def enter(self, level: int, member: Member, value: Value) -> None:
         """Add a member to a level, behind the others; nothing changes if it is there already."""
@@ -46,20 +62,27 @@ class Rotation(Generic[Member, Value]):
         elif member in ring:
             return
         if not ring:
-            self.used.append(level)
-            self.used.sort()
+            used = self.used
+            if used and self.order is None:
+                # Built once, until all members have left: so nobody can have it built again and again.
+                self.order = OrderedDict.fromkeys(self.levels[used[0]])
+            used.append(level)
+            used.sort()
         ring[member] = value
-        if member not in self.order:
-            self.order[member] = None
+        if self.order is not None:
+            self.order.setdefault(member)
 
     def leave(self, level: int, member: Member) -> None:
-        """Remove a member from a level, where it has nothing left."""
-        ring, used = self.levels[level], self.used
+        """Remove a member from a level, if it has nothing left there."""
+        ring = self.levels[level]
         del ring[member]
         if not ring:
-            used.remove(level)
-        if not used or not any(member in self.levels[other] for other in used):
-            del self.order[member]
+            self.used.remove(level)
+        if self.order is not None:
+            if not any(member in self.levels[other] for other in self.used):
+                del self.order[member]
+            if not self.order:
+                self.order = None
 
     def to_front(self, level: int, member: Member) -> None:
         """Let a member of a level have the next turn there."""
@@ -68,7 +91,12 @@ class Rotation(Generic[Member, Value]):
     def to_back(self, level: int, member: Member) -> None:
         """End a member's turn at a level."""
         self.levels[level].move_to_end(member)
-        if len(self.used) == 1:  # otherwise `order` is kept by what is started
+        if self.order is not None and len(self.used) == 1:
+            self.order.move_to_end(member)
+
+    def was_served(self, member: Member) -> None:
+        """Note that a member's oldest task is started, while several levels are in use."""
+        if self.order is not None:
             self.order.move_to_end(member)
 
     @property
@@ -78,8 +106,8 @@ class Rotation(Generic[Member, Value]):
 
     @property
     def longest_passed_over(self) -> Member:
-        """The first of `order`; there must be one."""
-        return next(iter(self.order))
+        """The member whose oldest task has been passed over for longest; there must be one."""
+        return next(iter(self.members))
 
 
 class Party:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from taskd.scheduler.parties import Lane, Line, Party, Rotation
-from taskd.scheduler.states import DONE, WAITING, check_task
+from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 
 __all__ = ["FAIR_TURN", "MAX_LOOKED_AT", "PRIORITIES", "TURN_SECONDS", "TaskQueue"]
@@ -105,7 +105,7 @@ class TaskQueue:
 
     def largest_parties(self, limit: int) -> list[Party]:
         """Return the parties of which most tasks may be started, at most `limit` of them."""
-        return heapq.nlargest(limit, self._parties.order, key=lambda party: party.waiting)
+        return heapq.nlargest(limit, self._parties.members, key=lambda party: party.waiting)
 
     def has_share_left(self, lane: Lane, size: int) -> bool:
         """Return whether a lane holds less than its share of a queue of `size` tasks.
@@ -115,27 +115,33 @@ class TaskQueue:
         use what is left of its party's share.
         """
         party = lane.party
-        parties = len(self._parties.order) + (party not in self._parties.order)
+        parties = len(self._parties) + (party not in self._parties)
         share = size // parties
         if party.waiting < share:
             return True
-        lanes = len(party.lanes.order) + (lane not in party.lanes.order)
+        lanes = len(party.lanes) + (lane not in party.lanes)
         return lane.waiting < share // lanes
 
     # --- in and out ---
 
     def push(self, task: Task) -> None:
         """Add a new task, behind the others of its priority in its lane."""
-        task.state = check_task(task.state, WAITING)
+        if task.state is not NEW:
+            check_task(task.state, WAITING)
+        task.state = WAITING
         lane = task.lane
         if lane.aside is None:
             party = lane.party
-            ring = party.lanes.levels.get(task.priority)
-            line = None if ring is None else ring.get(lane)
-            if line is None:
+            lanes = party.lanes
+            ring = lanes.levels.get(task.priority)
+            if not ring:
                 self._enter(lane, task.priority, deque((task,)))
-            else:
+            elif (line := ring.get(lane)) is not None:
                 line.append(task)
+            elif lanes.order is None:  # what `_enter` does, without its calls
+                ring[lane] = deque((task,))
+            else:
+                self._enter(lane, task.priority, deque((task,)))
             party.waiting += 1
             self.count += 1
         else:
@@ -163,8 +169,9 @@ class TaskQueue:
 
     def _enter(self, lane: Lane, priority: int, line: Line) -> None:
         """Add a line to the rotation, at its end."""
-        lane.party.lanes.enter(priority, lane, line)
-        self._parties.enter(self._level(priority), lane.party, None)
+        party = lane.party
+        party.lanes.enter(priority, lane, line)
+        self._parties.enter(self._level(priority), party, None)
         self._line = None
 
     def _leave(self, lane: Lane, priority: int) -> None:
@@ -181,6 +188,15 @@ class TaskQueue:
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
+        if self.count and not self._is_shared:
+            # What `_choose` and `_head` do if one priority is in use, without their calls.
+            party = next(iter(self._parties.levels[0]))
+            lanes = party.lanes
+            if len(lanes.used) == 1:
+                self._priority = priority = lanes.used[0]
+                self._lane, self._line = _, line = next(iter(lanes.levels[priority].items()))
+                if line and line[0].state is WAITING:
+                    return line[0]
         while self.count:
             self._choose()
             if (task := self._head()) is not None:
@@ -248,7 +264,7 @@ class TaskQueue:
 
         `seconds` is the estimated work of a task that is known to be short.
         """
-        line, lane, parties = self._line, self._lane, self._parties
+        line, lane, parties, priority = self._line, self._lane, self._parties, self._priority
         assert line is not None
         party = lane.party
         lanes = party.lanes
@@ -258,19 +274,22 @@ class TaskQueue:
         self.count -= 1
         party.waiting -= 1
         task.stats.waiting -= 1
-        lane.spent += seconds
-        party.spent += seconds
-        if not line:
-            self._leave(lane, self._priority)
-        if lane.spent >= TURN_SECONDS:
-            lane.spent = 0.0
-            if line:
-                lanes.to_back(self._priority, lane)
+        if line:
+            lane.spent += seconds
+            if lane.spent >= TURN_SECONDS:
+                lane.spent = 0.0
+                lanes.to_back(priority, lane)
                 self._line = None
+        elif lanes.order is None and len(ring := lanes.levels[priority]) > 1:
+            del ring[lane]  # what `_leave` does, without its calls
+            self._line = None
+        else:
+            self._leave(lane, priority)
+        party.spent += seconds
         if party.spent >= TURN_SECONDS:
             party.spent = 0.0
-            level = self._level(self._priority)
-            if party in parties.levels[level]:
+            level = priority if self._is_shared else 0
+            if len(ring_of_parties := parties.levels[level]) > 1 and party in ring_of_parties:
                 parties.to_back(level, party)
                 self._line = None
 
@@ -283,9 +302,9 @@ class TaskQueue:
         is_party_next = is_oldest and lanes.longest_passed_over is lane
         is_next = is_party_next and (not self._is_shared or parties.longest_passed_over is party)
         if is_oldest and len(lanes.used) > 1:
-            lanes.order.move_to_end(lane)
+            lanes.was_served(lane)
         if is_party_next and len(parties.used) > 1:
-            parties.order.move_to_end(party)
+            parties.was_served(party)
         counting = parties if self._is_shared else lanes
         if len(counting.used) > 1:
             counting.passed_over = 0 if is_next else counting.passed_over + 1

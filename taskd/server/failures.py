@@ -26,7 +26,7 @@ most of what is held is released within a second, as tasks end and replies are r
 def no_memory(budget: Budget) -> Busy:
     """Return the error for a call that is refused because the whole byte budget is spent."""
     return Busy(
-        f"the server holds {budget.held} bytes for its connections, more than --max-buffered ({budget.limit})",
+        f"the server holds {budget.held} bytes for its clients, and --max-buffered is {budget.limit}",
         retry_after=MEMORY_RETRY_AFTER,
     )
 

@@ -22,6 +22,10 @@ class Requester(Subscriber, Protocol):
     """A connection that submits requests: a subscriber whose keys are its requests, known by id."""
 
     @property
+    def cancels_by_number(self) -> bool:
+        """Whether it may cancel any task by its number."""
+
+    @property
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
 
@@ -104,8 +108,8 @@ class ServerMethods:
         return _result(self._server.status())
 
     def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Outcome | None:  # noqa: A002
-        """Cancel a request of the asker's connection, or any task."""
-        target = CancelTarget.named(id, task)
+        """Cancel a request of the asker's connection, or, if the asker may do that, any task."""
+        target = CancelTarget.named(id, task, by_number=asker.requester.cancels_by_number)
         if target.request_id is not None:
             asker.requester.cancel_request(asker.request, target.request_id)
             return None

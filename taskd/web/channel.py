@@ -1,35 +1,208 @@
-"""The gateway's HTTP connections, which answer clients that do not speak HTTP."""
+"""The gateway's HTTP connections: request heads are checked first, and nothing lasts for ever."""
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import ITCPTransport
-from twisted.web.http import HTTPChannel
+from collections.abc import Callable
+from enum import Enum
 
-__all__ = ["GatewayChannel"]
+from twisted.internet.interfaces import IDelayedCall
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
+from twisted.web.resource import IResource
+from twisted.web.server import Site
 
-_TEXT = b"This is a gateway of taskd: it speaks HTTP and websockets, without TLS if you can read this.\n"
+from taskd.net.buffered_socket import StreamTransport
+from taskd.net.reactor import Reactor
+from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
+from taskd.web.heads import HeadReader, Refusal, check_request
+from taskd.web.routes import route_of
 
-_REFUSAL = (
-    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
-)
+__all__ = ["IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "gateway_site"]
+
+IDLE_SECONDS = 15.0
+"""Seconds for which a connection is kept for the next request: a browser that wants something
+else from this port wants it at once, and an idle connection costs a descriptor."""
+
+UNREAD_SECONDS = 30.0
+"""Seconds in which a client has to read the responses that the transport still holds, at most
+about 64 KiB and a page: 20 kbit/s."""
+
+
+class _Phase(Enum):
+    """What the connection waits for."""
+
+    HEAD = "the rest of a head"
+    NEXT = "the next request"
+    READER = "the client to read responses"
+    CLOSE = "the end"
+    SERVING = "this program"
+
+
+_SECONDS = {
+    _Phase.HEAD: OPENING_SECONDS,
+    _Phase.NEXT: IDLE_SECONDS,
+    _Phase.READER: UNREAD_SECONDS,
+    _Phase.CLOSE: CLOSING_SECONDS,
+}
 
 
 class GatewayChannel(HTTPChannel):
-    """An HTTP connection that ends at once if its first byte cannot be of HTTP.
+    """An HTTP connection, which passes only whole and wanted heads to twisted.web.
 
-    Twisted's own waits a minute for the CR LF that JSON and TLS do not send.
+    Whatever the client does, one timer runs, except while a request is being
+    served. Requests that are sent together are served one in each turn of the
+    reactor, and only while their responses are read.
     """
 
-    transport: ITCPTransport
-    _has_begun = False
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
+    callLater: Callable[..., IDelayedCall]  # the factory sets it  # noqa: N815
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heads = HeadReader()
+        self._phase = _Phase.SERVING
+        self._timer: IDelayedCall | None = None
+        self._next_turn: IDelayedCall | None = None
+        self._is_serving = False
+
+    def connectionMade(self) -> None:
+        """Wait for the first request."""
+        super().connectionMade()
+        self._enter(_Phase.HEAD)
+
+    # --- what comes in ---
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on HTTP; answer JSON, TLS and whatever else does not begin with a method."""
-        if not self._has_begun:
-            self._has_begun = True
-            if not data.lstrip(b"\r\n")[:1].isalpha() and data.strip(b"\r\n"):
-                self.transport.write(_REFUSAL)
-                self.transport.loseConnection()
-                return
-        super().dataReceived(data)
+        """Cut requests out of `data`, and serve the first of them."""
+        if self._phase is _Phase.CLOSE:
+            return
+        self._heads.receive(data)
+        if self._is_serving or self._phase is _Phase.READER or self._next_turn is not None:
+            self.transport.pauseProducing()
+        else:
+            self._read_next()
+
+    def _read_next(self) -> None:
+        """Serve the next request if its head is complete."""
+        self._next_turn = None
+        try:
+            head = self._heads.next()
+            if head is not None:
+                check_request(head, route_of(head.target))
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if head is None:
+            if len(self._heads):
+                self._enter(_Phase.HEAD)
+            return
+        self._enter(_Phase.SERVING)
+        self._is_serving = True
+        transport = self.transport
+        super().dataReceived(head.data)
+        if self.transport is None:
+            _pass_on(self._heads.take_rest(), transport)
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802  # Twisted's name
+        """Wait for the next request, or serve it if it has been sent already."""
+        super().requestDone(request)
+        self._is_serving = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._phase in (_Phase.CLOSE, _Phase.READER) or self._is_serving:
+            return
+        if not len(self._heads):
+            self._enter(_Phase.NEXT)
+        elif self._next_turn is None:
+            self._enter(_Phase.SERVING)
+            self._next_turn = self.callLater(0, self._serve_waiting)
+            self.transport.pauseProducing()
+
+    def _serve_waiting(self) -> None:
+        """Serve one of the requests that were sent together; read on when none is complete."""
+        self._read_next()
+        if self._next_turn is None and self._phase in (_Phase.HEAD, _Phase.NEXT):
+            self.transport.resumeProducing()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.transport.write(refusal.response)
+        self.loseConnection()
+
+    # --- the transport has enough to send, or has sent it ---
+
+    def pauseProducing(self) -> None:
+        """Serve nothing more until the client has read the responses."""
+        super().pauseProducing()
+        if self._phase is not _Phase.CLOSE:
+            self._enter(_Phase.READER)
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has read the responses."""
+        super().resumeProducing()
+        if self._phase is _Phase.READER:
+            self._phase = _Phase.SERVING
+            self._go_on()
+
+    # --- the end ---
+
+    def _enter(self, phase: _Phase) -> None:
+        """Wait for something else than before; the time for it begins now."""
+        if phase is self._phase:
+            return
+        self._phase = phase
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if phase in _SECONDS:
+            self._timer = self.callLater(_SECONDS[phase], self._time_is_over)
+
+    def _time_is_over(self) -> None:
+        self._timer = None
+        if self._phase is _Phase.HEAD and len(self._heads):
+            self._refuse(Refusal(408, f"the head of the request was not complete in {OPENING_SECONDS:g} s"))
+        elif self._phase in (_Phase.HEAD, _Phase.NEXT):
+            self.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    def loseConnection(self) -> None:  # noqa: N802  # Twisted's name
+        """Close once everything is sent; but not later than in `CLOSING_SECONDS`."""
+        self._enter(_Phase.CLOSE)
+        super().loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Forget the connection."""
+        for call in (self._timer, self._next_turn):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._next_turn = None
+        self._phase = _Phase.CLOSE
+        super().connectionLost(reason)
+
+
+def _pass_on(rest: bytes, transport: StreamTransport) -> None:
+    """Pass what a client has sent behind a websocket's handshake to the websocket."""
+    if rest:
+        wrapped = isinstance(transport, ProtocolWrapper)  # TLS
+        protocol = transport.wrappedProtocol if wrapped else transport.protocol  # type: ignore[attr-defined]
+        protocol.dataReceived(rest)
+
+
+class _GatewaySite(Site):
+    """A site of `GatewayChannel` connections."""
+
+    noisy = False
+    protocol = GatewayChannel  # type: ignore[assignment]  # as Twisted allows
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
+        """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""
+        return [b"http/1.1"]
+
+
+def gateway_site(reactor: Reactor, root: IResource) -> Site:
+    """Return the factory of the gateway's connections, whose requests go to `root`."""
+    site = _GatewaySite(root, reactor=reactor)
+    site.timeOut = None  # the channel has timers of its own
+    return site

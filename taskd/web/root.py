@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.web.http import NOT_FOUND
-from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 
 from taskd import __version__
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
+from taskd.listeners.origins import Origins
+from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
 
 __all__ = ["Root", "config_from_environment"]
@@ -34,6 +36,9 @@ socket.onopen = () =&gt; socket.send(JSON.stringify(
 </html>
 """.encode()
 
+
+UPGRADE_REQUIRED = 426
+"""The HTTP status for which twisted.web has no name."""
 
 _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:"
 
@@ -57,14 +62,19 @@ class Root(Resource):
                 raise StartError(f"taskd: {error}") from error
         self._websocket = WebSocketResource(gateway.factory)
 
-    def render(self, request: IRequest) -> bytes | int:
+    def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request: the body, or `NOT_DONE_YET` for a websocket."""
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
-        is_websocket = b"websocket" in upgrade[0].lower()
-        answer: bytes | int = self._websocket.render(request) if is_websocket else super().render(request)
+        # RFC 9110, 7.8: HTTP/1.0 knows no upgrades.
+        if b"websocket" not in upgrade[0].lower() or request.clientproto == b"HTTP/1.0":
+            page: bytes = super().render(request)
+            return page
+        if request.method == b"GET" and not _has_known_version(request):
+            return _upgrade_required(request)
+        answer: int = self._websocket.render(request)
         return answer
 
-    def render_GET(self, request: IRequest) -> bytes:
+    def render_GET(self, request: Request) -> bytes:
         """Return the page that describes what runs here, with status 404 on other paths than ``/``."""
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
@@ -73,13 +83,32 @@ class Root(Resource):
         return _PAGE
 
 
+def _has_known_version(request: Request) -> bool:
+    versions = request.requestHeaders.getRawHeaders(b"sec-websocket-version")
+    return bool(versions == [b"%d" % VERSION])
+
+
+def _upgrade_required(request: Request) -> bytes:
+    """Answer a handshake for another version of the websocket protocol, as RFC 6455, 4.4, defines it."""
+    request.setResponseCode(UPGRADE_REQUIRED, b"Upgrade Required")
+    request.setHeader(b"sec-websocket-version", b"%d" % VERSION)
+    request.setHeader(b"upgrade", b"websocket")
+    request.setHeader(b"connection", b"upgrade")
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    return b"this gateway speaks version %d of the websocket protocol (Sec-WebSocket-Version: %d)\n" % (
+        VERSION,
+        VERSION,
+    )
+
+
 def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
     """Return a gateway's settings from the environment, since `twistd web` has no options for them.
 
     ``TASKD_TASK_SERVER`` (client endpoint strings, separated by spaces;
     default ``tcp:127.0.0.1:12345``), ``TASKD_LINK`` (``per-message`` or
-    ``pooled``), ``TASKD_ALLOW_ORIGIN`` (origins, separated by spaces). Raises
-    `ValueError` for any other link.
+    ``pooled``), ``TASKD_ALLOW_ORIGIN`` (patterns of origins) and
+    ``TASKD_HOSTNAME`` (names), both separated by spaces. Raises `ValueError`,
+    which names the variable, for a value that is not valid.
     """
     link = link_kind(environ.get("TASKD_LINK", "per-message"))
     if link == "local":
@@ -87,8 +116,19 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
             "TASKD_LINK cannot be local: a local link calls the task server of its own process, and "
             "`twistd web` runs none; use per-message or pooled, or `twistd taskd --link local`"
         )
+    allow_origins = environ.get("TASKD_ALLOW_ORIGIN", "").split()
+    hostnames = environ.get("TASKD_HOSTNAME", "").split()
+    for variable, patterns, names in (
+        ("TASKD_ALLOW_ORIGIN", allow_origins, []),
+        ("TASKD_HOSTNAME", [], hostnames),
+    ):
+        try:
+            Origins(patterns, names)
+        except ValueError as error:
+            raise ValueError(f"{variable}: {error}") from error
     return GatewayConfig(
         task_servers=environ.get("TASKD_TASK_SERVER", "").split() or ["tcp:127.0.0.1:12345"],
         link=link,
-        allow_origins=environ.get("TASKD_ALLOW_ORIGIN", "").split(),
+        allow_origins=allow_origins,
+        hostnames=hostnames,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
-from taskd.errors import InvalidRequest, ParseError, TooLarge
+from taskd.errors import ParseError, TooLarge
 from tests.soak.ledger import NOTHING, Asked, Ledger
 from tests.soak.mix import Mix, Order
 from tests.soak.peers import Peer, TextPeer
@@ -259,16 +259,12 @@ class Chaos:
             self.happened["half-closes"] += 1
 
     def _send_too_much(self) -> None:
-        """Send a line that is too long, or one that a browser would send: both end the connection."""
+        """Send a line that is too long, which ends the connection."""
         peer = self._peer(TextPeer)
         if isinstance(peer, TextPeer):
             number = self.mix.number()
-            if self.rng.random() < 0.5:
-                asked = Asked("too long", number, NOTHING, frozenset({TooLarge.code}))
-                peer.send_last(asked, b'{"function":"echo","args":["' + b"x" * (self._max_message + 5))
-            else:
-                asked = Asked("HTTP", number, NOTHING, frozenset({InvalidRequest.code}))
-                peer.send_last(asked, b"POST / HTTP/1.1\r\n")
+            asked = Asked("too long", number, NOTHING, frozenset({TooLarge.code}))
+            peer.send_last(asked, b'{"function":"echo","args":["' + b"x" * (self._max_message + 5))
             self.happened["lines that end a connection"] += 1
 
     def _pause(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.parts import Parts
@@ -39,7 +40,7 @@ class InFlightTests(SynchronousTestCase):
         self.assertEqual(Parts().in_flight(), {})
 
     def test_the_requests_of_all_connections_are_counted_by_function(self):
-        peers = Peers()
+        peers = Peers(Clock())
         self.assertEqual(peers.in_flight(), {})
         peers.add(ConnectedPeer("mail", "report"))
         peers.add(ConnectedPeer("mail"))

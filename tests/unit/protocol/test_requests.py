@@ -12,7 +12,7 @@ from taskd.model import Failure, Options, Progress, Result
 from taskd.protocol.framing import LineSplitter
 from taskd.protocol.nesting import MAX_NESTING
 from taskd.protocol.replies import batch_reply, parse_bare_reply, parse_reply, progress_line, reply_line
-from taskd.protocol.requests import Batch, Dialect, Invalid, Request, parse, request_line
+from taskd.protocol.requests import Batch, Dialect, Invalid, Request, parse, parse_member, request_line
 from tests.unit.texts import (
     containers,
     has_surrogate_escape,
@@ -180,8 +180,8 @@ class ParseTests(SynchronousTestCase):
     def check_json(self, parsed, value):
         if isinstance(value, list) and value:
             self.assertIsInstance(parsed, Batch)
-            self.assertEqual(len(parsed.items), len(value))
-            for item, element in zip(parsed.items, value, strict=True):
+            self.assertEqual(len(parsed.members), len(value))
+            for item, element in zip(map(parse_member, parsed.members), value, strict=True):
                 if dialect_by_the_protocol(element) is Dialect.BARE:  # a batch is JSON-RPC's
                     self.assert_invalid_request(item)
                 else:
@@ -263,7 +263,7 @@ class ParseTests(SynchronousTestCase):
         if in_a_batch:
             line = b"[ " + line + b" ]"
         parsed = parse(line)
-        call = parsed.items[0] if isinstance(parsed, Batch) else parsed
+        call = parse_member(parsed.members[0]) if isinstance(parsed, Batch) else parsed
         self.assertEqual(bytes(call.id), id_text)
         self.assertFalse(call.is_notification)
 
@@ -329,7 +329,7 @@ class ParseTests(SynchronousTestCase):
         line = b'[{"jsonrpc":"2.0","id":1,"method":"f","params":[1e999]}]'
         parsed = parse(line)
         self.assertIsInstance(parsed, Batch)
-        self.assertEqual(bytes(parsed.items[0].args), b"[1e999]")
+        self.assertEqual(bytes(parse_member(parsed.members[0]).args), b"[1e999]")
 
     def test_the_error_names_the_mistake_and_the_id_whatever_numbers_there_are(self):
         parsed = parse(b'{"jsonrpc":"2.0","id":1,"method":"f","x":1e999}')
@@ -424,11 +424,12 @@ class ParseTests(SynchronousTestCase):
             b'[1, {"jsonrpc":"2.0","id":1,"method":"f"}, [], {"function":"f"}, {"jsonrpc":"2.0","id":2},'
             b' {"jsonrpc":"2.0","method":"g"}, [{"jsonrpc":"2.0","id":3,"method":"f"}]]'
         )
-        kinds = [type(item) for item in parsed.items]
+        items = [parse_member(member) for member in parsed.members]
+        kinds = [type(item) for item in items]
         self.assertEqual(kinds, [Invalid, Request, Invalid, Invalid, Invalid, Request, Invalid])
-        self.assertEqual(shown(parsed.items[4].id), b"2")
-        self.assertTrue(all(item.dialect is Dialect.JSON_RPC for item in parsed.items))
-        for item in parsed.items:
+        self.assertEqual(shown(items[4].id), b"2")
+        self.assertTrue(all(item.dialect is Dialect.JSON_RPC for item in items))
+        for item in items:
             if isinstance(item, Invalid):
                 self.assert_invalid_request(item)
 

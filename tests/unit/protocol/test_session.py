@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import StateError, TaskFailed
 from taskd.model import Failure, Progress, Result
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.session import MAX_OUTSTANDING, Session, task_complete, too_large
+from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, STEP, Session, task_complete, too_large
 
 GARBAGE = [
     b"garbage",
@@ -73,9 +73,18 @@ class Expected:
 
 
 class ExpectedBatch:
-    def __init__(self, missing, invalid):
+    def __init__(self, missing):
         self.missing = missing
-        self.replies = Counter(invalid)
+        self.replies = Counter()
+
+
+class ExpectedMember:
+    """A member of a batch: a request, or the id of an invalid one."""
+
+    def __init__(self, batch, call=None, number=None):
+        self.batch = batch
+        self.call = call
+        self.number = number
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -145,28 +154,26 @@ class SessionMachine(RuleBasedStateMachine):
         return b'{"jsonrpc":"2.0","id":%d,"method":"f","params":5}' % number, ("invalid", number)
 
     def batch(self, data):
-        elements, calls, invalid = [], [], []
-        for kind in data.draw(
-            st.lists(st.sampled_from(["rpc", "notification", "invalid", "no id"]), min_size=1)
-        ):
+        kinds = data.draw(st.lists(st.sampled_from(["rpc", "notification", "invalid", "no id"]), min_size=1))
+        reply = ExpectedBatch(len(kinds))
+        elements, members = [], []
+        for kind in kinds:
             number = self.next_number()
             if kind == "invalid":
                 elements.append(b'{"jsonrpc":"2.0","id":%d}' % number)
-                invalid.append((number, "error"))
+                members.append(ExpectedMember(reply, number=number))
             elif kind == "no id":
                 elements.append(
                     data.draw(st.sampled_from([b"1", b"[]", b"{}", b'{"function":"f"}', b'{"id":[]}']))
                 )
-                invalid.append((None, "error"))
+                members.append(ExpectedMember(reply))
             else:
-                expected = Expected(number, kind, data.draw(st.booleans()))
+                batch = reply if kind == "rpc" else None
+                expected = Expected(number, kind, data.draw(st.booleans()), batch)
                 make = rpc if kind == "rpc" else notification
                 elements.append(make(number, progress=expected.progress))
-                calls.append(expected)
-        reply = ExpectedBatch(sum(call.kind == "rpc" for call in calls), invalid)
-        for call in calls:
-            call.batch = reply if call.kind == "rpc" else None
-        return b"[" + b", ".join(elements) + b"]", (reply, calls)
+                members.append(ExpectedMember(reply, expected))
+        return b"[" + b", ".join(elements) + b"]", members
 
     @precondition(lambda self: not self.closing and self.open_for < 0)
     @rule()
@@ -187,7 +194,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def start(self):
-        """Start every request that may be started, in order."""
+        """Start every request that may be started, in order: members of a batch one by one."""
         expected = []
         while self.backlog and len(self.running) + len(expected) < self.limit:
             item = self.backlog.popleft()
@@ -197,19 +204,31 @@ class SessionMachine(RuleBasedStateMachine):
                     self.in_order.append(item)
             elif isinstance(item, str):
                 self.in_order.append(item)
-            elif item[0] == "invalid":
-                self.due.append((item[1], "error"))
+            elif isinstance(item, list):
+                self.backlog.extendleft(reversed(item))
+            elif isinstance(item, ExpectedMember):
+                self.start_member(item, expected)
             else:
-                batch, calls = item
-                expected += calls
-                if not batch.missing and batch.replies:
-                    self.due.append(batch)
+                self.due.append((item[1], "error"))
         self.release()
         requests = self.session.requests()
+        while self.session.has_more:
+            requests += self.session.requests()
         assert [number_of(request) for request in requests] == [item.number for item in expected]
         for item, request in zip(expected, requests, strict=True):
             item.request = request
             self.running[item.number] = self.started[item.number] = item
+
+    def start_member(self, member, expected):
+        if member.call is not None:
+            expected.append(member.call)
+            if member.call.batch is not None:
+                return
+        else:
+            member.batch.replies[member.number, "error"] += 1
+        member.batch.missing -= 1
+        if not member.batch.missing and member.batch.replies:
+            self.due.append(member.batch)
 
     def release(self):
         while self.in_order:
@@ -372,6 +391,8 @@ class SessionTests(SynchronousTestCase):
     def test_the_default_limit_is_that_of_the_protocol(self):
         self.assertEqual(MAX_OUTSTANDING, 1000)
         session, requests = self.started(*[bare(1)] * 1001)
+        while session.has_more:
+            requests += session.requests()
         self.assertEqual(len(requests), 1000)
         self.assertFalse(session.wants_data)
 
@@ -475,17 +496,6 @@ class SessionTests(SynchronousTestCase):
         session.end_of_input(unfinished=5)
         session.requests()
         self.assertEqual(len(session.take()), 1)
-
-    def test_only_a_single_batch_may_exceed_max_outstanding(self):
-        batch = b"[" + b",".join(rpc(number) for number in range(1, 6)) + b"]"
-        session, requests = self.started(rpc(6), batch, rpc(7), limit=2)
-        self.assertEqual([number_of(request) for request in requests], [6, 1, 2, 3, 4, 5])
-        self.assertFalse(session.wants_data)
-        for request in requests[:4]:
-            session.answer(request, result(number_of(request)))
-            self.assertEqual(session.requests(), [])
-        session.answer(requests[4], result(4))
-        self.assertEqual([number_of(request) for request in session.requests()], [7])
 
     def test_the_last_unsent_progress_report_is_kept(self):
         session, [request] = self.started(rpc(1, progress=True))
@@ -687,37 +697,191 @@ class BatchTests(SynchronousTestCase):
         self.assertLess(len(line), MAX_MESSAGE)
 
 
-class HttpTests(SynchronousTestCase):
-    """A web page can make its visitor's browser post to any port: no line of such a request may run."""
+class StepTests(SynchronousTestCase):
+    """What one client sends is read a step at a time, so that no other has to wait for all of it."""
 
-    POST = (
+    def session(self, *lines, limit=MAX_OUTSTANDING):
+        session = Session(limit)
+        session.receive(list(lines))
+        return session
+
+    def test_a_step_reads_a_bounded_number_of_messages_of_any_kind(self):
+        most = STEP // MESSAGE_COST
+        for message in rpc(1), bare(1), notification(1), b"x", b'{"jsonrpc":"2.0","id":1}':
+            session = self.session(*[message] * 3 * most)
+            session.requests()
+            self.assertGreater(session.clear(), most, message)
+
+    def test_a_step_reads_a_bounded_number_of_bytes(self):
+        line = b'{"function":"f","args":["%b"]}' % (b"x" * (STEP // 4))
+        session = self.session(*[line] * 10)
+        self.assertLess(len(session.requests()), 5)
+        self.assertTrue(session.has_more)
+
+    def test_a_step_reads_one_message_however_long_it_is(self):
+        line = b'{"function":"f","args":["%b"]}' % (b"x" * STEP)
+        session = self.session(line, line)
+        self.assertEqual(len(session.requests()), 1)
+        self.assertEqual(len(session.requests()), 1)
+        self.assertFalse(session.has_more)
+
+    def test_every_message_is_read_in_the_end_and_in_order(self):
+        session = self.session(*[rpc(number) for number in range(500)])
+        requests = []
+        while session.has_more:
+            requests += session.requests()
+        self.assertEqual([number_of(request) for request in requests], list(range(500)))
+
+    def test_nothing_is_read_from_the_peer_while_messages_are_left(self):
+        session = self.session(*[b"x"] * 100)
+        session.requests()
+        self.assertFalse(session.wants_data)
+        while session.has_more:
+            session.requests()
+        self.assertTrue(session.wants_data)
+
+    def test_members_of_a_batch_count_one_by_one_against_the_limit(self):
+        session = self.session(b"[%b]" % b",".join(rpc(number) for number in range(50)), limit=10)
+        most, seen = 0, []
+        requests = session.requests()
+        while requests:
+            seen += requests
+            most = max(most, session.outstanding)
+            for request in requests[: len(requests) // 2 + 1]:
+                session.answer(request, result(number_of(request)))
+            requests = requests[len(requests) // 2 + 1 :] + session.requests()
+        self.assertEqual(most, 10)
+        [line] = session.take()
+        self.assertEqual(sorted(reply["id"] for reply in json.loads(line)), list(range(50)))
+
+    def test_what_follows_a_batch_waits_for_all_of_its_members(self):
+        session = self.session(b"[%b,%b,%b]" % (rpc(1), rpc(2), rpc(3)), bare(4), limit=2)
+        first, second = session.requests()
+        session.answer(first, result(1))
+        session.answer(second, result(2))
+        third, fourth = session.requests()
+        self.assertEqual([number_of(third), number_of(fourth)], [3, 4])
+
+
+class SearchTests(SynchronousTestCase):
+    """The request of an id is found among those in flight, and only there."""
+
+    def test_the_oldest_of_several_requests_with_an_id_is_found(self):
+        session = Session()
+        session.receive([rpc(1), rpc(1), rpc(2)])
+        first, second, _ = session.requests()
+        self.assertIs(session.find(b"1"), first)
+        session.answer(first, result(1))
+        self.assertIs(session.find(b"1"), second)
+        session.answer(second, result(1))
+        self.assertIsNone(session.find(b"1"))
+
+    def test_requests_that_start_after_a_search_are_found(self):
+        session = Session()
+        session.receive([rpc(1), notification(5)])
+        session.requests()
+        self.assertIsNone(session.find(b"2"))
+        session.receive([rpc(2), notification(6), bare(7)])
+        (request, *others) = session.requests()
+        self.assertIs(session.find(b"2"), request)
+        for other in others:
+            session.answer(other, result(0))
+        self.assertIs(session.find(b"2"), request)
+
+    def test_requests_are_found_after_all_earlier_ones_have_ended(self):
+        session = Session()
+        for number in 1, 2, 3:
+            session.receive([rpc(number)])
+            (request,) = session.requests()
+            self.assertIs(session.find(b"%d" % number), request)
+            session.answer(request, result(number))
+            self.assertIsNone(session.find(b"%d" % number))
+
+
+class StrangerTests(SynchronousTestCase):
+    """A web page can make its visitor's browser send to any port: no line of such a request may run.
+
+    Whatever does not begin as a request does is another protocol, which may carry bytes of anybody's choice.
+    """
+
+    RUNS = b'{"function":"hello"}'
+    STRANGERS = (
         b"POST / HTTP/1.1",
-        b"Host: 127.0.0.1:12345",
-        b"Content-Type: text/plain",
-        b'{"function":"hello"}',
+        b"post / HTTP/1.1",
+        b"patch / HTTP/1.1",
+        b"null / HTTP/1.1",
+        b"true / HTTP/1.1",
+        b"1 / HTTP/1.1",
+        b'"x" / HTTP/1.1',
+        b"GET /",
+        b"EHLO localhost",
+        b"OPTIONS * RTSP/1.0",
+        b"\x16\x03\x01\x02\0\x01\0",
+        b"null",
+        b"true",
+        b'"x"',
+        b"17",
+        b"-",
+        b"x",
+        b"  x",
+        b" ",
+        b"\t \t",
+        b"\xef\xbb\xbf{}",
+        b"\0{}",
+        b"\x0b{}",
+        b"}",
+        b"]",
     )
 
-    def test_no_line_of_an_http_request_is_run(self):
-        session = Session()
-        session.receive(self.POST)
+    def session(self):
+        return Session(begins_as_json=True)
+
+    def assert_refused(self, session):
         self.assertEqual(session.requests(), [])
         (line,) = session.take()
-        self.assertIn(b"HTTP", line)
+        self.assertEqual(json.loads(line)["error"]["code"], -32600)
         self.assertTrue(session.finished)
+        session.receive([self.RUNS])
+        session.receive_part(b"x")
+        self.assertEqual((session.requests(), session.take(), session.finished), ([], [], True))
 
-    def test_no_line_after_an_http_request_is_run_either(self):
-        session = Session()
-        for line in self.POST:
-            session.receive([line])
-            self.assertEqual(session.requests(), [])
-        self.assertEqual(len(session.take()), 1)
-        self.assertTrue(session.finished)
+    def test_nothing_is_run_behind_a_first_line_that_does_not_begin_as_a_request(self):
+        for stranger in self.STRANGERS:
+            session = self.session()
+            session.receive([stranger, b"Host: a", self.RUNS])
+            self.assert_refused(session)
 
-    def test_requests_before_an_http_request_are_answered(self):
-        session = Session()
-        session.receive([b'{"function":"hello"}', *self.POST])
-        (request,) = session.requests()
-        self.assertFalse(session.finished)
-        session.answer(request, Result(Raw(b"1")))
-        self.assertEqual(session.take()[0], b"1")
-        self.assertTrue(session.finished)
+    def test_nothing_is_run_in_later_reads_either(self):
+        for stranger in self.STRANGERS:
+            session = self.session()
+            session.receive([stranger])
+            self.assert_refused(session)
+
+    def test_a_stranger_is_refused_before_its_first_line_has_ended(self):
+        for stranger in self.STRANGERS:
+            if stranger.strip(b" \t"):
+                session = self.session()
+                for place in range(len(stranger)):
+                    session.receive_part(stranger[place : place + 1])
+                self.assert_refused(session)
+
+    def test_the_beginning_of_a_request_may_come_in_any_pieces(self):
+        for pieces in [b" "], [b"\r\n", b"\n ", b"\t"], [], [b" {"], [b"[", b"1"], [b"\n\n{", b"xyz"]:
+            session = self.session()
+            for piece in pieces:
+                session.receive_part(piece)
+            session.receive([b"  " + self.RUNS])
+            self.assertEqual(len(session.requests()), 1, pieces)
+
+    def test_a_malformed_first_line_that_begins_as_a_request_is_an_error_like_any_other(self):
+        for line in b"{", b"[", b"{}", b"[]", b"[ / HTTP/1.1", b"\t{x":
+            session = self.session()
+            session.receive([line, self.RUNS])
+            self.assertEqual(len(session.requests()), 1)
+            self.assertEqual(len(session.take()), 1)
+
+    def test_a_later_line_is_only_an_error(self):
+        session = self.session()
+        session.receive([self.RUNS, b"POST / HTTP/1.1", self.RUNS])
+        self.assertEqual(len(session.requests()), 2)
+        self.assertFalse(session.closing)

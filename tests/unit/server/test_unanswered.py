@@ -230,7 +230,7 @@ class ServerTests(LoggingCase):
 
     def test_messages_that_show_no_caller(self):
         self.make()
-        for line in b"nonsense", b"[" * 1000, b'{"method": "f", "params": []}', b"GET / HTTP/1.1":
+        for line in b"{nonsense", b"[" * 1000, b'{"method": "f", "params": []}', b"{}":
             client = self.connect()
             client.protocol.dataReceived(line + b"\n")
         self.assertEqual(self.counted(), {"parse_error": 2, "invalid_request": 2})
