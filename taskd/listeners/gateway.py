@@ -19,8 +19,10 @@ from taskd.client.pooled import PooledLink
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peers
+from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress
+from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress, Result
+from taskd.net.buffered_socket import READ_SIZE
 from taskd.net.paused import PausedConnections
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
@@ -28,6 +30,7 @@ from taskd.net.timers import TurnEnd
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
+from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.parties import Lane, Parties
 from taskd.server.failures import no_memory
@@ -42,6 +45,9 @@ _log = Logger(namespace="taskd.gateway")
 MAX_MESSAGES_IN_FLIGHT = 100
 """Messages of one websocket in flight at once: more than a page ever has, and
 few enough that one user cannot fill a pool's queue."""
+
+SHARED = "task servers"
+"""The party of the shared connections to task servers, in the byte budget."""
 
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
@@ -115,6 +121,7 @@ class RemoteBackend:
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
+        self._shared_account = budget.account(SHARED, _Unmoved())
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
@@ -126,7 +133,13 @@ class RemoteBackend:
         max_reply = max_message + ENVELOPE
         if self._has_connection_each:
             return PerCallLink(self._reactor, server, max_reply)
-        return PooledLink(self._reactor, server, max_reply, alone=max_message // 10)
+        return PooledLink(
+            self._reactor,
+            server,
+            max_reply,
+            alone=max_message // 10,
+            meters=lambda: ReplyMeter(_Shared(self._shared_account)),
+        )
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
         """Send requests to a task server, except those that concern the connection itself."""
@@ -157,7 +170,8 @@ class RemoteBackend:
                     self._flush_soon(requester)
 
         call = Call(request.function, request.args, _named(request.options, requester.lane))
-        pending = self._link.call(call, on_progress, request.dialect)
+        meter = ReplyMeter(_Receiver(request, requester))
+        pending = self._link.call(call, on_progress, request.dialect, meter)
         request.work = pending
         pending.outcome.addCallbacks(
             self._ended,
@@ -175,6 +189,9 @@ class RemoteBackend:
     ) -> None:
         self._end_with_caller.discard(pending)
         if request.work is pending:
+            if type(outcome) is Result and memoryview(outcome.value).nbytes > READ_SIZE:
+                if not requester.account().may_reply:
+                    outcome = NO_ROOM
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
         elif not self._is_stopping:
@@ -223,6 +240,47 @@ class RemoteBackend:
         """Drop the connections to task servers."""
         self._link.close()
         self.unanswered.close()
+
+
+class _Receiver:
+    """A request, as the receiver of a long reply."""
+
+    def __init__(self, request: Request[PendingCall], requester: Requester) -> None:
+        self._request = request
+        self._requester = requester
+
+    def account(self) -> Account:
+        """Return the websocket's account."""
+        return self._requester.account()
+
+    def wants(self, size: int) -> bool:
+        """Whether the websocket is there, and has room in the reply to a batch."""
+        return self._request.work is not None and self._requester.wants_result(self._request, size)
+
+
+class _Shared:
+    """The websockets together, as the receivers of long replies on a shared connection."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def account(self) -> Account:
+        """Return the account of all shared connections."""
+        return self._account
+
+    def wants(self, size: int) -> bool:
+        """Return True, since it is not known whom a reply is for before it is complete."""
+        return True
+
+
+class _Unmoved:
+    """The owner of the account of shared connections, which only has arrivals."""
+
+    def budget_changed(self) -> None:
+        """Do nothing."""
+
+    def refuse_unfinished(self) -> None:
+        """Do nothing."""
 
 
 def _release(result: Any, account: Account, held: int) -> Any:

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from taskd.errors import TooLarge
+from taskd.model import Failure
+
 if TYPE_CHECKING:
     from taskd.scheduler.budget import Account
 
-__all__ = ["DRAINED", "WAIT", "Arrival", "Arrivals"]
+__all__ = ["DRAINED", "NO_ROOM", "WAIT", "Arrival", "Arrivals"]
 
-WAIT = 10.0
-"""Seconds that a connection may stand still in the middle of a message, or a long result in its
-worker, before it is refused: nearly every wait is over in one second, and who waits blocks others."""
+WAIT = 5.0
+"""Seconds that a long result may wait in its worker, while its client reads nothing, before it is
+dropped: longer than a client that reads ever pauses, and short, since others may want the worker."""
 
 DRAINED = 16 * 1024
 """Bytes of replies that a connection may leave unread and still count as one whose client reads."""
+
+
+NO_ROOM = Failure.of(
+    TooLarge(
+        "the task has ended, but its result was dropped: there was no room for it, since this connection "
+        "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch"
+    )
+)
+"""The outcome of a task whose result was dropped."""
 
 
 class Arrival:

@@ -28,7 +28,7 @@ from heapq import nlargest
 from typing import Protocol
 
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.scheduler.arrivals import DRAINED, WAIT, Arrival, Arrivals
+from taskd.scheduler.arrivals import DRAINED, Arrival, Arrivals
 
 __all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Budget", "Holder", "least_limit"]
 
@@ -50,6 +50,9 @@ SHARES = 4
 
 GUARANTEED = DRAINED
 """Bytes that a connection may hold whatever the others hold: more than most messages take."""
+
+STUCK_SECONDS = 10.0
+"""Seconds that a connection may stand still in the middle of a message before that is refused."""
 
 SLOT_SECONDS = 60.0
 """Seconds for which a connection has a slot while others wait for one: 10 MiB at 1.4 Mbit/s."""
@@ -315,7 +318,7 @@ class Budget:
     def _check_stuck(self, account: Account, now: float) -> None:
         if account.waits_since is None:
             account.waits_since = now
-        elif now - account.waits_since >= WAIT:
+        elif now - account.waits_since >= STUCK_SECONDS:
             self.forget(account)
             account.refuse()
 

@@ -151,7 +151,7 @@ class Scheduler:
         return list(given.items())
 
     def _needed(self, task: Task) -> Task | None:
-        """Return the task of a full submitter's lane that must start all the same; set the lane aside if none."""
+        """Return the task of a full submitter that must start all the same; if none, set its lane aside."""
         if task.subscriber.needs(task.key):
             return task
         oldest = self.queue.find_oldest(task.lane)

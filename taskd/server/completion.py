@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from msgspec import Raw
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, TimedOut, TooLarge, WorkerLost
+from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.pool.exits import WorkerExit
+from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
@@ -19,12 +20,6 @@ from taskd.worker.messages import NULL, Failed, Stopped
 __all__ = ["Completion", "flush"]
 
 _task_log = Logger(namespace="taskd.task")
-
-
-NO_ROOM_FOR_RESULT = (
-    "the task has ended, but its result was dropped: there was no room for it, since this connection "
-    "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch"
-)
 
 
 class Completion:
@@ -70,7 +65,7 @@ class Completion:
             self.succeeded(task, NULL)
         else:
             self._counters.done += 1
-            self.complete(task, Failure.of(TooLarge(NO_ROOM_FOR_RESULT)))
+            self.complete(task, NO_ROOM)
 
     def failed(self, task: Task, message: Failed) -> None:
         """Complete a task whose function raised, or could not be called."""

@@ -12,6 +12,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.model import Outcome, Result
 from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
+from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import ServerStatus
 
@@ -28,6 +29,9 @@ class Requester(Subscriber, Protocol):
     @property
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
+
+    def account(self) -> Account:
+        """Return the account for what is held for the connection."""
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
