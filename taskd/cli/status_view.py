@@ -97,3 +97,5 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
         shown = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
         if shown:
             yield heading + ", ".join(shown)
+    if lost := answer.get("log_lines_lost"):
+        yield f"{lost} lines of the log were lost"

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from taskd.errors import Cancelled, Unreachable
+from taskd.errors import Busy, Cancelled, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import parse_reply
@@ -134,6 +134,9 @@ class PendingCalls:
             if waiter is not None:
                 waiter.progressed(body)
             return
+        if reply.id is None and isinstance(body, Failure) and body.code == Busy.code:
+            self._end_all(body)
+            return
         waiter = self._waiters.pop(request_id, None)
         if self._unsent:
             self._send_more()
@@ -141,6 +144,16 @@ class PendingCalls:
             self._cancelled.discard(request_id)
         if waiter is not None:
             waiter.ended(body)
+
+    def _end_all(self, failure: Failure) -> None:
+        """End every call: the server has refused the connection, and has read none of them."""
+        waiters, self._waiters = self._waiters, {}
+        self._unsent.clear()
+        self._cancelled.clear()
+        self._detached.clear()
+        for waiter in waiters.values():
+            if waiter is not None:
+                waiter.ended(failure)
 
     def fail(self, error: Callable[[bool], Unreachable]) -> None:
         """Fail every call: the connection is lost. `error(sent)` makes the reasons."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from msgspec import structs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, lost, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
-from taskd.errors import ParseError
-from taskd.model import Call, Outcome, Progress
+from taskd.client.slots import ConnectionSlots
+from taskd.errors import Busy, ParseError, TimedOut
+from taskd.model import Call, Failure, Outcome, Progress
+from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
@@ -18,6 +22,9 @@ from taskd.scheduler.arrivals import NO_ROOM
 
 __all__ = ["PerCallLink"]
 
+_SHORTEST = 0.001
+"""Seconds: the least that is left of a deadline, which must not be zero."""
+
 _ID = b"1"
 """The id of the one request of a connection, unless it is a bare one, which has none."""
 
@@ -26,19 +33,78 @@ class _Exchange(Connection):
     """A connection for one call. Is a `taskd.client.link.PendingCall`."""
 
     def __init__(
-        self, link: PerCallLink, call: Call, on_progress: OnProgress | None, dialect: Dialect
+        self,
+        link: PerCallLink,
+        call: Call,
+        on_progress: OnProgress | None,
+        dialect: Dialect,
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self._link = link
         self._call = call
         self._on_progress = on_progress
         self._dialect = dialect
+        self._is_waiting = False
+        self._deadline: IDelayedCall | None = None
+        self._own_end: object = None
         self._has_ended = False
         self._is_cancelled = False
         self._is_detached = False
         self.connecting: Connecting | None = None
 
+    # --- for a connection that may have to wait for a slot ---
+
+    def start(self) -> None:
+        """Connect, once there is a slot for the connection."""
+        slots = self._link.slots
+        try:
+            if slots is None or slots.take(self, self._call.options.caller):
+                self._connect()
+                return
+        except Busy as error:
+            self._end()
+            self.outcome.callback(Failure.of(error))
+            return
+        self._is_waiting = True
+        if self._call.options.deadline is not None:
+            self._deadline = self._link.reactor.callLater(self._call.options.deadline, self._deadline_over)
+
+    def begin(self) -> None:
+        """Connect, since there is a slot now. As `taskd.client.slots.Waiting.begin`."""
+        self._is_waiting = False
+        if self._deadline is not None:
+            left = max(self._deadline.getTime() - self._link.reactor.seconds(), _SHORTEST)
+            self._deadline.cancel()
+            options = structs.replace(self._call.options, deadline=left)
+            self._call = Call(self._call.function, self._call.args, options)
+        self._connect()
+
+    def _connect(self) -> None:
+        self.connecting = self._link.connect(self)
+
+    def _wait_no_more(self) -> None:
+        assert self._link.slots is not None
+        self._is_waiting = False
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._link.slots.forget(self, self._call.options.caller)
+
+    def _deadline_over(self) -> None:
+        seconds = self._call.options.deadline
+        self._wait_no_more()
+        self._end()
+        self.outcome.callback(
+            Failure.of(
+                TimedOut(
+                    f"{self._call.function} was not started within its deadline of {seconds:g} s",
+                    limit="deadline",
+                    seconds=seconds,
+                )
+            )
+        )
+
     def opened(self) -> None:
+        self._own_end = self._link.is_open(self)
         if not self._has_ended:
             self._send(request_line(self._call, _ID, self._dialect))
             if self._is_detached:
@@ -52,7 +118,8 @@ class _Exchange(Connection):
     def cancel(self) -> None:
         """Have the task cancelled. As `PendingCall.cancel`.
 
-        A bare call that was sent has no id to be named by: nothing happens.
+        A bare call that was sent has no id to be named by. If it is to end with its connection, the
+        sending side of that is shut down; else nothing happens.
         """
         if self._has_ended or self._is_cancelled:
             return
@@ -62,6 +129,8 @@ class _Exchange(Connection):
             self.outcome.callback(CANCELLED_UNSENT)
         elif self._dialect is JSON_RPC:
             self._send(cancel_line(_ID))
+        elif self._call.options.on_disconnect == "cancel":
+            self.transport.loseWriteConnection()
 
     def detach(self) -> None:
         """Close the connection once the call is sent. As `PendingCall.detach`.
@@ -81,7 +150,9 @@ class _Exchange(Connection):
 
     def _drop(self) -> None:
         self._end()
-        if self.transport is not None:
+        if self._is_waiting:
+            self._wait_no_more()
+        elif self.transport is not None:
             self.transport.abortConnection()
         elif self.connecting is not None:
             self.connecting.cancel()
@@ -105,6 +176,7 @@ class _Exchange(Connection):
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the call: the connection could not be made, or is lost."""
+        self._link.is_closed(self._own_end)
         if not self._has_ended:
             self._end()
             why = self.why(reason)
@@ -132,14 +204,30 @@ class PerCallLink:
     """Opens a connection for each call, and closes it when the result is there.
 
     `server` is a client endpoint string; raises `ValueError` if it is not
-    valid. `max_reply` is in bytes. Is a `taskd.client.link.Link`.
+    valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take turns by
+    the callers that their options name. The addresses of the connections' own ends are kept in
+    `own_ends`, for a server in the same process. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Reactor, server: str, max_reply: int = MAX_REPLY) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        server: str,
+        max_reply: int = MAX_REPLY,
+        slots: ConnectionSlots | None = None,
+        own_ends: set[object] | None = None,
+    ) -> None:
+        self.reactor = reactor
         self.server = server
+        self.slots = slots
+        self._own_ends = own_ends
         self._connector = connector(reactor, server)
         self._max_reply = max_reply
         self._exchanges: set[_Exchange] = set()
+
+    def read_again(self) -> None:
+        """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
+        self._connector = connector(self.reactor, self.server)
 
     def call(
         self,
@@ -153,8 +241,30 @@ class PerCallLink:
         exchange.meter = meter
         exchange.MAX_LENGTH = self._max_reply
         self._exchanges.add(exchange)
-        exchange.connecting = self._connector.connect(exchange)
+        exchange.start()
         return exchange
+
+    def connect(self, exchange: _Exchange) -> Connecting:
+        """Make the connection of an exchange."""
+        return self._connector.connect(exchange)
+
+    def is_open(self, exchange: _Exchange) -> object:
+        """Note that a connection is made; returns the address of its own end, if that is of interest."""
+        transport = exchange.transport
+        if self._own_ends is None or not isinstance(transport, BufferedSocket):
+            return None
+        end = transport.getHandle().getsockname()
+        if not end:
+            return None  # a unix socket, which has no name, but tells its server whose it is
+        self._own_ends.add(end)
+        return end
+
+    def is_closed(self, own_end: object) -> None:
+        """Note that a connection is closed, or could not be made."""
+        if self._own_ends is not None:
+            self._own_ends.discard(own_end)
+        if self.slots is not None:
+            self.slots.give_back()
 
     def forget(self, exchange: _Exchange) -> None:
         """Forget a call that has ended."""

@@ -11,6 +11,7 @@ from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, 
 from taskd.client.pending import PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall
+from taskd.client.slots import ConnectionSlots
 from taskd.errors import ParseError
 from taskd.model import Call
 from taskd.net.client_transport import Connecting, connector
@@ -88,7 +89,9 @@ class PooledLink:
     Calls are always sent as JSON-RPC; one of more than `alone` bytes gets a
     connection of its own, and is sent in its dialect. `server` is a client
     endpoint string; raises `ValueError` if it is not valid. `max_reply` is in
-    bytes. `meters` makes a counter of replies for each shared connection. Is a `taskd.client.link.Link`.
+    bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`;
+    `meters` makes a counter of replies for each shared connection.
+    Is a `taskd.client.link.Link`.
     """
 
     def __init__(
@@ -96,17 +99,25 @@ class PooledLink:
         reactor: Reactor,
         server: str,
         max_reply: int = MAX_REPLY,
+        slots: ConnectionSlots | None = None,
+        own_ends: set[object] | None = None,
         alone: int = ALONE,
         meters: Callable[[], Meter] | None = None,
     ) -> None:
         self.server = server
         self.turn_end = TurnEnd(reactor)
+        self._reactor = reactor
         self._connector = connector(reactor, server)
-        self._per_call = PerCallLink(reactor, server, max_reply)
+        self._per_call = PerCallLink(reactor, server, max_reply, slots, own_ends)
         self._alone = alone
         self._meters = meters
         self._max_reply = max_reply
         self._connections: list[_Kept] = []
+
+    def read_again(self) -> None:
+        """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
+        self._per_call.read_again()
+        self._connector = connector(self._reactor, self.server)
 
     def call(
         self,

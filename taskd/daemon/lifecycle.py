@@ -6,24 +6,30 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
+from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
 from taskd.daemon.stop_report import StopReport
 from taskd.errors import StartError
+from taskd.listeners.idle_connections import IdleConnections
+from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
+from taskd.net.acceptor import Door
+from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
 from taskd.net.lingering import Lingering
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
+from taskd.net.tls_port import RenewableCertificates
 from taskd.server.task_server import TaskServer
 
 if TYPE_CHECKING:
@@ -42,13 +48,28 @@ SLOW_SECONDS = 1.0
 """Seconds after which the log mentions that workers still run their stop hooks."""
 
 
-class UnstartedDaemon:
-    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`."""
+class AppServer(Protocol):
+    """A task server, as far as the app and its processes are concerned."""
 
-    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
+    def reload(self) -> None:
+        """Import the app again."""
+
+    def kill(self) -> None:
+        """Kill every process that runs the app, at once and without the reactor."""
+
+
+class UnstartedDaemon:
+    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`.
+
+    `log_lines_lost` is called for `taskd.status`.
+    """
+
+    def __init__(self, reactor: Reactor, config: ServiceConfig, log_lines_lost: Callable[[], int]) -> None:
         self._reactor = reactor
         self._config = config
+        self._log_lines_lost = log_lines_lost
         self._lingering = Lingering(reactor)
+        self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
 
@@ -58,37 +79,71 @@ class UnstartedDaemon:
         if config.listen and config.is_default_app:
             for line in announcement(os.environ):
                 _log.info("{line}", line=line)
+        if config.uses_tracebacks:
+            _log.warn("--tracebacks is now called --error-details traceback")
         transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", transport)
+            port = bind(self._reactor, description, "task server", transport, self._certificates)
             self._task_ports.append(port)
         for description in config.websocket:
-            self._gateway_ports.append(bind(self._reactor, description, "gateway", transport))
+            port = bind(self._reactor, description, "gateway", transport, self._certificates)
+            self._gateway_ports.append(port)
 
     def start(self) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
-        parts = Parts(lingering=[self._lingering])
+        limits = self._connection_limits()
+        self._lingering.most = limits.lingering
+        door = Door(reactor, limits)
+        parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
+            server.log_lines_lost = self._log_lines_lost
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
-            _serve(self._task_ports, tcp)
+            idle = IdleConnections(reactor, tcp.peers)
+            for port in self._task_ports:
+                port.serve(tcp, door, BUSY_LINE, idle.close_one)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
-            gateway = self._start_gateway(config.gateway, server)
-            _serve(self._gateway_ports, _site(reactor, gateway))
+            gateway = self._start_gateway(
+                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
+            )
+            site = _site(reactor, gateway)
+            for port in self._gateway_ports:
+                port.serve(site, door, UNAVAILABLE)
             parts = replace(parts, gateway=[gateway])
+            self._certificates.extend(gateway.certificates)
         return RunningDaemon(
             reactor,
             [*self._task_ports, *self._gateway_ports],
             parts,
             config.stop_timeout,
             loaded,
-            server.reload if server is not None else _nothing_to_reload,
+            server,
+            self._certificates,
         )
+
+    def _connection_limits(self) -> ConnectionLimits:
+        """Return how many connections there may be. Call this before the first fork server is started."""
+        config = self._config
+        needs = config.server.pool.files if config.listen else NO_FILES
+        gateway = config.gateway
+        link_ends = 0
+        if gateway is not None and gateway.link != "local":
+            # If both ends are here, one may be in use again before the other has been closed.
+            link_ends = 1 if gateway.task_servers else 3
+        limit, in_use = open_files()
+        limits = connection_limits(limit, in_use, needs, link_ends)
+        if in_use + needs.least + limits.lingering + limits.accepted + limits.links * link_ends > limit:
+            _log.warn(
+                "ulimit -n {limit} leaves too few open files for {workers} workers and connections: raise it",
+                limit=limit,
+                workers=config.server.pool.max_workers,
+            )
+        return limits
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
@@ -118,7 +173,9 @@ class RunningDaemon:
     """A daemon that has been started: its `ports`, and its `parts` that stop in steps.
 
     `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
-    fails with `StartError` if it cannot be. `reload` imports the app again.
+    fails with `StartError` if it cannot be. `server` is None for a gateway alone,
+    which has no app and no other processes. `certificates` are those of the ports
+    and of the gateway's links.
     """
 
     def __init__(
@@ -128,15 +185,25 @@ class RunningDaemon:
         parts: Parts,
         stop_timeout: float,
         loaded: Deferred[None],
-        reload: Callable[[], None],
+        server: AppServer | None,
+        certificates: Sequence[RenewableCertificates] = (),
     ) -> None:
         self.loaded = loaded
-        self.reload = reload
+        self._server = server
+        self._certificates = certificates
         self._clock = clock
         self._ports = ports
         self._parts = parts
         self._stop_timeout = stop_timeout
         self._is_aborted = False
+
+    def reload(self) -> None:
+        """Read the certificates again, and import the app again."""
+        read_certificates_again(self._certificates)
+        if self._server is not None:
+            self._server.reload()
+        elif not self._certificates:
+            _log.info("there is nothing to reload: a gateway without certificates and without an app")
 
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
@@ -152,6 +219,11 @@ class RunningDaemon:
         """End at once everything that `close` still waits for."""
         self._is_aborted = True
         _abort(self._parts.present)
+
+    def kill(self) -> None:
+        """Kill every other process of the daemon's at once; may be called in a signal handler."""
+        if self._server is not None:
+            self._server.kill()
 
     async def _close_in_order(self) -> None:
         parts = self._parts
@@ -238,21 +310,12 @@ def _abort(parts: Sequence[Part]) -> None:
         part.abort()
 
 
-def _nothing_to_reload() -> None:
-    """Do nothing, since a gateway alone has no app."""
-
-
-def _serve(ports: Sequence[BoundPort], factory: IProtocolFactory) -> None:
-    for port in ports:
-        port.serve(factory)
-
-
 async def _close_ports(ports: Sequence[BoundPort]) -> None:
     await DeferredList([port.close() for port in ports])
 
 
 def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web import Root
-    from taskd.web.channel import gateway_site
+    from taskd.web.channel import GatewaySite
 
-    return gateway_site(reactor, Root(gateway))
+    return GatewaySite(reactor, Root(gateway))

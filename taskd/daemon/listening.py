@@ -16,13 +16,18 @@ from twisted.internet.interfaces import (
     IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from taskd.daemon.before_reactor import wait_for
 from taskd.errors import StartError
+from taskd.net.acceptor import Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.reactor import Reactor
+from taskd.net.server_transport import ServerTransport
+from taskd.net.tls_port import REFUSED_FOR_ROOM, RenewableCertificates
 
 __all__ = ["BoundPort", "LateFactory", "bind"]
 
@@ -85,36 +90,61 @@ class BoundPort:
     runs.
     """
 
-    def __init__(self, port: IListeningPort, factory: LateFactory) -> None:
+    def __init__(self, reactor: Reactor, port: IListeningPort, factory: LateFactory) -> None:
+        self._reactor = reactor
         self._port = port
         self._factory = factory
+        self._acceptor: Acceptor | None = None
 
     @property
     def address(self) -> IAddress:
         """The local address, with the actual number of a TCP port that was bound as 0."""
         return self._port.getHost()
 
-    def serve(self, factory: IProtocolFactory) -> None:
-        """Pass connections to `factory`. Call this once."""
+    def serve(
+        self,
+        factory: IProtocolFactory,
+        door: Door,
+        refusal: bytes,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Pass connections to `factory`, for as many as the `door` has room. Call this once.
+
+        The others are sent `refusal`, or on a TLS port an alert, unless `make_room` can close another one.
+        Ports of kinds that taskd does not know accept whatever they accept.
+        """
         self._factory.serve(factory)
+        port = self._port
+        if isinstance(port, Port) and getattr(port.transport, "func", None) is ServerTransport:
+            reason = REFUSED_FOR_ROOM if isinstance(port.factory, TLSMemoryBIOFactory) else refusal
+            self._acceptor = Acceptor(self._reactor, port, door, self._factory.logPrefix(), reason, make_room)
 
     def close(self) -> Deferred[None]:
         """Stop listening; fires when the port is closed."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         return self._port.stopListening() or succeed(None)
 
 
 def bind(
-    reactor: Reactor, description: str, name: str, transport: Callable[..., Any] | None = None
+    reactor: Reactor,
+    description: str,
+    name: str,
+    transport: Callable[..., Any] | None = None,
+    certificates: list[RenewableCertificates] | None = None,
 ) -> BoundPort:
     """Bind the port that a server's endpoint string describes, and log its address.
 
-    `name` stands for the port in the log; for `transport` see
+    `name` stands for the port in the log; for `transport` and `certificates` see
     `taskd.net.endpoints.server_endpoint`. Raises `StartError`, which names the
     endpoint and the reason.
     """
     factory = LateFactory(name)
     try:
-        port = wait_for(reactor, server_endpoint(reactor, description, transport).listen(factory))
+        port = wait_for(
+            reactor, server_endpoint(reactor, description, transport, certificates).listen(factory)
+        )
     except ValueError as error:
         raise StartError(f"taskd: {error}") from error
     except CannotListenError as error:
@@ -124,4 +154,4 @@ def bind(
         raise StartError(f"taskd: cannot listen on {description}: {error}") from error
     keep_alive(getattr(port, "socket", None))
     _log.info("listening on {description} ({host})", description=description, host=port.getHost())
-    return BoundPort(port, factory)
+    return BoundPort(reactor, port, factory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
+from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peers
@@ -27,6 +28,7 @@ from taskd.net.paused import PausedConnections
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
+from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
@@ -49,6 +51,10 @@ few enough that one user cannot fill a pool's queue."""
 SHARED = "task servers"
 """The party of the shared connections to task servers, in the byte budget."""
 
+MAX_CONNECTIONS = 100
+"""Connections to task servers at once, if nobody has counted how many there may be: with both ends in one
+process they take a fifth of the usual limit of 1024 open files."""
+
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 LinkKind = Literal["per-message", "pooled", "local"]
@@ -63,6 +69,8 @@ class GatewayConfig:
     `task_servers` are client endpoint strings; `allow_origins` and `hostnames`
     are the patterns and names of `taskd.listeners.origins.Origins`.
     `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    There are at most `max_connections` to task servers, apart from the kept ones
+    of a pooled link, and `own_ends` has the addresses of their own ends.
     `max_buffered`, in bytes, is for a gateway without a task server.
     """
 
@@ -72,6 +80,8 @@ class GatewayConfig:
     hostnames: Sequence[str] = ()
     max_message: int = MAX_MESSAGE
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
+    max_connections: int = MAX_CONNECTIONS
+    own_ends: set[object] = field(default_factory=set)
     max_buffered: int = MAX_BUFFERED
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
@@ -122,6 +132,9 @@ class RemoteBackend:
         self._config = config
         self._has_connection_each = config.link == "per-message"
         self._shared_account = budget.account(SHARED, _Unmoved())
+        self.certificates: list[RenewableCertificates] = []
+        """The certificates of the links to task servers by TLS."""
+        self._slots = ConnectionSlots(config.max_connections)
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
@@ -131,15 +144,23 @@ class RemoteBackend:
     def _link_to(self, server: str) -> Link:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
+        own_ends = self._config.own_ends
+        link: PerCallLink | PooledLink
         if self._has_connection_each:
-            return PerCallLink(self._reactor, server, max_reply)
-        return PooledLink(
-            self._reactor,
-            server,
-            max_reply,
-            alone=max_message // 10,
-            meters=lambda: ReplyMeter(_Shared(self._shared_account)),
-        )
+            link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
+        else:
+            link = PooledLink(
+                self._reactor,
+                server,
+                max_reply,
+                self._slots,
+                own_ends,
+                alone=max_message // 10,
+                meters=lambda: ReplyMeter(_Shared(self._shared_account)),
+            )
+        if server.lower().startswith("tls:"):
+            self.certificates.append(link)
+        return link
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
         """Send requests to a task server, except those that concern the connection itself."""
@@ -189,9 +210,9 @@ class RemoteBackend:
     ) -> None:
         self._end_with_caller.discard(pending)
         if request.work is pending:
-            if type(outcome) is Result and memoryview(outcome.value).nbytes > READ_SIZE:
-                if not requester.account().may_reply:
-                    outcome = NO_ROOM
+            is_long = type(outcome) is Result and memoryview(outcome.value).nbytes > READ_SIZE
+            if is_long and not requester.account().may_reply:
+                outcome = NO_ROOM
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
         elif not self._is_stopping:
@@ -310,6 +331,11 @@ class Gateway:
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
         )
+
+    @property
+    def certificates(self) -> list[RenewableCertificates]:
+        """The certificates of the links to task servers by TLS."""
+        return self._backend.certificates if isinstance(self._backend, RemoteBackend) else []
 
     def stop_accepting(self) -> None:
         """Refuse new websockets and new messages."""

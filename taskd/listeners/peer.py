@@ -8,7 +8,7 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from taskd.errors import Busy, Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
-from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, StreamTransport
+from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
@@ -91,6 +91,10 @@ class Wire(Protocol):
     def may_name_callers(self) -> bool:
         """Whether the other end may name the callers whose requests it passes on."""
 
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the other end may cancel any task by its number; never if it is anybody."""
+
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
 
@@ -124,7 +128,7 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
-    may_name_callers = False
+    may_name_callers = cancels_by_number = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -147,9 +151,7 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut. `cancels_by_number` is False for anonymous peers, to
-    which the number of somebody else's task must be no handle. While the peer
-    is not read, `paused` reports its end.
+    returns are never cut. While the peer is not read, `paused` reports its end.
 
     What a client sends is worked off a step at a time (`Session.requests`). The
     first step is taken at once; the others in `turns`, and if these take long,
@@ -172,7 +174,6 @@ class Peer(Generic[Work]):
         "_transport",
         "_turns",
         "_wire",
-        "cancels_by_number",
         "is_full",
         "is_reading",
         "lane",
@@ -195,7 +196,6 @@ class Peer(Generic[Work]):
         turns: Turns,
         *,
         whole_messages: bool = False,
-        cancels_by_number: bool = True,
         paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
@@ -221,7 +221,6 @@ class Peer(Generic[Work]):
         self._may_receive = self._may_reply = True  # as far as the budget goes
         self.unfinished = 0
         """The bytes received of a message that is not complete."""
-        self.cancels_by_number = cancels_by_number
         self._turns = turns
         self._awaits_turn = False
         self._is_stepping = False
@@ -231,6 +230,11 @@ class Peer(Generic[Work]):
         self.is_reading = True
         self.is_full = False
         """Whether the peer leaves too much unread, or is owed more than its share of the memory."""
+
+    @property
+    def idle_handle(self) -> Handle | None:
+        """The socket, if everything that was asked is answered and every answer has been sent, else None."""
+        return self.sender.handle if self.session.is_idle and self.sender.empty else None
 
     # --- what comes in ---
 
@@ -245,8 +249,8 @@ class Peer(Generic[Work]):
         if self.session.closing:
             self.flush()
 
-    def refuse_rest(self, error: TaskdError) -> None:
-        """Answer all earlier messages, then reply with `error` and close: the rest cannot be read."""
+    def refuse_rest(self, error: TaskdError | None = None) -> None:
+        """Answer all earlier messages, reply with `error`, if any, and close: the rest cannot be read."""
         self.session.refuse_rest(error)
         self.flush()
 
@@ -254,28 +258,43 @@ class Peer(Generic[Work]):
         """Note that the peer sends nothing more; it still gets what it is owed."""
         self.session.end_of_input(unfinished)
         self.is_reading = False
-        self._peer_has_ended()
+        self.peer_has_ended()
         if not self._is_gone and not self.session.finished:
             self._watch_end()
 
-    def _peer_has_ended(self) -> None:
+    # --- `taskd.net.paused.Watched` ---
+
+    def peer_has_ended(self) -> None:
         """Cancel the work that must not outlive the connection; what follows of it is not begun.
 
         The peer has ended sending, though maybe not all that it sent has been
         read. It may even be gone, which shows only when it is written to.
         """
-        if self._has_ended:
-            return
-        self._has_ended = True
-        for request in list(self.session.in_flight):
-            if request.work is not None and request.options.on_disconnect == "cancel":
-                self._backend.cancel(request.work)
+        if not self._has_ended:
+            self._has_ended = True
+            for request in list(self.session.in_flight):
+                if request.work is not None and request.options.on_disconnect == "cancel":
+                    self._backend.cancel(request.work)
         self.flush()
+
+    def peer_is_lost(self) -> None:
+        """Drop the connection: it was reset, or timed out."""
+        self._wire.abort()
+
+    @property
+    def depends_on_peer(self) -> bool:
+        """Whether any work in flight is cancelled when the peer ends."""
+        return any(request.options.on_disconnect == "cancel" for request in self.session.in_flight)
+
+    @property
+    def reads_no_more(self) -> bool:
+        """Whether what the peer still sends is of no use."""
+        return self.session.refuses_rest
 
     def _watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
         if self._paused is not None and self._end_watch is None:
-            self._end_watch = self._paused.watch(self._transport, self._peer_has_ended, self._wire.abort)
+            self._end_watch = self._paused.watch(self._transport, self)
 
     def _forget_end(self) -> None:
         if self._end_watch is not None:
@@ -313,6 +332,11 @@ class Peer(Generic[Work]):
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed on this connection."""
         return self._wire.may_name_callers
+
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the peer may cancel any task by its number."""
+        return self._wire.cancels_by_number
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
@@ -551,6 +575,10 @@ class Peers:
         self.is_closing = False
         self.is_stopping = False
         """Whether no new connections are accepted."""
+
+    def __iter__(self) -> Iterator[Peer[Any]]:
+        """Iterate over the connections that are open."""
+        return iter(self._peers)
 
     def add(self, peer: Peer[Any]) -> None:
         """Add a new connection."""

@@ -7,18 +7,14 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import Busy, InvalidRequest, ParseError, TooLarge
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
-from taskd.model import Failure
+from taskd.listeners.websocket_closing import ClosingProtocol
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
-from taskd.net.time_limits import CLOSING_SECONDS
-from taskd.net.websocket_fastpath import TextServerProtocol
 from taskd.protocol.session import Session, task_complete
 from taskd.protocol.websocket_frames import PING_INTERVAL
 from taskd.scheduler.parties import Lane
@@ -30,29 +26,15 @@ _log = Logger(namespace="taskd.gateway")
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
 
-UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA, TOO_BIG = 1003, 1001, 1007, 1009  # RFC 6455, 7.4.1
-TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
-
-MAX_REASON = 123
-"""Bytes of the reason in a close frame (RFC 6455, 5.5)."""
-
 NAME_BYTES = 4
 """Random bytes in the names of a gateway's websockets, which set them apart from another gateway's."""
 
-_REFUSED = {
-    UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
-    BAD_DATA: ParseError("a message on a websocket is not UTF-8"),
-    TOO_BIG: TooLarge("a message on a websocket is over the limit"),
-}
-"""The messages that are answered only by a close, by its code."""
 
-
-class WebSocketProtocol(TextServerProtocol):
+class WebSocketProtocol(ClosingProtocol):
     """One websocket. Implements `taskd.listeners.peer.Wire` for its `client`, which it has while open."""
 
     factory: WebSocketFactory
-    client: Peer[Any] | None = None
-    _closing: IDelayedCall | None = None
+    _awaits_turn = False
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Accept or deny the websocket, by its origin."""
@@ -86,7 +68,6 @@ class WebSocketProtocol(TextServerProtocol):
             Lane(factory.backend.parties.party(party_key(self.transport)), factory.next_name()),
             factory.peers.turns,
             whole_messages=True,
-            cancels_by_number=False,
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
@@ -103,17 +84,32 @@ class WebSocketProtocol(TextServerProtocol):
         if self.client is not None:
             self.client.message_grows(size, is_new)
 
-    def binary_received(self) -> None:
-        """Refuse a binary message."""
-        if self.client is not None and not self.client.session.closing:
-            self._close(UNSUPPORTED_DATA, b"messages are text")
+    def more_is_unread(self) -> None:
+        """Read the rest of what has been received in turns with others, and nothing more until then."""
+        self.transport.pauseProducing()
+        self._ask_for_turn()
 
-    def onAutoPingTimeout(self) -> None:
-        """Drop a peer that has not answered a ping, unless reading is paused: the answer may be unread."""
-        if self.client is None or self.client.is_reading:
-            super().onAutoPingTimeout()
-        else:
-            self.autoPingTimeoutCall = None
+    def _ask_for_turn(self) -> None:
+        if not self._awaits_turn:
+            self._awaits_turn = True
+            self.factory.peers.turns.ask(self)
+
+    # --- `taskd.net.turns.TurnTaker` ---
+
+    def take_step(self) -> bool:
+        """Read a part of what has been received; return whether more may be read now."""
+        if self.client is not None and self.client.is_reading:
+            self.read_more()
+            if self.has_unread:
+                return True
+            # What was read may have ended the websocket, or paused it.
+            if self.client is not None and self.client.is_reading:
+                self.transport.resumeProducing()
+        self._awaits_turn = False
+        return False
+
+    def hold(self) -> None:
+        """Do nothing: the client is not read while anything is unread."""
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: FBT001, N803
         """Forget the websocket, which is gone."""
@@ -121,31 +117,14 @@ class WebSocketProtocol(TextServerProtocol):
             client, self.client = self.client, None
             client.connection_lost()
             self.factory.peers.discard(client)
-            refused = _REFUSED.get(self.localCloseCode or 0)
-            if refused is not None:
-                self.factory.backend.unanswered.notification_ended("", Failure.of(refused))
-
-    def dropConnection(self, abort: bool = False) -> None:  # noqa: FBT001, FBT002, N802
-        """Close the connection, or reset it; in any case it ends within `CLOSING_SECONDS`."""
-        super().dropConnection(abort)
-        if not abort and self._closing is None and self.transport is not None:
-            self._closing = self.factory.clock.callLater(CLOSING_SECONDS, self._reset)
-
-    def _reset(self) -> None:
-        self._closing = None
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        """Stop waiting for the end, which has come."""
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
-        super().connectionLost(reason)
 
     # --- `taskd.listeners.peer.Wire` ---
 
     may_name_callers = False
     """A browser speaks for itself, wherever it is."""
+
+    cancels_by_number = False
+    """Anybody may be at the other end, and the number may be that of somebody else's task."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
@@ -156,34 +135,15 @@ class WebSocketProtocol(TextServerProtocol):
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Read from the client again."""
-        self.transport.resumeProducing()
-
-    def finish(self) -> None:
-        """Do nothing: after a close frame, Autobahn waits for the client's own and closes."""
-
-    def refuse_unfinished(self, error: Busy) -> None:
-        """Close, since there is no room for the message that is being received."""
-        self._close(TRY_AGAIN_LATER, error.message.encode()[:MAX_REASON])
-
-    def close(self) -> None:
-        """Close after what has been answered, since the gateway shuts down."""
-        self._close(GOING_AWAY, b"shutting down")
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        self.dropConnection(abort=True)
-
-    def _close(self, code: int, reason: bytes) -> None:
-        # `sendClose` refuses these codes.
-        if self.client is not None:
-            self.client.flush()
-            self.client.session.end_of_input()
-        self.sendCloseFrame(code=code, reasonUtf8=reason, isReply=False)
+        """Read from the client again, first what was received and is unread."""
+        if self.has_unread:
+            self._ask_for_turn()
+        elif not self._awaits_turn:
+            self.transport.resumeProducing()
 
     def _stalled(self) -> None:
         _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
-        self.dropConnection(abort=True)
+        self.abort()
 
 
 class WebSocketFactory(WebSocketServerFactory):

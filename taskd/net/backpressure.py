@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import HIGH_WATER, BufferedSocket, socket_under
+from taskd.net.buffered_socket import HIGH_WATER, BufferedSocket, Handle, socket_under
 
 __all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
 
@@ -53,6 +54,7 @@ class ReplySender:
     __slots__ = (
         "_clock",
         "_grace",
+        "_latest",
         "_limit",
         "_on_change",
         "_on_stalled",
@@ -88,9 +90,19 @@ class ReplySender:
         # None until it is needed: an empty deque takes 760 bytes, and most peers are never slow.
         self._unsent: deque[bytes | memoryview] | None = None
         self._size = 0
+        self._latest = b""
         self._timer: IDelayedCall | None = None
         self.congested = False
         transport.registerProducer(self, True)
+
+    @property
+    def handle(self) -> Handle:
+        """The socket under the transport, through TLS if need be."""
+        transport: Any = self._transport
+        while isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        handle: Handle = transport.getHandle()
+        return handle
 
     @property
     def full(self) -> bool:
@@ -129,6 +141,16 @@ class ReplySender:
             self._send_more()
         self._watch()
 
+    def send_latest(self, data: bytes) -> None:
+        """Send these bytes now, or in place of others of this kind that still wait to be sent.
+
+        They are sent before all that is queued, and are no part of it.
+        """
+        if self.congested:
+            self._latest = data
+        else:
+            self._write(data)
+
     def finish(self) -> None:
         """Prepare for the transport's close, once everything has been passed to it.
 
@@ -143,6 +165,7 @@ class ReplySender:
     def close(self) -> None:
         """Drop everything, since the connection is gone."""
         self._unsent = None
+        self._latest = b""
         self._size = 0
         self._on_change = self._on_stalled = _ignore
         if self._timer is not None:
@@ -181,6 +204,9 @@ class ReplySender:
         self.congested = False
         if self._timer is not None:
             self._timer.reset(self._grace)
+        if self._latest:
+            latest, self._latest = self._latest, b""
+            self._write(latest)
         self._send_more()
         self._watch()
         self._on_change()

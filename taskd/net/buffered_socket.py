@@ -83,6 +83,9 @@ class StreamTransport(Protocol):
     def loseConnection(self) -> None:
         """Close the connection once everything written has been sent."""
 
+    def loseWriteConnection(self) -> None:
+        """Shut down the sending side once everything written has been sent; the peer may still send."""
+
     def abortConnection(self) -> None:
         """Reset the connection."""
 

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from taskd.net.client_addresses import endpoint_from
 from taskd.net.reactor import Reactor
 from taskd.net.tls import ssl_server, tls_client
+from taskd.net.tls_port import RenewableCertificates
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -69,18 +70,24 @@ CLIENT_FORMS = (
 
 
 def server_endpoint(
-    reactor: Reactor, description: str, transport: TransportMaker | None = None
+    reactor: Reactor,
+    description: str,
+    transport: TransportMaker | None = None,
+    certificates: list[RenewableCertificates] | None = None,
 ) -> IStreamServerEndpoint:
     """Return the endpoint that a server's endpoint string describes.
 
     `transport` replaces Twisted's transport (see `twisted.internet.tcp.Port`),
-    under TLS as well. Raises `ValueError`, which names the valid forms, if
+    under TLS as well. The certificates of a TLS port are appended to `certificates`.
+    Raises `ValueError`, which names the valid forms, if
     `description` is not a valid endpoint.
     """
     try:
         kind, positional, named = _parse(description)
         if kind == "ssl":
             secured = ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named})
+            if certificates is not None:
+                certificates.append(secured.certificates)
             return secured if transport is None else _ReplacedTransport(secured, transport)
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         if kind == "unix" and "mode" not in named:

@@ -76,9 +76,10 @@ class _Closing:
 
 
 class Lingering:
-    """The connections of a process that linger: at most `MAX_LINGERING`."""
+    """Connections that linger: at most `most`, which may be changed while there are none."""
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, most: int = MAX_LINGERING) -> None:
+        self.most = most
         self._reactor = reactor
         self._sockets: deque[_Closing] = deque()
         self._timer: IDelayedCall | None = None
@@ -101,7 +102,7 @@ class Lingering:
         except OSError:  # the connection is broken already
             sock.close()
             return
-        if len(self._sockets) >= MAX_LINGERING:
+        if len(self._sockets) >= self.most:
             self.forget(self._sockets[0])
         closing = _Closing(self, sock, self._reactor.seconds() + MAX_LINGERING_SECONDS)
         self._sockets.append(closing)

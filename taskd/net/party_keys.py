@@ -8,9 +8,10 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+from taskd.net.buffered_socket import Handle
 from taskd.net.server_transport import ServerTransport
 
-__all__ = ["is_trusted", "party_key"]
+__all__ = ["address_key", "is_trusted", "party_key", "user_key"]
 
 UNKNOWN = "unknown"
 """The key of connections whose other end has no address, such as those of tests."""
@@ -35,9 +36,22 @@ def party_key(transport: Any) -> str:
     /64 of an IPv6 address ("2001:db8::/64"), or the user of a unix socket ("uid 1000").
     """
     host = _host(transport)
-    if host is None:
-        return _user(transport)
+    return _user(transport) if host is None else address_key(host)
+
+
+def address_key(host: str) -> str:
+    """Return the key of the party at an IP address."""
     return _ipv6_key(host) if ":" in host else host
+
+
+def user_key(sock: Handle) -> tuple[str, int]:
+    """Return the key of the user at the other end of a unix socket, and the process that has connected it.
+
+    Raises `OSError` if the connection is gone.
+    """
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(found)
+    return f"uid {user}", process
 
 
 def is_trusted(transport: Any) -> bool:
@@ -49,7 +63,7 @@ def is_trusted(transport: Any) -> bool:
     host = _host(transport)
     if host is None:
         return _user(transport) != UNKNOWN
-    key = _ipv6_key(host) if ":" in host else host
+    key = address_key(host)
     if key == LOOPBACK or key.startswith("127."):
         return True
     certificate = getattr(transport, "getPeerCertificate", None)
@@ -66,8 +80,7 @@ def _user(transport: Any) -> str:
     sock = transport.getHandle() if isinstance(transport, ServerTransport) else None
     if sock is None or sock.family != socket.AF_UNIX:
         return UNKNOWN
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return f"uid {_CREDENTIALS.unpack(credentials)[1]}"
+    return user_key(sock)[0]
 
 
 @lru_cache(CACHED)

@@ -4,16 +4,22 @@ A transport that reads nothing has its descriptor taken out of the reactor, so
 that nothing reports that the peer has closed or reset the connection. Here the
 descriptors of such transports are in an epoll of their own, whose descriptor
 the reactor reads. The kernel reports the end even behind data that is unread.
+
+It reports only what has arrived. So if anything depends on the end of a
+connection that is paused for longer, what its peer cannot send is read ahead.
 """
 
 from __future__ import annotations
 
 import select
+import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
+from fcntl import ioctl
 from typing import Protocol
 
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -21,8 +27,14 @@ from zope.interface import implementer
 
 from taskd.net.buffered_socket import StreamTransport
 from taskd.net.reactor import Reactor
+from taskd.net.read_ahead import AheadRoom
+from taskd.net.server_transport import ServerTransport
 
-__all__ = ["EndWatch", "PausedConnections", "descriptor_of"]
+__all__ = ["EndWatch", "PausedConnections", "Watched", "arrived", "descriptor_of", "unacknowledged", "unread"]
+
+LONG = 1.0
+"""Seconds of a pause after which the peer's data is read ahead, so that its end arrives in time.
+Most pauses are shorter, and cost nothing."""
 
 ENDS_PER_TURN = 256
 """Ends that are reported in one turn of the reactor: each may cancel a thousand tasks."""
@@ -41,30 +53,78 @@ class EndWatch(Protocol):
         """Watch no more: the connection is read again, or gone. Does nothing the second time."""
 
 
-def descriptor_of(transport: object) -> int:
-    """Return the descriptor under a transport, through TLS if need be; -1 if it is closed or has none."""
+class Watched(Protocol):
+    """Whoever has to know of the end of a connection's peer."""
+
+    def peer_has_ended(self) -> None:
+        """Note that the peer sends nothing more, or is gone: what it sent before may still be read."""
+
+    def peer_is_lost(self) -> None:
+        """Close: the connection was reset, or timed out."""
+
+    @property
+    def depends_on_peer(self) -> bool:
+        """Whether anything is cancelled when the peer ends."""
+
+    @property
+    def reads_no_more(self) -> bool:
+        """Whether what the peer still sends is of no use."""
+
+
+def _below(transport: object) -> object:
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
-    fileno: Callable[[], int] = getattr(transport, "fileno", lambda: -1)
+    return transport
+
+
+def descriptor_of(transport: object) -> int:
+    """Return the descriptor under a transport, through TLS if need be; -1 if it is closed or has none."""
+    fileno: Callable[[], int] = getattr(_below(transport), "fileno", lambda: -1)
     return fileno()
 
 
-class _Watch:
-    """One connection: its descriptor, and whom to tell."""
+def arrived(transport: object) -> int:
+    """Return how many bytes from the peer of a paused transport have arrived and are not used."""
+    below = _below(transport)
+    return unread(below) + (below.ahead if isinstance(below, ServerTransport) else 0)
 
-    __slots__ = ("_connections", "descriptor", "ended", "lost")
+
+def unread(transport: object) -> int:
+    """Return how many bytes from the peer of a transport the kernel keeps."""
+    return _queued(_below(transport), termios.FIONREAD)
+
+
+def unacknowledged(transport: object) -> int:
+    """Return how many bytes the peer's kernel has not acknowledged."""
+    return _queued(_below(transport), termios.TIOCOUTQ)
+
+
+def _queued(transport: object, which: int) -> int:
+    descriptor = descriptor_of(transport)
+    if descriptor < 0:
+        return 0
+    return int.from_bytes(ioctl(descriptor, which, bytes(4)), sys.byteorder)
+
+
+class _Watch:
+    """One connection: its descriptor, its transport, whom to tell, and since when it is paused."""
+
+    __slots__ = ("_connections", "descriptor", "has_ended", "owner", "since", "transport")
 
     def __init__(
         self,
         connections: PausedConnections,
         descriptor: int,
-        ended: Callable[[], object],
-        lost: Callable[[], object],
+        transport: object,
+        owner: Watched,
+        since: float,
     ) -> None:
         self._connections = connections
         self.descriptor = descriptor
-        self.ended: Callable[[], object] | None = ended
-        self.lost = lost
+        self.transport = transport
+        self.owner = owner
+        self.since = since
+        self.has_ended = False
 
     def stop(self) -> None:
         """Watch no more."""
@@ -82,30 +142,25 @@ class PausedConnections:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, _Watch] = {}
+        self._room = AheadRoom()
+        self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
         """Return how many connections are watched."""
         return len(self._watched)
 
-    def watch(
-        self,
-        transport: StreamTransport,
-        ended: Callable[[], object],
-        lost: Callable[[], object],
-    ) -> EndWatch | None:
-        """Report the end of the peer of `transport`, which has just stopped reading.
+    def watch(self, transport: StreamTransport, owner: Watched) -> EndWatch | None:
+        """Report the end of the peer of `transport`, which has just stopped reading, to `owner`.
 
-        `ended` is called, at most once, when the peer has shut down its sending
-        side or closed: what it sent before may still be read. `lost` is called,
-        at most once and last, when the connection was reset or timed out. Returns None
-        if the transport is closed, or the kernel cannot watch any more.
+        Its methods are called at most once each, `peer_is_lost` as the last.
+        Returns None if the transport is closed, or the kernel cannot watch any more.
 
         Stop the watch before the descriptor is closed, or in the same turn.
         """
         descriptor = descriptor_of(transport)
         if descriptor < 0:
             return None
-        watch = _Watch(self, descriptor, ended, lost)
+        watch = _Watch(self, descriptor, _below(transport), owner, self._reactor.seconds())
         try:
             self._epoll.register(descriptor, _ENDED | _ONCE)
         except FileExistsError:  # an earlier watch of this descriptor was not stopped
@@ -115,7 +170,26 @@ class PausedConnections:
         if not self._watched:
             self._reactor.addReader(self)
         self._watched[descriptor] = watch
+        if self._timer is None:
+            self._timer = self._reactor.callLater(LONG, self._read_ahead)
         return watch
+
+    def _read_ahead(self) -> None:
+        """Read ahead of the connections that are paused for long, if anything depends on their ends."""
+        self._timer = None
+        if not self._watched:
+            return
+        before = self._reactor.seconds() - LONG
+        for watch in list(self._watched.values()):
+            transport, owner = watch.transport, watch.owner
+            if (
+                watch.since <= before
+                and not watch.has_ended
+                and isinstance(transport, ServerTransport)
+                and owner.depends_on_peer
+            ):
+                transport.read_ahead(self._room, drops=owner.reads_no_more)
+        self._timer = self._reactor.callLater(LONG, self._read_ahead)
 
     def forget(self, watch: EndWatch) -> None:
         """Watch a connection no more."""
@@ -152,14 +226,14 @@ class PausedConnections:
     def _report(self, watch: _Watch, events: int) -> None:
         if events & select.EPOLLERR:
             self.forget(watch)
-            watch.lost()
+            watch.owner.peer_is_lost()
             return
         if not events & select.EPOLLHUP:
             # A reset may still follow. But after EPOLLHUP nothing does, and it would be reported for ever.
             self._epoll.modify(watch.descriptor, _ONCE)
-        ended, watch.ended = watch.ended, None
-        if ended is not None:
-            ended()
+        if not watch.has_ended:
+            watch.has_ended = True
+            watch.owner.peer_has_ended()
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing: the epoll is no connection, and is never lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
@@ -16,13 +17,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import BufferedSocket, socket_address
+from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, socket_address
 from taskd.net.lingering import Lingering
 from taskd.net.reactor import Reactor
+from taskd.net.read_ahead import Ahead, AheadRoom
 
 __all__ = ["ServerTransport"]
 
 _log = Logger(namespace="taskd.transport")
+
+_DONE = Failure(ConnectionDone())
 
 
 @implementer(IHalfCloseableDescriptor, ITransport)
@@ -36,10 +40,11 @@ class ServerTransport(BufferedSocket):
 
     With `lingering`, every close of this side's is a lingering one: the protocol
     is told of the end as soon as everything is sent, and `lingering` has the
-    socket, unless the peer has ended first.
+    socket, unless the peer has ended first. `when_closed` is called once the connection is
+    closed, as far as its protocol is concerned.
     """
 
-    __slots__ = ("_client", "_lingering", "_protocol")
+    __slots__ = ("_ahead", "_client", "_lingering", "_protocol", "when_closed")
 
     def __init__(
         self,
@@ -54,7 +59,9 @@ class ServerTransport(BufferedSocket):
         sock.setblocking(False)
         self._client = client
         self._lingering = lingering
+        self._ahead: Ahead | None = None
         self._protocol = protocol
+        self.when_closed: Callable[[], object] | None = None
         super().__init__(reactor, sock, protocol.dataReceived)
 
     @property
@@ -65,7 +72,8 @@ class ServerTransport(BufferedSocket):
     @protocol.setter
     def protocol(self, protocol: IProtocol) -> None:
         self._protocol = protocol
-        self._receive = protocol.dataReceived
+        if self._ahead is None:
+            self._receive = protocol.dataReceived
 
     @property
     def host(self) -> str | None:
@@ -81,6 +89,8 @@ class ServerTransport(BufferedSocket):
 
     def readConnectionLost(self, reason: Failure) -> None:
         """Handle the end of input: the peer has shut down its sending side, or the close is due."""
+        if self._ahead is not None and not self.disconnecting:
+            return  # the protocol has yet to get what came before
         self._is_reading = False
         if not self.disconnecting:
             if not IHalfCloseableProtocol.providedBy(self._protocol):
@@ -106,6 +116,8 @@ class ServerTransport(BufferedSocket):
         """Close the socket, then stop the producer and report the end to the protocol."""
         if self.fileno() < 0:
             return
+        if self._ahead is not None:
+            self._ahead.clear()
         if (
             not self._peer_has_ended
             and self._lingering is not None
@@ -116,12 +128,77 @@ class ServerTransport(BufferedSocket):
             self._release(self._lingering.take)
         else:
             self._release()
+        if self.when_closed is not None:
+            self.when_closed()
         protocol = self._protocol
         del self._protocol
         protocol.connectionLost(reason)
 
     def _is_lost_when_sending_fails(self) -> bool:
         return True  # what a client sends is of no use if it cannot be answered
+
+    # --- reading ahead of the protocol, so that the end of the peer arrives ---
+
+    def read_ahead(self, room: AheadRoom, *, drops: bool = False) -> None:
+        """Read on although the protocol has paused this, into `room`, or into nothing if that `drops` it.
+
+        The protocol gets what was read when it resumes this.
+        """
+        if self._is_reading or self.disconnecting or self._peer_has_ended or not self.connected:
+            return
+        if self._ahead is None:
+            self._ahead = Ahead(room, drops=drops)
+            self._receive = self._receive_ahead
+        if self._ahead.has_room:
+            self._reactor.addReader(self)
+
+    @property
+    def ahead(self) -> int:
+        """The number of bytes that have been read ahead while this was paused."""
+        return self._ahead.arrived if self._ahead is not None else 0
+
+    def _receive_ahead(self, data: bytes) -> None:
+        assert self._ahead is not None
+        self._ahead.add(data)
+        if not self._ahead.has_room:
+            self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Read again, first what was read ahead: a part in each turn, as it would come from the socket."""
+        if self._ahead is None:
+            super().resumeProducing()
+        elif self.connected and not self.disconnecting and not self._is_reading:
+            self._is_reading = True
+            self._reactor.removeReader(self)
+            self._reactor.callLater(0, self._deliver)
+
+    def _deliver(self) -> None:
+        ahead = self._ahead
+        if ahead is None or not self._is_reading or self.disconnecting or not self.connected:
+            return
+        if data := ahead.take(READ_SIZE):
+            self._is_receiving = True
+            try:
+                self._protocol.dataReceived(data)
+            except Exception:
+                failure = Failure()
+                _log.failure("a protocol failed at what was read ahead", failure)
+                self.connectionLost(failure)
+                return
+            self._is_receiving = False
+            if self.disconnecting and not self._unsent:
+                self.connectionLost(_DONE)
+                return
+        if len(ahead):
+            self._reactor.callLater(0, self._deliver)
+            return
+        if self.connected:
+            self._ahead = None
+            self._receive = self._protocol.dataReceived
+            if self._is_reading and self._peer_has_ended:
+                self.readConnectionLost(_DONE)
+            elif self._is_reading:
+                self._reactor.addReader(self)
 
     # --- called by the protocol ---
 

@@ -24,7 +24,11 @@ from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IStreamClientEndpoint,
+)
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -34,7 +38,7 @@ from taskd.net.tls_port import TlsPortEndpoint
 if TYPE_CHECKING:
     from service_identity.hazmat import CertificatePattern
 
-__all__ = ["CertificateRefused", "ssl_server", "tls_client"]
+__all__ = ["CertificateRefused", "ServerCertificates", "ssl_server", "tls_client"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -58,26 +62,65 @@ def ssl_server(
     ``clientCA`` names CAs: clients without a certificate of theirs are refused.
     Raises `ValueError`, `TypeError`, `OSError` or `OpenSSL`'s errors if an option is wrong.
     """
-    own, *chain = _load_certificates(certKey if certKey is not None else privateKey)
-    if extraCertChain is not None:
-        chain += _load_certificates(extraCertChain)
-    key = ssl.KeyPair.load(Path(privateKey).read_bytes(), crypto.FILETYPE_PEM)
-    options = ssl.CertificateOptions(
-        privateKey=key.original,
-        certificate=own.original,
-        extraCertChain=[certificate.original for certificate in chain],
-        trustRoot=_trust_root(clientCA) if clientCA is not None else None,
-    )
-    _check_key(options)
-    return TlsPortEndpoint(reactor, int(port), options, int(backlog), interface)
+
+    def read() -> ssl.CertificateOptions:
+        own, *chain = _load_certificates(certKey if certKey is not None else privateKey)
+        if extraCertChain is not None:
+            chain += _load_certificates(extraCertChain)
+        options = ssl.CertificateOptions(
+            privateKey=_load_key(privateKey).original,
+            certificate=own.original,
+            extraCertChain=[certificate.original for certificate in chain],
+            trustRoot=_trust_root(clientCA) if clientCA is not None else None,
+        )
+        _check_key(options, privateKey)
+        return options
+
+    return TlsPortEndpoint(reactor, int(port), ServerCertificates(read), int(backlog), interface)
 
 
-def _check_key(options: ssl.CertificateOptions) -> None:
-    """Raise `ValueError` if the private key does not belong to the certificate."""
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerCertificates:
+    """The certificates of a TLS port: its own with its key, and the CAs of its clients.
+
+    `read` reads their files.
+    """
+
+    def __init__(self, read: Callable[[], ssl.CertificateOptions]) -> None:
+        self._read = read
+        self.options = read()
+        """What new connections use."""
+
+    def read_again(self) -> None:
+        """Use for new connections what the files have now.
+
+        If that is impossible, nothing changes. Raises then as `ssl_server` does.
+        """
+        self.options = self._read()
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802
+        """Make the TLS connection for a new connection."""
+        make = getattr(self.options, "serverConnectionForTLS", None)
+        if make is not None:
+            connection: SSL.Connection = make(tlsProtocol)
+            return connection
+        return SSL.Connection(self.options.getContext(), None)  # an older Twisted
+
+
+def _check_key(options: ssl.CertificateOptions, path: str) -> None:
+    """Raise `ValueError` if the private key, which is from a file, does not belong to the certificate."""
     try:
         options.getContext().check_privatekey()
     except SSL.Error as error:
-        raise ValueError("the private key does not belong to the certificate") from error
+        raise ValueError(f"the private key in {path} does not belong to the certificate") from error
+
+
+def _load_key(path: str) -> ssl.KeyPair:
+    """Return the private key in a PEM file."""
+    try:
+        return ssl.KeyPair.load(Path(path).read_bytes(), crypto.FILETYPE_PEM)
+    except (SSL.Error, crypto.Error, ValueError) as error:
+        raise ValueError(f"there is no private key in {path}") from error
 
 
 def _load_certificates(path: str) -> list[ssl.Certificate]:
@@ -85,7 +128,10 @@ def _load_certificates(path: str) -> list[ssl.Certificate]:
     found = _CERTIFICATE.findall(Path(path).read_bytes())
     if not found:
         raise ValueError(f"there is no certificate in {path}")
-    return [ssl.Certificate.loadPEM(text) for text in found]
+    try:
+        return [ssl.Certificate.loadPEM(text) for text in found]
+    except (SSL.Error, crypto.Error, ValueError) as error:
+        raise ValueError(f"there is a damaged certificate in {path}") from error
 
 
 def _trust_root(path: str) -> Any:
@@ -205,7 +251,7 @@ def tls_client(
     chain: list[ssl.Certificate] = []
     if certificate is not None:
         own, *chain = _load_certificates(certificate)
-        key = ssl.KeyPair.load(Path(privateKey or certificate).read_bytes(), crypto.FILETYPE_PEM)
+        key = _load_key(privateKey or certificate)
     options = ssl.CertificateOptions(
         trustRoot=_trust_root(trustRoots) if trustRoots is not None else ssl.platformTrust(),
         privateKey=key.original if key is not None else None,
@@ -213,7 +259,7 @@ def tls_client(
         extraCertChain=[link.original for link in chain] or None,
     )
     if key is not None:
-        _check_key(options)
+        _check_key(options, privateKey or certificate or "")
     tcp = HostnameEndpoint(reactor, host, int(port), timeout=timeout)
     endpoint: IStreamClientEndpoint = wrapClientTLS(_VerifyingClient(host, options), tcp)
     return endpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
-from twisted.internet.ssl import CertificateOptions
 from twisted.internet.tcp import Port
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -25,7 +24,18 @@ from taskd.net.reactor import Reactor
 from taskd.net.strangers import is_client_hello, refused_by_tls
 from taskd.net.time_limits import OPENING_SECONDS
 
-__all__ = ["RefusingPlain", "TlsPortEndpoint"]
+__all__ = ["REFUSED_FOR_ROOM", "RefusingPlain", "RenewableCertificates", "TlsPortEndpoint"]
+
+REFUSED_FOR_ROOM = b"\x15\x03\x03\0\x02\x02\x50"
+"""The answer to a connection for which there is no room: a fatal alert (internal_error), since before a
+handshake nothing else can be said."""
+
+
+class RenewableCertificates(Protocol):
+    """The certificates of a port, whose files can be read again."""
+
+    def read_again(self) -> None:
+        """Use for new connections what the files have now, or raise an exception and change nothing."""
 
 
 class RefusingPlain(BufferingTLSTransport):
@@ -98,9 +108,15 @@ class TlsPortEndpoint(SSL4ServerEndpoint):
     """Twisted's ``ssl:`` server, with `RefusingPlain` for its connections."""
 
     def __init__(
-        self, reactor: Reactor, port: int, options: CertificateOptions, backlog: int, interface: str
+        self,
+        reactor: Reactor,
+        port: int,
+        certificates: RenewableCertificates,
+        backlog: int,
+        interface: str,
     ) -> None:
-        super().__init__(reactor, port, options, backlog, interface)
+        super().__init__(reactor, port, certificates, backlog, interface)
+        self.certificates = certificates
         self._connections = partial(RefusingPlain, reactor)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: N803

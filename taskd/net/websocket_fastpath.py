@@ -11,10 +11,15 @@ messages and awaits no pong (a text would count as one). Autobahn has no public
 way to find that out. This module alone reads the private attributes that show
 it, after checking that they do (`reads_as_known`). If they do not, Autobahn
 reads everything, which is correct but slower.
+
+Autobahn gets little at once: 64 KiB of the shortest frames would take it a
+quarter of a second. And of many pings only the last are answered (RFC 6455,
+5.5.3).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -24,14 +29,28 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from taskd.net.buffered_socket import StreamTransport
-from taskd.protocol.websocket_frames import read_texts, text_frame
+from taskd.protocol.websocket_frames import pong_frame, read_texts, text_frame
 
-__all__ = ["TextServerProtocol", "reads_as_known"]
+__all__ = ["TOO_BIG", "TextServerProtocol", "reads_as_known"]
 
 _log = Logger(namespace="taskd.gateway")
 
+TOO_BIG = 1009
+"""The code of the close frame for a message over a limit (RFC 6455, 7.4.1)."""
+
 JOINED = 65536
 """Bytes of texts that are joined for one write: joining more saves nothing, and copies more."""
+
+SLOW_SLICE = 1024
+"""Bytes of frames that Autobahn reads in one step: some 170 of the shortest, in three milliseconds."""
+
+MAX_FRAMES = 2**17
+"""Frames of one message: each costs some fifty bytes, even if it carries none. The tests of
+conformance cut messages into as many as half of this."""
+
+PONGS = 16
+"""Pings, of those that one step has read, that are answered each: the tests of conformance send ten
+together and count the answers."""
 
 
 PIECE = 64
@@ -93,23 +112,42 @@ def _known_states(kind: type[WebSocketServerProtocol]) -> list[bool]:
     after(_HANDSHAKE, is_idle)
     after(_TEXT[:1], lambda: len(protocol.data) == 1)
     after(_TEXT[1:6], lambda: protocol.current_frame is not None or bool(protocol.data))
+    after(b"", lambda: _rest_of_frame(protocol) in (0, 1))
     after(_TEXT[6:], is_idle)
     after(_FRAGMENT, lambda: bool(protocol.inside_message))
     after(_LAST_FRAGMENT, is_idle)
     return states
 
 
+def _rest_of_frame(protocol: WebSocketServerProtocol) -> int:
+    """Return how many bytes of a frame's payload a protocol still awaits."""
+    frame = protocol.current_frame
+    return 0 if frame is None else int(frame.length - protocol.current_frame_masker.pointer())
+
+
 # --- the fast path -------------------------------------------------------------
 
 
 class TextServerProtocol(WebSocketServerProtocol):
-    """A websocket for text messages. Override `texts_received` and `binary_received`."""
+    """A websocket for text messages. Override `texts_received` and `binary_received`.
+
+    If more is received than one step should take, `more_is_unread` is called;
+    `read_more` reads on. Nothing more should be received until `has_unread` is False.
+    """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     has_fast_path = reads_as_known(WebSocketServerProtocol)
     """Whether short texts are read here; if not, Autobahn reads them."""
+    ignores_input = False
+    """Whether what the client still sends is of no use."""
+    _unread = b""
+    _frames = 0
     _growing = 0
     _is_new = _is_within_message = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pings: deque[bytes] = deque(maxlen=PONGS)
 
     def texts_received(self, texts: list[bytes]) -> None:
         """Process the texts that one read has completed, in order; each is UTF-8 and within the limit."""
@@ -121,8 +159,34 @@ class TextServerProtocol(WebSocketServerProtocol):
 
     # --- what comes in ---
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether `read_more` has something to read."""
+        return bool(self._unread)
+
+    def more_is_unread(self) -> None:
+        """Read the rest of what has been received, at once or later, by `read_more`."""
+        while self.has_unread:
+            self.read_more()
+
     def dataReceived(self, data: bytes) -> None:
-        """Read the whole, short texts at the beginning of `data`, and leave the rest to Autobahn."""
+        """Read the whole, short texts at the beginning of `data`, and a part of the rest."""
+        if self._unread:
+            self._unread += data
+            return
+        self._read(data)
+        if self._unread:
+            self.more_is_unread()
+
+    def read_more(self) -> None:
+        """Take one step through what has been received."""
+        data, self._unread = self._unread, b""
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Read texts, then some frames through Autobahn; the rest is unread."""
+        if self.ignores_input or self.state == self.STATE_CLOSED:
+            return  # Autobahn would keep it
         if (
             self.has_fast_path
             and self.state == self.STATE_OPEN
@@ -137,7 +201,11 @@ class TextServerProtocol(WebSocketServerProtocol):
                 if end == len(data):
                     return
                 data = data[end:]
-        super().dataReceived(data)
+        end = self._give(data, 0, SLOW_SLICE)
+        if self.has_fast_path and end < len(data):
+            end = self._give(data, end, _rest_of_frame(self))  # a payload is read fast, however long
+        self._unread = data[end:]
+        self.answer_pings_now()
         if self._growing or self._is_within_message:
             self._is_within_message = bool(self._growing)
             self.message_grows(self._growing, self._is_new)
@@ -154,20 +222,59 @@ class TextServerProtocol(WebSocketServerProtocol):
         self._growing += len(payload) + PIECE
         super().onMessageFrameData(payload)
 
+    def _give(self, data: bytes, start: int, size: int) -> int:
+        """Give Autobahn so many bytes, and return the offset of the first that it has not got."""
+        if size and self.state != self.STATE_CLOSED and not self.ignores_input:
+            super().dataReceived(data[start : start + size])
+        return min(start + size, len(data))
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Begin a frame of a message, unless it is one too many."""
+        self._frames += 1
+        super().onMessageFrameBegin(length)
+        if self._frames > MAX_FRAMES:
+            self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
+
     def onMessageEnd(self) -> None:
-        """Count no longer: the message is complete."""
-        self._growing = 0
+        """End a message."""
+        self._frames = self._growing = 0
         self._is_new = True
         super().onMessageEnd()
 
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping at the end of this step, if it is one of the last."""
+        self._pings.append(payload)
+
+    def answer_pings_now(self) -> None:
+        """Answer the pings that have been read, before anything else is sent."""
+        if self._pings:
+            payloads = list(self._pings)
+            self._pings.clear()
+            self.answer_pings(payloads)
+
+    def answer_pings(self, payloads: list[bytes]) -> None:
+        """Answer these pings, unless the websocket is being closed."""
+        self.write_frames(b"".join([pong_frame(payload) for payload in payloads]))
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
-        """Pass on a message that Autobahn has read."""
+        """Pass on a message that Autobahn has read, after the answers to the pings before it."""
+        self.answer_pings_now()
         if isBinary:
             self.binary_received()
         else:
             self.texts_received([payload])
 
     # --- what goes out ---
+
+    def sendCloseFrame(  # noqa: N802  # Autobahn's names
+        self,
+        code: int | None = None,
+        reasonUtf8: bytes | None = None,  # noqa: N803
+        isReply: bool = False,  # noqa: FBT001, FBT002, N803
+    ) -> None:
+        """Send the close frame, after the answers to the pings before it."""
+        self.answer_pings_now()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
 
     @staticmethod
     def frames(texts: list[bytes]) -> list[bytes]:

@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from taskd.net.descriptors import FileNeeds
 from taskd.net.reactor import Reactor
 from taskd.pool.backoff import Backoff
 from taskd.pool.exits import WorkerExit
@@ -27,6 +28,16 @@ from taskd.worker.messages import Attempt, Interrupt, Reclaim, WorkerConfig
 __all__ = ["Pool", "PoolConfig", "PoolObserver", "WorkerMessage"]
 
 _log = Logger(namespace="taskd.pool")
+
+WORKER_FILES, FORKED_FILES = 2, 2
+"""Descriptors of a worker: its socket and its output. Until it is forked, their other ends are open, too."""
+
+FORK_SERVER_FILES = 4
+"""Descriptors of a fork server: its socket, its output, its process, its board."""
+
+START_FILES = 8
+"""Descriptors that are open only while a fork server is started: the other ends of those, and what
+`subprocess.Popen` needs."""
 
 
 class PoolObserver(CodeObserver, WorkerObserver, Protocol):
@@ -45,6 +56,15 @@ class PoolConfig:
 
     max_workers: int
     config: WorkerConfig
+
+    @property
+    def files(self) -> FileNeeds:
+        """The descriptors that the pool needs, and those that a reload with all its workers takes."""
+        workers = self.max_workers
+        return FileNeeds(
+            workers * WORKER_FILES + FORK_SERVER_FILES + START_FILES,
+            workers * (2 * WORKER_FILES + FORKED_FILES) + 2 * FORK_SERVER_FILES + START_FILES,
+        )
 
     def start(self, reactor: Reactor, observer: PoolObserver) -> Pool:
         """Start the first fork server. `Pool.loaded` fires once the app is imported."""
@@ -199,6 +219,10 @@ class Pool:
         """Kill every worker; for use during `close`, which then fires soon."""
         for worker in self._workers.values():
             worker.signal()
+
+    def kill(self) -> None:
+        """Kill every process at once, without the reactor, which may be blocked."""
+        self._generations.kill()
 
     def _check_emptied(self) -> None:
         if self._generations.is_closing and not self._workers and not self._emptied.called:

@@ -21,6 +21,7 @@ from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.output import OutputReader
+from taskd.pool.suspension import SUSPENDED_SECONDS, Suspension
 from taskd.pool.timer import Timer
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
@@ -93,6 +94,9 @@ class WorkerObserver(Protocol):
 
     def worker_condemned(self, number: int) -> None:
         """Note that a worker is being killed for what it sent: it must be given nothing more."""
+
+    def task_count(self, number: int) -> int:
+        """Return how many tasks the worker has, begun or not."""
 
     def task_name(self, number: int, task: int) -> str:
         """Return the name, for the log, of a task that the worker has; "" if the task has ended."""
@@ -179,6 +183,8 @@ class WorkerProcess:
         self._fault = ""
         self._exit = WorkerExit(None, reason="it has not ended")
         self._kill = Timer(reactor, self.signal)
+        self._suspension = Suspension(reactor, self._suspended_for_long)
+        self._why_killed = ""
         daemon_end, worker_end = socket.socketpair()
         try:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -274,6 +280,23 @@ class WorkerProcess:
             WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
         )
 
+    def suspended(self, *, is_suspended: bool) -> None:
+        """Note that the process was stopped by a signal (SIGSTOP), or goes on (SIGCONT)."""
+        if is_suspended:
+            self._suspension.begin()
+        else:
+            self._suspension.end()
+
+    def _suspended_for_long(self) -> None:
+        """Kill the process, stopped for so long, unless that would cost a task and help no other one."""
+        running = self._observer.task_name(self.number, self.begun())
+        if running and self._observer.task_count(self.number) == 1:
+            self._suspension.tolerate(f"worker {self.number} (process {self.pid})", running)
+            return
+        self._why_killed = f"it was stopped by a signal for {SUSPENDED_SECONDS:g} s"
+        self.signal()
+        self._observer.worker_condemned(self.number)
+
     def fork_server_ended(self, how: str) -> None:
         """End the worker with its fork server, unless it has ended before."""
         if self._stage in (WorkerStage.DRAINING, WorkerStage.GONE):
@@ -309,12 +332,13 @@ class WorkerProcess:
         self._step(WorkerStage.GONE)
         self._output.close()
         self._kill.cancel()
+        self._suspension.end()
         self._report_kept()
         ending = replace(
             self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
         )
-        if self._fault:
-            ending = replace(ending, reason=self._fault)
+        if reason := self._fault or self._why_killed:
+            ending = replace(ending, reason=reason)
         self.generation.forget(self.number)
         if ending.code != 0 or ending.reason or not self._was_retired:
             _log.warn(

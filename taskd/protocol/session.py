@@ -168,6 +168,11 @@ class Session(Generic[Work]):
         """The number of requests in flight."""
         return len(self.in_flight)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing has been received that is not answered, and nothing is to be sent."""
+        return not self.in_flight and not self._backlog and not self._in_order and not self._outbox
+
     def find(self, request_id: bytes) -> Request[Work] | None:
         """Return the oldest request in flight that has this id, None if there is none.
 

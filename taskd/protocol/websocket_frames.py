@@ -6,7 +6,7 @@ frame is masked, a server's is not. Autobahn reads and writes all other frames.
 
 from __future__ import annotations
 
-__all__ = ["PING_INTERVAL", "read_texts", "text_frame"]
+__all__ = ["PING_INTERVAL", "pong_frame", "read_texts", "text_frame"]
 
 PING_INTERVAL = 20
 """Seconds between two pings of either side, and to answer one: less than the idle time after
@@ -28,6 +28,11 @@ def text_frame(text: bytes) -> bytes:
     if length < _SHORTEST_OF_EIGHT:
         return b"\x81\x7e%b%b" % (length.to_bytes(2), text)
     return b"\x81\x7f%b%b" % (length.to_bytes(8), text)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return the frame that answers a ping with this payload, which has at most 125 bytes."""
+    return b"\x8a%c%b" % (len(payload), payload)
 
 
 def read_texts(data: bytes, longest: int) -> tuple[list[bytes], int]:

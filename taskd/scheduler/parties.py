@@ -12,10 +12,12 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+import msgspec
+
 if TYPE_CHECKING:
     from taskd.scheduler.task import Task
 
-__all__ = ["Lane", "Line", "Parties", "Party", "Rotation"]
+__all__ = ["TURN_TASKS", "Lane", "Line", "Parties", "Party", "Rotation"]
 
 Member = TypeVar("Member")
 Value = TypeVar("Value")
@@ -67,7 +69,8 @@ class Rotation(Generic[Member, Value]):
                 # Built once, until all members have left: so nobody can have it built again and again.
                 self.order = OrderedDict.fromkeys(self.levels[used[0]])
             used.append(level)
-            used.sort()
+            if len(used) > 1:
+                used.sort()
         ring[member] = value
         if self.order is not None:
             self.order.setdefault(member)
@@ -110,41 +113,49 @@ class Rotation(Generic[Member, Value]):
         return next(iter(self.members))
 
 
+TURN_TASKS = 32
+"""Short tasks in one turn of a lane or of a party: as many as a worker may have at once. Of
+other tasks, a turn is a single one. If the turn changed with each short task, the replies to
+one connection would come from many batches, and each would cost a system call."""
+
+
 class Party:
     """One party: its lanes with waiting tasks.
 
     `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000". `waiting`
-    counts its tasks that may be started. `spent` is how much of its present
-    turn is used up, in seconds of estimated work.
+    counts its tasks that may be started, `left` what is left of its present
+    turn, in short tasks.
     """
 
-    __slots__ = ("__weakref__", "key", "lanes", "spent", "waiting")
+    __slots__ = ("__weakref__", "key", "lanes", "left", "waiting")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.waiting = 0
-        self.spent = 0.0
+        self.left = TURN_TASKS
         self.lanes: Rotation[Lane, Line] = Rotation()
 
 
-class Lane:
+class Lane(msgspec.Struct, eq=False, weakref=True):
     """The place where the tasks of one connection wait.
 
-    `aside` is None unless the lane is set aside, because its connection leaves
-    too much unread: then its lines are there, by priority, and not in its
-    party's rotation. `removed` counts the tasks in its lines that do not wait
-    any more. `spent` is as for `Party`.
+    `name` is the connection's name among those of its party, as a gateway gives
+    it to a task server. `line` has the tasks of one priority, the one used
+    last. `aside` is None unless the lane is set aside, because its connection
+    leaves too much unread: then its lines are there, by priority, and not in
+    its party's rotation. `removed` counts the tasks in its lines that do not
+    wait any more. `left` is as for `Party`.
+
+    Every connection has one: hence a struct, which is created fast.
     """
 
-    __slots__ = ("__weakref__", "aside", "name", "party", "removed", "spent")
-
-    def __init__(self, party: Party, name: str = "") -> None:
-        self.party = party
-        self.name = name
-        """The name of the connection among those of its party, as a gateway gives it to a task server."""
-        self.aside: dict[int, Line] | None = None
-        self.removed = 0
-        self.spent = 0.0
+    party: Party
+    name: str = ""
+    priority: int = -1
+    line: Line | None = None
+    left: int = TURN_TASKS
+    removed: int = 0
+    aside: dict[int, Line] | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -169,6 +180,7 @@ class Parties:
     def __init__(self) -> None:
         self._parties: WeakValueDictionary[str, Party] = WeakValueDictionary()
         self._named: WeakValueDictionary[str, Lane] = WeakValueDictionary()
+        self._latest = Party("")
 
     def __len__(self) -> int:
         """Return how many parties and named lanes are remembered."""
@@ -176,10 +188,14 @@ class Parties:
 
     def party(self, key: str) -> Party:
         """Return the party with this key."""
-        party = self._parties.get(key)
-        if party is None:
-            party = self._parties[key] = Party(key)
-        return party
+        party = self._latest
+        if party.key == key:  # often several connections in a row are of the same party
+            return party
+        known = self._parties.get(key)
+        if known is None:
+            known = self._parties[key] = Party(key)
+        self._latest = known
+        return known
 
     def named_lane(self, caller: str) -> Lane:
         """Return the lane of a caller that a gateway has named: party, a space, and connection."""

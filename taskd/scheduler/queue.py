@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
-from taskd.scheduler.parties import Lane, Line, Party, Rotation
+from taskd.scheduler.parties import TURN_TASKS, Lane, Line, Party, Rotation
 from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 
-__all__ = ["FAIR_TURN", "MAX_LOOKED_AT", "PRIORITIES", "TURN_SECONDS", "TaskQueue"]
+__all__ = ["FAIR_TURN", "MAX_LOOKED_AT", "PRIORITIES", "TaskQueue"]
 
 PRIORITIES = 10
 """The number of priorities: 0 is first, 9 is last (docs/protocol.md)."""
@@ -29,12 +29,6 @@ party have tasks that wait, a task that is the n-th of its lane has its start wi
 10·P·L·n turns; within P·L·n if all have the same priority. (Ageing, by which a priority
 grows with the wait, would put an hour's backlog of unimportant work ahead of everything
 urgent.)"""
-
-TURN_SECONDS = 0.0005
-"""Seconds of estimated work in one turn of a lane or of a party: as much as a batch of short
-tasks (`taskd.scheduler.batching`) or, of other tasks, a single one. If the turn changed with
-each short task, the replies to one connection would come from many batches, and each would
-cost a system call."""
 
 MAX_LOOKED_AT = 32
 """Lanes that `TaskQueue.find_head` looks at: enough to find work for idle workers while the
@@ -62,10 +56,15 @@ class TaskQueue:
         self._removed = 0
         self._count_aside = 0
         self._aside: dict[Subscriber, list[Lane]] = {}
-        # The line whose turn it is, and where it is; None if that has to be looked up.
+        # The line whose turn it is, None if that has to be looked up, and where it is; how many
+        # short tasks it may start in this turn, and how many of those are left.
         self._line: Line | None = None
         self._lane: Lane
         self._priority = 0
+        self._allowed = self._left = 0
+        # If nothing waits: the lane that had the last task, and its place. It stays in the rotation,
+        # with an empty line, until the next task comes, so that an idle server does less.
+        self._emptied: tuple[Lane, int] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -98,14 +97,10 @@ class TaskQueue:
         aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
         return [*self, *(task for task in aside if task.state is WAITING)]
 
-    @property
-    def oldest(self) -> Task | None:
-        """The task that has waited for longest, None if none waits."""
-        return min(self.all_waiting, key=lambda task: task.number, default=None)
-
     def largest_parties(self, limit: int) -> list[Party]:
         """Return the parties of which most tasks may be started, at most `limit` of them."""
-        return heapq.nlargest(limit, self._parties.members, key=lambda party: party.waiting)
+        waiting = (party for party in self._parties.members if party.waiting)
+        return heapq.nlargest(limit, waiting, key=lambda party: party.waiting)
 
     def has_share_left(self, lane: Lane, size: int) -> bool:
         """Return whether a lane holds less than its share of a queue of `size` tasks.
@@ -129,72 +124,84 @@ class TaskQueue:
         if task.state is not NEW:
             check_task(task.state, WAITING)
         task.state = WAITING
-        lane = task.lane
-        if lane.aside is None:
-            party = lane.party
-            lanes = party.lanes
-            ring = lanes.levels.get(task.priority)
-            if not ring:
-                self._enter(lane, task.priority, deque((task,)))
-            elif (line := ring.get(lane)) is not None:
-                line.append(task)
-            elif lanes.order is None:  # what `_enter` does, without its calls
-                ring[lane] = deque((task,))
-            else:
-                self._enter(lane, task.priority, deque((task,)))
-            party.waiting += 1
-            self.count += 1
-        else:
-            lane.aside.setdefault(task.priority, deque()).append(task)
-            self._count_aside += 1
         task.stats.waiting += 1
+        lane, priority = task.lane, task.priority
+        if lane.aside is not None:
+            lane.aside.setdefault(priority, deque()).append(task)
+            self._count_aside += 1
+            return
+        party, line = lane.party, lane.line
+        self.count += 1
+        party.waiting += 1
+        if line and lane.priority == priority:
+            line.append(task)
+            return
+        lanes = party.lanes
+        ring = lanes.levels.get(priority)
+        if line is None or lane.priority != priority:
+            line = ring.get(lane) if ring else None
+            lane.line = line = deque() if line is None else line
+            lane.priority = priority
+        line.append(task)
+        if ring and lanes.order is None:
+            if self._emptied is not None:
+                emptied, self._emptied = self._emptied[0], None
+                if emptied is not lane:
+                    del ring[emptied]
+            ring[lane] = line  # what `_enter` does, without its calls
+        else:
+            self._enter(lane, priority, line)
 
     def push_back(self, task: Task) -> None:
         """Put back a task that had left the queue and was not run; its lane has the next turn."""
         lane, priority = task.lane, task.priority
-        if lane.aside is not None:
-            self.push(task)
-            line = lane.aside[priority]
-            line.rotate()
-            return
         self.push(task)
+        if lane.aside is not None:
+            lane.aside[priority].rotate()
+            return
         lanes = lane.party.lanes
         lanes.levels[priority][lane].rotate()
         lanes.to_front(priority, lane)
         self._parties.to_front(self._level(priority), lane.party)
-        self._line = None
+        self._stop_turn()
 
     def _level(self, priority: int) -> int:
         return priority if self._is_shared else 0
 
     def _enter(self, lane: Lane, priority: int, line: Line) -> None:
         """Add a line to the rotation, at its end."""
-        party = lane.party
-        party.lanes.enter(priority, lane, line)
-        self._parties.enter(self._level(priority), party, None)
-        self._line = None
+        self._stop_turn()
+        if self._emptied is not None:
+            (emptied, level), self._emptied = self._emptied, None
+            self._leave(emptied, level)
+        lane.party.lanes.enter(priority, lane, line)
+        self._parties.enter(self._level(priority), lane.party, None)
 
     def _leave(self, lane: Lane, priority: int) -> None:
         """Remove a line from the rotation: it is empty, or set aside."""
+        self._stop_turn()
         party = lane.party
         lanes = party.lanes
         lanes.leave(priority, lane)
         if not lanes.used or (self._is_shared and not lanes.levels[priority]):
             self._parties.leave(self._level(priority), party)
-        self._line = None
 
     def first(self) -> Task | None:
         """Return the task whose turn it is, None if there is none; it stays in the queue."""
+        if not self.count:
+            return None
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
-        if self.count and not self._is_shared:
-            # What `_choose` and `_head` do if one priority is in use, without their calls.
-            party = next(iter(self._parties.levels[0]))
+        parties = self._parties
+        if line is None and len(parties.used) == 1:
+            # What `_choose` does if only one priority is in use, without its calls.
+            party = next(iter(parties.levels[parties.used[0]]))
             lanes = party.lanes
             if len(lanes.used) == 1:
                 self._priority = priority = lanes.used[0]
-                self._lane, self._line = _, line = next(iter(lanes.levels[priority].items()))
+                self._lane, self._line = lane, line = next(iter(lanes.levels[priority].items()))
+                self._allowed = self._left = lane.left if lane.left < party.left else party.left
                 if line and line[0].state is WAITING:
                     return line[0]
         while self.count:
@@ -205,22 +212,40 @@ class TaskQueue:
 
     def _choose(self) -> None:
         """Look up the line whose turn it is."""
+        if self._line is not None:
+            self._stop_turn()
         parties = self._parties
         is_fair = len(parties.used) > 1 and parties.passed_over >= FAIR_TURN - 1
         party = parties.longest_passed_over if is_fair else parties.next
         lanes = party.lanes
-        if is_fair or (not self._is_shared and len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1):
-            self._lane = lane = lanes.longest_passed_over
-            self._priority = self._oldest(lane).priority
+        if not is_fair and not self._is_shared:
+            is_fair = len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1
+        if is_fair:
+            lane = lanes.longest_passed_over
+            priority = self._oldest(lane).priority
         else:
-            self._priority = lanes.used[0]
-            self._lane = lane = lanes.next
-        self._line = lanes.levels[self._priority][lane]
+            lane, priority = lanes.next, lanes.used[0]
+        self._begin_turn(lane, priority, lanes.levels[priority][lane])
+
+    def _begin_turn(self, lane: Lane, priority: int, line: Line) -> None:
+        """Let a line begin or continue its turn."""
+        self._lane, self._priority, self._line = lane, priority, line
+        self._allowed = self._left = min(lane.left, lane.party.left)
+
+    def _stop_turn(self) -> None:
+        """Interrupt the present turn: it continues when the line comes first again."""
+        if self._line is not None:
+            used = self._allowed - self._left
+            self._lane.left -= used
+            self._lane.party.left -= used
+            self._line = None
 
     def _head(self) -> Task | None:
         """Return the first task of the present line, None if it turns out to be empty; it leaves then."""
         line, lane = self._line, self._lane
         assert line is not None
+        if line and line[0].state is WAITING:
+            return line[0]
         self._drop_removed_heads(lane, line)
         if line:
             return line[0]
@@ -248,7 +273,8 @@ class TaskQueue:
         for lane, priority, line in islice(self._lines(), MAX_LOOKED_AT):
             self._drop_removed_heads(lane, line)
             if line and wanted(line[0]):
-                self._lane, self._priority, self._line = lane, priority, line
+                self._stop_turn()
+                self._begin_turn(lane, priority, line)
                 return line[0]
         return None
 
@@ -259,39 +285,60 @@ class TaskQueue:
         self._line = lane.party.lanes.levels[task.priority][lane]
         return task
 
-    def take(self, task: Task, seconds: float = TURN_SECONDS) -> None:
+    def take(self, task: Task, *, is_short: bool = False) -> None:
         """Take out the task that `first` or `find_head` has returned; the caller sets its state.
 
-        `seconds` is the estimated work of a task that is known to be short.
+        A task that is not known to be short is a whole turn.
         """
-        line, lane, parties, priority = self._line, self._lane, self._parties, self._priority
+        line, lane = self._line, self._lane
         assert line is not None
         party = lane.party
         lanes = party.lanes
-        if len(lanes.used) > 1 or len(parties.used) > 1:
+        has_levels = len(lanes.used) > 1 or len(self._parties.used) > 1
+        if has_levels:
             self._note_start(task)
         line.popleft()
         self.count -= 1
         party.waiting -= 1
         task.stats.waiting -= 1
-        if line:
-            lane.spent += seconds
-            if lane.spent >= TURN_SECONDS:
-                lane.spent = 0.0
-                lanes.to_back(priority, lane)
+        if not is_short:
+            lane.left = party.left = self._allowed = self._left = 0
+            self._end_turn(line)
+            return
+        self._left = left = self._left - 1
+        if has_levels or left <= 0:
+            self._end_turn(line)
+        elif not line:
+            if lanes.order is None and len(ring := lanes.levels[self._priority]) > 1:
+                # What `_end_turn` does, without its calls.
+                party.left -= self._allowed - left
+                lane.left = TURN_TASKS
                 self._line = None
-        elif lanes.order is None and len(ring := lanes.levels[priority]) > 1:
-            del ring[lane]  # what `_leave` does, without its calls
-            self._line = None
-        else:
+                del ring[lane]
+            elif not self.count and lanes.order is None:
+                party.left = lane.left = TURN_TASKS
+                self._line = None
+                self._emptied = lane, self._priority
+            else:
+                self._end_turn(line)
+
+    def _end_turn(self, line: Line) -> None:
+        """Look up whose turn it is now: the line's turn may be over, or that of its party."""
+        lane, priority = self._lane, self._priority
+        party = lane.party
+        lanes = party.lanes
+        self._stop_turn()
+        if not line:
+            lane.left = TURN_TASKS
             self._leave(lane, priority)
-        party.spent += seconds
-        if party.spent >= TURN_SECONDS:
-            party.spent = 0.0
-            level = priority if self._is_shared else 0
-            if len(ring_of_parties := parties.levels[level]) > 1 and party in ring_of_parties:
-                parties.to_back(level, party)
-                self._line = None
+        elif lane.left <= 0:
+            lane.left = TURN_TASKS
+            lanes.to_back(priority, lane)
+        if party.left <= 0:
+            party.left = TURN_TASKS
+            ring_of_parties = self._parties.levels[self._level(priority)]
+            if len(ring_of_parties) > 1 and party in ring_of_parties:
+                self._parties.to_back(self._level(priority), party)
 
     def _note_start(self, task: Task) -> None:
         """Note whether a start passes over an older task that could have been started."""
@@ -308,7 +355,6 @@ class TaskQueue:
         counting = parties if self._is_shared else lanes
         if len(counting.used) > 1:
             counting.passed_over = 0 if is_next else counting.passed_over + 1
-        self._line = self._line if len(counting.used) <= 1 else None
 
     def remove(self, task: Task) -> None:
         """Take out a waiting task that will not be run, whether its lane is set aside or not."""
@@ -331,6 +377,7 @@ class TaskQueue:
         """Drop the lines of a lane that has only removed tasks."""
         self._removed -= lane.removed
         lane.removed = 0
+        lane.line = None
         if lane.aside is not None:
             lane.aside.clear()
             return
@@ -371,7 +418,7 @@ class TaskQueue:
         aside = {level: lanes.levels[level][lane] for level in lanes.used if lane in lanes.levels[level]}
         for priority in aside:
             self._leave(lane, priority)
-        lane.aside = aside
+        lane.aside, lane.line = aside, None
         lane.party.waiting -= waiting
         self.count -= waiting
         self._count_aside += waiting

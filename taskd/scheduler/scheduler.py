@@ -7,7 +7,6 @@ are known to be short (`taskd.scheduler.batching`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 
@@ -16,7 +15,7 @@ from taskd.scheduler.actions import Action, ExpireTask
 from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.deadlines import Deadlines
-from taskd.scheduler.queue import TURN_SECONDS, TaskQueue
+from taskd.scheduler.queue import TaskQueue
 from taskd.scheduler.states import DONE, GIVEN, check_task
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stopping import Stopping
@@ -95,19 +94,6 @@ class Scheduler:
             return []
         return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
 
-    def find(self, number: int) -> Task | None:
-        """Return the task with this number, None if it has its outcome or never existed."""
-        for worker in self._workers.values():
-            task = worker.tasks.get(number)
-            if task is not None and task.state is GIVEN:
-                return task
-        return next((task for task in self.queue.all_waiting if task.number == number), None)
-
-    def in_flight(self) -> Counter[str]:
-        """Count the tasks that wait or run, by the names of their functions."""
-        given = [task for worker in self._workers.values() for task in worker.tasks.values()]
-        return Counter(task.stats.name for task in [*self.queue.all_waiting, *given])
-
     @property
     def is_empty(self) -> bool:
         """Whether no task waits and none runs."""
@@ -140,7 +126,7 @@ class Scheduler:
                 worker = fleet.take_idle(now)
                 if is_short:
                     batching.add(worker, now)
-            queue.take(task, task.stats.estimate + OVERHEAD if is_short else TURN_SECONDS)
+            queue.take(task, is_short=is_short)
             worker.give(task, now)
             if task.limit is not None:
                 self._wake(now + task.limit)

@@ -15,7 +15,7 @@ from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.unanswered import Unanswered
-from taskd.worker.messages import NULL, Failed, Stopped
+from taskd.worker.messages import NULL, ErrorDetails, Failed, Stopped
 
 __all__ = ["Completion", "flush"]
 
@@ -29,12 +29,16 @@ class Completion:
     tasks that end together.
     """
 
-    def __init__(self, counters: Counters, unanswered: Unanswered) -> None:
+    def __init__(self, counters: Counters, unanswered: Unanswered, error_details: ErrorDetails) -> None:
+        self.in_flight: dict[int, Task] = {}
+        """The tasks that have been accepted and have no outcome yet, by number, oldest first."""
         self._counters = counters
         self._unanswered = unanswered
+        self._is_brief = error_details == "type"
 
     def complete(self, task: Task, outcome: Outcome) -> None:
         """Pass a task's outcome to its subscribers."""
+        del self.in_flight[task.number]
         if type(outcome) is Failure:
             self._count(task, outcome)
             if isinstance(task.subscriber, Nobody) and task.others is None:
@@ -43,6 +47,7 @@ class Completion:
         if task.others is not None:
             for subscriber, key in task.others:
                 subscriber.task_ended(key, outcome)
+            for subscriber in {id(subscriber): subscriber for subscriber, _ in task.others}.values():
                 subscriber.flush()
 
     @staticmethod
@@ -86,7 +91,13 @@ class Completion:
     def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
         """Complete a task whose worker ended, or whose workers all ended before they began it."""
         if task.stop is None:
-            self.complete(task, worker_lost(task, exit_, now))
+            _task_log.warn(
+                "{function} #{task} lost its worker process: {how}",
+                function=task.stats.name,
+                task=task.number,
+                how=exit_.describe(),
+            )
+            self.complete(task, worker_lost(task, exit_, now, brief=self._is_brief))
         elif exit_.begun == task.number:
             self.complete(task, stopped(task, now, killed=True))
         else:

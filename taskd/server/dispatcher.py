@@ -87,7 +87,7 @@ class Dispatcher:
         self._counters = counters
         self._use = use
         self.scheduler = Scheduler(scheduler)
-        self.completion = Completion(counters, unanswered)
+        self.completion = Completion(counters, unanswered, pool.config.error_details)
         self._turn_end = TurnEnd(reactor)
         self._has_turn = False
         self._last_submit = -inf

@@ -196,6 +196,11 @@ class Feedback:
             )
         self._turns.turn_soon()
 
+    def task_count(self, number: int) -> int:
+        """Return how many tasks a worker has."""
+        worker = self._scheduler.fleet.workers.get(number)
+        return len(worker.tasks) if worker is not None else 0
+
     def task_name(self, number: int, task: int) -> str:
         """Return the name, for the log, of a task that a worker has; "" if the task has ended."""
         worker = self._scheduler.fleet.workers.get(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -22,6 +22,7 @@ from taskd.scheduler import FunctionStats
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Parties
+from taskd.scheduler.states import GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
@@ -73,13 +74,16 @@ class TaskServer:
         """The number of open connections, kept by those who accept them."""
         self.budget = Budget(config.max_buffered, config.pool.config.max_result)
         watch_budget(self._clock, self.budget)
-        self._methods = ServerMethods(self)
+        self.log_lines_lost: Callable[[], int] = int
+        """Returns how many lines of the log were lost; set by whoever writes the log."""
+        self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
         self._dispatcher = Dispatcher(
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
         self._scheduler = self._dispatcher.scheduler
+        self._in_flight = self._dispatcher.completion.in_flight
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -95,7 +99,7 @@ class TaskServer:
 
     def find(self, number: int) -> Task | None:
         """Return the task with this number, None if it has ended or never existed."""
-        return self._scheduler.find(number)
+        return self._in_flight.get(number)
 
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
@@ -113,6 +117,7 @@ class TaskServer:
             self._scheduler,
             dispatcher.pool,
             self.budget,
+            next((task for task in self._in_flight.values() if task.state is not GIVEN), None),
             now,
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
@@ -121,6 +126,7 @@ class TaskServer:
             connections=self.connections,
             counts=self.counters,
             unanswered=self.unanswered.counts,
+            log_lines_lost=self.log_lines_lost(),
         )
 
     # --- requests ---
@@ -178,6 +184,7 @@ class TaskServer:
         except TaskdError:
             self.counters.refused += 1
             raise
+        self._in_flight[task.number] = task
         request.work = task
 
     def _unknown(self, call: Call) -> FunctionStats:
@@ -240,11 +247,15 @@ class TaskServer:
 
     def in_flight(self) -> Counter[str]:
         """Count the tasks that wait or run, by function."""
-        return self._scheduler.in_flight()
+        return Counter(task.stats.name for task in self._in_flight.values())
 
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""
         self._dispatcher.abort()
+
+    def kill(self) -> None:
+        """Kill every process at once, in a signal handler while the reactor does not answer."""
+        self._dispatcher.pool.kill()
 
     def close(self) -> Deferred[None]:
         """End every process; fires when none is left. `abort` hastens it."""

@@ -13,7 +13,7 @@ a message, whatever happens to the worker.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -31,6 +31,7 @@ __all__ = [
     "Attempt",
     "Done",
     "Dropped",
+    "ErrorDetails",
     "Exited",
     "Failed",
     "Fork",
@@ -47,6 +48,7 @@ __all__ = [
     "Returned",
     "Signal",
     "Stopped",
+    "Suspended",
     "ToForkServer",
     "ToWorker",
     "WholeLines",
@@ -196,13 +198,17 @@ class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
 FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Grown
 
 
+ErrorDetails: TypeAlias = Literal["type", "message", "traceback"]
+"""What callers get of an exception: its type; its message, too; or its traceback as well."""
+
+
 class WorkerConfig(msgspec.Struct, frozen=True):
     """The configuration of the fork server and its workers.
 
     `apps` are names of modules or paths of files; `directory` is put on the
     import path; `name` is shown in process titles. `max_result` is in bytes of
-    JSON. `tracebacks` says whether callers are sent the traceback of a failed
-    task. `hard_memory` is in bytes of a worker's private writable memory, None
+    JSON. `error_details` says what callers are sent of an exception.
+    `hard_memory` is in bytes of a worker's private writable memory, None
     for no limit. `version` is the daemon's version of taskd, which the fork server
     must have as well; "" for any. `max_memory` is in bytes of what a worker may have
     resident after a task, None for no limit.
@@ -212,7 +218,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     directory: str
     name: str
     max_result: int
-    tracebacks: bool
+    error_details: ErrorDetails = "message"
     hard_memory: int | None = None
     version: str = ""
     max_memory: int | None = None
@@ -273,7 +279,14 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     out_of_memory: bool | None = None
 
 
-FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
+class Suspended(msgspec.Struct, frozen=True, array_like=True, tag="suspended"):
+    """The report that worker `number` was stopped by a signal (SIGSTOP), or goes on again (SIGCONT)."""
+
+    number: int
+    is_suspended: bool
+
+
+FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited | Suspended
 
 _encoder = msgspec.json.Encoder()
 decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines

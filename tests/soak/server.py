@@ -52,7 +52,13 @@ _MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ f
 class Server:
     """One `twistd -n taskd` on its own ports; `violate` is called with records that must not be logged."""
 
-    def __init__(self, directory: Path, violate: Callable[[str], None], log: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        violate: Callable[[str], None],
+        log: IO[str] | None = None,
+        twistd: list[str] | None = None,
+    ) -> None:
         self.name = f"soak-{os.getpid()}"
         self.directory = directory
         self.records: deque[str] = deque(maxlen=KEPT_RECORDS)
@@ -63,6 +69,9 @@ class Server:
         """Whether the output of workers may contain tracebacks."""
         self._violate = violate
         self._log = log
+        self._twistd = twistd or TWISTD
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._record: list[str] = []
         self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
         # The reload in progress, and the one that was requested and has not begun.
@@ -74,7 +83,7 @@ class Server:
         """Start the server; return when its app is loaded."""
         loaded = self.expect("functions: ")
         self.process = await asyncio.create_subprocess_exec(
-            *TWISTD,
+            *self._twistd,
             *("--nodaemon", "--pidfile=", "taskd", "--name", self.name, *options),
             cwd=self.directory,
             env={**os.environ, MARK: self.name, **env},
@@ -101,10 +110,19 @@ class Server:
         self._expected.append((re.compile(pattern), found))
         return found
 
+    def pause_log(self) -> None:
+        """Stop reading the log: the pipe from the server fills up."""
+        self._reads.clear()
+
+    def resume_log(self) -> None:
+        """Read the log again."""
+        self._reads.set()
+
     async def _read(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
         async for line in self.process.stdout:
+            await self._reads.wait()
             text = line.decode("utf-8", "backslashreplace").rstrip("\n")
             if self._log is not None:
                 print(text, file=self._log)

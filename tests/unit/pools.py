@@ -197,8 +197,10 @@ class ServerCase(SynchronousTestCase):
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
         """Make a server with so many workers, all ready; its functions are f and g by default."""
         timeout = more.pop("timeout", None)
+        details = more.pop("error_details", "message")
         config = SchedulerConfig(least, most or max(least, 1), **more)
-        pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
+        worker = SimpleNamespace(name="TaskWorker", error_details=details)
+        pool = SimpleNamespace(config=worker, start=self.start_pool)
         self.server = ServerConfig(pool, config, timeout).start(self.clock)
         self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
         if loaded:

@@ -42,5 +42,9 @@ class PrintStatusTests(SynchronousTestCase):
         printed = self.printed(code=code)
         self.assertIn("no fork server: too many open files; another one starts in 1.6 s", printed)
 
+    def test_lines_that_the_log_has_lost_are_shown(self):
+        self.assertIn("812 lines of the log were lost", self.printed(log_lines_lost=812))
+        self.assertNotIn("log", self.printed(log_lines_lost=0))
+
     def test_a_server_with_a_fork_server_shows_nothing_of_it(self):
         self.assertNotIn("fork server", self.printed())

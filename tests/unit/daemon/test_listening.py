@@ -14,6 +14,8 @@ from zope.interface.verify import verifyObject
 
 from taskd.daemon.listening import LateFactory, bind
 from taskd.errors import StartError
+from taskd.net.acceptor import Door
+from taskd.net.descriptors import NO_FILES, connection_limits
 
 PEER = IPv4Address("TCP", "127.0.0.1", 1)
 
@@ -82,7 +84,7 @@ class BindTests(SynchronousTestCase):
         self.assertEqual((number, interface), (8080, "127.0.0.1"))
         self.assertEqual(port.address.port, 8080)
         factory = CountingFactory()
-        port.serve(factory)
+        port.serve(factory, Door(reactor, connection_limits(64, 9, NO_FILES, 0)), b"busy")
         self.assertIs(late.buildProtocol(PEER).factory, factory)
         self.successResultOf(port.close())
 

@@ -64,12 +64,12 @@ class ServerEndpointTests(SynchronousTestCase):
         self.listen("ssl:443:privateKey={key}:certKey={cert}:interface=127.0.0.1".format(**files))
         port, factory, options, backlog, interface = self.reactor.sslServers[0]
         self.assertEqual((port, factory, backlog, interface), (443, self.factory, 1024, "127.0.0.1"))
-        self.assertFalse(options.verify)
+        self.assertFalse(options.options.verify)
 
     def test_an_ssl_endpoint_with_a_ca_requires_client_certificates(self):
         files = self.files()
         self.listen("ssl:443:privateKey={key}:certKey={cert}:clientCA={ca}".format(**files))
-        options = self.reactor.sslServers[0][2]
+        options = self.reactor.sslServers[0][2].options
         self.assertTrue(options.verify)
         self.assertTrue(options.requireCertificate)
 
@@ -162,7 +162,7 @@ class OwnTransportTests(SynchronousTestCase):
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
         port = self.listen(f"ssl:1:privateKey={pem}")
         self.assertIs(port.transport, ServerTransport)
-        self.assertIs(port.factory.protocol, RefusingPlain)
+        self.assertIsInstance(port.factory.buildProtocol(None), RefusingPlain)
 
     def test_a_reactor_with_ports_of_another_kind_keeps_its_transports(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))

@@ -21,6 +21,24 @@ class Transport:
         self.fileno = sock.fileno
 
 
+class Owner:
+    """The owner of a connection, which records what is reported."""
+
+    depends_on_peer = reads_no_more = False
+
+    def __init__(self, events, name=""):
+        self.events = events
+        self.name = name
+        self.on_end = lambda: None
+
+    def peer_has_ended(self):
+        self.events.append(self.name + "ended")
+        self.on_end()
+
+    def peer_is_lost(self):
+        self.events.append(self.name + "lost")
+
+
 def tcp_pair():
     """Return the two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -42,11 +60,7 @@ class PausedConnectionsTests(SynchronousTestCase):
         return ours, theirs
 
     def watch(self, sock, name=""):
-        return self.paused.watch(
-            Transport(sock),
-            lambda: self.events.append(name + "ended"),
-            lambda: self.events.append(name + "lost"),
-        )
+        return self.paused.watch(Transport(sock), Owner(self.events, name))
 
     def reset(self, sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -119,22 +133,20 @@ class PausedConnectionsTests(SynchronousTestCase):
 
     def test_a_watch_stopped_by_the_report_of_another_reports_nothing(self):
         watches = []
-
-        def ended():
-            self.events.append("ended")
-            for watch in watches:
-                watch.stop()
-
+        owner = Owner(self.events)
+        owner.on_end = lambda: [watch.stop() for watch in watches]
         for _ in range(2):
             ours, theirs = self.connect()
-            watches.append(self.paused.watch(Transport(ours), ended, ended))
+            watches.append(self.paused.watch(Transport(ours), owner))
             theirs.close()
         self.paused.doRead()
         self.assertEqual(self.events, ["ended"])
 
     def test_a_failing_report_does_not_keep_back_the_next(self):
         ours, theirs = self.connect()
-        self.paused.watch(Transport(ours), lambda: 1 / 0, lambda: None)
+        owner = Owner([])
+        owner.on_end = lambda: 1 / 0
+        self.paused.watch(Transport(ours), owner)
         theirs.close()
         ours, theirs = self.connect()
         self.watch(ours)

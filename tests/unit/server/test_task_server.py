@@ -203,6 +203,19 @@ class WorkerTests(LoggingCase):
         self.turn()
         self.assertEqual((list(self.pool.workers), self.server.counters.lost), ([2], 1))
 
+    def test_with_brief_errors_a_lost_task_has_only_how_the_process_ended_and_the_log_has_the_rest(self):
+        self.make(error_details="type")
+        client = self.connect()
+        client.call()
+        self.pool.begin(1)
+        self.pool.lose(1, -9, peak_kib=5000, out_of_memory=False, reason="a secret", stack=("a.py:1 in f",))
+        error = client.reply()
+        data = {"signal": "SIGKILL", "seconds": 0.0, "out_of_memory": False, "task": 1}
+        self.assertEqual((error["code"], error["data"]), (LOST, data))
+        how = "killed by SIGKILL, see #1 in the server's log"
+        self.assertEqual(error["message"], f"the worker process ended under f: {how}")
+        self.assertTrue(self.has_logged("f #1 lost its worker process: killed by SIGKILL, since a secret"))
+
     def test_a_lost_task_reports_the_exit_status_or_the_end_of_the_fork_server(self):
         self.make(2)
         client = self.connect()

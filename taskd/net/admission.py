@@ -1,0 +1,46 @@
+"""Who may have one more connection: a bounded number in all, of which a party never gets the last. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+__all__ = ["Admission"]
+
+SHARE = 3
+"""A party may have so many times more connections than are free. So one alone gets at most three
+quarters, two get three sevenths each, and however many there are, a newcomer finds room."""
+
+
+class Admission:
+    """The connections of a process by party; at most `most` of them.
+
+    A party is whoever is at the other end: an address, or a user of this machine.
+    How many one may have follows from how many are free (dynamic thresholds, as switches have
+    them for the packets of their ports): while nobody else comes, it gets most of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held: Counter[str] = Counter()
+        self.used = 0
+
+    def enter(self, party: str, *, over: bool = False) -> bool:
+        """Take a connection for `party`; return whether there is one. With `over` there is always one."""
+        held = self._held[party]
+        if not over and (self.used >= self.most or held >= SHARE * (self.most - self.used)):
+            return False
+        self._held[party] = held + 1
+        self.used += 1
+        return True
+
+    def leave(self, party: str) -> None:
+        """Give back a connection of `party`."""
+        self.used -= 1
+        self._held[party] -= 1
+        if not self._held[party]:
+            del self._held[party]
+
+    @property
+    def largest(self) -> tuple[str, int]:
+        """The party with the most connections, and how many."""
+        return max(self._held.items(), key=lambda held: held[1], default=("", 0))

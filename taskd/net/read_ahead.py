@@ -1,0 +1,74 @@
+"""Bytes that are read ahead of their use, so that the end behind them arrives.
+
+While a connection is not read, its window fills, and then the peer's end stays
+in the peer's kernel, behind what that could not send: it would be noticed only
+when everything before it has been used. So what a kernel can hold back is read
+into memory, if anything depends on the end of the connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AHEAD", "AHEAD_TOTAL", "Ahead", "AheadRoom"]
+
+AHEAD = 4 * 1024 * 1024
+"""Bytes that are read ahead of one connection: as many as Linux lets a socket keep unsent (tcp_wmem)."""
+
+AHEAD_TOTAL = 32 * 1024 * 1024
+"""Bytes that are read ahead of all connections of a listener."""
+
+SHARE = 4
+"""The part of the free room that one connection may take: a quarter, so that there is some for the next."""
+
+
+class AheadRoom:
+    """The room for what is read ahead, which the connections of a listener share."""
+
+    def __init__(self, total: int = AHEAD_TOTAL) -> None:
+        self.free = total
+
+
+class Ahead:
+    """What was read ahead of one connection; or, with `drops`, only how much."""
+
+    __slots__ = ("_bytes", "_room", "_size", "drops")
+
+    def __init__(self, room: AheadRoom, *, drops: bool = False) -> None:
+        self._room = room
+        self._bytes = bytearray()
+        self._size = 0
+        self.drops = drops
+        """Whether what is read is of no use."""
+
+    def __len__(self) -> int:
+        """Return the number of bytes that wait."""
+        return len(self._bytes)
+
+    @property
+    def arrived(self) -> int:
+        """The number of bytes that have been read ahead since the beginning."""
+        return self._size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read ahead."""
+        if self.drops:
+            return self._size < AHEAD
+        return len(self._bytes) < min(AHEAD, self._room.free // SHARE)
+
+    def add(self, data: bytes) -> None:
+        """Keep these bytes."""
+        self._size += len(data)
+        if not self.drops:
+            self._bytes += data
+            self._room.free -= len(data)
+
+    def take(self, size: int) -> bytes:
+        """Return at most `size` of the oldest bytes, and forget them."""
+        taken = bytes(self._bytes[:size])
+        del self._bytes[:size]
+        self._room.free += len(taken)
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.take(len(self._bytes))
