@@ -14,6 +14,7 @@ from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.functions.registry import RESERVED
 from taskd.net.reactor import Reactor
+from taskd.printable import printable
 
 __all__ = ["print_status", "status"]
 
@@ -81,6 +82,9 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
     least, most = answer["min_workers"], answer["max_workers"]
     bounds = str(most) if least == most else f"{least} to {most}"
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    waiting = [f"{each['party']} {each['waiting']}" for each in answer["parties"]]
+    if len(waiting) > 1:
+        yield f"waiting by party: {', '.join(map(printable, waiting))}"
     code = answer["code"]
     if code["state"] == "waiting":
         yield f"no fork server: {code['reason']}; another one starts in {duration(code['next_try'])}"

@@ -13,7 +13,11 @@ from taskd.scheduler import FunctionStats, Scheduler
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
 
-__all__ = ["FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
+__all__ = ["SHOWN_PARTIES", "FunctionStatus", "PartyStatus", "ServerStatus", "WorkerStatus", "server_status"]
+
+
+SHOWN_PARTIES = 10
+"""Parties that the status names: whoever fills the queue is among them, however many others wait."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -57,9 +61,18 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     timeout: float | None
 
 
+class PartyStatus(msgspec.Struct, frozen=True):
+    """What waits of one party, and on how many of its connections."""
+
+    party: str
+    waiting: int
+    connections: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
+    `parties` has those of which most tasks wait, at most `SHOWN_PARTIES` of them.
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
     `log_lines_lost` counts the lines that the log did not take in time.
@@ -75,6 +88,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     connections: int
     waiting: int
     oldest_waiting: float | None
+    parties: list[PartyStatus]
     running: int
     max_queue: int
     min_workers: int
@@ -137,6 +151,10 @@ def server_status(
         code=pool.code_status(),
         waiting=scheduler.queue.waiting,
         oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
+        parties=[
+            PartyStatus(party.key, party.waiting, len(party.lanes))
+            for party in scheduler.queue.largest_parties(SHOWN_PARTIES)
+        ],
         running=scheduler.fleet.running,
         max_queue=scheduler.config.max_queue,
         min_workers=scheduler.config.min_workers,
