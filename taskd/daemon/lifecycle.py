@@ -316,6 +316,6 @@ async def _close_ports(ports: Sequence[BoundPort]) -> None:
 
 def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web import Root
-    from taskd.web.channel import gateway_site
+    from taskd.web.channel import GatewaySite
 
-    return gateway_site(reactor, Root(gateway))
+    return GatewaySite(reactor, Root(gateway))

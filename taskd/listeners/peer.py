@@ -68,6 +68,10 @@ class Wire(Protocol):
     def may_name_callers(self) -> bool:
         """Whether the other end may name the callers whose requests it passes on."""
 
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the other end may cancel any task by its number; never if it is anybody."""
+
     def framed(self, messages: list[bytes], /) -> list[bytes]:
         """Return the bytes that carry these messages, in pieces that may be sent separately."""
 
@@ -98,7 +102,7 @@ class UnsentLimits:
 class _NoWire:
     """The wire of a peer whose connection is gone."""
 
-    may_name_callers = False
+    may_name_callers = cancels_by_number = False
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Drop the messages."""
@@ -118,9 +122,7 @@ class Peer(Generic[Work]):
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
     not read its replies. With `whole_messages`, the pieces that `Wire.framed`
-    returns are never cut. `cancels_by_number` is False for anonymous peers, to
-    which the number of somebody else's task must be no handle. While the peer
-    is not read, `paused` reports its end.
+    returns are never cut. While the peer is not read, `paused` reports its end.
 
     What a client sends is worked off a step at a time (`Session.requests`). The
     first step is taken at once; the others in `turns`, and if these take long,
@@ -140,7 +142,6 @@ class Peer(Generic[Work]):
         "_transport",
         "_turns",
         "_wire",
-        "cancels_by_number",
         "is_full",
         "is_reading",
         "lane",
@@ -162,7 +163,6 @@ class Peer(Generic[Work]):
         turns: Turns,
         *,
         whole_messages: bool = False,
-        cancels_by_number: bool = True,
         paused: PausedConnections | None = None,
     ) -> None:
         self._wire = wire
@@ -183,7 +183,6 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
-        self.cancels_by_number = cancels_by_number
         self._turns = turns
         self._awaits_turn = False
         self._is_stepping = False
@@ -289,6 +288,11 @@ class Peer(Generic[Work]):
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed on this connection."""
         return self._wire.may_name_callers
+
+    @property
+    def cancels_by_number(self) -> bool:
+        """Whether the peer may cancel any task by its number."""
+        return self._wire.cancels_by_number
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""

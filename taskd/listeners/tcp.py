@@ -101,6 +101,9 @@ class TaskProtocol(LinearLineReceiver):
 
     # --- `taskd.listeners.peer.Wire` ---
 
+    cancels_by_number = True
+    """An operator cancels any task in this way."""
+
     @property
     def may_name_callers(self) -> bool:
         """Whether the client may be a gateway, judging by its address or certificate."""

@@ -97,11 +97,6 @@ class TaskQueue:
         aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
         return [*self, *(task for task in aside if task.state is WAITING)]
 
-    @property
-    def oldest(self) -> Task | None:
-        """The task that has waited for longest, None if none waits."""
-        return min(self.all_waiting, key=lambda task: task.number, default=None)
-
     def largest_parties(self, limit: int) -> list[Party]:
         """Return the parties of which most tasks may be started, at most `limit` of them."""
         waiting = (party for party in self._parties.members if party.waiting)

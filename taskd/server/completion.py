@@ -29,12 +29,15 @@ class Completion:
     """
 
     def __init__(self, counters: Counters, unanswered: Unanswered, error_details: ErrorDetails) -> None:
+        self.in_flight: dict[int, Task] = {}
+        """The tasks that have been accepted and have no outcome yet, by number, oldest first."""
         self._counters = counters
         self._unanswered = unanswered
         self._is_brief = error_details == "type"
 
     def complete(self, task: Task, outcome: Outcome) -> None:
         """Pass a task's outcome to its subscribers."""
+        del self.in_flight[task.number]
         if type(outcome) is Failure:
             self._count(task, outcome)
             if task.subscriber is NOBODY and task.others is None:
@@ -43,6 +46,7 @@ class Completion:
         if task.others is not None:
             for subscriber, key in task.others:
                 subscriber.task_ended(key, outcome)
+            for subscriber in {id(subscriber): subscriber for subscriber, _ in task.others}.values():
                 subscriber.flush()
 
     @staticmethod

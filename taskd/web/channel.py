@@ -15,10 +15,11 @@ from twisted.web.server import Site
 from taskd.net.buffered_socket import StreamTransport
 from taskd.net.reactor import Reactor
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
+from taskd.net.turns import Turns
 from taskd.web.heads import HeadReader, Refusal, check_request
 from taskd.web.routes import route_of
 
-__all__ = ["IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "gateway_site"]
+__all__ = ["IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "GatewaySite"]
 
 IDLE_SECONDS = 15.0
 """Seconds for which a connection is kept for the next request: a browser that wants something
@@ -51,11 +52,12 @@ class GatewayChannel(HTTPChannel):
     """An HTTP connection, which passes only whole and wanted heads to twisted.web.
 
     Whatever the client does, one timer runs, except while a request is being
-    served. Requests that are sent together are served one in each turn of the
-    reactor, and only while their responses are read.
+    served. Of requests that are sent together at most one is served in a turn
+    of the reactor, and only while their responses are read.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
+    factory: GatewaySite
     callLater: Callable[..., IDelayedCall]  # the factory sets it  # noqa: N815
 
     def __init__(self) -> None:
@@ -63,7 +65,7 @@ class GatewayChannel(HTTPChannel):
         self._heads = HeadReader()
         self._phase = _Phase.SERVING
         self._timer: IDelayedCall | None = None
-        self._next_turn: IDelayedCall | None = None
+        self._awaits_turn = False
         self._is_serving = False
 
     def connectionMade(self) -> None:
@@ -78,14 +80,13 @@ class GatewayChannel(HTTPChannel):
         if self._phase is _Phase.CLOSE:
             return
         self._heads.receive(data)
-        if self._is_serving or self._phase is _Phase.READER or self._next_turn is not None:
+        if self._is_serving or self._phase is _Phase.READER or self._awaits_turn:
             self.transport.pauseProducing()
         else:
             self._read_next()
 
     def _read_next(self) -> None:
         """Serve the next request if its head is complete."""
-        self._next_turn = None
         try:
             head = self._heads.next()
             if head is not None:
@@ -115,16 +116,31 @@ class GatewayChannel(HTTPChannel):
             return
         if not len(self._heads):
             self._enter(_Phase.NEXT)
-        elif self._next_turn is None:
+        elif not self._awaits_turn:
             self._enter(_Phase.SERVING)
-            self._next_turn = self.callLater(0, self._serve_waiting)
+            self._awaits_turn = True
+            # Not in this turn of the reactor: pages that nobody waits for must not fill its time.
+            self.callLater(0, self.factory.turns.ask, self)
             self.transport.pauseProducing()
 
-    def _serve_waiting(self) -> None:
+    # --- `taskd.net.turns.TurnTaker` ---
+
+    def take_step(self) -> bool:
         """Serve one of the requests that were sent together; read on when none is complete."""
+        self._awaits_turn = False
+        if self._phase in (_Phase.READER, _Phase.CLOSE):
+            return False
         self._read_next()
-        if self._next_turn is None and self._phase in (_Phase.HEAD, _Phase.NEXT):
+        if not self._awaits_turn and self._phase in (_Phase.HEAD, _Phase.NEXT):
             self.transport.resumeProducing()
+        return False  # it has asked for the next turn, if there is more
+
+    def hold(self) -> None:
+        """Do nothing: nothing is read while requests wait."""
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
 
     def _refuse(self, refusal: Refusal) -> None:
         self.transport.write(refusal.response)
@@ -142,7 +158,7 @@ class GatewayChannel(HTTPChannel):
         """Go on: the client has read the responses."""
         super().resumeProducing()
         if self._phase is _Phase.READER:
-            self._phase = _Phase.SERVING
+            self._enter(_Phase.SERVING)
             self._go_on()
 
     # --- the end ---
@@ -174,11 +190,10 @@ class GatewayChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
-        for call in (self._timer, self._next_turn):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._next_turn = None
         self._phase = _Phase.CLOSE
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connectionLost(reason)
 
 
@@ -190,19 +205,17 @@ def _pass_on(rest: bytes, transport: StreamTransport) -> None:
         protocol.dataReceived(rest)
 
 
-class _GatewaySite(Site):
-    """A site of `GatewayChannel` connections."""
+class GatewaySite(Site):
+    """The factory of the gateway's HTTP connections, whose requests go to `root`."""
 
     noisy = False
     protocol = GatewayChannel  # type: ignore[assignment]  # as Twisted allows
 
+    def __init__(self, reactor: Reactor, root: IResource) -> None:
+        super().__init__(root, reactor=reactor)
+        self.timeOut = None  # the channel has timers of its own
+        self.turns = Turns(reactor)
+
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""
         return [b"http/1.1"]
-
-
-def gateway_site(reactor: Reactor, root: IResource) -> Site:
-    """Return the factory of the gateway's connections, whose requests go to `root`."""
-    site = _GatewaySite(root, reactor=reactor)
-    site.timeOut = None  # the channel has timers of its own
-    return site

@@ -138,6 +138,11 @@ class OptionsTests(SynchronousTestCase):
             error = self.assertRaises(usage.UsageError, parsed, *alone, *option)
             self.assertIn("give them the option", str(error))
 
+    def test_origins_and_names_are_checked_at_the_start(self):
+        for option, value in ("--allow-origin", "example.com"), ("--hostname", "example.com:80"):
+            error = self.assertRaises(usage.UsageError, parsed, option, value)
+            self.assertTrue(str(error).startswith(f"{option}: {value!r} is no "), error)
+
     def test_an_unknown_option_is_refused(self):
         self.assertRaises(usage.UsageError, parsed, "--nope")
         self.assertRaises(usage.UsageError, parsed, "argument")
@@ -224,8 +229,11 @@ class ServiceConfigTests(SynchronousTestCase):
 
     def test_a_websocket_endpoint_makes_a_gateway(self):
         self.assertIsNone(described("--websocket", "none").gateway)
-        gateway = described("--task-server", "tcp:h:1", "--allow-origin", "https://x").gateway
+        gateway = described(
+            "--task-server", "tcp:h:1", "--allow-origin", "https://x", "--hostname", "y"
+        ).gateway
         self.assertEqual((gateway.task_servers, gateway.allow_origins), (["tcp:h:1"], ["https://x"]))
+        self.assertEqual((gateway.hostnames, gateway.max_message), (["y"], 10485760))
 
     def test_the_limits_of_connections_follow_the_options(self):
         limits = described("--max-message", "64", "--max-outstanding", "2", "--max-unsent", "3").limits

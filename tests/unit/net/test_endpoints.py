@@ -162,7 +162,7 @@ class OwnTransportTests(SynchronousTestCase):
         trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
         port = self.listen(f"ssl:1:privateKey={pem}")
         self.assertIs(port.transport, ServerTransport)
-        self.assertIs(port.factory.protocol, RefusingPlain)
+        self.assertIsInstance(port.factory.buildProtocol(None), RefusingPlain)
 
     def test_a_reactor_with_ports_of_another_kind_keeps_its_transports(self):
         self.assertFalse(hasattr(self.listen("tcp:1", MemoryReactor()), "transport"))

@@ -1,13 +1,21 @@
 """A TLS port's answer to clients that begin without TLS, and what clients make of such answers."""
 
+import contextlib
+from functools import partial
+
 import trustme
+from OpenSSL import SSL
 from twisted.internet import ssl
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.strangers import REFUSED_BY_TLS, not_a_task_server
+from taskd.net.time_limits import OPENING_SECONDS
 from taskd.net.tls_port import RefusingPlain
 
 
@@ -17,7 +25,8 @@ class RefusingPlainTests(SynchronousTestCase):
         options = ssl.PrivateCertificate.loadPEM(leaf.private_key_and_cert_chain_pem.bytes()).options()
         self.inner = Protocol()
         factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(lambda: self.inner))
-        factory.protocol = RefusingPlain
+        self.clock = Clock()
+        factory.protocol = partial(RefusingPlain, self.clock)
         self.port = factory.buildProtocol(None)
         self.transport = StringTransport()
         self.port.makeConnection(self.transport)
@@ -42,6 +51,31 @@ class RefusingPlainTests(SynchronousTestCase):
         self.port.dataReceived(b"\x16\x03\x01\0\x05")
         self.assertEqual(self.transport.value(), b"")
         self.assertFalse(self.transport.disconnecting)
+
+    def test_a_handshake_that_trickles_in_has_an_absolute_limit(self):
+        for byte in b"\x16\x03\x01\x01\0\x01":
+            self.port.dataReceived(bytes([byte]))
+            self.assertFalse(self.transport.disconnected)
+            self.clock.advance(OPENING_SECONDS / 6)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_a_finished_handshake_has_no_limit_any_more(self):
+        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        client.set_connect_state()
+        for _ in range(3):
+            with contextlib.suppress(SSL.WantReadError):
+                client.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                self.port.dataReceived(client.bio_read(65536))
+            if self.transport.value():
+                client.bio_write(self.transport.value())
+                self.transport.clear()
+        self.clock.advance(OPENING_SECONDS)
+        self.assertFalse(self.transport.disconnected)
+
+    def test_no_timer_is_left_of_a_client_that_has_gone(self):
+        self.port.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class StrangersTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ import json
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.errors import Cancelled, InvalidParams, TaskFailed
+from taskd.errors import Cancelled, InvalidParams, NotAllowed, TaskFailed
 from taskd.model import Call, Failure, Result
 from taskd.protocol.methods import (
     CANCEL,
@@ -18,9 +18,9 @@ from taskd.protocol.methods import (
 from taskd.protocol.requests import Dialect, Request, parse
 
 
-def target(args):
+def target(args, *, by_number=True):
     """Return what a call of `taskd.cancel` with these arguments, as JSON text, names."""
-    return cancel_target(Call(CANCEL, None if args is None else Raw(args)))
+    return cancel_target(Call(CANCEL, None if args is None else Raw(args)), by_number=by_number)
 
 
 class ParametersTests(SynchronousTestCase):
@@ -41,13 +41,19 @@ class CancelTests(SynchronousTestCase):
             assert isinstance(request, Request)
             self.assertEqual((request.dialect, request.function), (Dialect.JSON_RPC, "taskd.cancel"))
             self.assertTrue(request.is_notification)
-            self.assertEqual(cancel_target(request).request_id, request_id)
+            self.assertEqual(cancel_target(request, by_number=False).request_id, request_id)
 
     def test_a_request_is_named_by_its_id_or_a_task_by_its_number(self):
         for args in (b'{"id": 7}', b"[7]", b'{"id": 7, "task": null}', b"[7, null]"):
             self.assertEqual((target(args).request_id, target(args).task), (b"7", None), args)
         for args in (b'{"task": 7}', b"[null, 7]", b'{"id": null, "task": 7}'):
             self.assertEqual((target(args).request_id, target(args).task), (None, 7), args)
+
+    def test_a_caller_that_may_not_name_tasks_by_number_names_requests_only(self):
+        for args in (b'{"task": 7}', b"[null, 7]", b'{"id": null, "task": 0}'):
+            self.assertRaises(NotAllowed, target, args, by_number=False)
+        self.assertEqual(target(b"[7]", by_number=False).request_id, b"7")
+        self.assertRaises(InvalidParams, target, b'{"id": 7, "task": 7}', by_number=False)
 
     def test_arguments_that_name_nothing_or_too_much_are_refused(self):
         for args in (

@@ -116,7 +116,6 @@ class OneLaneMachine(RuleBasedStateMachine):
         assert self.queue.all_waiting == tasks
         assert self.queue.waiting == len(tasks)
         assert self.subscriber.lane.waiting == len(tasks)
-        assert self.queue.oldest is min(tasks, key=lambda task: task.number, default=None)
 
 
 class SharedOneLaneMachine(OneLaneMachine):

@@ -17,10 +17,17 @@ class EnvironmentTests(SynchronousTestCase):
                 "TASKD_TASK_SERVER": "tcp:a:1  tcp:b:2",
                 "TASKD_LINK": "pooled",
                 "TASKD_ALLOW_ORIGIN": "https://x https://y",
+                "TASKD_HOSTNAME": "a.example  b.example",
             }
         )
         self.assertEqual((config.task_servers, config.link), (["tcp:a:1", "tcp:b:2"], "pooled"))
         self.assertEqual(config.allow_origins, ["https://x", "https://y"])
+        self.assertEqual(config.hostnames, ["a.example", "b.example"])
+
+    def test_a_pattern_or_a_name_that_is_none_is_refused_with_its_variable(self):
+        for variable, value in ("TASKD_ALLOW_ORIGIN", "https://x x"), ("TASKD_HOSTNAME", "a b:80"):
+            error = self.assertRaises(ValueError, config_from_environment, {variable: value})
+            self.assertIn(variable, str(error))
 
     def test_an_unknown_link_is_refused(self):
         error = self.assertRaises(ValueError, config_from_environment, {"TASKD_LINK": "sometimes"})
