@@ -48,6 +48,7 @@ SECONDS = {
     "test_client.py": 31,
     "test_clients.py": 3,
     "test_connecting.py": 2,
+    "test_ends.py": 12,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_import.py": 44,

@@ -214,7 +214,7 @@ class TextServerProtocol(WebSocketServerProtocol):
             self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
 
     def onMessageEnd(self) -> None:
-        """End a message."""
+        """End a message, and count the frames of the next one from zero."""
         self._frames = 0
         super().onMessageEnd()
 

@@ -86,7 +86,7 @@ class EndWhilePausedTests(SynchronousTestCase):
         self.server.answer()
         self.assertEqual((self.watching.stopped, self.reactor.reading), (1, True))
 
-    def test_its_end_cancels_what_must_not_outlive_it(self):
+    def test_the_end_of_a_client_cancels_tasks_that_must_not_outlive_it(self):
         self.receive(line() + line(dependent=False) + line())
         self.assertTrue(self.watching.owner.depends_on_peer)
         self.watching.owner.peer_has_ended()
@@ -95,7 +95,7 @@ class EndWhilePausedTests(SynchronousTestCase):
         self.server.answer()
         self.assertEqual(self.socket.sent, b"1\n" * 3, "a client that only shut down its side is answered")
 
-    def test_what_it_had_sent_before_is_started_only_if_it_may_outlive_it(self):
+    def test_requests_read_after_the_end_of_a_client_start_only_if_they_may_outlive_it(self):
         self.receive(line() * 3 + line() + line(dependent=False) + line())
         self.watching.owner.peer_has_ended()
         self.server.answer()
@@ -185,7 +185,7 @@ class WebSocketTestCase(SynchronousTestCase):
 
 
 class WebSocketClosingTests(WebSocketTestCase):
-    def test_what_was_asked_before_a_refused_message_is_answered_first(self):
+    def test_requests_before_a_refused_message_are_answered_first(self):
         refused = {
             1003: client_frame(b"\0\1", BINARY),
             1007: client_frame(b"\xff\xfe"),
@@ -297,7 +297,7 @@ class WebSocketPingTests(WebSocketTestCase):
         self.assertEqual(self.transport.producerState, "producing")
         self.assertEqual(len(self.server.waiting), 1)
 
-    def test_what_is_unread_waits_while_the_client_is_at_its_limit(self):
+    def test_unread_frames_wait_while_the_client_is_at_its_limit(self):
         self.receive(ASKED * 3, *[client_frame(b"", PING)] * 1000, ASKED)
         self.reactor.advance(0)
         self.reactor.advance(0)

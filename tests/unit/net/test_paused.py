@@ -157,7 +157,7 @@ class PausedConnectionsTests(SynchronousTestCase):
         self.assertEqual(self.events, ["ended"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_what_keeps_the_end_back_is_read_ahead_if_anything_depends_on_it(self):
+    def test_data_that_keeps_the_end_back_is_read_ahead_if_anything_depends_on_it(self):
         ours, theirs = self.connect()
         transport = ServerTransport(ours, Protocol(), ("127.0.0.1", 1), None, 0, self.reactor)
         transport.pauseProducing()
@@ -184,7 +184,7 @@ class PausedConnectionsTests(SynchronousTestCase):
         self.assertIsNone(self.watch(ours))
         self.assertEqual(self.reactor.readers, [])
 
-    def test_what_the_kernel_cannot_watch_is_not_watched(self):
+    def test_a_file_that_epoll_refuses_is_not_watched(self):
         with open("/dev/null") as file:
             self.assertIsNone(self.watch(file))
         self.assertEqual(self.reactor.readers, [])

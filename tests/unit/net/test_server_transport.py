@@ -456,7 +456,7 @@ class ReadAheadTests(ConnectionTestCase):
     def turn(self):
         self.reactor.advance(0)
 
-    def test_what_is_read_ahead_waits_for_the_protocol(self):
+    def test_data_read_ahead_waits_for_the_protocol(self):
         self.receive(b"one", b"two")
         self.assertEqual((self.protocol.received, self.connection.ahead), (b"", 6))
         self.connection.resumeProducing()
@@ -505,7 +505,7 @@ class ReadAheadTests(ConnectionTestCase):
         self.connection.read_ahead(self.room)
         self.assertFalse(self.reactor.reading)
 
-    def test_what_is_of_no_use_is_counted_and_dropped(self):
+    def test_data_of_no_use_is_counted_and_dropped(self):
         self.connection = self.protocol.transport = self.connect()
         self.connection.pauseProducing()
         self.connection.read_ahead(self.room, drops=True)

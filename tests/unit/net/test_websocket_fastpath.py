@@ -227,7 +227,7 @@ class StepTests(SynchronousTestCase):
         protocol.dataReceived(client_frame(bytes(LONGEST), BINARY))
         self.assertEqual((steps, protocol.events), ([], [(True, None)]))
 
-    def test_what_arrives_while_more_is_unread_waits_behind_it(self):
+    def test_data_that_arrives_while_more_is_unread_waits_behind_it(self):
         class Waiting(Fast):
             def more_is_unread(self):
                 pass
