@@ -49,6 +49,8 @@ SECONDS = {
     "test_client.py": 31,
     "test_clients.py": 3,
     "test_connecting.py": 2,
+    "test_certificates.py": 8,
+    "test_descriptors.py": 10,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_import.py": 44,

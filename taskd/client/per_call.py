@@ -12,6 +12,7 @@ from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.client.slots import ConnectionSlots
 from taskd.errors import Busy, ParseError, TimedOut
 from taskd.model import Call, Failure, Outcome, Progress
+from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
@@ -238,9 +239,10 @@ class PerCallLink:
 
     def is_open(self, exchange: _Exchange) -> object:
         """Note that a connection is made; returns the address of its own end, if that is of interest."""
-        if self._own_ends is None:
+        transport = exchange.transport
+        if self._own_ends is None or not isinstance(transport, BufferedSocket):
             return None
-        end = exchange.transport.getHandle().getsockname()
+        end = transport.getHandle().getsockname()
         if not end:
             return None  # a unix socket, which has no name, but tells its server whose it is
         self._own_ends.add(end)

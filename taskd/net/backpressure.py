@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from taskd.net.buffered_socket import BufferedSocket, Handle, StreamTransport
@@ -85,8 +87,12 @@ class ReplySender:
 
     @property
     def handle(self) -> Handle:
-        """The socket of the transport."""
-        return self._transport.getHandle()
+        """The socket under the transport, through TLS if need be."""
+        transport: Any = self._transport
+        while isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        handle: Handle = transport.getHandle()
+        return handle
 
     @property
     def full(self) -> bool:

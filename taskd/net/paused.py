@@ -30,7 +30,7 @@ from taskd.net.reactor import Reactor
 from taskd.net.read_ahead import AheadRoom
 from taskd.net.server_transport import ServerTransport
 
-__all__ = ["EndWatch", "PausedConnections", "Watched", "descriptor_of", "has_sent", "unacknowledged"]
+__all__ = ["EndWatch", "PausedConnections", "Watched", "arrived", "descriptor_of", "unacknowledged", "unread"]
 
 LONG = 1.0
 """Seconds of a pause after which the peer's data is read ahead, so that its end arrives in time.
@@ -83,11 +83,15 @@ def descriptor_of(transport: object) -> int:
     return fileno()
 
 
-def has_sent(transport: object) -> int:
-    """Return how many bytes from the peer of a paused transport have arrived and are unread."""
+def arrived(transport: object) -> int:
+    """Return how many bytes from the peer of a paused transport have arrived and are not used."""
     below = _below(transport)
-    ahead = below.ahead if isinstance(below, ServerTransport) else 0
-    return ahead + _queued(below, termios.FIONREAD)
+    return unread(below) + (below.ahead if isinstance(below, ServerTransport) else 0)
+
+
+def unread(transport: object) -> int:
+    """Return how many bytes from the peer of a transport the kernel keeps."""
+    return _queued(_below(transport), termios.FIONREAD)
 
 
 def unacknowledged(transport: object) -> int:

@@ -31,15 +31,22 @@ from twisted.logger import Logger
 from taskd.net.buffered_socket import StreamTransport
 from taskd.protocol.websocket_frames import pong_frame, read_texts, text_frame
 
-__all__ = ["TextServerProtocol", "reads_as_known"]
+__all__ = ["TOO_BIG", "TextServerProtocol", "reads_as_known"]
 
 _log = Logger(namespace="taskd.gateway")
+
+TOO_BIG = 1009
+"""The code of the close frame for a message over a limit (RFC 6455, 7.4.1)."""
 
 JOINED = 65536
 """Bytes of texts that are joined for one write: joining more saves nothing, and copies more."""
 
 SLOW_SLICE = 1024
 """Bytes of frames that Autobahn reads in one step: some 170 of the shortest, in three milliseconds."""
+
+MAX_FRAMES = 2**17
+"""Frames of one message: each costs some fifty bytes, even if it carries none. The tests of
+conformance cut messages into as many as half of this."""
 
 PONGS = 16
 """Pings, of those that one step has read, that are answered each: the tests of conformance send ten
@@ -129,6 +136,7 @@ class TextServerProtocol(WebSocketServerProtocol):
     ignores_input = False
     """Whether what the client still sends is of no use."""
     _unread = b""
+    _frames = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,6 +180,10 @@ class TextServerProtocol(WebSocketServerProtocol):
         """Read texts, then some frames through Autobahn; the rest is unread."""
         if self.ignores_input or self.state == self.STATE_CLOSED:
             return  # Autobahn would keep it
+        if self.state == self.STATE_CONNECTING:
+            super().dataReceived(data)  # the handshake, which is bounded and may be longer than a step
+            self.answer_pings_now()
+            return
         if (
             self.has_fast_path
             and self.state == self.STATE_OPEN
@@ -197,6 +209,18 @@ class TextServerProtocol(WebSocketServerProtocol):
         if size and self.state != self.STATE_CLOSED and not self.ignores_input:
             super().dataReceived(data[start : start + size])
         return min(start + size, len(data))
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Begin a frame of a message, unless it is one too many."""
+        self._frames += 1
+        super().onMessageFrameBegin(length)
+        if self._frames > MAX_FRAMES:
+            self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
+
+    def onMessageEnd(self) -> None:
+        """End a message."""
+        self._frames = 0
+        super().onMessageEnd()
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping at the end of this step, if it is one of the last."""

@@ -183,6 +183,9 @@ class ForkServerProcess:
         self._to_fork.append((number, place, channel, output))
 
     def _send_forks(self) -> None:
+        if self._control.is_closed:
+            self._to_fork = []  # the process is about to end: the end of these workers is reported with it
+            return
         transport = cast(interfaces.IUNIXTransport, self._control.transport)
         if self._to_fork:
             self._expect_answer()
@@ -321,7 +324,8 @@ class _Control(LinearLineReceiver):
         self._closed = closed
         self.is_closing = False
         """Whether the daemon has closed the connection, or is about to."""
-        self._is_closed = False
+        self.is_closed = False
+        """Whether the connection has ended; the end of the process may not have been seen yet."""
 
     def lines_received(self, lines: list[bytes]) -> None:
         self._report(lines)
@@ -335,7 +339,7 @@ class _Control(LinearLineReceiver):
 
     def end(self) -> None:
         """End the connection behind what has arrived, even if another process has the other end open."""
-        if self._is_closed:
+        if self.is_closed:
             self._closed()
         elif self.is_closing:
             self.transport.abortConnection()  # nothing is read any more
@@ -354,7 +358,7 @@ class _Control(LinearLineReceiver):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        self._is_closed = True
+        self.is_closed = True
         self._closed()
 
 

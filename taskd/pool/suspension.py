@@ -36,7 +36,7 @@ class Suspension:
         self._timer.start(SUSPENDED_SECONDS)
 
     def tolerate(self, worker: str, task: str) -> None:
-        """Leave the process alone, because the task that it has begun may go on; the log says so once.
+        """Leave the process alone, because the task that it has begun may go on; log that once.
 
         Whoever has stopped it may want just that.
         """

@@ -7,7 +7,6 @@ are known to be short (`taskd.scheduler.batching`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 
@@ -94,19 +93,6 @@ class Scheduler:
             self.queue.remove(task)
             return []
         return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
-
-    def find(self, number: int) -> Task | None:
-        """Return the task with this number, None if it has its outcome or never existed."""
-        for worker in self._workers.values():
-            task = worker.tasks.get(number)
-            if task is not None and task.state is GIVEN:
-                return task
-        return next((task for task in self.queue.all_waiting if task.number == number), None)
-
-    def in_flight(self) -> Counter[str]:
-        """Count the tasks that wait or run, by the names of their functions."""
-        given = [task for worker in self._workers.values() for task in worker.tasks.values()]
-        return Counter(task.stats.name for task in [*self.queue.all_waiting, *given])
 
     @property
     def is_empty(self) -> bool:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import msgspec
+from msgspec import Raw
+from twisted.internet.interfaces import IReactorTime
 
 from taskd import __version__
+from taskd.model import Result
 from taskd.pool.generations import CodeStatus
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
+from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
 
-__all__ = ["FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
+__all__ = ["STATUS_AGE", "FunctionStatus", "RecentStatus", "ServerStatus", "WorkerStatus", "server_status"]
+
+STATUS_AGE = 0.1
+"""Seconds for which a status may be sent again, if many ask for it."""
+
+STATUS_SHARE = 0.05
+"""The part of the time that may be spent on collecting the status for those who ask. Whoever asks
+now and then gets a new one each time, so that it shows what has just happened."""
+
+STATUS_BURST = 0.02
+"""Seconds of collecting that may be saved up: a hundred times, on a server with a few workers."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -127,10 +143,12 @@ def _has_run(stats: FunctionStats) -> bool:
 
 
 def server_status(
-    scheduler: Scheduler, pool: Pool, now: float, counts: Counters, **more: Any
+    scheduler: Scheduler, pool: Pool, oldest: Task | None, now: float, counts: Counters, **more: Any
 ) -> ServerStatus:
-    """Return the status of a server; `more` are the members that the scheduler does not know."""
-    oldest = scheduler.queue.oldest
+    """Return the status of a server; `more` are the members that the scheduler does not know.
+
+    `oldest` is the oldest of the waiting tasks.
+    """
     return ServerStatus(
         version=__version__,
         generation=scheduler.fleet.generation,
@@ -148,3 +166,28 @@ def server_status(
         ],
         **more,
     )
+
+
+class RecentStatus:
+    """The status, collected and encoded: anew for each request, or if there are many, for several together.
+
+    `collect` returns the present status; `clock` measures how long that takes.
+    """
+
+    def __init__(self, clock: IReactorTime, collect: Callable[[], ServerStatus]) -> None:
+        self._clock = clock
+        self._collect = collect
+        self._at = -inf
+        self._saved = STATUS_BURST
+        self._result: Result | None = None
+
+    def result(self) -> Result:
+        """Return a status that is at most `STATUS_AGE` seconds old."""
+        now = self._clock.seconds()
+        age = now - self._at
+        saved = min(self._saved + age * STATUS_SHARE, STATUS_BURST)
+        if self._result is None or saved > 0 or not 0 <= age < STATUS_AGE:
+            self._result = Result(Raw(msgspec.json.encode(self._collect())))
+            self._at = now
+            self._saved = saved - (self._clock.seconds() - now)
+        return self._result

@@ -20,6 +20,7 @@ from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Parties
+from taskd.scheduler.states import GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
@@ -67,13 +68,14 @@ class TaskServer:
         """The number of open connections, kept by those who accept them."""
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
-        self._methods = ServerMethods(self)
+        self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
         self._dispatcher = Dispatcher(
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
         self._scheduler = self._dispatcher.scheduler
+        self._in_flight = self._dispatcher.completion.in_flight
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -89,7 +91,7 @@ class TaskServer:
 
     def find(self, number: int) -> Task | None:
         """Return the task with this number, None if it has ended or never existed."""
-        return self._scheduler.find(number)
+        return self._in_flight.get(number)
 
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
@@ -106,6 +108,7 @@ class TaskServer:
         return server_status(
             self._scheduler,
             dispatcher.pool,
+            next((task for task in self._in_flight.values() if task.state is not GIVEN), None),
             now,
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
@@ -169,6 +172,7 @@ class TaskServer:
         except TaskdError:
             self.counters.refused += 1
             raise
+        self._in_flight[task.number] = task
         request.work = task
 
     def _unknown(self, call: Call) -> FunctionStats:
@@ -231,7 +235,7 @@ class TaskServer:
 
     def in_flight(self) -> Counter[str]:
         """Count the tasks that wait or run, by function."""
-        return self._scheduler.in_flight()
+        return Counter(task.stats.name for task in self._in_flight.values())
 
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""

@@ -134,7 +134,7 @@ class WriterTests(SynchronousTestCase):
         self.assertIsNot(thread, threading.current_thread())
         self.assertEqual(written, ["first\n"])
 
-    def test_what_was_logged_before_an_errand_is_written_before_it_and_the_rest_after_it(self):
+    def test_entries_older_than_an_errand_are_written_before_it_and_the_others_after_it(self):
         self.start_and_block()
         self.writer.write("before\n")
         written = []
@@ -261,7 +261,7 @@ class TextSinkTests(SynchronousTestCase):
         sink.flush()
         self.assertEqual(written, [b"one\n"])
 
-    def test_what_the_encoding_does_not_have_is_escaped(self):
+    def test_characters_that_the_encoding_does_not_have_are_escaped(self):
         sink, written = self.sink(encoding="ascii")
         sink.add([(6, "é \ud800\n")])
         sink.flush()

@@ -191,6 +191,14 @@ class ForkServerProcessTests(SynchronousTestCase):
             [decode_to_fork_server(line) for line in self.sent()], [Fork([(1, 2)]), Signal(1, 15, True)]
         )
 
+    def test_a_fork_server_whose_end_has_not_been_reported_yet_is_sent_no_descriptors(self):
+        self.process.fork(1, 2, 3, 4)
+        self.hang_up()
+        self.process.signal(1, 15, group=True)
+        self.process.fork(2, 2, 3, 4)
+        self.reactor.turn()
+        self.assertEqual(self.reactor.control.descriptors, [])
+
     def test_a_closed_fork_server_is_killed_if_it_does_not_end_in_time(self):
         self.process.close()
         self.assertTrue(self.reactor.control.disconnecting)
