@@ -88,9 +88,8 @@ class Observed:
         )
         lines.append("   done       " + ", ".join(f"{what} {count:g}" for what, count in self.deeds.items()))
         different = dict.fromkeys(self.wrong)
-        lines += [f"   WRONG      {self.wrong.count(each)} × {each:.300}" for each in different]
+        lines += [f"   WRONG      {self.wrong.count(each)} x {each:.300}" for each in different]
         return "\n".join(lines)
-
 
     def judge(self, patience: float) -> None:
         """Add what went beyond the bounds to `wrong`; `patience` multiplies those of time."""
