@@ -133,10 +133,11 @@ async def attack(
     highest, most_files = await _watch(server, seen, running, began + seconds)
     seen.wrong += await end_attacks(running)
     seen.seconds = time.monotonic() - began
+    for attacker in attackers:
+        attacker.close()
     seen.during = await probe.stop()
     server.resume_log()
     for attacker in attackers:
-        attacker.close()
         for what, count in attacker.deeds.items():
             seen.deeds[what] = seen.deeds.get(what, 0) + count
         seen.wrong += attacker.wrong
