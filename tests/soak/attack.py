@@ -91,7 +91,6 @@ class Observed:
         lines += [f"   WRONG      {self.wrong.count(each)} × {each:.300}" for each in different]
         return "\n".join(lines)
 
-
     def judge(self, patience: float) -> None:
         """Add what went beyond the bounds to `wrong`; `patience` multiplies those of time."""
         for name, series in self.during.items():

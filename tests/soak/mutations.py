@@ -23,7 +23,20 @@ JSON_VALUES = (
 )  # fmt: skip
 """Values that replace others in a message."""
 
-BYTES = (b"\0", b"\n", b"\r\n", b"\r", b"\xff", b"\x80", b"\xef\xbb\xbf", b" " * 64, b"\t", b'"', b"\\", b"\x1b[2J")
+BYTES = (
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"\xff",
+    b"\x80",
+    b"\xef\xbb\xbf",
+    b" " * 64,
+    b"\t",
+    b'"',
+    b"\\",
+    b"\x1b[2J",
+)
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|\[[^\[\]]*\]|\{[^{}]*\}|true|false|null')
 
@@ -45,7 +58,9 @@ def line_seeds() -> list[bytes]:
         b'{"jsonrpc":"2.0","id":"\\u00fc","method":"echo"}\n', b'{"jsonrpc":"2.0","id":null,"method":"echo"}\n',
         b'{"jsonrpc":"2.0","id":1.5,"method":"echo"}\n', b"\n", b"\r\n", b" \n", b"[]\n", b"{}\n",
     ]  # fmt: skip
-    seeds += [bare("echo", "[1]", each) for each in options] + [rpc(1, "echo", "[1]", each) for each in options]
+    seeds += [bare("echo", "[1]", each) for each in options] + [
+        rpc(1, "echo", "[1]", each) for each in options
+    ]
     members = [rpc(each, "echo", f"[{each}]").rstrip() for each in range(5)]
     seeds.append(b"[" + b",".join([*members, rpc(None, "echo").rstrip(), b"1", b"{}"]) + b"]\n")
     seeds.append(b"[" + b",".join(members * 60) + b"]\n")
@@ -81,7 +96,10 @@ def web_seeds(handshake: bytes) -> tuple[list[bytes], list[bytes]]:
     ]
     extra = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
     heads += [handshake, handshake[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n", handshake[:-2] + extra]
-    heads += [handshake[:-2] + b"Origin: http://127.0.0.1\r\n\r\n", handshake[:-2] + b"Content-Length: 3\r\n\r\nabc"]
+    heads += [
+        handshake[:-2] + b"Origin: http://127.0.0.1\r\n\r\n",
+        handshake[:-2] + b"Content-Length: 3\r\n\r\nabc",
+    ]
     return heads, frames
 
 

@@ -82,9 +82,7 @@ class _Asking:
                     message = rpc(number, self._method)
                     self._due[number] = time.monotonic()
                     self._series.sent += 1
-                    connection.writer.write(
-                        frame(TEXT, message.rstrip()) if self._websocket else message
-                    )
+                    connection.writer.write(frame(TEXT, message.rstrip()) if self._websocket else message)
                     due += self._interval
                     await asyncio.sleep(due - time.monotonic())
                 ending = time.monotonic() + PATIENCE_SECONDS
