@@ -17,6 +17,7 @@ from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.net.buffered_socket import HIGH_WATER
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Parties
 from taskd.server.unanswered import Unanswered
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
@@ -32,6 +33,7 @@ class FakeServer:
         self.connections = 0
         self.waiting = []
         self.unanswered = Unanswered(Clock())
+        self.budget = Budget()
         self.parties = Parties()
 
     def submit(self, requests, requester):
@@ -49,7 +51,7 @@ class FakeServer:
     def cancel(self, work):
         pass
 
-    def detach(self, work):
+    def detach(self, work, account, held):
         pass
 
 
