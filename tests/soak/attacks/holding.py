@@ -17,8 +17,6 @@ __all__ = [
     "websocket_replies_unread",
 ]
 
-MIB = 1024 * 1024
-
 BIG_BYTES = 768 * 1024
 """Bytes of each large result or argument: below every limit of one message."""
 
@@ -52,7 +50,7 @@ async def _repeat(attacker: Attacker, data: bytes, *, connections: int, reads: b
 
 
 async def replies_held_for_order(attacker: Attacker) -> None:
-    """Ask for large results behind a call that takes long: bare replies go out in the order of the requests."""
+    """Ask for large results behind a call that takes long: bare replies keep the order of requests."""
     requests = bare("nap", "[4]") + bare("big", f"[{BIG_BYTES}]") * 900
     await _repeat(attacker, requests, connections=2, reads=False, stay=STAY_SECONDS)
 
@@ -90,9 +88,9 @@ async def arguments_that_wait(attacker: Attacker) -> None:
     await _repeat(attacker, calls, connections=CONNECTIONS, reads=True, stay=STAY_SECONDS)
 
 
-async def lines_that_do_not_end(attacker: Attacker, longest: int = 10 * MIB) -> None:
+async def lines_that_do_not_end(attacker: Attacker) -> None:
     """Send nearly the longest message on each of many connections, and never its end."""
-    part = b'{"function":"echo","args":["' + b"x" * int(longest * LINE_PART)
+    part = b'{"function":"echo","args":["' + b"x" * int(attacker.target.max_message * LINE_PART)
     await _repeat(attacker, part, connections=CONNECTIONS, reads=True, stay=STAY_SECONDS)
 
 

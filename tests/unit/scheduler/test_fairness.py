@@ -374,7 +374,7 @@ class ShareTests(SchedulerCase):
         self.assertEqual(self.submit_all(make_lane("third")), 4)
         self.assertEqual(self.submit_all(make_lane("fourth")), 3)
 
-    def test_whoever_is_over_its_share_gets_in_again_when_there_is_room(self):
+    def test_a_party_over_its_share_gets_in_again_when_there_is_room(self):
         large = self.fill()
         self.submit(6, lane=make_lane("new"))
         self.start(1)
