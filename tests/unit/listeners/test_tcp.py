@@ -223,10 +223,7 @@ class StepsTests(ProtocolCase):
     REQUESTS = b"".join(b'{"function":"f","args":[%d]}\n' % number for number in range(MANY))
 
     def turn(self):
-        for call in self.reactor.getDelayedCalls():
-            function = call.func
-            call.cancel()
-            function()
+        self.reactor.advance(0)
 
     def test_the_first_step_is_taken_at_once_and_the_others_in_turns(self):
         self.receive(self.REQUESTS)
