@@ -220,10 +220,9 @@ class TaskQueue:
         lanes = party.lanes
         if not is_fair and not self._is_shared:
             is_fair = len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1
-        # The lane that was passed over for longest may turn out to have only removed tasks.
-        oldest = self._oldest(lanes.longest_passed_over) if is_fair else None
-        if oldest is not None:
-            lane, priority = oldest.lane, oldest.priority
+        if is_fair:
+            lane = lanes.longest_passed_over
+            priority = self._oldest(lane).priority
         else:
             lane, priority = lanes.next, lanes.used[0]
         self._begin_turn(lane, priority, lanes.levels[priority][lane])
@@ -259,12 +258,12 @@ class TaskQueue:
             lane.removed -= 1
             self._removed -= 1
 
-    def _oldest(self, lane: Lane) -> Task | None:
-        """Return the oldest waiting task of a lane, None if there is none."""
+    def _oldest(self, lane: Lane) -> Task:
+        """Return the oldest waiting task of a lane in the rotation, which always has one."""
         lines = lane.lines
         for line in lines:
             self._drop_removed_heads(lane, line)
-        return min((line[0] for line in lines if line), key=lambda task: task.number, default=None)
+        return min((line[0] for line in lines if line), key=lambda task: task.number)
 
     def find_head(self, wanted: Callable[[Task], bool]) -> Task | None:
         """Return the first task that is wanted among the heads of some lines (`MAX_LOOKED_AT`).
@@ -300,6 +299,8 @@ class TaskQueue:
         if has_levels:
             self._note_start(task)
         line.popleft()
+        if lane.removed:  # a lane without waiting tasks must not stay in the rotation
+            self._drop_removed_heads(lane, line)
         self.count -= 1
         party.waiting -= 1
         task.stats.waiting -= 1
@@ -333,6 +334,8 @@ class TaskQueue:
         if not line:
             lane.left = TURN_TASKS
             self._leave(lane, priority)
+            if lanes.order is not None and not lane.waiting:  # what it has at other priorities was removed
+                self._forget(lane)
         elif lane.left <= 0:
             lane.left = TURN_TASKS
             lanes.to_back(priority, lane)
