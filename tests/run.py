@@ -42,18 +42,22 @@ while a test waits."""
 
 SECONDS = {
     "test_annotations.py": 15,
+    "test_attacks.py": 15,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,
     "test_cli.py": 155,
     "test_client.py": 31,
     "test_clients.py": 3,
     "test_connecting.py": 2,
+    "test_certificates.py": 8,
+    "test_descriptors.py": 10,
     "test_ends.py": 12,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_import.py": 44,
     "test_limits.py": 64,
     "test_links.py": 15,
+    "test_log.py": 14,
     "test_lost.py": 19,
     "test_mail.py": 7,
     "test_objects.py": 2,
@@ -83,7 +87,8 @@ SECONDS = {
 the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
-    "test_annotations.py", "test_cancel.py", "test_cli.py", "test_flow_control.py", "test_gateway.py",
+    "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
+    "test_gateway.py",
     "test_import.py", "test_limits.py", "test_lost.py", "test_objects.py", "test_output.py",
     "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
     "test_short.py", "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",

@@ -32,7 +32,8 @@ class ServiceConfig:
     `listen` and `websocket` are server endpoint strings. Without `listen` there
     is no task server; without `websocket` there is no gateway, and `gateway` is
     None. `stop_timeout` is in seconds. `is_default_app` says that no app was
-    named, so that the default one is served.
+    named, so that the default one is served; `uses_tracebacks`, that an option was
+    given by its old name.
     """
 
     server: ServerConfig
@@ -42,6 +43,7 @@ class ServiceConfig:
     limits: TcpLimits
     stop_timeout: float
     is_default_app: bool
+    uses_tracebacks: bool
 
     @classmethod
     def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
@@ -56,6 +58,7 @@ class ServiceConfig:
             ),
             stop_timeout=options["stop-timeout"],
             is_default_app=options.is_default_app,
+            uses_tracebacks=bool(options["tracebacks"]),
         )
 
 
@@ -84,7 +87,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
         directory,
         options["name"],
         options["max-message"],
-        bool(options["tracebacks"]),
+        options["error-details"],
         options["hard-memory"],
         __version__,
         options["max-memory"],
@@ -101,6 +104,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
             shared_priorities=options["priorities"] == SHARED,
         ),
         timeout=options["timeout"],
+        max_buffered=options["max-buffered"],
     )
 
 
@@ -113,4 +117,5 @@ def _gateway_config(options: DaemonOptions) -> GatewayConfig:
         options["allow-origin"],
         options["hostname"],
         options["max-message"],
+        max_buffered=options["max-buffered"],
     )

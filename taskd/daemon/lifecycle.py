@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
@@ -48,12 +48,26 @@ SLOW_SECONDS = 1.0
 """Seconds after which the log mentions that workers still run their stop hooks."""
 
 
-class UnstartedDaemon:
-    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`."""
+class AppServer(Protocol):
+    """A task server, as far as the app and its processes are concerned."""
 
-    def __init__(self, reactor: Reactor, config: ServiceConfig) -> None:
+    def reload(self) -> None:
+        """Import the app again."""
+
+    def kill(self) -> None:
+        """Kill every process that runs the app, at once and without the reactor."""
+
+
+class UnstartedDaemon:
+    """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`.
+
+    `log_lines_lost` is called for `taskd.status`.
+    """
+
+    def __init__(self, reactor: Reactor, config: ServiceConfig, log_lines_lost: Callable[[], int]) -> None:
         self._reactor = reactor
         self._config = config
+        self._log_lines_lost = log_lines_lost
         self._lingering = Lingering(reactor)
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
@@ -65,6 +79,8 @@ class UnstartedDaemon:
         if config.listen and config.is_default_app:
             for line in announcement(os.environ):
                 _log.info("{line}", line=line)
+        if config.uses_tracebacks:
+            _log.warn("--tracebacks is now called --error-details traceback")
         transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
             port = bind(self._reactor, description, "task server", transport, self._certificates)
@@ -84,6 +100,7 @@ class UnstartedDaemon:
         loaded: Deferred[None] = succeed(None)
         if config.listen:
             server = config.server.start(reactor)
+            server.log_lines_lost = self._log_lines_lost
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
             idle = IdleConnections(reactor, tcp.peers)
@@ -105,7 +122,7 @@ class UnstartedDaemon:
             parts,
             config.stop_timeout,
             loaded,
-            server.reload if server is not None else None,
+            server,
             self._certificates,
         )
 
@@ -156,8 +173,9 @@ class RunningDaemon:
     """A daemon that has been started: its `ports`, and its `parts` that stop in steps.
 
     `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
-    fails with `StartError` if it cannot be. `reload_app` imports the app again; a gateway
-    alone has none. `certificates` are those of the ports and of the gateway's links.
+    fails with `StartError` if it cannot be. `server` is None for a gateway alone,
+    which has no app and no other processes. `certificates` are those of the ports
+    and of the gateway's links.
     """
 
     def __init__(
@@ -167,11 +185,11 @@ class RunningDaemon:
         parts: Parts,
         stop_timeout: float,
         loaded: Deferred[None],
-        reload_app: Callable[[], None] | None,
+        server: AppServer | None,
         certificates: Sequence[RenewableCertificates] = (),
     ) -> None:
         self.loaded = loaded
-        self._reload_app = reload_app
+        self._server = server
         self._certificates = certificates
         self._clock = clock
         self._ports = ports
@@ -182,8 +200,8 @@ class RunningDaemon:
     def reload(self) -> None:
         """Read the certificates again, and import the app again."""
         read_certificates_again(self._certificates)
-        if self._reload_app is not None:
-            self._reload_app()
+        if self._server is not None:
+            self._server.reload()
         elif not self._certificates:
             _log.info("there is nothing to reload: a gateway without certificates and without an app")
 
@@ -201,6 +219,11 @@ class RunningDaemon:
         """End at once everything that `close` still waits for."""
         self._is_aborted = True
         _abort(self._parts.present)
+
+    def kill(self) -> None:
+        """Kill every other process of the daemon's at once; may be called in a signal handler."""
+        if self._server is not None:
+            self._server.kill()
 
     async def _close_in_order(self) -> None:
         parts = self._parts

@@ -17,7 +17,7 @@ KEPT_FILES = 9
 
 
 class LogFile:
-    """A log file for `twisted.logger.FileLogObserver`.
+    """A log file: what a `taskd.daemon.log_writer.TextSink` writes to.
 
     It is opened for appending, so that it can be truncated by others. `reopen`
     opens the path again. A file of `ROTATE_BYTES` is put aside as ``PATH.1``, the
@@ -33,17 +33,13 @@ class LogFile:
         self._size = os.fstat(self._descriptor).st_size
         self._is_rotated_here = not self._has_foreign_old_files()
 
-    def write(self, text: str) -> None:
-        """Append a text. Raises `OSError`, for instance if the disk is full."""
-        data = text.encode("utf-8", "backslashreplace")
+    def write(self, data: bytes) -> int:
+        """Append some of `data`, and return how many bytes. Raises `OSError`, as when the disk is full."""
         if self._size >= ROTATE_BYTES and self._is_rotated_here:
             self._rotate()
-        self._size += len(data)
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-
-    def flush(self) -> None:
-        """Do nothing, since nothing is kept back."""
+        written = os.write(self._descriptor, data)
+        self._size += written
+        return written
 
     def reopen(self) -> None:
         """Open the path again. Raises `OSError` if that fails; then the old file remains in use."""

@@ -1,23 +1,26 @@
 """The daemon's log: where it goes by twistd's own options, made printable, and reopened at SIGUSR1.
 
+`taskd.daemon.log_writer` does the writing.
+
 twistd takes the observer of the application before its own (`TaskdService`
 sets it). That is the one place through which everything comes that is logged.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 import syslog
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EACCES, EPERM, EROFS
-from io import TextIOWrapper
-from typing import Any, TextIO, cast
+from functools import partial
+from typing import Any, cast
 
 from twisted.logger import (
-    FileLogObserver,
     ILogObserver,
     LogEvent,
     Logger,
@@ -25,9 +28,10 @@ from twisted.logger import (
     formatEventAsClassicLogText,
     formatTime,
 )
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
 from taskd.daemon.log_file import LogFile
+from taskd.daemon.log_writer import Entry, LogWriter, Sink, SyslogSink, TextSink
 from taskd.errors import StartError
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
@@ -50,13 +54,21 @@ _PRIORITIES = {
 }
 
 
+LOST = "{lines} lines of the log were lost: {why}"
+
+
 @dataclass(frozen=True, slots=True)
 class LogOutput:
-    """An open log: its `observer`, its `file` if it has one, and its name for the operator."""
+    """An open log: its `observer`, its `writer`, its name for the operator, and its `file` if it has one."""
 
     observer: ILogObserver
+    writer: LogWriter
     name: str
     file: LogFile | None = None
+
+    def lines_lost(self) -> int:
+        """Return how many lines of the log were lost, because it was not read or could not be written."""
+        return self.writer.lost
 
 
 def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
@@ -68,7 +80,7 @@ def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
         return None
     if twistd.get("syslog"):
         syslog.openlog(twistd.get("prefix") or "twisted", 0, syslog.LOG_USER)
-        return LogOutput(_to_syslog, "syslog")
+        return _output(SyslogSink(), "syslog", _without_time)
     in_foreground = bool(twistd.get("nodaemon") or twistd.get("debug"))
     path = twistd.get("logfile") or ("-" if in_foreground else DEFAULT_FILE)
     if path == "-":
@@ -76,9 +88,7 @@ def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
             raise StartError(
                 "taskd: a daemon in the background cannot log to standard output: use --nodaemon"
             )
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # otherwise a line with an é is lost in ASCII
-        return LogOutput(_Filtered(FileLogObserver(sys.stdout, _format)), STANDARD_OUTPUT)
+        return _output(_standard_output(), STANDARD_OUTPUT, _with_time)
     try:
         file = LogFile(path)
     except OSError as error:
@@ -86,8 +96,35 @@ def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
             f"taskd: cannot write the log file {os.path.abspath(path)}: {error.strerror}; "
             "name another with twistd --logfile=FILE taskd …"
         ) from error
-    observer = _Filtered(FileLogObserver(cast(TextIO, file), _format))
-    return LogOutput(observer, str(file.path), file)
+    return _output(TextSink(file.write), str(file.path), _with_time, file)
+
+
+def _standard_output() -> TextSink:
+    """Return a sink for standard output, by a descriptor that nobody else closes or uses."""
+    stdout = sys.stdout
+    if stdout is None:  # it was closed before the start
+        return TextSink(partial(os.write, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)))
+    stdout.flush()
+    descriptor = fcntl.fcntl(stdout.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+    return TextSink(partial(os.write, descriptor), descriptor, stdout.encoding)
+
+
+def _output(
+    sink: Sink, name: str, format_event: Callable[[LogEvent], str | None], file: LogFile | None = None
+) -> LogOutput:
+    def lost_notice(lines: int, why: str) -> Entry:
+        event: LogEvent = {
+            "log_namespace": "taskd",
+            "log_level": LogLevel.warn,
+            "log_time": time.time(),
+            "log_format": LOST,
+            "lines": lines,
+            "why": why,
+        }
+        return syslog.LOG_WARNING, format_event(event) or ""
+
+    writer = LogWriter(sink, lost_notice)
+    return LogOutput(_Observer(writer, format_event), writer, name, file)
 
 
 def reopen_at_usr1(reactor: Reactor, output: LogOutput | None) -> None:
@@ -97,52 +134,55 @@ def reopen_at_usr1(reactor: Reactor, output: LogOutput | None) -> None:
     there already stays.
     """
     if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-        signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(_reopen, output))
+        signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(_reopen, reactor, output))
 
 
-def _reopen(output: LogOutput | None) -> None:
+def _reopen(reactor: Reactor, output: LogOutput | None) -> None:
     if output is None or output.file is None:
         name = output.name if output else "an observer of its own"
         _log.info("SIGUSR1: the log goes to {name}, so there is no file to reopen", name=name)
         return
-    try:
-        output.file.reopen()
-    except OSError as error:
-        _log.error(
-            "SIGUSR1: cannot reopen {path} ({why}): the log goes on in the old file",
-            path=output.name,
-            why=error.strerror,
-        )
-    else:
-        _log.info("SIGUSR1: reopened {path}", path=output.name)
+    file = output.file
+
+    def reopen() -> None:
+        try:
+            file.reopen()
+        except OSError as error:
+            reactor.callFromThread(
+                _log.error,
+                "SIGUSR1: cannot reopen {path} ({why}): the log goes on in the old file",
+                path=output.name,
+                why=error.strerror,
+            )
+        else:
+            reactor.callFromThread(_log.info, "SIGUSR1: reopened {path}", path=output.name)
+
+    output.writer.run_between_writes(reopen)  # to open a FIFO or a file on a slow disk may block
 
 
-def _format(event: LogEvent) -> str | None:
+def _with_time(event: LogEvent) -> str | None:
     text = formatEventAsClassicLogText(event, formatTime)
     return None if text is None else f"{printable(text[:-1])}\n"  # without its LF: that is quicker
 
 
-@implementer(ILogObserver)
-class _Filtered:
-    """An observer that leaves out what is of no use to an operator."""
+def _without_time(event: LogEvent) -> str | None:
+    text = formatEventAsClassicLogText(event, lambda _: "")
+    return None if text is None else f"{printable(text).strip()}\n"
 
-    def __init__(self, observer: ILogObserver) -> None:
-        self._observer = observer
+
+@implementer(ILogObserver)
+class _Observer:
+    """An observer that passes events to the writer, except for what is of no use to an operator."""
+
+    def __init__(self, writer: LogWriter, format_event: Callable[[LogEvent], str | None]) -> None:
+        self._write = writer.write
+        self._format = format_event
 
     def __call__(self, event: LogEvent) -> None:
         if not _is_about_plugin_cache(event):
-            self._observer(event)
-
-
-@provider(ILogObserver)
-def _to_syslog(event: LogEvent) -> None:
-    """Send an event to syslog, with a priority according to its level; one message for each line."""
-    text = formatEventAsClassicLogText(event, lambda _: "")
-    if text is None or _is_about_plugin_cache(event):
-        return
-    priority = _PRIORITIES.get(cast(Any, event.get("log_level")), syslog.LOG_INFO)
-    for line in printable(text).strip().split("\n"):
-        syslog.syslog(priority, line)
+            text = self._format(event)
+            if text is not None:
+                self._write(text, _PRIORITIES.get(cast(Any, event.get("log_level")), syslog.LOG_INFO))
 
 
 def _is_about_plugin_cache(event: LogEvent) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from math import inf
+from typing import get_args
 
 from twisted.python import usage
 
@@ -13,13 +14,18 @@ from taskd.daemon.default_app import DEFAULT_APP
 from taskd.net.backpressure import MAX_UNSENT
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
+from taskd.scheduler.budget import MAX_BUFFERED, MIN_MESSAGES, least_limit
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
+from taskd.worker.messages import ErrorDetails
 
 __all__ = ["SHARED", "DaemonOptions", "memory_size", "worker_bounds"]
 
 WORKERS_PER_CPU = 10
 """Workers for each CPU by default: heavy work mostly waits (for mail servers, databases,
 disks), and Workerman's example advises ten processes for each CPU."""
+
+ERROR_DETAILS: tuple[str, ...] = get_args(ErrorDetails)
+"""The values of --error-details."""
 
 NONE = "none"
 PER_MESSAGE, LOCAL = "per-message", "local"
@@ -98,6 +104,12 @@ def _number(option: str, kind: type[int] | type[float], minimum: float) -> Calla
         return value
 
     return convert
+
+
+def _error_details(text: str) -> str:
+    if text not in ERROR_DETAILS:
+        raise usage.UsageError(f"--error-details is one of {', '.join(ERROR_DETAILS)}, not {text!r}")
+    return text
 
 
 def _priorities(text: str) -> str:
@@ -179,6 +191,13 @@ class DaemonOptions(usage.Options):
             _number("--max-queue", int, 0),
         ],
         [
+            "max-buffered",
+            None,
+            None,
+            "Memory, like 256M, for what is held for clients. Default: 256M, or 8 longest messages.",
+            _size("--max-buffered"),
+        ],
+        [
             "priorities",
             None,
             OWN,
@@ -199,8 +218,15 @@ class DaemonOptions(usage.Options):
             "Bytes of replies that a client may leave unread.",
             _number("--max-unsent", int, 1),
         ],
+        [
+            "error-details",
+            None,
+            None,
+            "What callers get of an exception: type, message (the default) or traceback. The log has all.",
+            _error_details,
+        ],
     ]
-    optFlags = [["tracebacks", None, "Send callers the traceback of a task that failed."]]
+    optFlags = [["tracebacks", None, "The same as --error-details traceback."]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,6 +275,33 @@ class DaemonOptions(usage.Options):
             self._check_local_link()
         if self["websocket"] and not self["listen"] and not self["task-server"]:
             raise usage.UsageError("--listen none: name with --task-server where the gateway's calls go")
+
+        self._settle_error_details()
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        least = least_limit(self["max-message"])
+        given = self["max-buffered"]
+        if given is None:
+            self["max-buffered"] = max(MAX_BUFFERED, least)
+        elif given < least:
+            raise usage.UsageError(
+                f"--max-buffered is {given} bytes, and must be at least {least}: {MIN_MESSAGES} messages of "
+                f"--max-message ({self['max-message']} bytes), and 16M in any case"
+            )
+
+    def _settle_error_details(self) -> None:
+        given = self["error-details"]
+        if self["tracebacks"] and given not in (None, "traceback"):
+            raise usage.UsageError(
+                f"--tracebacks means --error-details traceback, not {given}: leave out one"
+            )
+        if not self["listen"] and (given or self["tracebacks"]):
+            raise usage.UsageError(
+                "--error-details and --listen none: what callers get of an exception is decided by the task "
+                "servers, which run the tasks; give them the option"
+            )
+        self["error-details"] = "traceback" if self["tracebacks"] else given or "message"
 
     def _check_local_link(self) -> None:
         if not self["listen"]:

@@ -19,7 +19,7 @@ from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
 from taskd.daemon.options import DaemonOptions
-from taskd.daemon.signals import abort_at_second_signal, reload_at_hangup
+from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
     Terminal,
     check_twistd_options,
@@ -74,7 +74,9 @@ class TaskdService(Service):
         self._config = config
         self._log = log
         self._terminal = terminal
-        self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config)
+        lines_lost = _none if log is None else log.lines_lost
+        self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config, lines_lost)
+        self._stop_signals = StopSignals(reactor, self._abort, self._kill)
 
     def setServiceParent(self, parent: Any) -> None:
         """Become a part of an application, which then logs to this service's log."""
@@ -83,8 +85,12 @@ class TaskdService(Service):
             parent.setComponent(ILogObserver, self._log.observer)
 
     def privilegedStartService(self) -> None:
-        """Bind every port."""
+        """Bind every port, now that the process has gone into the background if it should."""
         super().privilegedStartService()
+        if self._log is not None:
+            self._log.writer.start()
+            # What twistd itself logs after that is waited for.
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._log.writer.finish)
         with self._reporting():
             if isinstance(self._daemon, UnstartedDaemon):
                 self._daemon.bind()
@@ -108,6 +114,7 @@ class TaskdService(Service):
 
     def _start(self) -> None:
         reload_at_hangup(self._reactor, self._reload)
+        self._reactor.callWhenRunning(self._stop_signals.install)
         if not isinstance(self._daemon, UnstartedDaemon):
             return
         if self._config.listen:
@@ -131,7 +138,24 @@ class TaskdService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when all has ended. A second SIGINT or SIGTERM hastens it."""
         super().stopService()
-        daemon = self._daemon
-        if isinstance(daemon, RunningDaemon) and self._reactor.running:
-            abort_at_second_signal(self._reactor, daemon.abort)
-        return daemon.close()
+        self._stop_signals.stopping()
+        return self._daemon.close()
+
+    def _abort(self) -> None:
+        if isinstance(self._daemon, RunningDaemon):
+            self._daemon.abort()
+
+    def _kill(self) -> None:
+        """Kill every process of the daemon's, in a signal handler, while the reactor does not answer."""
+        _log.critical("the daemon does not end in order: all of its processes are killed")
+        try:
+            if isinstance(self._daemon, RunningDaemon):
+                self._daemon.kill()
+        finally:
+            if self._log is not None:
+                self._log.writer.finish()
+
+
+def _none() -> int:
+    """Return 0: lines of a log that is not taskd's are not counted."""
+    return 0

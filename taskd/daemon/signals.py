@@ -1,21 +1,26 @@
-"""The daemon's signal handlers: SIGHUP reloads the app, a second SIGINT or SIGTERM ends at once.
-
-Twisted handles the first SIGINT or SIGTERM: it stops the reactor, which stops the service.
-"""
+"""The daemon's signal handlers: SIGHUP reloads the app, a second SIGINT or SIGTERM ends at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable
+from types import FrameType
 
 from twisted.logger import Logger
 
 from taskd.net.reactor import Reactor
 
-__all__ = ["abort_at_second_signal", "has_terminal", "reload_at_hangup"]
+__all__ = ["ABORT_SECONDS", "ANSWER_SECONDS", "StopSignals", "has_terminal", "reload_at_hangup"]
 
 _log = Logger(namespace="taskd")
+
+ANSWER_SECONDS = 2.0
+"""Seconds that the reactor has to notice a second signal: some milliseconds do, unless it is blocked."""
+
+ABORT_SECONDS = 5.0
+"""Seconds that everything then has to end in order, once the workers are killed: more than a
+fork server needs, whose helpers have a second to clean up."""
 
 
 def has_terminal() -> bool:
@@ -47,12 +52,73 @@ def reload_at_hangup(
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload_or_stop))
 
 
-def abort_at_second_signal(reactor: Reactor, abort: Callable[[], None]) -> None:
-    """Call `abort` at the next SIGINT or SIGTERM, while the daemon is already stopping."""
+def end_by_signal(number: int) -> None:
+    """End this process by a signal, whatever it does at present."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
-    def abort_now() -> None:
+
+class StopSignals:
+    """The handling of SIGINT and SIGTERM from the first to the last; a daemon has one.
+
+    The first signal stops the reactor, as Twisted's own handlers do, which
+    `install` keeps for it. At the second, `abort` is called in the reactor. If the
+    reactor does not call it within `ANSWER_SECONDS`, or is not done after another
+    `ABORT_SECONDS`, or at the third signal, the process ends by the signal, whatever its main
+    thread stands in: a system call is interrupted, and Python calls the handler before
+    it goes on with the call. `kill` is called then. It must kill every
+    process that the daemon has started, without the reactor. `end` ends the process.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        abort: Callable[[], None],
+        kill: Callable[[], None],
+        end: Callable[[int], None] = end_by_signal,
+    ) -> None:
+        self._reactor = reactor
+        self._abort = abort
+        self._kill = kill
+        self._end_process = end
+        self._stops: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._received = 0
+        self._last: int = signal.SIGTERM
+
+    def install(self) -> None:
+        """Install the handlers; call this when the reactor runs, which has installed its own. Idempotent."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler) and number not in self._stops:
+                self._stops[number] = handler
+                signal.signal(number, self._handle)
+
+    def stopping(self) -> None:
+        """Note that the daemon is stopping, for whatever reason: the next signal counts as the second."""
+        self._received = max(self._received, 1)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received += 1
+        self._last = number
+        if self._received == 1:
+            self._stops[number](number, frame)
+        elif self._received == 2:
+            signal.signal(signal.SIGALRM, self._end)
+            signal.setitimer(signal.ITIMER_REAL, ANSWER_SECONDS)
+            self._reactor.callFromThread(self._abort_now)
+        else:
+            self._end()
+
+    def _abort_now(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, ABORT_SECONDS)
         _log.warn("a second signal to stop: ending at once")
-        abort()
+        self._abort()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: reactor.callFromThread(abort_now))
+    def _end(self, *_: object) -> None:
+        """End the process, and everything that it has started."""
+        number = self._last
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            self._kill()
+        finally:
+            self._end_process(number)

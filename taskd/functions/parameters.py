@@ -183,7 +183,8 @@ class Parameters:
         `args` is the JSON text of an object (by name), of an array (by
         position), or None or null for no arguments. An omitted argument that
         has a default is omitted from the call too. Raises `InvalidParams`,
-        which names the first argument that does not fit.
+        which names the first argument that does not fit; its cause is the
+        exception of the app's code that has refused the argument, if that did.
         """
         # Decoding all arguments at once is several times as fast as one by one. If
         # anything is wrong it fails, and decoding them one by one finds out what.
@@ -307,7 +308,9 @@ class Parameters:
                 found = match.groupdict()
                 data["argument"] = name + (found.pop("path") or "")
                 data |= {key: value for key, value in found.items() if value}
-            raise InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data) from None
+            # The cause, if there is one, is what a check of the app has raised.
+            misfit = InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data)
+            raise misfit from error.__cause__
         except Exception as error:  # a type of the app may run checks that raise anything
             why = quoted(one_line(error), MAX_REASON)
-            raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from None
+            raise InvalidParams(f"argument {name!r} cannot be read: {why}", argument=name) from error

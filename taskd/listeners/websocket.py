@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.listeners.websocket_closing import ClosingProtocol
+from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.protocol.session import Session, task_complete
@@ -43,7 +44,12 @@ class WebSocketProtocol(ClosingProtocol):
             raise ConnectionDeny(503, "shutting down")
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if not factory.origins.allows(origin, host):
-            _log.warn("refused a websocket from a page of {origin!r} to {host!r}", origin=origin, host=host)
+            factory.log.warn(
+                "origins",
+                "refused a websocket from a page of {origin!r} to {host!r}",
+                origin=origin,
+                host=host,
+            )
             raise ConnectionDeny(403, factory.origins.refusal(origin, host))
 
     def onOpen(self) -> None:
@@ -53,7 +59,13 @@ class WebSocketProtocol(ClosingProtocol):
         self.client = Peer(
             self,
             factory.backend,
-            Session(factory.max_in_flight, task_complete, factory.backend.unanswered.notification_ended),
+            Session(
+                factory.max_in_flight,
+                task_complete,
+                factory.backend.unanswered.notification_ended,
+                max_batch_reply=factory.max_message,
+                copies=factory.backend.copies,
+            ),
             factory.clock,
             self.transport,
             self.write_frames,
@@ -72,6 +84,11 @@ class WebSocketProtocol(ClosingProtocol):
         """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
             self.client.receive(texts)
+
+    def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
+        """Count an incomplete message for the client."""
+        if self.client is not None:
+            self.client.message_grows(size, is_new)
 
     def more_is_unread(self) -> None:
         """Read the rest of what has been received in turns with others, and nothing more until then."""
@@ -131,7 +148,7 @@ class WebSocketProtocol(ClosingProtocol):
             self.transport.resumeProducing()
 
     def _stalled(self) -> None:
-        _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
+        self.factory.log.warn("stalled", "{peer} does not read its replies: disconnected", peer=self.peer)
         self.abort()
 
 
@@ -156,10 +173,12 @@ class WebSocketFactory(WebSocketServerFactory):
     ) -> None:
         super().__init__(reactor=reactor)
         self.clock: IReactorTime = reactor
+        self.log = RatedLog(reactor, _log)
         self.backend = backend
         self.peers = peers
         self.origins = origins
         self.max_in_flight = max_in_flight
+        self.max_message = max_message
         self._token = token_hex(NAME_BYTES)
         self._last_name = 0
         limit = max_message - 1  # a message goes to a task server with an LF

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from taskd.net.reactor import Reactor
 
-__all__ = ["ChildProcess"]
+__all__ = ["ChildProcess", "parent_of"]
 
 HELPER_GRACE = 1.0
 """Seconds that the other processes of the group of a program that was killed have to end, after
@@ -74,6 +74,11 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
+    def kill_group(self) -> None:
+        """Kill the process and its process group; do nothing if it has ended."""
+        if self._pidfd >= 0:
+            self._signal_group(signal.SIGKILL)
+
     # --- `twisted.internet.interfaces.IReadDescriptor`: readable when the process has ended ---
 
     def fileno(self) -> int:
@@ -121,3 +126,10 @@ class ChildProcess:
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing when the reactor stops, since the process may still run."""
+
+
+def parent_of(pid: int) -> int:
+    """Return the process id of a process's parent. Raises `OSError` if there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        # The name, in parentheses, may contain anything.
+        return int(stat.read().rpartition(b")")[2].split()[1])

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from taskd.functions.registry import FunctionInfo
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.reactor import Reactor
-from taskd.pool.child_process import ChildProcess
+from taskd.pool.child_process import ChildProcess, parent_of
 from taskd.pool.exits import signal_name
 from taskd.pool.output import OutputReader
 from taskd.pool.timer import Timer
@@ -37,6 +37,7 @@ from taskd.worker.messages import (
     Loaded,
     LoadFailed,
     Signal,
+    Suspended,
     WorkerConfig,
     decode_from_fork_server,
     encode,
@@ -67,7 +68,7 @@ EXIT_TIMEOUT = 5.0
 worker's stop hooks usually need, less than a service manager waits."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for which a fork server may leave the order to kill a worker unread: more than it
+"""Seconds for which a fork server may leave an order (to fork, to kill a worker) unread: more than it
 needs to fork `MAX_FORKS` workers of a large app, during which it reads nothing."""
 
 FAILED = 1
@@ -93,6 +94,9 @@ class ForkServerObserver(Protocol):
     def worker_reaped(self, exited: Exited) -> None:
         """Note that a worker has ended and has been waited for."""
 
+    def worker_suspended(self, number: int, *, is_suspended: bool) -> None:
+        """Note that a worker was stopped by a signal, or goes on again."""
+
     def fork_server_ended(self, how: str) -> None:
         """Note that the fork server is gone; all its workers will end soon."""
 
@@ -100,8 +104,13 @@ class ForkServerObserver(Protocol):
 class Child(Protocol):
     """A child process, as far as a fork server needs it; see `taskd.pool.child_process.ChildProcess`."""
 
+    pid: int
+
     def signal(self, number: int) -> None:
         """Send a signal to the process, unless it has ended."""
+
+    def kill_group(self) -> None:
+        """Kill the process and its process group, unless it has ended."""
 
 
 StartChild: TypeAlias = Callable[
@@ -174,7 +183,12 @@ class ForkServerProcess:
         self._to_fork.append((number, place, channel, output))
 
     def _send_forks(self) -> None:
+        if self._control.is_closed:
+            self._to_fork = []  # the process is about to end: the end of these workers is reported with it
+            return
         transport = cast(interfaces.IUNIXTransport, self._control.transport)
+        if self._to_fork:
+            self._expect_answer()
         while self._to_fork:
             wanted, self._to_fork = self._to_fork[:MAX_FORKS], self._to_fork[MAX_FORKS:]
             for _, _, channel, output in wanted:
@@ -190,9 +204,9 @@ class ForkServerProcess:
         the process id has not been reused.
         """
         self._send_forks()  # the worker may be among those still to be forked
-        self._control.transport.write(encode(Signal(number, signal_number, group)))
         if signal_number == SIGKILL:
-            self._answer.start(ANSWER_TIMEOUT)
+            self._expect_answer()
+        self._control.transport.write(encode(Signal(number, signal_number, group)))
 
     def close(self) -> None:
         """Let the fork server kill its workers and end in order. `fork_server_ended` follows."""
@@ -204,8 +218,24 @@ class ForkServerProcess:
         self._control.close()
         self._kill.start(0)
 
+    def kill_child(self, pid: int) -> None:
+        """Kill a worker's process group, if the process is still a child of the fork server."""
+        with suppress(OSError):
+            if parent_of(pid) == self._process.pid:
+                os.killpg(pid, SIGKILL)
+
+    def kill(self) -> None:
+        """Kill the fork server with its process group; with it go the workers that are left."""
+        self._process.kill_group()
+
     def _kill_process(self) -> None:
         self._process.signal(SIGKILL)
+
+    def _expect_answer(self) -> None:
+        """Give the fork server its time to read the next order, unless it still has an older one to read."""
+        if not self._control.has_unread():
+            self._answer.cancel()
+        self._answer.start(ANSWER_TIMEOUT)
 
     def _check_answer(self) -> None:
         """Kill the process if it does not read: it is stopped, or hangs in code of the app.
@@ -242,13 +272,8 @@ class ForkServerProcess:
                 self._control.transport.abortConnection()
                 return
             match message:
-                case Loaded(functions, files, warnings):
-                    self._import_ended()
-                    for app, file in files.items():
-                        _log.info("the app {app} was loaded from {file}", app=app, file=file)
-                    for text in warnings:
-                        _log.warn("{text}", text=text)
-                    self._observer.app_loaded(functions)
+                case Loaded():
+                    self._loaded(message)
                 case LoadFailed(reason):
                     self._import_ended()
                     self._observer.app_failed(reason)
@@ -256,6 +281,16 @@ class ForkServerProcess:
                     self._observer.worker_forked(number, pid, reason)
                 case Exited():
                     self._observer.worker_reaped(message)
+                case Suspended(number, is_suspended):
+                    self._observer.worker_suspended(number, is_suspended=is_suspended)
+
+    def _loaded(self, loaded: Loaded) -> None:
+        self._import_ended()
+        for app, file in loaded.files.items():
+            _log.info("the app {app} was loaded from {file}", app=app, file=file)
+        for text in loaded.warnings:
+            _log.warn("{text}", text=text)
+        self._observer.app_loaded(loaded.functions)
 
     def _control_closed(self) -> None:
         """Report the end if the process has ended; otherwise it is of no more use."""
@@ -289,7 +324,8 @@ class _Control(LinearLineReceiver):
         self._closed = closed
         self.is_closing = False
         """Whether the daemon has closed the connection, or is about to."""
-        self._is_closed = False
+        self.is_closed = False
+        """Whether the connection has ended; the end of the process may not have been seen yet."""
 
     def lines_received(self, lines: list[bytes]) -> None:
         self._report(lines)
@@ -303,7 +339,7 @@ class _Control(LinearLineReceiver):
 
     def end(self) -> None:
         """End the connection behind what has arrived, even if another process has the other end open."""
-        if self._is_closed:
+        if self.is_closed:
             self._closed()
         elif self.is_closing:
             self.transport.abortConnection()  # nothing is read any more
@@ -322,7 +358,7 @@ class _Control(LinearLineReceiver):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        self._is_closed = True
+        self.is_closed = True
         self._closed()
 
 

@@ -138,6 +138,13 @@ class Generation:
         else:
             self._fork_server.close()
 
+    def kill(self) -> None:
+        """Kill the workers, what their tasks have started, and the fork server, without the reactor."""
+        for worker in list(self._workers.values()):
+            if worker.pid is not None:
+                self._fork_server.kill_child(worker.pid)
+        self._fork_server.kill()
+
     # --- `taskd.pool.worker_process.WorkerHome` ---
 
     def begun(self, number: int) -> int:
@@ -180,6 +187,10 @@ class Generation:
     def worker_reaped(self, exited: Exited) -> None:
         """Pass on to the worker that its process has ended."""
         self._workers[exited.number].reaped(exited)
+
+    def worker_suspended(self, number: int, *, is_suspended: bool) -> None:
+        """Pass on to the worker that it was stopped by a signal, or goes on."""
+        self._workers[number].suspended(is_suspended=is_suspended)
 
     def fork_server_ended(self, how: str) -> None:
         """End the generation and its workers: without a fork server there is no parent for them."""

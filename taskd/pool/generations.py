@@ -256,6 +256,11 @@ class Generations:
         self._check_closed()
         return self._closed
 
+    def kill(self) -> None:
+        """Kill every process of every generation at once, without the reactor."""
+        for generation in list(self._all.values()):
+            generation.kill()
+
     def _check_closed(self) -> None:
         if not self._all and not self._closed.called:
             self._closed.callback(None)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol, TypeAlias
 
 import msgspec
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from taskd.errors import ImpossibleMessage, StateError
+from taskd.net.backpressure import ReplySender
 from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.output import OutputReader
+from taskd.pool.suspension import SUSPENDED_SECONDS, Suspension
 from taskd.pool.timer import Timer
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
@@ -25,6 +29,7 @@ from taskd.worker.messages import (
     POKE,
     Attempt,
     Done,
+    Dropped,
     Exited,
     Failed,
     FromWorker,
@@ -38,6 +43,7 @@ from taskd.worker.messages import (
     decode_from_worker,
     encode,
     encode_all,
+    encode_in_pieces,
 )
 
 __all__ = [
@@ -55,9 +61,13 @@ _task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
-WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported | Grown
+WorkerMessage: TypeAlias = Done | Dropped | Failed | Stopped | Returned | Reported | Grown
 
-_OUTCOMES = (Done, Failed, Stopped)
+_OUTCOMES = (Done, Failed, Stopped, Dropped)
+
+LONG_ARGUMENTS = 128 * 1024
+"""Bytes of arguments that are written to a worker piece by piece, without a copy of them all:
+fewer go into the socket at once."""
 
 
 class WorkerObserver(Protocol):
@@ -73,8 +83,20 @@ class WorkerObserver(Protocol):
         rights: the worker is then killed, and `worker_condemned` follows.
         """
 
+    def result_grows(self, number: int, size: int) -> bool:
+        """Note that `size` bytes of a worker's long message have come; return whether to read on now.
+
+        If not, `WorkerProcess.read_on` or `drop_result` follows.
+        """
+
+    def result_arrived(self, number: int) -> None:
+        """Note that the long message is complete; it follows."""
+
     def worker_condemned(self, number: int) -> None:
         """Note that a worker is being killed for what it sent: it must be given nothing more."""
+
+    def task_count(self, number: int) -> int:
+        """Return how many tasks the worker has, begun or not."""
 
     def task_name(self, number: int, task: int) -> str:
         """Return the name, for the log, of a task that the worker has; "" if the task has ended."""
@@ -161,6 +183,8 @@ class WorkerProcess:
         self._fault = ""
         self._exit = WorkerExit(None, reason="it has not ended")
         self._kill = Timer(reactor, self.signal)
+        self._suspension = Suspension(reactor, self._suspended_for_long)
+        self._why_killed = ""
         daemon_end, worker_end = socket.socketpair()
         try:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -169,7 +193,16 @@ class WorkerProcess:
             worker_end.close()
             raise
         self.descriptors: tuple[int, ...] = (worker_end.detach(), write_end)
-        self._channel = WorkerSocket(reactor, daemon_end, self._received, self._channel_closed)
+        self._channel = WorkerSocket(
+            reactor,
+            daemon_end,
+            self._received,
+            self._channel_closed,
+            self._result_grows,
+            self._result_arrived,
+        )
+        self._clock: IReactorTime = reactor
+        self._sender: ReplySender | None = None
         self._output = OutputReader(reactor, read_end, self._log_output)
 
     def __repr__(self) -> str:
@@ -179,11 +212,31 @@ class WorkerProcess:
 
     def send(self, attempts: list[Attempt]) -> None:
         """Give the worker tasks, in this order."""
-        self._channel.send(encode_all(attempts))
+        data = encode_all(attempts)
+        if len(data) < LONG_ARGUMENTS and self._sender is None:
+            self._channel.send(data)
+        else:
+            del data
+            self._send_in_pieces(attempts)
+
+    def _send_in_pieces(self, attempts: list[Attempt]) -> None:
+        """Send attempts with long arguments, which belong to their requests until the worker has them."""
+        if self._sender is None:
+            self._sender = ReplySender(
+                self._clock, self._channel, self._channel.send, self._all_sent, _do_nothing, limit=sys.maxsize
+            )
+        for attempt in attempts:
+            for piece in encode_in_pieces(attempt):
+                self._sender.send(piece)
+
+    def _all_sent(self) -> None:
+        if self._was_retired and self._sender is not None and self._sender.empty:
+            self._channel.end_sending()
 
     def poke(self, message: Reclaim | Interrupt) -> None:
         """Send a message that the worker reads even while a function runs."""
-        self._channel.send(encode(message))
+        send = self._channel.send if self._sender is None else self._sender.send
+        send(encode(message))
         self.generation.signal(self.number, POKE, group=False)
 
     def signal(self, signal_number: int = signal.SIGKILL) -> None:
@@ -193,7 +246,8 @@ class WorkerProcess:
     def retire(self) -> None:
         """Let the worker end after its tasks; kill it if that takes longer than `EXIT_TIMEOUT`."""
         self._was_retired = True
-        self._channel.end_sending()
+        if self._sender is None or self._sender.empty:
+            self._channel.end_sending()
         self._kill.start(EXIT_TIMEOUT)
 
     def begun(self) -> int:
@@ -225,6 +279,23 @@ class WorkerProcess:
         self._process_ended(
             WorkerExit(exited.code, peak_kib=exited.peak_kib, out_of_memory=exited.out_of_memory)
         )
+
+    def suspended(self, *, is_suspended: bool) -> None:
+        """Note that the process was stopped by a signal (SIGSTOP), or goes on (SIGCONT)."""
+        if is_suspended:
+            self._suspension.begin()
+        else:
+            self._suspension.end()
+
+    def _suspended_for_long(self) -> None:
+        """Kill the process, stopped for so long, unless that would cost a task and help no other one."""
+        running = self._observer.task_name(self.number, self.begun())
+        if running and self._observer.task_count(self.number) == 1:
+            self._suspension.tolerate(f"worker {self.number} (process {self.pid})", running)
+            return
+        self._why_killed = f"it was stopped by a signal for {SUSPENDED_SECONDS:g} s"
+        self.signal()
+        self._observer.worker_condemned(self.number)
 
     def fork_server_ended(self, how: str) -> None:
         """End the worker with its fork server, unless it has ended before."""
@@ -261,12 +332,13 @@ class WorkerProcess:
         self._step(WorkerStage.GONE)
         self._output.close()
         self._kill.cancel()
+        self._suspension.end()
         self._report_kept()
         ending = replace(
             self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
         )
-        if self._fault:
-            ending = replace(ending, reason=self._fault)
+        if reason := self._fault or self._why_killed:
+            ending = replace(ending, reason=reason)
         self.generation.forget(self.number)
         if ending.code != 0 or ending.reason or not self._was_retired:
             _log.warn(
@@ -288,6 +360,20 @@ class WorkerProcess:
         self._stage = stage
 
     # --- what it sends ---
+
+    def read_on(self) -> None:
+        """Read again, after `WorkerObserver.result_grows` has returned False."""
+        self._channel.read_on()
+
+    def drop_result(self) -> None:
+        """Drop the rest of the message that is being read, and read on."""
+        self._channel.drop_line()
+
+    def _result_grows(self, size: int) -> bool:
+        return bool(self._fault) or self._observer.result_grows(self.number, size)
+
+    def _result_arrived(self) -> None:
+        self._observer.result_arrived(self.number)
 
     def _received(self, lines: bytes) -> None:
         """Report the worker's messages; kill the worker at the first one that is impossible.
@@ -366,3 +452,7 @@ def _decoded(lines: bytes) -> list[FromWorker]:
         return decode_from_worker(lines)
     except msgspec.DecodeError:
         raise ImpossibleMessage(f"lines that cannot be decoded, {lines[:LOGGED_BYTES]!r}") from None
+
+
+def _do_nothing() -> None:
+    """Do nothing: a worker that does not read is waited for, or killed by others."""

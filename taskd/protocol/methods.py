@@ -36,6 +36,10 @@ WAS_DONE = Result(Raw(b'{"was":"done"}'))
 NOT_GIVEN = Raw(b"null")
 """The default of an id: msgspec has no optional `Raw`, and null identifies no request."""
 
+MAX_ARGUMENTS = 65536
+"""Bytes of the arguments of one of the server's own methods, which the daemon itself decodes: an id is
+the longest of them, and nobody has longer ones than this."""
+
 _NOT_BY_NUMBER = (
     f"{CANCEL}: over a websocket a task cannot be named by its number, since it may be anybody's; name a "
     "request of this websocket by its id, or cancel the task over a connection to its task server"
@@ -91,6 +95,10 @@ def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
     parameters = _PARAMETERS.get(call.function)
     if parameters is None:
         raise MethodNotFound(f"no such function: {quoted(call.function)}")
+    if call.args is not None and memoryview(call.args).nbytes > MAX_ARGUMENTS:
+        raise InvalidParams(
+            f"{call.function}: its arguments are at most {MAX_ARGUMENTS} bytes", limit=MAX_ARGUMENTS
+        )
     try:
         return parameters.bind(call.args)
     except InvalidParams as error:

@@ -62,6 +62,9 @@ class TaskQueue:
         self._lane: Lane
         self._priority = 0
         self._allowed = self._left = 0
+        # If nothing waits: the lane that had the last task, and its place. It stays in the rotation,
+        # with an empty line, until the next task comes, so that an idle server does less.
+        self._emptied: tuple[Lane, int] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -94,14 +97,10 @@ class TaskQueue:
         aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
         return [*self, *(task for task in aside if task.state is WAITING)]
 
-    @property
-    def oldest(self) -> Task | None:
-        """The task that has waited for longest, None if none waits."""
-        return min(self.all_waiting, key=lambda task: task.number, default=None)
-
     def largest_parties(self, limit: int) -> list[Party]:
         """Return the parties of which most tasks may be started, at most `limit` of them."""
-        return heapq.nlargest(limit, self._parties.members, key=lambda party: party.waiting)
+        waiting = (party for party in self._parties.members if party.waiting)
+        return heapq.nlargest(limit, waiting, key=lambda party: party.waiting)
 
     def has_share_left(self, lane: Lane, size: int) -> bool:
         """Return whether a lane holds less than its share of a queue of `size` tasks.
@@ -145,6 +144,10 @@ class TaskQueue:
             lane.priority = priority
         line.append(task)
         if ring and lanes.order is None:
+            if self._emptied is not None:
+                emptied, self._emptied = self._emptied[0], None
+                if emptied is not lane:
+                    del ring[emptied]
             ring[lane] = line  # what `_enter` does, without its calls
         else:
             self._enter(lane, priority, line)
@@ -168,6 +171,9 @@ class TaskQueue:
     def _enter(self, lane: Lane, priority: int, line: Line) -> None:
         """Add a line to the rotation, at its end."""
         self._stop_turn()
+        if self._emptied is not None:
+            (emptied, level), self._emptied = self._emptied, None
+            self._leave(emptied, level)
         lane.party.lanes.enter(priority, lane, line)
         self._parties.enter(self._level(priority), lane.party, None)
 
@@ -182,6 +188,8 @@ class TaskQueue:
 
     def first(self) -> Task | None:
         """Return the task whose turn it is, None if there is none; it stays in the queue."""
+        if not self.count:
+            return None
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
@@ -212,9 +220,10 @@ class TaskQueue:
         lanes = party.lanes
         if not is_fair and not self._is_shared:
             is_fair = len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1
-        if is_fair:
-            lane = lanes.longest_passed_over
-            priority = self._oldest(lane).priority
+        # The lane that was passed over for longest may turn out to have only removed tasks.
+        oldest = self._oldest(lanes.longest_passed_over) if is_fair else None
+        if oldest is not None:
+            lane, priority = oldest.lane, oldest.priority
         else:
             lane, priority = lanes.next, lanes.used[0]
         self._begin_turn(lane, priority, lanes.levels[priority][lane])
@@ -250,12 +259,12 @@ class TaskQueue:
             lane.removed -= 1
             self._removed -= 1
 
-    def _oldest(self, lane: Lane) -> Task:
-        """Return the oldest task of a lane, which has one."""
+    def _oldest(self, lane: Lane) -> Task | None:
+        """Return the oldest waiting task of a lane, None if there is none."""
         lines = lane.lines
         for line in lines:
             self._drop_removed_heads(lane, line)
-        return min((line[0] for line in lines if line), key=lambda task: task.number)
+        return min((line[0] for line in lines if line), key=lambda task: task.number, default=None)
 
     def find_head(self, wanted: Callable[[Task], bool]) -> Task | None:
         """Return the first task that is wanted among the heads of some lines (`MAX_LOOKED_AT`).
@@ -269,6 +278,14 @@ class TaskQueue:
                 self._begin_turn(lane, priority, line)
                 return line[0]
         return None
+
+    def find_oldest(self, lane: Lane) -> Task:
+        """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
+        task = self._oldest(lane)
+        assert task is not None
+        self._lane, self._priority = lane, task.priority
+        self._line = lane.party.lanes.levels[task.priority][lane]
+        return task
 
     def take(self, task: Task, *, is_short: bool = False) -> None:
         """Take out the task that `first` or `find_head` has returned; the caller sets its state.
@@ -300,6 +317,10 @@ class TaskQueue:
                 lane.left = TURN_TASKS
                 self._line = None
                 del ring[lane]
+            elif not self.count and lanes.order is None:
+                party.left = lane.left = TURN_TASKS
+                self._line = None
+                self._emptied = lane, self._priority
             else:
                 self._end_turn(line)
 

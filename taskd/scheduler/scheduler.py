@@ -7,7 +7,6 @@ are known to be short (`taskd.scheduler.batching`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 
@@ -95,19 +94,6 @@ class Scheduler:
             return []
         return self._stopping.stop(self.fleet.view(task.worker), task, "cancelled", now)
 
-    def find(self, number: int) -> Task | None:
-        """Return the task with this number, None if it has its outcome or never existed."""
-        for worker in self._workers.values():
-            task = worker.tasks.get(number)
-            if task is not None and task.state is GIVEN:
-                return task
-        return next((task for task in self.queue.all_waiting if task.number == number), None)
-
-    def in_flight(self) -> Counter[str]:
-        """Count the tasks that wait or run, by the names of their functions."""
-        given = [task for worker in self._workers.values() for task in worker.tasks.values()]
-        return Counter(task.stats.name for task in [*self.queue.all_waiting, *given])
-
     @property
     def is_empty(self) -> bool:
         """Whether no task waits and none runs."""
@@ -125,8 +111,7 @@ class Scheduler:
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
         while (task := queue.first()) is not None:
-            if task.subscriber.is_full:
-                queue.set_aside(task)
+            if task.subscriber.is_full and not (task := self._needed(task)):
                 continue
             is_short = may_batch(task)
             worker = batching.with_room(now) if is_short and batching.workers else None
@@ -150,6 +135,16 @@ class Scheduler:
             else:
                 given[worker.number] = [task]
         return list(given.items())
+
+    def _needed(self, task: Task) -> Task | None:
+        """Return the task of a full submitter that must start all the same; if none, set its lane aside."""
+        if task.subscriber.needs(task.key):
+            return task
+        oldest = self.queue.find_oldest(task.lane)
+        if oldest.subscriber.needs(oldest.key):
+            return oldest
+        self.queue.set_aside(task)
+        return None
 
     def finished(
         self,

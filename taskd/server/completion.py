@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Raw
-from twisted.logger import Logger
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
+from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
-from taskd.scheduler.task import NOBODY, Task
+from taskd.scheduler.arrivals import NO_ROOM
+from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.unanswered import Unanswered
-from taskd.worker.messages import NULL, Failed, Stopped
+from taskd.worker.messages import NULL, ErrorDetails, Failed, Stopped
 
 __all__ = ["Completion", "flush"]
-
-_task_log = Logger(namespace="taskd.task")
 
 
 class Completion:
@@ -28,20 +27,28 @@ class Completion:
     tasks that end together.
     """
 
-    def __init__(self, counters: Counters, unanswered: Unanswered) -> None:
+    def __init__(
+        self, counters: Counters, unanswered: Unanswered, log: RatedLog, error_details: ErrorDetails
+    ) -> None:
+        self.in_flight: dict[int, Task] = {}
+        """The tasks that have been accepted and have no outcome yet, by number, oldest first."""
         self._counters = counters
         self._unanswered = unanswered
+        self._log = log
+        self._is_brief = error_details == "type"
 
     def complete(self, task: Task, outcome: Outcome) -> None:
         """Pass a task's outcome to its subscribers."""
+        del self.in_flight[task.number]
         if type(outcome) is Failure:
             self._count(task, outcome)
-            if task.subscriber is NOBODY and task.others is None:
+            if isinstance(task.subscriber, Nobody) and task.others is None:
                 self._unanswered.caller_was_gone(task.call.function, outcome)
         task.subscriber.task_ended(task.key, outcome)
         if task.others is not None:
             for subscriber, key in task.others:
                 subscriber.task_ended(key, outcome)
+            for subscriber in {id(subscriber): subscriber for subscriber, _ in task.others}.values():
                 subscriber.flush()
 
     @staticmethod
@@ -57,6 +64,14 @@ class Completion:
         """Complete a task whose function returned."""
         self._counters.done += 1
         self.complete(task, Result(value))
+
+    def dropped(self, task: Task) -> None:
+        """Complete a task whose function returned more than there was room for."""
+        if isinstance(task.subscriber, Nobody):
+            self.succeeded(task, NULL)
+        else:
+            self._counters.done += 1
+            self.complete(task, NO_ROOM)
 
     def failed(self, task: Task, message: Failed) -> None:
         """Complete a task whose function raised, or could not be called."""
@@ -77,7 +92,14 @@ class Completion:
     def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
         """Complete a task whose worker ended, or whose workers all ended before they began it."""
         if task.stop is None:
-            self.complete(task, worker_lost(task, exit_, now))
+            self._log.warn(
+                f"{task.stats.name} lost",
+                "{function} #{task} lost its worker process: {how}",
+                function=task.stats.name,
+                task=task.number,
+                how=exit_.describe(),
+            )
+            self.complete(task, worker_lost(task, exit_, now, brief=self._is_brief))
         elif exit_.begun == task.number:
             self.complete(task, stopped(task, now, killed=True))
         else:
@@ -94,14 +116,18 @@ class Completion:
         elif outcome.code == TimedOut.code:
             self._counters.timed_out += 1
             task.stats.timed_out += 1
-            _task_log.warn(
-                "{function} #{task}: {why}", function=task.stats.name, task=task.number, why=outcome.message
+            self._log.warn(
+                f"{task.stats.name} timed out",
+                "{function} #{task}: {why}",
+                function=task.stats.name,
+                task=task.number,
+                why=outcome.message,
             )
 
-    @staticmethod
-    def _log_failure(task: Task, seconds: float, traceback: str | None) -> None:
+    def _log_failure(self, task: Task, seconds: float, traceback: str | None) -> None:
         if traceback is not None:
-            _task_log.warn(
+            self._log.warn(
+                f"{task.stats.name} failed",
                 "{function} #{task} failed after {seconds:.3f} s\n{traceback}",
                 function=task.stats.name,
                 task=task.number,

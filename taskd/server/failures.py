@@ -7,14 +7,28 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
+from taskd.errors import Busy, Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.model import Failure
 from taskd.pool.exits import WorkerExit, signal_name
+from taskd.scheduler.budget import Budget
 from taskd.scheduler.task import Task
 
-__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "stopped", "worker_lost"]
+__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "no_memory", "stopped", "worker_lost"]
 
 _log = Logger(namespace="taskd.server")
+
+
+MEMORY_RETRY_AFTER = 1.0
+"""Seconds after which a caller should try again that was refused because the memory was full:
+most of what is held is released within a second, as tasks end and replies are read."""
+
+
+def no_memory(budget: Budget) -> Busy:
+    """Return the error for a call that is refused because the whole byte budget is spent."""
+    return Busy(
+        f"the server holds {budget.held} bytes for its clients, and --max-buffered is {budget.limit}",
+        retry_after=MEMORY_RETRY_AFTER,
+    )
 
 
 def deadline_over(task: Task) -> Failure:
@@ -60,13 +74,20 @@ def stopped(task: Task, now: float, *, killed: bool) -> Failure:
     )
 
 
-def worker_lost(task: Task, exit_: WorkerExit, now: float) -> Failure:
-    """Return the failure of a task whose worker process ended."""
+def worker_lost(task: Task, exit_: WorkerExit, now: float, *, brief: bool = False) -> Failure:
+    """Return the failure of a task whose worker process ended.
+
+    A `brief` one has nothing of what only the log should have: the reason, which
+    may quote the task, the stack and the memory.
+    """
     data: dict[str, Any] = {"seconds": round(now - task.started, 3)}
     if exit_.code is not None and exit_.code < 0:
         data["signal"] = signal_name(-exit_.code)
     elif exit_.code is not None:
         data["status"] = exit_.code
+    if brief:
+        exit_ = WorkerExit(exit_.code, out_of_memory=exit_.out_of_memory)
+        data["task"] = task.number
     if exit_.reason:
         data["reason"] = exit_.reason
     if exit_.peak_kib is not None:
@@ -75,9 +96,14 @@ def worker_lost(task: Task, exit_: WorkerExit, now: float) -> Failure:
         data["out_of_memory"] = exit_.out_of_memory
     if exit_.stack:
         data["stack"] = list(exit_.stack)
-    return Failure.of(
-        WorkerLost(f"the worker process ended under {task.call.function}: {exit_.describe()}", **data)
-    )
+    how = exit_.describe()
+    if brief:
+        how = (
+            f"{how}, see #{task.number} in the server's log"
+            if how
+            else f"see #{task.number} in the server's log"
+        )
+    return Failure.of(WorkerLost(f"the worker process ended under {task.call.function}: {how}", **data))
 
 
 def internal_error(function: str) -> Failure:

@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
+from twisted.internet.interfaces import IReactorTime
 
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Outcome, Progress, Result
+from taskd.model import Outcome, Result
 from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
-from taskd.scheduler.task import NOBODY, Subscriber, Task
-from taskd.server.status import ServerStatus
+from taskd.scheduler.budget import Account
+from taskd.scheduler.task import Nobody, Subscriber, Task
+from taskd.server.status import RecentStatus, ServerStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods"]
 
@@ -29,6 +31,9 @@ class Requester(Subscriber, Protocol):
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
 
+    def account(self) -> Account:
+        """Return the account for what is held for the connection."""
+
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
 
@@ -40,30 +45,33 @@ class Asker:
     requester: Requester
     request: Request[Task]
 
+    @property
+    def wants_answer(self) -> bool:
+        """Whether the answer will be sent: not to a notification."""
+        return not self.request.is_notification
+
     def answer(self, outcome: Outcome) -> None:
         """Answer the request, after its handler has returned None."""
         self.requester.task_ended(self.request, outcome)
         self.requester.flush()
 
 
-class _CancelWatch:
-    """Answers a ``taskd.cancel`` when the task that it named has ended."""
+class _CancelWatch(Nobody):
+    """Answers each ``taskd.cancel`` when the task that it named has ended."""
 
-    is_full = False
-    lane = NOBODY.lane
+    def __init__(self) -> None:
+        self._answered: dict[Requester, None] = {}
 
-    def task_progressed(self, key: Asker, progress: Progress) -> None:
-        """Ignore the progress of a task that is being stopped."""
-
-    def task_ended(self, key: Asker, outcome: Outcome) -> None:
+    def task_ended(self, key: Asker, outcome: Outcome) -> None:  # type: ignore[override]
         """Answer with how the task ended."""
-        key.answer(how_cancelled(outcome))
+        key.requester.task_ended(key.request, how_cancelled(outcome))
+        self._answered[key.requester] = None
 
     def flush(self) -> None:
-        """Do nothing, since each answer has been sent."""
-
-
-_CANCEL_WATCH = _CancelWatch()
+        """Flush whoever has been answered, once for all of their answers."""
+        answered, self._answered = self._answered, {}
+        for requester in answered:
+            requester.flush()
 
 
 class MethodServer(Protocol):
@@ -89,32 +97,42 @@ class ServerMethods:
     Implements `taskd.protocol.methods.Methods`.
     """
 
-    def __init__(self, server: MethodServer) -> None:
+    def __init__(self, server: MethodServer, clock: IReactorTime) -> None:
         self._server = server
+        self._status = RecentStatus(clock, server.status)
+        self._functions: Result | None = None
+        self._cancel_watch = _CancelWatch()
         # Those who asked for the functions before the app was imported.
         self._want_functions: list[Asker] = []
 
     def ping(self, asker: Asker, /) -> Outcome:
         """Answer ``"pong"``."""
-        return _result("pong")
+        return _PONG
 
     def functions(self, asker: Asker, /) -> Outcome | None:
         """Answer with the functions, now or once the app is imported."""
-        functions = self._server.functions
-        if not functions:
+        if not asker.wants_answer:
+            return _NOTHING
+        if not self._server.functions:
             self._want_functions.append(asker)
             return None
-        return _result(functions)
+        return self._all_functions()
+
+    def _all_functions(self) -> Result:
+        if self._functions is None:
+            self._functions = _result(self._server.functions)
+        return self._functions
 
     def functions_changed(self) -> None:
         """Answer those who asked before the app was imported."""
+        self._functions = None
         wanted, self._want_functions = self._want_functions, []
         for asker in wanted:
-            asker.answer(_result(self._server.functions))
+            asker.answer(self._all_functions())
 
     def status(self, asker: Asker, /) -> Outcome:
         """Answer with what the server and each of its workers is doing."""
-        return _result(self._server.status())
+        return self._status.result() if asker.wants_answer else _NOTHING
 
     def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Outcome | None:  # noqa: A002
         """Cancel a request of the asker's connection, or, if the asker may do that, any task."""
@@ -125,10 +143,16 @@ class ServerMethods:
         found = self._server.find(target.task or 0)
         if found is None or not found.is_in_flight:
             return WAS_DONE
-        found.subscribe(_CANCEL_WATCH, asker)
+        found.subscribe(self._cancel_watch, asker)
         self._server.cancel(found)
         return None
 
 
 def _result(value: Any) -> Result:
     return Result(Raw(msgspec.json.encode(value)))
+
+
+_PONG = _result("pong")
+
+_NOTHING = _result(None)
+"""The answer to notifications, for which nothing is computed."""

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import msgspec
+from msgspec import Raw
+from twisted.internet.interfaces import IReactorTime
 
 from taskd import __version__
+from taskd.model import Result
 from taskd.pool.generations import CodeStatus
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
+from taskd.scheduler.budget import Budget
+from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
 
-__all__ = ["FunctionStatus", "ServerStatus", "WorkerStatus", "server_status"]
+__all__ = [
+    "SHOWN_PARTIES",
+    "STATUS_AGE",
+    "FunctionStatus",
+    "PartyStatus",
+    "RecentStatus",
+    "ServerStatus",
+    "WorkerStatus",
+    "server_status",
+]
+
+STATUS_AGE = 0.1
+"""Seconds for which a status may be sent again, if many ask for it."""
+
+STATUS_SHARE = 0.05
+"""The part of the time that may be spent on collecting the status for those who ask. Whoever asks
+now and then gets a new one each time, so that it shows what has just happened."""
+
+STATUS_BURST = 0.02
+"""Seconds of collecting that may be saved up: a hundred times, on a server with a few workers."""
+
+SHOWN_PARTIES = 10
+"""Parties that the status names: whoever fills the queue is among them, however many others wait."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -57,11 +86,47 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     timeout: float | None
 
 
+class PartyBytes(msgspec.Struct, frozen=True):
+    """What is held for one party, an address: its bytes, and for how many connections that hold many."""
+
+    party: str
+    held: int
+    connections: int
+
+
+class BudgetStatus(msgspec.Struct, frozen=True):
+    """The byte budget: its `limit`, what is `held` of it, and the parties that hold most, at most ten.
+
+    `waiting` counts the connections and results that wait for room.
+    """
+
+    limit: int
+    held: int
+    waiting: int
+    biggest: list[PartyBytes]
+
+
+def budget_status(budget: Budget) -> BudgetStatus:
+    """Return the status of a byte budget."""
+    biggest = [PartyBytes(*use) for use in budget.biggest()]
+    return BudgetStatus(budget.limit, budget.held, budget.waiting, biggest)
+
+
+class PartyStatus(msgspec.Struct, frozen=True):
+    """The tasks of one party that wait, and on how many of its connections."""
+
+    party: str
+    waiting: int
+    connections: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
+    `parties` has those of which most tasks wait, at most `SHOWN_PARTIES` of them.
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
+    `log_lines_lost` counts the lines that the log did not take in time.
     """
 
     name: str
@@ -74,12 +139,15 @@ class ServerStatus(msgspec.Struct, frozen=True):
     connections: int
     waiting: int
     oldest_waiting: float | None
+    parties: list[PartyStatus]
     running: int
     max_queue: int
     min_workers: int
     max_workers: int
+    budget: BudgetStatus
     counts: Counters
     unanswered: dict[str, int]
+    log_lines_lost: int
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 
@@ -125,20 +193,33 @@ def _has_run(stats: FunctionStats) -> bool:
 
 
 def server_status(
-    scheduler: Scheduler, pool: Pool, now: float, counts: Counters, **more: Any
+    scheduler: Scheduler,
+    pool: Pool,
+    budget: Budget,
+    oldest: Task | None,
+    now: float,
+    counts: Counters,
+    **more: Any,
 ) -> ServerStatus:
-    """Return the status of a server; `more` are the members that the scheduler does not know."""
-    oldest = scheduler.queue.oldest
+    """Return the status of a server; `more` are the members that the scheduler does not know.
+
+    `oldest` is the oldest of the waiting tasks.
+    """
     return ServerStatus(
         version=__version__,
         generation=scheduler.fleet.generation,
         code=pool.code_status(),
         waiting=scheduler.queue.waiting,
         oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
+        parties=[
+            PartyStatus(party.key, party.waiting, len(party.lanes))
+            for party in scheduler.queue.largest_parties(SHOWN_PARTIES)
+        ],
         running=scheduler.fleet.running,
         max_queue=scheduler.config.max_queue,
         min_workers=scheduler.config.min_workers,
         max_workers=scheduler.config.max_workers,
+        budget=budget_status(budget),
         counts=counts,
         workers=[worker_status(worker, pool, now) for _, worker in sorted(scheduler.fleet.workers.items())],
         functions=[
@@ -146,3 +227,28 @@ def server_status(
         ],
         **more,
     )
+
+
+class RecentStatus:
+    """The status, collected and encoded: anew for each request, or if there are many, for several together.
+
+    `collect` returns the present status; `clock` measures how long that takes.
+    """
+
+    def __init__(self, clock: IReactorTime, collect: Callable[[], ServerStatus]) -> None:
+        self._clock = clock
+        self._collect = collect
+        self._at = -inf
+        self._saved = STATUS_BURST
+        self._result: Result | None = None
+
+    def result(self) -> Result:
+        """Return a status that is at most `STATUS_AGE` seconds old."""
+        now = self._clock.seconds()
+        age = now - self._at
+        saved = min(self._saved + age * STATUS_SHARE, STATUS_BURST)
+        if self._result is None or saved > 0 or not 0 <= age < STATUS_AGE:
+            self._result = Result(Raw(msgspec.json.encode(self._collect())))
+            self._at = now
+            self._saved = saved - (self._clock.seconds() - now)
+        return self._result

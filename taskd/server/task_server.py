@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -13,17 +13,20 @@ from twisted.logger import Logger
 from taskd.errors import MethodNotFound, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import Call, Failure
+from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
 from taskd.protocol.methods import dispatch
 from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
+from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Parties
+from taskd.scheduler.states import GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
-from taskd.server.failures import internal_error
+from taskd.server.failures import internal_error, no_memory
 from taskd.server.methods import Asker, Requester, ServerMethods
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
@@ -38,12 +41,13 @@ class ServerConfig:
     """The configuration of a task server.
 
     `timeout` is the time limit of functions that have none of their own, in
-    seconds; None means no limit.
+    seconds; None means no limit. `max_buffered` is in bytes.
     """
 
     pool: PoolConfig
     scheduler: SchedulerConfig
     timeout: float | None = None
+    max_buffered: int = MAX_BUFFERED
 
     def start(self, reactor: Reactor) -> TaskServer:
         """Start a server and its pool. `TaskServer.loaded` fires when the app is imported."""
@@ -56,6 +60,9 @@ class TaskServer:
     `submit` takes requests; `stop_accepting`, `drain`, `abort` and `close` end it.
     """
 
+    copies = 1
+    """A task has the arguments of its request."""
+
     def __init__(self, reactor: Reactor, config: ServerConfig) -> None:
         self._clock: IReactorTime = reactor
         self._config = config
@@ -65,13 +72,18 @@ class TaskServer:
         self.counters = Counters()
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
-        self._methods = ServerMethods(self)
+        self.budget = Budget(config.max_buffered, config.pool.config.max_result)
+        watch_budget(self._clock, self.budget)
+        self.log_lines_lost: Callable[[], int] = int
+        """Returns how many lines of the log were lost; set by whoever writes the log."""
+        self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
         self._dispatcher = Dispatcher(
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
         self._scheduler = self._dispatcher.scheduler
+        self._in_flight = self._dispatcher.completion.in_flight
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -87,15 +99,15 @@ class TaskServer:
 
     def find(self, number: int) -> Task | None:
         """Return the task with this number, None if it has ended or never existed."""
-        return self._scheduler.find(number)
+        return self._in_flight.get(number)
 
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
         self._dispatcher.cancel(task)
 
-    def detach(self, task: Task) -> None:
-        """Let a task go on without its submitter, who gets no reply."""
-        task.detach()
+    def detach(self, task: Task, account: Account | None = None, held: int = 0) -> None:
+        """Let a task go on without its submitter; at its end, release `held` bytes of an account."""
+        task.detach(account, held)
 
     def status(self) -> ServerStatus:
         """Return what the server and each of its workers is doing."""
@@ -104,6 +116,8 @@ class TaskServer:
         return server_status(
             self._scheduler,
             dispatcher.pool,
+            self.budget,
+            next((task for task in self._in_flight.values() if task.state is not GIVEN), None),
             now,
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
@@ -112,6 +126,7 @@ class TaskServer:
             connections=self.connections,
             counts=self.counters,
             unanswered=self.unanswered.counts,
+            log_lines_lost=self.log_lines_lost(),
         )
 
     # --- requests ---
@@ -142,6 +157,9 @@ class TaskServer:
                     requester.task_ended(request, answer)
                 return
             stats = self._unknown(request)
+        if self.budget.is_spent:
+            self.counters.refused += 1
+            raise no_memory(self.budget)
         self._last_task += 1
         options = request.options
         deadline = None if options.deadline is None else now + options.deadline
@@ -166,6 +184,7 @@ class TaskServer:
         except TaskdError:
             self.counters.refused += 1
             raise
+        self._in_flight[task.number] = task
         request.work = task
 
     def _unknown(self, call: Call) -> FunctionStats:
@@ -228,11 +247,15 @@ class TaskServer:
 
     def in_flight(self) -> Counter[str]:
         """Count the tasks that wait or run, by function."""
-        return self._scheduler.in_flight()
+        return Counter(task.stats.name for task in self._in_flight.values())
 
     def abort(self) -> None:
         """Complete every task that still waits or runs with a failure; kill the workers that have one."""
         self._dispatcher.abort()
+
+    def kill(self) -> None:
+        """Kill every process at once, in a signal handler while the reactor does not answer."""
+        self._dispatcher.pool.kill()
 
     def close(self) -> Deferred[None]:
         """End every process; fires when none is left. `abort` hastens it."""

@@ -52,8 +52,8 @@ class GatewayChannel(HTTPChannel):
     """An HTTP connection, which passes only whole and wanted heads to twisted.web.
 
     Whatever the client does, one timer runs, except while a request is being
-    served. Requests that are sent together are served one in each turn of the
-    reactor, among those of other connections, and only while their responses are read.
+    served. Of requests that are sent together at most one is served in a turn
+    of the reactor, and only while their responses are read.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
@@ -119,7 +119,8 @@ class GatewayChannel(HTTPChannel):
         elif not self._awaits_turn:
             self._enter(_Phase.SERVING)
             self._awaits_turn = True
-            self.factory.turns.ask(self)
+            # Not in this turn of the reactor: pages that nobody waits for must not fill its time.
+            self.callLater(0, self.factory.turns.ask, self)
             self.transport.pauseProducing()
 
     # --- `taskd.net.turns.TurnTaker` ---

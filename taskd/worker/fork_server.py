@@ -29,6 +29,7 @@ from taskd import __version__
 from taskd.functions.registry import Registry, registry
 from taskd.protocol.framing import LineSplitter
 from taskd.worker.board import Board
+from taskd.worker.child_events import ChildEvents
 from taskd.worker.forking import WorkerForker, die_with_parent
 from taskd.worker.guard import (
     Guard,
@@ -51,6 +52,7 @@ from taskd.worker.messages import (
     Loaded,
     LoadFailed,
     Signal,
+    Suspended,
     WorkerConfig,
     decode_config,
     decode_to_fork_server,
@@ -84,6 +86,7 @@ class ForkServer:
         self._files: dict[str, str] = {}
         self._warnings: list[str] = []
         self._oom = OomWatch()
+        self._events: ChildEvents
 
     def load(self) -> WorkerConfig | None:
         """Read the configuration and import the app.
@@ -116,6 +119,7 @@ class ForkServer:
         """Fork workers and signal them as the daemon asks, until it closes the socket."""
         try:
             forker = self._prepare(config)
+            self._events = ChildEvents()
         except Exception as error:  # whatever the import has changed that no guard puts back
             trace = traceback.format_exc()
             self._send(LoadFailed(f"the app is imported, but no worker can be made: {error}\n{trace}"))
@@ -126,11 +130,15 @@ class ForkServer:
         functions = [function.describe() for function in self._registry]
         self._send(Loaded(functions, self._files, self._warnings))
         control = self._control.fileno()
+        events = self._events.fileno()
         self._poll.register(control, select.POLLIN)
+        self._poll.register(events, select.POLLIN)
         while not self._closed:
             for descriptor, _ in self._poll.poll():
                 if descriptor == control:
                     self._carry_out([decode_to_fork_server(line) for line in self._receive()], forker)
+                elif descriptor == events:
+                    self._report_suspended()
                 else:
                     self._reap(descriptor)
 
@@ -153,6 +161,7 @@ class ForkServer:
         for order in orders:
             if isinstance(order, Fork):
                 self._watch_new(self._fork(order.workers, forker))
+                self._report_suspended()  # whoever was stopped during the forks has caused no event
             elif order.number in self._pids:
                 self._signal(order)
 
@@ -189,11 +198,13 @@ class ForkServer:
     def _fork(self, workers: list[tuple[int, int]], forker: WorkerForker) -> list[Forked]:
         flush_streams()  # otherwise each worker would print it once more
         given = [self._descriptors.popleft() for _ in range(2 * len(workers))]
-        outcomes = forker.fork(
-            [place for _, place in workers],
-            given,
-            [self._control.fileno(), *self._numbers_by_pidfd, *self._descriptors],
-        )
+        inherited = [self._control.fileno(), self._events.fileno()]
+        with self._events.unblocked():
+            outcomes = forker.fork(
+                [place for _, place in workers],
+                given,
+                [*inherited, *self._numbers_by_pidfd, *self._descriptors],
+            )
         return [
             Forked(number, None, str(outcome)) if isinstance(outcome, OSError) else Forked(number, outcome)
             for (number, _), outcome in zip(workers, outcomes, strict=True)
@@ -214,6 +225,13 @@ class ForkServer:
             out_of_memory = number not in self._killed and self._oom.has_struck()
         self._killed.discard(number)
         self._send(Exited(number, code, usage.ru_maxrss, out_of_memory))
+
+    def _report_suspended(self) -> None:
+        """Report the workers that were stopped, or go on."""
+        for pid, is_suspended in self._events.read():
+            for number, worker in self._pids.items():
+                if worker == pid:
+                    self._send(Suspended(number, is_suspended))
 
     def _receive(self) -> list[bytes]:
         data, descriptors, flags, _ = recv_fds(self._control, RECEIVE_SIZE, MAX_DESCRIPTORS)

@@ -60,7 +60,7 @@ class Invoker:
         try:
             args, kwargs = function.parameters.bind(attempt.args)
         except InvalidParams as misfit:
-            return _refused(attempt.task, 0.0, misfit, f"{attempt.function}: {misfit.message}")
+            return self._misfit(attempt, misfit)
         except BaseException as raised:  # a type of the app, whose checks may even call sys.exit()
             return self._raised(attempt.task, time.perf_counter() - started, raised)
         interrupter = self._interrupter
@@ -127,25 +127,44 @@ class Invoker:
         try:
             value = encode_result(result)
         except NotJSON as error:
-            return _refused(task, seconds, error.failure(), output=has_output)
+            failure = error.failure()
+            if self._config.error_details == "type":
+                return _hidden(task, seconds, failure, "the result is not JSON", output=has_output)
+            return _refused(task, seconds, failure, output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
             return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
         return Done(task, seconds, has_output, Raw(value))
 
+    def _misfit(self, attempt: Attempt, misfit: InvalidParams) -> Failed:
+        """Return the failure for arguments that do not fit."""
+        raised = misfit.__cause__
+        message = f"{attempt.function}: {misfit.message}"
+        if raised is None or self._config.error_details != "type":
+            return _refused(attempt.task, 0.0, misfit, message)
+        argument = misfit.data["argument"]
+        name = type_name(type(raised))
+        hidden = InvalidParams(message, argument=argument, type=name)
+        return _hidden(attempt.task, 0.0, hidden, f"{attempt.function}: argument {argument!r} does not fit")
+
     def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
         name, text = type_name(type(error)), text_of(error)
         trace = traceback_of(error, _is_above)
-        data: dict[str, Any] = {"type": name, "message": text}
-        if self._config.tracebacks:
-            data["traceback"] = trace
         limit = self._config.hard_memory
         over_limit = limit is not None and issubclass(type(error), MemoryError)
         if over_limit:
             text = text or f"the task wanted more memory than --hard-memory allows, {limit} bytes"
-            data |= {"message": text, "hard_memory": limit}
-        message = f"{name}: {text}" if text else name
+        if self._config.error_details == "type":
+            data: dict[str, Any] = {"type": name, "task": task}
+            message = f"{name}: {_in_log(task)}"
+        else:
+            data = {"type": name, "message": text}
+            message = f"{name}: {text}" if text else name
+        if self._config.error_details == "traceback":
+            data["traceback"] = trace
+        if over_limit:
+            data["hard_memory"] = limit
         return Failed(
             task,
             seconds,
@@ -174,6 +193,18 @@ def _refused(
     """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
     return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
+
+
+def _hidden(task: int, seconds: float, error: TaskdError, what: str, *, output: bool = False) -> Failed:
+    """Return a failure of which the caller learns `what` it is and the type; the log gets its message."""
+    data = {key: value for key, value in error.data.items() if key != "message"} | {"task": task}
+    message = encodable(f"{what}: {data['type']}: {_in_log(task)}")
+    return Failed(task, seconds, output, error.code, message, Raw(_encode(data)), encodable(error.message))
+
+
+def _in_log(task: int) -> str:
+    """Return the place where all of a failure is, for a caller who does not get it."""
+    return f"see #{task} in the server's log"
 
 
 def _encode(data: dict[str, Any]) -> bytes:

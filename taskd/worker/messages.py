@@ -13,7 +13,7 @@ a message, whatever happens to the worker.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -30,6 +30,8 @@ __all__ = [
     "WANTS_PROGRESS",
     "Attempt",
     "Done",
+    "Dropped",
+    "ErrorDetails",
     "Exited",
     "Failed",
     "Fork",
@@ -46,6 +48,7 @@ __all__ = [
     "Returned",
     "Signal",
     "Stopped",
+    "Suspended",
     "ToForkServer",
     "ToWorker",
     "WholeLines",
@@ -57,6 +60,7 @@ __all__ = [
     "decode_to_worker",
     "encode",
     "encode_all",
+    "encode_in_pieces",
 ]
 
 POKE = 23
@@ -150,6 +154,14 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     leaving: bool = False
 
 
+class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
+    """The replacement that the daemon makes of a `Done` whose value is too long to be held."""
+
+    task: int
+    seconds: float
+    output: bool
+
+
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     """The report that the function has ended after an interrupt.
 
@@ -183,7 +195,11 @@ class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
     kib: int
 
 
-FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported | Grown
+FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Grown
+
+
+ErrorDetails: TypeAlias = Literal["type", "message", "traceback"]
+"""What callers get of an exception: its type; its message, too; or its traceback as well."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -191,8 +207,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
     `apps` are names of modules or paths of files; `directory` is put on the
     import path; `name` is shown in process titles. `max_result` is in bytes of
-    JSON. `tracebacks` says whether callers are sent the traceback of a failed
-    task. `hard_memory` is in bytes of a worker's private writable memory, None
+    JSON. `error_details` says what callers are sent of an exception.
+    `hard_memory` is in bytes of a worker's private writable memory, None
     for no limit. `version` is the daemon's version of taskd, which the fork server
     must have as well; "" for any. `max_memory` is in bytes of what a worker may have
     resident after a task, None for no limit.
@@ -202,7 +218,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     directory: str
     name: str
     max_result: int
-    tracebacks: bool
+    error_details: ErrorDetails = "message"
     hard_memory: int | None = None
     version: str = ""
     max_memory: int | None = None
@@ -263,7 +279,14 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
     out_of_memory: bool | None = None
 
 
-FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited
+class Suspended(msgspec.Struct, frozen=True, array_like=True, tag="suspended"):
+    """The report that worker `number` was stopped by a signal (SIGSTOP), or goes on again (SIGCONT)."""
+
+    number: int
+    is_suspended: bool
+
+
+FromForkServer: TypeAlias = Loaded | LoadFailed | Forked | Exited | Suspended
 
 _encoder = msgspec.json.Encoder()
 decode_to_worker = msgspec.json.Decoder(ToWorker).decode_lines
@@ -282,12 +305,30 @@ encode_all = _encoder.encode_lines
 """Encode several messages, each as one line."""
 
 
+def encode_in_pieces(attempt: Attempt) -> list[bytes | memoryview]:
+    """Encode an attempt as one line, without a copy of its arguments."""
+    head, tail = _encoder.encode(msgspec.structs.replace(attempt, args=_MARK)).split(b"[[[]]]")
+    return [head, memoryview(attempt.args), tail + b"\n"]
+
+
+_MARK = Raw(b"[[[]]]")
+
+
 class WholeLines:
     """A stream of bytes, cut after the last LF received, so that many lines can be decoded together."""
 
     __slots__ = ("_rest",)
 
     def __init__(self) -> None:
+        self._rest = bytearray()
+
+    @property
+    def rest(self) -> bytearray:
+        """The bytes of a line that is not complete."""
+        return self._rest
+
+    def drop_rest(self) -> None:
+        """Forget the incomplete line."""
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:

@@ -17,15 +17,18 @@ from twisted.internet.defer import Deferred, gatherResults
 from taskd.client.balanced import BalancedLink
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import MAX_CALLS_PER_CONNECTION, PooledLink
+from taskd.client.slots import ConnectionSlots
 from taskd.client.websocket import MAX_CALLS_PER_WEBSOCKET, WebSocketLink
 from taskd.errors import Unreachable
+from taskd.listeners.no_room import BUSY_LINE
 from taskd.model import Call, Failure, Options, Result
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.requests import BARE
 from tests.live.peers import entered, in_thread, within
 from tests.live.support import APPS, TIMEOUT, Daemon, kept_daemon
 
-TASK_FAILED, CANCELLED, BUSY, NOT_FOUND, UNREACHABLE = -32000, -32002, -32004, -32601, -32007
+TASK_FAILED, TIMED_OUT, CANCELLED, BUSY = -32000, -32001, -32002, -32004
+NOT_FOUND, UNREACHABLE = -32601, -32007
 NO_REPLY = Result(Raw(b"null"))
 
 KINDS = ("per-call", "pooled", "websocket", "balanced")
@@ -532,6 +535,64 @@ async def test_a_pooled_link_sends_json_rpc_and_opens_a_connection_when_all_are_
     link.close()
     for pending in calls:
         assert (await failure(pending)).code == UNREACHABLE
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_that_wait_for_a_connection_keep_their_order_and_their_rights(fake):
+    from twisted.internet import reactor
+
+    server = fake()
+    slots = ConnectionSlots(1, max_waiting=4)
+    link = PerCallLink(reactor, server.endpoint, slots=slots)
+    first = link.call(call_of("held"))
+    message = await server.received()
+    late = link.call(call_of("late", deadline=0.01))
+    unwanted = link.call(call_of("unwanted"))
+    detached = link.call(call_of("detached"))
+    in_time = link.call(call_of("in_time", deadline=1000.0))
+    assert (await failure(link.call(call_of("too many")))).code == BUSY
+    refused = await failure(late)
+    assert (refused.code, refused.data) == (TIMED_OUT, {"limit": "deadline", "seconds": 0.01})
+    unwanted.cancel()
+    assert (await failure(unwanted)).data == {"was": "waiting"}
+    detached.detach()
+    assert server.open_connections == 1
+    message.answer("done")
+    assert value(await ended(first)) == "done"
+    assert await ended(detached) == NO_REPLY
+    assert (await server.received()).function == "detached"
+    message = await server.received()
+    assert message.function == "in_time"
+    assert 0 < message.content["options"]["deadline"] < 1000
+    message.answer("done")
+    assert value(await ended(in_time)) == "done"
+    assert (slots.used, slots.waiting) == (0, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_cannot_be_made_gives_its_slot_back(refusing):
+    from twisted.internet import reactor
+
+    slots = ConnectionSlots(1)
+    link = PerCallLink(reactor, refusing, slots=slots)
+    for pending in [link.call(call_of("hello")) for _ in range(3)]:
+        assert (await failure(pending)).code == UNREACHABLE
+    waiting = [link.call(call_of("hello", deadline=1000.0)) for _ in range(3)]
+    link.close()
+    for pending in waiting:
+        assert (await failure(pending)).code == UNREACHABLE
+    assert (slots.used, slots.waiting) == (0, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_shared_connection_that_is_refused_ends_its_calls_as_busy(fake):
+    from twisted.internet import reactor
+
+    server = fake(lambda message: message.connection.sendLine(BUSY_LINE.rstrip()))
+    link = PooledLink(reactor, server.endpoint)
+    for pending in [link.call(call_of("hello")) for _ in range(3)]:
+        assert (await failure(pending)).code == BUSY
+    link.close()
 
 
 @pytest_twisted.ensureDeferred

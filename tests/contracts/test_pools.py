@@ -98,7 +98,7 @@ class RealPool:
         from twisted.internet import reactor
 
         (directory / "app.py").write_text(APP)
-        config = WorkerConfig(["app"], str(directory), "contract", 1 << 20, True)
+        config = WorkerConfig(["app"], str(directory), "contract", 1 << 20)
         self.closed = False
         self.observer = Recorder()
         self.gate = gate

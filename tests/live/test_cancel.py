@@ -43,7 +43,8 @@ Apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
 GRACE = 0.3
 """Grace, in seconds, of the tasks in apps/misbehaving.py that only a kill ends."""
 
-TIMED_OUT, CANCELLED, LOST, NOT_FOUND, INVALID_PARAMS = -32001, -32002, -32003, -32601, -32602
+TIMED_OUT, CANCELLED, LOST, NOT_ALLOWED = -32001, -32002, -32003, -32008
+NOT_FOUND, INVALID_PARAMS = -32601, -32602
 
 WAITED = {"was": "waiting"}
 DONE = {"was": "done"}
@@ -411,9 +412,9 @@ async def test_a_closed_websocket_cancels_its_requests_with_on_disconnect_cancel
 # --- over a gateway ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("link", ["per-message", "pooled"])
+@pytest.mark.parametrize("link", ["per-message", "pooled", "local"])
 @pytest_twisted.ensureDeferred
-async def test_a_websocket_cancels_its_own_requests_by_id_and_any_task_by_number(
+async def test_a_websocket_cancels_its_own_requests_by_id_and_no_task_by_number(
     start: Start, websocket: Any, make_gate: MakeGate, drop: Drop, link: str
 ) -> None:
     daemon = start(*Apps, "--workers", "2", "--link", link).wait_until_ready()
@@ -433,9 +434,17 @@ async def test_a_websocket_cancels_its_own_requests_by_id_and_any_task_by_number
     stopped(data_of(await page.receive_json(), CANCELLED))
     stopped(result_of(await page.receive_json()))
     task = await in_thread(task_of, daemon, "wait_for")
-    stopped(result_of(await page.ask(cancel_task("c", task))))
-    stopped(data_of(await other.receive_json(), CANCELLED))
+    for refused in (cancel_task("c", task), cancel_task("c", 10**9), rpc("c", "taskd.cancel", None, task)):
+        assert (await page.ask(refused))["error"]["code"] == NOT_ALLOWED
+    reply = await page.send(bare("taskd.cancel", task=task)).receive()
+    assert reply.startswith("task failed: taskd.cancel: over a websocket")
+    page.send(cancel_task(None, task))
     assert result_of(await page.ask(cancel("c", "nobody"))) == DONE
+    told = await in_thread(run_taskd, "", "cancel", task, "--via", daemon.ws)
+    assert told.returncode == 1
+    assert f"taskd cancel {task} --server" in told.stderr
+    theirs.release("goes on")
+    assert result_of(await other.receive_json()) == "goes on"
 
 
 # --- by the client -----------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from tests.live.peers import bare, entered, in_thread, rpc, within
-from tests.live.support import APPS, TIMEOUT, Daemon
+from tests.live.support import APPS, SOON, TIMEOUT, Daemon
 
 REMOTE_LINKS = ["per-message", "pooled"]
 LINKS = [*REMOTE_LINKS, "local"]
@@ -385,6 +385,7 @@ def guarded_port(shared, tmp_path_factory):
     daemon = Daemon(
         "--listen", "none", "--task-server", shared.tcp,
         "--allow-origin", "https://*.friend.example", "--allow-origin", "http://exact.example:81",
+        "--hostname", "www.example.org",
         directory=tmp_path_factory.mktemp("guarded"),
     )  # fmt: skip
     yield daemon.port(1)
@@ -848,3 +849,16 @@ async def test_at_sigterm_a_websocket_that_does_not_read_delays_the_daemon_only_
     await in_thread(daemon.wait_for_status, lambda status: "big" in str(status["functions"]))
     daemon.process.send_signal(signal.SIGTERM)
     assert await in_thread(daemon.process.wait, TIMEOUT) == -signal.SIGTERM
+
+
+def test_a_websocket_that_was_opened_with_much_behind_its_handshake_is_read(guarded_port):
+    head = (
+        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", guarded_port), SOON) as connection:
+        connection.sendall(head.encode() + b"x" * 40_000)  # so much makes the HTTP channel pause
+        connection.recv(65536)
+        connection.sendall(b"x" * 100)
+        while connection.recv(65536):  # no frame begins with an x: it closes the websocket
+            pass

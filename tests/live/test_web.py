@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -68,6 +69,7 @@ async def test_task_servers_link_and_origins_come_from_the_environment(web, fake
         TASKD_TASK_SERVER=f"{refusing} {server.endpoint}",
         TASKD_LINK="pooled",
         TASKD_ALLOW_ORIGIN="https://one.example https://*.two.example",
+        TASKD_HOSTNAME="tasks.example",
     ).web_port
     for origin in ("https://one.example", "https://www.two.example"):
         ws = await websocket(f"ws://127.0.0.1:{port}/", origin=origin)
@@ -76,6 +78,9 @@ async def test_task_servers_link_and_origins_come_from_the_environment(web, fake
     assert server.most_open == 1, "the link is pooled"
     with pytest.raises(ConnectionError, match="403"):
         await websocket(f"ws://127.0.0.1:{port}/", origin="https://three.example")
+    for name, status in (("tasks.example", 101), ("rebound.example", 403)):
+        own = {**UPGRADE, "Host": f"{name}:8080", "Origin": f"http://{name}:8080"}
+        assert request(port, "GET", "/", own)[0].status == status
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,8 @@ async def test_task_servers_link_and_origins_come_from_the_environment(web, fake
         ({"TASKD_LINK": "sometimes"}, "sometimes"),
         ({"TASKD_LINK": "local"}, "TASKD_LINK cannot be local"),
         ({"TASKD_TASK_SERVER": "tcp:nowhere"}, "tcp:nowhere"),
+        ({"TASKD_ALLOW_ORIGIN": "two.example"}, "TASKD_ALLOW_ORIGIN: 'two.example' is no pattern"),
+        ({"TASKD_HOSTNAME": "two.example:80"}, "TASKD_HOSTNAME: 'two.example:80' is no host name"),
     ],
 )
 def test_twistd_web_names_an_invalid_setting_and_does_not_start(tmp_path, monkeypatch, environ, words):
@@ -153,3 +160,52 @@ def test_a_bad_handshake_is_refused_and_the_server_goes_on(port):
         assert 400 <= response.status < 500, headers
     assert request(port, "POST", "/", UPGRADE)[0].status in (400, 405)
     assert request(port, "GET", "/")[0].status == 200
+
+
+def test_a_page_that_reached_the_gateway_by_a_name_that_anybody_may_own_is_refused(port):
+    for host, status in (
+        ("rebound.example", 403),
+        ("127.0.0.1", 101),
+        ("192.0.2.7", 101),
+        ("localhost", 101),
+    ):
+        own = {**UPGRADE, "Host": f"{host}:{port}", "Origin": f"http://{host}:{port}"}
+        assert request(port, "GET", "/", own)[0].status == status, host
+
+
+def test_another_version_of_the_websocket_protocol_is_refused_with_the_right_one(port):
+    for version in ("8", "7", "14", "13, 8"):
+        hidden = {**UPGRADE, "Sec-WebSocket-Version": version, "Sec-WebSocket-Origin": "http://localhost"}
+        response, _ = request(port, "GET", "/", hidden)
+        assert response.status == 426, version
+        assert response.getheader("sec-websocket-version") == "13"
+        assert response.getheader("upgrade") == "websocket"
+
+
+# --- what only `twistd taskd` refuses ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", 431),
+        (b"GET /", 414),
+    ],
+)
+def test_a_client_gets_its_answer_though_it_sends_megabytes_more_than_are_wanted(shared, head, status):
+    with socket.create_connection(("127.0.0.1", shared.port(2)), TIMEOUT) as client:
+        client.sendall(head)
+        client.sendall(b"x" * 8_000_000)
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:100]
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_nothing_that_follows_a_refused_request_is_served(shared):
+    refused = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared.port(2)), TIMEOUT) as client:
+        client.sendall(refused + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        assert client.makefile("rb").read().count(b"HTTP/1.1 ") == 1

@@ -175,3 +175,25 @@ def kill_itself(number: int) -> None:
 def segfault(number: int) -> None:
     mark(number)
     ctypes.string_at(0)
+
+
+# --- for the attackers -------------------------------------------------------
+
+
+@task
+def size(value: object) -> int:
+    return len(str(value))
+
+
+@task
+def chatter(count: int, length: int) -> int:
+    """Report long messages."""
+    for number in range(count):
+        progress(number + 1, count, "x" * length)
+        time.sleep(0.01)
+    return count
+
+
+@task
+def never() -> None:
+    """Do nothing: nobody who is allowed to calls this."""

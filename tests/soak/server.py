@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,14 +17,20 @@ from typing import IO, Any
 
 from tests.live.support import (
     MARK,
-    TWISTD,
     descriptors_of,
     processes_marked,
     resident_bytes,
     title_of,
 )
+from tests.soak.report import Allocated
+from tests.soak.twistd import SOCKET
 
 __all__ = ["Server"]
+
+TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
+
+MEMORY = "memory"
+"""The name of the socket where the daemon tells how much it has allocated."""
 
 KEPT_RECORDS = 100
 """The number of log records kept, to be shown if a check fails."""
@@ -45,14 +53,23 @@ _MAY_FAIL = re.compile(
 )
 """Errors in the log that the soak itself causes."""
 
-_MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after ")
+_MAY_TRACE = re.compile(
+    r"(\d+ lines like the next one were left out\s+)?"
+    r"(not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after )"
+)
 """Records that may contain a traceback of an app or a task."""
 
 
 class Server:
     """One `twistd -n taskd` on its own ports; `violate` is called with records that must not be logged."""
 
-    def __init__(self, directory: Path, violate: Callable[[str], None], log: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        violate: Callable[[str], None],
+        log: IO[str] | None = None,
+        twistd: list[str] | None = None,
+    ) -> None:
         self.name = f"soak-{os.getpid()}"
         self.directory = directory
         self.records: deque[str] = deque(maxlen=KEPT_RECORDS)
@@ -63,6 +80,9 @@ class Server:
         """Whether the output of workers may contain tracebacks."""
         self._violate = violate
         self._log = log
+        self._twistd = twistd or TWISTD
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._record: list[str] = []
         self._expected: list[tuple[re.Pattern[str], asyncio.Future[str]]] = []
         # The reload in progress, and the one that was requested and has not begun.
@@ -74,10 +94,10 @@ class Server:
         """Start the server; return when its app is loaded."""
         loaded = self.expect("functions: ")
         self.process = await asyncio.create_subprocess_exec(
-            *TWISTD,
+            *self._twistd,
             *("--nodaemon", "--pidfile=", "taskd", "--name", self.name, *options),
             cwd=self.directory,
-            env={**os.environ, MARK: self.name, **env},
+            env={**os.environ, MARK: self.name, SOCKET: str(self.directory / MEMORY), **env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -101,10 +121,19 @@ class Server:
         self._expected.append((re.compile(pattern), found))
         return found
 
+    def pause_log(self) -> None:
+        """Stop reading the log: the pipe from the server fills up."""
+        self._reads.clear()
+
+    def resume_log(self) -> None:
+        """Read the log again."""
+        self._reads.set()
+
     async def _read(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
         async for line in self.process.stdout:
+            await self._reads.wait()
             text = line.decode("utf-8", "backslashreplace").rstrip("\n")
             if self._log is not None:
                 print(text, file=self._log)
@@ -161,6 +190,13 @@ class Server:
     def memory(self) -> int:
         """Return the resident memory of the daemon, in bytes."""
         return resident_bytes(self.pid)
+
+    async def allocated(self) -> Allocated:
+        """Return what the daemon has allocated, which it finds out after a collection."""
+        reader, writer = await asyncio.open_unix_connection(str(self.directory / MEMORY))
+        answer = json.loads(await reader.read())
+        writer.close()
+        return Allocated(time.monotonic(), answer["blocks"], answer["malloc"], self.memory())
 
     def cpu_seconds(self) -> float:
         """Return the processor time of the daemon, in seconds."""

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 from msgspec import Raw
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -197,8 +198,10 @@ class ServerCase(SynchronousTestCase):
     def make(self, least=1, most=None, functions=None, loaded=True, **more):
         """Make a server with so many workers, all ready; its functions are f and g by default."""
         timeout = more.pop("timeout", None)
+        details = more.pop("error_details", "message")
         config = SchedulerConfig(least, most or max(least, 1), **more)
-        pool = SimpleNamespace(config=SimpleNamespace(name="TaskWorker"), start=self.start_pool)
+        worker = SimpleNamespace(name="TaskWorker", error_details=details)
+        pool = SimpleNamespace(config=worker, start=self.start_pool)
         self.server = ServerConfig(pool, config, timeout).start(self.clock)
         self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))
         if loaded:
@@ -228,8 +231,8 @@ class ServerCase(SynchronousTestCase):
         self.clock.advance(seconds)
         self.clock.advance(0)
 
-    def connect(self):
-        return Connection(self)
+    def connect(self, address="127.0.0.1"):
+        return Connection(self, address)
 
 
 class LoggingCase(ServerCase):
@@ -251,10 +254,10 @@ class LoggingCase(ServerCase):
 class Connection:
     """A client's connection to the server, in memory."""
 
-    def __init__(self, case):
+    def __init__(self, case, address):
         self.case = case
         self.last_id = 0
-        self.transport = StringTransport()
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", address, 50000))
         self.protocol = case.factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
 

@@ -40,6 +40,12 @@ class RecordingPart:
         self.calls.append(f"{self.name} close")
         return self.closed
 
+    def reload(self):
+        self.calls.append("reload")
+
+    def kill(self):
+        self.calls.append("kill")
+
 
 class RecordingPort:
     def __init__(self, calls):
@@ -64,9 +70,7 @@ class StoppingTests(SynchronousTestCase):
         return self.running(parts)
 
     def running(self, parts):
-        return RunningDaemon(
-            self.clock, [self.port], parts, STOP_TIMEOUT, succeed(None), lambda: self.calls.append("reload")
-        )
+        return RunningDaemon(self.clock, [self.port], parts, STOP_TIMEOUT, succeed(None), self.server)
 
     def since(self, place):
         return self.calls[place:]

@@ -21,22 +21,22 @@ class LogFileTests(SynchronousTestCase):
 
     def fill(self, file):
         """Make the next line too much for the file."""
-        file.write("x" * ROTATE_BYTES)
+        file.write(b"x" * ROTATE_BYTES)
 
     def beside(self):
         return sorted(path.name for path in self.path.parent.iterdir())
 
     def test_an_existing_log_file_is_appended_to(self):
         self.path.write_text("old\n")
-        self.opened().write("new é \ud800\n")
-        self.assertEqual(self.path.read_text(), "old\nnew é \\ud800\n")
+        self.opened().write(b"new\n")
+        self.assertEqual(self.path.read_text(), "old\nnew\n")
 
     def test_a_moved_file_is_written_to_until_it_is_reopened(self):
         file = self.opened()
         moved = self.path.rename(f"{self.path}.1")
-        file.write("one\n")
+        file.write(b"one\n")
         file.reopen()
-        file.write("two\n")
+        file.write(b"two\n")
         self.assertEqual((moved.read_text(), self.path.read_text()), ("one\n", "two\n"))
 
     def test_a_file_that_somebody_has_created_in_its_place_is_used_with_its_mode(self):
@@ -45,7 +45,7 @@ class LogFileTests(SynchronousTestCase):
         self.path.touch()
         self.path.chmod(0o640)
         file.reopen()
-        file.write("two\n")
+        file.write(b"two\n")
         self.assertEqual((self.path.read_text(), self.path.stat().st_mode & 0o777), ("two\n", 0o640))
 
     def test_a_new_file_has_the_mode_of_the_old_one_whatever_the_umask(self):
@@ -59,17 +59,17 @@ class LogFileTests(SynchronousTestCase):
 
     def test_reopening_a_file_that_is_where_it_was_changes_nothing(self):
         file = self.opened()
-        file.write("one\n")
+        file.write(b"one\n")
         file.reopen()
-        file.write("two\n")
+        file.write(b"two\n")
         self.assertEqual((self.path.read_text(), self.beside()), ("one\ntwo\n", ["taskd.log"]))
 
     def test_a_truncated_file_begins_anew_without_a_gap(self):
         file = self.opened()
-        file.write("one\n")
+        file.write(b"one\n")
         shutil.copy(self.path, f"{self.path}.1")
         os.truncate(self.path, 0)
-        file.write("two\n")
+        file.write(b"two\n")
         self.assertEqual(self.path.read_bytes(), b"two\n")
 
     def test_if_the_path_cannot_be_reopened_the_old_file_stays_in_use(self):
@@ -77,15 +77,15 @@ class LogFileTests(SynchronousTestCase):
         moved = self.path.rename(f"{self.path}.1")
         self.path.mkdir()
         self.assertRaises(OSError, file.reopen)
-        file.write("one\n")
+        file.write(b"one\n")
         self.assertEqual(moved.read_text(), "one\n")
 
     def test_a_large_file_is_put_aside_and_so_many_are_kept(self):
         file = self.opened()
         for number in range(KEPT_FILES + 3):
-            file.write(f"file {number}\n")
+            file.write(b"file %d\n" % number)
             self.fill(file)
-        file.write("last\n")
+        file.write(b"last\n")
         old = [f"taskd.log.{number}" for number in range(1, KEPT_FILES + 1)]
         self.assertEqual(self.beside(), ["taskd.log", *old])
         self.assertEqual(self.path.read_text(), "last\n")
@@ -97,23 +97,23 @@ class LogFileTests(SynchronousTestCase):
         self.path.rename(f"{self.path}-20270101")
         file.reopen()
         self.fill(file)
-        file.write("more\n")
+        file.write(b"more\n")
         self.assertEqual(self.beside(), ["taskd.log", "taskd.log-20270101"])
 
     def test_a_file_that_was_moved_and_not_reopened_is_not_put_aside(self):
         file = self.opened()
         self.fill(file)
         self.path.rename(f"{self.path}.1")
-        file.write("more\n")
+        file.write(b"more\n")
         self.assertEqual(self.beside(), ["taskd.log.1"])
 
     def test_a_file_that_somebody_else_truncates_is_not_put_aside_any_more(self):
         file = self.opened()
         self.fill(file)
         os.truncate(self.path, 0)
-        file.write("more\n")
+        file.write(b"more\n")
         self.fill(file)
-        file.write("more\n")
+        file.write(b"more\n")
         self.assertEqual(self.beside(), ["taskd.log"])
 
     def test_old_files_with_other_names_mean_that_somebody_else_rotates(self):
@@ -121,7 +121,7 @@ class LogFileTests(SynchronousTestCase):
             (self.path.parent / name).touch()
             file = self.opened()
             self.fill(file)
-            file.write("more\n")
+            file.write(b"more\n")
             self.assertEqual(self.beside(), ["taskd.log", name])
             (self.path.parent / name).unlink()
             self.path.unlink()
@@ -129,7 +129,7 @@ class LogFileTests(SynchronousTestCase):
     def test_a_device_is_not_put_aside(self):
         file = LogFile("/dev/null")
         self.fill(file)
-        file.write("more\n")
+        file.write(b"more\n")
         file.close()
         self.assertFalse(Path("/dev/null.1").exists())
 
@@ -138,7 +138,7 @@ class LogFileTests(SynchronousTestCase):
         self.fill(file)
         Path(f"{self.path}.{KEPT_FILES}").mkdir()
         Path(f"{self.path}.{KEPT_FILES - 1}").touch()
-        file.write("more\n")
+        file.write(b"more\n")
         self.assertTrue(self.path.read_text().endswith("xmore\n"))
 
     def test_a_file_that_cannot_be_opened_is_an_error(self):

@@ -1,11 +1,11 @@
 """Where the daemon's log goes, by twistd's options, and what SIGUSR1 does."""
 
-import io
 import os
 import signal
 import sys
 import syslog
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,8 +18,8 @@ from taskd.errors import StartError
 class FakeReactor:
     """Calls at once what should be called from its thread."""
 
-    def callFromThread(self, function, *args):
-        function(*args)
+    def callFromThread(self, function, *args, **named):
+        function(*args, **named)
 
 
 class OpenLogTests(SynchronousTestCase):
@@ -32,19 +32,46 @@ class OpenLogTests(SynchronousTestCase):
         verifyObject(ILogObserver, output.observer)
         Logger(namespace="test", observer=output.observer).emit(event.pop("level", LogLevel.info), **event)
 
+    def standard_output(self, encoding="utf-8"):
+        """Make standard output a file; return its path."""
+        path = Path(self.mktemp())
+        stdout = path.open("w", encoding=encoding)
+        self.addCleanup(stdout.close)
+        self.patch(sys, "stdout", stdout)
+        return path
+
     def test_the_log_of_a_foreground_start_is_standard_output(self):
-        self.patch(sys, "stdout", io.StringIO())
+        path = self.standard_output()
         for options in {"nodaemon": True}, {"nodaemon": True, "logfile": "-"}, {"debug": True}:
             self.log_to(output := open_log(options), format="hello")
             self.assertEqual((output.name, output.file), (STANDARD_OUTPUT, None))
-        self.assertEqual(sys.stdout.getvalue().count("[test#info] hello\n"), 3)
+        self.assertEqual(path.read_text().count("[test#info] hello\n"), 3)
 
     def test_a_character_that_standard_output_cannot_encode_is_escaped(self):
-        stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-        self.patch(sys, "stdout", stdout)
+        path = self.standard_output("ascii")
         self.log_to(open_log({"nodaemon": True}), format="café")
-        stdout.flush()
-        self.assertIn(b"caf\\xe9\n", stdout.buffer.getvalue())
+        self.assertIn(b"caf\\xe9\n", path.read_bytes())
+
+    def test_a_standard_output_that_is_closed_is_no_error(self):
+        self.patch(sys, "stdout", None)
+        output = open_log({"nodaemon": True})
+        self.log_to(output, format="hello")
+        self.assertEqual(output.lines_lost(), 0)
+
+    def test_lines_that_were_lost_are_reported_like_any_other_line(self):
+        if not os.path.exists("/dev/full"):
+            raise SkipTest("this system has no /dev/full")
+        path = self.folder / "log"
+        path.symlink_to("/dev/full")
+        output = open_log({"logfile": str(path)})
+        self.addCleanup(output.file.close)
+        while not output.lines_lost():
+            self.log_to(output, format="x" * 16384)
+        path.unlink()
+        output.file.reopen()
+        self.log_to(output, format="hello")
+        last = path.read_text().splitlines()[-1]
+        self.assertIn("[taskd#warn] 2 lines of the log were lost: No space left on device", last)
 
     def test_the_log_of_a_background_start_is_a_file(self):
         self.addCleanup(os.chdir, os.getcwd())
@@ -122,7 +149,7 @@ class ReopenTests(SynchronousTestCase):
         os.kill(os.getpid(), signal.SIGUSR1)
 
     def test_without_a_file_the_signal_does_not_end_the_process(self):
-        self.patch(sys, "stdout", io.StringIO())
+        self.patch(sys, "stdout", None)
         for output in None, open_log({"nodaemon": True}):
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
             reopen_at_usr1(FakeReactor(), output)

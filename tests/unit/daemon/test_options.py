@@ -122,6 +122,22 @@ class OptionsTests(SynchronousTestCase):
                 error = self.assertRaises(usage.UsageError, parsed, option, value)
                 self.assertIn(option, str(error))
 
+    def test_error_details_are_one_of_three_and_tracebacks_is_an_older_name(self):
+        self.assertEqual(parsed()["error-details"], "message")
+        for details in "type", "message", "traceback":
+            self.assertEqual(parsed("--error-details", details)["error-details"], details)
+        self.assertEqual(parsed("--tracebacks")["error-details"], "traceback")
+        self.assertEqual(parsed("--tracebacks", "--error-details", "traceback")["error-details"], "traceback")
+        for wrong in ["--error-details", "none"], ["--tracebacks", "--error-details", "type"]:
+            error = self.assertRaises(usage.UsageError, parsed, *wrong)
+            self.assertIn("--error-details", str(error))
+
+    def test_error_details_are_refused_for_a_gateway_alone_which_has_no_say_in_them(self):
+        alone = ("--listen", "none", "--task-server", "tcp:h:1")
+        for option in ["--tracebacks"], ["--error-details", "type"]:
+            error = self.assertRaises(usage.UsageError, parsed, *alone, *option)
+            self.assertIn("give them the option", str(error))
+
     def test_origins_and_names_are_checked_at_the_start(self):
         for option, value in ("--allow-origin", "example.com"), ("--hostname", "example.com:80"):
             error = self.assertRaises(usage.UsageError, parsed, option, value)
@@ -187,7 +203,7 @@ class ServiceConfigTests(SynchronousTestCase):
         self.assertEqual(scheduler.processors, len(os.sched_getaffinity(0)))
         self.assertEqual((server.timeout, pool.config.max_memory), (1.5, 500 * 1024**2))
         self.assertEqual((pool.config.hard_memory, pool.config.name), (2 * 1024**3, "N"))
-        self.assertIs(pool.config.tracebacks, True)
+        self.assertEqual(pool.config.error_details, "traceback")
 
     def test_no_limit_is_set_by_default(self):
         server = described().server
@@ -222,3 +238,15 @@ class ServiceConfigTests(SynchronousTestCase):
     def test_the_limits_of_connections_follow_the_options(self):
         limits = described("--max-message", "64", "--max-outstanding", "2", "--max-unsent", "3").limits
         self.assertEqual((limits.max_message, limits.max_outstanding, limits.unsent.max_unsent), (64, 2, 3))
+
+
+class PrioritiesTests(SynchronousTestCase):
+    def test_priorities_are_ones_own_unless_they_are_shared(self):
+        self.assertFalse(described().server.scheduler.shared_priorities)
+        self.assertFalse(described("--priorities", "own").server.scheduler.shared_priorities)
+        self.assertTrue(described("--priorities", "shared").server.scheduler.shared_priorities)
+
+    def test_any_other_word_is_refused(self):
+        for word in "", "Own", "all":
+            error = self.assertRaises(usage.UsageError, parsed, f"--priorities={word}")
+            self.assertIn("--priorities is own or shared", str(error))

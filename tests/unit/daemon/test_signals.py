@@ -4,7 +4,7 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.daemon.signals import abort_at_second_signal, has_terminal, reload_at_hangup
+from taskd.daemon.signals import ABORT_SECONDS, ANSWER_SECONDS, StopSignals, has_terminal, reload_at_hangup
 
 
 class RecordingReactor:
@@ -64,10 +64,75 @@ class HangupTests(SignalTests):
         self.assertIsInstance(has_terminal(), bool)
 
 
-class SecondSignalTests(SignalTests):
-    def test_a_second_signal_of_either_kind_aborts(self):
+class StopSignalTests(SignalTests):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.getsignal(signal.SIGALRM))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
         for number in signal.SIGINT, signal.SIGTERM:
-            abort_at_second_signal(self.reactor, lambda: self.called.append("abort"))
-            self.raise_signal(number)
-            self.assertEqual(self.called, ["abort"])
-            self.called.clear()
+            signal.signal(number, lambda number, _: self.reactor.callFromThread(self.note, f"stop {number}"))
+        self.signals = StopSignals(
+            self.reactor,
+            lambda: self.note("abort"),
+            lambda: self.note("kill"),
+            lambda number: self.note(f"end {number}"),
+        )
+        self.signals.install()
+
+    def note(self, what):
+        self.called.append(what)
+
+    def raise_again(self, number):
+        """Raise a signal, and forget what was called before."""
+        self.called.clear()
+        signal.raise_signal(number)
+
+    def assert_timer(self, seconds):
+        """Check that SIGALRM comes in so many seconds, or up to one less on a slow machine."""
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        self.assertTrue(seconds - 1 < left <= seconds, left)
+
+    def test_the_first_signal_stops_the_reactor_as_its_own_handler_does(self):
+        self.raise_signal(signal.SIGTERM)
+        self.assertEqual(self.called, [f"stop {signal.SIGTERM}"])
+        self.assertEqual(signal.getitimer(signal.ITIMER_REAL)[0], 0)
+
+    def test_a_second_signal_of_either_kind_aborts(self):
+        self.raise_signal(signal.SIGTERM)
+        self.raise_again(signal.SIGINT)
+        self.assert_timer(ANSWER_SECONDS)
+        self.reactor.turn()
+        self.assertEqual(self.called, ["abort"])
+        self.assert_timer(ABORT_SECONDS)
+
+    def test_a_daemon_that_stops_for_another_reason_aborts_at_the_first_signal(self):
+        self.signals.stopping()
+        self.raise_signal(signal.SIGTERM)
+        self.assertEqual(self.called, ["abort"])
+
+    def test_a_reactor_that_does_not_answer_a_second_signal_does_not_keep_the_process(self):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGALRM)
+        self.assertEqual(self.called, ["kill", f"end {signal.SIGTERM}"])
+
+    def test_a_third_signal_ends_the_process_at_once(self):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        self.assertEqual(self.called, ["kill", f"end {signal.SIGINT}"])
+
+    def test_an_error_while_processes_are_killed_does_not_keep_the_process(self):
+        def fail():
+            raise LookupError
+
+        signals = StopSignals(self.reactor, fail, fail, lambda number: self.note(f"end {number}"))
+        signals.install()
+        signals.stopping()
+        signal.raise_signal(signal.SIGTERM)
+        self.assertRaises(LookupError, signal.raise_signal, signal.SIGTERM)
+        self.assertEqual(self.called, [f"end {signal.SIGTERM}"])
+
+    def test_a_signal_that_is_ignored_stays_ignored(self):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        StopSignals(self.reactor, self.fail, self.fail).install()
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)

@@ -57,6 +57,7 @@ class FakeForkServer:
     """A stand-in for `ForkServerProcess`, for generations."""
 
     def __init__(self, board, observer):
+        self.killed = []
         self.board = Board(board)
         self.observer = observer
         self.workers = {}
@@ -73,6 +74,12 @@ class FakeForkServer:
 
     def signal(self, number, signal_number, *, group):
         self.signals.append((number, signal_number, group))
+
+    def kill_child(self, pid):
+        self.killed.append(pid)
+
+    def kill(self):
+        self.killed.append("fork server")
 
     def close(self):
         assert self.ended is None

@@ -28,6 +28,7 @@ from taskd.worker.messages import (
     Loaded,
     LoadFailed,
     Signal,
+    Suspended,
     WorkerConfig,
     decode_config,
     decode_to_fork_server,
@@ -35,7 +36,7 @@ from taskd.worker.messages import (
 )
 from tests.unit.pool.processes import FUNCTIONS, FakeReactor
 
-CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000, True)
+CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000)
 BOARD = 5
 
 
@@ -73,7 +74,11 @@ class ForkServerReactor(FakeReactor):
             raise self.cannot_start
         self.command, self.directory, self.passed = command, directory, passed
         self.output, self.ended = os.dup(output), ended
-        return SimpleNamespace(signal=self.signals.append)
+        return SimpleNamespace(
+            pid=os.getppid(),
+            signal=self.signals.append,
+            kill_group=lambda: self.signals.append("group"),
+        )
 
 
 class ForkServerProcessTests(SynchronousTestCase):
@@ -109,6 +114,9 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def worker_reaped(self, exited):
         self.events.append(("reaped", exited))
+
+    def worker_suspended(self, number, *, is_suspended):
+        self.events.append(("suspended", number, is_suspended))
 
     def fork_server_ended(self, how):
         self.events.append(("ended", how))
@@ -153,6 +161,7 @@ class ForkServerProcessTests(SynchronousTestCase):
     def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
         self.send(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
+        self.send(Suspended(1, True))
         self.assertEqual(
             self.events,
             [
@@ -161,6 +170,7 @@ class ForkServerProcessTests(SynchronousTestCase):
                 ("forked", 1, 100, ""),
                 ("forked", 2, None, "no"),
                 ("reaped", exited),
+                ("suspended", 1, True),
             ],
         )
 
@@ -180,6 +190,14 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.assertEqual(
             [decode_to_fork_server(line) for line in self.sent()], [Fork([(1, 2)]), Signal(1, 15, True)]
         )
+
+    def test_a_fork_server_whose_end_has_not_been_reported_yet_is_sent_no_descriptors(self):
+        self.process.fork(1, 2, 3, 4)
+        self.hang_up()
+        self.process.signal(1, 15, group=True)
+        self.process.fork(2, 2, 3, 4)
+        self.reactor.turn()
+        self.assertEqual(self.reactor.control.descriptors, [])
 
     def test_a_closed_fork_server_is_killed_if_it_does_not_end_in_time(self):
         self.process.close()
@@ -280,3 +298,28 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.process.signal(1, signal.SIGKILL, group=True)
         self.reactor.advance(ANSWER_TIMEOUT)
         self.assertEqual((self.reactor.signals, self.texts()), ([], []))
+
+    def test_a_fork_server_that_does_not_read_the_order_to_fork_is_killed(self):
+        self.send(Loaded(FUNCTIONS))
+        self.process.fork(1, 2, 3, 4)
+        self.reactor.advance(0)
+        self.reactor.control.ours.send(b"unread")
+        self.reactor.advance(ANSWER_TIMEOUT)
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+
+    def test_the_time_to_read_an_order_begins_with_that_order(self):
+        self.send(Loaded(FUNCTIONS))
+        self.process.signal(1, signal.SIGKILL, group=True)  # and it reads that
+        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.process.signal(2, signal.SIGKILL, group=True)
+        self.reactor.control.ours.send(b"unread")
+        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.assertEqual(self.reactor.signals, [])
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+
+    def test_all_of_it_is_killed_without_the_reactor_but_no_process_that_is_not_its_own(self):
+        for pid in 1, os.getppid():  # neither is a child of what stands for the fork server
+            self.process.kill_child(pid)
+        self.process.kill()
+        self.assertEqual(self.reactor.signals, ["group"])

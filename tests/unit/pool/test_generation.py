@@ -42,6 +42,8 @@ class GenerationTests(SynchronousTestCase):
                 descriptors=(channel.fileno(), output),
                 forked=lambda *event: notes.append(("forked", *event)),
                 reaped=lambda *event: notes.append(("reaped", *event)),
+                suspended=lambda **named: notes.append(("suspended", named["is_suspended"])),
+                pid=number + 100,
                 fork_server_ended=lambda *event: notes.append(("fork server ended", *event)),
             )
         )
@@ -64,8 +66,17 @@ class GenerationTests(SynchronousTestCase):
         exited = Exited(2, 0, 1000)
         self.server.observer.worker_reaped(exited)
         self.assertEqual((first, second), ([("forked", 100, "")], [("reaped", exited)]))
+        self.server.observer.worker_suspended(2, is_suspended=True)
+        self.assertEqual(second[1:], [("suspended", True)])
         self.server.end("signal 9")
         self.assertEqual(first[1:], [("fork server ended", "signal 9")])
+
+    def test_all_of_it_can_be_killed_the_workers_first(self):
+        self.server.load()
+        self.worker(1)
+        self.worker(2)
+        self.generation.kill()
+        self.assertEqual(self.server.killed, [101, 102, "fork server"])
 
     def test_each_worker_has_a_place_on_the_board_until_it_is_forgotten(self):
         self.server.load()

@@ -13,7 +13,7 @@ from taskd.pool.pool import Pool, PoolConfig
 from taskd.worker.messages import Done, Interrupt, WorkerConfig
 from tests.unit.pool.processes import FakeReactor, ForkServers
 
-CONFIG = WorkerConfig([], ".", "TaskWorker", 1000, True)
+CONFIG = WorkerConfig([], ".", "TaskWorker", 1000)
 
 
 class PoolTests(SynchronousTestCase):

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
+from taskd.pool.suspension import SUSPENDED_SECONDS
 from taskd.pool.worker_process import PROCESS_STEPS, WorkerProcess, WorkerStage
 from taskd.worker.messages import (
     NULL,
@@ -94,6 +95,9 @@ class WorkerProcessTests(SynchronousTestCase):
 
     def task_name(self, number, task):
         return self.known.get(task, "")
+
+    def task_count(self, number):
+        return len(self.known)
 
     def worker_condemned(self, number):
         self.events.append(("condemned", number))
@@ -208,6 +212,49 @@ class WorkerProcessTests(SynchronousTestCase):
         os.write(self.output, b"more\n")
         self.reactor.turn()
         self.assertEqual(self.logged[1:], [f"TaskWorker[{2**22 + 7}] no task: more"])
+
+    # --- its suspension ---
+
+    def test_a_worker_that_is_stopped_without_a_task_is_killed_after_a_while(self):
+        self.known.clear()
+        self.born()
+        self.worker.suspended(is_suspended=True)
+        self.reactor.advance(SUSPENDED_SECONDS - 0.1)
+        self.assertEqual(self.home.signals, [])
+        self.reactor.advance(0.1)
+        self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
+        self.assertEqual(self.events, [("condemned", 7)])
+        self.reap(-9, out_of_memory=False)
+        self.assertEqual((self.gone().code, self.gone().reason), (-9, "it was stopped by a signal for 5 s"))
+
+    def test_a_worker_that_is_stopped_for_a_moment_is_left_alone(self):
+        self.known.clear()
+        self.born()
+        self.worker.suspended(is_suspended=True)
+        self.reactor.advance(SUSPENDED_SECONDS - 0.1)
+        self.worker.suspended(is_suspended=False)
+        self.reactor.advance(SUSPENDED_SECONDS)
+        self.assertEqual((self.home.signals, self.logged), ([], []))
+
+    def test_a_task_that_a_stopped_worker_has_begun_may_go_on(self):
+        self.born()
+        self.worker.suspended(is_suspended=True)
+        self.reactor.pump([SUSPENDED_SECONDS] * 3)
+        self.assertEqual(self.home.signals, [])
+        name = f"worker 7 (process {2**22 + 7})"
+        [line] = self.logged
+        self.assertTrue(line.startswith(f"{name} was stopped by a signal while it runs f #3: kill -CONT"))
+        self.worker.suspended(is_suspended=False)
+        self.reactor.advance(SUSPENDED_SECONDS)
+        self.assertEqual(self.logged[1:], [f"{name} goes on, or has ended"])
+
+    def test_tasks_that_wait_behind_that_one_are_given_to_another_worker(self):
+        self.born()
+        self.worker.suspended(is_suspended=True)
+        self.reactor.advance(SUSPENDED_SECONDS)
+        self.known[4] = "f #4"
+        self.reactor.advance(SUSPENDED_SECONDS)
+        self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
 
     # --- its end ---
 

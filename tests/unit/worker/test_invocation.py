@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw
@@ -17,7 +18,7 @@ from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
 
-CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000)
 
 NO_PIPE = 1 << 20
 """No descriptor of this process."""
@@ -217,7 +218,7 @@ class InvokerTests(SynchronousTestCase):
         def function():
             raise Odd
 
-        self.config = msgspec.structs.replace(CONFIG, tracebacks=True)
+        self.config = msgspec.structs.replace(CONFIG, error_details="traceback")
         failed = self.call(function)
         self.assertEqual(failed.code, -32000)
         data = json.loads(bytes(failed.data))
@@ -251,6 +252,73 @@ class InvokerTests(SynchronousTestCase):
         self.assertEqual((failed.code, failed.message), (-32000, f"the result is not JSON: {reason}"))
         self.assertEqual(json.loads(bytes(failed.data)), {"type": "float", "message": reason})
         self.assertIsNone(failed.traceback)
+
+    # --- errors that keep what the app's code has said for the log ---
+
+    def call_briefly(self, function, args=NULL):
+        """Call a function whose failure gives callers only its type; return its message and its data."""
+        self.config = msgspec.structs.replace(CONFIG, error_details="type")
+        failed = self.call(function, args, task=12)
+        self.assertIsInstance(failed, Failed)
+        self.assertIn("secret", failed.traceback)
+        self.assertNotIn("secret", failed.message)
+        return failed.message, json.loads(bytes(failed.data))
+
+    def test_a_brief_error_has_the_type_of_the_exception_and_where_to_find_the_rest(self):
+        def function():
+            raise ValueError("a secret")
+
+        message, data = self.call_briefly(function)
+        self.assertEqual(message, "ValueError: see #12 in the server's log")
+        self.assertEqual(data, {"type": "ValueError", "task": 12})
+
+    def test_a_brief_error_about_a_result_does_not_name_what_is_in_it(self):
+        message, data = self.call_briefly(lambda: {"secret": float("nan")})
+        self.assertEqual(message, "the result is not JSON: float: see #12 in the server's log")
+        self.assertEqual(data, {"type": "float", "task": 12})
+
+    def test_a_brief_error_about_arguments_does_not_say_what_a_check_of_the_app_has_said(self):
+        def refused_with(error):
+            @dataclass
+            class Paper:
+                size: int
+
+                def __post_init__(self):
+                    raise error("a secret")
+
+            def function(paper: Paper):
+                """Print."""
+
+            function.__annotations__["paper"] = Paper
+            return function
+
+        for error in ValueError, KeyError:
+            function = refused_with(error)
+            message, data = self.call_briefly(function, b'[{"size":1}]')
+            name = error.__name__
+            self.assertEqual(
+                message, f"f: argument 'paper' does not fit: {name}: see #12 in the server's log"
+            )
+            self.assertEqual(data, {"argument": "paper", "type": name, "task": 12})
+
+    def test_a_brief_error_about_arguments_says_what_they_should_be(self):
+        def function(size: int):
+            """Print."""
+
+        function.__annotations__["size"] = int
+        self.config = msgspec.structs.replace(CONFIG, error_details="type")
+        failed = self.call(function, b'["a4"]')
+        data = {"argument": "size", "expected": "int", "got": "str"}
+        self.assertEqual((json.loads(bytes(failed.data)), failed.traceback), (data, None))
+
+    def test_a_brief_error_names_the_limit_of_the_memory(self):
+        def function():
+            raise MemoryError("a secret")
+
+        self.config = msgspec.structs.replace(CONFIG, hard_memory=1000, error_details="type")
+        failed = self.call(function)
+        data = {"type": "MemoryError", "task": 1, "hard_memory": 1000}
+        self.assertEqual((json.loads(bytes(failed.data)), failed.leaving), (data, True))
 
     # --- stops ---
 

@@ -40,7 +40,7 @@ from taskd.worker.messages import (
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
-CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000, tracebacks=False)
+CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000)
 
 TASK = 7
 
@@ -251,7 +251,7 @@ class WorkerTests(WorkerCase):
 
         self.add(function)
         self.assertNotIn("traceback", self.failure()[2])
-        self.config = msgspec.structs.replace(CONFIG, tracebacks=True)
+        self.config = msgspec.structs.replace(CONFIG, error_details="traceback")
         self.assertIn("raise ValueError", self.failure()[2]["traceback"])
 
     def test_any_exception_ends_the_task_and_not_the_worker(self):

@@ -90,5 +90,5 @@ class MessageTests(SynchronousTestCase):
             Exited(1, 0, 1000),
         ):
             self.assertEqual(decode_from_fork_server(encode(message)), message)
-        config = WorkerConfig(["app"], "/", "name", 10, False, 2**30)
+        config = WorkerConfig(["app"], "/", "name", 10, "type", 2**30)
         self.assertEqual(decode_config(encode(config)), config)

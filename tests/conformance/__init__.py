@@ -1,0 +1,1 @@
+"""The websocket conformance suite: ``make conformance``."""

@@ -1,0 +1,191 @@
+"""A log that nobody reads, a reactor that is blocked, exceptions that stay in the log, stopped workers."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.live.support import (
+    APPS,
+    MARK,
+    TIMEOUT,
+    TWISTD,
+    Connection,
+    Daemon,
+    bare,
+    connect_unix,
+    processes_marked,
+    rpc,
+    wait_for_exit,
+)
+
+Start = Callable[..., Daemon]
+
+FLOOD = 3000
+"""Failing tasks, whose tracebacks are more than the pipe and the buffer hold together."""
+
+AT_ONCE = 100
+"""Of these, how many are in flight together."""
+
+BLOCKING_OBSERVER = """
+import os, threading
+from twisted.logger import ILogObserver
+from zope.interface import provider
+
+def observer():
+    reader, writer = os.pipe()
+
+    @provider(ILogObserver)
+    def observe(event):
+        while "failed after" in str(event.get("log_format")):
+            os.write(writer, bytes(100_000))
+
+    return observe
+"""
+
+
+@contextmanager
+def quiet_daemon(
+    directory: Path, name: str, *twistd: str, app: Path | str = APPS / "plain.py"
+) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
+    """Run a server whose log is a pipe that is read until the server is ready, and no further."""
+    environment = {**os.environ, MARK: name, "PYTHONPATH": str(directory)}
+    options = ["--app", str(app), "--workers", "2", "--name", name]
+    process = subprocess.Popen(
+        [
+            *TWISTD,
+            "-n",
+            "--pidfile=",
+            *twistd,
+            "taskd",
+            *options,
+            "--listen",
+            "unix:s",
+            "--websocket",
+            "none",
+        ],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+    try:
+        while not (directory / "s").exists():
+            assert process.poll() is None
+        client = connect_unix(directory / "s")
+        assert client.ask(bare("hello")) == "Hello, World!"
+        yield process, client
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        for pid in processes_marked(name):
+            wait_for_exit(pid)
+
+
+def fail_often(client: Connection) -> None:
+    for _ in range(FLOOD // AT_ONCE):
+        client.send(*[bare("boom", "x" * 1000)] * AT_ONCE)
+        assert all("error" in client.receive() for _ in range(AT_ONCE))
+
+
+def test_a_log_that_nobody_reads_stops_nobody_and_says_later_what_was_lost(
+    tmp_path: Path, pool_name: str
+) -> None:
+    with quiet_daemon(tmp_path, pool_name) as (process, client):
+        fail_often(client)
+        lost = client.ask(rpc(1, "taskd.status"))["result"]["log_lines_lost"]
+        assert lost > 0
+        text = b""
+        while b"lines of the log were lost" not in text:
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+            assert ready, text[-1000:]
+            text += os.read(process.stdout.fileno(), 65536)
+        assert f"[taskd#warn] {lost} lines of the log were lost: they came faster".encode() in text
+        logged = sorted(int(number) for number in re.findall(rb"boom #(\d+) failed", text))
+        whole = logged[:-AT_ONCE]  # the two workers end the last ones in any order
+        assert whole == list(range(whole[0], whole[0] + len(whole)))
+        # Once it flows again, nothing is missing, up to the last line of an orderly end.
+        client.send(bare("boom", "the last one"))
+        client.receive()
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == -signal.SIGTERM
+        assert b"the last one" in rest
+        assert rest.endswith(b"Server Shut Down.\n")
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["unread", "closed"])
+def test_a_log_that_nobody_reads_does_not_keep_a_server_from_ending(
+    tmp_path: Path, pool_name: str, is_closed: bool
+) -> None:
+    with quiet_daemon(tmp_path, pool_name) as (process, client):
+        if is_closed:
+            process.stdout.close()
+        fail_often(client)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == -signal.SIGTERM
+
+
+def test_a_second_signal_ends_a_server_whose_reactor_is_blocked_with_all_of_its_processes(
+    tmp_path: Path, pool_name: str
+) -> None:
+    (tmp_path / "blocking.py").write_text(BLOCKING_OBSERVER)
+    with quiet_daemon(tmp_path, pool_name, "--logger=blocking.observer", app=APPS / "plain.py") as (
+        process,
+        client,
+    ):
+        sleeper = client.ask(bare("spawn_sleeper"))
+        (fork_server,) = [pid for pid in processes_marked(pool_name) if is_fork_server(pid)]
+        os.kill(fork_server, signal.SIGSTOP)  # so that it cannot end its workers itself
+        client.send(bare("boom"))
+        while Path(f"/proc/{process.pid}/wchan").read_text() not in ("pipe_write", "anon_pipe_write"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)  # as somebody who is impatient does
+        assert process.returncode == -signal.SIGTERM
+        wait_for_exit(sleeper)
+        for pid in processes_marked(pool_name):
+            wait_for_exit(pid)
+
+
+def is_fork_server(pid: int) -> bool:
+    return b": fork server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_the_text_of_an_exception_stays_in_the_log_if_callers_should_get_its_type_alone(start: Start) -> None:
+    daemon = start("--error-details", "type", "--workers", "1").wait_until_ready()
+    error = daemon.connect().ask(bare("boom", "a secret"))["error"]
+    number = error["data"]["task"]
+    assert error == {
+        "code": -32000,
+        "message": f"ValueError: see #{number} in the server's log",
+        "data": {"type": "ValueError", "task": number},
+    }
+    daemon.wait_for_log(f"boom #{number} failed after")
+    daemon.wait_for_log("ValueError: a secret")
+
+
+def test_idle_workers_that_are_stopped_are_replaced_and_their_tasks_run_elsewhere(start: Start) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    daemon.wait_for_workers(2)
+    stopped = daemon.workers
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    client = daemon.connect()
+    assert client.ask(bare("pid")) not in stopped
+    for pid in stopped:
+        wait_for_exit(pid)
+    daemon.wait_for_workers(2)
+    daemon.wait_for_log("killed by SIGKILL, since it was stopped by a signal for 5 s", 2)
+    assert daemon.status()["counts"]["lost"] == 0
