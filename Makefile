@@ -8,7 +8,7 @@ SECONDS ?= 600
 BIN = $(VENV)/bin
 CODE = taskd twisted tests examples bench docs/conf.py setup.py
 
-.PHONY: demo test pythons check format lowest soak bench profile clean
+.PHONY: demo test pythons check format lowest soak attack fuzz conformance bench profile clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
@@ -52,15 +52,31 @@ $(VENV)/.check: pyproject.toml setup.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check,docs]'
 	@touch $@
 
+$(VENV)/.conformance: pyproject.toml setup.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[conformance]'
+	@touch $@
+
 # The tests with the oldest versions of the dependencies that we promise to work with.
 lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[test]'
 	$(VENV)-lowest/bin/python tests/run.py tests/live
 
-# Half the load that a server can bear, and everything happens to it: SECONDS=60, SEED=7, ARGS='--haste 4'.
+# Half the load that a server can bear, and everything happens to it: SECONDS=60, SEED=7, ARGS='--haste 4', ARGS=--attackers.
 soak: $(VENV)/.test
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The attackers, with a well-behaved client beside them: ARGS='hold-order crowd', ARGS='--together --seconds 60'.
+attack: $(VENV)/.test
+	@$(BIN)/python -m tests.soak.attack $(ARGS)
+
+# Spoiled messages of every kind, sent to both ports: SECONDS=60, SEED=7.
+fuzz: $(VENV)/.test
+	@$(BIN)/python -m tests.soak.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The cases of Autobahn's test suite: ARGS='6.*', or ARGS='--wstest PATH' for its own client under Python 2.7.
+conformance: $(VENV)/.conformance
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 # taskd beside its peers: ARGS='--quick', ARGS='--only pipelined'. The peers get environments of their own.
 bench: $(VENV)/.demo

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from taskd.errors import Busy
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import is_trusted, party_key
 from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
@@ -149,7 +150,8 @@ class TaskProtocol(LinearLineReceiver):
         self.transport.abortConnection()
 
     def _stalled(self) -> None:
-        _log.warn(
+        self.factory.log.warn(
+            "stalled",
             "{peer} has not read its replies for {grace} s: disconnected",
             peer=self.transport.getPeer(),
             grace=self.factory.limits.unsent.stall_grace,
@@ -172,6 +174,7 @@ class TaskFactory(ServerFactory):
         self.clock = clock
         self.server = server
         self.limits = limits
+        self.log = RatedLog(clock, _log)
         self.peers = Peers(clock, server.budget, paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]

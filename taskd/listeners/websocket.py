@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
 from taskd.listeners.websocket_closing import ClosingProtocol
+from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.protocol.session import Session, task_complete
@@ -43,7 +44,12 @@ class WebSocketProtocol(ClosingProtocol):
             raise ConnectionDeny(503, "shutting down")
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if not factory.origins.allows(origin, host):
-            _log.warn("refused a websocket from a page of {origin!r} to {host!r}", origin=origin, host=host)
+            factory.log.warn(
+                "origins",
+                "refused a websocket from a page of {origin!r} to {host!r}",
+                origin=origin,
+                host=host,
+            )
             raise ConnectionDeny(403, factory.origins.refusal(origin, host))
 
     def onOpen(self) -> None:
@@ -142,7 +148,7 @@ class WebSocketProtocol(ClosingProtocol):
             self.transport.resumeProducing()
 
     def _stalled(self) -> None:
-        _log.warn("{peer} does not read its replies: disconnected", peer=self.peer)
+        self.factory.log.warn("stalled", "{peer} does not read its replies: disconnected", peer=self.peer)
         self.abort()
 
 
@@ -167,6 +173,7 @@ class WebSocketFactory(WebSocketServerFactory):
     ) -> None:
         super().__init__(reactor=reactor)
         self.clock: IReactorTime = reactor
+        self.log = RatedLog(reactor, _log)
         self.backend = backend
         self.peers = peers
         self.origins = origins

@@ -187,6 +187,10 @@ class TextServerProtocol(WebSocketServerProtocol):
         """Read texts, then some frames through Autobahn; the rest is unread."""
         if self.ignores_input or self.state == self.STATE_CLOSED:
             return  # Autobahn would keep it
+        if self.state == self.STATE_CONNECTING:
+            super().dataReceived(data)  # the handshake, which is bounded and may be longer than a step
+            self.answer_pings_now()
+            return
         if (
             self.has_fast_path
             and self.state == self.STATE_OPEN

@@ -6,7 +6,7 @@ differs from one release of Python to the next.
 
 from __future__ import annotations
 
-__all__ = ["MAX_NESTING", "MAX_VALUE_NESTING", "is_too_deep", "too_deep"]
+__all__ = ["MAX_NESTING", "MAX_VALUE_NESTING", "NestingCheck", "is_too_deep", "too_deep"]
 
 MAX_NESTING = 256
 """Levels of arrays and objects in a message, its outermost included. Python 3.11 fails at 1000 levels less
@@ -50,13 +50,18 @@ def _brackets(data: bytes) -> bytes:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Adjacent quotes are the two ends of a string, or the end of one and the beginning of another.
     # Without them what was inside a string still is, and what was outside too.
-    brackets = data.translate(_BRACKETS, _TEXT).replace(b'""', b"")
-    return b"".join(brackets.split(b'"')[::2])
+    return _outside_strings(data.translate(_BRACKETS, _TEXT))
 
 
-def _goes_deeper(brackets: bytes, limit: int) -> bool:
-    """Return whether more than `limit` brackets are open at once; fast if they come in long runs."""
-    depth = 0
+def _outside_strings(brackets_and_quotes: bytes) -> bytes:
+    return b"".join(brackets_and_quotes.replace(b'""', b"").split(b'"')[::2])
+
+
+def _goes_deeper(brackets: bytes, limit: int, depth: int = 0) -> bool:
+    """Return whether more than `limit` brackets are open at once; fast if they come in long runs.
+
+    `depth` brackets are open before these.
+    """
     # In each piece the opening brackets come first. Between two pieces, one is closed and one opened.
     for piece in brackets.split(b"]["):
         opened = piece.find(b"]") if b"]" in piece else len(piece)
@@ -64,6 +69,39 @@ def _goes_deeper(brackets: bytes, limit: int) -> bool:
             return True
         depth += 2 * opened - len(piece)
     return False
+
+
+class NestingCheck:
+    """A check of how deep a long text is nested, a slice at a time, so that nobody waits for all of it.
+
+    `is_too_deep` of the text so far is True once `take` has returned True.
+    """
+
+    __slots__ = ("_depth", "_is_escaped", "_is_in_string", "_limit")
+
+    def __init__(self, limit: int = MAX_NESTING) -> None:
+        self._limit = limit
+        self._depth = 0
+        self._is_in_string = False
+        self._is_escaped = False
+
+    def take(self, data: bytes) -> bool:
+        """Take in the next slice; return whether the text is nested too deeply."""
+        if self._is_escaped:
+            data = data[1:]
+        if b"\\" in data:
+            data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+        self._is_escaped = data.endswith(b"\\")
+        found = data.translate(_BRACKETS, _TEXT)
+        if self._is_in_string:
+            found = b'"' + found
+        self._is_in_string = found.count(b'"') % 2 == 1
+        brackets = _outside_strings(found)
+        opened = brackets.count(b"[")
+        # Few slices have enough brackets to go deeper, and nearly all of those close what they open.
+        is_too_deep = self._depth + opened > self._limit and _goes_deeper(brackets, self._limit, self._depth)
+        self._depth += 2 * opened - len(brackets)
+        return is_too_deep
 
 
 def too_deep(limit: int = MAX_NESTING) -> str:

@@ -7,7 +7,7 @@ which carries the error to answer with.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Call, Options
+from taskd.protocol.long_text import not_utf_8
 from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
 
 __all__ = [
@@ -151,6 +152,9 @@ _MEMBERS = {
 MAX_BATCH = 1000
 """Requests in one batch: its replies go out as one message, whose size must be bounded."""
 
+LONG = 65536
+"""Bytes from which a malformed message is not read a second time to explain what is wrong with it."""
+
 _encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
 _bare_envelope = msgspec.json.Decoder(_BareEnvelope)
@@ -163,8 +167,20 @@ _Elements = msgspec.defstruct(
 )
 _elements = msgspec.json.Decoder(_Elements)
 _only_one = msgspec.json.Decoder(tuple[Raw])
-_members = msgspec.json.Decoder(dict[str, Raw])
 _options = msgspec.json.Decoder(Options)
+_UNKNOWN = "Object contains unknown field `"
+
+
+def _raw_members(names: Iterable[str], *, strict: bool) -> msgspec.json.Decoder[Any]:
+    fields = [(name, Raw | UnsetType, UNSET) for name in names]
+    return msgspec.json.Decoder(msgspec.defstruct("_Members", fields, forbid_unknown_fields=strict))
+
+
+# A dictionary of all members would be large for an object of many, which is soon refused.
+_KNOWN = tuple(_Envelope.__struct_fields__)
+_known = _raw_members(_KNOWN, strict=False)
+_strict = {dialect: _raw_members(names, strict=True) for dialect, names in _MEMBERS.items()}
+_option_names = _raw_members(Options.__struct_fields__, strict=True)
 _string = msgspec.json.Decoder(str)
 _AT_BYTE = re.compile(r"\(byte (\d+)\)$")
 _CONTAINERS = b"{["
@@ -174,7 +190,7 @@ _ID_STARTS = b'"-0123456789n'
 def parse(line: bytes, *, checked: bool = False) -> Parsed:
     """Read one message, which may be anything, even invalid UTF-8. Never raises.
 
-    With `checked`, the text has passed `check_text` before, as part of another.
+    With `checked`, the text has passed `check_text` before, or the like.
     """
     if (len(line) > MAX_NESTING or not line.isascii()) and not checked:
         try:
@@ -189,11 +205,13 @@ def parse(line: bytes, *, checked: bool = False) -> Parsed:
                 return Request(bare.function, None, bare.options, BARE)
             if memoryview(args)[0] in _CONTAINERS:
                 return Request(bare.function, args, bare.options, BARE)
-            return _refuse_object(_members.decode(line))
-        return _request(_envelope.decode(line)) or _refuse_object(_members.decode(line))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+            return _refuse_object(line)
+        return _request(_envelope.decode(line)) or _refuse_object(line)
+    except msgspec.ValidationError as error:
+        return _parse_slowly(line, error)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # UnicodeDecodeError: an unpaired surrogate.
-        return _parse_slowly(line)
+        return _parse_slowly(line) if len(line) < LONG else _not_json(error)
 
 
 def check_text(line: bytes) -> None:
@@ -205,9 +223,9 @@ def check_text(line: bytes) -> None:
         raise ParseError(too_deep(), limit=MAX_NESTING)
     if not line.isascii():
         try:
-            line.decode("utf-8")
+            line.decode()
         except UnicodeDecodeError as error:
-            raise ParseError(f"not UTF-8: {error.reason} at byte {error.start}", at=error.start) from None
+            raise not_utf_8(error) from None
 
 
 def _request(envelope: _Envelope) -> AnyRequest | None:
@@ -239,29 +257,33 @@ def _request(envelope: _Envelope) -> AnyRequest | None:
     return Request(function, args, envelope.options, dialect, request_id)
 
 
-def _parse_slowly(line: bytes) -> Parsed:
-    """Parse what the fast path could not: a batch, or a message with a mistake."""
+def _parse_slowly(line: bytes, mistake: msgspec.ValidationError | None = None) -> Parsed:
+    """Parse what the fast path could not: a batch, or a message with a mistake, if that is known already."""
     try:
         # The contents are only checked to be JSON: numbers may be of any size.
         match line.lstrip()[:1]:
             case b"[":
                 return _batch(line)
             case b"{":
-                return _refuse_object(_members.decode(line))
+                return _refuse_object(line, mistake)
         _only_one.decode(b"[%b]" % line)
         return Invalid(InvalidRequest("a request is a JSON object (or, for a batch, an array of them)"))
     except msgspec.ValidationError:
         return Invalid(ParseError("not JSON: several values on one line"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        cause = str(error).removeprefix("JSON is malformed: ")
-        match = _AT_BYTE.search(cause)
-        if match is None:
-            return Invalid(ParseError(f"not JSON: {cause}"))
-        # For trailing characters, msgspec names the second of them.
-        at = int(match[1]) - cause.startswith("trailing characters")
-        if line.lstrip()[:1] not in (b"[", b"{"):
-            at -= 1  # brackets were put around it above
-        return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
+        # Brackets were put around what is neither an object nor an array.
+        return _not_json(error, line.lstrip()[:1] not in (b"[", b"{"))
+
+
+def _not_json(error: Exception, added: int = 0) -> Invalid:
+    """Refuse what is malformed, by the error of a decoder, which has read `added` bytes before the line."""
+    cause = str(error).removeprefix("JSON is malformed: ")
+    match = _AT_BYTE.search(cause)
+    if match is None:
+        return Invalid(ParseError(f"not JSON: {cause}"))
+    # For trailing characters, msgspec names the second of them.
+    at = int(match[1]) - cause.startswith("trailing characters") - added
+    return Invalid(ParseError(f"not JSON: {cause[: match.start()]}at byte {at}", at=at))
 
 
 def _batch(array: bytes) -> Batch | Invalid:
@@ -285,8 +307,13 @@ def parse_member(member: Raw) -> AnyRequest | Invalid:
     return parsed
 
 
-def _refuse_object(members: dict[str, Raw]) -> Invalid:
-    """Explain what is wrong with an object that is not a request."""
+def _refuse_object(line: bytes, found: msgspec.ValidationError | None = None) -> Invalid:
+    """Explain what is wrong with an object that is not a request; raise as msgspec does if it is malformed.
+
+    `found` is the first mistake that a decoder has found.
+    """
+    known = _known.decode(line)
+    members = {name: value for name in _KNOWN if isinstance(value := getattr(known, name), Raw)}
     bare = "function" in members and "jsonrpc" not in members and "method" not in members
     dialect = BARE if bare else JSON_RPC
     request_id = members.get("id")
@@ -296,10 +323,12 @@ def _refuse_object(members: dict[str, Raw]) -> Invalid:
         function = _string.decode(members.get("function" if bare else "method", b'""'))
     except msgspec.ValidationError:
         function = ""
-    return Invalid(_mistake(members, dialect), request_id, dialect, function)
+    return Invalid(_mistake(line, members, dialect, found), request_id, dialect, function)
 
 
-def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
+def _mistake(
+    line: bytes, members: dict[str, Raw], dialect: Dialect, found: msgspec.ValidationError | None
+) -> InvalidRequest:
     name_member, args_member = ("function", "args") if dialect is BARE else ("method", "params")
     if dialect is JSON_RPC and "jsonrpc" not in members and "method" not in members:
         return InvalidRequest('a request has "function", or "jsonrpc": "2.0" and "method"', member="function")
@@ -307,11 +336,13 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
         return InvalidRequest('member "jsonrpc" must be "2.0"', member="jsonrpc")
     if name_member not in members:
         return InvalidRequest(f'member "{name_member}" is missing', member=name_member)
-    for member in members:
-        if member not in _MEMBERS[dialect]:
-            allowed = ", ".join(_MEMBERS[dialect])
-            shown = quoted(member)
-            return InvalidRequest(f'unknown member "{shown}"; a request has: {allowed}', member=shown)
+    unknown = None if found is None else _unknown_in(found)
+    if unknown is None or unknown in _KNOWN:
+        unknown = _unknown_member(_strict[dialect], line)
+    if unknown is not None:
+        allowed = ", ".join(_MEMBERS[dialect])
+        shown = quoted(unknown)
+        return InvalidRequest(f'unknown member "{shown}"; a request has: {allowed}', member=shown)
     try:
         _string.decode(members[name_member])
     except msgspec.ValidationError:
@@ -326,13 +357,12 @@ def _mistake(members: dict[str, Raw], dialect: Dialect) -> InvalidRequest:
 def _mistake_in_options(options: Raw | None) -> InvalidRequest:
     try:
         known = ", ".join(field.name for field in msgspec.structs.fields(Options))
-        given = _members.decode(options if options is not None else b"")
-        for option in given:
-            if option not in Options.__struct_fields__:
-                shown = quoted(option)
-                return InvalidRequest(
-                    f'unknown option "{shown}"; the options are: {known}', member=f"options.{shown}"
-                )
+        unknown = _unknown_member(_option_names, options if options is not None else b"")
+        if unknown is not None:
+            shown = quoted(unknown)
+            return InvalidRequest(
+                f'unknown option "{shown}"; the options are: {known}', member=f"options.{shown}"
+            )
         _options.decode(options if options is not None else b"")
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
@@ -341,6 +371,29 @@ def _mistake_in_options(options: Raw | None) -> InvalidRequest:
     except msgspec.DecodeError:
         pass
     return InvalidRequest("a request has each member once")
+
+
+def _unknown_member(decoder: msgspec.json.Decoder[Any], text: bytes) -> str | None:
+    """Return the first unknown member of an object, for which the decoder of a structure stops."""
+    try:
+        decoder.decode(text)
+    except msgspec.ValidationError as error:
+        unknown = _unknown_in(error)
+        if unknown is None:
+            raise
+        return unknown
+    return None
+
+
+def _unknown_in(error: msgspec.ValidationError) -> str | None:
+    """Return the name of the unknown member that an error is about, None if it is about anything else.
+
+    Members of inner objects do not count.
+    """
+    text = str(error)
+    if not text.startswith(_UNKNOWN) or "` - at `$" in text:
+        return None
+    return text.removeprefix(_UNKNOWN).removesuffix("`")
 
 
 # --- writing -----------------------------------------------------------------

@@ -28,6 +28,7 @@ from typing import Generic, cast
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.framing import MAX_MESSAGE
+from taskd.protocol.long_text import LongText
 from taskd.protocol.replies import batch_reply, progress_line, reply_line
 from taskd.protocol.requests import (
     BARE,
@@ -75,6 +76,9 @@ message or a short result. Only what is longer is counted byte by byte."""
 _BLANK = b" \t\r\n"
 _CONTAINERS = (b"{", b"[")
 
+Backlog = deque[bytes | BatchMember | TaskdError]
+"""What has been received and not been read, and the errors in place of what cannot be read."""
+
 BareReply = Callable[[Outcome], bytes]
 Unclaimed = Callable[[str, Outcome], object]
 """Gets the function and the outcome of a request that has no reply of its own."""
@@ -120,6 +124,7 @@ class Session(Generic[Work]):
         "_has_begun",
         "_in_order",
         "_late_progress",
+        "_long_text",
         "_max_batch_reply",
         "_max_outstanding",
         "_outbox",
@@ -147,8 +152,9 @@ class Session(Generic[Work]):
         self._bare_reply = bare_reply
         self._unclaimed = unclaimed
         self._has_begun = not begins_as_json
-        self._backlog: deque[bytes | BatchMember | TaskdError] | None = None
+        self._backlog: Backlog | None = None
         self._backlog_size = 0  # at most: counted once for what each read leaves
+        self._long_text: LongText | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
@@ -265,7 +271,7 @@ class Session(Generic[Work]):
             if type(message) is bytes:
                 size = len(message)
                 left -= size + MESSAGE_COST
-                parsed = parse(message)
+                parsed = parse(message) if size <= STEP else self._parse_long(message, backlog)
                 if type(parsed) is not Request:
                     self._not_one_request(parsed, backlog)
                     continue
@@ -291,12 +297,28 @@ class Session(Generic[Work]):
             self._index(started)
         return started
 
-    def _note_backlog(self, backlog: deque[bytes | BatchMember | TaskdError]) -> None:
+    def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:
             self._backlog = None
             self._backlog_size = 0
         elif not self._backlog_size:
             self._backlog_size = sum(map(_size, backlog))
+
+    def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
+        """Check a slice of a long message, and parse it after the last one.
+
+        If some are left, the result is None, and the message comes first again.
+        """
+        long_text = self._long_text or LongText(message)
+        self._long_text = None
+        try:
+            if long_text.check(STEP):
+                return parse(message, checked=True)
+        except ParseError as error:
+            return Invalid(error)
+        backlog.appendleft(message)
+        self._long_text = long_text
+        return None
 
     @property
     def has_more(self) -> bool:
@@ -311,13 +333,13 @@ class Session(Generic[Work]):
             if type(reply) is bytes:
                 self.owed += SHORT + len(reply)
 
-    def _not_one_request(self, parsed: Parsed, backlog: deque[bytes | BatchMember | TaskdError]) -> None:
+    def _not_one_request(self, parsed: Parsed | None, backlog: Backlog) -> None:
         """Refuse a message that cannot be read, or put the members of a batch ahead of what follows it."""
         if type(parsed) is Batch:
             replies = BatchReplies(len(parsed.members))
             backlog.extendleft(BatchMember(member, replies) for member in reversed(parsed.members))
-        else:
-            self._refuse(cast(Invalid, parsed))
+        elif isinstance(parsed, Invalid):
+            self._refuse(parsed)
 
     def _joins_batch(self, parsed: AnyRequest | Invalid, replies: BatchReplies) -> bool:
         """Return whether a member of a batch is a request; if it is not, reply to it."""
@@ -468,7 +490,7 @@ class Session(Generic[Work]):
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
-        self._backlog = self._in_order = self._late_progress = self._by_id = None
+        self._backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
         self._backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Raw
-from twisted.logger import Logger
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
+from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.task import Nobody, Task
@@ -19,8 +19,6 @@ from taskd.worker.messages import NULL, ErrorDetails, Failed, Stopped
 
 __all__ = ["Completion", "flush"]
 
-_task_log = Logger(namespace="taskd.task")
-
 
 class Completion:
     """Gives each task its one outcome.
@@ -29,11 +27,14 @@ class Completion:
     tasks that end together.
     """
 
-    def __init__(self, counters: Counters, unanswered: Unanswered, error_details: ErrorDetails) -> None:
+    def __init__(
+        self, counters: Counters, unanswered: Unanswered, log: RatedLog, error_details: ErrorDetails
+    ) -> None:
         self.in_flight: dict[int, Task] = {}
         """The tasks that have been accepted and have no outcome yet, by number, oldest first."""
         self._counters = counters
         self._unanswered = unanswered
+        self._log = log
         self._is_brief = error_details == "type"
 
     def complete(self, task: Task, outcome: Outcome) -> None:
@@ -91,7 +92,8 @@ class Completion:
     def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
         """Complete a task whose worker ended, or whose workers all ended before they began it."""
         if task.stop is None:
-            _task_log.warn(
+            self._log.warn(
+                f"{task.stats.name} lost",
                 "{function} #{task} lost its worker process: {how}",
                 function=task.stats.name,
                 task=task.number,
@@ -114,14 +116,18 @@ class Completion:
         elif outcome.code == TimedOut.code:
             self._counters.timed_out += 1
             task.stats.timed_out += 1
-            _task_log.warn(
-                "{function} #{task}: {why}", function=task.stats.name, task=task.number, why=outcome.message
+            self._log.warn(
+                f"{task.stats.name} timed out",
+                "{function} #{task}: {why}",
+                function=task.stats.name,
+                task=task.number,
+                why=outcome.message,
             )
 
-    @staticmethod
-    def _log_failure(task: Task, seconds: float, traceback: str | None) -> None:
+    def _log_failure(self, task: Task, seconds: float, traceback: str | None) -> None:
         if traceback is not None:
-            _task_log.warn(
+            self._log.warn(
+                f"{task.stats.name} failed",
                 "{function} #{task} failed after {seconds:.3f} s\n{traceback}",
                 function=task.stats.name,
                 task=task.number,

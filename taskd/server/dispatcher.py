@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from taskd.errors import ShuttingDown, TaskdError
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_OPTIONS, Failure
+from taskd.net.log_rate import RatedLog
 from taskd.net.reactor import Reactor
 from taskd.net.timers import Alarm, TurnEnd
 from taskd.pool.pool import Pool, PoolConfig
@@ -87,7 +88,8 @@ class Dispatcher:
         self._counters = counters
         self._use = use
         self.scheduler = Scheduler(scheduler)
-        self.completion = Completion(counters, unanswered, pool.config.error_details)
+        self._task_log = RatedLog(reactor, _task_log)
+        self.completion = Completion(counters, unanswered, self._task_log, pool.config.error_details)
         self._turn_end = TurnEnd(reactor)
         self._has_turn = False
         self._last_submit = -inf
@@ -98,7 +100,7 @@ class Dispatcher:
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
         self.pool: Pool
-        feedback = Feedback(self, reactor, self.scheduler, self.completion, counters, use)
+        feedback = Feedback(self, reactor, self.scheduler, self.completion, counters, self._task_log, use)
         self.pool = pool.start(reactor, feedback)
         self.reloader = Reloader(self.pool, self._start_worker, self._switch)
 
@@ -188,7 +190,8 @@ class Dispatcher:
                     self.completion.complete(task, cancelled_waiting(task))
                     ended.append(task)
                 case TerminateWorker(worker, task):
-                    _task_log.warn(
+                    self._task_log.warn(
+                        f"{task.stats.name} terminated",
                         "{function} #{task} has not ended within its grace: its process group is terminated",
                         function=task.stats.name,
                         task=task.number,
@@ -241,6 +244,7 @@ class Dispatcher:
 
     def close(self) -> Deferred[None]:
         """End every process, workers in order; fires when none is left."""
+        self._task_log.close()
         self._is_closing = True
         return self.pool.close()
 

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from taskd.errors import ImpossibleMessage, InvalidParams
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Progress
+from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
 from taskd.pool.pool import WorkerMessage
 from taskd.scheduler import Scheduler
@@ -26,7 +27,6 @@ from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Sto
 __all__ = ["Feedback", "Turns"]
 
 _log = Logger(namespace="taskd.server")
-_task_log = Logger(namespace="taskd.task")
 
 _OUTCOMES = (Done, Failed, Stopped, Dropped)
 
@@ -61,6 +61,7 @@ class Feedback:
         scheduler: Scheduler,
         completion: Completion,
         counters: Counters,
+        log: RatedLog,
         use: Callable[[list[FunctionInfo]], None],
     ) -> None:
         self._turns = turns
@@ -68,6 +69,7 @@ class Feedback:
         self._scheduler = scheduler
         self._completion = completion
         self._counters = counters
+        self._log = log
         self._use = use
         self._long_results = LongResults()
 
@@ -186,7 +188,9 @@ class Feedback:
         for task in tasks:
             self._completion.lost(task, ending, now)
         if ending.stack:
-            _task_log.warn("worker {number} was at: {stack}", number=number, stack=", ".join(ending.stack))
+            self._log.warn(
+                "stacks", "worker {number} was at: {stack}", number=number, stack=", ".join(ending.stack)
+            )
         flush(tasks)
         if not self._turns.is_stopping and not worker.dismissed:
             self._counters.workers_replaced += 1

@@ -1,7 +1,7 @@
 """``make soak``: a server under half the load that it can bear, exposed to every kind of accident.
 
 ``python -m tests.soak.run --seconds 600 --seed 7``. It checks that each request is answered exactly
-once (see `ledger`), that the daemon's memory stays flat, that no descriptor and
+once (see `ledger`), that what the daemon has allocated stays flat, that no descriptor and
 no process is left over, and that the log reports no internal error. The exit
 status is 1, with the reasons, if a check fails.
 """
@@ -22,6 +22,8 @@ from pathlib import Path
 from random import Random
 from typing import IO
 
+from tests.soak.attack import end_attacks
+from tests.soak.attacks import ATTACKS, Attacker, Target
 from tests.soak.changes import Changes, Code
 from tests.soak.chaos import STAY, Chaos
 from tests.soak.clients import Clients, Stuck
@@ -30,6 +32,7 @@ from tests.soak.mix import Mix
 from tests.soak.peers import TextPeer
 from tests.soak.report import SHORT_RUN, Memory, figures_of
 from tests.soak.server import Server
+from tests.soak.twistd import LEAK
 from tests.soak.websocket import WebSocketPeer
 
 SETTINGS = {
@@ -82,6 +85,12 @@ EXTRA_SECONDS = 120.0
 LAST_RECORDS = 60
 """The number of log records shown if a check fails."""
 
+ATTACK_SECONDS = 2.0, 10.0
+"""Seconds for which one attack goes on, at least and at most."""
+
+NOT_BESIDE_A_LOAD = {"leave", "leave-websocket", "numbers", "log", "descriptors", "crowd-batches"}
+"""Attacks whose own checks the soak's load disturbs, or that need a limit of descriptors or an unread log."""
+
 MAX_LINKS = 4
 """The number of connections that a pooled link may keep: each has room for 500 calls."""
 
@@ -89,8 +98,20 @@ MAX_LINKS = 4
 class Soak:
     """One run. Everything random follows from `seed`."""
 
-    def __init__(self, directory: Path, seconds: float, seed: int, log: IO[str] | None, haste: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seconds: float,
+        seed: int,
+        log: IO[str] | None,
+        haste: float,
+        *,
+        attackers: bool,
+        leak: int,
+    ) -> None:
         self.seconds = seconds
+        self._attackers = attackers
+        self._leak = leak
         self.ledger = Ledger(time.monotonic)
         self.server = Server(directory, self.ledger.violate, log)
         self.figures: dict[str, str] = {}
@@ -114,7 +135,7 @@ class Soak:
         self._changes = Changes(
             Random(rng.random()), self.server, self.ledger, self._code, self._happened, haste
         )
-        self._memory = Memory(seconds)
+        self._memory = Memory(seconds, is_attacked=attackers)
         self._most_workers = 0
         self._held_back = 0
 
@@ -129,7 +150,10 @@ class Soak:
         watching = asyncio.create_task(self._watch())
         self._chaos.begin()
         self._changes.begin()
+        attacking = asyncio.create_task(self._attack()) if self._attackers else None
         await self._load(saturation)
+        if attacking is not None:
+            await end_attacks([attacking])
         await self._chaos.end()
         await self._changes.end()
         watching.cancel()
@@ -147,7 +171,7 @@ class Soak:
             *("--app", str(self._code.path), *OPTIONS),
             *(word for setting in self._settings.items() for word in setting),
             # Python would take the old byte code for a changed file of the same second and size.
-            env={"SOAK_MARKS": str(self._marks), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"SOAK_MARKS": str(self._marks), "PYTHONDONTWRITEBYTECODE": "1", LEAK: str(self._leak)},
         )
         clients = self._clients
         await clients.connect(self.server.ports)
@@ -214,11 +238,27 @@ class Soak:
             now = time.monotonic()
         return now - began
 
+    async def _attack(self) -> None:
+        """Attack the server in one way after the other, from other addresses than that of the clients."""
+        names = [name for name in ATTACKS if name not in NOT_BESIDE_A_LOAD]
+        while True:
+            name = self._rng.choice(names)
+            source = f"127.0.0.{self._rng.randrange(2, 255)}"
+            attacker = Attacker(Target(*self.server.ports, source, max_message=MAX_MESSAGE))
+            attack = asyncio.create_task(ATTACKS[name].run(attacker))
+            try:
+                await asyncio.sleep(self._rng.uniform(*ATTACK_SECONDS))
+            finally:
+                for wrong in [*attacker.wrong, *await end_attacks([attack])]:
+                    self.ledger.violate(f"the attack {name}: {wrong}")
+                attacker.close()
+            self._happened[f"attack {name}"] += 1
+
     async def _watch(self) -> None:
         """Every second, ask for the server's status, and cancel one of the tasks in it."""
         while True:
             await asyncio.sleep(1)
-            self._memory.add(time.monotonic(), self.server.memory())
+            self._memory.add(await self.server.allocated())
             self._most_workers = max(self._most_workers, len(self.server.workers()))
             status = await self._clients.status()
             tasks = [worker["task"] for worker in status["workers"] if worker["task"] is not None]
@@ -327,12 +367,22 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the load lasts")
     parser.add_argument("--seed", type=int, help="what everything that is random follows from")
     parser.add_argument("--haste", type=float, default=1.0, help="how much more often things happen")
+    parser.add_argument("--attackers", action="store_true", help="attack the server meanwhile")
+    parser.add_argument("--leak", type=int, default=0, help="leak so many bytes with each task")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
     print(f"{'seed':16} {seed}, {options.seconds:g} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        soak = Soak(Path(directory), options.seconds, seed, options.log, options.haste)
+        soak = Soak(
+            Path(directory),
+            options.seconds,
+            seed,
+            options.log,
+            options.haste,
+            attackers=options.attackers,
+            leak=options.leak,
+        )
         try:
             asyncio.run(_bounded(soak))
         finally:

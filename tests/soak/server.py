@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,14 +17,20 @@ from typing import IO, Any
 
 from tests.live.support import (
     MARK,
-    TWISTD,
     descriptors_of,
     processes_marked,
     resident_bytes,
     title_of,
 )
+from tests.soak.report import Allocated
+from tests.soak.twistd import SOCKET
 
 __all__ = ["Server"]
+
+TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
+
+MEMORY = "memory"
+"""The name of the socket where the daemon tells how much it has allocated."""
 
 KEPT_RECORDS = 100
 """The number of log records kept, to be shown if a check fails."""
@@ -86,7 +94,7 @@ class Server:
             *self._twistd,
             *("--nodaemon", "--pidfile=", "taskd", "--name", self.name, *options),
             cwd=self.directory,
-            env={**os.environ, MARK: self.name, **env},
+            env={**os.environ, MARK: self.name, SOCKET: str(self.directory / MEMORY), **env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -179,6 +187,13 @@ class Server:
     def memory(self) -> int:
         """Return the resident memory of the daemon, in bytes."""
         return resident_bytes(self.pid)
+
+    async def allocated(self) -> Allocated:
+        """Return what the daemon has allocated, which it finds out after a collection."""
+        reader, writer = await asyncio.open_unix_connection(str(self.directory / MEMORY))
+        answer = json.loads(await reader.read())
+        writer.close()
+        return Allocated(time.monotonic(), answer["blocks"], answer["malloc"], self.memory())
 
     def cpu_seconds(self) -> float:
         """Return the processor time of the daemon, in seconds."""

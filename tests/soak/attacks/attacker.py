@@ -40,6 +40,8 @@ class Target:
     source: str = "127.0.0.2"
     """Another loopback address than that of the well-behaved client, and so another party."""
     host: str = "127.0.0.1"
+    max_message: int = 10 * 1024 * 1024
+    """Bytes of the longest message: the server's default."""
 
 
 class Connection:

@@ -17,8 +17,6 @@ __all__ = [
     "websocket_replies_unread",
 ]
 
-MIB = 1024 * 1024
-
 BIG_BYTES = 768 * 1024
 """Bytes of each large result or argument: below every limit of one message."""
 
@@ -90,9 +88,9 @@ async def arguments_that_wait(attacker: Attacker) -> None:
     await _repeat(attacker, calls, connections=CONNECTIONS, reads=True, stay=STAY_SECONDS)
 
 
-async def lines_that_do_not_end(attacker: Attacker, longest: int = 10 * MIB) -> None:
+async def lines_that_do_not_end(attacker: Attacker) -> None:
     """Send nearly the longest message on each of many connections, and never its end."""
-    part = b'{"function":"echo","args":["' + b"x" * int(longest * LINE_PART)
+    part = b'{"function":"echo","args":["' + b"x" * int(attacker.target.max_message * LINE_PART)
     await _repeat(attacker, part, connections=CONNECTIONS, reads=True, stay=STAY_SECONDS)
 
 

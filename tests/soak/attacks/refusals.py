@@ -11,8 +11,9 @@ __all__ = ["refusals"]
 MIB = 1024 * 1024
 
 
-async def refusals(attacker: Attacker, longest: int = 10 * MIB) -> None:
+async def refusals(attacker: Attacker) -> None:
     """Send what is refused, and go on sending while it is refused."""
+    longest = attacker.target.max_message
     call = frame(TEXT, bare("echo", "[1]").rstrip())
     more = b"x" * (4 * MIB)
     long_line = b'{"function":"echo","args":["' + b"x" * longest

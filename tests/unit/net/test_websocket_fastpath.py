@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.net.websocket_fastpath import TextServerProtocol, reads_as_known
+from taskd.net.websocket_fastpath import SLOW_SLICE, TextServerProtocol, reads_as_known
 from taskd.protocol.websocket_frames import text_frame
 from tests.unit.frames import (
     BINARY,
@@ -79,7 +79,7 @@ HANDSHAKE = (
 )
 
 
-def opened(kind):
+def opened(kind, handshake=HANDSHAKE):
     """Make a protocol of this kind whose handshake is done."""
     factory = WebSocketServerFactory(reactor=Clock())
     factory.protocol = kind
@@ -92,7 +92,7 @@ def opened(kind):
     )
     protocol = factory.buildProtocol(None)
     protocol.makeConnection(Transport())
-    protocol.dataReceived(HANDSHAKE)
+    protocol.dataReceived(handshake)
     assert protocol.state == protocol.STATE_OPEN
     protocol.transport.clear()
     return protocol
@@ -133,6 +133,13 @@ class DifferenceTests(SynchronousTestCase):
             self.assertEqual(protocol.transport.value(), theirs.transport.value())
             self.assertEqual(protocol.state, theirs.state)
             self.assertEqual(protocol.transport.disconnecting, theirs.transport.disconnecting)
+
+    def test_a_handshake_longer_than_one_step_opens_the_websocket(self):
+        handshake = HANDSHAKE[:-2] + b"Cookie: " + b"x" * 3 * SLOW_SLICE + b"\r\n\r\n"
+        for kind in Fast, Slow:
+            protocol = opened(kind, handshake)
+            protocol.dataReceived(GOOD[0])
+            self.assertEqual(protocol.events, [(False, b"one")])
 
     def test_a_text_counts_as_the_answer_to_a_ping_as_in_autobahn(self):
         for kind in Autobahn, Fast, Slow:

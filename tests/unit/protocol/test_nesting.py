@@ -1,12 +1,13 @@
 """How deep text is nested, without reading it."""
 
+import itertools
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING, is_too_deep
+from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING, NestingCheck, is_too_deep
 
 ODD_TEXT = st.text(alphabet='ab[]{}"\\,: é')
 VALUES = st.recursive(
@@ -21,6 +22,32 @@ def depth(value):
     if isinstance(value, dict):
         value = list(value.values())
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+def is_too_deep_in_slices(text, limit, sizes):
+    """Judge text as a `NestingCheck` does, cut into slices of these sizes in turn."""
+    check, at = NestingCheck(limit), 0
+    for size in itertools.cycle(sizes):
+        is_deep = check.take(text[at : at + size])
+        at += size
+        if is_deep or at >= len(text):
+            break
+    return is_deep
+
+
+class SlicesTests(SynchronousTestCase):
+    @given(VALUES, st.lists(st.integers(1, 9), min_size=1), st.sampled_from([None, 1]))
+    def test_the_depth_of_every_value_is_measured_in_any_slices(self, value, sizes, indent):
+        text = json.dumps(value, ensure_ascii=False, indent=indent).encode()
+        found = depth(value)
+        self.assertFalse(is_too_deep_in_slices(text, found, sizes))
+        if found:
+            self.assertTrue(is_too_deep_in_slices(text, found - 1, sizes))
+
+    def test_brackets_that_are_never_closed_count_in_slices(self):
+        for text in b"[" * 1000, b'{"a":' * 1000, b'["\\\\",' + b"[" * 1000:
+            for size in 1, 7, 300, 10_000:
+                self.assertTrue(is_too_deep_in_slices(text, MAX_NESTING, [size]))
 
 
 class NestingTests(SynchronousTestCase):

@@ -673,7 +673,8 @@ class BatchTests(SynchronousTestCase):
         """A reader with the protocol's limit must be able to read it, and the server to afford it."""
         session = Session()
         session.receive([b"[" + b",".join([b"1"] * 100_000) + b"]"])
-        session.requests()
+        while session.has_more:
+            session.requests()
         [line] = session.take()
         self.assertLess(len(line), MAX_MESSAGE)
 
@@ -685,14 +686,16 @@ class BatchTests(SynchronousTestCase):
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         before, _ = tracemalloc.get_traced_memory()
-        session.requests()
+        while session.has_more:
+            session.requests()
         _, most = tracemalloc.get_traced_memory()
         self.assertLess(most - before, 100 * len(line))
 
     def test_the_reply_to_an_invalid_request_is_no_longer_than_a_message_may_be(self):
         session = Session()
         session.receive([b'{"function":"f","' + b"x" * (MAX_MESSAGE - 30) + b'":1}'])
-        session.requests()
+        while session.has_more:
+            session.requests()
         [line] = session.take()
         self.assertLess(len(line), MAX_MESSAGE)
 
@@ -718,12 +721,30 @@ class StepTests(SynchronousTestCase):
         self.assertLess(len(session.requests()), 5)
         self.assertTrue(session.has_more)
 
-    def test_a_step_reads_one_message_however_long_it_is(self):
-        line = b'{"function":"f","args":["%b"]}' % (b"x" * STEP)
-        session = self.session(line, line)
-        self.assertEqual(len(session.requests()), 1)
-        self.assertEqual(len(session.requests()), 1)
-        self.assertFalse(session.has_more)
+    def test_a_long_message_is_checked_in_steps_and_then_read(self):
+        for text in b"x" * 5 * STEP, "\u65e5".encode() * 3 * STEP, b'\\"[' * 2 * STEP:
+            line = b'{"function":"f","args":["%b"]}' % text
+            session = self.session(line, bare(2))
+            steps = []
+            while session.has_more:
+                steps.append(session.requests())
+            self.assertGreater(len(steps), 4)
+            first, second = [request for step in steps for request in step]
+            self.assertEqual(bytes(first.args), b'["%b"]' % text)
+            self.assertEqual(number_of(second), 2)
+
+    def test_a_mistake_in_a_long_message_is_one_error_in_its_place(self):
+        wrong = b'{"function":"f","args":["%b"]}'
+        for text in b"x" * 3 * STEP + b"\xff", b"x" * 2 * STEP + b'",' + b"[" * 1000 + b'"':
+            session = self.session(bare(1), wrong % text, bare(3))
+            requests = []
+            while session.has_more:
+                requests += session.requests()
+            for request in requests:
+                session.answer(request, result(number_of(request)))
+            replies = [json.loads(line) for line in session.take()]
+            self.assertEqual([reply.get("n") for reply in replies], [1, None, 3])
+            self.assertEqual(replies[1]["error"]["code"], -32700)
 
     def test_every_message_is_read_in_the_end_and_in_order(self):
         session = self.session(*[rpc(number) for number in range(500)])

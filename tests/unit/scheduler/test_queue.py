@@ -193,3 +193,18 @@ class RemovalTests(SynchronousTestCase):
             queue.remove(task)
         del subscriber, task
         self.assertEqual(len(kept), 0)
+
+    def test_a_lane_that_is_passed_over_with_only_removed_tasks_holds_nobody_up(self):
+        for shared in (False, True):
+            queue, left, busy = TaskQueue(shared=shared), make_lane(), make_lane()
+            urgent, gone = make_task(1, priority=0, lane=left), make_task(2, priority=5, lane=left)
+            queue.push(urgent)
+            queue.push(gone)
+            queue.remove(gone)
+            for number in range(3, 3 + 3 * FAIR_TURN):
+                queue.push(make_task(number, priority=0, lane=busy))
+            started = []
+            while (task := queue.first()) is not None:
+                queue.take(task)
+                started.append(task.number)
+            self.assertEqual(sorted(started), [1, *range(3, 3 + 3 * FAIR_TURN)])
