@@ -220,9 +220,10 @@ class TaskQueue:
         lanes = party.lanes
         if not is_fair and not self._is_shared:
             is_fair = len(lanes.used) > 1 and lanes.passed_over >= FAIR_TURN - 1
-        if is_fair:
-            lane = lanes.longest_passed_over
-            priority = self._oldest(lane).priority
+        # The lane that was passed over for longest may turn out to have only removed tasks.
+        oldest = self._oldest(lanes.longest_passed_over) if is_fair else None
+        if oldest is not None:
+            lane, priority = oldest.lane, oldest.priority
         else:
             lane, priority = lanes.next, lanes.used[0]
         self._begin_turn(lane, priority, lanes.levels[priority][lane])
@@ -258,12 +259,12 @@ class TaskQueue:
             lane.removed -= 1
             self._removed -= 1
 
-    def _oldest(self, lane: Lane) -> Task:
-        """Return the oldest waiting task of a lane in the rotation, which always has one."""
+    def _oldest(self, lane: Lane) -> Task | None:
+        """Return the oldest waiting task of a lane, None if there is none."""
         lines = lane.lines
         for line in lines:
             self._drop_removed_heads(lane, line)
-        return min((line[0] for line in lines if line), key=lambda task: task.number)
+        return min((line[0] for line in lines if line), key=lambda task: task.number, default=None)
 
     def find_head(self, wanted: Callable[[Task], bool]) -> Task | None:
         """Return the first task that is wanted among the heads of some lines (`MAX_LOOKED_AT`).
@@ -282,8 +283,8 @@ class TaskQueue:
         """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
         task = self._oldest(lane)
         assert task is not None
-        self._lane, self._priority = lane, task.priority
-        self._line = lane.party.lanes.levels[task.priority][lane]
+        self._stop_turn()
+        self._begin_turn(lane, task.priority, lane.party.lanes.levels[task.priority][lane])
         return task
 
     def take(self, task: Task, *, is_short: bool = False) -> None:
@@ -299,8 +300,6 @@ class TaskQueue:
         if has_levels:
             self._note_start(task)
         line.popleft()
-        if lane.removed:  # a lane without waiting tasks must not stay in the rotation
-            self._drop_removed_heads(lane, line)
         self.count -= 1
         party.waiting -= 1
         task.stats.waiting -= 1
@@ -334,8 +333,6 @@ class TaskQueue:
         if not line:
             lane.left = TURN_TASKS
             self._leave(lane, priority)
-            if lanes.order is not None and not lane.waiting:  # what it has at other priorities was removed
-                self._forget(lane)
         elif lane.left <= 0:
             lane.left = TURN_TASKS
             lanes.to_back(priority, lane)
