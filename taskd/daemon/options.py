@@ -194,7 +194,7 @@ class DaemonOptions(usage.Options):
             "max-buffered",
             None,
             None,
-            "Memory, like 256M, for what is held for clients. Default: 256M, or 8 longest messages.",
+            "Memory, like 256M, for what is held for clients. Default: 256M, or 10 longest messages.",
             _size("--max-buffered"),
         ],
         [

@@ -56,7 +56,7 @@ class LinearLineReceiver(LineReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """Cut `data` into lines and deliver them."""
-        if self._splitter is None:
+        if self._splitter is None or not data:
             return
         try:
             lines = self._splitter.receive(data)

@@ -297,6 +297,13 @@ class Session(Generic[Work]):
             self._index(started)
         return started
 
+    def _note_backlog(self, backlog: Backlog) -> None:
+        if not backlog:
+            self._backlog = None
+            self._backlog_size = 0
+        elif not self._backlog_size:
+            self._backlog_size = sum(map(_size, backlog))
+
     def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
         """Check a slice of a long message, and parse it after the last one.
 
@@ -312,13 +319,6 @@ class Session(Generic[Work]):
         backlog.appendleft(message)
         self._long_text = long_text
         return None
-
-    def _note_backlog(self, backlog: Backlog) -> None:
-        if not backlog:
-            self._backlog = None
-            self._backlog_size = 0
-        elif not self._backlog_size:
-            self._backlog_size = sum(map(_size, backlog))
 
     @property
     def has_more(self) -> bool:

@@ -14,7 +14,7 @@ Accounts are grouped by *party*, the address that they belong to. The rules:
 - every connection may hold `GUARANTEED` bytes, whatever the others hold;
 - a message of the greatest length gets through in the end: connections that
   wait in the middle of one get *slots* in turn, with which they may exceed
-  their share until that message is complete;
+  their share until that message is complete, out of a part that is not shared;
 - of the long results that wait in workers, one goes on in any case (`taskd.scheduler.arrivals`);
 - whoever waits in vain is refused after a time, so that nothing waits for ever.
 
@@ -35,7 +35,7 @@ __all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Budget", "Holder"
 MAX_BUFFERED = 256 * 1024 * 1024
 """Bytes held for all connections together: 25 of the longest messages, on a machine with little memory."""
 
-MIN_MESSAGES = 8
+MIN_MESSAGES = 10
 """Longest messages that the budget must hold: with fewer, a connection that has the daemon
 for itself would be over its share before one message of this length is complete."""
 
@@ -44,6 +44,9 @@ MIN_BUFFERED = 16 * 1024 * 1024
 
 RESERVED = 8
 """One part in so many of the budget is not shared out: reads in progress exceed shares a little."""
+
+FOR_SLOTS = 4
+"""One part in so many of the rest is for slots, but at least one of the longest messages."""
 
 SHARES = 4
 """A connection may hold one part in so many of what its party may still take."""
@@ -103,6 +106,7 @@ class Account:
         "_budget",
         "_holder",
         "arriving",
+        "extra",
         "held",
         "is_working",
         "party",
@@ -116,6 +120,8 @@ class Account:
         self._holder: Holder | None = holder
         self.party = party
         self.held = self.replies = self.unfinished = self.arriving = 0
+        self.extra = 0
+        """What is held of messages that were received with a slot: it counts for no share."""
         self.is_working = False
         self.waits_since: float | None = None
         """When the connection began to wait in the middle of its message, None if it does not."""
@@ -124,12 +130,12 @@ class Account:
     def share(self) -> int:
         """The bytes that this connection may hold now. It may be negative."""
         budget = self._budget
-        return (budget.usable - budget.held - self.party.held) // SHARES
+        return (budget.shared - budget.held + budget.extra - self.party.held) // SHARES
 
     @property
     def may_receive(self) -> bool:
         """Whether more may be read from the connection."""
-        held = self.held + self.arriving
+        held = self.held + self.arriving - self.extra
         return held <= GUARANTEED or held < self.share or self._budget.has_slot(self)
 
     @property
@@ -144,11 +150,20 @@ class Account:
             self.waits_since = None  # it gets on
         if replies < self.replies:
             self._budget.arrivals.client_reads(self)
-        self._budget.moved(self, held - self.held)
+        change = held - self.held
+        self._budget.moved(self, change)
+        if change > 0 and self._budget.has_slot(self):
+            self._set_extra(self.extra + change)
+        elif self.extra > held:
+            self._set_extra(held)
         self.held, self.replies, self.unfinished = held, replies, unfinished
         self.is_working = is_working
         if not unfinished:
             self._budget.give_back_slot(self)
+
+    def _set_extra(self, extra: int) -> None:
+        self._budget.extra += extra - self.extra
+        self.extra = extra
 
     def message_completed(self) -> None:
         """Give back the slot, which was for one message."""
@@ -157,9 +172,9 @@ class Account:
 
     def release(self, count: int) -> None:
         """Release bytes of an account without owner, and the account with the last of them."""
-        self._budget.moved(self, -count)
-        self.held -= count
-        if self.held <= 0:
+        left = max(self.held - count, 0)
+        self.update(left)
+        if not left:
             self.close()
 
     def expect(self, count: int) -> None:
@@ -209,9 +224,13 @@ class Budget:
 
     def __init__(self, limit: int = MAX_BUFFERED, longest: int = MAX_MESSAGE) -> None:
         self.limit = limit
-        self.usable = limit - limit // RESERVED
+        usable = limit - limit // RESERVED
+        self._for_slots = max(usable // FOR_SLOTS, longest)
+        self.shared = usable - self._for_slots
         """The bytes that are shared out."""
         self.held = 0
+        self.extra = 0
+        """What is held of messages that were received with a slot."""
         self.begin_to_tick: Callable[[], None] = _do_nothing
         self.on_scarcity: list[Callable[[], None]] = []
         """Called whenever `is_scarce` has changed."""
@@ -219,7 +238,6 @@ class Budget:
         """Whether most is spent, so that connections should be read from in small pieces."""
         self._longest = longest
         self._little, self._plenty = limit // 2, limit // 2 - limit // 8
-        self._max_slots = max(self.usable // 2 // longest, 1)
         self._slots: dict[Account, float | None] = {}  # since when, by the first tick after that
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
@@ -331,10 +349,10 @@ class Budget:
             elif candidates and now - since >= SLOT_SECONDS:
                 del self._slots[account]
                 account.look()
-        promised = sum(self._longest - account.unfinished for account in self._slots)
+        taken = self.extra + sum(self._longest - account.unfinished for account in self._slots)
         for account in candidates:
-            promised += self._longest - account.unfinished
-            if len(self._slots) >= self._max_slots or self.held + promised > self.usable:
+            taken += self._longest - account.unfinished
+            if taken > self._for_slots:
                 return
             if account.unfinished < self._longest:
                 self._slots[account] = None

@@ -283,8 +283,8 @@ class TaskQueue:
         """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
         task = self._oldest(lane)
         assert task is not None
-        self._lane, self._priority = lane, task.priority
-        self._line = lane.party.lanes.levels[task.priority][lane]
+        self._stop_turn()
+        self._begin_turn(lane, task.priority, lane.party.lanes.levels[task.priority][lane])
         return task
 
     def take(self, task: Task, *, is_short: bool = False) -> None:

@@ -52,7 +52,7 @@ class FakeServer:
     def cancel(self, work):
         pass
 
-    def detach(self, work):
+    def detach(self, work, account, held):
         pass
 
 

@@ -99,6 +99,13 @@ class WorkerProcessTests(SynchronousTestCase):
     def task_count(self, number):
         return len(self.known)
 
+    def result_grows(self, number, size):
+        self.events.append(("grows", number, size))
+        return self.reads_on
+
+    def result_arrived(self, number):
+        self.events.append(("arrived", number))
+
     def worker_condemned(self, number):
         self.events.append(("condemned", number))
 

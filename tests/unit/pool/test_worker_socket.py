@@ -19,7 +19,18 @@ class WorkerSocketTests(SynchronousTestCase):
         self.socket = FakeSocket()
         self.received = []
         self.closed = 0
-        self.channel = WorkerSocket(self.reactor, self.socket, self.received.append, self.close)
+        self.sizes = []
+        self.reads_on = True
+        self.channel = WorkerSocket(
+            self.reactor, self.socket, self.received.append, self.close, self.grows, self.arrived
+        )
+
+    def grows(self, size):
+        self.sizes.append(size)
+        return self.reads_on
+
+    def arrived(self):
+        self.received.append("arrived")
 
     def close(self):
         self.closed += 1
