@@ -14,6 +14,7 @@ from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.functions.registry import RESERVED
 from taskd.net.reactor import Reactor
+from taskd.printable import printable
 
 __all__ = ["print_status", "status"]
 
@@ -88,8 +89,11 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
     budget = answer["budget"]
     if budget["held"]:
-        most = ", ".join(f"{use['party']} {size(use['held'])}" for use in budget["biggest"])
+        most = ", ".join(f"{printable(use['party'])} {size(use['held'])}" for use in budget["biggest"])
         yield f"{size(budget['held'])} of {size(budget['limit'])} held for clients, most for: {most}"
+    waiting = [f"{each['party']} {each['waiting']}" for each in answer["parties"]]
+    if len(waiting) > 1:
+        yield f"waiting by party: {', '.join(map(printable, waiting))}"
     code = answer["code"]
     if code["state"] == "waiting":
         yield f"no fork server: {code['reason']}; another one starts in {duration(code['next_try'])}"

@@ -304,7 +304,8 @@ class Peer(Generic[Work]):
     def connection_lost(self) -> None:
         """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
-        self._forget_end()
+        if self._end_watch is not None:
+            self._forget_end()
         self.sender.close()
         account, self._account = self._account, None
         if account is not None:

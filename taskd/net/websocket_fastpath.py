@@ -240,7 +240,7 @@ class TextServerProtocol(WebSocketServerProtocol):
             self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
 
     def onMessageEnd(self) -> None:
-        """End a message."""
+        """End a message, and count the frames of the next one from zero."""
         self._frames = self._growing = 0
         self._is_new = True
         super().onMessageEnd()

@@ -1,7 +1,7 @@
 """Parties and lanes: whose tasks wait. The queue takes turns between parties, and in each between lanes.
 
 A party is whoever connections belong to: an IP address, or the user of a unix
-socket (`taskd.listeners.callers` finds out). A lane holds the waiting tasks of
+socket (`taskd.net.party_keys` finds out). A lane holds the waiting tasks of
 one connection, or of one websocket that a gateway has named in its calls.
 """
 
@@ -57,7 +57,7 @@ class Rotation(Generic[Member, Value]):
         return self.levels[self.used[0]] if self.used else ()
 
     def enter(self, level: int, member: Member, value: Value) -> None:
-        """Add a member to a level, behind the others; nothing changes if it is there already."""
+        """Add a member to a level, behind the others; does nothing if it is there already."""
         ring = self.levels.get(level)
         if ring is None:
             ring = self.levels[level] = OrderedDict()
@@ -76,7 +76,7 @@ class Rotation(Generic[Member, Value]):
             self.order.setdefault(member)
 
     def leave(self, level: int, member: Member) -> None:
-        """Remove a member from a level, if it has nothing left there."""
+        """Remove a member from a level, which has nothing left there."""
         ring = self.levels[level]
         del ring[member]
         if not ring:

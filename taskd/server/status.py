@@ -20,7 +20,16 @@ from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
 
-__all__ = ["STATUS_AGE", "FunctionStatus", "RecentStatus", "ServerStatus", "WorkerStatus", "server_status"]
+__all__ = [
+    "SHOWN_PARTIES",
+    "STATUS_AGE",
+    "FunctionStatus",
+    "PartyStatus",
+    "RecentStatus",
+    "ServerStatus",
+    "WorkerStatus",
+    "server_status",
+]
 
 STATUS_AGE = 0.1
 """Seconds for which a status may be sent again, if many ask for it."""
@@ -31,6 +40,9 @@ now and then gets a new one each time, so that it shows what has just happened."
 
 STATUS_BURST = 0.02
 """Seconds of collecting that may be saved up: a hundred times, on a server with a few workers."""
+
+SHOWN_PARTIES = 10
+"""Parties that the status names: whoever fills the queue is among them, however many others wait."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -74,7 +86,7 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     timeout: float | None
 
 
-class PartyStatus(msgspec.Struct, frozen=True):
+class PartyBytes(msgspec.Struct, frozen=True):
     """What is held for one party, an address: its bytes, and for how many connections that hold many."""
 
     party: str
@@ -91,18 +103,27 @@ class BudgetStatus(msgspec.Struct, frozen=True):
     limit: int
     held: int
     waiting: int
-    biggest: list[PartyStatus]
+    biggest: list[PartyBytes]
 
 
 def budget_status(budget: Budget) -> BudgetStatus:
     """Return the status of a byte budget."""
-    biggest = [PartyStatus(*use) for use in budget.biggest()]
+    biggest = [PartyBytes(*use) for use in budget.biggest()]
     return BudgetStatus(budget.limit, budget.held, budget.waiting, biggest)
+
+
+class PartyStatus(msgspec.Struct, frozen=True):
+    """The tasks of one party that wait, and on how many of its connections."""
+
+    party: str
+    waiting: int
+    connections: int
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
+    `parties` has those of which most tasks wait, at most `SHOWN_PARTIES` of them.
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
     `log_lines_lost` counts the lines that the log did not take in time.
@@ -118,6 +139,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     connections: int
     waiting: int
     oldest_waiting: float | None
+    parties: list[PartyStatus]
     running: int
     max_queue: int
     min_workers: int
@@ -189,6 +211,10 @@ def server_status(
         code=pool.code_status(),
         waiting=scheduler.queue.waiting,
         oldest_waiting=None if oldest is None else round(now - oldest.received, 3),
+        parties=[
+            PartyStatus(party.key, party.waiting, len(party.lanes))
+            for party in scheduler.queue.largest_parties(SHOWN_PARTIES)
+        ],
         running=scheduler.fleet.running,
         max_queue=scheduler.config.max_queue,
         min_workers=scheduler.config.min_workers,

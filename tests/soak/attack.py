@@ -88,7 +88,7 @@ class Observed:
         )
         lines.append("   done       " + ", ".join(f"{what} {count:g}" for what, count in self.deeds.items()))
         different = dict.fromkeys(self.wrong)
-        lines += [f"   WRONG      {self.wrong.count(each)} × {each:.300}" for each in different]
+        lines += [f"   WRONG      {self.wrong.count(each)} x {each:.300}" for each in different]
         return "\n".join(lines)
 
     def judge(self, patience: float) -> None:
@@ -133,10 +133,11 @@ async def attack(
     highest, most_files = await _watch(server, seen, running, began + seconds)
     seen.wrong += await end_attacks(running)
     seen.seconds = time.monotonic() - began
+    for attacker in attackers:
+        attacker.close()
     seen.during = await probe.stop()
     server.resume_log()
     for attacker in attackers:
-        attacker.close()
         for what, count in attacker.deeds.items():
             seen.deeds[what] = seen.deeds.get(what, 0) + count
         seen.wrong += attacker.wrong

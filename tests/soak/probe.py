@@ -42,9 +42,9 @@ class Series:
     worst: float = 0.0
 
     def __str__(self) -> str:
-        wrong = [f"{count} × error {code}" for code, count in self.errors.items()]
+        wrong = [f"{count} x error {code}" for code, count in self.errors.items()]
         wrong += [f"{self.unanswered} unanswered"] if self.unanswered else []
-        wrong += [f"{self.lost_connections} × disconnected"] if self.lost_connections else []
+        wrong += [f"{self.lost_connections} x disconnected"] if self.lost_connections else []
         times = f"{self.median:.1f} / {self.p99:.1f} / {self.worst:.0f} ms of {self.sent}"
         return ", ".join([times, *wrong])
 

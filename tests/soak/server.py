@@ -53,7 +53,10 @@ _MAY_FAIL = re.compile(
 )
 """Errors in the log that the soak itself causes."""
 
-_MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after ")
+_MAY_TRACE = re.compile(
+    r"(\d+ lines like the next one were left out\s+)?"
+    r"(not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after )"
+)
 """Records that may contain a traceback of an app or a task."""
 
 

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 from msgspec import Raw
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -237,8 +238,8 @@ class ServerCase(SynchronousTestCase):
         self.clock.advance(seconds)
         self.clock.advance(0)
 
-    def connect(self):
-        return Connection(self)
+    def connect(self, address="127.0.0.1"):
+        return Connection(self, address)
 
 
 class LoggingCase(ServerCase):
@@ -260,10 +261,10 @@ class LoggingCase(ServerCase):
 class Connection:
     """A client's connection to the server, in memory."""
 
-    def __init__(self, case):
+    def __init__(self, case, address):
         self.case = case
         self.last_id = 0
-        self.transport = StringTransport()
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", address, 50000))
         self.protocol = case.factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
 

@@ -50,7 +50,7 @@ async def _repeat(attacker: Attacker, data: bytes, *, connections: int, reads: b
 
 
 async def replies_held_for_order(attacker: Attacker) -> None:
-    """Ask for large results behind a call that takes long: bare replies go out in the order of the requests."""
+    """Ask for large results behind a call that takes long: bare replies keep the order of requests."""
     requests = bare("nap", "[4]") + bare("big", f"[{BIG_BYTES}]") * 900
     await _repeat(attacker, requests, connections=2, reads=False, stay=STAY_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Clients that leave with as many calls in flight as they may have, all to be cancelled with their connection."""
+"""Clients that leave with as many calls in flight as they may have, which should be cancelled then."""
 
 from __future__ import annotations
 

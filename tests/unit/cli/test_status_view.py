@@ -27,6 +27,7 @@ def answer(**more):
         "unanswered": {},
         "workers": [],
         "functions": [],
+        "parties": [],
         "code": {"state": "ready", "reason": None, "next_try": None},
         **more,
     }
@@ -54,6 +55,11 @@ class PrintStatusTests(SynchronousTestCase):
     def test_lines_that_the_log_has_lost_are_shown(self):
         self.assertIn("812 lines of the log were lost", self.printed(log_lines_lost=812))
         self.assertNotIn("log", self.printed(log_lines_lost=0))
+
+    def test_the_parties_that_wait_are_shown_if_there_are_several(self):
+        parties = [{"party": "192.0.2.7", "waiting": 9}, {"party": "\x1b[2J", "waiting": 1}]
+        self.assertIn("waiting by party: 192.0.2.7 9, \\x1b[2J 1", self.printed(parties=parties))
+        self.assertNotIn("party", self.printed(parties=parties[:1]))
 
     def test_a_server_with_a_fork_server_shows_nothing_of_it(self):
         self.assertNotIn("fork server", self.printed())

@@ -239,3 +239,15 @@ class ServiceConfigTests(SynchronousTestCase):
     def test_the_limits_of_connections_follow_the_options(self):
         limits = described("--max-message", "64", "--max-outstanding", "2", "--max-unsent", "3").limits
         self.assertEqual((limits.max_message, limits.max_outstanding, limits.unsent.max_unsent), (64, 2, 3))
+
+
+class PrioritiesTests(SynchronousTestCase):
+    def test_priorities_are_ones_own_unless_they_are_shared(self):
+        self.assertFalse(described().server.scheduler.shared_priorities)
+        self.assertFalse(described("--priorities", "own").server.scheduler.shared_priorities)
+        self.assertTrue(described("--priorities", "shared").server.scheduler.shared_priorities)
+
+    def test_any_other_word_is_refused(self):
+        for word in "", "Own", "all":
+            error = self.assertRaises(usage.UsageError, parsed, f"--priorities={word}")
+            self.assertIn("--priorities is own or shared", str(error))

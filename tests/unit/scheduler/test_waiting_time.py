@@ -1,4 +1,4 @@
-"""What callers who are refused are told to wait."""
+"""How long refused callers should wait."""
 
 from taskd.errors import Busy
 from taskd.scheduler import FunctionStats

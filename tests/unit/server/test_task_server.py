@@ -7,6 +7,7 @@ from taskd.functions.stops import GRACE
 from taskd.scheduler.batching import LATE_SECONDS
 from taskd.scheduler.stops import KILL_DELAY
 from taskd.server import task_server
+from taskd.server.status import SHOWN_PARTIES
 from taskd.worker.messages import NULL, Done, Failed, Grown, Interrupt, Reported, Returned, Stopped
 from tests.unit.pools import LoggingCase, function
 
@@ -125,6 +126,89 @@ class CallTests(LoggingCase):
         self.make(loaded=False)
         self.pool.loaded.errback(StartError("no app"))
         self.failureResultOf(self.server.loaded, StartError)
+
+
+class PartyTests(LoggingCase):
+    LOCAL, REMOTE, OTHER = "127.0.0.1", "192.0.2.7", "192.0.2.8"
+
+    def parties(self):
+        """Return how many tasks and connections of each party wait, as the status shows it."""
+        return {each.party: (each.waiting, each.connections) for each in self.server.status().parties}
+
+    def call_many(self, client, count, **options):
+        for _ in range(count):
+            client.call(**options)
+
+    def test_another_address_does_not_wait_behind_all_tasks_of_one(self):
+        self.make()
+        self.call_many(self.connect(self.REMOTE), 20)
+        other = self.connect(self.OTHER)
+        other.call()
+        for _ in range(3):
+            self.pool.finish(1)
+            self.turn()
+        self.assertEqual(other.reply(), 1)
+
+    def test_the_status_names_the_parties_of_which_most_waits(self):
+        self.make()
+        self.assertEqual(self.parties(), {})
+        self.call_many(self.connect(self.REMOTE), 5)
+        self.call_many(self.connect(self.REMOTE), 2)
+        self.call_many(self.connect(self.OTHER), 3)
+        self.assertEqual(self.parties(), {self.REMOTE: (6, 2), self.OTHER: (3, 1)})
+        for number in range(20):
+            self.call_many(self.connect(f"192.0.2.{100 + number}"), 1)
+        status = self.server.status()
+        self.assertEqual((len(status.parties), status.parties[0].party), (SHOWN_PARTIES, self.REMOTE))
+
+    def test_the_caller_that_a_gateway_names_is_believed_from_this_machine(self):
+        self.make()
+        gateway = self.connect(self.LOCAL)
+        gateway.call()
+        self.call_many(gateway, 3, caller="192.0.2.1 f3-1")
+        self.call_many(gateway, 2, caller="192.0.2.1 f3-2")
+        gateway.call(caller="uid 1000 f3-3")
+        another = self.connect(self.LOCAL)
+        another.call(caller="192.0.2.1 f3-1")
+        self.assertEqual(self.parties(), {"192.0.2.1": (6, 2), "uid 1000": (1, 1)})
+
+    def test_the_caller_that_anybody_else_names_is_ignored(self):
+        self.make()
+        client = self.connect(self.REMOTE)
+        client.call()
+        self.call_many(client, 3, caller="192.0.2.1 f3-1")
+        self.assertEqual(self.parties(), {self.REMOTE: (3, 1)})
+
+    def test_a_caller_without_a_name_or_with_a_very_long_one_is_an_error(self):
+        self.make()
+        client = self.connect(self.LOCAL)
+        for caller in "", "x" * 101, 7:
+            client.call(caller=caller)
+            self.assertEqual(client.reply()["data"]["member"], "options.caller")
+
+    def test_tasks_of_named_callers_are_throttled_with_the_connection_that_carries_them(self):
+        self.make()
+        gateway = self.connect(self.LOCAL)
+        gateway.call()
+        gateway.call(caller="192.0.2.1 f3-1")
+        gateway.call(caller="192.0.2.2 f3-2")
+        gateway.transport.producer.pauseProducing()
+        self.pool.finish(1, b'"%s"' % (b"x" * 2000))
+        self.turn()
+        self.assertEqual((self.parties(), self.server.status().waiting), ({}, 2))
+        gateway.transport.producer.resumeProducing()
+        self.turn()
+        self.assertEqual((len(self.pool.workers[1].attempts), self.server.status().waiting), (1, 1))
+
+    def test_one_address_can_fill_the_queue_and_others_still_get_in(self):
+        self.make(max_queue=10)
+        first, other = self.connect(self.REMOTE), self.connect(self.OTHER)
+        self.call_many(first, 20)
+        self.assertEqual({each["error"]["code"] for each in first.received()}, {BUSY})
+        self.call_many(other, 5)
+        self.assertEqual(other.received(), [])
+        other.call()
+        self.assertEqual(other.reply()["code"], BUSY)
 
 
 class WorkerTests(LoggingCase):
