@@ -1,11 +1,7 @@
 """Long results on their way to whoever asked, and the refusal of calls when the memory is spent."""
 
-import json
 
-from msgspec import Raw
 
-from taskd.scheduler.arrivals import WAIT
-from taskd.worker.messages import Dropped
 from tests.unit.pools import ServerCase
 
 MIB = 1024 * 1024
