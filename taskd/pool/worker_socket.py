@@ -12,7 +12,7 @@ from taskd.net.buffered_socket import READ_SIZE, BufferedSocket
 from taskd.net.reactor import Reactor
 from taskd.worker.messages import WholeLines
 
-__all__ = ["WorkerSocket"]
+__all__ = ["WorkerSocket", "shortened"]
 
 _DONE = re.compile(rb'\["(?:done|dropped)",(\d+),([^,]+),(true|false)')
 _FAILED = re.compile(rb'\["failed",(\d+),([^,]+),(true|false),(-?\d+),')

@@ -220,7 +220,8 @@ class Session(Generic[Work]):
             self._backlog = deque(messages)
         else:
             self._backlog.extend(messages)
-            self._backlog_size = 0  # it is counted again
+            if self._backlog_size:
+                self._backlog_size += sum(map(len, messages))
 
     def receive_part(self, data: bytes) -> None:
         """Take a look at bytes of a message that is not complete: they may be enough to refuse the peer."""
@@ -289,6 +290,7 @@ class Session(Generic[Work]):
             if size > SHORT:
                 request.held = size * self._copies
                 self.large += request.held
+                self._backlog_size = max(self._backlog_size - size, 0)
             if request.dialect is BARE:
                 self._keep_order(request)
             started.append(request)

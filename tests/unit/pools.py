@@ -66,6 +66,12 @@ class FakePool:
     def send(self, number, attempts):
         self.workers[number].attempts += attempts
 
+    def read_on(self, number):
+        self.orders.append(("read on", number))
+
+    def drop_result(self, number):
+        self.orders.append(("drop result", number))
+
     def begun(self, number):
         return self.workers[number].begun
 

@@ -17,6 +17,7 @@ from taskd.net.server_transport import ServerTransport
 from taskd.net.time_limits import CLOSING_SECONDS
 from taskd.net.websocket_fastpath import PONGS, SLOW_SLICE
 from taskd.protocol.websocket_frames import PING_INTERVAL, pong_frame, text_frame
+from taskd.scheduler.budget import Budget
 from tests.unit.frames import BINARY, CLOSE, CONTINUED, PING, TEXT, client_frame
 from tests.unit.listeners.test_tcp import FakeServer
 from tests.unit.sockets import FakeReactor, FakeSocket
@@ -31,8 +32,6 @@ class Work:
 class CancellingServer(FakeServer):
     """A server whose tasks can be cancelled, and then end when the test answers."""
 
-    copies = 1
-
     def submit(self, requests, requester):
         for request in requests:
             request.work = Work()
@@ -40,9 +39,6 @@ class CancellingServer(FakeServer):
 
     def cancel(self, work):
         work.is_cancelled = True
-
-    def detach(self, work, account=None, held=0):
-        pass
 
     def cancelled(self):
         return [request.work.is_cancelled for request, _ in self.waiting if request.work]
@@ -167,7 +163,7 @@ class WebSocketTestCase(SynchronousTestCase):
     def setUp(self):
         self.reactor = FakeReactor()
         self.server = CancellingServer()
-        self.peers = Peers(self.reactor, self.server.budget)
+        self.peers = Peers(self.reactor, Budget())
         factory = WebSocketFactory(
             self.reactor, self.server, self.peers, origins=Origins(), max_message=3000, max_in_flight=3
         )
