@@ -172,7 +172,9 @@ class Row:
 
     Bare replies are listed in their order, which must be kept; others come in
     any order. With `ends` the server closes the connection after the replies.
-    `closes` is the code with which a websocket is closed instead of a reply.
+    `closes` is the code with which a websocket is closed instead of a reply. With
+    `is_first` nothing may be sent before on the connection; otherwise `GREETING` is,
+    on TCP, where the first message must begin as JSON does.
     """
 
     name: str
@@ -181,10 +183,20 @@ class Row:
     places: frozenset[str] = frozenset({SESSION, TCP, WEBSOCKET})
     ends: bool = False
     closes: int | None = None
+    is_first: bool = False
+
+    @property
+    def sent_on_tcp(self) -> tuple[bytes, ...]:
+        """What is sent over TCP."""
+        return self.sent if self.is_first else (GREETING, *self.sent)
 
     def __str__(self) -> str:
         """Name the row, for the names of tests."""
         return self.name
+
+
+GREETING = b'{"jsonrpc":"2.0","method":"taskd.ping"}'
+"""A message without a reply."""
 
 
 def row(name: str, sent: object, *replies: Expected, at: Sequence[str] = (), **more: Any) -> Row:

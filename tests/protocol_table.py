@@ -176,6 +176,17 @@ def _notifications() -> list[Row]:
 
 
 _INVALID = Unreadable(code=INVALID_REQUEST)
+_NO_JSON = Unreadable()
+
+_STRANGERS = {
+    "HTTP": [b"POST / HTTP/1.1\r", b"Host: a\r", b"\r"],
+    "HTTP with a method in small letters": [b"post / HTTP/1.1\r", b"Host: a\r", b"\r"],
+    "HTTP with a method that is JSON": [b"null / HTTP/1.1\r", b"\r"],
+    "HTTP/0.9": [b"GET /"],
+    "SMTP": [b"EHLO localhost\r"],
+    "TLS": [b"\x16\x03\x01\x00\x10"],
+    "JSON that is no request": [b"true"],
+}
 
 
 def _batches() -> list[Row]:
@@ -642,12 +653,27 @@ def _framing() -> list[Row]:
             ends=True,
         ),
         row("a websocket message over the limit", long, at=(WEBSOCKET,), closes=TOO_BIG),
+        *(
+            row(
+                f"{protocol} as the first thing on the connection",
+                [*lines, call("hello")],
+                _INVALID,
+                at=(TCP,),
+                ends=True,
+                is_first=True,
+            )
+            for protocol, lines in _STRANGERS.items()
+        ),
+        row("the same later", [*_STRANGERS["SMTP"], call("hello")], _NO_JSON, Bare(HELLO), at=(TCP,)),
         row(
-            "an HTTP request",
-            [b"POST / HTTP/1.1\r", b"Host: a\r", b"\r", call("hello")],
-            _INVALID,
+            "blank lines and white space before the first request",
+            [b"", b"\r", b" \t" + json.dumps(call("hello")).encode()],
+            Bare(HELLO),
             at=(TCP,),
-            ends=True,
+            is_first=True,
+        ),
+        row(
+            "a first message that is malformed", [b"{x", call("hello")], _NO_JSON, Bare(HELLO), is_first=True
         ),
     ]
 

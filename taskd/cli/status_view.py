@@ -68,6 +68,11 @@ def print_status(answer: dict[str, Any]) -> None:
         out.print(functions)
 
 
+def size(count: int) -> str:
+    """Return a number of bytes for a person."""
+    return f"{count / 2**20:.1f} MiB"
+
+
 def _summary(answer: dict[str, Any]) -> Iterator[str]:
     """Yield the lines about the server as a whole."""
     stopping = ", stopping" if answer["stopping"] else ""
@@ -82,6 +87,10 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
     least, most = answer["min_workers"], answer["max_workers"]
     bounds = str(most) if least == most else f"{least} to {most}"
     yield f"{len(answer['workers'])} workers of {bounds}; {answer['connections']} connections"
+    budget = answer["budget"]
+    if budget["held"]:
+        most = ", ".join(f"{printable(use['party'])} {size(use['held'])}" for use in budget["biggest"])
+        yield f"{size(budget['held'])} of {size(budget['limit'])} held for clients, most for: {most}"
     waiting = [f"{each['party']} {each['waiting']}" for each in answer["parties"]]
     if len(waiting) > 1:
         yield f"waiting by party: {', '.join(map(printable, waiting))}"

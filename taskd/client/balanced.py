@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.balancer import Balancer, ServerLoad
-from taskd.client.link import Link, OnProgress, PendingCall
+from taskd.client.link import Link, Meter, OnProgress, PendingCall
 from taskd.client.pending import CANCELLED_UNSENT
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Outcome
@@ -29,6 +29,7 @@ class _BalancedCall:
         "_dialect",
         "_is_detached",
         "_link",
+        "_meter",
         "_on_progress",
         "_pending",
         "_tried",
@@ -36,13 +37,19 @@ class _BalancedCall:
     )
 
     def __init__(
-        self, link: BalancedLink, call: Call, on_progress: OnProgress | None, dialect: Dialect
+        self,
+        link: BalancedLink,
+        call: Call,
+        on_progress: OnProgress | None,
+        dialect: Dialect,
+        meter: Meter | None,
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self._link = link
         self._call = call
         self._on_progress = on_progress
         self._dialect = dialect
+        self._meter = meter
         self._is_detached = False
         self._tried: dict[ServerLoad, str] = {}  # with the reasons why it could not be sent
         self._pending: PendingCall
@@ -54,7 +61,8 @@ class _BalancedCall:
             error = Unreachable("; ".join(self._tried.values()), sent=False)
             self.outcome.callback(Failure.of(error))
             return
-        self._pending = self._link.link_to(server).call(self._call, self._on_progress, self._dialect)
+        link = self._link.link_to(server)
+        self._pending = link.call(self._call, self._on_progress, self._dialect, self._meter)
         self._pending.outcome.addCallbacks(
             self._ended, self._failed, callbackArgs=(server,), errbackArgs=(server,)
         )
@@ -108,14 +116,18 @@ class BalancedLink:
         self._is_closing = False
 
     def call(
-        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+        self,
+        call: Call,
+        on_progress: OnProgress | None = None,
+        dialect: Dialect = JSON_RPC,
+        meter: Meter | None = None,
     ) -> PendingCall:
         """Send to the least busy server. As `Link.call`, but the outcome never fails."""
         if self._only is not None:
-            pending = self._only.call(call, on_progress, dialect)
+            pending = self._only.call(call, on_progress, dialect, meter)
             pending.outcome.addErrback(_as_outcome)
             return pending
-        balanced = _BalancedCall(self, call, on_progress, dialect)
+        balanced = _BalancedCall(self, call, on_progress, dialect, meter)
         balanced.send()
         return balanced
 

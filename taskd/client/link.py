@@ -32,6 +32,8 @@ __all__ = [
     "MAX_REPLY",
     "Connection",
     "Link",
+    "Meter",
+    "Metered",
     "OnProgress",
     "PendingCall",
     "explain",
@@ -81,16 +83,41 @@ class PendingCall(Protocol):
         """
 
 
+class Metered(Protocol):
+    """A connection whose long replies are counted."""
+
+    def read_on(self) -> None:
+        """Read again, after `Meter.grows` has returned False."""
+
+    def drop_reply(self) -> None:
+        """Do without the reply that is being received, if that is possible."""
+
+
+class Meter(Protocol):
+    """A counter of the replies of one connection, which may hold them up while memory is short."""
+
+    def grows(self, connection: Metered, size: int, /) -> bool:
+        """Count a reply that has `size` bytes so far; return whether to read on."""
+
+    def ended(self) -> None:
+        """Note that the reply that was counted will not be complete."""
+
+
 class Link(Protocol):
     """One way to one task server."""
 
     def call(
-        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+        self,
+        call: Call,
+        on_progress: OnProgress | None = None,
+        dialect: Dialect = JSON_RPC,
+        meter: Meter | None = None,
     ) -> PendingCall:
         """Send a call, under an id that the link chooses. `on_progress` gets the progress of its task.
 
-        `dialect` is the one that the task server is asked in if the call has a
-        connection of its own; on shared connections all calls are JSON-RPC.
+        If the call has a connection of its own, `dialect` is the one that the task
+        server is asked in, and `meter` counts its reply; on shared connections all
+        calls are JSON-RPC.
         """
 
     def close(self) -> None:
@@ -144,6 +171,8 @@ class Connection(LinearLineReceiver):
     """What the server did wrong, if that is why the connection was aborted."""
     is_foreign = False
     """Whether the other end has turned out to be no task server, which has run nothing."""
+    meter: Meter | None = None
+    """Counts the replies, if they are to be counted."""
 
     def connectionMade(self) -> None:
         """Begin, unless TLS has yet to verify the peer."""
@@ -174,8 +203,24 @@ class Connection(LinearLineReceiver):
         """Fail the calls of this connection: it could not be made, or is lost."""
         raise NotImplementedError
 
+    def line_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Count a reply that is not complete, and read no more of it while memory is short."""
+        if self.meter is not None and not self.meter.grows(self, unfinished):
+            self.transport.pauseProducing()
+
+    def read_on(self) -> None:
+        """Read again. As `Metered.read_on`."""
+        self.transport.resumeProducing()
+
+    def drop_reply(self) -> None:
+        """Read on: others need what follows. As `Metered.drop_reply`."""
+        self.transport.resumeProducing()
+
     def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
         """Fail the calls of this connection."""
+        if self.meter is not None:
+            self.meter.ended()
+            self.meter = None
         self.failed(reason)
 
     def lineLengthExceeded(self, line: bytes) -> None:

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, Connection, OnProgress, lost, report
+from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, lost, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.client.slots import ConnectionSlots
 from taskd.errors import Busy, ParseError, TimedOut
@@ -18,6 +18,7 @@ from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import parse_bare_reply, parse_reply
 from taskd.protocol.requests import BARE, JSON_RPC, Dialect, request_line
+from taskd.scheduler.arrivals import NO_ROOM
 
 __all__ = ["PerCallLink"]
 
@@ -156,8 +157,16 @@ class _Exchange(Connection):
         elif self.connecting is not None:
             self.connecting.cancel()
 
+    def drop_reply(self) -> None:
+        """End the call without its reply, for which there is no room. As `Metered.drop_reply`."""
+        self._drop()
+        self.outcome.callback(NO_ROOM)
+
     def _end(self) -> None:
         self._has_ended = True
+        if self.meter is not None:
+            self.meter.ended()
+            self.meter = None
         self._link.forget(self)
 
     def _finish(self, outcome: Outcome) -> None:
@@ -225,9 +234,11 @@ class PerCallLink:
         call: Call,
         on_progress: OnProgress | None = None,
         dialect: Dialect = JSON_RPC,
+        meter: Meter | None = None,
     ) -> _Exchange:
         """Connect, send, and wait. As `Link.call`."""
         exchange = _Exchange(self, call, on_progress, dialect)
+        exchange.meter = meter
         exchange.MAX_LENGTH = self._max_reply
         self._exchanges.add(exchange)
         exchange.start()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, Connection, OnProgress, PendingCall, lost
+from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, PendingCall, lost
 from taskd.client.pending import PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall
@@ -88,7 +89,8 @@ class PooledLink:
     Calls are always sent as JSON-RPC; one of more than `alone` bytes gets a
     connection of its own, and is sent in its dialect. `server` is a client
     endpoint string; raises `ValueError` if it is not valid. `max_reply` is in
-    bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`.
+    bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`;
+    `meters` makes a counter of replies for each shared connection.
     Is a `taskd.client.link.Link`.
     """
 
@@ -100,6 +102,7 @@ class PooledLink:
         slots: ConnectionSlots | None = None,
         own_ends: set[object] | None = None,
         alone: int = ALONE,
+        meters: Callable[[], Meter] | None = None,
     ) -> None:
         self.server = server
         self.turn_end = TurnEnd(reactor)
@@ -107,6 +110,7 @@ class PooledLink:
         self._connector = connector(reactor, server)
         self._per_call = PerCallLink(reactor, server, max_reply, slots, own_ends)
         self._alone = alone
+        self._meters = meters
         self._max_reply = max_reply
         self._connections: list[_Kept] = []
 
@@ -120,10 +124,11 @@ class PooledLink:
         call: Call,
         on_progress: OnProgress | None = None,
         dialect: Dialect = JSON_RPC,
+        meter: Meter | None = None,
     ) -> PendingCall:
         """Send over a kept connection, or a new one if all are full. As `Link.call`."""
         if call.size > self._alone:
-            return self._per_call.call(call, on_progress, dialect)
+            return self._per_call.call(call, on_progress, dialect, meter)
         return SharedCall(self._with_room(), call, on_progress)
 
     def _with_room(self) -> PendingCalls:
@@ -133,6 +138,7 @@ class PooledLink:
                 return kept.calls
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply
+        kept.meter = self._meters() if self._meters is not None else None
         self._connections.append(kept)
         kept.connecting = self._connector.connect(kept)
         return kept.calls

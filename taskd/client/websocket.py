@@ -16,7 +16,7 @@ from twisted.internet import ssl
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, OnProgress, PendingCall, explain
+from taskd.client.link import CLOSED, MAX_REPLY, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable
@@ -121,7 +121,11 @@ class WebSocketLink:
         self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
 
     def call(
-        self, call: Call, on_progress: OnProgress | None = None, dialect: Dialect = JSON_RPC
+        self,
+        call: Call,
+        on_progress: OnProgress | None = None,
+        dialect: Dialect = JSON_RPC,
+        meter: Meter | None = None,
     ) -> PendingCall:
         """Send over the websocket, which is opened if there is none. As `Link.call`."""
         pending = SharedCall(self._calls, call, on_progress)

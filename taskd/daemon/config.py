@@ -104,6 +104,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
             shared_priorities=options["priorities"] == SHARED,
         ),
         timeout=options["timeout"],
+        max_buffered=options["max-buffered"],
     )
 
 
@@ -116,4 +117,5 @@ def _gateway_config(options: DaemonOptions) -> GatewayConfig:
         options["allow-origin"],
         options["hostname"],
         options["max-message"],
+        max_buffered=options["max-buffered"],
     )

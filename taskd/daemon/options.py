@@ -14,6 +14,7 @@ from taskd.daemon.default_app import DEFAULT_APP
 from taskd.net.backpressure import MAX_UNSENT
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.session import MAX_OUTSTANDING
+from taskd.scheduler.budget import MAX_BUFFERED, MIN_MESSAGES, least_limit
 from taskd.scheduler.config import IDLE_SECONDS, MAX_QUEUE
 from taskd.worker.messages import ErrorDetails
 
@@ -190,6 +191,13 @@ class DaemonOptions(usage.Options):
             _number("--max-queue", int, 0),
         ],
         [
+            "max-buffered",
+            None,
+            None,
+            "Memory, like 256M, for what is held for clients. Default: 256M, or 10 longest messages.",
+            _size("--max-buffered"),
+        ],
+        [
             "priorities",
             None,
             OWN,
@@ -269,6 +277,18 @@ class DaemonOptions(usage.Options):
             raise usage.UsageError("--listen none: name with --task-server where the gateway's calls go")
 
         self._settle_error_details()
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        least = least_limit(self["max-message"])
+        given = self["max-buffered"]
+        if given is None:
+            self["max-buffered"] = max(MAX_BUFFERED, least)
+        elif given < least:
+            raise usage.UsageError(
+                f"--max-buffered is {given} bytes, and must be at least {least}: {MIN_MESSAGES} messages of "
+                f"--max-message ({self['max-message']} bytes), and 16M in any case"
+            )
 
     def _settle_error_details(self) -> None:
         given = self["error-details"]

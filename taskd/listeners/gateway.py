@@ -20,16 +20,22 @@ from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Backend, Peers
+from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress
+from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress, Result
+from taskd.net.buffered_socket import READ_SIZE
 from taskd.net.paused import PausedConnections
+from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
+from taskd.scheduler.arrivals import NO_ROOM
+from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.parties import Lane, Parties
+from taskd.server.failures import no_memory
 from taskd.server.methods import Requester
 from taskd.server.task_server import TaskServer
 from taskd.server.unanswered import Unanswered
@@ -41,6 +47,9 @@ _log = Logger(namespace="taskd.gateway")
 MAX_MESSAGES_IN_FLIGHT = 100
 """Messages of one websocket in flight at once: more than a page ever has, and
 few enough that one user cannot fill a pool's queue."""
+
+SHARED = "task servers"
+"""The party of the shared connections to task servers, in the byte budget."""
 
 MAX_CONNECTIONS = 100
 """Connections to task servers at once, if nobody has counted how many there may be: with both ends in one
@@ -62,6 +71,7 @@ class GatewayConfig:
     `max_message` is in bytes, `max_in_flight` in messages of one websocket.
     There are at most `max_connections` to task servers, apart from the kept ones
     of a pooled link, and `own_ends` has the addresses of their own ends.
+    `max_buffered`, in bytes, is for a gateway without a task server.
     """
 
     task_servers: Sequence[str]
@@ -72,6 +82,7 @@ class GatewayConfig:
     max_in_flight: int = MAX_MESSAGES_IN_FLIGHT
     max_connections: int = MAX_CONNECTIONS
     own_ends: set[object] = field(default_factory=set)
+    max_buffered: int = MAX_BUFFERED
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
@@ -80,13 +91,17 @@ class GatewayConfig:
         a pattern or a name is not valid, or if the link is local and `local` is None.
         """
         backend: Backend[Any]
-        unanswered = Unanswered(reactor) if local is None else local.unanswered
+        if local is None:
+            unanswered, budget = Unanswered(reactor), Budget(self.max_buffered, self.max_message)
+            watch_budget(reactor, budget)
+        else:
+            unanswered, budget = local.unanswered, local.budget
         if self.link == "local":
             if local is None:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
-            backend = RemoteBackend(reactor, self, unanswered)
+            backend = RemoteBackend(reactor, self, unanswered, budget)
         return Gateway(reactor, self, backend)
 
 
@@ -104,12 +119,19 @@ def link_kind(text: str) -> LinkKind:
 class RemoteBackend:
     """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
 
-    def __init__(self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered) -> None:
+    copies = 2
+    """A request is kept by its session, and as a line by the link."""
+
+    def __init__(
+        self, reactor: Reactor, config: GatewayConfig, unanswered: Unanswered, budget: Budget
+    ) -> None:
         self.unanswered = unanswered
+        self.budget = budget
         self.parties = Parties()
         self._reactor = reactor
         self._config = config
         self._has_connection_each = config.link == "per-message"
+        self._shared_account = budget.account(SHARED, _Unmoved())
         self.certificates: list[RenewableCertificates] = []
         """The certificates of the links to task servers by TLS."""
         self._slots = ConnectionSlots(config.max_connections)
@@ -127,8 +149,15 @@ class RemoteBackend:
         if self._has_connection_each:
             link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
         else:
-            alone = max_message // 10
-            link = PooledLink(self._reactor, server, max_reply, self._slots, own_ends, alone)
+            link = PooledLink(
+                self._reactor,
+                server,
+                max_reply,
+                self._slots,
+                own_ends,
+                alone=max_message // 10,
+                meters=lambda: ReplyMeter(_Shared(self._shared_account)),
+            )
         if server.lower().startswith("tls:"):
             self.certificates.append(link)
         return link
@@ -151,6 +180,8 @@ class RemoteBackend:
                 return
         if self._is_stopping:
             raise ShuttingDown("the gateway is shutting down")
+        if self.budget.is_spent:
+            raise no_memory(self.budget)
         on_progress = None
         if request.options.progress and not request.is_notification:
 
@@ -160,7 +191,8 @@ class RemoteBackend:
                     self._flush_soon(requester)
 
         call = Call(request.function, request.args, _named(request.options, requester.lane))
-        pending = self._link.call(call, on_progress, request.dialect)
+        meter = ReplyMeter(_Receiver(request, requester))
+        pending = self._link.call(call, on_progress, request.dialect, meter)
         request.work = pending
         pending.outcome.addCallbacks(
             self._ended,
@@ -178,6 +210,9 @@ class RemoteBackend:
     ) -> None:
         self._end_with_caller.discard(pending)
         if request.work is pending:
+            is_long = type(outcome) is Result and memoryview(outcome.value).nbytes > READ_SIZE
+            if is_long and not requester.account().may_reply:
+                outcome = NO_ROOM
             requester.task_ended(request, outcome)
             self._flush_soon(requester)
         elif not self._is_stopping:
@@ -203,12 +238,15 @@ class RemoteBackend:
         """Have the task server cancel a call's task."""
         work.cancel()
 
-    def detach(self, work: PendingCall) -> None:
+    def detach(self, work: PendingCall, account: Account | None = None, held: int = 0) -> None:
         """Let a call's task go on without a reply. Its outcome still comes, and is noted.
 
         But a bare request with a connection of its own has no id to be cancelled
-        by, only the end of that connection.
+        by, only the end of that connection. When the outcome comes, `held` bytes of
+        the account are released.
         """
+        if account is not None and held:
+            work.outcome.addBoth(_release, account, held)
         if work in self._end_with_caller:
             work.detach()
 
@@ -225,6 +263,52 @@ class RemoteBackend:
         self.unanswered.close()
 
 
+class _Receiver:
+    """A request, as the receiver of a long reply."""
+
+    def __init__(self, request: Request[PendingCall], requester: Requester) -> None:
+        self._request = request
+        self._requester = requester
+
+    def account(self) -> Account:
+        """Return the websocket's account."""
+        return self._requester.account()
+
+    def wants(self, size: int) -> bool:
+        """Whether the websocket is there, and has room in the reply to a batch."""
+        return self._request.work is not None and self._requester.wants_result(self._request, size)
+
+
+class _Shared:
+    """The websockets together, as the receivers of long replies on a shared connection."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def account(self) -> Account:
+        """Return the account of all shared connections."""
+        return self._account
+
+    def wants(self, size: int) -> bool:
+        """Return True, since it is not known whom a reply is for before it is complete."""
+        return True
+
+
+class _Unmoved:
+    """The owner of the account of shared connections, which only has arrivals."""
+
+    def budget_changed(self) -> None:
+        """Do nothing."""
+
+    def refuse_unfinished(self) -> None:
+        """Do nothing."""
+
+
+def _release(result: Any, account: Account, held: int) -> Any:
+    account.release(held)
+    return result
+
+
 def _named(options: Options, lane: Lane) -> Options:
     """Return the options of a call with the websocket as its caller, whomever the browser has named."""
     caller = f"{lane.party.key} {lane.name}"
@@ -238,7 +322,7 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(reactor, PausedConnections(reactor))
+        self._peers = Peers(reactor, backend.budget, PausedConnections(reactor))
         self.factory = WebSocketFactory(
             reactor,
             backend,

@@ -18,7 +18,7 @@ SILENT_GRACE = 1.0
 """Seconds after which a connection may be closed on which nothing has ever been asked."""
 
 IDLE_GRACE = 5.0
-"""Seconds without a word after which another one may: who calls more rarely can connect again."""
+"""Seconds without a request after which any other may be closed: who calls more rarely can connect again."""
 
 LOOK_INTERVAL = 0.25
 """Seconds between two looks at all connections, which take a few microseconds each."""

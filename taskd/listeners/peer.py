@@ -15,15 +15,16 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.errors import Cancelled, TaskdError
+from taskd.errors import Busy, Cancelled, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
-from taskd.net.buffered_socket import Handle, StreamTransport
+from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
-from taskd.protocol.session import Session
+from taskd.protocol.session import SHORT, Session
+from taskd.scheduler.budget import Account, Budget
 from taskd.scheduler.parties import Lane, Parties
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
@@ -31,6 +32,20 @@ from taskd.server.unanswered import Unanswered
 __all__ = ["Backend", "Peer", "Peers", "UnsentLimits", "Wire"]
 
 Work = TypeVar("Work")
+
+FEW = 32
+"""Requests in flight up to which a connection needs no account: all of their bytes are few."""
+
+LIGHT = FEW * SHORT // 2
+"""Bytes up to which a connection needs no account."""
+
+RETRY_AFTER = 1.0
+"""Seconds after which a caller should try again whose message found no room."""
+
+NO_ROOM = (
+    "the server holds too many messages to receive the rest of this one (--max-buffered); "
+    "nothing after it is read"
+)
 
 
 class Backend(Protocol[Work]):
@@ -46,8 +61,8 @@ class Backend(Protocol[Work]):
     def cancel(self, work: Work, /) -> None:
         """Stop work, whose request is answered when the work has ended."""
 
-    def detach(self, work: Work, /) -> None:
-        """Let work go on without a reply."""
+    def detach(self, work: Work, account: Account | None = None, held: int = 0, /) -> None:
+        """Let work go on without a reply; when it ends, release `held` bytes of an account."""
 
     def resume(self, requester: Requester, /) -> None:
         """Let the throttled work of a requester start: it was full and reads again, or is gone."""
@@ -59,6 +74,14 @@ class Backend(Protocol[Work]):
     @property
     def unanswered(self) -> Unanswered:
         """Where failures without a reply are counted."""
+
+    @property
+    def copies(self) -> int:
+        """How often the backend and the session together hold a request in flight."""
+
+    @property
+    def budget(self) -> Budget:
+        """Where the bytes are counted that are held for connections."""
 
 
 class Wire(Protocol):
@@ -83,6 +106,9 @@ class Wire(Protocol):
 
     def finish(self) -> None:
         """Send everything, then close: every request has been answered, and no more can come."""
+
+    def refuse_unfinished(self, error: Busy, /) -> None:
+        """Drop the message that is being received, send `error` behind what is owed, and close."""
 
     def close(self) -> None:
         """Close in order, after everything that is owed."""
@@ -113,6 +139,9 @@ class _NoWire:
 
     resume_reading = finish = close = abort = pause_reading
 
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Do nothing."""
+
 
 _NO_WIRE: Wire = _NoWire()
 
@@ -130,6 +159,7 @@ class Peer(Generic[Work]):
     """
 
     __slots__ = (
+        "_account",
         "_awaits_turn",
         "_backend",
         "_cancelling",
@@ -137,6 +167,8 @@ class Peer(Generic[Work]):
         "_has_ended",
         "_is_gone",
         "_is_stepping",
+        "_may_receive",
+        "_may_reply",
         "_on_drained",
         "_paused",
         "_transport",
@@ -147,6 +179,7 @@ class Peer(Generic[Work]):
         "lane",
         "sender",
         "session",
+        "unfinished",
     )
 
     def __init__(
@@ -183,6 +216,11 @@ class Peer(Generic[Work]):
             grace=limits.stall_grace,
             whole=whole_messages,
         )
+        # An account costs more than the few bytes that most connections ever hold.
+        self._account: Account | None = None
+        self._may_receive = self._may_reply = True  # as far as the budget goes
+        self.unfinished = 0
+        """The bytes received of a message that is not complete."""
         self._turns = turns
         self._awaits_turn = False
         self._is_stepping = False
@@ -191,7 +229,7 @@ class Peer(Generic[Work]):
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
         self.is_reading = True
         self.is_full = False
-        """Whether the peer leaves too much unread."""
+        """Whether the peer leaves too much unread, or is owed more than its share of the memory."""
 
     @property
     def idle_handle(self) -> Handle | None:
@@ -266,8 +304,13 @@ class Peer(Generic[Work]):
     def connection_lost(self) -> None:
         """Note that the connection is gone; its work goes on without it, or is cancelled."""
         self._is_gone = True
-        self._forget_end()
+        if self._end_watch is not None:
+            self._forget_end()
         self.sender.close()
+        account, self._account = self._account, None
+        if account is not None:
+            account.leave(self.session.large)  # the arguments of tasks that go on
+        self._may_reply = True
         self._check_full()
         for request in list(self.session.in_flight):
             work = request.work
@@ -275,7 +318,9 @@ class Peer(Generic[Work]):
                 if request.options.on_disconnect == "cancel":
                     self._backend.cancel(work)
                 request.work = None
-                self._backend.detach(work)
+                self._backend.detach(work, account, request.held)
+            elif account is not None:
+                account.release(request.held)
         if unread := self.session.clear():
             self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
@@ -382,12 +427,19 @@ class Peer(Generic[Work]):
         if messages:
             for data in self._wire.framed(messages):
                 sender.send(data)
+        session = self.session
+        if (
+            session.large + session.owed > LIGHT
+            or sender.congested
+            or self._account is not None
+            or len(session.in_flight) > FEW
+        ):
+            self._count()
         if sender.full or self.is_full:
             self._check_full()
-        session = self.session
         if session.finished and sender.empty:
             self._wire.finish()
-        elif self.is_reading is not (session.wants_data and not sender.full) and (
+        elif self.is_reading is not (session.wants_data and self._may_receive and not sender.full) and (
             session.refuses_rest or not session.closing
         ):
             if not self.is_reading:
@@ -411,9 +463,69 @@ class Peer(Generic[Work]):
         if self.session.has_more:
             self.flush()
 
+    # --- the byte budget: `taskd.scheduler.budget.Holder` ---
+
+    def message_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete message are held, and whether others are complete."""
+        self.unfinished = unfinished
+        if is_new and self._account is not None:
+            self._account.message_completed()
+        if unfinished > LIGHT or self._account is not None:
+            self.budget_changed()
+
+    def _count(self) -> None:
+        """Count what is held for this connection, and note what it may do."""
+        session, unsent = self.session, self.sender.unsent
+        account = self._account
+        held = session.held + unsent + self.unfinished
+        if account is None:
+            if held <= LIGHT:
+                return
+            account = self._open_account()
+        replies = session.owed + unsent
+        if held <= LIGHT // 2 and not account.arriving:
+            account.close()
+            self._account = None
+            self._may_receive = self._may_reply = True
+        else:
+            account.update(held, replies, self.unfinished, is_working=session.outstanding > 0)
+            self._may_receive, self._may_reply = account.may_receive, account.may_reply
+            if not (self._may_receive and self._may_reply):
+                account.wait()
+        if not self._may_reply or self.is_full:
+            self._check_full()
+
+    def budget_changed(self) -> None:
+        """Look again at what this connection may do."""
+        if not self._is_gone:
+            if self._account is None:
+                self._count()
+            self._send([])
+
+    def refuse_unfinished(self) -> None:
+        """Answer that there is no room for the message that is being received, and close after that."""
+        self.unfinished = 0
+        self._wire.refuse_unfinished(Busy(NO_ROOM, retry_after=RETRY_AFTER))
+
+    def needs(self, key: Request[Work]) -> bool:
+        """Whether a task must be started although this peer is full: replies wait for its own."""
+        return not self.sender.full and self.session.needs(key)
+
+    def account(self) -> Account:
+        """Return the account of this connection, opened if need be."""
+        return self._account or self._open_account()
+
+    def _open_account(self) -> Account:
+        account = self._account = self._backend.budget.account(self.lane.party.key, self)
+        return account
+
+    def wants_result(self, key: Request[Work], size: int) -> bool:
+        """Whether a result that has `size` bytes so far can still be sent."""
+        return not self._is_gone and self.session.has_room(key, size)
+
     def _check_full(self) -> None:
-        was_full, self.is_full = self.is_full, self.sender.full
-        if was_full and not self.is_full:
+        was_full, self.is_full = self.is_full, self.sender.full or not self._may_reply
+        if was_full and not self.sender.full:  # at least the oldest task may start: see `needs`
             self._backend.resume(self)
 
     # --- the stop ---
@@ -453,11 +565,13 @@ class Peer(Generic[Work]):
 class Peers:
     """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
 
-    def __init__(self, clock: IReactorTime, paused: PausedConnections | None = None) -> None:
+    def __init__(self, clock: IReactorTime, budget: Budget, paused: PausedConnections | None = None) -> None:
         self.turns = Turns(clock)
         """The turns of these connections, for what they have sent and was not read yet."""
         self.paused = paused
         self._peers: set[Peer[Any]] = set()
+        self._budget = budget
+        budget.on_scarcity.append(self._set_read_sizes)
         self._closed: Deferred[None] = Deferred()
         self.is_closing = False
         self.is_stopping = False
@@ -470,6 +584,13 @@ class Peers:
     def add(self, peer: Peer[Any]) -> None:
         """Add a new connection."""
         self._peers.add(peer)
+        if self._budget.is_scarce:
+            peer.sender.read_at_once(SMALL_READ_SIZE)
+
+    def _set_read_sizes(self) -> None:
+        size = SMALL_READ_SIZE if self._budget.is_scarce else READ_SIZE
+        for peer in self._peers:
+            peer.sender.read_at_once(size)
 
     def discard(self, peer: Peer[Any]) -> None:
         """Remove a connection that is gone."""

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskd.errors import Busy
 from taskd.listeners.peer import Peer, Peers, UnsentLimits
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.log_rate import RatedLog
@@ -60,6 +61,7 @@ class TaskProtocol(LinearLineReceiver):
             Session(
                 limits.max_outstanding,
                 unclaimed=factory.server.unanswered.notification_ended,
+                max_batch_reply=limits.max_message,
                 begins_as_json=True,
             ),
             factory.clock,
@@ -72,6 +74,7 @@ class TaskProtocol(LinearLineReceiver):
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
+        self.line_grows = self.client.message_grows  # type: ignore[method-assign]
         factory.peers.add(self.client)
         factory.server.connections += 1
 
@@ -83,11 +86,15 @@ class TaskProtocol(LinearLineReceiver):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse the rest of the stream."""
+        self.client.unfinished = 0
         self.client.refuse_rest(too_large(self.MAX_LENGTH))
 
     def readConnectionLost(self) -> None:
         """Note that the client has shut down its sending side."""
-        self.client.end_of_input(self.unfinished)
+        unfinished = self.unfinished
+        self.drop_unfinished()
+        self.client.unfinished = 0
+        self.client.end_of_input(unfinished)
 
     def writeConnectionLost(self) -> None:
         """Do nothing: this side's sending ends only with the connection."""
@@ -95,7 +102,7 @@ class TaskProtocol(LinearLineReceiver):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Forget the connection."""
         client = self.client
-        del self.lines_received  # part of a reference cycle
+        del self.lines_received, self.line_grows  # parts of reference cycles
         client.connection_lost()
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
@@ -127,6 +134,11 @@ class TaskProtocol(LinearLineReceiver):
         """Close, once everything is sent."""
         self.client.sender.finish()
         self.transport.loseConnection()
+
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Answer that there is no room for the line that is being received, behind what is owed."""
+        self.drop_unfinished()
+        self.client.refuse_rest(error)
 
     def close(self) -> None:
         """Close, once everything received is answered and sent."""
@@ -163,7 +175,7 @@ class TaskFactory(ServerFactory):
         self.server = server
         self.limits = limits
         self.log = RatedLog(clock, _log)
-        self.peers = Peers(clock, paused)
+        self.peers = Peers(clock, server.budget, paused)
 
     def buildProtocol(self, addr: IAddress | None) -> TaskProtocol | None:  # type: ignore[override]
         """Make the protocol for one connection; None refuses it."""

@@ -59,7 +59,13 @@ class WebSocketProtocol(ClosingProtocol):
         self.client = Peer(
             self,
             factory.backend,
-            Session(factory.max_in_flight, task_complete, factory.backend.unanswered.notification_ended),
+            Session(
+                factory.max_in_flight,
+                task_complete,
+                factory.backend.unanswered.notification_ended,
+                max_batch_reply=factory.max_message,
+                copies=factory.backend.copies,
+            ),
             factory.clock,
             self.transport,
             self.write_frames,
@@ -78,6 +84,11 @@ class WebSocketProtocol(ClosingProtocol):
         """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
             self.client.receive(texts)
+
+    def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
+        """Count an incomplete message for the client."""
+        if self.client is not None:
+            self.client.message_grows(size, is_new)
 
     def more_is_unread(self) -> None:
         """Read the rest of what has been received in turns with others, and nothing more until then."""
@@ -167,6 +178,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.peers = peers
         self.origins = origins
         self.max_in_flight = max_in_flight
+        self.max_message = max_message
         self._token = token_hex(NAME_BYTES)
         self._last_name = 0
         limit = max_message - 1  # a message goes to a task server with an LF

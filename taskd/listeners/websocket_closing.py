@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import InvalidRequest, ParseError, ShuttingDown, TooLarge
+from taskd.errors import Busy, InvalidRequest, ParseError, ShuttingDown, TooLarge
 from taskd.listeners.websocket_pings import PingedProtocol
 from taskd.model import Failure
 from taskd.net.time_limits import CLOSING_SECONDS
@@ -19,6 +19,11 @@ from taskd.net.websocket_fastpath import TOO_BIG
 __all__ = ["REFUSED_GRACE", "ClosingProtocol"]
 
 UNSUPPORTED_DATA, GOING_AWAY, BAD_DATA = 1003, 1001, 1007  # RFC 6455, 7.4.1
+
+TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
+
+MAX_REASON = 123
+"""Bytes of the reason in a close frame (RFC 6455, 5.5)."""
 
 _REFUSED = {
     UNSUPPORTED_DATA: InvalidRequest("a binary message on a websocket"),
@@ -61,6 +66,10 @@ class ClosingProtocol(PingedProtocol):
         if self.ignores_input:
             self.wasClean = True  # or Autobahn would log a warning
             self.dropConnection()
+
+    def refuse_unfinished(self, error: Busy) -> None:
+        """Close, since there is no room for the message that is being received."""
+        self.sendCloseFrame(TRY_AGAIN_LATER, error.message.encode()[:MAX_REASON])
 
     def close(self) -> None:
         """Close after what has been answered, since the gateway shuts down."""

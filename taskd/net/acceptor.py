@@ -1,7 +1,7 @@
-"""What accepts the connections of a port, and refuses with a reason those for which there is no room.
+"""The acceptor of a port's connections, which refuses with a reason those for which there is no room.
 
 Twisted's own ports accept until the process is out of descriptors; from then on they close connections
-without a word, with three log lines for each.
+without a reply, with three log lines for each.
 """
 
 from __future__ import annotations

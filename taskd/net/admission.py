@@ -1,4 +1,4 @@
-"""Who may have one more connection: a bounded number in all, of which a party never gets the last. Pure."""
+"""A bounded number of connections, shared between parties, none of which gets the last one. Pure."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import BufferedSocket, Handle, StreamTransport
+from taskd.net.buffered_socket import HIGH_WATER, BufferedSocket, Handle, socket_under
 
 __all__ = ["MAX_UNSENT", "STALL_GRACE", "ReplySender"]
 
@@ -24,6 +24,16 @@ wireless connection takes to come back, short enough to free the memory of the r
 
 SLICE = 65536
 """Bytes passed to the transport at once: about as many as it buffers before it pauses its producer."""
+
+
+class Producible(Protocol):
+    """The transport that a sender needs: one that pauses its producer."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001, N802
+        """Pause this producer while too much is unsent."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        """Forget the producer."""
 
 
 @implementer(IPushProducer)
@@ -60,7 +70,7 @@ class ReplySender:
     def __init__(
         self,
         clock: IReactorTime,
-        transport: StreamTransport,
+        transport: Producible,
         write: Callable[[bytes], None],
         on_change: Callable[[], None],
         on_stalled: Callable[[], None],
@@ -100,14 +110,28 @@ class ReplySender:
         return self._size > self._limit
 
     @property
+    def unsent(self) -> int:
+        """The bytes that are held here and in the transport."""
+        below = socket_under(self._transport)
+        if below is not None:
+            return self._size + below.unsent
+        return self._size + (HIGH_WATER + SLICE if self.congested else 0)
+
+    def read_at_once(self, size: int) -> None:
+        """Have the transport read at most `size` bytes at once."""
+        below = socket_under(self._transport)
+        if below is not None:
+            below.read_size = size
+
+    @property
     def empty(self) -> bool:
         """Whether everything has been passed to the transport."""
         return not self._unsent
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send these bytes, now or when the peer has read those before them."""
         if not self.congested and len(data) <= self._slice:
-            self._write(data)
+            self._write(data)  # type: ignore[arg-type]  # a view is as good
             return
         if self._unsent is None:
             self._unsent = deque()

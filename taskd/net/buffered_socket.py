@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     ISystemHandle,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -33,14 +34,19 @@ __all__ = [
     "CLOSED",
     "HIGH_WATER",
     "READ_SIZE",
+    "SMALL_READ_SIZE",
     "BufferedSocket",
     "Handle",
     "StreamTransport",
     "socket_address",
+    "socket_under",
 ]
 
 READ_SIZE = 65536
 """Bytes read at once, as by Twisted's transports, so that a busy peer does not delay the others."""
+
+SMALL_READ_SIZE = 4096
+"""Bytes read at once while memory is scarce: a whole call, mostly, and little of a flood."""
 
 HIGH_WATER = 65536
 """Unsent bytes above which the producer is paused, as by Twisted's transports."""
@@ -130,6 +136,7 @@ class BufferedSocket:
         "_unsent",
         "connected",
         "disconnecting",
+        "read_size",
     )
 
     def __init__(self, reactor: Reactor, sock: Handle, receive: Callable[[bytes], object]) -> None:
@@ -147,6 +154,8 @@ class BufferedSocket:
         self._peer_has_ended = False
         self.connected = True
         self.disconnecting = False
+        self.read_size = READ_SIZE
+        """The bytes that are read at once."""
         reactor.addReader(self)
 
     # --- called by the reactor ---
@@ -165,7 +174,7 @@ class BufferedSocket:
     def doRead(self) -> Exception | None:  # type: ignore[override]
         """Pass on what has arrived."""
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._socket.recv(self.read_size)
         except BlockingIOError:
             return None
         except OSError:
@@ -222,6 +231,11 @@ class BufferedSocket:
     def flushed(self) -> bool:
         """Whether the kernel has taken everything that was written."""
         return not self._unsent
+
+    @property
+    def unsent(self) -> int:
+        """The number of bytes that were written and that the kernel has not taken."""
+        return len(self._unsent) if self._unsent is not None else 0
 
     def write(self, data: bytes) -> None:
         """Send at once what the kernel takes, and the rest when it has room; do nothing after the close."""
@@ -365,6 +379,12 @@ class BufferedSocket:
         """Let TCP send without waiting for earlier acknowledgements; do nothing on a unix socket."""
         if self.connected and self._socket.family != socket.AF_UNIX:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+
+def socket_under(transport: object) -> BufferedSocket | None:
+    """Return the socket of a transport, which may be one of TLS; None if it has none of this class."""
+    below = transport.transport if isinstance(transport, TLSMemoryBIOProtocol) else transport
+    return below if isinstance(below, BufferedSocket) else None
 
 
 def socket_address(name: object) -> IAddress:

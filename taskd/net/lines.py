@@ -29,6 +29,7 @@ class LinearLineReceiver(LineReceiver):
     MAX_LENGTH = MAX_MESSAGE
     transport: StreamTransport  # type: ignore[assignment]  # Twisted's type is too narrow for any use
     _splitter: LineSplitter | None = None
+    _is_within_line = False
 
     def connectionMade(self) -> None:
         """Begin with an empty buffer, and with the present `MAX_LENGTH`."""
@@ -49,9 +50,13 @@ class LinearLineReceiver(LineReceiver):
                 return line
         return b""
 
+    def drop_unfinished(self) -> None:
+        """Forget what was received of an incomplete line, and ignore whatever follows."""
+        self._splitter = None
+
     def dataReceived(self, data: bytes) -> None:
         """Cut `data` into lines and deliver them."""
-        if self._splitter is None:
+        if self._splitter is None or not data:
             return
         try:
             lines = self._splitter.receive(data)
@@ -61,6 +66,9 @@ class LinearLineReceiver(LineReceiver):
                 self.lines_received(error.lines)
             self.lineLengthExceeded(data)
         else:
+            if data[-1] != _LF or self._is_within_line:
+                self._is_within_line = data[-1] != _LF
+                self.line_grows(self._splitter.unfinished, bool(lines))
             if lines:
                 self.lines_received(lines)
             else:
@@ -68,6 +76,12 @@ class LinearLineReceiver(LineReceiver):
 
     def part_received(self, data: bytes) -> None:
         """Look at bytes that have completed no line; they are delivered with the rest of the line."""
+
+    def line_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete line are held, after each read in which that changes.
+
+        `is_new` says that lines before it have been completed, which follow.
+        """
 
     def lines_received(self, lines: list[bytes]) -> None:
         """Process the lines that one read has completed, in order."""
@@ -77,3 +91,6 @@ class LinearLineReceiver(LineReceiver):
     def setRawMode(self) -> None:
         """Refuse: Text framing has no raw mode."""
         raise NotImplementedError("Text framing has no raw mode")
+
+
+_LF = ord("\n")

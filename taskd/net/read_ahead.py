@@ -28,7 +28,7 @@ class AheadRoom:
 
 
 class Ahead:
-    """What was read ahead of one connection; or, with `drops`, only how much."""
+    """The bytes that were read ahead of one connection; with `drops`, only their number."""
 
     __slots__ = ("_bytes", "_room", "_size", "drops")
 

@@ -38,8 +38,8 @@ class ServerTransport(BufferedSocket):
     connection once, and never from within a call by the protocol. The protocol
     may be replaced, as a websocket's replaces twisted.web's.
 
-    With `lingering`, every close of this side's is a lingering one: the protocol
-    is told of the end as soon as everything is sent, and `lingering` has the
+    With `lingering`, `loseConnection` is a lingering close: the end is reported
+    to the protocol as soon as everything is sent, and `lingering` then has the
     socket, unless the peer has ended first. `when_closed` is called once the connection is
     closed, as far as its protocol is concerned.
     """

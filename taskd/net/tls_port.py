@@ -42,7 +42,7 @@ class RefusingPlain(BufferingTLSTransport):
     """The server's end of a TLS connection, which answers a client that begins without TLS.
 
     It does not wait for the client's alert when it closes: Twisted's own would wait
-    for ever, while a client goes on to send. The connection below sees to it that
+    for ever, while a client goes on to send. The transport below lingers, so that
     the last reply is not lost. A client whose handshake is not finished
     `OPENING_SECONDS` after the connection was accepted is disconnected.
     """

@@ -53,6 +53,11 @@ PONGS = 16
 together and count the answers."""
 
 
+PIECE = 64
+"""Bytes that each piece of an incomplete message takes besides its own, in a list: a message may come
+in pieces of one byte."""
+
+
 # --- whether Autobahn's state is the one that is read here ---------------------
 
 _HANDSHAKE = (
@@ -137,6 +142,8 @@ class TextServerProtocol(WebSocketServerProtocol):
     """Whether what the client still sends is of no use."""
     _unread = b""
     _frames = 0
+    _growing = 0
+    _is_new = _is_within_message = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,6 +210,21 @@ class TextServerProtocol(WebSocketServerProtocol):
             end = self._give(data, end, _rest_of_frame(self))  # a payload is read fast, however long
         self._unread = data[end:]
         self.answer_pings_now()
+        if self._growing or self._is_within_message:
+            self._is_within_message = bool(self._growing)
+            self.message_grows(self._growing, self._is_new)
+        self._is_new = False
+
+    def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
+        """Note how many bytes of an incomplete message are held, after each read in which that changes.
+
+        `is_new` says that this read has completed a message before it.
+        """
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Count a piece of a message, and let Autobahn keep it."""
+        self._growing += len(payload) + PIECE
+        super().onMessageFrameData(payload)
 
     def _give(self, data: bytes, start: int, size: int) -> int:
         """Give Autobahn so many bytes, and return the offset of the first that it has not got."""
@@ -218,8 +240,9 @@ class TextServerProtocol(WebSocketServerProtocol):
             self.sendCloseFrame(TOO_BIG, b"the message is cut into too many frames")
 
     def onMessageEnd(self) -> None:
-        """End a message."""
-        self._frames = 0
+        """End a message, and count the frames of the next one from zero."""
+        self._frames = self._growing = 0
+        self._is_new = True
         super().onMessageEnd()
 
     def onPing(self, payload: bytes) -> None:

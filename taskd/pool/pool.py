@@ -132,6 +132,18 @@ class Pool:
         """Give a worker tasks, in this order."""
         self._workers[number].send(attempts)
 
+    def read_on(self, number: int) -> None:
+        """Read from a worker again; nothing happens if the worker is gone."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            worker.read_on()
+
+    def drop_result(self, number: int) -> None:
+        """Read from a worker, but drop the rest of its present message."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            worker.drop_result()
+
     def reclaim(self, number: int) -> None:
         """Have a worker return the tasks that it has not begun."""
         self._workers[number].poke(Reclaim())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol, TypeAlias
 
 import msgspec
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from taskd.errors import ImpossibleMessage, StateError
+from taskd.net.backpressure import ReplySender
 from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
@@ -26,6 +29,7 @@ from taskd.worker.messages import (
     POKE,
     Attempt,
     Done,
+    Dropped,
     Exited,
     Failed,
     FromWorker,
@@ -39,6 +43,7 @@ from taskd.worker.messages import (
     decode_from_worker,
     encode,
     encode_all,
+    encode_in_pieces,
 )
 
 __all__ = [
@@ -56,9 +61,13 @@ _task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
-WorkerMessage: TypeAlias = Done | Failed | Stopped | Returned | Reported | Grown
+WorkerMessage: TypeAlias = Done | Dropped | Failed | Stopped | Returned | Reported | Grown
 
-_OUTCOMES = (Done, Failed, Stopped)
+_OUTCOMES = (Done, Failed, Stopped, Dropped)
+
+LONG_ARGUMENTS = 128 * 1024
+"""Bytes of arguments that are written to a worker piece by piece, without a copy of them all:
+fewer go into the socket at once."""
 
 
 class WorkerObserver(Protocol):
@@ -73,6 +82,15 @@ class WorkerObserver(Protocol):
         Raises `ImpossibleMessage` at the first one that the worker cannot send by
         rights: the worker is then killed, and `worker_condemned` follows.
         """
+
+    def result_grows(self, number: int, size: int) -> bool:
+        """Note that `size` bytes of a worker's long message have come; return whether to read on now.
+
+        If not, `WorkerProcess.read_on` or `drop_result` follows.
+        """
+
+    def result_arrived(self, number: int) -> None:
+        """Note that the long message is complete; it follows."""
 
     def worker_condemned(self, number: int) -> None:
         """Note that a worker is being killed for what it sent: it must be given nothing more."""
@@ -175,7 +193,16 @@ class WorkerProcess:
             worker_end.close()
             raise
         self.descriptors: tuple[int, ...] = (worker_end.detach(), write_end)
-        self._channel = WorkerSocket(reactor, daemon_end, self._received, self._channel_closed)
+        self._channel = WorkerSocket(
+            reactor,
+            daemon_end,
+            self._received,
+            self._channel_closed,
+            self._result_grows,
+            self._result_arrived,
+        )
+        self._clock: IReactorTime = reactor
+        self._sender: ReplySender | None = None
         self._output = OutputReader(reactor, read_end, self._log_output)
 
     def __repr__(self) -> str:
@@ -185,11 +212,31 @@ class WorkerProcess:
 
     def send(self, attempts: list[Attempt]) -> None:
         """Give the worker tasks, in this order."""
-        self._channel.send(encode_all(attempts))
+        data = encode_all(attempts)
+        if len(data) < LONG_ARGUMENTS and self._sender is None:
+            self._channel.send(data)
+        else:
+            del data
+            self._send_in_pieces(attempts)
+
+    def _send_in_pieces(self, attempts: list[Attempt]) -> None:
+        """Send attempts with long arguments, which belong to their requests until the worker has them."""
+        if self._sender is None:
+            self._sender = ReplySender(
+                self._clock, self._channel, self._channel.send, self._all_sent, _do_nothing, limit=sys.maxsize
+            )
+        for attempt in attempts:
+            for piece in encode_in_pieces(attempt):
+                self._sender.send(piece)
+
+    def _all_sent(self) -> None:
+        if self._was_retired and self._sender is not None and self._sender.empty:
+            self._channel.end_sending()
 
     def poke(self, message: Reclaim | Interrupt) -> None:
         """Send a message that the worker reads even while a function runs."""
-        self._channel.send(encode(message))
+        send = self._channel.send if self._sender is None else self._sender.send
+        send(encode(message))
         self.generation.signal(self.number, POKE, group=False)
 
     def signal(self, signal_number: int = signal.SIGKILL) -> None:
@@ -199,7 +246,8 @@ class WorkerProcess:
     def retire(self) -> None:
         """Let the worker end after its tasks; kill it if that takes longer than `EXIT_TIMEOUT`."""
         self._was_retired = True
-        self._channel.end_sending()
+        if self._sender is None or self._sender.empty:
+            self._channel.end_sending()
         self._kill.start(EXIT_TIMEOUT)
 
     def begun(self) -> int:
@@ -313,6 +361,20 @@ class WorkerProcess:
 
     # --- what it sends ---
 
+    def read_on(self) -> None:
+        """Read again, after `WorkerObserver.result_grows` has returned False."""
+        self._channel.read_on()
+
+    def drop_result(self) -> None:
+        """Drop the rest of the message that is being read, and read on."""
+        self._channel.drop_line()
+
+    def _result_grows(self, size: int) -> bool:
+        return bool(self._fault) or self._observer.result_grows(self.number, size)
+
+    def _result_arrived(self) -> None:
+        self._observer.result_arrived(self.number)
+
     def _received(self, lines: bytes) -> None:
         """Report the worker's messages; kill the worker at the first one that is impossible.
 
@@ -390,3 +452,7 @@ def _decoded(lines: bytes) -> list[FromWorker]:
         return decode_from_worker(lines)
     except msgspec.DecodeError:
         raise ImpossibleMessage(f"lines that cannot be decoded, {lines[:LOGGED_BYTES]!r}") from None
+
+
+def _do_nothing() -> None:
+    """Do nothing: a worker that does not read is waited for, or killed by others."""

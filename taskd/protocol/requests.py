@@ -54,22 +54,24 @@ Work = TypeVar("Work")
 
 
 class BatchReplies:
-    """The replies to a batch, collected until no member of it is `missing`."""
+    """The replies to a batch, collected until no member of it is `missing`; their `size` is in bytes."""
 
-    __slots__ = ("missing", "replies")
+    __slots__ = ("missing", "replies", "size")
 
     def __init__(self, missing: int) -> None:
         self.missing = missing
         self.replies: list[bytes] = []
+        self.size = 0
 
 
-# Not frozen like its base `Call`, since the session and its user fill in the last three members.
+# Not frozen like its base `Call`, since the session and its user fill in the last four members.
 class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ignore[misc]
     """A call on one connection, in one dialect, which is owed one reply (a notification: none).
 
     `id` is the JSON text of the id, or None for a notification or a bare
-    request. `work` belongs to whoever starts the request; `batch` and `ready`
-    (a bare reply that waits for its turn) belong to the session.
+    request. `work` belongs to whoever starts the request; `batch`, `ready` (a bare
+    reply that waits for its turn) and `held` (the bytes that the session counts
+    for a long request, 0 for a short one) belong to the session.
     """
 
     dialect: Dialect = JSON_RPC
@@ -77,6 +79,7 @@ class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ig
     work: Work | None = None
     batch: BatchReplies | None = None
     ready: bytes | None = None
+    held: int = 0
 
     @property
     def is_notification(self) -> bool:

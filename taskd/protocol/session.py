@@ -27,6 +27,7 @@ from typing import Generic, cast
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
+from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.long_text import LongText
 from taskd.protocol.replies import batch_reply, progress_line, reply_line
 from taskd.protocol.requests import (
@@ -47,8 +48,10 @@ from taskd.protocol.requests import (
 __all__ = [
     "MAX_OUTSTANDING",
     "MESSAGE_COST",
+    "SHORT",
     "STEP",
     "Session",
+    "batch_too_large",
     "not_json",
     "result_or_error",
     "task_complete",
@@ -65,6 +68,10 @@ STEP = 65536
 MESSAGE_COST = 2048
 """Bytes that any message counts as, besides its own: so a step is at most 32 messages (members of a
 batch one by one), which take a millisecond or two even if they are the costliest of their size."""
+
+SHORT = 2048
+"""Bytes that every request counts for: what it takes in the daemon while it waits, with a short
+message or a short result. Only what is longer is counted byte by byte."""
 
 _BLANK = b" \t\r\n"
 _CONTAINERS = (b"{", b"[")
@@ -100,25 +107,32 @@ class Session(Generic[Work]):
 
     `bare_reply` encodes the outcome of a bare request. `unclaimed` is called
     with the outcome of each notification, and with the failure of each message
-    that cannot be read, whose error no caller can relate to a request. `Work`
-    is the type of `Request.work`, which belongs to whoever starts the requests.
+    that cannot be read, whose error no caller can relate to a request. The reply
+    to a batch has at most `max_batch_reply` bytes, errors aside. Whoever starts the
+    requests keeps so many `copies` of each. `Work` is the type of `Request.work`,
+    which belongs to whoever starts the requests.
     """
 
     # An idle connection must cost little: an empty deque takes 600 bytes, so
     # each is made only when something is put into it.
     __slots__ = (
         "_backlog",
+        "_backlog_size",
         "_bare_reply",
         "_by_id",
+        "_copies",
         "_has_begun",
         "_in_order",
         "_late_progress",
         "_long_text",
+        "_max_batch_reply",
         "_max_outstanding",
         "_outbox",
         "_unclaimed",
         "closing",
         "in_flight",
+        "large",
+        "owed",
         "refuses_rest",
     )
 
@@ -129,12 +143,17 @@ class Session(Generic[Work]):
         unclaimed: Unclaimed = _forget,
         *,
         begins_as_json: bool = False,
+        max_batch_reply: int = MAX_MESSAGE,
+        copies: int = 1,
     ) -> None:
         self._max_outstanding = max_outstanding
+        self._max_batch_reply = max_batch_reply
+        self._copies = copies
         self._bare_reply = bare_reply
         self._unclaimed = unclaimed
         self._has_begun = not begins_as_json
         self._backlog: Backlog | None = None
+        self._backlog_size = 0  # at most: counted once for what each read leaves
         self._long_text: LongText | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None
         self._outbox: list[bytes] = []
@@ -145,6 +164,10 @@ class Session(Generic[Work]):
         """Whether nothing that is still to be read is of use."""
         self.in_flight: dict[Request[Work], None] = {}
         """The requests that have been started and not answered, oldest first."""
+        self.large = 0
+        """The bytes of long messages whose requests are in flight."""
+        self.owed = 0
+        """The bytes of replies that wait for others: bare ones for their turn, those to batches, progress."""
 
     @property
     def outstanding(self) -> int:
@@ -197,6 +220,8 @@ class Session(Generic[Work]):
             self._backlog = deque(messages)
         else:
             self._backlog.extend(messages)
+            if self._backlog_size:
+                self._backlog_size += sum(map(len, messages))
 
     def receive_part(self, data: bytes) -> None:
         """Take a look at bytes of a message that is not complete: they may be enough to refuse the peer."""
@@ -252,7 +277,8 @@ class Session(Generic[Work]):
                     self._not_one_request(parsed, backlog)
                     continue
             elif type(message) is BatchMember:
-                left -= memoryview(message.text).nbytes + MESSAGE_COST
+                size = memoryview(message.text).nbytes
+                left -= size + MESSAGE_COST
                 parsed = parse_member(message.text)
                 if not self._joins_batch(parsed, message.replies):
                     continue
@@ -261,14 +287,24 @@ class Session(Generic[Work]):
                 continue
             request: Request[Work] = parsed  # type: ignore[assignment]
             in_flight[request] = None
+            if size > SHORT:
+                request.held = size * self._copies
+                self.large += request.held
+                self._backlog_size = max(self._backlog_size - size, 0)
             if request.dialect is BARE:
                 self._keep_order(request)
             started.append(request)
-        if not backlog:
-            self._backlog = None
+        self._note_backlog(backlog)
         if self._by_id is not None:
             self._index(started)
         return started
+
+    def _note_backlog(self, backlog: Backlog) -> None:
+        if not backlog:
+            self._backlog = None
+            self._backlog_size = 0
+        elif not self._backlog_size:
+            self._backlog_size = sum(map(_size, backlog))
 
     def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
         """Check a slice of a long message, and parse it after the last one.
@@ -296,6 +332,8 @@ class Session(Generic[Work]):
             self._in_order = deque((reply,))
         else:
             self._in_order.append(reply)
+            if type(reply) is bytes:
+                self.owed += SHORT + len(reply)
 
     def _not_one_request(self, parsed: Parsed | None, backlog: Backlog) -> None:
         """Refuse a message that cannot be read, or put the members of a batch ahead of what follows it."""
@@ -322,8 +360,11 @@ class Session(Generic[Work]):
     def _reply_in_batch(self, batch: BatchReplies, reply: bytes | None) -> None:
         if reply is not None:
             batch.replies.append(reply)
+            batch.size += len(reply)
+            self.owed += len(reply)
         batch.missing -= 1
         if not batch.missing and batch.replies:
+            self.owed -= batch.size
             self._outbox.append(batch_reply(batch.replies))
 
     def _refuse(self, invalid: Invalid) -> None:
@@ -348,19 +389,40 @@ class Session(Generic[Work]):
         except KeyError:
             raise StateError(f"a second reply to {request.function}") from None
         request.work = None
+        if request.held:
+            self.large -= request.held
         if self._by_id is not None:
             self._leave_index(request)
         if self._late_progress:
             self._flush_progress(request)
         if request.dialect is BARE:
-            request.ready = self._bare_reply(outcome)
-            self._release()
+            request.ready = reply = self._bare_reply(outcome)
+            if self._in_order[0] is request:  # type: ignore[index]
+                self._release()
+            else:
+                self.owed += SHORT + len(reply)
+                request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
-            self._reply_in_batch(request.batch, reply_line(JSON_RPC, request.id, outcome))
+            reply = reply_line(JSON_RPC, request.id, outcome)
+            if not self.has_room(request, len(reply)):
+                outcome = Failure.of(batch_too_large(self._max_batch_reply))
+                reply = reply_line(JSON_RPC, request.id, outcome)
+            self._reply_in_batch(request.batch, reply)
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
         else:
             self._unclaimed(request.function, outcome)
+
+    def has_room(self, request: Request[Work], size: int) -> bool:
+        """Whether a reply of `size` bytes still has room in the reply to the request's batch, if any."""
+        return request.batch is None or request.batch.size + size < self._max_batch_reply
+
+    def needs(self, request: Request[Work]) -> bool:
+        """Whether replies wait for this request, so that its end makes room: the oldest, and its batch."""
+        oldest = next(iter(self.in_flight), None)
+        if oldest is None:
+            return True
+        return request is oldest or (request.batch is not None and request.batch is oldest.batch)
 
     def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
         """Report a request's progress, if its caller asked for progress.
@@ -374,21 +436,27 @@ class Session(Generic[Work]):
         if congested:
             if self._late_progress is None:
                 self._late_progress = {}
+            self.owed += len(line) - len(self._late_progress.get(request, b""))
             self._late_progress[request] = line
         else:
             if self._late_progress is not None:
-                self._late_progress.pop(request, None)
+                self.owed -= len(self._late_progress.pop(request, b""))
             self._outbox.append(line)
 
     def _flush_progress(self, request: Request[Work]) -> None:
         assert self._late_progress is not None
         line = self._late_progress.pop(request, None)
         if line is not None:
+            self.owed -= len(line)
             self._outbox.append(line)
 
     def _release(self) -> None:
-        """Move the bare replies whose turn has come to the outbox."""
+        """Move the bare replies whose turn has come to the outbox.
+
+        Those behind the first one have waited, and were counted.
+        """
         in_order = self._in_order
+        has_waited = False
         while in_order:
             first = in_order[0]
             ready = first if type(first) is bytes else first.ready  # type: ignore[union-attr]
@@ -396,6 +464,9 @@ class Session(Generic[Work]):
                 return
             self._outbox.append(ready)
             in_order.popleft()
+            if has_waited:
+                self.owed -= SHORT + len(ready)
+            has_waited = True
         self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:
@@ -405,6 +476,7 @@ class Session(Generic[Work]):
         """
         if resumed and self._late_progress:
             self._outbox.extend(self._late_progress.values())
+            self.owed -= sum(map(len, self._late_progress.values()))
             self._late_progress = None
         taken = self._outbox
         if taken:
@@ -422,10 +494,16 @@ class Session(Generic[Work]):
         self.in_flight.clear()
         self._backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
+        self._backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
         return unread
 
     # --- state ---
+
+    @property
+    def held(self) -> int:
+        """The bytes held for the connection here: messages, requests in flight, and replies that wait."""
+        return SHORT * len(self.in_flight) + self.large + self.owed + self._backlog_size
 
     @property
     def wants_data(self) -> bool:
@@ -442,6 +520,17 @@ class Session(Generic[Work]):
             and not self._in_order
             and not self._outbox
         )
+
+
+def _size(message: bytes | BatchMember | TaskdError) -> int:
+    if isinstance(message, BatchMember):
+        return memoryview(message.text).nbytes
+    return len(message) if isinstance(message, bytes) else 0
+
+
+def batch_too_large(limit: int) -> TooLarge:
+    """Return the error for a result that no longer fits into the reply to its batch."""
+    return TooLarge(f"the reply to a batch is at most {limit} bytes; this result does not fit", limit=limit)
 
 
 def not_json() -> InvalidRequest:

@@ -152,6 +152,13 @@ class TaskQueue(LaneOrder):
                 return line[0]
         return None
 
+    def find_oldest(self, lane: Lane) -> Task:
+        """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
+        task = self._oldest(lane)
+        self._stop_turn()
+        self._begin_turn(lane, task.priority, lane.party.lanes.levels[task.priority][lane])
+        return task
+
     def take(self, task: Task, *, is_short: bool = False) -> None:
         """Take out the task that `first` or `find_head` has returned; the caller sets its state.
 

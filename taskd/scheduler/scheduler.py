@@ -111,8 +111,7 @@ class Scheduler:
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
         while (task := queue.first()) is not None:
-            if task.subscriber.is_full:
-                queue.set_aside(task)
+            if task.subscriber.is_full and not (task := self._needed(task)):
                 continue
             is_short = may_batch(task)
             worker = batching.with_room(now) if is_short and batching.workers else None
@@ -136,6 +135,16 @@ class Scheduler:
             else:
                 given[worker.number] = [task]
         return list(given.items())
+
+    def _needed(self, task: Task) -> Task | None:
+        """Return the task of a full submitter that must start all the same; if none, set its lane aside."""
+        if task.subscriber.needs(task.key):
+            return task
+        oldest = self.queue.find_oldest(task.lane)
+        if oldest.subscriber.needs(oldest.key):
+            return oldest
+        self.queue.set_aside(task)
+        return None
 
     def finished(
         self,

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 import msgspec
 
 from taskd.model import Call, Outcome, Progress
+from taskd.scheduler.budget import Account
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.states import DONE, NEW, TaskState
 from taskd.scheduler.stats import FunctionStats
 from taskd.scheduler.stops import Stop
 
-__all__ = ["NOBODY", "Subscriber", "Task"]
+__all__ = ["NOBODY", "Nobody", "Subscriber", "Task"]
 
 
 class Subscriber(Protocol):
@@ -29,6 +30,15 @@ class Subscriber(Protocol):
     def is_full(self) -> bool:
         """Whether the subscriber leaves too much unread; the tasks that it submitted wait meanwhile."""
 
+    def needs(self, key: Any) -> bool:
+        """Whether a task must start although the subscriber is full: its outcome makes room."""
+
+    def account(self) -> Account | None:
+        """Return the account for what is held for the subscriber; None if nothing is."""
+
+    def wants_result(self, key: Any, size: int) -> bool:
+        """Whether a result that has `size` bytes so far can be of use."""
+
     def task_progressed(self, key: Any, progress: Progress) -> None:
         """Receive a task's progress. `flush` follows."""
 
@@ -39,11 +49,23 @@ class Subscriber(Protocol):
         """Pass on what has been received; called once for several outcomes and reports."""
 
 
-class _Nobody:
+class Nobody:
     """The subscriber of a task that nobody waits for."""
 
     is_full = False
     lane = Lane(Party("nobody"))
+
+    def needs(self, key: object) -> bool:
+        """Return True: nothing stops these tasks."""
+        return True
+
+    def account(self) -> Account | None:
+        """Return None, since nothing is held."""
+        return None
+
+    def wants_result(self, key: object, size: int) -> bool:
+        """Return False, since every result is dropped."""
+        return False
 
     def task_progressed(self, key: object, progress: Progress) -> None:
         """Drop the progress."""
@@ -55,8 +77,22 @@ class _Nobody:
         """Do nothing."""
 
 
-NOBODY: Subscriber = _Nobody()
+NOBODY: Subscriber = Nobody()
 """The replacement for a subscriber that has gone."""
+
+
+class Departed(Nobody):
+    """The replacement for a subscriber that has gone, while its account holds the tasks' arguments.
+
+    The keys of its tasks are the bytes to release.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def task_ended(self, key: int, outcome: Outcome) -> None:  # type: ignore[override]
+        """Release the arguments of a task."""
+        self._account.release(key)
 
 
 class Task(msgspec.Struct, eq=False):
@@ -103,6 +139,14 @@ class Task(msgspec.Struct, eq=False):
             self.others = []
         self.others.append((subscriber, key))
 
-    def detach(self) -> None:
-        """Forget the subscriber that submitted the task; the task goes on."""
-        self.subscriber, self.key = NOBODY, None
+    def detach(self, account: Account | None = None, held: int = 0) -> None:
+        """Forget the subscriber that submitted the task; the task goes on.
+
+        When it ends, `held` bytes of the account are released.
+        """
+        if account is None or not held:
+            self.subscriber, self.key = NOBODY, None
+        elif self.is_in_flight:
+            self.subscriber, self.key = Departed(account), held
+        else:
+            account.release(held)

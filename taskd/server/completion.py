@@ -10,7 +10,8 @@ from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
-from taskd.scheduler.task import NOBODY, Task
+from taskd.scheduler.arrivals import NO_ROOM
+from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting, stopped, worker_lost
 from taskd.server.unanswered import Unanswered
@@ -41,7 +42,7 @@ class Completion:
         del self.in_flight[task.number]
         if type(outcome) is Failure:
             self._count(task, outcome)
-            if task.subscriber is NOBODY and task.others is None:
+            if isinstance(task.subscriber, Nobody) and task.others is None:
                 self._unanswered.caller_was_gone(task.call.function, outcome)
         task.subscriber.task_ended(task.key, outcome)
         if task.others is not None:
@@ -63,6 +64,14 @@ class Completion:
         """Complete a task whose function returned."""
         self._counters.done += 1
         self.complete(task, Result(value))
+
+    def dropped(self, task: Task) -> None:
+        """Complete a task whose function returned more than there was room for."""
+        if isinstance(task.subscriber, Nobody):
+            self.succeeded(task, NULL)
+        else:
+            self._counters.done += 1
+            self.complete(task, NO_ROOM)
 
     def failed(self, task: Task, message: Failed) -> None:
         """Complete a task whose function raised, or could not be called."""

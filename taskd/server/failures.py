@@ -7,14 +7,28 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from taskd.errors import Cancelled, InternalError, TimedOut, WorkerLost
+from taskd.errors import Busy, Cancelled, InternalError, TimedOut, WorkerLost
 from taskd.model import Failure
 from taskd.pool.exits import WorkerExit, signal_name
+from taskd.scheduler.budget import Budget
 from taskd.scheduler.task import Task
 
-__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "stopped", "worker_lost"]
+__all__ = ["cancelled_waiting", "deadline_over", "internal_error", "no_memory", "stopped", "worker_lost"]
 
 _log = Logger(namespace="taskd.server")
+
+
+MEMORY_RETRY_AFTER = 1.0
+"""Seconds after which a caller should try again that was refused because the memory was full:
+most of what is held is released within a second, as tasks end and replies are read."""
+
+
+def no_memory(budget: Budget) -> Busy:
+    """Return the error for a call that is refused because the whole byte budget is spent."""
+    return Busy(
+        f"the server holds {budget.held} bytes for its clients, and --max-buffered is {budget.limit}",
+        retry_after=MEMORY_RETRY_AFTER,
+    )
 
 
 def deadline_over(task: Task) -> Failure:

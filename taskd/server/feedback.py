@@ -20,14 +20,15 @@ from taskd.scheduler.task import Subscriber, Task
 from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
+from taskd.server.long_results import LongResults, ResultSource
 from taskd.server.reload import Reloader
-from taskd.worker.messages import Done, Failed, Reported, Returned, Stopped
+from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped
 
 __all__ = ["Feedback", "Turns"]
 
 _log = Logger(namespace="taskd.server")
 
-_OUTCOMES = (Done, Failed, Stopped)
+_OUTCOMES = (Done, Failed, Stopped, Dropped)
 
 
 class Turns(Protocol):
@@ -35,6 +36,10 @@ class Turns(Protocol):
 
     reloader: Reloader
     is_stopping: bool
+
+    @property
+    def pool(self) -> ResultSource:
+        """The pool, from which long results come."""
 
     def turn_soon(self) -> None:
         """Schedule the end-of-turn pass, which starts tasks."""
@@ -66,6 +71,7 @@ class Feedback:
         self._counters = counters
         self._log = log
         self._use = use
+        self._long_results = LongResults()
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """Use the imported app, at the start or after a crash, or continue a reload."""
@@ -121,6 +127,17 @@ class Feedback:
                 subscriber.flush()
             self._turns.settle()
 
+    def result_grows(self, number: int, size: int) -> bool:
+        """Count a long result of which `size` bytes have come; return whether to read on."""
+        task = self._scheduler.fleet.view(number).first
+        if task is not None and not task.is_in_flight:
+            task = None
+        return self._long_results.grows(self._turns.pool, number, task, size)
+
+    def result_arrived(self, number: int) -> None:
+        """Note that a long result is complete, and follows as a message."""
+        self._long_results.ended(number)
+
     def worker_condemned(self, number: int) -> None:
         """Give a worker that is being killed no more tasks."""
         if number in self._scheduler.fleet.workers:
@@ -131,7 +148,7 @@ class Feedback:
         if self._scheduler.fleet.retire(number, now):
             _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
 
-    def _task_ended(self, number: int, message: Done | Failed | Stopped, now: float) -> Task | None:
+    def _task_ended(self, number: int, message: Done | Failed | Stopped | Dropped, now: float) -> Task | None:
         """Complete a task that a worker has ended; return None if it had its outcome before."""
         scheduler = self._scheduler
         seconds = message.seconds
@@ -150,6 +167,12 @@ class Feedback:
                 scheduler.fleet.retire(number, now)
             if task is not None:
                 self._completion.failed(task, message)
+        elif isinstance(message, Dropped):
+            task = scheduler.finished(
+                number, message.task, seconds, now, failed=False, printed=message.output
+            )
+            if task is not None:
+                self._completion.dropped(task)
         else:
             task = scheduler.stopped(number, message.task, now)
             if task is not None:
@@ -159,6 +182,7 @@ class Feedback:
     def worker_exited(self, number: int, ending: WorkerExit) -> None:
         """Complete the task that an ended worker had begun; those that it had not begun wait again."""
         now = self._clock.seconds()
+        self._long_results.ended(number)
         worker = self._scheduler.fleet.workers[number]
         tasks = self._scheduler.worker_exited(number, ending.begun, now)
         for task in tasks:

@@ -10,10 +10,11 @@ from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Outcome, Progress, Result
+from taskd.model import Outcome, Result
 from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
-from taskd.scheduler.task import NOBODY, Subscriber, Task
+from taskd.scheduler.budget import Account
+from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import RecentStatus, ServerStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods"]
@@ -29,6 +30,9 @@ class Requester(Subscriber, Protocol):
     @property
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
+
+    def account(self) -> Account:
+        """Return the account for what is held for the connection."""
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel the request with this id, and answer `asking` when it has ended."""
@@ -52,19 +56,13 @@ class Asker:
         self.requester.flush()
 
 
-class _CancelWatch:
+class _CancelWatch(Nobody):
     """Answers each ``taskd.cancel`` when the task that it named has ended."""
-
-    is_full = False
-    lane = NOBODY.lane
 
     def __init__(self) -> None:
         self._answered: dict[Requester, None] = {}
 
-    def task_progressed(self, key: Asker, progress: Progress) -> None:
-        """Ignore the progress of a task that is being stopped."""
-
-    def task_ended(self, key: Asker, outcome: Outcome) -> None:
+    def task_ended(self, key: Asker, outcome: Outcome) -> None:  # type: ignore[override]
         """Answer with how the task ended."""
         key.requester.task_ended(key.request, how_cancelled(outcome))
         self._answered[key.requester] = None

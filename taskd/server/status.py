@@ -15,6 +15,7 @@ from taskd.model import Result
 from taskd.pool.generations import CodeStatus
 from taskd.pool.pool import Pool
 from taskd.scheduler import FunctionStats, Scheduler
+from taskd.scheduler.budget import Budget
 from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
@@ -85,6 +86,32 @@ class FunctionStatus(msgspec.Struct, frozen=True):
     timeout: float | None
 
 
+class PartyBytes(msgspec.Struct, frozen=True):
+    """What is held for one party, an address: its bytes, and for how many connections that hold many."""
+
+    party: str
+    held: int
+    connections: int
+
+
+class BudgetStatus(msgspec.Struct, frozen=True):
+    """The byte budget: its `limit`, what is `held` of it, and the parties that hold most, at most ten.
+
+    `waiting` counts the connections and results that wait for room.
+    """
+
+    limit: int
+    held: int
+    waiting: int
+    biggest: list[PartyBytes]
+
+
+def budget_status(budget: Budget) -> BudgetStatus:
+    """Return the status of a byte budget."""
+    biggest = [PartyBytes(*use) for use in budget.biggest()]
+    return BudgetStatus(budget.limit, budget.held, budget.waiting, biggest)
+
+
 class PartyStatus(msgspec.Struct, frozen=True):
     """The tasks of one party that wait, and on how many of its connections."""
 
@@ -117,6 +144,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     max_queue: int
     min_workers: int
     max_workers: int
+    budget: BudgetStatus
     counts: Counters
     unanswered: dict[str, int]
     log_lines_lost: int
@@ -165,7 +193,13 @@ def _has_run(stats: FunctionStats) -> bool:
 
 
 def server_status(
-    scheduler: Scheduler, pool: Pool, oldest: Task | None, now: float, counts: Counters, **more: Any
+    scheduler: Scheduler,
+    pool: Pool,
+    budget: Budget,
+    oldest: Task | None,
+    now: float,
+    counts: Counters,
+    **more: Any,
 ) -> ServerStatus:
     """Return the status of a server; `more` are the members that the scheduler does not know.
 
@@ -185,6 +219,7 @@ def server_status(
         max_queue=scheduler.config.max_queue,
         min_workers=scheduler.config.min_workers,
         max_workers=scheduler.config.max_workers,
+        budget=budget_status(budget),
         counts=counts,
         workers=[worker_status(worker, pool, now) for _, worker in sorted(scheduler.fleet.workers.items())],
         functions=[

@@ -13,18 +13,20 @@ from twisted.logger import Logger
 from taskd.errors import MethodNotFound, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import Call, Failure
+from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
 from taskd.protocol.methods import dispatch
 from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
+from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Parties
 from taskd.scheduler.states import GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
-from taskd.server.failures import internal_error
+from taskd.server.failures import internal_error, no_memory
 from taskd.server.methods import Asker, Requester, ServerMethods
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
@@ -39,12 +41,13 @@ class ServerConfig:
     """The configuration of a task server.
 
     `timeout` is the time limit of functions that have none of their own, in
-    seconds; None means no limit.
+    seconds; None means no limit. `max_buffered` is in bytes.
     """
 
     pool: PoolConfig
     scheduler: SchedulerConfig
     timeout: float | None = None
+    max_buffered: int = MAX_BUFFERED
 
     def start(self, reactor: Reactor) -> TaskServer:
         """Start a server and its pool. `TaskServer.loaded` fires when the app is imported."""
@@ -57,6 +60,9 @@ class TaskServer:
     `submit` takes requests; `stop_accepting`, `drain`, `abort` and `close` end it.
     """
 
+    copies = 1
+    """A task has the arguments of its request."""
+
     def __init__(self, reactor: Reactor, config: ServerConfig) -> None:
         self._clock: IReactorTime = reactor
         self._config = config
@@ -66,6 +72,8 @@ class TaskServer:
         self.counters = Counters()
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
+        self.budget = Budget(config.max_buffered, config.pool.config.max_result)
+        watch_budget(self._clock, self.budget)
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
         self._methods = ServerMethods(self, self._clock)
@@ -97,9 +105,9 @@ class TaskServer:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
         self._dispatcher.cancel(task)
 
-    def detach(self, task: Task) -> None:
-        """Let a task go on without its submitter, who gets no reply."""
-        task.detach()
+    def detach(self, task: Task, account: Account | None = None, held: int = 0) -> None:
+        """Let a task go on without its submitter; at its end, release `held` bytes of an account."""
+        task.detach(account, held)
 
     def status(self) -> ServerStatus:
         """Return what the server and each of its workers is doing."""
@@ -108,6 +116,7 @@ class TaskServer:
         return server_status(
             self._scheduler,
             dispatcher.pool,
+            self.budget,
             next((task for task in self._in_flight.values() if task.state is not GIVEN), None),
             now,
             name=self._config.pool.config.name,
@@ -148,6 +157,9 @@ class TaskServer:
                     requester.task_ended(request, answer)
                 return
             stats = self._unknown(request)
+        if self.budget.is_spent:
+            self.counters.refused += 1
+            raise no_memory(self.budget)
         self._last_task += 1
         options = request.options
         deadline = None if options.deadline is None else now + options.deadline

@@ -30,6 +30,7 @@ __all__ = [
     "WANTS_PROGRESS",
     "Attempt",
     "Done",
+    "Dropped",
     "ErrorDetails",
     "Exited",
     "Failed",
@@ -59,6 +60,7 @@ __all__ = [
     "decode_to_worker",
     "encode",
     "encode_all",
+    "encode_in_pieces",
 ]
 
 POKE = 23
@@ -152,6 +154,14 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     leaving: bool = False
 
 
+class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
+    """The replacement that the daemon makes of a `Done` whose value is too long to be held."""
+
+    task: int
+    seconds: float
+    output: bool
+
+
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     """The report that the function has ended after an interrupt.
 
@@ -185,7 +195,7 @@ class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
     kib: int
 
 
-FromWorker: TypeAlias = Ready | Done | Failed | Stopped | Returned | Reported | Grown
+FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Grown
 
 
 ErrorDetails: TypeAlias = Literal["type", "message", "traceback"]
@@ -295,12 +305,30 @@ encode_all = _encoder.encode_lines
 """Encode several messages, each as one line."""
 
 
+def encode_in_pieces(attempt: Attempt) -> list[bytes | memoryview]:
+    """Encode an attempt as one line, without a copy of its arguments."""
+    head, tail = _encoder.encode(msgspec.structs.replace(attempt, args=_MARK)).split(b"[[[]]]")
+    return [head, memoryview(attempt.args), tail + b"\n"]
+
+
+_MARK = Raw(b"[[[]]]")
+
+
 class WholeLines:
     """A stream of bytes, cut after the last LF received, so that many lines can be decoded together."""
 
     __slots__ = ("_rest",)
 
     def __init__(self) -> None:
+        self._rest = bytearray()
+
+    @property
+    def rest(self) -> bytearray:
+        """The bytes of a line that is not complete."""
+        return self._rest
+
+    def drop_rest(self) -> None:
+        """Forget the incomplete line."""
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:

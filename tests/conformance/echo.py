@@ -20,7 +20,7 @@ class Echo(WebSocketProtocol):
         for frames in self.frames(texts):
             self.write_frames(frames)
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: FBT001, N803
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
         """Send a message back that Autobahn has read."""
         if isBinary:
             self.sendMessage(payload, isBinary=True)

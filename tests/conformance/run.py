@@ -76,13 +76,15 @@ def _run_kosoku(port: int, reports: Path, cases: list[str]) -> None:
 def _run_wstest(wstest: str, port: int, directory: Path, reports: Path, cases: list[str]) -> None:
     specification = directory / "fuzzingclient.json"
     specification.write_text(
-        json.dumps({
-            "outdir": str(reports),
-            "servers": [{"agent": "taskd", "url": f"ws://127.0.0.1:{port}", "options": {"version": 18}}],
-            "cases": cases or ["*"],
-            "exclude-cases": list(WITHOUT),
-            "exclude-agent-cases": {},
-        })
+        json.dumps(
+            {
+                "outdir": str(reports),
+                "servers": [{"agent": "taskd", "url": f"ws://127.0.0.1:{port}", "options": {"version": 18}}],
+                "cases": cases or ["*"],
+                "exclude-cases": list(WITHOUT),
+                "exclude-agent-cases": {},
+            }
+        )
     )
     command = [wstest, "--mode", "fuzzingclient", "--spec", specification]
     subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SUITE_SECONDS, check=False)

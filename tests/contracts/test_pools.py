@@ -81,6 +81,13 @@ class Recorder:
         for message in messages:
             self._note("message", number, type(message), getattr(message, "task", None), message)
 
+    def result_grows(self, number: int, size: int) -> bool:
+        self._note("grows", number)
+        return True
+
+    def result_arrived(self, number: int) -> None:
+        self._note("arrived", number)
+
     def worker_condemned(self, number: int) -> None:
         self._note("condemned", number)
 

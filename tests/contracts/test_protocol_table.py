@@ -57,7 +57,7 @@ def url(
 def test_a_row_of_the_table_holds_over_tcp(server: Daemon, row: Row) -> None:
     connection = server.connect()
     try:
-        connection.send(*row.sent)
+        connection.send(*row.sent_on_tcp)
         if not row.ends:
             connection.end_sending()
         replies = [seen_on_tcp(line) for line in connection.receive_lines()]

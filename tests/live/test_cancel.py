@@ -565,15 +565,6 @@ def test_the_commands_exit_status_shows_whether_a_task_was_not_in_flight(start: 
     stopped(data_of(client.receive(), CANCELLED))
 
 
-def test_the_command_cancels_through_a_gateway_too(start: Start, gate: Gate) -> None:
-    daemon = start("--workers", "1").wait_until_ready()
-    client = daemon.connect().send(gate.rpc("a"))
-    gate.wait_until_entered()
-    ended = run_taskd(daemon.tcp, "cancel", "--via", daemon.ws, 1)
-    assert ended.returncode == 0, ended.stderr
-    stopped(data_of(client.receive(), CANCELLED))
-
-
 def test_ctrl_c_in_a_call_cancels_its_task(one: Daemon, gate: Gate, drop: Drop) -> None:
     command = [BIN / "taskd", "call", "--server", one.tcp, "stand_and_tell"]
     calling = subprocess.Popen(

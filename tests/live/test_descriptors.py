@@ -57,7 +57,7 @@ def answer_to(sock):
     return connection.receive() or ""
 
 
-def test_surplus_connections_are_told_to_come_again_and_other_addresses_get_in(limited, connect):
+def test_surplus_connections_are_answered_busy_and_other_addresses_get_in(limited, connect):
     before = descriptors_of(limited.process.pid)
     answers = [answer_to(connect()) for _ in range(MANY)]
     refused = [answer for answer in answers if answer != "Hello, World!"]

@@ -331,6 +331,7 @@ def test_an_unterminated_last_line_is_answered_with_an_error_after_the_other_rep
 def test_a_message_that_is_not_json_is_a_parse_error_that_names_the_place(
     client: Connection, line: bytes, at: int | None
 ) -> None:
+    assert client.ask(bare("hello")) == "Hello, World!"
     code, data = error_of(client.ask(line))
     assert code == -32700
     if at is not None:
@@ -351,6 +352,7 @@ def test_a_message_that_is_not_json_is_a_parse_error_that_names_the_place(
 def test_a_message_that_is_not_utf_8_is_a_parse_error_that_names_the_place(
     client: Connection, line: bytes, at: int
 ) -> None:
+    assert client.ask(bare("hello")) == "Hello, World!"
     assert error_of(client.ask(line)) == (-32700, {"at": at})
     assert client.ask(bare("hello")) == "Hello, World!"
 
@@ -398,6 +400,7 @@ def test_a_request_with_a_wrong_member_is_refused_and_the_member_named(
 
 @pytest.mark.parametrize("message", [{}, {"foo": 1}, 7, "hello", None, True, {"args": {}}], ids=json.dumps)
 def test_a_message_in_neither_dialect_is_refused(client: Connection, message: Any) -> None:
+    assert client.ask(bare("hello")) == "Hello, World!"
     assert error_of(client.ask(message))[0] == -32600
     assert client.ask(bare("hello")) == "Hello, World!"
 
@@ -919,9 +922,20 @@ def test_requests_wait_until_the_app_is_imported(start: Start, tmp_path: Path, g
     assert error_of(replies[2])[0] == -32601
 
 
-def test_an_http_request_posted_by_a_web_page_runs_nothing(daemon: Daemon) -> None:
+@pytest.mark.parametrize(
+    "first",
+    [b"POST / HTTP/1.1\r", b"post / HTTP/1.1\r", b"null / HTTP/1.1\r", b"EHLO x\r", b"\x16\x03\x01\x02"],
+)
+def test_nothing_is_run_behind_the_first_line_of_another_protocol(daemon: Daemon, first: bytes) -> None:
     client = daemon.connect()
-    client.send(b"POST / HTTP/1.1\r", b"Host: 127.0.0.1\r", b"\r", bare("hello"), bare("hello"))
+    client.send(first, b"Host: 127.0.0.1\r", b"\r", bare("hello"), bare("hello"))
     (reply,) = client.receive_all()
     assert "HTTP" in reply["error"]["message"]
     assert daemon.connect().ask(bare("taskd.status"))["functions"] == []
+
+
+def test_a_peer_that_speaks_another_protocol_is_refused_before_its_first_line_ends(daemon: Daemon) -> None:
+    client = daemon.connect()
+    client.socket.sendall(b"\x16\x03\x01\x02")
+    (reply,) = client.receive_all()
+    assert error_of(reply)[0] == -32600

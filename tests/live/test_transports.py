@@ -23,6 +23,7 @@ from taskd.listeners.tcp import TaskFactory, TaskProtocol, TcpLimits
 from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import Budget
 from taskd.server.unanswered import Unanswered
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
@@ -138,6 +139,7 @@ class Server:
     def __init__(self, reactor: Any) -> None:
         self.connections = 0
         self.unanswered = Unanswered(reactor)
+        self.budget = Budget()
         self.holds = False
         self.pending: list[tuple[Any, Any]] = []
 
@@ -160,7 +162,7 @@ class Server:
     def cancel(self, work: object) -> None:
         pass
 
-    def detach(self, work: object) -> None:
+    def detach(self, work: object, account: object, held: int) -> None:
         pass
 
 

@@ -59,6 +59,9 @@ class Clients:
         )
         if isinstance(peer, WebSocketPeer):
             await asyncio.wait_for(peer.opened, ANSWER_SECONDS)
+        else:  # its first line must look like a request
+            peer.ask(self._mix.echo())
+            peer.flush()
         self.open_peers.add(peer)
         self.peers.append(peer)
         return peer

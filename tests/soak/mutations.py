@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import pairwise
 from random import Random
 
 from tests.soak.attacks.attacker import BINARY, CLOSE, PING, TEXT, bare, frame, rpc
@@ -15,15 +16,63 @@ LONGEST = 200_000
 """Bytes of one input at most: mutations may repeat."""
 
 JSON_VALUES = (
-    b"null", b"true", b"-0", b"0.0", b"1e999", b"-1e999", b"1E-400", b"9223372036854775808", b"-1",
-    b"18446744073709551616", b"1" * 400, b"0x10", b"01", b"1.", b".5", b"NaN", b"Infinity", b'""',
-    b'"\\ud800"', b'"\\u0000"', b'"\\udc00\\ud800"', b'"\xff\xfe"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b"[]", b"{}",
-    b'{"":{}}', b"[" * 120 + b"]" * 120, b"[" * 5000, b'{"a":' * 300, b'"taskd.status"', b'"taskd."', b"[[]]",
-    b'{"id":1,"id":2}', b'"' + b"\xf0\x9f\x92\xa9" * 500 + b'"', b"{,}", b"[,]", b"/**/", b"'x'", b"\x00",
-)  # fmt: skip
+    b"null",
+    b"true",
+    b"-0",
+    b"0.0",
+    b"1e999",
+    b"-1e999",
+    b"1E-400",
+    b"9223372036854775808",
+    b"-1",
+    b"18446744073709551616",
+    b"1" * 400,
+    b"0x10",
+    b"01",
+    b"1.",
+    b".5",
+    b"NaN",
+    b"Infinity",
+    b'""',
+    b'"\\ud800"',
+    b'"\\u0000"',
+    b'"\\udc00\\ud800"',
+    b'"\xff\xfe"',
+    b'"\xc0\x80"',
+    b'"\xed\xa0\x80"',
+    b"[]",
+    b"{}",
+    b'{"":{}}',
+    b"[" * 120 + b"]" * 120,
+    b"[" * 5000,
+    b'{"a":' * 300,
+    b'"taskd.status"',
+    b'"taskd."',
+    b"[[]]",
+    b'{"id":1,"id":2}',
+    b'"' + b"\xf0\x9f\x92\xa9" * 500 + b'"',
+    b"{,}",
+    b"[,]",
+    b"/**/",
+    b"'x'",
+    b"\x00",
+)
 """Values that replace others in a message."""
 
-BYTES = (b"\0", b"\n", b"\r\n", b"\r", b"\xff", b"\x80", b"\xef\xbb\xbf", b" " * 64, b"\t", b'"', b"\\", b"\x1b[2J")
+BYTES = (
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"\xff",
+    b"\x80",
+    b"\xef\xbb\xbf",
+    b" " * 64,
+    b"\t",
+    b'"',
+    b"\\",
+    b"\x1b[2J",
+)
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|\[[^\[\]]*\]|\{[^{}]*\}|true|false|null')
 
@@ -31,21 +80,47 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|\[[^\[\]]*\]|\{[^{}]*\}
 def line_seeds() -> list[bytes]:
     """Return valid messages of the task server's port, and the beginnings of other protocols."""
     options = (
-        '{"timeout":1}', '{"deadline":1}', '{"priority":0}', '{"priority":9,"progress":true}',
-        '{"on_disconnect":"cancel"}', '{"on_disconnect":"finish","timeout":0.5}',
-    )  # fmt: skip
+        '{"timeout":1}',
+        '{"deadline":1}',
+        '{"priority":0}',
+        '{"priority":9,"progress":true}',
+        '{"on_disconnect":"cancel"}',
+        '{"on_disconnect":"finish","timeout":0.5}',
+    )
     seeds = [
-        bare("echo", "[1]"), bare("echo", '{"value":{"a":[1,2.5,null,"\\u00e9"]}}'), bare("echo"),
-        bare("big", "[2000]"), bare("nap", "[0.001]"), bare("boom", '["x"]'), bare("typed", '[2,["a","b"]]'),
-        bare("steps", "[3]", '{"progress":true}'), bare("no_such"), bare("say", '["\\u001b[31m",2]'),
-        rpc(1, "echo", '{"value":1}'), rpc(2, "nap_async", "[0.001]"), rpc(None, "echo", "[1]"),
-        rpc(3, "steps", "[3]", '{"progress":true}'), rpc(4, "taskd.ping"), rpc(5, "taskd.status"),
-        rpc(6, "taskd.functions"), rpc(7, "taskd.cancel", '{"id":3}'), rpc(8, "taskd.cancel", '{"task":1}'),
-        rpc(None, "taskd.cancel", '{"task":999999}'), rpc(9, "size", '["' + "x" * 3000 + '"]'),
-        b'{"jsonrpc":"2.0","id":"\\u00fc","method":"echo"}\n', b'{"jsonrpc":"2.0","id":null,"method":"echo"}\n',
-        b'{"jsonrpc":"2.0","id":1.5,"method":"echo"}\n', b"\n", b"\r\n", b" \n", b"[]\n", b"{}\n",
-    ]  # fmt: skip
-    seeds += [bare("echo", "[1]", each) for each in options] + [rpc(1, "echo", "[1]", each) for each in options]
+        bare("echo", "[1]"),
+        bare("echo", '{"value":{"a":[1,2.5,null,"\\u00e9"]}}'),
+        bare("echo"),
+        bare("big", "[2000]"),
+        bare("nap", "[0.001]"),
+        bare("boom", '["x"]'),
+        bare("typed", '[2,["a","b"]]'),
+        bare("steps", "[3]", '{"progress":true}'),
+        bare("no_such"),
+        bare("say", '["\\u001b[31m",2]'),
+        rpc(1, "echo", '{"value":1}'),
+        rpc(2, "nap_async", "[0.001]"),
+        rpc(None, "echo", "[1]"),
+        rpc(3, "steps", "[3]", '{"progress":true}'),
+        rpc(4, "taskd.ping"),
+        rpc(5, "taskd.status"),
+        rpc(6, "taskd.functions"),
+        rpc(7, "taskd.cancel", '{"id":3}'),
+        rpc(8, "taskd.cancel", '{"task":1}'),
+        rpc(None, "taskd.cancel", '{"task":999999}'),
+        rpc(9, "size", '["' + "x" * 3000 + '"]'),
+        b'{"jsonrpc":"2.0","id":"\\u00fc","method":"echo"}\n',
+        b'{"jsonrpc":"2.0","id":null,"method":"echo"}\n',
+        b'{"jsonrpc":"2.0","id":1.5,"method":"echo"}\n',
+        b"\n",
+        b"\r\n",
+        b" \n",
+        b"[]\n",
+        b"{}\n",
+    ]
+    seeds += [bare("echo", "[1]", each) for each in options] + [
+        rpc(1, "echo", "[1]", each) for each in options
+    ]
     members = [rpc(each, "echo", f"[{each}]").rstrip() for each in range(5)]
     seeds.append(b"[" + b",".join([*members, rpc(None, "echo").rstrip(), b"1", b"{}"]) + b"]\n")
     seeds.append(b"[" + b",".join(members * 60) + b"]\n")
@@ -61,12 +136,28 @@ def web_seeds(handshake: bytes) -> tuple[list[bytes], list[bytes]]:
         byte ^ mask for byte, mask in zip(b"hello", b"\x01\x02\x03\x04\x01", strict=True)
     )
     frames += [
-        frame(PING, b""), frame(PING, b"x" * 125), frame(10, b"pong"), frame(BINARY, b"\0\1"),
-        frame(CLOSE, struct.pack("!H", 1000)), frame(CLOSE, b""), frame(CLOSE, b"\x03\xe8bye"), frame(CLOSE, b"\x03"),
-        b"\x01" + frame(TEXT, half)[1:], b"\x80" + frame(TEXT, b"}")[1:], b"\x00" + frame(TEXT, b" ")[1:],
-        b"\x81\x00", b"\x81\xfe\xff\xff", b"\x81\xff" + b"\xff" * 8, b"\x81\xff" + b"\0" * 8, b"\xf1\x80\0\0\0\0",
-        b"\x83\x80\0\0\0\0", b"\x8b\x80\0\0\0\0", b"\x89\xfe\0\xff\0\0\0\0", b"\x81\x05hello", masked,
-    ]  # fmt: skip
+        frame(PING, b""),
+        frame(PING, b"x" * 125),
+        frame(10, b"pong"),
+        frame(BINARY, b"\0\1"),
+        frame(CLOSE, struct.pack("!H", 1000)),
+        frame(CLOSE, b""),
+        frame(CLOSE, b"\x03\xe8bye"),
+        frame(CLOSE, b"\x03"),
+        b"\x01" + frame(TEXT, half)[1:],
+        b"\x80" + frame(TEXT, b"}")[1:],
+        b"\x00" + frame(TEXT, b" ")[1:],
+        b"\x81\x00",
+        b"\x81\xfe\xff\xff",
+        b"\x81\xff" + b"\xff" * 8,
+        b"\x81\xff" + b"\0" * 8,
+        b"\xf1\x80\0\0\0\0",
+        b"\x83\x80\0\0\0\0",
+        b"\x8b\x80\0\0\0\0",
+        b"\x89\xfe\0\xff\0\0\0\0",
+        b"\x81\x05hello",
+        masked,
+    ]
     heads = [
         b"GET / HTTP/1.1\r\n" + host + b"\r\n",
         b"GET /x?y=z HTTP/1.0\r\n\r\n",
@@ -81,7 +172,10 @@ def web_seeds(handshake: bytes) -> tuple[list[bytes], list[bytes]]:
     ]
     extra = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
     heads += [handshake, handshake[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n", handshake[:-2] + extra]
-    heads += [handshake[:-2] + b"Origin: http://127.0.0.1\r\n\r\n", handshake[:-2] + b"Content-Length: 3\r\n\r\nabc"]
+    heads += [
+        handshake[:-2] + b"Origin: http://127.0.0.1\r\n\r\n",
+        handshake[:-2] + b"Content-Length: 3\r\n\r\nabc",
+    ]
     return heads, frames
 
 
@@ -104,7 +198,7 @@ def pieces(rng: Random, data: bytes) -> list[bytes]:
     if how < 0.5:
         return [data[at : at + 1] for at in range(min(len(data), 200))] + [data[200:]]
     cuts = sorted({0, len(data), *(rng.randrange(len(data)) for _ in range(rng.randrange(1, 8)))})
-    return [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(cuts)]
 
 
 def _span(rng: Random, data: bytearray) -> slice:
@@ -164,5 +258,15 @@ def _length(rng: Random, data: bytearray, _: list[bytes]) -> None:
 
 
 _MUTATIONS = (
-    _flip, _set, _truncate, _delete, _duplicate, _repeat, _splice, _insert, _replace_value, _replace_value, _length,
-)  # fmt: skip
+    _flip,
+    _set,
+    _truncate,
+    _delete,
+    _duplicate,
+    _repeat,
+    _splice,
+    _insert,
+    _replace_value,
+    _replace_value,
+    _length,
+)

@@ -42,9 +42,9 @@ class Series:
     worst: float = 0.0
 
     def __str__(self) -> str:
-        wrong = [f"{count} × error {code}" for code, count in self.errors.items()]
+        wrong = [f"{count} x error {code}" for code, count in self.errors.items()]
         wrong += [f"{self.unanswered} unanswered"] if self.unanswered else []
-        wrong += [f"{self.lost_connections} × disconnected"] if self.lost_connections else []
+        wrong += [f"{self.lost_connections} x disconnected"] if self.lost_connections else []
         times = f"{self.median:.1f} / {self.p99:.1f} / {self.worst:.0f} ms of {self.sent}"
         return ", ".join([times, *wrong])
 
@@ -82,9 +82,7 @@ class _Asking:
                     message = rpc(number, self._method)
                     self._due[number] = time.monotonic()
                     self._series.sent += 1
-                    connection.writer.write(
-                        frame(TEXT, message.rstrip()) if self._websocket else message
-                    )
+                    connection.writer.write(frame(TEXT, message.rstrip()) if self._websocket else message)
                     due += self._interval
                     await asyncio.sleep(due - time.monotonic())
                 ending = time.monotonic() + PATIENCE_SECONDS

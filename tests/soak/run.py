@@ -77,7 +77,7 @@ LOOKS = 5
 """How many times in a row it must look the same."""
 
 WORST_LATENCY = 5.0
-"""Seconds that a short task may take during a reload, on any machine under any load."""
+"""Seconds that a short task may take during a reload, on any machine under any load but that of attackers."""
 
 EXTRA_SECONDS = 120.0
 """Seconds that everything except the load itself may take."""
@@ -336,7 +336,7 @@ class Soak:
         marks.frombytes(self._marks.read_bytes())
         self.ledger.check_marks(marks)
         self.figures["memory"] = self._memory.judge(self.ledger)
-        if self.ledger.worst_in_reload > WORST_LATENCY:
+        if self.ledger.worst_in_reload > WORST_LATENCY and not self._attackers:
             self.ledger.violate(f"a short task took {self.ledger.worst_in_reload:.1f} s during a reload")
 
     def report(self) -> str:

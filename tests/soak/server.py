@@ -25,7 +25,7 @@ from tests.live.support import (
 from tests.soak.report import Allocated
 from tests.soak.twistd import SOCKET
 
-__all__ = ["Server"]
+__all__ = ["TWISTD", "Server"]
 
 TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
 
@@ -53,7 +53,10 @@ _MAY_FAIL = re.compile(
 )
 """Errors in the log that the soak itself causes."""
 
-_MAY_TRACE = re.compile(r"not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after ")
+_MAY_TRACE = re.compile(
+    r"(\d+ lines like the next one were left out\s+)?"
+    r"(not reloaded: |--app \S+ cannot be imported|\S+ #\d+ failed after )"
+)
 """Records that may contain a traceback of an app or a task."""
 
 

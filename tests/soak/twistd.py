@@ -30,7 +30,7 @@ WORDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks kee
 class _Mallinfo(ctypes.Structure):
     """The struct mallinfo2 of the C library."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in WORDS.split()]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_size_t) for name in WORDS.split()]
 
 
 def _answer(listener: socket.socket) -> None:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from random import Random
 
+from taskd.errors import ShuttingDown
 from tests.soak.ledger import Ledger
 from tests.soak.peers import Ending, Peer
 
@@ -19,6 +20,7 @@ _BARE_FAILURES = {
     "was cancelled": -32002,
     "shutting down": -32005,
     "shut down": -32005,
+    "the websocket was closed": -32005,
 }
 """The texts of bare errors on a websocket, which have no codes."""
 
@@ -116,8 +118,13 @@ class WebSocketPeer(Peer):
             self.ledger.failed(asked, code, None if code != -32000 else {"type": "?"}, text)
 
     def send_binary(self) -> None:
-        """Send a message that is refused: nothing more is answered, and the websocket closes with a code."""
+        """Send a message that is refused: the websocket closes with a code.
+
+        What was asked before may be answered first, if not by its own end then by that of the websocket.
+        """
         assert self.transport is not None
+        for asked in self.owed():
+            asked.codes |= {ShuttingDown.code}
         self.flush()
         self.ending = Ending.OURS
         self.wants_code = UNSUPPORTED_DATA

@@ -19,6 +19,7 @@ from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.pool.exits import WorkerExit
 from taskd.pool.generations import CodeStatus
+from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.stats import KNOWN_SHORT
 from taskd.server.task_server import ServerConfig
@@ -64,6 +65,12 @@ class FakePool:
 
     def send(self, number, attempts):
         self.workers[number].attempts += attempts
+
+    def read_on(self, number):
+        self.orders.append(("read on", number))
+
+    def drop_result(self, number):
+        self.orders.append(("drop result", number))
 
     def begun(self, number):
         return self.workers[number].begun
@@ -200,7 +207,7 @@ class ServerCase(SynchronousTestCase):
         timeout = more.pop("timeout", None)
         details = more.pop("error_details", "message")
         config = SchedulerConfig(least, most or max(least, 1), **more)
-        worker = SimpleNamespace(name="TaskWorker", error_details=details)
+        worker = SimpleNamespace(name="TaskWorker", max_result=MAX_MESSAGE, error_details=details)
         pool = SimpleNamespace(config=worker, start=self.start_pool)
         self.server = ServerConfig(pool, config, timeout).start(self.clock)
         self.factory = TaskFactory(self.clock, self.server, TcpLimits(unsent=UnsentLimits(max_unsent=1000)))

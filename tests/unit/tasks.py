@@ -13,8 +13,18 @@ class FakeSubscriber:
     def __init__(self, *, is_full=False, lane=None):
         self.is_full = is_full
         self.lane = lane if lane is not None else make_lane()
+        self.needed = []
         self.sent = []
         self.flushes = 0
+
+    def needs(self, key):
+        return key in self.needed
+
+    def account(self):
+        return None
+
+    def wants_result(self, key, size):
+        return True
 
     def task_progressed(self, key, progress):
         self.sent.append((key, progress))

@@ -32,6 +32,7 @@ PROTOCOL = {
     -32004: ("Busy", "busy"),
     -32005: ("ShuttingDown", "shutting down"),
     -32006: ("TooLarge", "too large"),
+    -32008: ("NotAllowed", "not allowed"),
 }
 """The table of errors."""
 

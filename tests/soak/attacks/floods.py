@@ -68,14 +68,20 @@ async def flood_of_status(attacker: Attacker) -> None:
 async def flood_of_cancels(attacker: Attacker) -> None:
     """Cancel tasks that do not exist, with many tasks waiting."""
     await _fill(attacker)
-    await _flood(attacker, rpc(None, "taskd.cancel", '{"task":987654321}') + rpc(1, "taskd.cancel", '{"id":7}'))
+    await _flood(
+        attacker, rpc(None, "taskd.cancel", '{"task":987654321}') + rpc(1, "taskd.cancel", '{"id":7}')
+    )
 
 
 async def flood_of_errors(attacker: Attacker) -> None:
     """Send messages that are wrong in different ways, and blank lines."""
     nested = b'{"function":"echo","args":[' + b"[" * 200 + b"]" * 200 + b"]}\n"
     wrong = [b"[]\n", b"{}\n", b"{\n", b"{]\n", b'{"jsonrpc":"2.0"}\n', b"\r\n", b"[1,2,3]\n", nested]
-    wrong += [bare("echo", "[]", '{"x":1}'), bare("no_such_function"), b'{"function":"' + b"x" * 900 + b'"}\n']
+    wrong += [
+        bare("echo", "[]", '{"x":1}'),
+        bare("no_such_function"),
+        b'{"function":"' + b"x" * 900 + b'"}\n',
+    ]
     await _flood(attacker, b"".join(wrong))
 
 

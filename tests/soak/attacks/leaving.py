@@ -1,4 +1,4 @@
-"""Clients that leave with as many calls in flight as they may have, all to be cancelled with their connection."""
+"""Clients that leave with as many calls in flight as they may have, which should be cancelled then."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ async def leave(attacker: Attacker) -> None:
     calls = [
         rpc(1, STAY, "[]", _OPTIONS) * CALLS,
         bare(STAY, "[]", _OPTIONS) * CALLS,
-        b"["
-        + b",".join(rpc(each, STAY, "[]", _OPTIONS).rstrip() for each in range(CALLS))
-        + b"]\n",
+        b"[" + b",".join(rpc(each, STAY, "[]", _OPTIONS).rstrip() for each in range(CALLS)) + b"]\n",
     ]
     while True:
         for number in range(2 * len(calls)):

@@ -84,9 +84,15 @@ async def other_pages(attacker: Attacker) -> None:
         attacker.handshake("Sec-WebSocket-Origin: http://evil.example\r\n", version=7),
         attacker.handshake("Origin: null\r\n"),
         attacker.handshake(f"Origin: http://evil.example:{port}\r\n", host=f"evil.example:{port}"),
-        attacker.handshake(f"Origin: http://rebound.evil.example:{port}\r\n", host=f"rebound.evil.example:{port}"),
-        attacker.handshake(f"Origin: http://localhost.evil.example:{port}\r\n", host=f"localhost.evil.example:{port}"),
-        attacker.handshake(f"Origin: http://127.0.0.1.evil.example:{port}\r\n", host=f"127.0.0.1.evil.example:{port}"),
+        attacker.handshake(
+            f"Origin: http://rebound.evil.example:{port}\r\n", host=f"rebound.evil.example:{port}"
+        ),
+        attacker.handshake(
+            f"Origin: http://localhost.evil.example:{port}\r\n", host=f"localhost.evil.example:{port}"
+        ),
+        attacker.handshake(
+            f"Origin: http://127.0.0.1.evil.example:{port}\r\n", host=f"127.0.0.1.evil.example:{port}"
+        ),
     ]
     while True:
         for handshake in handshakes:

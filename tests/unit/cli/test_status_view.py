@@ -22,6 +22,7 @@ def answer(**more):
         "max_queue": 10000,
         "min_workers": 1,
         "max_workers": 4,
+        "budget": {"limit": 268435456, "held": 0, "waiting": 0, "biggest": []},
         "counts": {},
         "unanswered": {},
         "workers": [],
@@ -33,6 +34,14 @@ def answer(**more):
 
 
 class PrintStatusTests(SynchronousTestCase):
+    def test_the_memory_that_is_held_is_shown_with_those_who_hold_most_of_it(self):
+        use = {"party": "192.0.2.7", "held": 3 << 20, "connections": 2}
+        budget = {"limit": 256 << 20, "held": 4 << 20, "waiting": 1, "biggest": [use]}
+        self.assertIn(
+            "4.0 MiB of 256.0 MiB held for clients, most for: 192.0.2.7 3.0 MiB", self.printed(budget=budget)
+        )
+        self.assertNotIn("held for clients", self.printed())
+
     def printed(self, **more):
         with out.capture() as capture:
             print_status(answer(**more))

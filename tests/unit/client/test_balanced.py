@@ -14,6 +14,7 @@ from taskd.protocol.requests import BARE, JSON_RPC
 CALL = Call("f", Raw(b"[1]"))
 GONE = Unreachable("gone", sent=True)
 AWAY = Unreachable("away", sent=False)
+METER = object()
 DONE = Result(Raw(b'"done"'))
 
 
@@ -68,11 +69,13 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(pending.outcome), DONE)
 
     def test_a_call_is_passed_on_with_its_progress_and_its_dialect(self):
-        self.link.call(CALL, print, BARE)
+        self.link.call(CALL, print, BARE, METER)
         self.a.fail(AWAY)
         self.link.call(CALL)
         arguments = [call.arguments for fake in (self.a, self.b, self.c) for call in fake.calls]
-        self.assertEqual(arguments, [(CALL, print, BARE), (CALL, print, BARE), (CALL, None, JSON_RPC)])
+        self.assertEqual(
+            arguments, [(CALL, print, BARE, METER), (CALL, print, BARE, METER), (CALL, None, JSON_RPC, None)]
+        )
 
     def test_an_unsent_call_goes_to_the_next_server(self):
         pending = self.link.call(CALL)
@@ -144,7 +147,7 @@ class BalancedLinkTests(SynchronousTestCase):
             (lambda: self.a.fail(AWAY), Failure.of(AWAY)),
             (lambda: self.a.fail(GONE), Failure.of(GONE)),
         ):
-            pending = link.call(CALL, print, BARE)
-            self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE))
+            pending = link.call(CALL, print, BARE, METER)
+            self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE, METER))
             end()
             self.assertEqual(self.successResultOf(pending.outcome), outcome)

@@ -116,6 +116,7 @@ class OptionsTests(SynchronousTestCase):
             "--max-queue": ["-1", "x", "1.5"],
             "--max-outstanding": ["0"],
             "--max-unsent": ["0"],
+            "--max-buffered": ["0", "x", "99M", "15M"],
             "--link": ["x", "pooled:x"],
         }.items():
             for value in values:

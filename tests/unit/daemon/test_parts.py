@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.parts import Parts
 from taskd.listeners.peer import Peers
+from taskd.scheduler.budget import Budget
 
 
 class Busy:
@@ -40,7 +41,7 @@ class InFlightTests(SynchronousTestCase):
         self.assertEqual(Parts().in_flight(), {})
 
     def test_the_requests_of_all_connections_are_counted_by_function(self):
-        peers = Peers(Clock())
+        peers = Peers(Clock(), Budget())
         self.assertEqual(peers.in_flight(), {})
         peers.add(ConnectedPeer("mail", "report"))
         peers.add(ConnectedPeer("mail"))

@@ -106,7 +106,7 @@ class NameTests(SynchronousTestCase):
         self.assertTrue(allowed("http://[2001:db8::1]:8080", "[2001:DB8:0:0::1]:8080", names=()))
         self.assertFalse(allowed("http://192.0.2.7:8080", "192.0.2.8:8080", names=()))
 
-    def test_what_only_looks_like_an_address_is_a_name(self):
+    def test_a_text_that_only_looks_like_an_address_is_a_name(self):
         for host in ("192.0.2.7.evil.example", "192.0.2", "0x7f.1", "1.2.3.4.5", "2130706433"):
             self.assertFalse(allowed(f"http://{host}", host, names=()), host)
 
@@ -127,7 +127,7 @@ class NameTests(SynchronousTestCase):
         ):
             self.assertEqual(host_name(text), name)
 
-    def test_what_is_no_host_name_is_refused_with_the_reason(self):
+    def test_a_text_that_is_no_host_name_is_refused_with_the_reason(self):
         for text, words in (
             ("", "empty"),
             ("a..b", "empty"),

@@ -12,11 +12,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.net.buffered_socket import HIGH_WATER
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Parties
 from taskd.server.unanswered import Unanswered
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
@@ -32,6 +34,7 @@ class FakeServer:
         self.connections = 0
         self.waiting = []
         self.unanswered = Unanswered(Clock())
+        self.budget = Budget()
         self.parties = Parties()
 
     def submit(self, requests, requester):
@@ -49,7 +52,7 @@ class FakeServer:
     def cancel(self, work):
         pass
 
-    def detach(self, work):
+    def detach(self, work, account, held):
         pass
 
 
@@ -61,7 +64,25 @@ class EagerServer(FakeServer):
             requester.task_ended(request, Result(Raw(b"1")))
 
 
-class TaskProtocolTests(SynchronousTestCase):
+class CancellingServer(FakeServer):
+    """A server that ends what is cancelled at once, and flushes, as for a waiting task."""
+
+    def submit(self, requests, requester):
+        for request in requests:
+            if request.function == "taskd.cancel":
+                requester.cancel_request(request, bytes(request.args)[1:-1])
+            else:
+                request.work = (request, requester)
+
+    def cancel(self, work):
+        request, requester = work
+        requester.task_ended(request, Result(Raw(b"0")))
+        requester.flush()
+
+
+class ProtocolCase(SynchronousTestCase):
+    """A connection to a server in memory."""
+
     def setUp(self):
         self.connect(FakeServer())
 
@@ -78,6 +99,8 @@ class TaskProtocolTests(SynchronousTestCase):
         self.socket.incoming.append(data)
         self.reactor.readable(self.connection)
 
+
+class TaskProtocolTests(ProtocolCase):
     def test_replies_are_sent_without_the_reactor(self):
         self.receive(b'{"function":"f"}\n{"function":"g"}\n')
         before = self.reactor.changes
@@ -191,3 +214,81 @@ class TaskProtocolTests(SynchronousTestCase):
         self.reactor.advance(0)
         self.successResultOf(finished)
         self.assertTrue(self.socket.closed)
+
+
+class StepsTests(ProtocolCase):
+    """What one read brings is begun in steps, so that others have their turn between them."""
+
+    MANY = 500
+    REQUESTS = b"".join(b'{"function":"f","args":[%d]}\n' % number for number in range(MANY))
+
+    def turn(self):
+        self.reactor.advance(0)
+
+    def test_the_first_step_is_taken_at_once_and_the_others_in_turns(self):
+        self.receive(self.REQUESTS)
+        begun = len(self.server.waiting)
+        self.assertTrue(0 < begun < 100)
+        self.turn()
+        self.assertEqual(len(self.server.waiting), self.MANY)
+        self.assertEqual(
+            [bytes(request.args) for request, _ in self.server.waiting],
+            [b"[%d]" % number for number in range(self.MANY)],
+        )
+
+    def test_every_request_before_a_half_close_is_answered_in_order(self):
+        self.receive(self.REQUESTS)
+        self.receive(b"")
+        self.turn()
+        self.server.answer()
+        self.assertEqual(self.socket.sent, b"1\n" * self.MANY)
+
+    def test_nothing_is_begun_for_a_client_that_leaves_too_much_unread(self):
+        begun = []
+
+        class VerboseServer(FakeServer):
+            def submit(self, requests, requester):
+                begun.extend(requests)
+                for request in requests:
+                    requester.task_ended(request, Result(Raw(b"1" * HIGH_WATER)))
+
+        self.connect(VerboseServer(), unsent=UnsentLimits(max_unsent=0))
+        self.socket.room = 0
+        self.receive(self.REQUESTS)
+        for _ in range(3):
+            self.turn()
+        self.assertTrue(0 < len(begun) < 100)
+        self.assertFalse(self.reactor.reading)
+        self.socket.room = MUCH
+        while self.reactor.writing:
+            self.reactor.writable(self.connection)
+            self.turn()
+        self.assertEqual(len(begun), self.MANY)
+        self.assertEqual(self.socket.sent.count(b"\n"), self.MANY)
+
+    def test_a_connection_that_is_lost_between_two_steps_begins_nothing_more(self):
+        self.receive(self.REQUESTS)
+        begun = len(self.server.waiting)
+        self.connection.connectionLost(Failure(ConnectionLost()))
+        self.turn()
+        self.assertEqual(len(self.server.waiting), begun)
+
+    def test_requests_that_cancel_each_other_do_not_begin_one_another(self):
+        """Each would be begun from within the one before it, until the interpreter's stack is used up."""
+        self.connect(CancellingServer())
+        pair = (
+            b'{"jsonrpc":"2.0","id":%d,"method":"f"}\n'
+            b'{"jsonrpc":"2.0","id":"c","method":"taskd.cancel","params":[%d]}\n'
+        )
+        self.receive(b"".join(pair % (number, number) for number in range(550)))
+        self.turn()
+        self.assertEqual(self.socket.sent.count(b"\n"), 1100)
+
+    def test_a_connection_has_drained_when_everything_received_is_answered(self):
+        self.receive(self.REQUESTS)
+        drained = self.factory.drain()
+        self.server.answer()
+        self.assertNoResult(drained)
+        self.turn()
+        self.server.answer()
+        self.successResultOf(drained)

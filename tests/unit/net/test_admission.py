@@ -36,13 +36,13 @@ class AdmissionTests(SynchronousTestCase):
         admission.leave("a")
         self.assertTrue(admission.enter("a"))
 
-    def test_one_that_displaces_another_is_let_in_beyond_the_bound(self):
+    def test_a_connection_that_displaces_another_is_let_in_beyond_the_bound(self):
         admission = Admission(4)
         fill(admission, "a")
         self.assertTrue(admission.enter("a", over=True))
         self.assertEqual(admission.largest, ("a", 4))
 
-    def test_nobody_is_the_largest_party_of_none(self):
+    def test_without_connections_no_party_is_the_largest(self):
         self.assertEqual(Admission(4).largest, ("", 0))
 
     @given(most=st.integers(8, 500), parties=st.integers(1, 6))

@@ -24,7 +24,7 @@ class ConnectionLimitsTests(SynchronousTestCase):
         self.assertGreater(connection_limits(1024, 12, FileNeeds(216, 800), 0).accepted, 450)
         self.assertLess(connection_limits(1024, 12, FileNeeds(900, 3000), 0).accepted, 110)
 
-    def test_there_are_a_few_connections_under_any_limit(self):
+    def test_any_limit_leaves_room_for_a_few_connections(self):
         for ends in 0, 1, 3:
             limits = connection_limits(20, 12, FileNeeds(56, 148), ends)
             self.assertGreaterEqual(limits.accepted, 1)

@@ -55,7 +55,7 @@ class LingeringTests(SynchronousTestCase):
         _, theirs = self.take()
         self.assertEqual(theirs.recv(1), b"")
 
-    def test_what_arrives_is_dropped_until_the_peer_ends(self):
+    def test_data_is_dropped_until_the_peer_ends(self):
         ours, theirs = self.take()
         reader = self.reactor.readers[0]
         verifyObject(IReadDescriptor, reader)

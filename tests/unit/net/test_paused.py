@@ -5,12 +5,14 @@ import struct
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from taskd.net.paused import PausedConnections, descriptor_of
+from taskd.net.paused import LONG, PausedConnections, arrived, descriptor_of, unacknowledged, unread
+from taskd.net.server_transport import ServerTransport
 from tests.unit.net.test_lingering import ReadingReactor
 
 
@@ -155,13 +157,34 @@ class PausedConnectionsTests(SynchronousTestCase):
         self.assertEqual(self.events, ["ended"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_data_that_keeps_the_end_back_is_read_ahead_if_anything_depends_on_it(self):
+        ours, theirs = self.connect()
+        transport = ServerTransport(ours, Protocol(), ("127.0.0.1", 1), None, 0, self.reactor)
+        transport.pauseProducing()
+        owner = Owner(self.events)
+        watch = self.paused.watch(transport, owner)
+        theirs.sendall(b"unread")
+        self.reactor.advance(LONG)
+        self.assertNotIn(transport, self.reactor.readers)
+        self.assertEqual((unread(transport), arrived(transport)), (6, 6))
+        owner.depends_on_peer = True
+        self.reactor.advance(LONG)
+        self.assertIn(transport, self.reactor.readers)
+        transport.doRead()
+        self.assertEqual((unread(transport), arrived(transport)), (0, 6))
+        watch.stop()
+        self.reactor.advance(LONG)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        transport.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((unread(transport), unacknowledged(transport)), (0, 0))
+
     def test_a_closed_transport_is_not_watched(self):
         ours, _ = self.connect()
         ours.close()
         self.assertIsNone(self.watch(ours))
         self.assertEqual(self.reactor.readers, [])
 
-    def test_what_the_kernel_cannot_watch_is_not_watched(self):
+    def test_a_file_that_epoll_refuses_is_not_watched(self):
         with open("/dev/null") as file:
             self.assertIsNone(self.watch(file))
         self.assertEqual(self.reactor.readers, [])

@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from taskd.net.buffered_socket import HIGH_WATER
+from taskd.net.buffered_socket import HIGH_WATER, READ_SIZE
+from taskd.net.read_ahead import AHEAD, AHEAD_TOTAL, AheadRoom
 from taskd.net.server_transport import ServerTransport
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
@@ -441,3 +442,119 @@ class ProducerTests(ConnectionTestCase):
         self.assertRaises(RuntimeError, self.connection.registerProducer, FakeProducer(), True)
         self.connection.unregisterProducer()
         self.assertRaises(ValueError, self.connection.registerProducer, FakeProducer(), False)
+
+
+class ReadAheadTests(ConnectionTestCase):
+    """Reading on while the protocol has paused the transport, so that the peer's end arrives."""
+
+    def setUp(self):
+        super().setUp()
+        self.room = AheadRoom()
+        self.connection.pauseProducing()
+        self.connection.read_ahead(self.room)
+
+    def turn(self):
+        self.reactor.advance(0)
+
+    def test_data_read_ahead_waits_for_the_protocol(self):
+        self.receive(b"one", b"two")
+        self.assertEqual((self.protocol.received, self.connection.ahead), (b"", 6))
+        self.connection.resumeProducing()
+        self.assertEqual(self.protocol.received, b"")
+        self.turn()
+        self.assertEqual(self.protocol.received, b"onetwo")
+        self.receive(b"three")
+        self.assertEqual(self.protocol.received, b"onetwothree")
+        self.assertEqual((self.room.free, self.connection.ahead), (AHEAD_TOTAL, 0))
+
+    def test_the_end_is_reported_behind_what_came_before(self):
+        self.receive(b"one", b"")
+        self.assertEqual(self.protocol.ended, 0)
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual((self.protocol.received, self.protocol.ended), (b"one", 1))
+
+    def test_no_more_is_passed_on_at_once_than_would_be_read(self):
+        sizes = []
+        self.receive(*[bytes(READ_SIZE)] * 3)
+        self.protocol.on_data = lambda: sizes.append(len(self.protocol.received))
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual(sizes, [READ_SIZE, 2 * READ_SIZE, 3 * READ_SIZE])
+
+    def test_a_protocol_that_pauses_again_gets_no_more(self):
+        self.receive(b"a" * READ_SIZE, b"b")
+        self.protocol.on_data = self.connection.pauseProducing
+        self.connection.resumeProducing()
+        self.turn()
+        self.turn()
+        self.assertEqual(self.protocol.received, b"a" * READ_SIZE)
+        self.connection.read_ahead(self.room)
+        self.receive(b"c")
+        self.protocol.on_data = lambda: None
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual(self.protocol.received[READ_SIZE:], b"bc")
+
+    def test_one_connection_takes_a_share_of_the_room_alone(self):
+        self.room.free = 8 * READ_SIZE
+        self.receive(bytes(READ_SIZE))
+        self.assertTrue(self.reactor.reading)
+        self.receive(bytes(READ_SIZE))
+        self.assertFalse(self.reactor.reading)
+        self.connection.read_ahead(self.room)
+        self.assertFalse(self.reactor.reading)
+
+    def test_data_of_no_use_is_counted_and_dropped(self):
+        self.connection = self.protocol.transport = self.connect()
+        self.connection.pauseProducing()
+        self.connection.read_ahead(self.room, drops=True)
+        for _ in range(AHEAD // READ_SIZE):
+            self.assertTrue(self.reactor.reading)
+            self.receive(bytes(READ_SIZE))
+        self.assertFalse(self.reactor.reading)
+        self.assertEqual((self.connection.ahead, self.room.free), (AHEAD, AHEAD_TOTAL))
+
+    def test_a_lost_connection_gives_its_room_back(self):
+        self.receive(b"one")
+        self.receive(ConnectionResetError())
+        self.assertEqual(self.room.free, AHEAD_TOTAL)
+        self.assertEqual((self.protocol.received, self.protocol.lost), (b"", [ConnectionLost]))
+
+    def test_a_close_while_something_waits_is_the_end_of_it(self):
+        self.receive(b"one")
+        self.connection.resumeProducing()
+        self.protocol.on_data = self.connection.loseConnection
+        self.turn()
+        self.assertEqual((self.protocol.lost, self.socket.closed), ([ConnectionDone], True))
+        self.turn()
+
+    def test_an_abort_before_the_turn_is_the_end_of_it(self):
+        self.receive(b"one")
+        self.connection.resumeProducing()
+        self.connection.abortConnection()
+        self.turn()
+        self.assertEqual((self.protocol.received, self.protocol.lost), (b"", [ConnectionAborted]))
+
+    def test_a_protocol_that_fails_loses_its_connection(self):
+        self.receive(b"one")
+        self.connection.resumeProducing()
+        self.protocol.on_data = lambda: 1 / 0
+        self.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.protocol.lost, [ZeroDivisionError])
+
+    def test_a_transport_that_is_read_or_closed_reads_nothing_ahead(self):
+        self.connection = self.protocol.transport = self.connect()
+        self.connection.read_ahead(self.room)
+        self.receive(b"one")
+        self.assertEqual(self.protocol.received, b"one")
+
+    def test_a_protocol_that_is_replaced_meanwhile_gets_what_waits(self):
+        self.receive(b"one")
+        other = HalfCloser()
+        self.connection.protocol = other
+        self.receive(b"two")
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual(other.received, b"onetwo")

@@ -42,7 +42,7 @@ class RefusingPlainTests(SynchronousTestCase):
         self.assertTrue(self.transport.value().startswith(b"HTTP/1.1 400 "))
         self.assertIn(b"this port speaks TLS", self.transport.value())
 
-    def test_what_a_refused_client_goes_on_to_send_is_dropped(self):
+    def test_data_after_a_refusal_is_dropped(self):
         self.port.dataReceived(b"hello\n")
         self.port.dataReceived(b"\x16 and whatever follows")
         self.assertEqual(self.transport.value(), REFUSED_BY_TLS)

@@ -9,7 +9,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.net.websocket_fastpath import SLOW_SLICE, TextServerProtocol, reads_as_known
+from taskd.net.websocket_fastpath import (
+    MAX_FRAMES,
+    SLOW_SLICE,
+    TOO_BIG,
+    TextServerProtocol,
+    reads_as_known,
+)
 from taskd.protocol.websocket_frames import text_frame
 from tests.unit.frames import (
     BINARY,
@@ -207,3 +213,50 @@ class UnknownReleaseTests(SynchronousTestCase):
         protocol = opened(Fast)
         protocol.dataReceived(b"".join(GOOD))
         self.assertEqual(protocol.batches, [len(GOOD)])
+
+
+class StepTests(SynchronousTestCase):
+    """Frames that Autobahn reads a few at a time, and that are bounded in number."""
+
+    def test_a_step_reads_few_frames_but_a_long_payload_whole(self):
+        steps = []
+
+        class Stepping(Fast):
+            def more_is_unread(self):
+                while self.has_unread:
+                    steps.append(len(self.events))
+                    self.read_more()
+
+        protocol = opened(Stepping)
+        protocol.dataReceived(client_frame(b"", PING) * 10_000)
+        self.assertEqual(len(steps), 60_000 // SLOW_SLICE)
+        steps.clear()
+        protocol.dataReceived(client_frame(bytes(LONGEST), BINARY))
+        self.assertEqual((steps, protocol.events), ([], [(True, None)]))
+
+    def test_data_that_arrives_while_more_is_unread_waits_behind_it(self):
+        class Waiting(Fast):
+            def more_is_unread(self):
+                pass
+
+        protocol = opened(Waiting)
+        protocol.dataReceived(client_frame(b"", PING) * 1000)
+        protocol.dataReceived(client_frame(b"last"))
+        self.assertEqual(protocol.events, [])
+        while protocol.has_unread:
+            protocol.read_more()
+        self.assertEqual(protocol.events, [(False, b"last")])
+
+    def test_a_message_in_too_many_frames_is_refused(self):
+        protocol = opened(Fast)
+        frame = client_frame(b"", CONTINUED, final=False)
+        protocol.dataReceived(client_frame(b"", TEXT, final=False) + frame * (MAX_FRAMES - 1))
+        self.assertEqual(protocol.transport.value(), b"")
+        protocol.dataReceived(frame)
+        self.assertIn(TOO_BIG.to_bytes(2), protocol.transport.value())
+
+    def test_a_closed_websocket_keeps_nothing(self):
+        protocol = opened(Fast)
+        protocol.dropConnection()
+        protocol.dataReceived(client_frame(b"", PING) * 1000)
+        self.assertFalse(protocol.has_unread or protocol.data)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import tracemalloc
 
 from msgspec import Raw
 from twisted.logger import globalLogPublisher
@@ -18,6 +19,7 @@ from taskd.worker.messages import (
     POKE,
     Attempt,
     Done,
+    Dropped,
     Exited,
     Interrupt,
     Ready,
@@ -26,6 +28,7 @@ from taskd.worker.messages import (
     Returned,
     decode_to_worker,
     encode,
+    encode_all,
 )
 from tests.unit.pool.processes import FakeReactor
 
@@ -63,6 +66,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.events = []
         self.known = {3: "f #3"}
         self.impossible = ""
+        self.reads_on = True
         self.logged = []
         globalLogPublisher.addObserver(self.log)
         self.addCleanup(globalLogPublisher.removeObserver, self.log)
@@ -98,6 +102,13 @@ class WorkerProcessTests(SynchronousTestCase):
 
     def task_count(self, number):
         return len(self.known)
+
+    def result_grows(self, number, size):
+        self.events.append(("grows", number, size))
+        return self.reads_on
+
+    def result_arrived(self, number):
+        self.events.append(("arrived", number))
 
     def worker_condemned(self, number):
         self.events.append(("condemned", number))
@@ -139,6 +150,67 @@ class WorkerProcessTests(SynchronousTestCase):
         attempts = [Attempt(task, 1, "f", NULL, 0) for task in (1, 2)]
         self.worker.send(attempts)
         self.assertEqual(self.received(), attempts)
+
+    def received_all(self, size):
+        """Read so many bytes as a worker does, while the daemon writes."""
+        os.set_blocking(self.channel, False)
+        data = b""
+        while len(data) < size:
+            try:
+                data += os.read(self.channel, 65536)
+            except BlockingIOError:
+                pass
+            self.reactor.turn()
+        return data
+
+    def test_long_arguments_are_sent_in_order_and_never_copied(self):
+        long = Raw(b'["%b"]' % (b"x" * 3_000_000))
+        attempts = [Attempt(1, 1, "f", NULL, 3), Attempt(2, 1, "f", long, 2), Attempt(3, 1, "f", long, 0)]
+        size = len(encode_all(attempts)) + len(encode(Reclaim())) + len(encode_all(attempts[:1]))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.worker.send(attempts)
+        self.assertLess(tracemalloc.get_traced_memory()[0], 1_000_000)
+        self.worker.poke(Reclaim())
+        self.worker.send(attempts[:1])
+        self.worker.retire()
+        data = self.received_all(size)
+        self.assertEqual(decode_to_worker(data), [*attempts, Reclaim(), attempts[0]])
+        self.assertEqual(os.read(self.channel, 1), b"", "the end comes behind all of it")
+
+    def test_a_worker_that_has_taken_long_arguments_can_be_retired(self):
+        attempt = Attempt(2, 1, "f", Raw(b'["%b"]' % (b"x" * 300_000)), 2)
+        self.worker.send([attempt])
+        self.assertEqual(decode_to_worker(self.received_all(len(encode(attempt)))), [attempt])
+        self.worker.retire()
+        self.assertEqual(os.read(self.channel, 1), b"")
+
+    def test_a_long_result_is_announced_held_up_and_dropped(self):
+        self.born()
+        line = encode(Done(3, 0.1, False, Raw(b'"%b"' % (b"x" * 1_000_000))))
+        os.set_blocking(self.channel, False)
+        self.reads_on = False
+        sent = 0
+        for _ in range(20):
+            try:
+                sent += os.write(self.channel, line[sent:])
+            except BlockingIOError:
+                pass
+            self.reactor.turn()
+        [(_, _, size)] = self.events
+        self.assertLess(size, 200_000)
+        self.worker.read_on()
+        self.reactor.turn()
+        self.assertGreater(self.events[-1][2], size)
+        self.worker.drop_result()
+        while sent < len(line):
+            try:
+                sent += os.write(self.channel, line[sent:])
+            except BlockingIOError:
+                pass
+            self.reactor.turn()
+        self.reactor.turn()
+        self.assertEqual(self.events[-1], ("messages", 7, [Dropped(3, 0.1, False)]))
 
     def test_a_poke_signals_the_process_and_not_its_group(self):
         self.born()

@@ -9,7 +9,9 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from taskd.pool.worker_socket import WorkerSocket
+from taskd.net.buffered_socket import READ_SIZE
+from taskd.pool.worker_socket import WorkerSocket, shortened
+from taskd.worker.messages import NULL, Failed, decode_from_worker
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
@@ -19,7 +21,21 @@ class WorkerSocketTests(SynchronousTestCase):
         self.socket = FakeSocket()
         self.received = []
         self.closed = 0
-        self.channel = WorkerSocket(self.reactor, self.socket, self.received.append, self.close)
+        self.sizes = []
+        self.reads_on = True
+        self.open_channel()
+
+    def open_channel(self):
+        self.channel = WorkerSocket(
+            self.reactor, self.socket, self.received.append, self.close, self.grows, self.arrived
+        )
+
+    def grows(self, size):
+        self.sizes.append(size)
+        return self.reads_on
+
+    def arrived(self):
+        self.received.append("arrived")
 
     def close(self):
         self.closed += 1
@@ -101,3 +117,62 @@ class WorkerSocketTests(SynchronousTestCase):
         self.channel.end_sending()
         self.channel.end_receiving()
         self.assertEqual((self.socket.sends, self.socket.shut_down, self.closed), (0, [], 1))
+
+    # --- long lines ---
+
+    def long(self, kind=b"done", value=b"x", size=5 * READ_SIZE):
+        return b'["%b",3,0.5,false,"%b"]\n' % (kind, value * size)
+
+    def receive_line(self, line, piece=READ_SIZE):
+        self.receive(*[line[at : at + piece] for at in range(0, len(line), piece)])
+
+    def test_the_size_of_a_long_line_is_reported_and_its_completion_before_it(self):
+        line = self.long()
+        self.receive_line(line)
+        self.assertEqual(self.received, ["arrived", line])
+        self.assertEqual(self.sizes, [READ_SIZE * n for n in range(2, 6)])
+        self.receive(b"short\n")
+        self.assertEqual(self.received[2:], [b"short\n"])
+
+    def test_a_long_line_is_not_read_on_until_it_may_be(self):
+        self.reads_on = False
+        self.receive_line(self.long()[: 2 * READ_SIZE])
+        self.assertFalse(self.reactor.reading)
+        self.channel.read_on()
+        self.assertTrue(self.reactor.reading)
+
+    def test_a_socket_that_is_not_read_is_read_when_the_worker_has_ended(self):
+        self.reads_on = False
+        self.receive_line(self.long()[: 2 * READ_SIZE])
+        self.channel.end_receiving()
+        self.assertTrue(self.reactor.reading)
+
+    def test_the_rest_of_a_long_result_can_be_dropped(self):
+        for kind, instead in (
+            (b"done", b'["dropped",3,0.5,false]\n'),
+            (b"progress", b""),
+        ):
+            self.setUp()
+            self.grows = lambda size: self.channel.drop_line() or True
+            self.open_channel()
+            line = self.long(kind)
+            self.receive_line(line + b"short\nrest", READ_SIZE)
+            self.receive(b" of it\n")
+            self.assertEqual(
+                b"".join(each for each in self.received if each != "arrived"),
+                instead + b"short\nrest of it\n",
+            )
+
+    def test_a_dropped_line_may_be_the_last_one_of_a_read(self):
+        for kind, instead in ((b"done", [b'["dropped",3,0.5,false]\n']), (b"progress", [])):
+            self.setUp()
+            self.grows = lambda size: self.channel.drop_line() or True
+            self.open_channel()
+            self.receive_line(self.long(kind))
+            self.receive(b"short\n")
+            self.assertEqual(self.received, [*instead, b"short\n"])
+
+    def test_a_long_failure_keeps_its_code(self):
+        line = b'["failed",3,0.5,true,-32000,"%b",null,null]\n' % (b"x" * 100)
+        decoded = decode_from_worker(shortened(line))
+        self.assertEqual(decoded, [Failed(3, 0.5, True, -32000, "its message was too long", NULL, None)])

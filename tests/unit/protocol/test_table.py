@@ -79,7 +79,7 @@ class TcpTests(SynchronousTestCase):
     """A session whose bare replies are results."""
 
     def check(self, row):
-        replies = [seen_on_tcp(reply) for reply in replies_of(Session(), row.sent)]
+        replies = [seen_on_tcp(reply) for reply in replies_of(Session(begins_as_json=True), row.sent_on_tcp)]
         self.assertIsNone(mismatch(row, TCP, replies))
 
 

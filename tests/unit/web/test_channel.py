@@ -26,6 +26,9 @@ class Transport(StringTransport):
     protocol = None
     aborted = False
 
+    def unregisterProducer(self):
+        self.producer = None
+
     def abortConnection(self):
         self.aborted = True
 

@@ -48,7 +48,7 @@ class ReadingTests(SynchronousTestCase):
         pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         self.assertEqual([head.data for head in heads_of(*pieces)], [HEAD] * 3)
 
-    def test_what_follows_a_head_is_kept(self):
+    def test_bytes_that_follow_a_head_are_kept(self):
         reader = HeadReader()
         reader.receive(HEAD + b"GET")
         self.assertIsNotNone(reader.next())
@@ -84,7 +84,7 @@ class ReadingTests(SynchronousTestCase):
                 if end or len(line) > MAX_REQUEST_LINE + 1:
                     self.assert_refused(414, line + end)
 
-    def test_what_is_not_http_is_refused_at_its_first_byte(self):
+    def test_another_protocol_is_refused_at_its_first_byte(self):
         for data in (b'{"function":"hello"}\n', b"[1]\n", b"\x16\x03\x01\x02\0", b"\0", b"\n", b"\r\n\r\n{"):
             self.assertIn("gateway", str(self.assert_refused(400, data)))
         self.assert_refused(400, HEAD + b'{"function":"hello"}\n')
