@@ -27,7 +27,7 @@ from collections.abc import Callable
 from heapq import nlargest
 from typing import Protocol
 
-from taskd.protocol.framing import MAX_MESSAGE
+from taskd.model import MAX_MESSAGE
 from taskd.scheduler.arrivals import DRAINED, Arrival, Arrivals
 
 __all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Budget", "Holder", "least_limit"]
