@@ -31,7 +31,9 @@ STAY_SECONDS = 5.0
 """Seconds after which connections are closed, and others opened."""
 
 
-async def _repeat(attacker: Attacker, data: bytes, *, connections: int, reads: bool, stay: float) -> None:
+async def _repeat(
+    attacker: Attacker, data: bytes, *, connections: int, reads: bool, stay: float, resets: bool = False
+) -> None:
     """Send `data` on each of so many connections, wait, close them, and begin again."""
     while True:
         opened: list[Connection] = []
@@ -46,6 +48,8 @@ async def _repeat(attacker: Attacker, data: bytes, *, connections: int, reads: b
             attacker.deeds["connections"] += 1
         await asyncio.sleep(stay)
         for connection in opened:
+            if resets:
+                connection.reset()
             attacker.drop(connection)
 
 
@@ -65,7 +69,7 @@ async def replies_of_a_batch(attacker: Attacker) -> None:
 async def replies_of_the_gone(attacker: Attacker) -> None:
     """Ask for large results and leave: nobody will read them."""
     requests = bare("nap", "[0.5]") + bare("big", f"[{BIG_BYTES}]") * 900
-    await _repeat(attacker, requests, connections=4, reads=False, stay=0.2)
+    await _repeat(attacker, requests, connections=4, reads=False, stay=0.2, resets=True)
 
 
 async def replies_unread(attacker: Attacker) -> None:
