@@ -20,7 +20,7 @@ class Receiver(Protocol):
         """Return the account that the reply counts for."""
 
     def wants(self, size: int) -> bool:
-        """Whether a reply that has `size` bytes so far can be of use."""
+        """Return whether a reply that has `size` bytes so far can be of use."""
 
 
 class ReplyMeter:

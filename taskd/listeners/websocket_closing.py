@@ -129,7 +129,7 @@ class ClosingProtocol(PingedProtocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
-        """Stop waiting for the end, which has come."""
+        """Stop waiting for the end, which has come, and break the reference cycles of what is left."""
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
@@ -137,3 +137,5 @@ class ClosingProtocol(PingedProtocol):
             self._giving_up.cancel()
             self._giving_up = None
         super().connectionLost(reason)
+        self.is_open = self.is_closed = None  # Deferreds whose result is this websocket
+        reason.cleanFailure()  # one of TLS has frames, which refer to it and to the transport

@@ -168,6 +168,8 @@ class ReplySender:
         self._latest = b""
         self._size = 0
         self._on_change = self._on_stalled = _ignore
+        if not isinstance(self._transport, BufferedSocket):
+            self._transport.unregisterProducer()  # one of TLS keeps its producer, which is a reference cycle
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -70,7 +70,18 @@ class RefusingPlain(BufferingTLSTransport):
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
+        handle = self.getHandle()
         super().connectionLost(reason)
+        handle.set_app_data(None)  # breaks a reference cycle
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802  # Twisted's name
+        """End as Twisted does, then drop the frames of the reason, which refer to it and to this object.
+
+        Without this override, which is of a private method, the garbage collector has to free both.
+        """
+        super()._tlsShutdownFinished(reason)
+        if reason is not None:
+            reason.cleanFailure()
 
     def dataReceived(self, bytes: bytes) -> None:  # noqa: A002  # Twisted's name
         """Pass on TLS; answer a client whose first byte is of no TLS, and drop what follows."""

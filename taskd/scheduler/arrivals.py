@@ -85,7 +85,7 @@ class Arrivals:
         return len(self._waiting)
 
     def is_first(self, arrival: Arrival) -> bool:
-        """Whether this is the result that goes on in any case."""
+        """Return whether this is the result that goes on in any case."""
         return arrival is self._first
 
     def wait(self, arrival: Arrival) -> None:

@@ -71,7 +71,10 @@ class Root(Resource):
             return page
         if request.method == b"GET" and not _has_known_version(request):
             return _upgrade_required(request)
+        channel = request.channel
         answer: int = self._websocket.render(request)
+        if request.channel is None or channel.transport is None:  # the connection is a websocket now
+            channel.requests.clear()  # breaks a reference cycle
         return answer
 
     def render_GET(self, request: Request) -> bytes:

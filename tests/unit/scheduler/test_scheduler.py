@@ -55,6 +55,23 @@ class QueueTests(SchedulerCase):
         self.finish(given)
         self.assertEqual((scheduler.queue.waiting, scheduler.fleet.running), (3, 0))
 
+    def test_a_full_submitters_task_starts_if_replies_wait_for_it_wherever_it_is_in_the_lane(self):
+        scheduler = self.make(idle=1)
+        caller = FakeSubscriber(is_full=True)
+        oldest = self.submit(subscriber=caller, key="oldest", priority=9)
+        for priority in (0, 5):
+            self.submit(2, subscriber=caller, priority=priority)
+        caller.needed = ["oldest"]
+        self.assertEqual(self.assign(), [(1, [oldest])])
+        self.finish(oldest)
+        self.assertEqual(self.assign(), [])
+        self.assertEqual((len(scheduler.queue), scheduler.queue.waiting), (0, 4))
+        urgent = next(task for task in scheduler.queue.all_waiting if task.priority == 0)
+        urgent.key = "next"
+        caller.needed = ["next"]
+        scheduler.queue.resume(caller)
+        self.assertEqual(self.assign(), [(1, [urgent])])
+
     def test_waiting_tasks_can_be_dropped_but_for_those_of_some_functions(self):
         scheduler = self.make(1)
         other = FunctionStats("g")
