@@ -414,11 +414,11 @@ class Session(Generic[Work]):
             self._unclaimed(request.function, outcome)
 
     def has_room(self, request: Request[Work], size: int) -> bool:
-        """Return whether a reply of `size` bytes still has room in the reply to the request's batch, if any."""
+        """Return whether a reply of `size` bytes has room in the reply to its batch, if there is one."""
         return request.batch is None or request.batch.size + size < self._max_batch_reply
 
     def needs(self, request: Request[Work]) -> bool:
-        """Return whether replies wait for this request, so that its end makes room: the oldest, and its batch."""
+        """Return whether replies wait for this request: it is the oldest, or in the batch of the oldest."""
         oldest = next(iter(self.in_flight), None)
         if oldest is None:
             return True
