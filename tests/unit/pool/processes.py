@@ -35,7 +35,7 @@ class FakeReactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Write what there is room for, then read everything that has arrived and all that follows from it."""
+        """Write what there is room for, and read all that has arrived and all that follows from it."""
         self.advance(0)
         for writer in [one for one in self.writers if select.select([], [one], [], 0)[1]]:
             writer.doWrite()
