@@ -88,8 +88,12 @@ LAST_RECORDS = 60
 ATTACK_SECONDS = 2.0, 10.0
 """Seconds for which one attack goes on, at least and at most."""
 
-NOT_BESIDE_A_LOAD = {"leave", "leave-websocket", "numbers", "log", "descriptors", "crowd-batches"}
-"""Attacks whose own checks the soak's load disturbs, or that need a limit of descriptors or an unread log."""
+NOT_BESIDE_A_LOAD = {
+    *("leave", "leave-websocket", "numbers"),  # the soak's load disturbs what they check
+    *("log", "descriptors", "crowd-batches"),  # they need an unread log, or a limit of descriptors
+    *("hold-order", "hold-batch", "hold-gone"),  # the server goes on with their calls for minutes
+}
+"""Attacks that are made without the load of the soak alone."""
 
 MAX_LINKS = 4
 """The number of connections that a pooled link may keep: each has room for 500 calls."""
