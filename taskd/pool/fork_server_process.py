@@ -354,6 +354,8 @@ class _Control(LinearLineReceiver):
     def unread(self) -> int:
         """Return how much the fork server has not read of what was sent, in units of the kernel's own."""
         unread = array("i", [0])
+        if self.is_closed:
+            return 0  # the transport has no socket any more
         with suppress(OSError):
             fcntl.ioctl(self.transport.getHandle(), termios.TIOCOUTQ, unread, True)
         return unread[0]

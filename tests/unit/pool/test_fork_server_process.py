@@ -200,6 +200,14 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.turn()
         self.assertEqual(self.reactor.control.descriptors, [])
 
+    def test_a_fork_server_whose_end_has_not_been_reported_yet_is_not_looked_at(self):
+        self.process.signal(1, signal.SIGKILL, group=True)
+        self.hang_up()
+        self.reactor.control.getHandle = None  # as a lost transport has no socket
+        self.process.signal(2, signal.SIGKILL, group=True)
+        self.reactor.advance(LOOK_INTERVAL)
+        self.assertEqual(self.reactor.signals, [])
+
     def test_a_closed_fork_server_is_killed_if_it_does_not_end_in_time(self):
         self.process.close()
         self.assertTrue(self.reactor.control.disconnecting)
