@@ -95,8 +95,10 @@ NOT_BESIDE_A_LOAD = {
 }
 """Attacks that are made without the load of the soak alone."""
 
-MAX_LINKS = 4
-"""The number of connections that a pooled link may keep: each has room for 500 calls."""
+MAX_LINKS, ATTACKED_LINKS = 4, 32
+"""The number of connections that a pooled link may keep: each has room for 500 calls, and attackers have
+hundreds of websockets with 100 each.
+"""
 
 
 class Soak:
@@ -276,7 +278,9 @@ class Soak:
 
         Those of workers and of a pooled link's connections are not counted.
         """
-        links = MAX_LINKS if self._settings["--link"] == "pooled" else 0
+        links = 0
+        if self._settings["--link"] == "pooled":
+            links = ATTACKED_LINKS if self._attackers else MAX_LINKS
         ending = time.monotonic() + QUIET_SECONDS
         last, same = 0, 0
         while same < LOOKS:  # a connection that is closed at one end must still be closed at the other
