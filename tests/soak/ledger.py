@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from taskd.errors import Cancelled, InternalError, ShuttingDown, TaskFailed, TimedOut, WorkerLost
+from taskd.errors import Busy, Cancelled, InternalError, ShuttingDown, TaskFailed, TimedOut, WorkerLost
 
 __all__ = ["ANYTHING", "NOTHING", "OWN_END", "Asked", "Ledger", "RequestId"]
 
@@ -86,9 +86,11 @@ class Ledger:
     """All requests and replies, and everything wrong with them.
 
     `may_be_lost`: how many tasks the processes killed by the soak may have taken with them.
+    `may_be_busy`: whether a caller that has its share of the queue may be refused: others want theirs.
     """
 
     clock: Callable[[], float]
+    may_be_busy: bool = False
     sent: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[int] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
@@ -164,14 +166,19 @@ class Ledger:
             self._cancelled(asked, data, described)
         elif code == ShuttingDown.code and self.is_stopping:
             pass
+        elif code == Busy.code and self.may_be_busy:
+            self._was_not_run(asked)
         elif code not in asked.codes:
             self.violate(described)
         elif code == TimedOut.code and data is not None:
-            if data["limit"] == "deadline":
-                self._was_not_run(asked)
-            elif data["ran"] < data["seconds"] - SLACK:
-                self.violate(described)
+            self._timed_out(asked, data, described)
         elif code == TaskFailed.code and not (isinstance(data, dict) and "type" in data):
+            self.violate(described)
+
+    def _timed_out(self, asked: Asked, data: Any, described: str) -> None:
+        if data["limit"] == "deadline":
+            self._was_not_run(asked)
+        elif data["ran"] < data["seconds"] - SLACK:
             self.violate(described)
 
     def _worker_lost(self, asked: Asked, data: Any, described: str) -> None:

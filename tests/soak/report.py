@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.soak.ledger import RESULT, Ledger
 
-__all__ = ["SHORT_RUN", "Allocated", "Memory", "figures_of"]
+__all__ = ["SHORT_RUN", "Allocated", "Memory", "figures_of", "latency_at"]
 
 WARM_UP = 0.25
 """The part of the run, at most `WARM_UP_SECONDS`, after which the memory must no longer grow."""
@@ -89,14 +89,18 @@ def _growth(first: list[int], last: list[int]) -> int:
     return min(last) - min(first)
 
 
+def latency_at(ledger: Ledger, part: float) -> float:
+    """Return the seconds that this share of the short tasks took at most."""
+    latencies = sorted(ledger.latencies)
+    return latencies[int(part * (len(latencies) - 1))] if latencies else 0.0
+
+
 def figures_of(ledger: Ledger, happened: Counter[str]) -> dict[str, str]:
     """Describe the requests and replies, and the accidents meanwhile."""
-    latencies = sorted(ledger.latencies)
     outcomes = sorted(ledger.outcomes.items(), reverse=True)
 
     def at(part: float) -> float:
-        """Return the milliseconds that this share of the short tasks took at most."""
-        return latencies[int(part * (len(latencies) - 1))] * 1000 if latencies else 0.0
+        return latency_at(ledger, part) * 1000
 
     return {
         "short tasks": f"p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms, {at(1):.0f} ms at most; "

@@ -21,6 +21,7 @@ _BARE_FAILURES = {
     "shutting down": -32005,
     "shut down": -32005,
     "the websocket was closed": -32005,
+    "the queue is full": -32004,
 }
 """The texts of bare errors on a websocket, which have no codes."""
 
