@@ -15,7 +15,8 @@ Accounts are grouped by *party*, the address that they belong to. The rules:
 - a message of the greatest length gets through in the end: connections that
   wait in the middle of one get *slots* in turn, with which they may exceed
   their share until that message is complete, out of a part that is not shared;
-- of the long results that wait in workers, one goes on in any case (`taskd.scheduler.arrivals`);
+- of the long results that wait in workers, one goes on in any case, as long as the whole
+  is not spent (`taskd.scheduler.arrivals`);
 - whoever waits in vain is refused after a time, so that nothing waits for ever.
 
 Knows no clock: `tick` must be called every `TICK` seconds while `is_waited_for`.
@@ -115,9 +116,9 @@ class Account:
         "waits_since",
     )
 
-    def __init__(self, budget: Budget, party: PartyUse, holder: Holder) -> None:
+    def __init__(self, budget: Budget, party: PartyUse, holder: Holder | None) -> None:
         self._budget = budget
-        self._holder: Holder | None = holder
+        self._holder = holder
         self.party = party
         self.held = self.replies = self.unfinished = self.arriving = 0
         self.extra = 0
@@ -186,9 +187,11 @@ class Account:
         """Have the owner's `budget_changed` called when the account may do more than now."""
         self._budget.wait(self)
 
-    def arrival(self, go_on: Callable[[], None], drop: Callable[[], None]) -> Arrival:
+    def arrival(
+        self, go_on: Callable[[], None], drop: Callable[[], None], is_needed: Callable[[], bool]
+    ) -> Arrival:
         """Begin to count a long result that arrives from a worker."""
-        return Arrival(self._budget.arrivals, self, go_on, drop)
+        return Arrival(self._budget.arrivals, self, go_on, drop, is_needed)
 
     def look(self) -> None:
         """Have the owner look again."""
@@ -199,14 +202,6 @@ class Account:
         """Have the owner refuse the message that it cannot finish."""
         if self._holder is not None:
             self._holder.refuse_unfinished()
-
-    def leave(self, held: int) -> None:
-        """Go on without the owner, who is gone, for `held` bytes that others `release` later."""
-        self.update(held)
-        self._holder = None
-        self._budget.forget(self)
-        if not held:
-            self.close()
 
     def close(self) -> None:
         """Release everything."""
@@ -242,7 +237,7 @@ class Budget:
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
         self._waiting: dict[Account, tuple[bool, bool]] = {}  # what they may do, in the order of waiting
-        self.arrivals = Arrivals(self._start_ticking)
+        self.arrivals = Arrivals(lambda: self.held < self.limit, self._start_ticking)
 
     @property
     def is_spent(self) -> bool:
@@ -259,8 +254,8 @@ class Budget:
         """How many connections and results wait for room."""
         return len(self._waiting) + len(self.arrivals)
 
-    def account(self, party: str, holder: Holder) -> Account:
-        """Open an account for a connection of this party."""
+    def account(self, party: str, holder: Holder | None) -> Account:
+        """Open an account for a connection of this party; None for the holder means that it is gone."""
         use = self._parties.get(party)
         if use is None:
             use = self._parties[party] = PartyUse(party)

@@ -17,6 +17,7 @@ from taskd.net.server_transport import ServerTransport
 from taskd.net.time_limits import CLOSING_SECONDS
 from taskd.net.websocket_fastpath import PONGS, SLOW_SLICE
 from taskd.protocol.websocket_frames import PING_INTERVAL, pong_frame, text_frame
+from taskd.scheduler.budget import Budget
 from tests.unit.frames import BINARY, CLOSE, CONTINUED, PING, TEXT, client_frame
 from tests.unit.listeners.test_tcp import FakeServer
 from tests.unit.sockets import FakeReactor, FakeSocket
@@ -162,7 +163,7 @@ class WebSocketTestCase(SynchronousTestCase):
     def setUp(self):
         self.reactor = FakeReactor()
         self.server = CancellingServer()
-        self.peers = Peers(self.reactor)
+        self.peers = Peers(self.reactor, Budget())
         factory = WebSocketFactory(
             self.reactor, self.server, self.peers, origins=Origins(), max_message=3000, max_in_flight=3
         )

@@ -30,6 +30,8 @@ IDLE_BYTES = 6 * 1024
 class FakeServer:
     """A server that keeps requests until the test answers them."""
 
+    copies = 1
+
     def __init__(self):
         self.connections = 0
         self.waiting = []
@@ -52,7 +54,7 @@ class FakeServer:
     def cancel(self, work):
         pass
 
-    def detach(self, work, account, held):
+    def detach(self, work, account=None, held=0):
         pass
 
 

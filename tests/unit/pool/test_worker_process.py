@@ -1,5 +1,6 @@
 """The daemon's side of a worker from start to end, over real descriptors and without a process."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -156,10 +157,8 @@ class WorkerProcessTests(SynchronousTestCase):
         os.set_blocking(self.channel, False)
         data = b""
         while len(data) < size:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 data += os.read(self.channel, 65536)
-            except BlockingIOError:
-                pass
             self.reactor.turn()
         return data
 
@@ -192,10 +191,8 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reads_on = False
         sent = 0
         for _ in range(20):
-            try:
+            with contextlib.suppress(BlockingIOError):
                 sent += os.write(self.channel, line[sent:])
-            except BlockingIOError:
-                pass
             self.reactor.turn()
         [(_, _, size)] = self.events
         self.assertLess(size, 200_000)
@@ -204,10 +201,8 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertGreater(self.events[-1][2], size)
         self.worker.drop_result()
         while sent < len(line):
-            try:
+            with contextlib.suppress(BlockingIOError):
                 sent += os.write(self.channel, line[sent:])
-            except BlockingIOError:
-                pass
             self.reactor.turn()
         self.reactor.turn()
         self.assertEqual(self.events[-1], ("messages", 7, [Dropped(3, 0.1, False)]))

@@ -205,20 +205,13 @@ class EndTests(BudgetCase):
         self.assertEqual((connection.looks, connection.refusals), (0, 0))
 
     def test_the_arguments_of_tasks_that_go_on_are_held_for_the_party_until_they_end(self):
-        connection, other = self.connect(), self.connect()
-        connection.read_all(5 * MIB)
-        connection.account.leave(3 * MIB)
+        heir, other = self.budget.account("party", None), self.connect()
+        heir.update(3 * MIB)
         self.assertEqual(self.budget.biggest(), [("party", 3 * MIB, 2)])
-        connection.account.release(2 * MIB)
+        heir.release(2 * MIB)
         self.assertEqual(self.budget.held, MIB)
-        connection.account.release(MIB)
+        heir.release(MIB)
         self.assertEqual(self.budget.held, 0)
-        other.end_task(reply=1)
-        self.assertEqual(self.budget.biggest(), [("party", 1, 1)])
-
-    def test_a_connection_that_leaves_nothing_behind_is_forgotten_at_once(self):
-        self.connect().account.leave(0)
-        other = self.connect()
         other.end_task(reply=1)
         self.assertEqual(self.budget.biggest(), [("party", 1, 1)])
 
@@ -322,9 +315,12 @@ class ArrivalTests(BudgetCase):
     def setUp(self):
         super().setUp()
         self.read_on, self.dropped = [], []
+        self.is_needed = False
 
     def arrive(self, connection, size=0):
-        arrival = connection.account.arrival(lambda: self.read_on.append(arrival), lambda: self.drop(arrival))
+        arrival = connection.account.arrival(
+            lambda: self.read_on.append(arrival), lambda: self.drop(arrival), lambda: self.is_needed
+        )
         return arrival, arrival.grow(size)
 
     def drop(self, arrival):
@@ -362,7 +358,7 @@ class ArrivalTests(BudgetCase):
         self.assertEqual(self.dropped, [])
         self.pass_time(2)
         self.assertEqual((self.dropped, self.read_on), ([arrival], []))
-        self.assertEqual(self.budget.arrivals.__len__(), 0)
+        self.assertEqual(len(self.budget.arrivals), 0)
 
     def test_a_result_is_read_on_when_there_is_room(self):
         connection = self.connect()
@@ -403,11 +399,34 @@ class ArrivalTests(BudgetCase):
                 arrival.end()
 
         for _ in range(3):
-            arrivals.append(connection.account.arrival(lambda: None, drop_all))
+            arrivals.append(connection.account.arrival(lambda: None, drop_all, lambda: False))
             arrivals[-1].grow(MIB)
         self.pass_time(WAIT + 1)
         self.assertEqual(len(self.budget.arrivals), 0)
         self.assertEqual(self.budget.held, connection.held)
+
+    def test_a_result_that_others_wait_for_goes_on_over_the_share(self):
+        connection = self.connect()
+        connection.end_task(reply=60 * MIB)
+        arrival, _ = self.arrive(connection, MIB)
+        self.is_needed = True
+        self.pass_time(TICK)
+        self.assertEqual(self.read_on, [arrival])
+        self.assertTrue(arrival.grow(MIB))
+
+    def test_no_result_goes_on_while_the_whole_is_spent(self):
+        connection, other = self.connect("a"), self.connect("b")
+        other.end_task(reply=self.budget.limit - 2 * MIB)
+        arrival, _ = self.arrive(connection, MIB)
+        self.is_needed = True
+        self.pass_time(TICK)
+        self.assertEqual(self.read_on, [arrival])
+        self.assertFalse(arrival.grow(MIB))
+        self.pass_time(WAIT - 1)
+        self.assertEqual(self.read_on, [arrival])
+        self.pass_time(2)
+        self.assertEqual(self.dropped, [arrival])
+        self.assertEqual(len(self.budget.arrivals), 0)
 
     def test_a_client_that_reads_is_one_that_leaves_little_unread(self):
         self.assertLessEqual(DRAINED, GUARANTEED)
