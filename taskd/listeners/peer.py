@@ -521,7 +521,7 @@ class Peer(Generic[Work]):
         return account
 
     def _heir(self) -> Account | None:
-        """Return an account for the long arguments of what goes on without this peer; None if there are none."""
+        """Return an account for the long arguments of tasks that go on; None if there are none."""
         if not self.session.large:
             return None
         heir = self._backend.budget.account(self.lane.party.key, None)

@@ -3,7 +3,6 @@
 import json
 import select
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,19 +108,20 @@ def test_the_reply_to_a_batch_is_no_longer_than_a_message(daemon: Daemon) -> Non
     watch.wait_until_released()
 
 
-def test_arguments_that_wait_are_bounded_and_every_task_runs(daemon: Daemon, gate: Any) -> None:
+def test_arguments_that_wait_are_bounded_and_every_task_runs(daemon: Daemon, make_gate: Any) -> None:
     watch = Watch(daemon)
     client = daemon.connect()
-    client.send(*[bare("wait_for", gate.path)] * 4)
-    gate.wait_until_entered()
+    gates = [make_gate() for _ in range(4)]
+    client.send(*[gate.call() for gate in gates])
+    for gate in gates:
+        gate.wait_until_entered()
     padding = "x" * BIG
     data = lines(*[bare("echo", padding)] * 200)
     sent = send_in_background(client, data)
     assert sent < len(data)
     watch.held()
-    gate.release()
-    gate.tear_down()
-    client.socket.settimeout(TIMEOUT)
+    for gate in gates:
+        gate.release()
     received = 0
     client.socket.setblocking(False)
     while sent < len(data) or received < 204:
@@ -154,7 +154,7 @@ def test_lines_that_do_not_end_are_bounded_and_refused(daemon: Daemon) -> None:
 
 def frame(text: bytes) -> bytes:
     """Return the masked frame of a short text."""
-    return struct.pack(">BBH", 0x81, 0xFE, len(text)) + b"\0\0\0\0" + text
+    return bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text
 
 
 def open_websocket(daemon: Daemon) -> socket.socket:
