@@ -469,8 +469,10 @@ class Peer(Generic[Work]):
     def message_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
         """Note how many bytes of an incomplete message are held, and whether others are complete."""
         self.unfinished = unfinished
-        if is_new and self._account is not None:
-            self._account.message_completed()
+        if is_new:
+            if self._account is not None:
+                self._account.message_completed()
+            return  # the messages follow, and are counted together with the rest
         if unfinished > LIGHT or self._account is not None:
             self.budget_changed()
 

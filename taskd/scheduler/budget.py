@@ -56,7 +56,11 @@ GUARANTEED = DRAINED
 """Bytes that a connection may hold whatever the others hold: more than most messages take."""
 
 STUCK_SECONDS = 10.0
-"""Seconds that a connection may stand still in the middle of a message before that is refused."""
+"""Seconds that a connection may have to wait in the middle of a message, without getting on, before
+that is refused."""
+
+STEPS = 16
+"""A connection gets on if it has received one part in so many of the longest message."""
 
 SLOT_SECONDS = 60.0
 """Seconds for which a connection has a slot while others wait for one: 10 MiB at 1.4 Mbit/s."""
@@ -105,6 +109,7 @@ class Account:
 
     __slots__ = (
         "_budget",
+        "_completes",
         "_holder",
         "arriving",
         "extra",
@@ -112,8 +117,9 @@ class Account:
         "is_working",
         "party",
         "replies",
+        "stuck_at",
+        "stuck_for",
         "unfinished",
-        "waits_since",
     )
 
     def __init__(self, budget: Budget, party: PartyUse, holder: Holder | None) -> None:
@@ -124,8 +130,9 @@ class Account:
         self.extra = 0
         """What is held of messages that were received with a slot: it counts for no share."""
         self.is_working = False
-        self.waits_since: float | None = None
-        """When the connection began to wait in the middle of its message, None if it does not."""
+        self._completes = False
+        self.stuck_for = self.stuck_at = 0
+        """For how many ticks the connection had to wait in its message without getting on, and where."""
 
     @property
     def share(self) -> int:
@@ -147,8 +154,6 @@ class Account:
 
     def update(self, held: int, replies: int = 0, unfinished: int = 0, *, is_working: bool = False) -> None:
         """Set what is held for the connection."""
-        if unfinished != self.unfinished:
-            self.waits_since = None  # it gets on
         if replies < self.replies:
             self._budget.arrivals.client_reads(self)
         change = held - self.held
@@ -159,7 +164,9 @@ class Account:
             self._set_extra(held)
         self.held, self.replies, self.unfinished = held, replies, unfinished
         self.is_working = is_working
-        if not unfinished:
+        if self._completes or not unfinished:
+            self._completes = False
+            self.stuck_for = self.stuck_at = 0
             self._budget.give_back_slot(self)
 
     def _set_extra(self, extra: int) -> None:
@@ -167,9 +174,8 @@ class Account:
         self.extra = extra
 
     def message_completed(self) -> None:
-        """Give back the slot, which was for one message."""
-        self._budget.give_back_slot(self)
-        self.waits_since = None
+        """Give back the slot, which was for one message, with the next `update`, which counts the message."""
+        self._completes = True
 
     def release(self, count: int) -> None:
         """Release bytes of an account without owner, and the account with the last of them."""
@@ -325,13 +331,14 @@ class Budget:
                 del self._waiting[account]
                 account.look()
             elif account.unfinished and not account.is_working and not account.may_receive:
-                self._check_stuck(account, now)
+                self._check_stuck(account)
         self.arrivals.tick(now)
 
-    def _check_stuck(self, account: Account, now: float) -> None:
-        if account.waits_since is None:
-            account.waits_since = now
-        elif now - account.waits_since >= STUCK_SECONDS:
+    def _check_stuck(self, account: Account) -> None:
+        if account.unfinished - account.stuck_at >= self._longest // STEPS:
+            account.stuck_at, account.stuck_for = account.unfinished, 0
+        account.stuck_for += 1
+        if account.stuck_for * TICK >= STUCK_SECONDS:
             self.forget(account)
             account.refuse()
 

@@ -255,6 +255,16 @@ class SlotTests(BudgetCase):
         self.assertFalse(lucky.account.may_receive)
         self.pass_time(TICK)
 
+    def test_slots_promise_nothing_while_what_they_were_given_for_is_held(self):
+        connections = self.fill(100)
+        for _ in range(400):
+            for connection in connections:
+                if connection.unfinished and connection.read_all(LONGEST) == LONGEST:
+                    connection.finish_message()  # and its task takes long
+            self.pass_time(TICK)
+        usable = self.budget.limit - self.budget.limit // RESERVED
+        self.assertLessEqual(self.budget.held, usable + 100 * SMALL_READ)
+
     def test_slots_never_promise_more_than_there_is(self):
         connections = self.fill(100)
         self.pass_time(TICK)
@@ -285,6 +295,22 @@ class RefusalTests(BudgetCase):
         self.assertEqual(sum(connection.refusals for connection in connections), 0)
         self.pass_time(2)
         self.assertGreater(sum(connection.refusals for connection in connections), 100)
+
+    def test_a_connection_that_gets_a_little_now_and_then_is_refused_and_one_that_gets_on_is_not(self):
+        for piece, refused in ((LONGEST // 1000, True), (LONGEST // 14, False)):
+            self.setUp()
+            holder = self.connect("holder")
+            holder.end_task(reply=self.budget.limit)
+            *others, slow = (self.connect(str(number)) for number in range(20))
+            for each in (*others, slow):  # the others have all slots
+                each.unfinished, each.is_working = GUARANTEED + 1, each is not slow
+                each.count()
+            self.pass_time(TICK)
+            for _ in range(12):
+                slow.unfinished += piece
+                slow.count()
+                self.pass_time(STUCK_SECONDS / 10)
+            self.assertEqual(bool(slow.refusals), refused)
 
     def test_a_connection_whose_own_tasks_run_is_not_refused(self):
         connections = [self.connect() for _ in range(200)]
