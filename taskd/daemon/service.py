@@ -18,6 +18,7 @@ from taskd.daemon.before_reactor import wait_for
 from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
+from taskd.daemon.malloc import give_back_long_blocks
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
@@ -41,6 +42,7 @@ Options = TwistdOptions
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
     interrupts_end_start()
+    give_back_long_blocks()
     twistd: Mapping[str, Any] = options.parent or {}
     check_twistd_options(twistd)
     log = open_log(twistd)
