@@ -18,7 +18,6 @@ from taskd.daemon.before_reactor import wait_for
 from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
-from taskd.daemon.malloc import give_back_long_blocks
 from taskd.daemon.options import DaemonOptions
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
@@ -28,6 +27,7 @@ from taskd.daemon.startup import (
     interrupts_stop_reactor,
 )
 from taskd.daemon.wrong_options import TwistdOptions
+from taskd.net.malloc import map_long_blocks_alone
 from taskd.net.reactor import Reactor, installed_reactor
 from taskd.worker.process_title import setproctitle, title
 
@@ -42,7 +42,7 @@ Options = TwistdOptions
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
     interrupts_end_start()
-    give_back_long_blocks()
+    map_long_blocks_alone()
     twistd: Mapping[str, Any] = options.parent or {}
     check_twistd_options(twistd)
     log = open_log(twistd)

@@ -19,7 +19,7 @@ Accounts are grouped by *party*, the address that they belong to. The rules:
   is not spent (`taskd.scheduler.arrivals`);
 - whoever waits in vain is refused after a time, so that nothing waits for ever.
 
-Knows no clock: `tick` must be called every `TICK` seconds while `is_waited_for`.
+Knows no clock: `tick` must be called every `TICK` seconds while it `needs_ticks`.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Budget:
     """The bytes that may be held for all connections together: `limit`, and `held`.
 
     `longest` is the length of the longest message. `begin_to_tick` is called
-    whenever `is_waited_for` becomes true.
+    whenever `needs_ticks` becomes true, and maybe more often.
     """
 
     def __init__(self, limit: int = MAX_BUFFERED, longest: int = MAX_MESSAGE) -> None:
@@ -238,12 +238,15 @@ class Budget:
         self.is_scarce = False
         """Whether most is spent, so that connections should be read from in small pieces."""
         self._longest = longest
+        self.peak = 0
+        """The most that was held since freed memory was given back."""
+        self._much = limit // RESERVED
         self._little, self._plenty = limit // 2, limit // 2 - limit // 8
         self._slots: dict[Account, float | None] = {}  # since when, by the first tick after that
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
         self._waiting: dict[Account, tuple[bool, bool]] = {}  # what they may do, in the order of waiting
-        self.arrivals = Arrivals(lambda: self.held < self.limit, self._start_ticking)
+        self.arrivals = Arrivals(lambda: self.held < self.limit, lambda: self.begin_to_tick())
 
     @property
     def is_spent(self) -> bool:
@@ -254,6 +257,17 @@ class Budget:
     def is_waited_for(self) -> bool:
         """Whether anybody waits for room."""
         return bool(self._waiting or self.arrivals)
+
+    @property
+    def has_freed_much(self) -> bool:
+        """Whether so much less is held than at the `peak` that the difference should be given back."""
+        freed = self.peak - self.held
+        return freed > self._much or (freed > self._much // 2 and self.held < self._much // 2)
+
+    @property
+    def needs_ticks(self) -> bool:
+        """Whether `tick` must be called: somebody waits, or much is held or was."""
+        return self.is_waited_for or self.peak > self._much
 
     @property
     def waiting(self) -> int:
@@ -281,6 +295,10 @@ class Budget:
         """Count a change of what an account holds."""
         account.party.held += change
         self.held += change
+        if self.held > self.peak:
+            self.peak = self.held
+            if self.held > self._much:
+                self.begin_to_tick()
         if self.is_scarce is not (self.held > (self._plenty if self.is_scarce else self._little)):
             self.is_scarce = not self.is_scarce
             for call in self.on_scarcity:
@@ -297,12 +315,8 @@ class Budget:
 
     def wait(self, account: Account) -> None:
         """Note that an account waits, with what it may do now."""
-        self._start_ticking()
+        self.begin_to_tick()
         self._waiting[account] = (account.may_receive, account.may_reply)
-
-    def _start_ticking(self) -> None:
-        if not self.is_waited_for:
-            self.begin_to_tick()
 
     def forget(self, account: Account) -> None:
         """Note that an account waits no longer, since its owner is gone."""

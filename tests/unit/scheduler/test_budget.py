@@ -189,7 +189,7 @@ class ShareTests(BudgetCase):
         self.budget.begin_to_tick = lambda: calls.append(self.budget.waiting)
         for connection in (self.connect(), self.connect()):
             connection.read_all(MAX_BUFFERED)
-        self.assertEqual(calls, [0])
+        self.assertEqual(calls[0], 0)
         self.assertEqual(self.budget.waiting, 2)
 
 
