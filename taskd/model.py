@@ -14,11 +14,24 @@ from msgspec import Meta, Raw
 
 from taskd.errors import TaskdError, exception_for
 
-__all__ = ["NO_OPTIONS", "PRIORITY", "Call", "Failure", "Options", "Outcome", "Progress", "Result"]
+__all__ = [
+    "MAX_MESSAGE",
+    "NO_OPTIONS",
+    "PRIORITY",
+    "Call",
+    "Failure",
+    "Options",
+    "Outcome",
+    "Progress",
+    "Result",
+]
 
 
 MAX_CALLER = 100
 """Characters of the name of a caller: more than any address and the number of a websocket need."""
+
+MAX_MESSAGE = 10 * 1024 * 1024
+"""Bytes of the longest message, LF included: Workerman's default, on which its clients rely."""
 
 PRIORITY = 5
 """The default priority, in the middle of 0 (first) to 9 (last)."""

@@ -172,7 +172,7 @@ class Connection(LinearLineReceiver):
     is_foreign = False
     """Whether the other end has turned out to be no task server, which has run nothing."""
     meter: Meter | None = None
-    """Counts the replies, if they are to be counted."""
+    """Counts the replies; None if nobody counts them."""
 
     def connectionMade(self) -> None:
         """Begin, unless TLS has yet to verify the peer."""

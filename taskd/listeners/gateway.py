@@ -55,6 +55,10 @@ MAX_CONNECTIONS = 100
 """Connections to task servers at once, if nobody has counted how many there may be: with both ends in one
 process they take a fifth of the usual limit of 1024 open files."""
 
+CALLER_ROOM = 1024
+"""Bytes that a call must leave to the longest message, so that its caller can be added: the rest
+of the envelope and the other options need a part of them. A longer call belongs to the gateway."""
+
 _GIVEN_UP = Failure.of(ShuttingDown("the gateway shut down before the task had ended"))
 
 LinkKind = Literal["per-message", "pooled", "local"]
@@ -190,7 +194,7 @@ class RemoteBackend:
                     requester.task_progressed(request, progress)
                     self._flush_soon(requester)
 
-        call = Call(request.function, request.args, _named(request.options, requester.lane))
+        call = Call(request.function, request.args, self._options(request, requester.lane))
         meter = ReplyMeter(_Receiver(request, requester))
         pending = self._link.call(call, on_progress, request.dialect, meter)
         request.work = pending
@@ -204,6 +208,15 @@ class RemoteBackend:
         # no more notifications in flight than requests.
         if self._has_connection_each and request.options.on_disconnect == "cancel":
             self._end_with_caller.add(pending)
+
+    def _options(self, request: Request[PendingCall], lane: Lane) -> Options:
+        """Return a request's options with the websocket as its caller, whomever the browser has named."""
+        options = request.options
+        has_room = request.size <= self._config.max_message - CALLER_ROOM
+        caller = f"{lane.party.key} {lane.name}" if has_room else None
+        if options is NO_OPTIONS:
+            return Options(caller=caller)
+        return replace(options, caller=caller)
 
     def _ended(
         self, outcome: Outcome, request: Request[PendingCall], requester: Requester, pending: PendingCall
@@ -315,14 +328,6 @@ class _Unmoved:
 def _release(result: Any, account: Account, held: int) -> Any:
     account.release(held)
     return result
-
-
-def _named(options: Options, lane: Lane) -> Options:
-    """Return the options of a call with the websocket as its caller, whomever the browser has named."""
-    caller = f"{lane.party.key} {lane.name}"
-    if options is NO_OPTIONS:
-        return Options(caller=caller)
-    return replace(options, caller=caller)
 
 
 class Gateway:

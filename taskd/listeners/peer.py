@@ -477,7 +477,7 @@ class Peer(Generic[Work]):
             self.budget_changed()
 
     def _count(self) -> None:
-        """Count what is held for this connection, and note what it may do."""
+        """Count what is held for this connection, and whether it may receive and reply."""
         session, unsent = self.session, self.sender.unsent
         account = self._account
         held = session.held + unsent + self.unfinished
@@ -511,7 +511,7 @@ class Peer(Generic[Work]):
         self._wire.refuse_unfinished(Busy(NO_ROOM, retry_after=RETRY_AFTER))
 
     def needs(self, key: Request[Work]) -> bool:
-        """Whether a task must be started although this peer is full: replies wait for its own."""
+        """Return whether a task must be started although this peer is full: replies wait for its own."""
         return not self.sender.full and self.session.needs(key)
 
     def account(self) -> Account:
@@ -531,7 +531,7 @@ class Peer(Generic[Work]):
         return heir
 
     def wants_result(self, key: Request[Work], size: int) -> bool:
-        """Whether a result that has `size` bytes so far can still be sent."""
+        """Return whether a result that has `size` bytes so far can still be sent."""
         return not self._is_gone and self.session.has_room(key, size)
 
     def _check_full(self) -> None:

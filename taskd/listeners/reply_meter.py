@@ -23,7 +23,7 @@ class Receiver(Protocol):
         """Whether other replies wait for this one."""
 
     def wants(self, size: int) -> bool:
-        """Whether a reply that has `size` bytes so far can be of use."""
+        """Return whether a reply that has `size` bytes so far can be of use."""
 
 
 class ReplyMeter:

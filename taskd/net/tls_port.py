@@ -74,7 +74,7 @@ class RefusingPlain(BufferingTLSTransport):
         super().connectionLost(reason)
         handle.set_app_data(None)  # breaks a reference cycle
 
-    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802  # Twisted's name
         """End as Twisted does, then drop the frames of the reason, which refer to it and to this object.
 
         Without this override, which is of a private method, the garbage collector has to free both.

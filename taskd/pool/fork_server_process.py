@@ -71,6 +71,11 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for which a fork server may leave an order (to fork, to kill a worker) unread: more than it
 needs to fork `MAX_FORKS` workers of a large app, during which it reads nothing."""
 
+LOOK_INTERVAL = 0.25
+"""Seconds between two looks at what it has not read: a busy one may have something unread at any of them,
+but hardly ever more at each of forty.
+"""
+
 FAILED = 1
 """The exit status of Python after an exception, whose traceback is in the log."""
 
@@ -142,6 +147,9 @@ class ForkServerProcess:
         self._kill = Timer(reactor, self._kill_process)
         self._slow_import = Timer(reactor, self._report_slow_import)
         self._answer = Timer(reactor, self._check_answer)
+        self._waits_since = 0.0
+        self._unread_before = 0
+        """How much was unread at the last look: more, and nothing need have been read since."""
         self._to_fork: list[tuple[int, int, int, int]] = []
         self._control = _Control(self._report, self._control_closed)
         self._is_importing = True
@@ -233,21 +241,35 @@ class ForkServerProcess:
 
     def _expect_answer(self) -> None:
         """Give the fork server its time to read the next order, unless it still has an older one to read."""
-        if not self._control.has_unread():
-            self._answer.cancel()
-        self._answer.start(ANSWER_TIMEOUT)
+        if not self._answer.is_running or not self._control.unread():
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        self._answer.cancel()
+        self._waits_since, self._unread_before = self._clock.seconds(), 0
+        self._answer.start(LOOK_INTERVAL)
 
     def _check_answer(self) -> None:
         """Kill the process if it does not read: it is stopped, or hangs in code of the app.
 
-        Nobody else can end its workers, and a stop would wait for them for ever.
+        Nobody else can end its workers, and a stop would wait for them for ever. A
+        busy one may have something unread at every look: it reads if that gets less.
         """
-        if not self._control.is_closing and self._control.has_unread():
-            _log.error(
-                "the fork server has read nothing for {seconds:.0f} s (stopped, or hanging), and is killed",
-                seconds=ANSWER_TIMEOUT,
-            )
-            self._kill_process()
+        unread, now = self._control.unread(), self._clock.seconds()
+        if self._control.is_closing or not unread:
+            return
+        if unread < self._unread_before:
+            self._waits_since = now
+        self._unread_before = unread
+        left = self._waits_since + ANSWER_TIMEOUT - now
+        if left > 0:
+            self._answer.start(min(left, LOOK_INTERVAL))
+            return
+        _log.error(
+            "the fork server has read nothing for {seconds:.0f} s (stopped, or hanging), and is killed",
+            seconds=ANSWER_TIMEOUT,
+        )
+        self._kill_process()
 
     def _report_slow_import(self) -> None:
         _log.warn("the app is still being imported after {seconds:.0f} s; it is at:", seconds=SLOW_IMPORT)
@@ -260,8 +282,7 @@ class ForkServerProcess:
     def _report(self, lines: list[bytes]) -> None:
         """Pass on what the fork server reports."""
         if self._answer.is_running:
-            self._answer.cancel()
-            self._answer.start(ANSWER_TIMEOUT)
+            self._begin_waiting()
         for line in lines:
             try:
                 message = decode_from_fork_server(line)
@@ -330,12 +351,12 @@ class _Control(LinearLineReceiver):
     def lines_received(self, lines: list[bytes]) -> None:
         self._report(lines)
 
-    def has_unread(self) -> bool:
-        """Return whether something that was sent has not been read by the fork server."""
+    def unread(self) -> int:
+        """Return how much the fork server has not read of what was sent, in units of the kernel's own."""
         unread = array("i", [0])
         with suppress(OSError):
             fcntl.ioctl(self.transport.getHandle(), termios.TIOCOUTQ, unread, True)
-        return unread[0] > 0
+        return unread[0]
 
     def end(self) -> None:
         """End the connection behind what has arrived, even if another process has the other end open."""

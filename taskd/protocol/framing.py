@@ -7,10 +7,9 @@ for the LF, and the buffer grows in place.
 
 from __future__ import annotations
 
-__all__ = ["MAX_MESSAGE", "LineSplitter", "LineTooLong"]
+from taskd.model import MAX_MESSAGE
 
-MAX_MESSAGE = 10 * 1024 * 1024
-"""Bytes of the longest message, LF included: Workerman's default, on which its clients rely."""
+__all__ = ["MAX_MESSAGE", "LineSplitter", "LineTooLong"]
 
 
 class LineTooLong(Exception):

@@ -176,7 +176,7 @@ class Session(Generic[Work]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing has been received that is not answered, and nothing is to be sent."""
+        """Whether everything received has been answered, and nothing is left to send."""
         return not self.in_flight and not self._backlog and not self._in_order and not self._outbox
 
     def find(self, request_id: bytes) -> Request[Work] | None:
@@ -416,11 +416,11 @@ class Session(Generic[Work]):
             self._unclaimed(request.function, outcome)
 
     def has_room(self, request: Request[Work], size: int) -> bool:
-        """Whether a reply of `size` bytes still has room in the reply to the request's batch, if any."""
+        """Return whether a reply of `size` bytes has room in the reply to its batch, if there is one."""
         return request.batch is None or request.batch.size + size < self._max_batch_reply
 
     def needs(self, request: Request[Work]) -> bool:
-        """Whether replies wait for this request, so that its end makes room: the oldest, and its batch."""
+        """Return whether replies wait for this request: it is the oldest, or in the batch of the oldest."""
         oldest = next(iter(self.in_flight), None)
         if oldest is None:
             return True

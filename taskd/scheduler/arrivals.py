@@ -94,7 +94,7 @@ class Arrivals:
         return len(self._waiting)
 
     def goes_on(self, arrival: Arrival) -> bool:
-        """Whether this is the first result, and there is room for it."""
+        """Return whether this is the first result, and there is room for it."""
         if arrival is not self._first:
             return False
         if self._has_room():

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from heapq import nlargest
 from typing import Protocol
 
-from taskd.protocol.framing import MAX_MESSAGE
+from taskd.model import MAX_MESSAGE
 from taskd.scheduler.arrivals import DRAINED, Arrival, Arrivals
 
 __all__ = ["MAX_BUFFERED", "MIN_MESSAGES", "TICK", "Account", "Budget", "Holder", "least_limit"]
@@ -89,7 +89,7 @@ class Holder(Protocol):
 
 
 class PartyUse:
-    """What a party holds, and for how many accounts."""
+    """The bytes held for one party, and the number of its accounts."""
 
     __slots__ = ("accounts", "held", "name")
 
@@ -245,7 +245,7 @@ class Budget:
         self._slots: dict[Account, float | None] = {}  # since when, by the first tick after that
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
-        self._waiting: dict[Account, tuple[bool, bool]] = {}  # what they may do, in the order of waiting
+        self._waiting: dict[Account, tuple[bool, bool]] = {}  # each with its rights, in the order of waiting
         self.arrivals = Arrivals(lambda: self.held < self.limit, lambda: self.begin_to_tick())
 
     @property
@@ -305,7 +305,7 @@ class Budget:
                 call()
 
     def has_slot(self, account: Account) -> bool:
-        """Whether the account may exceed its share until its message is complete."""
+        """Return whether the account may exceed its share until its message is complete."""
         return account in self._slots and account.unfinished <= self._longest
 
     def give_back_slot(self, account: Account) -> None:
@@ -314,7 +314,7 @@ class Budget:
             self._slots.pop(account, None)
 
     def wait(self, account: Account) -> None:
-        """Note that an account waits, with what it may do now."""
+        """Note that an account waits, with its present rights."""
         self.begin_to_tick()
         self._waiting[account] = (account.may_receive, account.may_reply)
 

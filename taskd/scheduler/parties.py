@@ -99,8 +99,8 @@ class Rotation(Generic[Member, Value]):
 
     def was_served(self, member: Member) -> None:
         """Note that a member's oldest task is started, while several levels are in use."""
-        if self.order is not None:
-            self.order.move_to_end(member)
+        assert self.order is not None
+        self.order.move_to_end(member)
 
     @property
     def next(self) -> Member:

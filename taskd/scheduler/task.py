@@ -31,13 +31,13 @@ class Subscriber(Protocol):
         """Whether the subscriber leaves too much unread; the tasks that it submitted wait meanwhile."""
 
     def needs(self, key: Any) -> bool:
-        """Whether a task must start although the subscriber is full: its outcome makes room."""
+        """Return whether a task must start although the subscriber is full: its outcome makes room."""
 
     def account(self) -> Account | None:
         """Return the account for what is held for the subscriber; None if nothing is."""
 
     def wants_result(self, key: Any, size: int) -> bool:
-        """Whether a result that has `size` bytes so far can be of use."""
+        """Return whether a result that has `size` bytes so far can be of use."""
 
     def task_progressed(self, key: Any, progress: Progress) -> None:
         """Receive a task's progress. `flush` follows."""

@@ -87,7 +87,7 @@ class FunctionStatus(msgspec.Struct, frozen=True):
 
 
 class PartyBytes(msgspec.Struct, frozen=True):
-    """What is held for one party, an address: its bytes, and for how many connections that hold many."""
+    """The bytes held for one party, and the number of its connections that hold many."""
 
     party: str
     held: int

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from tests.live.peers import bare, entered, in_thread, rpc, within
-from tests.live.support import APPS, SOON, TIMEOUT, Daemon
+from tests.live.support import APPS, SOON, TIMEOUT, Daemon, lines_of
 
 REMOTE_LINKS = ["per-message", "pooled"]
 LINKS = [*REMOTE_LINKS, "local"]
@@ -278,6 +278,30 @@ async def test_a_lost_worker_is_reported_to_its_caller_only(start, link, websock
     assert reply["error"]["data"]["status"] == 9
     gate.release("fine")
     assert await ws.receive_json() == {"jsonrpc": "2.0", "id": "held", "result": "fine"}
+
+
+# --- turns -------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_websockets_take_turns_whatever_callers_a_browser_names(start, link, websocket, gate, tmp_path):
+    apps = ("--app", str(APPS / "plain.py"), "--app", str(APPS / "misbehaving.py"))
+    daemon = start(*apps, "--link", link, "--workers", "1").wait_until_ready()
+    notes = str(tmp_path / "notes")
+    flooding, other = await websocket(daemon.ws), await websocket(daemon.ws)
+    flooding.send(gate.rpc("held"))
+    await entered(gate)
+    for number in range(20):
+        flooding.send(rpc("note", [notes, f"flood {number}"], number, caller=f"192.0.2.{number} x"))
+    await in_thread(daemon.wait_for_status, lambda status: status["waiting"] == 20)
+    other.send(rpc("note", [notes, "other"]))
+    status = await in_thread(daemon.wait_for_status, lambda status: status["waiting"] == 21)
+    assert status["parties"] == [{"party": "127.0.0.1", "waiting": 21, "connections": 2}]
+    gate.release()
+    await other.receive_json()
+    for _ in range(21):
+        await flooding.receive_json()
+    assert lines_of(tmp_path / "notes").index("other") <= 1
 
 
 # --- what is refused ---------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from tests.soak.attacks import ATTACKS, Attack, Attacker, Target
 from tests.soak.probe import Probe, Series
-from tests.soak.server import Server
+from tests.soak.server import TWISTD, Server
 
 __all__ = ["Observed", "attack", "end_attacks"]
 
@@ -116,9 +115,6 @@ async def attack(
     seen.before = await probe.stop()
     at_rest, files = server.memory(), server.descriptors().total()
     lines = server.levels.total()
-    limit = min((each.descriptors for each in attacks if each.descriptors), default=0)
-    if limit:
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, limit))
     if not all(each.reads_log for each in attacks):
         server.pause_log()
     attackers = [
@@ -196,7 +192,10 @@ async def _run(names: list[str], options: argparse.Namespace) -> Observed:
     attacks = [ATTACKS[name] for name in names]
     with tempfile.TemporaryDirectory(prefix="attack-") as directory:
         violations: list[str] = []
-        command = [options.twistd] if options.twistd else None
+        command = [options.twistd] if options.twistd else TWISTD
+        limit = min((each.descriptors for each in attacks if each.descriptors), default=0)
+        if limit:
+            command = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *command]
         server = Server(Path(directory), violations.append, options.log, command)
         try:
             await server.start(

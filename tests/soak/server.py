@@ -25,7 +25,7 @@ from tests.live.support import (
 from tests.soak.report import Allocated
 from tests.soak.twistd import SOCKET
 
-__all__ = ["Server"]
+__all__ = ["TWISTD", "Server"]
 
 TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
 

@@ -64,7 +64,7 @@ async def replies_of_a_batch(attacker: Attacker) -> None:
 
 async def replies_of_the_gone(attacker: Attacker) -> None:
     """Ask for large results and leave: nobody will read them."""
-    requests = bare("nap", "[4]") + bare("big", f"[{BIG_BYTES}]") * 900
+    requests = bare("nap", "[0.5]") + bare("big", f"[{BIG_BYTES}]") * 900
     await _repeat(attacker, requests, connections=4, reads=False, stay=0.2)
 
 
@@ -77,7 +77,7 @@ async def replies_unread(attacker: Attacker) -> None:
 async def reports_unread(attacker: Attacker) -> None:
     """Ask for many long reports of progress, and read none."""
     options = '{"progress":true,"on_disconnect":"cancel"}'
-    calls = b"".join(rpc(each, "chatter", "[200,20000]", options) for each in range(20))
+    calls = b"".join(rpc(each, "chatter", "[50,20000]", options) for each in range(20))
     await _repeat(attacker, calls, connections=CONNECTIONS, reads=False, stay=STAY_SECONDS)
 
 

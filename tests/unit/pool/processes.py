@@ -35,8 +35,10 @@ class FakeReactor(Clock):
         self.writers.discard(writer)
 
     def turn(self):
-        """Read everything that has arrived, and everything that follows from it."""
+        """Write what there is room for, and read all that has arrived and all that follows from it."""
         self.advance(0)
+        for writer in [one for one in self.writers if select.select([], [one], [], 0)[1]]:
+            writer.doWrite()
         while ready := [one for one in self.readers if select.select([one], [], [], 0)[0]]:
             for reader in ready:
                 if reader not in self.readers:

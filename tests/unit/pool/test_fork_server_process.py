@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.pool.fork_server_process import (
     ANSWER_TIMEOUT,
     EXIT_TIMEOUT,
+    LOOK_INTERVAL,
     MAX_FORKS,
     SLOW_IMPORT,
     ForkServerProcess,
@@ -306,6 +307,19 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.control.ours.send(b"unread")
         self.reactor.advance(ANSWER_TIMEOUT)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+
+    def test_a_busy_fork_server_with_something_unread_at_every_look_is_left_alone(self):
+        self.send(Loaded(FUNCTIONS))
+        sent = self.reactor.control.ours.send
+        sent(b"unread")
+        self.process.signal(1, signal.SIGKILL, group=True)
+        for _ in range(int(2 * ANSWER_TIMEOUT / LOOK_INTERVAL)):
+            sent(b"unread")
+            self.reactor.advance(LOOK_INTERVAL)
+            self.reactor.control.theirs.recv(100)
+            sent(b"unread")
+            self.reactor.advance(LOOK_INTERVAL)
+        self.assertEqual(self.reactor.signals, [])
 
     def test_the_time_to_read_an_order_begins_with_that_order(self):
         self.send(Loaded(FUNCTIONS))

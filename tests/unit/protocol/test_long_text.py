@@ -48,7 +48,7 @@ class LongTextTests(SynchronousTestCase):
         if expected is not None:
             self.assertEqual(found[1], expected[1])
 
-    def test_what_is_nested_too_deeply_is_refused(self):
+    def test_text_nested_too_deeply_is_refused(self):
         for size in 1, 7, 300, 10_000:
             self.assertIsNone(outcome(b"[" * MAX_NESTING + b"]" * MAX_NESTING, size))
             self.assertEqual(outcome(b"[" * (MAX_NESTING + 1), size)[1], {"limit": MAX_NESTING})

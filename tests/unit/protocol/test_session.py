@@ -775,7 +775,7 @@ class StepTests(SynchronousTestCase):
         [line] = session.take()
         self.assertEqual(sorted(reply["id"] for reply in json.loads(line)), list(range(50)))
 
-    def test_what_follows_a_batch_waits_for_all_of_its_members(self):
+    def test_a_message_behind_a_batch_waits_for_all_of_its_members(self):
         session = self.session(b"[%b,%b,%b]" % (rpc(1), rpc(2), rpc(3)), bare(4), limit=2)
         first, second = session.requests()
         session.answer(first, result(1))

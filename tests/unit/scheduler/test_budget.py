@@ -26,7 +26,7 @@ READ, SMALL_READ = 65536, 4096
 
 
 class Connection:
-    """A connection that reads when it may, and holds what it has read until it is told to release it."""
+    """A connection that reads when it may, and holds what it has read until the test releases it."""
 
     def __init__(self, budget, party="party"):
         self.budget = budget
@@ -114,7 +114,7 @@ class ShareTests(BudgetCase):
                 connection.read_all(MAX_BUFFERED)
             self.assertLessEqual(budget.held, budget.shared / 2 + number * READ)
 
-    def test_a_newcomer_gets_a_small_call_in_however_many_hold_what_they_may(self):
+    def test_a_newcomer_gets_a_small_call_in_however_many_hold_their_share(self):
         for parties in (1, 100, 2000):
             budget = Budget()
             attackers = [Connection(budget, f"party {number % parties}") for number in range(2000)]
@@ -141,7 +141,7 @@ class ShareTests(BudgetCase):
         connection.is_read_by_client()
         self.assertTrue(connection.account.may_reply)
 
-    def test_whoever_waits_is_told_to_look_again_when_there_is_room(self):
+    def test_a_waiting_connection_is_called_when_there_is_room(self):
         first, second = self.connect("a"), self.connect("a")
         first.read_all(MAX_BUFFERED)
         first.finish_message()
@@ -320,7 +320,7 @@ class RefusalTests(BudgetCase):
         self.pass_time(STUCK_SECONDS + 1)
         self.assertEqual(sum(connection.refusals for connection in connections), 0)
 
-    def test_whoever_is_closed_by_anothers_refusal_is_passed_over(self):
+    def test_a_connection_that_anothers_refusal_closes_is_passed_over(self):
         connections = [self.connect() for _ in range(200)]
         for connection in connections:
             connection.read_all(LONGEST - 1)

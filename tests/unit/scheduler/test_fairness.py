@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Busy
 from taskd.scheduler import TaskState
+from taskd.scheduler.lane_order import FAIR_TURN
 from taskd.scheduler.parties import TURN_TASKS, Lane, Parties, Party
-from taskd.scheduler.queue import FAIR_TURN, MAX_LOOKED_AT, PRIORITIES, TaskQueue
+from taskd.scheduler.queue import MAX_LOOKED_AT, PRIORITIES, TaskQueue
 from tests.unit.scheduler.case import SchedulerCase
 from tests.unit.scheduler.test_queue import EagerQueue
 from tests.unit.tasks import FakeSubscriber, make_lane, make_task, short_function

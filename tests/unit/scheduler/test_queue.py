@@ -10,7 +10,8 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.scheduler import TaskState
-from taskd.scheduler.queue import FAIR_TURN, PRIORITIES, TaskQueue
+from taskd.scheduler.lane_order import FAIR_TURN
+from taskd.scheduler.queue import PRIORITIES, TaskQueue
 from tests.unit.tasks import FakeSubscriber, make_lane, make_task
 
 priorities = st.integers(0, PRIORITIES - 1)

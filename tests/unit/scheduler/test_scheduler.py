@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from taskd.errors import Busy, ImpossibleMessage, StateError
 from taskd.scheduler import FunctionStats, TaskState
 from taskd.scheduler.config import MAX_QUEUE
-from taskd.scheduler.queue import FAIR_TURN
+from taskd.scheduler.lane_order import FAIR_TURN
 from taskd.scheduler.scheduler import MAX_LOSSES
 from tests.unit.scheduler.case import SchedulerCase
 from tests.unit.tasks import FakeSubscriber, make_lane, short_function

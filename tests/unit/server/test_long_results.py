@@ -98,7 +98,7 @@ class LongResultTests(ServerCase):
         self.assertEqual(self.server.counters.done, 1)
         self.assertEqual(sum(self.server.unanswered.counts.values()), 0)
 
-    def test_what_a_worker_sends_without_a_task_is_dropped(self):
+    def test_a_result_without_a_task_is_dropped(self):
         self.make()
         self.assertTrue(self.grows(MIB))
         self.assertEqual(self.orders(), [("drop result", 1)])

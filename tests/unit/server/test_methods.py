@@ -192,7 +192,7 @@ class RecentStatusTests(SynchronousTestCase):
         self.clock.advance(seconds)
         return self.collected
 
-    def test_whoever_asks_now_and_then_gets_a_new_status_each_time(self):
+    def test_a_caller_that_asks_now_and_then_gets_a_new_status_each_time(self):
         recent = self.make(0.001)
         for number in range(1, 100):
             self.assertEqual(bytes(recent.result().value), b"%d" % number)
