@@ -20,7 +20,7 @@ class Receiver(Protocol):
         """Return the account that the reply counts for."""
 
     def is_needed(self) -> bool:
-        """Whether other replies wait for this one."""
+        """Return whether other replies wait for this one."""
 
     def wants(self, size: int) -> bool:
         """Return whether a reply that has `size` bytes so far can be of use."""

@@ -24,7 +24,8 @@ DRAINED = 16 * 1024
 NO_ROOM = Failure.of(
     TooLarge(
         "the task has ended, but its result was dropped: there was no room for it, since this connection "
-        "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch"
+        "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch",
+        dropped=True,
     )
 )
 """The outcome of a task whose result was dropped."""

@@ -28,7 +28,7 @@ class PressureTests(SynchronousTestCase):
         self.budget.account("party", self).update(MIB)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_whoever_waits_is_looked_at_until_nobody_waits(self):
+    def test_a_waiting_connection_is_looked_at_until_there_is_room(self):
         waiting, other = self.budget.account("a", self), self.budget.account("b", None)
         other.update(self.budget.limit)
         waiting.update(MIB, MIB)
