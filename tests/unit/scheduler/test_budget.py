@@ -255,6 +255,15 @@ class SlotTests(BudgetCase):
         self.assertFalse(lucky.account.may_receive)
         self.pass_time(TICK)
 
+    def test_a_message_that_takes_more_than_the_longest_one_gets_no_slot(self):
+        """A websocket's message in pieces takes more than its bytes."""
+        self.connect("holder").end_task(reply=self.budget.limit)
+        connection = self.connect()
+        connection.unfinished = LONGEST + 1
+        connection.count()
+        self.pass_time(TICK)
+        self.assertFalse(connection.account.may_receive)
+
     def test_slots_promise_nothing_while_what_they_were_given_for_is_held(self):
         connections = self.fill(100)
         for _ in range(400):
@@ -319,6 +328,17 @@ class RefusalTests(BudgetCase):
             connection.read_all(LONGEST - 1)
         self.pass_time(STUCK_SECONDS + 1)
         self.assertEqual(sum(connection.refusals for connection in connections), 0)
+
+    def test_a_connection_that_another_ones_look_has_closed_is_passed_over(self):
+        holder = self.connect("holder")
+        holder.end_task(reply=self.budget.limit)
+        connections = [self.connect() for _ in range(2)]
+        for connection in connections:
+            connection.end_task(reply=MIB)
+        connections[0].budget_changed = connections[1].account.close
+        holder.is_read_by_client()
+        self.pass_time(TICK)
+        self.assertEqual(connections[1].looks, 0)
 
     def test_a_connection_that_anothers_refusal_closes_is_passed_over(self):
         connections = [self.connect() for _ in range(200)]
@@ -385,6 +405,17 @@ class ArrivalTests(BudgetCase):
         self.pass_time(2)
         self.assertEqual((self.dropped, self.read_on), ([arrival], []))
         self.assertEqual(len(self.budget.arrivals), 0)
+
+    def test_only_the_clients_own_reading_lets_its_results_wait_for_longer(self):
+        connections = [self.connect(party) for party in "ab"]
+        for connection in connections:
+            connection.end_task(reply=100 * MIB)
+        _, (second, _) = [self.arrive(connection, MIB) for connection in connections]
+        self.pass_time(WAIT - 1)
+        connections[0].replies -= MIB
+        connections[0].count()
+        self.pass_time(2)
+        self.assertEqual(self.dropped, [second])
 
     def test_a_result_is_read_on_when_there_is_room(self):
         connection = self.connect()
