@@ -59,6 +59,7 @@ SECONDS = {
     "test_links.py": 15,
     "test_log.py": 14,
     "test_lost.py": 19,
+    "test_memory.py": 25,
     "test_mail.py": 7,
     "test_objects.py": 2,
     "test_output.py": 26,

@@ -27,6 +27,7 @@ from taskd.daemon.startup import (
     interrupts_stop_reactor,
 )
 from taskd.daemon.wrong_options import TwistdOptions
+from taskd.net.malloc import map_long_blocks_alone
 from taskd.net.reactor import Reactor, installed_reactor
 from taskd.worker.process_title import setproctitle, title
 
@@ -41,6 +42,7 @@ Options = TwistdOptions
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
     interrupts_end_start()
+    map_long_blocks_alone()
     twistd: Mapping[str, Any] = options.parent or {}
     check_twistd_options(twistd)
     log = open_log(twistd)

@@ -287,6 +287,10 @@ class _Receiver:
         """Return the websocket's account."""
         return self._requester.account()
 
+    def is_needed(self) -> bool:
+        """Whether other replies of the websocket wait for this one."""
+        return self._requester.needs(self._request)
+
     def wants(self, size: int) -> bool:
         """Whether the websocket is there, and has room in the reply to a batch."""
         return self._request.work is not None and self._requester.wants_result(self._request, size)
@@ -301,6 +305,10 @@ class _Shared:
     def account(self) -> Account:
         """Return the account of all shared connections."""
         return self._account
+
+    def is_needed(self) -> bool:
+        """Return True: all who share the connection wait for it."""
+        return True
 
     def wants(self, size: int) -> bool:
         """Return True, since it is not known whom a reply is for before it is complete."""

@@ -307,9 +307,10 @@ class Peer(Generic[Work]):
         if self._end_watch is not None:
             self._forget_end()
         self.sender.close()
-        account, self._account = self._account, None
-        if account is not None:
-            account.leave(self.session.large)  # the arguments of tasks that go on
+        heir = self._heir()
+        if self._account is not None:
+            self._account.close()
+            self._account = None
         self._may_reply = True
         self._check_full()
         for request in list(self.session.in_flight):
@@ -318,9 +319,9 @@ class Peer(Generic[Work]):
                 if request.options.on_disconnect == "cancel":
                     self._backend.cancel(work)
                 request.work = None
-                self._backend.detach(work, account, request.held)
-            elif account is not None:
-                account.release(request.held)
+                self._backend.detach(work, heir, request.held)
+            elif heir is not None:
+                heir.release(request.held)
         if unread := self.session.clear():
             self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
@@ -468,8 +469,10 @@ class Peer(Generic[Work]):
     def message_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
         """Note how many bytes of an incomplete message are held, and whether others are complete."""
         self.unfinished = unfinished
-        if is_new and self._account is not None:
-            self._account.message_completed()
+        if is_new:
+            if self._account is not None:
+                self._account.message_completed()
+            return  # the messages follow, and are counted together with the rest
         if unfinished > LIGHT or self._account is not None:
             self.budget_changed()
 
@@ -519,6 +522,14 @@ class Peer(Generic[Work]):
         account = self._account = self._backend.budget.account(self.lane.party.key, self)
         return account
 
+    def _heir(self) -> Account | None:
+        """Return an account for the long arguments of tasks that go on; None if there are none."""
+        if not self.session.large:
+            return None
+        heir = self._backend.budget.account(self.lane.party.key, None)
+        heir.update(self.session.large)
+        return heir
+
     def wants_result(self, key: Request[Work], size: int) -> bool:
         """Return whether a result that has `size` bytes so far can still be sent."""
         return not self._is_gone and self.session.has_room(key, size)
@@ -542,15 +553,18 @@ class Peer(Generic[Work]):
 
     def give_up(self, failure: Failure) -> None:
         """Answer every request in flight with `failure`; the work goes on."""
+        heir = self._heir()
         for request in list(self.session.in_flight):
             work, request.work = request.work, None
+            if heir is not None and work is None:
+                heir.release(request.held)
             if request not in self.session.in_flight:
                 continue  # a `taskd.cancel`, answered along with the request that it named
             self.session.answer(request, failure)
             if self._cancelling is not None:
                 self._answer_cancels(request, failure)
             if work is not None:
-                self._backend.detach(work)
+                self._backend.detach(work, heir, request.held)
         self.flush()
 
     def close(self) -> None:

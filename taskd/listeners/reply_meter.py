@@ -19,6 +19,9 @@ class Receiver(Protocol):
     def account(self) -> Account:
         """Return the account that the reply counts for."""
 
+    def is_needed(self) -> bool:
+        """Return whether other replies wait for this one."""
+
     def wants(self, size: int) -> bool:
         """Return whether a reply that has `size` bytes so far can be of use."""
 
@@ -39,7 +42,9 @@ class ReplyMeter:
             self._dropper(connection)()
             return True
         if self._arrival is None:
-            self._arrival = self._receiver.account().arrival(connection.read_on, self._dropper(connection))
+            self._arrival = self._receiver.account().arrival(
+                connection.read_on, self._dropper(connection), self._receiver.is_needed
+            )
         return self._arrival.grow(size - self._arrival.size)
 
     def _dropper(self, connection: Metered) -> Callable[[], None]:

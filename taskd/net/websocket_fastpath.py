@@ -143,7 +143,7 @@ class TextServerProtocol(WebSocketServerProtocol):
     _unread = b""
     _frames = 0
     _growing = 0
-    _is_new = _is_within_message = False
+    _is_within_message = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,13 +212,12 @@ class TextServerProtocol(WebSocketServerProtocol):
         self.answer_pings_now()
         if self._growing or self._is_within_message:
             self._is_within_message = bool(self._growing)
-            self.message_grows(self._growing, self._is_new)
-        self._is_new = False
+            self.message_grows(self._growing, is_new=False)
 
     def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
         """Note how many bytes of an incomplete message are held, after each read in which that changes.
 
-        `is_new` says that this read has completed a message before it.
+        `is_new` says that a message before it is complete, which follows.
         """
 
     def onMessageFrameData(self, payload: bytes) -> None:
@@ -242,7 +241,8 @@ class TextServerProtocol(WebSocketServerProtocol):
     def onMessageEnd(self) -> None:
         """End a message, and count the frames of the next one from zero."""
         self._frames = self._growing = 0
-        self._is_new = True
+        self._is_within_message = False
+        self.message_grows(0, is_new=True)
         super().onMessageEnd()
 
     def onPing(self, payload: bytes) -> None:

@@ -218,6 +218,8 @@ class Session(Generic[Work]):
             return
         if self._backlog is None:
             self._backlog = deque(messages)
+            if messages and len(messages[0]) > SHORT:  # only the first can be long
+                self._backlog_size = sum(map(len, messages))
         else:
             self._backlog.extend(messages)
             if self._backlog_size:

@@ -24,7 +24,8 @@ DRAINED = 16 * 1024
 NO_ROOM = Failure.of(
     TooLarge(
         "the task has ended, but its result was dropped: there was no room for it, since this connection "
-        "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch"
+        "leaves results unread, has results that wait for an earlier one, or asks for too many in one batch",
+        dropped=True,
     )
 )
 """The outcome of a task whose result was dropped."""
@@ -35,17 +36,24 @@ class Arrival:
 
     `go_on` has it read on after `grow` has returned False; `drop` has the rest of
     it dropped, since nobody makes room for it. Call `end` in either case, once.
+    `is_needed` returns whether other replies of the account wait for this one.
     """
 
-    __slots__ = ("_arrivals", "account", "drop", "go_on", "size", "waits_since")
+    __slots__ = ("_arrivals", "account", "drop", "go_on", "is_needed", "size", "waits_since")
 
     def __init__(
-        self, arrivals: Arrivals, account: Account, go_on: Callable[[], None], drop: Callable[[], None]
+        self,
+        arrivals: Arrivals,
+        account: Account,
+        go_on: Callable[[], None],
+        drop: Callable[[], None],
+        is_needed: Callable[[], bool],
     ) -> None:
         self._arrivals = arrivals
         self.account = account
         self.go_on = go_on
         self.drop = drop
+        self.is_needed = is_needed
         self.size = 0
         self.waits_since: float | None = None
 
@@ -53,7 +61,7 @@ class Arrival:
         """Count so many more bytes; return whether to read on."""
         self.size += count
         self.account.expect(count)
-        if self.account.may_reply or self._arrivals.is_first(self):
+        if self.account.may_reply or self._arrivals.goes_on(self):
             return True
         self._arrivals.wait(self)
         return False
@@ -68,13 +76,15 @@ class Arrival:
 class Arrivals:
     """The long results that wait in their workers because memory is short.
 
-    While results wait, the *first* one goes on in any case: the one that has
-    waited for longest, of those whose clients read what they get. A result that
-    has waited for `WAIT` seconds, while its client has read nothing, is dropped.
-    `begin_to_tick` is called whenever a result begins to wait.
+    While results wait, the *first* one goes on although it is over the share of its
+    account, as long as `has_room` is true of the whole: the one that has waited
+    for longest, of those whose clients read what they get or for which other
+    replies wait. A result that has waited for `WAIT` seconds, while its client has
+    read nothing, is dropped. `begin_to_tick` is called whenever one begins to wait.
     """
 
-    def __init__(self, begin_to_tick: Callable[[], None]) -> None:
+    def __init__(self, has_room: Callable[[], bool], begin_to_tick: Callable[[], None]) -> None:
+        self._has_room = has_room
         self._begin_to_tick = begin_to_tick
         self._waiting: dict[Arrival, None] = {}  # in the order of their waiting
         self._first: Arrival | None = None
@@ -84,9 +94,14 @@ class Arrivals:
         """Return how many results wait."""
         return len(self._waiting)
 
-    def is_first(self, arrival: Arrival) -> bool:
-        """Return whether this is the result that goes on in any case."""
-        return arrival is self._first
+    def goes_on(self, arrival: Arrival) -> bool:
+        """Return whether this is the first result, and there is room for it."""
+        if arrival is not self._first:
+            return False
+        if self._has_room():
+            return True
+        self._first = self._first_since = None
+        return False
 
     def wait(self, arrival: Arrival) -> None:
         """Note that a result waits in its worker."""
@@ -132,8 +147,10 @@ class Arrivals:
             self._choose_first()
 
     def _choose_first(self) -> None:
+        if not self._has_room():
+            return
         for arrival in self._waiting:
-            if arrival.account.replies <= DRAINED:
+            if arrival.account.replies <= DRAINED or arrival.is_needed():
                 self._first = arrival
                 self._go_on(arrival)
                 return

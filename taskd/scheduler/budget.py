@@ -15,10 +15,11 @@ Accounts are grouped by *party*, the address that they belong to. The rules:
 - a message of the greatest length gets through in the end: connections that
   wait in the middle of one get *slots* in turn, with which they may exceed
   their share until that message is complete, out of a part that is not shared;
-- of the long results that wait in workers, one goes on in any case (`taskd.scheduler.arrivals`);
+- of the long results that wait in workers, one goes on in any case, as long as the whole
+  is not spent (`taskd.scheduler.arrivals`);
 - whoever waits in vain is refused after a time, so that nothing waits for ever.
 
-Knows no clock: `tick` must be called every `TICK` seconds while `is_waited_for`.
+Knows no clock: `tick` must be called every `TICK` seconds while it `needs_ticks`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ GUARANTEED = DRAINED
 """Bytes that a connection may hold whatever the others hold: more than most messages take."""
 
 STUCK_SECONDS = 10.0
-"""Seconds that a connection may stand still in the middle of a message before that is refused."""
+"""Seconds that a connection may have to wait in the middle of a message, without getting on, before
+that is refused."""
+
+STEPS = 16
+"""A connection gets on if it has received one part in so many of the longest message."""
 
 SLOT_SECONDS = 60.0
 """Seconds for which a connection has a slot while others wait for one: 10 MiB at 1.4 Mbit/s."""
@@ -104,6 +109,7 @@ class Account:
 
     __slots__ = (
         "_budget",
+        "_completes",
         "_holder",
         "arriving",
         "extra",
@@ -111,20 +117,22 @@ class Account:
         "is_working",
         "party",
         "replies",
+        "stuck_at",
+        "stuck_for",
         "unfinished",
-        "waits_since",
     )
 
-    def __init__(self, budget: Budget, party: PartyUse, holder: Holder) -> None:
+    def __init__(self, budget: Budget, party: PartyUse, holder: Holder | None) -> None:
         self._budget = budget
-        self._holder: Holder | None = holder
+        self._holder = holder
         self.party = party
         self.held = self.replies = self.unfinished = self.arriving = 0
         self.extra = 0
         """What is held of messages that were received with a slot: it counts for no share."""
         self.is_working = False
-        self.waits_since: float | None = None
-        """When the connection began to wait in the middle of its message, None if it does not."""
+        self._completes = False
+        self.stuck_for = self.stuck_at = 0
+        """For how many ticks the connection had to wait in its message without getting on, and where."""
 
     @property
     def share(self) -> int:
@@ -146,8 +154,6 @@ class Account:
 
     def update(self, held: int, replies: int = 0, unfinished: int = 0, *, is_working: bool = False) -> None:
         """Set what is held for the connection."""
-        if unfinished != self.unfinished:
-            self.waits_since = None  # it gets on
         if replies < self.replies:
             self._budget.arrivals.client_reads(self)
         change = held - self.held
@@ -158,7 +164,9 @@ class Account:
             self._set_extra(held)
         self.held, self.replies, self.unfinished = held, replies, unfinished
         self.is_working = is_working
-        if not unfinished:
+        if self._completes or not unfinished:
+            self._completes = False
+            self.stuck_for = self.stuck_at = 0
             self._budget.give_back_slot(self)
 
     def _set_extra(self, extra: int) -> None:
@@ -166,9 +174,8 @@ class Account:
         self.extra = extra
 
     def message_completed(self) -> None:
-        """Give back the slot, which was for one message."""
-        self._budget.give_back_slot(self)
-        self.waits_since = None
+        """Give back the slot, which was for one message, with the next `update`, which counts the message."""
+        self._completes = True
 
     def release(self, count: int) -> None:
         """Release bytes of an account without owner, and the account with the last of them."""
@@ -186,9 +193,11 @@ class Account:
         """Have the owner's `budget_changed` called when the account may do more than now."""
         self._budget.wait(self)
 
-    def arrival(self, go_on: Callable[[], None], drop: Callable[[], None]) -> Arrival:
+    def arrival(
+        self, go_on: Callable[[], None], drop: Callable[[], None], is_needed: Callable[[], bool]
+    ) -> Arrival:
         """Begin to count a long result that arrives from a worker."""
-        return Arrival(self._budget.arrivals, self, go_on, drop)
+        return Arrival(self._budget.arrivals, self, go_on, drop, is_needed)
 
     def look(self) -> None:
         """Have the owner look again."""
@@ -199,14 +208,6 @@ class Account:
         """Have the owner refuse the message that it cannot finish."""
         if self._holder is not None:
             self._holder.refuse_unfinished()
-
-    def leave(self, held: int) -> None:
-        """Go on without the owner, who is gone, for `held` bytes that others `release` later."""
-        self.update(held)
-        self._holder = None
-        self._budget.forget(self)
-        if not held:
-            self.close()
 
     def close(self) -> None:
         """Release everything."""
@@ -219,7 +220,7 @@ class Budget:
     """The bytes that may be held for all connections together: `limit`, and `held`.
 
     `longest` is the length of the longest message. `begin_to_tick` is called
-    whenever `is_waited_for` becomes true.
+    whenever `needs_ticks` becomes true, and maybe more often.
     """
 
     def __init__(self, limit: int = MAX_BUFFERED, longest: int = MAX_MESSAGE) -> None:
@@ -237,12 +238,15 @@ class Budget:
         self.is_scarce = False
         """Whether most is spent, so that connections should be read from in small pieces."""
         self._longest = longest
+        self.peak = 0
+        """The most that was held since freed memory was given back."""
+        self._much = limit // RESERVED
         self._little, self._plenty = limit // 2, limit // 2 - limit // 8
         self._slots: dict[Account, float | None] = {}  # since when, by the first tick after that
         self._parties: dict[str, PartyUse] = {}
         self._accounts: dict[Account, None] = {}
         self._waiting: dict[Account, tuple[bool, bool]] = {}  # each with its rights, in the order of waiting
-        self.arrivals = Arrivals(self._start_ticking)
+        self.arrivals = Arrivals(lambda: self.held < self.limit, lambda: self.begin_to_tick())
 
     @property
     def is_spent(self) -> bool:
@@ -255,12 +259,23 @@ class Budget:
         return bool(self._waiting or self.arrivals)
 
     @property
+    def has_freed_much(self) -> bool:
+        """Whether so much less is held than at the `peak` that the difference should be given back."""
+        freed = self.peak - self.held
+        return freed > self._much or (freed > self._much // 2 and self.held < self._much // 2)
+
+    @property
+    def needs_ticks(self) -> bool:
+        """Whether `tick` must be called: somebody waits, or much is held or was."""
+        return self.is_waited_for or self.peak > self._much
+
+    @property
     def waiting(self) -> int:
         """How many connections and results wait for room."""
         return len(self._waiting) + len(self.arrivals)
 
-    def account(self, party: str, holder: Holder) -> Account:
-        """Open an account for a connection of this party."""
+    def account(self, party: str, holder: Holder | None) -> Account:
+        """Open an account for a connection of this party; None for the holder means that it is gone."""
         use = self._parties.get(party)
         if use is None:
             use = self._parties[party] = PartyUse(party)
@@ -280,6 +295,10 @@ class Budget:
         """Count a change of what an account holds."""
         account.party.held += change
         self.held += change
+        if self.held > self.peak:
+            self.peak = self.held
+            if self.held > self._much:
+                self.begin_to_tick()
         if self.is_scarce is not (self.held > (self._plenty if self.is_scarce else self._little)):
             self.is_scarce = not self.is_scarce
             for call in self.on_scarcity:
@@ -296,12 +315,8 @@ class Budget:
 
     def wait(self, account: Account) -> None:
         """Note that an account waits, with its present rights."""
-        self._start_ticking()
+        self.begin_to_tick()
         self._waiting[account] = (account.may_receive, account.may_reply)
-
-    def _start_ticking(self) -> None:
-        if not self.is_waited_for:
-            self.begin_to_tick()
 
     def forget(self, account: Account) -> None:
         """Note that an account waits no longer, since its owner is gone."""
@@ -330,13 +345,14 @@ class Budget:
                 del self._waiting[account]
                 account.look()
             elif account.unfinished and not account.is_working and not account.may_receive:
-                self._check_stuck(account, now)
+                self._check_stuck(account)
         self.arrivals.tick(now)
 
-    def _check_stuck(self, account: Account, now: float) -> None:
-        if account.waits_since is None:
-            account.waits_since = now
-        elif now - account.waits_since >= STUCK_SECONDS:
+    def _check_stuck(self, account: Account) -> None:
+        if account.unfinished - account.stuck_at >= self._longest // STEPS:
+            account.stuck_at, account.stuck_for = account.unfinished, 0
+        account.stuck_for += 1
+        if account.stuck_for * TICK >= STUCK_SECONDS:
             self.forget(account)
             account.refuse()
 

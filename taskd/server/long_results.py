@@ -43,7 +43,9 @@ class LongResults:
                 return True
             task.limit = None  # its function has returned
             arrival = self._arrivals[number] = account.arrival(
-                partial(source.read_on, number), partial(self._drop, source, number)
+                partial(source.read_on, number),
+                partial(self._drop, source, number),
+                partial(subscriber.needs, task.key),
             )
         return arrival.grow(size - arrival.size)
 

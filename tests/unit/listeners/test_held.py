@@ -204,7 +204,7 @@ class HeldTests(HeldCase):
         self.receive(connection, self.request())
         [(request, _)] = self.server.waiting
         self.assertTrue(connection.peer.wants_result(request, 1))
-        arrival = connection.peer.account().arrival(print, print)
+        arrival = connection.peer.account().arrival(print, print, print)
         self.assertIs(connection.peer.account(), arrival.account)
         arrival.grow(100_000)
         self.server.answer()

@@ -21,6 +21,9 @@ class ReplyMeterTests(SynchronousTestCase):
     def account(self):
         return self.budget.account("party", self)
 
+    def is_needed(self):
+        return False
+
     def wants(self, size):
         return self.wanted
 

@@ -189,7 +189,7 @@ class ShareTests(BudgetCase):
         self.budget.begin_to_tick = lambda: calls.append(self.budget.waiting)
         for connection in (self.connect(), self.connect()):
             connection.read_all(MAX_BUFFERED)
-        self.assertEqual(calls, [0])
+        self.assertEqual(calls[0], 0)
         self.assertEqual(self.budget.waiting, 2)
 
 
@@ -205,20 +205,13 @@ class EndTests(BudgetCase):
         self.assertEqual((connection.looks, connection.refusals), (0, 0))
 
     def test_the_arguments_of_tasks_that_go_on_are_held_for_the_party_until_they_end(self):
-        connection, other = self.connect(), self.connect()
-        connection.read_all(5 * MIB)
-        connection.account.leave(3 * MIB)
+        heir, other = self.budget.account("party", None), self.connect()
+        heir.update(3 * MIB)
         self.assertEqual(self.budget.biggest(), [("party", 3 * MIB, 2)])
-        connection.account.release(2 * MIB)
+        heir.release(2 * MIB)
         self.assertEqual(self.budget.held, MIB)
-        connection.account.release(MIB)
+        heir.release(MIB)
         self.assertEqual(self.budget.held, 0)
-        other.end_task(reply=1)
-        self.assertEqual(self.budget.biggest(), [("party", 1, 1)])
-
-    def test_a_connection_that_leaves_nothing_behind_is_forgotten_at_once(self):
-        self.connect().account.leave(0)
-        other = self.connect()
         other.end_task(reply=1)
         self.assertEqual(self.budget.biggest(), [("party", 1, 1)])
 
@@ -262,6 +255,25 @@ class SlotTests(BudgetCase):
         self.assertFalse(lucky.account.may_receive)
         self.pass_time(TICK)
 
+    def test_a_message_that_takes_more_than_the_longest_one_gets_no_slot(self):
+        """A websocket's message in pieces takes more than its bytes."""
+        self.connect("holder").end_task(reply=self.budget.limit)
+        connection = self.connect()
+        connection.unfinished = LONGEST + 1
+        connection.count()
+        self.pass_time(TICK)
+        self.assertFalse(connection.account.may_receive)
+
+    def test_slots_promise_nothing_while_what_they_were_given_for_is_held(self):
+        connections = self.fill(100)
+        for _ in range(400):
+            for connection in connections:
+                if connection.unfinished and connection.read_all(LONGEST) == LONGEST:
+                    connection.finish_message()  # and its task takes long
+            self.pass_time(TICK)
+        usable = self.budget.limit - self.budget.limit // RESERVED
+        self.assertLessEqual(self.budget.held, usable + 100 * SMALL_READ)
+
     def test_slots_never_promise_more_than_there_is(self):
         connections = self.fill(100)
         self.pass_time(TICK)
@@ -293,6 +305,22 @@ class RefusalTests(BudgetCase):
         self.pass_time(2)
         self.assertGreater(sum(connection.refusals for connection in connections), 100)
 
+    def test_a_connection_that_gets_a_little_now_and_then_is_refused_and_one_that_gets_on_is_not(self):
+        for piece, refused in ((LONGEST // 1000, True), (LONGEST // 14, False)):
+            self.setUp()
+            holder = self.connect("holder")
+            holder.end_task(reply=self.budget.limit)
+            *others, slow = (self.connect(str(number)) for number in range(20))
+            for each in (*others, slow):  # the others have all slots
+                each.unfinished, each.is_working = GUARANTEED + 1, each is not slow
+                each.count()
+            self.pass_time(TICK)
+            for _ in range(12):
+                slow.unfinished += piece
+                slow.count()
+                self.pass_time(STUCK_SECONDS / 10)
+            self.assertEqual(bool(slow.refusals), refused)
+
     def test_a_connection_whose_own_tasks_run_is_not_refused(self):
         connections = [self.connect() for _ in range(200)]
         for connection in connections:
@@ -300,6 +328,17 @@ class RefusalTests(BudgetCase):
             connection.read_all(LONGEST - 1)
         self.pass_time(STUCK_SECONDS + 1)
         self.assertEqual(sum(connection.refusals for connection in connections), 0)
+
+    def test_a_connection_that_another_ones_look_has_closed_is_passed_over(self):
+        holder = self.connect("holder")
+        holder.end_task(reply=self.budget.limit)
+        connections = [self.connect() for _ in range(2)]
+        for connection in connections:
+            connection.end_task(reply=MIB)
+        connections[0].budget_changed = connections[1].account.close
+        holder.is_read_by_client()
+        self.pass_time(TICK)
+        self.assertEqual(connections[1].looks, 0)
 
     def test_a_connection_that_anothers_refusal_closes_is_passed_over(self):
         connections = [self.connect() for _ in range(200)]
@@ -322,9 +361,12 @@ class ArrivalTests(BudgetCase):
     def setUp(self):
         super().setUp()
         self.read_on, self.dropped = [], []
+        self.is_needed = False
 
     def arrive(self, connection, size=0):
-        arrival = connection.account.arrival(lambda: self.read_on.append(arrival), lambda: self.drop(arrival))
+        arrival = connection.account.arrival(
+            lambda: self.read_on.append(arrival), lambda: self.drop(arrival), lambda: self.is_needed
+        )
         return arrival, arrival.grow(size)
 
     def drop(self, arrival):
@@ -362,7 +404,18 @@ class ArrivalTests(BudgetCase):
         self.assertEqual(self.dropped, [])
         self.pass_time(2)
         self.assertEqual((self.dropped, self.read_on), ([arrival], []))
-        self.assertEqual(self.budget.arrivals.__len__(), 0)
+        self.assertEqual(len(self.budget.arrivals), 0)
+
+    def test_only_the_clients_own_reading_lets_its_results_wait_for_longer(self):
+        connections = [self.connect(party) for party in "ab"]
+        for connection in connections:
+            connection.end_task(reply=100 * MIB)
+        _, (second, _) = [self.arrive(connection, MIB) for connection in connections]
+        self.pass_time(WAIT - 1)
+        connections[0].replies -= MIB
+        connections[0].count()
+        self.pass_time(2)
+        self.assertEqual(self.dropped, [second])
 
     def test_a_result_is_read_on_when_there_is_room(self):
         connection = self.connect()
@@ -403,11 +456,34 @@ class ArrivalTests(BudgetCase):
                 arrival.end()
 
         for _ in range(3):
-            arrivals.append(connection.account.arrival(lambda: None, drop_all))
+            arrivals.append(connection.account.arrival(lambda: None, drop_all, lambda: False))
             arrivals[-1].grow(MIB)
         self.pass_time(WAIT + 1)
         self.assertEqual(len(self.budget.arrivals), 0)
         self.assertEqual(self.budget.held, connection.held)
+
+    def test_a_result_that_others_wait_for_goes_on_over_the_share(self):
+        connection = self.connect()
+        connection.end_task(reply=60 * MIB)
+        arrival, _ = self.arrive(connection, MIB)
+        self.is_needed = True
+        self.pass_time(TICK)
+        self.assertEqual(self.read_on, [arrival])
+        self.assertTrue(arrival.grow(MIB))
+
+    def test_no_result_goes_on_while_the_whole_is_spent(self):
+        connection, other = self.connect("a"), self.connect("b")
+        other.end_task(reply=self.budget.limit - 2 * MIB)
+        arrival, _ = self.arrive(connection, MIB)
+        self.is_needed = True
+        self.pass_time(TICK)
+        self.assertEqual(self.read_on, [arrival])
+        self.assertFalse(arrival.grow(MIB))
+        self.pass_time(WAIT - 1)
+        self.assertEqual(self.read_on, [arrival])
+        self.pass_time(2)
+        self.assertEqual(self.dropped, [arrival])
+        self.assertEqual(len(self.budget.arrivals), 0)
 
     def test_a_client_that_reads_is_one_that_leaves_little_unread(self):
         self.assertLessEqual(DRAINED, GUARANTEED)

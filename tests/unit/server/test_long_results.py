@@ -52,7 +52,7 @@ class LongResultTests(ServerCase):
         self.make()
         client = self.connect()
         client.call()
-        self.server.budget.account("others", None).update(self.server.budget.limit)
+        self.server.budget.account("others", None).update(self.server.budget.limit - 8 * MIB)
         self.assertFalse(self.grows(MIB))
         self.turn(0.1)
         self.assertEqual(self.orders(), [("read on", 1)], "it is the first that waits")
@@ -71,7 +71,7 @@ class LongResultTests(ServerCase):
         client.call()
         client.call("g")
         self.pool.observer.result_grows(1, MIB)
-        self.server.budget.account("others", None).update(self.server.budget.limit)
+        self.server.budget.account("others", None).update(self.server.budget.limit - 8 * MIB)
         self.assertFalse(self.grows(2 * MIB, 2))
         self.assertFalse(self.grows(3 * MIB, 1))
         for _ in range(120):
