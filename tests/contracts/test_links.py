@@ -295,6 +295,7 @@ async def test_cancelling_one_call_cancels_no_other(serve, make_gate):
     assert value(await ended(calls[1])) == "done"
 
 
+@pytest.mark.parametrize("kind", ["per-call", "pooled", "balanced"], indirect=True)  # see docs/protocol.md
 @pytest_twisted.ensureDeferred
 async def test_a_task_can_be_cancelled_by_its_number_over_its_own_link(serve, gate):
     service = await serve()

@@ -553,13 +553,16 @@ def test_a_full_queue_answers_busy_with_when_to_try_again(start: Start, gate: Ga
     client.send(*(rpc(number, "echo", [number]) for number in range(4)))
     refused = [client.receive(), client.receive()]
     assert [reply["id"] for reply in refused] == [2, 3]
-    for reply in [*refused, daemon.connect().ask(bare("hello"))]:
+    newcomer = daemon.connect()
+    newcomer.send(rpc("its share", "echo", [7]), rpc("too much", "echo", [8]))
+    for reply in [*refused, newcomer.receive()]:
         code, data = error_of(reply)
         assert code == -32004
         assert data["retry_after"] > 0
     assert client.ask(rpc("own", "taskd.ping")) == result("own", "pong")
     gate.release("done")
     assert [client.receive() for _ in range(3)] == [result("running", "done"), result(0, 0), result(1, 1)]
+    assert newcomer.receive() == result("its share", 7)
     assert client.ask(bare("hello")) == "Hello, World!"
 
 
