@@ -38,6 +38,7 @@ MAX_MESSAGE = 20_000
 
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 TASK_FAILED, TIMED_OUT, CANCELLED, WORKER_LOST, TOO_LARGE = -32000, -32001, -32002, -32003, -32006
+NOT_ALLOWED = -32008
 
 BAD_DATA, TOO_BIG = 1007, 1009
 """Codes with which a websocket is closed (RFC 6455, 7.4.1)."""
@@ -558,12 +559,24 @@ def _cancels() -> list[Row]:
     ]
     rows = []
     for name, params in nothing:
+        asked, bare = request(8, "taskd.cancel", params), call("taskd.cancel", params)
+        is_task = name.startswith("a task")
         rows += [
-            row(
-                f"cancel of nothing, by {name}", request(8, "taskd.cancel", params), Reply("8", DONE), at=RUNS
-            ),
-            row(f"cancel of nothing, bare, by {name}", call("taskd.cancel", params), Bare(DONE), at=RUNS),
+            row(f"cancel of nothing, by {name}", asked, Reply("8", DONE), at=(TCP,) if is_task else RUNS),
+            row(f"cancel of nothing, bare, by {name}", bare, Bare(DONE), at=(TCP,) if is_task else RUNS),
         ]
+        if is_task:  # whose number is no handle for a websocket
+            rows += [
+                row(
+                    f"cancel over a websocket, by {name}",
+                    asked,
+                    ErrorReply("8", NOT_ALLOWED),
+                    at=(WEBSOCKET,),
+                ),
+                row(
+                    f"cancel over a websocket, bare, by {name}", bare, BareError(NOT_ALLOWED), at=(WEBSOCKET,)
+                ),
+            ]
     for name, params in misfits:
         rows += [
             row(

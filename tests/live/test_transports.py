@@ -24,6 +24,7 @@ from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.server_transport import ServerTransport
 from taskd.scheduler.budget import Budget
+from taskd.scheduler.parties import Parties
 from taskd.server.unanswered import Unanswered
 from tests.live.peers import in_thread
 from tests.live.support import TIMEOUT, Connection, Daemon, Gate, connect_unix
@@ -140,6 +141,7 @@ class Server:
         self.connections = 0
         self.unanswered = Unanswered(reactor)
         self.budget = Budget()
+        self.parties = Parties()
         self.holds = False
         self.pending: list[tuple[Any, Any]] = []
 
@@ -156,7 +158,7 @@ class Server:
             requester.task_ended(request, Result(Raw(value)))
             requester.flush()
 
-    def resume(self) -> None:
+    def resume(self, requester: object) -> None:
         pass
 
     def cancel(self, work: object) -> None:
