@@ -303,7 +303,7 @@ async def test_a_gateway_says_why_it_refused_a_task_server(ports, start, files, 
     ws = await websocket(f"ws://127.0.0.1:{daemon.port(1)}")
     assert "wrong name" in await ws.send(bare("hello")).receive()
     assert (await ws.ask(rpc("hello")))["error"]["data"]["sent"] is False
-    assert "wrong name" in daemon.log
+    daemon.wait_for_log("wrong name")
 
 
 # --- the command -------------------------------------------------------------

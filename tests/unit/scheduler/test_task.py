@@ -25,6 +25,8 @@ class TaskTests(SynchronousTestCase):
         task = make_task(1, subscriber=FakeSubscriber(is_full=True), key=7)
         task.detach()
         self.assertEqual((task.subscriber, task.key, task.subscriber.is_full), (NOBODY, None, False))
+        self.assertTrue(task.subscriber.needs(task.key))
+        self.assertFalse(task.subscriber.wants_result(task.key, 1))
         task.subscriber.task_progressed(task.key, Progress(1))
         task.subscriber.task_ended(task.key, Result(b"null"))
         task.subscriber.flush()
