@@ -26,6 +26,7 @@ class TaskTests(SynchronousTestCase):
         task.detach()
         self.assertEqual((task.subscriber, task.key, task.subscriber.is_full), (NOBODY, None, False))
         self.assertTrue(task.subscriber.needs(task.key))
+        self.assertIsNone(task.subscriber.account())
         self.assertFalse(task.subscriber.wants_result(task.key, 1))
         task.subscriber.task_progressed(task.key, Progress(1))
         task.subscriber.task_ended(task.key, Result(b"null"))
