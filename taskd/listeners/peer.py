@@ -164,6 +164,7 @@ class Peer(Generic[Work]):
         "_backend",
         "_cancelling",
         "_end_watch",
+        "_few",
         "_has_ended",
         "_is_gone",
         "_is_stepping",
@@ -219,6 +220,7 @@ class Peer(Generic[Work]):
         # An account costs more than the few bytes that most connections ever hold.
         self._account: Account | None = None
         self._may_receive = self._may_reply = True  # as far as the budget goes
+        self._few = min(FEW, session.max_outstanding)
         self.unfinished = 0
         """The bytes received of a message that is not complete."""
         self._turns = turns
@@ -375,16 +377,17 @@ class Peer(Generic[Work]):
         """Start the requests that may start, send what can be sent, and pause or resume reading."""
         if self._is_gone or self._is_stepping:
             return  # in a step: it ends with all of this itself
-        if not self._awaits_turn:
+        session = self.session
+        if session.backlog is not None and not self._awaits_turn:
             self._step()
-            if self.session.has_more and not self.sender.full:
+            if session.has_more and not self.sender.full:
                 self._awaits_turn = True
                 self._turns.ask(self)
-        self._send(self.session.take())
+        self._send(session.take())
 
     def _step(self) -> None:
         """Start requests, as many as in one step, unless the client leaves too much unread."""
-        if self.sender.congested and self.sender.full:
+        if self.sender.full:
             return
         requests = self.session.requests()
         if requests:
@@ -429,6 +432,16 @@ class Peer(Generic[Work]):
             for data in self._wire.framed(messages):
                 sender.send(data)
         session = self.session
+        if (
+            session.backlog is None
+            and len(session.in_flight) < self._few
+            and session.large + session.owed <= LIGHT
+            and self.is_reading
+            and self._account is None
+            and self._on_drained is None
+            and not (session.closing or sender.congested or self.is_full)
+        ):
+            return  # as it is nearly always: nothing waits, nothing has to be counted, and more may come
         if (
             session.large + session.owed > LIGHT
             or sender.congested

@@ -104,7 +104,8 @@ class TaskProtocol(LinearLineReceiver):
         client = self.client
         del self.lines_received, self.line_grows  # parts of reference cycles
         client.connection_lost()
-        reason.cleanFailure()  # one of TLS has frames, which refer to it and to the transport
+        if reason.value.__traceback__ is not None:
+            reason.cleanFailure()  # one of TLS has frames, which refer to it and to the transport
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
 

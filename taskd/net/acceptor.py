@@ -145,6 +145,8 @@ class Acceptor:
         self._door = door
         self._refusal = refusal
         self._listener: socket.socket = port.socket
+        self._is_unix = self._listener.family == socket.AF_UNIX
+        self._make = cast(Callable[..., AcceptedTransport], port.transport)
         self._count = 0
         self._reserve = _reserve()
         self._pause: IDelayedCall | None = None
@@ -197,12 +199,10 @@ class Acceptor:
     def _begin(self, sock: socket.socket, name: object) -> None:
         door = self._door
         try:
-            party, is_own = _whose(sock, name)
+            party, is_own = self._whose(sock, name)
         except OSError:  # it is gone already
             sock.close()
             return
-        is_own = is_own or (sock.family != socket.AF_UNIX and name in door.own)
-        party = f"{party} ({self._name})"
         if not is_own and not door.enter(party, self._make_room):
             door.refuse(sock, party, self._refusal)
             return
@@ -227,8 +227,19 @@ class Acceptor:
         if protocol is None:
             return None
         self._count += 1
-        make = cast(Callable[..., AcceptedTransport], port.transport)
-        return make(sock, protocol, name, port, self._count, self._reactor)
+        return self._make(sock, protocol, name, port, self._count, self._reactor)
+
+    def _whose(self, sock: socket.socket, name: object) -> tuple[str, bool]:
+        """Return the party of a connection, and whether it comes from this process, as far as that shows.
+
+        Raises `OSError` if the connection is gone.
+        """
+        if self._is_unix:
+            key, process = user_key(sock)
+            is_own = process == os.getpid()
+        else:
+            key, is_own = address_key(name[0]), name in self._door.own  # type: ignore[index]
+        return f"{key} ({self._name})", is_own
 
     # --- without descriptors ---
 
@@ -268,14 +279,3 @@ def _reserve() -> int:
         return os.open("/", os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def _whose(sock: socket.socket, name: object) -> tuple[str, bool]:
-    """Return the party of a connection, and whether it comes from this process, as far as that shows.
-
-    Raises `OSError` if the connection is gone.
-    """
-    if sock.family == socket.AF_UNIX:
-        key, process = user_key(sock)
-        return key, process == os.getpid()
-    return address_key(cast(tuple[str, int], name)[0]), False

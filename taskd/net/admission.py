@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 __all__ = ["Admission"]
 
 SHARE = 3
@@ -21,12 +19,12 @@ class Admission:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self.used = 0
 
     def enter(self, party: str, *, over: bool = False) -> bool:
         """Take a connection for `party`; return whether there is one. With `over` there is always one."""
-        held = self._held[party]
+        held = self._held.get(party, 0)
         if not over and (self.used >= self.most or held >= SHARE * (self.most - self.used)):
             return False
         self._held[party] = held + 1
@@ -36,9 +34,9 @@ class Admission:
     def leave(self, party: str) -> None:
         """Give back a connection of `party`."""
         self.used -= 1
-        self._held[party] -= 1
-        if not self._held[party]:
-            del self._held[party]
+        held = self._held.pop(party) - 1
+        if held:
+            self._held[party] = held
 
     @property
     def largest(self) -> tuple[str, int]:

@@ -65,6 +65,7 @@ class ReplySender:
         "_unsent",
         "_write",
         "congested",
+        "full",
     )
 
     def __init__(
@@ -93,6 +94,8 @@ class ReplySender:
         self._latest = b""
         self._timer: IDelayedCall | None = None
         self.congested = False
+        self.full = False
+        """Whether more than the limit is unsent."""
         transport.registerProducer(self, True)
 
     @property
@@ -103,11 +106,6 @@ class ReplySender:
             transport = transport.transport
         handle: Handle = transport.getHandle()
         return handle
-
-    @property
-    def full(self) -> bool:
-        """Whether more than the limit is unsent."""
-        return self._size > self._limit
 
     @property
     def unsent(self) -> int:
@@ -167,6 +165,7 @@ class ReplySender:
         self._unsent = None
         self._latest = b""
         self._size = 0
+        self.full = False
         self._on_change = self._on_stalled = _ignore
         if not isinstance(self._transport, BufferedSocket):
             self._transport.unregisterProducer()  # one of TLS keeps its producer, which is a reference cycle
@@ -185,6 +184,7 @@ class ReplySender:
 
     def _watch(self) -> None:
         """Run the timer while, and only while, too much is unsent."""
+        self.full = self._size > self._limit
         if self.full and self._timer is None:
             self._timer = self._clock.callLater(self._grace, self._stalled)
         elif not self.full and self._timer is not None:

@@ -389,11 +389,6 @@ def socket_under(transport: object) -> BufferedSocket | None:
 
 def socket_address(name: object) -> IAddress:
     """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), or a path."""
-    match name:
-        case (str(host), int(port)):
-            return IPv4Address("TCP", host, port)
-        case (str(host), int(port), int(flow), int(scope)):
-            return IPv6Address("TCP", host, port, flow, scope)
-        case str() | bytes():
-            return UNIXAddress(name or None)
-    return UNIXAddress(None)
+    if isinstance(name, tuple):  # no `match`, which takes longer than the address
+        return IPv4Address("TCP", *name) if len(name) == 2 else IPv6Address("TCP", *name)
+    return UNIXAddress(name or None if isinstance(name, (str, bytes)) else None)

@@ -36,7 +36,9 @@ def party_key(transport: Any) -> str:
     /64 of an IPv6 address ("2001:db8::/64"), or the user of a unix socket ("uid 1000").
     """
     host = _host(transport)
-    return _user(transport) if host is None else address_key(host)
+    if host is None:
+        return _user(transport)
+    return _ipv6_key(host) if ":" in host else host
 
 
 def address_key(host: str) -> str:

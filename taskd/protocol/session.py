@@ -116,7 +116,6 @@ class Session(Generic[Work]):
     # An idle connection must cost little: an empty deque takes 600 bytes, so
     # each is made only when something is put into it.
     __slots__ = (
-        "_backlog",
         "_backlog_size",
         "_bare_reply",
         "_by_id",
@@ -126,12 +125,13 @@ class Session(Generic[Work]):
         "_late_progress",
         "_long_text",
         "_max_batch_reply",
-        "_max_outstanding",
         "_outbox",
         "_unclaimed",
+        "backlog",
         "closing",
         "in_flight",
         "large",
+        "max_outstanding",
         "owed",
         "refuses_rest",
     )
@@ -146,13 +146,14 @@ class Session(Generic[Work]):
         max_batch_reply: int = MAX_MESSAGE,
         copies: int = 1,
     ) -> None:
-        self._max_outstanding = max_outstanding
+        self.max_outstanding = max_outstanding
         self._max_batch_reply = max_batch_reply
         self._copies = copies
         self._bare_reply = bare_reply
         self._unclaimed = unclaimed
         self._has_begun = not begins_as_json
-        self._backlog: Backlog | None = None
+        self.backlog: Backlog | None = None
+        """What has been received and not been read; None if that is nothing."""
         self._backlog_size = 0  # at most: counted once for what each read leaves
         self._long_text: LongText | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None
@@ -177,7 +178,7 @@ class Session(Generic[Work]):
     @property
     def is_idle(self) -> bool:
         """Whether everything received has been answered, and nothing is left to send."""
-        return not self.in_flight and not self._backlog and not self._in_order and not self._outbox
+        return not self.in_flight and not self.backlog and not self._in_order and not self._outbox
 
     def find(self, request_id: bytes) -> Request[Work] | None:
         """Return the oldest request in flight that has this id, None if there is none.
@@ -216,12 +217,12 @@ class Session(Generic[Work]):
                 self._refuse_stranger()
         if self.refuses_rest:
             return
-        if self._backlog is None:
-            self._backlog = deque(messages)
+        if self.backlog is None:
+            self.backlog = deque(messages)
             if messages and len(messages[0]) > SHORT:  # only the first can be long
                 self._backlog_size = sum(map(len, messages))
         else:
-            self._backlog.extend(messages)
+            self.backlog.extend(messages)
             if self._backlog_size:
                 self._backlog_size += sum(map(len, messages))
 
@@ -239,9 +240,9 @@ class Session(Generic[Work]):
             self.refuse_rest(not_json())
 
     def _queue_error(self, error: TaskdError) -> None:
-        if self._backlog is None:
-            self._backlog = deque()
-        self._backlog.append(error)
+        if self.backlog is None:
+            self.backlog = deque()
+        self.backlog.append(error)
 
     def refuse_rest(self, error: TaskdError | None = None) -> None:
         """Reply with `error`, if any, after all earlier messages: the rest of the stream cannot be read."""
@@ -264,12 +265,12 @@ class Session(Generic[Work]):
         More may follow at once if `has_more` is True afterwards, and after each `answer`.
         """
         started: list[Request[Work]] = []
-        backlog = self._backlog
+        backlog = self.backlog
         if backlog is None:
             return started
         in_flight = self.in_flight
         left = STEP
-        while backlog and left > 0 and len(in_flight) < self._max_outstanding:
+        while backlog and left > 0 and len(in_flight) < self.max_outstanding:
             message = backlog.popleft()
             if type(message) is bytes:
                 size = len(message)
@@ -303,7 +304,7 @@ class Session(Generic[Work]):
 
     def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:
-            self._backlog = None
+            self.backlog = None
             self._backlog_size = 0
         elif not self._backlog_size:
             self._backlog_size = sum(map(_size, backlog))
@@ -327,7 +328,7 @@ class Session(Generic[Work]):
     @property
     def has_more(self) -> bool:
         """Whether `requests` would take another step."""
-        return bool(self._backlog) and len(self.in_flight) < self._max_outstanding
+        return bool(self.backlog) and len(self.in_flight) < self.max_outstanding
 
     def _keep_order(self, reply: Request[Work] | bytes) -> None:
         if self._in_order is None:
@@ -490,11 +491,11 @@ class Session(Generic[Work]):
 
         Returns how many messages had been received and not been read.
         """
-        unread = 0 if self._backlog is None else len(self._backlog)
+        unread = 0 if self.backlog is None else len(self.backlog)
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
-        self._backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
+        self.backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
         self._backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
@@ -510,7 +511,7 @@ class Session(Generic[Work]):
     @property
     def wants_data(self) -> bool:
         """Whether to continue reading from the peer."""
-        return not self.closing and not self._backlog and len(self.in_flight) < self._max_outstanding
+        return not self.closing and not self.backlog and len(self.in_flight) < self.max_outstanding
 
     @property
     def finished(self) -> bool:
@@ -518,7 +519,7 @@ class Session(Generic[Work]):
         return (
             self.closing
             and not self.in_flight
-            and not self._backlog
+            and not self.backlog
             and not self._in_order
             and not self._outbox
         )

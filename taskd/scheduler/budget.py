@@ -230,6 +230,8 @@ class Budget:
         self.shared = usable - self._for_slots
         """The bytes that are shared out."""
         self.held = 0
+        self.is_spent = False
+        """Whether the whole budget is spent, so that new work must be refused."""
         self.extra = 0
         """What is held of messages that were received with a slot."""
         self.begin_to_tick: Callable[[], None] = _do_nothing
@@ -247,11 +249,6 @@ class Budget:
         self._accounts: dict[Account, None] = {}
         self._waiting: dict[Account, tuple[bool, bool]] = {}  # each with its rights, in the order of waiting
         self.arrivals = Arrivals(lambda: self.held < self.limit, lambda: self.begin_to_tick())
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether the whole budget is spent, so that new work must be refused."""
-        return self.held > self.limit
 
     @property
     def is_waited_for(self) -> bool:
@@ -295,6 +292,7 @@ class Budget:
         """Count a change of what an account holds."""
         account.party.held += change
         self.held += change
+        self.is_spent = self.held > self.limit
         if self.held > self.peak:
             self.peak = self.held
             if self.held > self._much:

@@ -1,8 +1,7 @@
-"""The order of turns: between parties, by priority, and between lanes; and everybody's share of the queue."""
+"""The order of turns: between parties, by priority, and between lanes."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 
 from taskd.scheduler.parties import TURN_TASKS, Lane, Line, Party, Rotation
@@ -39,9 +38,6 @@ class LaneOrder:
         self._lane: Lane
         self._priority = 0
         self._allowed = self._left = 0
-        # If nothing waits: the lane that had the last task, and its place. It stays in the rotation,
-        # with an empty line, until the next task comes, so that an idle server does less.
-        self._emptied: tuple[Lane, int] | None = None
 
     def _lines(self) -> Iterator[tuple[Lane, int, Line]]:
         """Iterate over the lines that may be started from, in about the order of their turns."""
@@ -52,26 +48,6 @@ class LaneOrder:
                     for lane, line in lanes.levels[priority].items():
                         yield lane, priority, line
 
-    def largest_parties(self, limit: int) -> list[Party]:
-        """Return the parties of which most tasks may be started, at most `limit` of them."""
-        waiting = (party for party in self._parties.members if party.waiting)
-        return heapq.nlargest(limit, waiting, key=lambda party: party.waiting)
-
-    def has_share_left(self, lane: Lane, size: int) -> bool:
-        """Return whether a lane holds less than its share of a queue of `size` tasks.
-
-        Every party has the same share, and every lane has the same share of its
-        party's; those count that have waiting tasks, and this one. A lane may
-        use what is left of its party's share.
-        """
-        party = lane.party
-        parties = len(self._parties) + (party not in self._parties)
-        share = size // parties
-        if party.waiting < share:
-            return True
-        lanes = len(party.lanes) + (lane not in party.lanes)
-        return lane.waiting < share // lanes
-
     # --- lines come and go ---
 
     def _level(self, priority: int) -> int:
@@ -80,9 +56,6 @@ class LaneOrder:
     def _enter(self, lane: Lane, priority: int, line: Line) -> None:
         """Add a line to the rotation, at its end."""
         self._stop_turn()
-        if self._emptied is not None:
-            (emptied, level), self._emptied = self._emptied, None
-            self._leave(emptied, level)
         lane.party.lanes.enter(priority, lane, line)
         self._parties.enter(self._level(priority), lane.party, None)
 

@@ -7,12 +7,13 @@ it goes by priority first, over all parties.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from taskd.scheduler.lane_order import LaneOrder
-from taskd.scheduler.parties import TURN_TASKS, Lane
+from taskd.scheduler.parties import TURN_TASKS, Lane, Party
 from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 
@@ -32,6 +33,10 @@ class TaskQueue(LaneOrder):
     `len`, `count` and iteration leave out the tasks of lanes that are set
     aside. With `shared`, priorities hold between parties as well.
 
+    While no other task waits, tasks are *newcomers*, in the order of their
+    arrival, until `line_up` puts them into their lanes. So those that workers
+    can take at once, mostly all, never see a lane: there are no turns to take.
+
     `remove` does not search: a task removed from the middle keeps its entry
     until that comes up, or until such entries outnumber the others.
     """
@@ -43,6 +48,7 @@ class TaskQueue(LaneOrder):
     def __init__(self, *, shared: bool = False) -> None:
         super().__init__(shared=shared)
         self.count = 0
+        self.newcomers: deque[Task] = deque()
         self._count_aside = 0
         self._aside: dict[Subscriber, list[Lane]] = {}
 
@@ -50,6 +56,7 @@ class TaskQueue(LaneOrder):
         return self.count
 
     def __iter__(self) -> Iterator[Task]:
+        self.line_up()
         for _, _, line in self._lines():
             yield from (task for task in line if task.state is WAITING)
 
@@ -68,6 +75,28 @@ class TaskQueue(LaneOrder):
         aside = [task for lane in self._lanes_aside() for line in lane.lines for task in line]
         return [*self, *(task for task in aside if task.state is WAITING)]
 
+    def largest_parties(self, limit: int) -> list[Party]:
+        """Return the parties of which most tasks may be started, at most `limit` of them."""
+        self.line_up()
+        waiting = (party for party in self._parties.members if party.waiting)
+        return heapq.nlargest(limit, waiting, key=lambda party: party.waiting)
+
+    def has_share_left(self, lane: Lane, size: int) -> bool:
+        """Return whether a lane holds less than its share of a queue of `size` tasks.
+
+        Every party has the same share, and every lane has the same share of its
+        party's; those count that have waiting tasks, and this one. A lane may
+        use what is left of its party's share.
+        """
+        self.line_up()
+        party = lane.party
+        parties = len(self._parties) + (party not in self._parties)
+        share = size // parties
+        if party.waiting < share:
+            return True
+        lanes = len(party.lanes) + (lane not in party.lanes)
+        return lane.waiting < share // lanes
+
     # --- in and out ---
 
     def push(self, task: Task) -> None:
@@ -81,8 +110,15 @@ class TaskQueue(LaneOrder):
             lane.aside.setdefault(priority, deque()).append(task)
             self._count_aside += 1
             return
-        party, line = lane.party, lane.line
         self.count += 1
+        if self._parties.used:
+            self._put(task, lane, priority)
+        else:
+            self.newcomers.append(task)
+
+    def _put(self, task: Task, lane: Lane, priority: int) -> None:
+        """Put a task into its lane."""
+        party, line = lane.party, lane.line
         party.waiting += 1
         if line and lane.priority == priority:
             line.append(task)
@@ -95,18 +131,29 @@ class TaskQueue(LaneOrder):
             lane.priority = priority
         line.append(task)
         if ring and lanes.order is None:
-            if self._emptied is not None:
-                emptied, self._emptied = self._emptied[0], None
-                if emptied is not lane:
-                    del ring[emptied]
             ring[lane] = line  # what `_enter` does, without its calls
         else:
             self._enter(lane, priority, line)
 
+    def take_newcomer(self) -> None:
+        """Take out the first newcomer; the caller sets its state."""
+        task = self.newcomers.popleft()
+        self.count -= 1
+        task.stats.waiting -= 1
+
+    def line_up(self) -> None:
+        """Put the newcomers into their lanes: from now on they wait for their turns."""
+        if self.newcomers:
+            newcomers, self.newcomers = self.newcomers, deque()
+            for task in newcomers:
+                self._put(task, task.lane, task.priority)
+
     def push_back(self, task: Task) -> None:
         """Put back a task that had left the queue and was not run; its lane has the next turn."""
+        self.line_up()
         lane, priority = task.lane, task.priority
         self.push(task)
+        self.line_up()
         if lane.aside is not None:
             lane.aside[priority].rotate()
             return
@@ -120,6 +167,8 @@ class TaskQueue(LaneOrder):
         """Return the task whose turn it is, None if there is none; it stays in the queue."""
         if not self.count:
             return None
+        if self.newcomers:
+            self.line_up()
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
@@ -191,15 +240,12 @@ class TaskQueue(LaneOrder):
                 lane.left = TURN_TASKS
                 self._line = None
                 del ring[lane]
-            elif not self.count and lanes.order is None:
-                party.left = lane.left = TURN_TASKS
-                self._line = None
-                self._emptied = lane, self._priority
             else:
                 self._end_turn(line)
 
     def remove(self, task: Task) -> None:
         """Take out a waiting task that will not be run, whether its lane is set aside or not."""
+        self.line_up()
         task.state = check_task(task.state, DONE)
         lane = task.lane
         lane.removed += 1
@@ -256,6 +302,7 @@ class TaskQueue(LaneOrder):
 
     def resume(self, subscriber: Subscriber) -> None:
         """Put back the lanes that were set aside because of `subscriber`, behind the others."""
+        self.line_up()
         for lane in self._aside.pop(subscriber, ()):
             waiting, aside = lane.waiting, lane.aside
             assert aside is not None

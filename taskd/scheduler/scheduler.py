@@ -46,6 +46,7 @@ class Scheduler:
         self.wake_at = inf
         self.functions: dict[str, FunctionStats] = {}
         self.queue = TaskQueue(shared=config.shared_priorities)
+        self._max_queue = config.max_queue
         self.fleet = Fleet(config, self._wake)
         self.batching = Batching(config, self._wake)
         self._workers = self.fleet.workers
@@ -65,8 +66,12 @@ class Scheduler:
         wait, the queue may hold up to 1 + ln k times as many tasks, and each
         party with n lanes up to 1 + ln n times its share.
         """
-        queue, max_queue = self.queue, self.config.max_queue
-        if queue.count >= max_queue + len(self.fleet.idle) and not queue.has_share_left(task.lane, max_queue):
+        queue, max_queue = self.queue, self._max_queue
+        if (
+            queue.count >= max_queue
+            and queue.count >= max_queue + len(self.fleet.idle)
+            and not queue.has_share_left(task.lane, max_queue)
+        ):
             raise Busy(
                 f"the queue is full: {queue.count} tasks are waiting, and of this caller as many as may",
                 retry_after=self._time_to_retry(task.received),
@@ -110,6 +115,8 @@ class Scheduler:
         """
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
+        if queue.newcomers:
+            self._assign_newcomers(now, given)
         while (task := queue.first()) is not None:
             if task.subscriber.is_full and not (task := self._needed(task)):
                 continue
@@ -127,14 +134,46 @@ class Scheduler:
                 if is_short:
                     batching.add(worker, now)
             queue.take(task, is_short=is_short)
-            worker.give(task, now)
-            if task.limit is not None:
-                self._wake(now + task.limit)
-            if worker.number in given:
-                given[worker.number].append(task)
-            else:
-                given[worker.number] = [task]
+            self._bind(task, worker, now, given)
         return list(given.items())
+
+    def _assign_newcomers(self, now: float, given: dict[int, list[Task]]) -> None:
+        """Bind the tasks that have come to an empty queue, while each has a worker that can take it at once.
+
+        Then nobody gets ahead of others: all tasks get workers, or those that
+        get none wait for no more than what a batch takes.
+        """
+        queue, fleet, batching = self.queue, self.fleet, self.batching
+        newcomers = queue.newcomers
+        while newcomers:
+            task = newcomers[0]
+            is_short = may_batch(task)
+            worker = batching.with_room(now) if is_short and batching.workers else None
+            if worker is None:
+                if not fleet.idle or task.subscriber.is_full:
+                    return
+                if is_short:
+                    if len(batching.workers) >= batching.worker_limit:
+                        return
+                    worker = fleet.take_idle(now)
+                    batching.add(worker, now)
+                elif len(newcomers) <= len(fleet.idle):
+                    worker = fleet.take_idle(now)
+                else:
+                    return
+            elif task.subscriber.is_full:
+                return
+            queue.take_newcomer()
+            self._bind(task, worker, now, given)
+
+    def _bind(self, task: Task, worker: WorkerView, now: float, given: dict[int, list[Task]]) -> None:
+        worker.give(task, now)
+        if task.limit is not None:
+            self._wake(now + task.limit)
+        if worker.number in given:
+            given[worker.number].append(task)
+        else:
+            given[worker.number] = [task]
 
     def _needed(self, task: Task) -> Task | None:
         """Return the task of a full submitter that must start all the same; if none, set its lane aside."""

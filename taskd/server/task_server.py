@@ -83,6 +83,7 @@ class TaskServer:
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
         self._scheduler = self._dispatcher.scheduler
+        self._stats = self._scheduler.functions
         self._in_flight = self._dispatcher.completion.in_flight
 
     @property
@@ -149,7 +150,7 @@ class TaskServer:
         self._dispatcher.submitted(now)
 
     def _accept(self, request: Request[Task], requester: Requester, now: float) -> None:
-        stats = self._scheduler.functions.get(request.function)
+        stats = self._stats.get(request.function)
         if stats is None or self._dispatcher.is_stopping:
             if request.function.startswith(RESERVED):
                 answer = dispatch(self._methods, Asker(requester, request), request)
@@ -163,9 +164,8 @@ class TaskServer:
         self._last_task += 1
         options = request.options
         deadline = None if options.deadline is None else now + options.deadline
-        if options.caller is None or not requester.may_name_callers:
-            lane = requester.lane
-        else:
+        lane = requester.lane
+        if options.caller is not None and requester.may_name_callers:
             lane = self.parties.named_lane(options.caller)
         task = Task(
             self._last_task,
