@@ -156,7 +156,7 @@ class Session(Generic[Work]):
         """What has been received and not been read; None if that is nothing."""
         self._backlog_size = 0  # at most: counted once for what each read leaves
         self._long_text: LongText | None = None
-        self._in_order: deque[Request[Work] | bytes] | None = None
+        self._in_order: deque[Request[Work] | bytes] | None = None  # a request without a reply comes first
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
         self._by_id: dict[bytes, dict[Request[Work], None]] | None = None
@@ -295,7 +295,10 @@ class Session(Generic[Work]):
                 self.large += request.held
                 self._backlog_size = max(self._backlog_size - size, 0)
             if request.dialect is BARE:
-                self._keep_order(request)
+                if self._in_order is None:
+                    self._in_order = deque((request,))
+                else:
+                    self._in_order.append(request)
             started.append(request)
         self._note_backlog(backlog)
         if self._by_id is not None:
@@ -330,13 +333,13 @@ class Session(Generic[Work]):
         """Whether `requests` would take another step."""
         return bool(self.backlog) and len(self.in_flight) < self.max_outstanding
 
-    def _keep_order(self, reply: Request[Work] | bytes) -> None:
+    def _reply_in_order(self, reply: bytes) -> None:
+        """Reply to a message that is no request, behind the bare replies that are owed."""
         if self._in_order is None:
-            self._in_order = deque((reply,))
+            self._outbox.append(reply)
         else:
             self._in_order.append(reply)
-            if type(reply) is bytes:
-                self.owed += SHORT + len(reply)
+            self.owed += SHORT + len(reply)
 
     def _not_one_request(self, parsed: Parsed | None, backlog: Backlog) -> None:
         """Refuse a message that cannot be read, or put the members of a batch ahead of what follows it."""
@@ -373,15 +376,14 @@ class Session(Generic[Work]):
     def _refuse(self, invalid: Invalid) -> None:
         failure = Failure.of(invalid.error)
         if invalid.dialect is BARE:
-            self._keep_order(self._bare_reply(failure))
+            self._reply_in_order(self._bare_reply(failure))
         elif invalid.id is not None:
             self._outbox.append(reply_line(JSON_RPC, invalid.id, failure))
         else:
             # The request is unknown, so the error takes its place among the bare
             # replies, in a form that clients of both dialects understand.
-            self._keep_order(reply_line(JSON_RPC, None, failure))
+            self._reply_in_order(reply_line(JSON_RPC, None, failure))
             self._unclaimed(invalid.function, failure)
-        self._release()
 
     # --- what goes out ---
 
@@ -399,10 +401,14 @@ class Session(Generic[Work]):
         if self._late_progress:
             self._flush_progress(request)
         if request.dialect is BARE:
-            request.ready = reply = self._bare_reply(outcome)
-            if self._in_order[0] is request:  # type: ignore[index]
+            reply = self._bare_reply(outcome)
+            in_order = self._in_order
+            if in_order[0] is request:  # type: ignore[index]
+                in_order.popleft()  # type: ignore[union-attr]
+                self._outbox.append(reply)
                 self._release()
             else:
+                request.ready = reply
                 self.owed += SHORT + len(reply)
                 request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
@@ -454,22 +460,16 @@ class Session(Generic[Work]):
             self._outbox.append(line)
 
     def _release(self) -> None:
-        """Move the bare replies whose turn has come to the outbox.
-
-        Those behind the first one have waited, and were counted.
-        """
+        """Move the bare replies that waited for the one before them to the outbox."""
         in_order = self._in_order
-        has_waited = False
         while in_order:
             first = in_order[0]
             ready = first if type(first) is bytes else first.ready  # type: ignore[union-attr]
             if ready is None:
                 return
-            self._outbox.append(ready)
             in_order.popleft()
-            if has_waited:
-                self.owed -= SHORT + len(ready)
-            has_waited = True
+            self._outbox.append(ready)
+            self.owed -= SHORT + len(ready)
         self._in_order = None
 
     def take(self, *, resumed: bool = False) -> list[bytes]:

@@ -38,6 +38,7 @@ class LaneOrder:
         self._lane: Lane
         self._priority = 0
         self._allowed = self._left = 0
+        self._has_levels = False  # whether it competes with lines of other priorities
 
     def _lines(self) -> Iterator[tuple[Lane, int, Line]]:
         """Iterate over the lines that may be started from, in about the order of their turns."""
@@ -128,6 +129,7 @@ class LaneOrder:
         """Let a line begin or continue its turn."""
         self._lane, self._priority, self._line = lane, priority, line
         self._allowed = self._left = min(lane.left, lane.party.left)
+        self._has_levels = len(lane.party.lanes.used) > 1 or len(self._parties.used) > 1
 
     def _stop_turn(self) -> None:
         """Interrupt the present turn: it continues when the line comes first again."""

@@ -106,18 +106,24 @@ class TaskQueue(LaneOrder):
         task.state = WAITING
         task.stats.waiting += 1
         lane, priority = task.lane, task.priority
-        if lane.aside is not None:
+        line = lane.line
+        if line and lane.priority == priority:  # as in most cases, if others wait
+            line.append(task)
+            self.count += 1
+            lane.party.waiting += 1
+        elif lane.aside is not None:
             lane.aside.setdefault(priority, deque()).append(task)
             self._count_aside += 1
-            return
-        self.count += 1
-        if self._parties.used:
-            self._put(task, lane, priority)
         else:
-            self.newcomers.append(task)
+            self.count += 1
+            if self._parties.used:
+                self._put(task)
+            else:
+                self.newcomers.append(task)
 
-    def _put(self, task: Task, lane: Lane, priority: int) -> None:
+    def _put(self, task: Task) -> None:
         """Put a task into its lane."""
+        lane, priority = task.lane, task.priority
         party, line = lane.party, lane.line
         party.waiting += 1
         if line and lane.priority == priority:
@@ -135,18 +141,17 @@ class TaskQueue(LaneOrder):
         else:
             self._enter(lane, priority, line)
 
-    def take_newcomer(self) -> None:
-        """Take out the first newcomer; the caller sets its state."""
-        task = self.newcomers.popleft()
-        self.count -= 1
-        task.stats.waiting -= 1
-
     def line_up(self) -> None:
         """Put the newcomers into their lanes: from now on they wait for their turns."""
         if self.newcomers:
             newcomers, self.newcomers = self.newcomers, deque()
             for task in newcomers:
-                self._put(task, task.lane, task.priority)
+                self._put(task)
+
+    @property
+    def newcomer(self) -> Task | None:
+        """The first of the newcomers, None if there are none; it may be taken before they line up."""
+        return self.newcomers[0] if self.newcomers else None
 
     def push_back(self, task: Task) -> None:
         """Put back a task that had left the queue and was not run; its lane has the next turn."""
@@ -172,17 +177,6 @@ class TaskQueue(LaneOrder):
         line = self._line
         if line and line[0].state is WAITING:
             return line[0]
-        parties = self._parties
-        if line is None and len(parties.used) == 1:
-            # What `_choose` does if only one priority is in use, without its calls.
-            party = next(iter(parties.levels[parties.used[0]]))
-            lanes = party.lanes
-            if len(lanes.used) == 1:
-                self._priority = priority = lanes.used[0]
-                self._lane, self._line = lane, line = next(iter(lanes.levels[priority].items()))
-                self._allowed = self._left = lane.left if lane.left < party.left else party.left
-                if line and line[0].state is WAITING:
-                    return line[0]
         self._choose()
         while (task := self._head()) is None:
             self._choose()
@@ -193,6 +187,7 @@ class TaskQueue(LaneOrder):
 
         It stays in the queue, and may be taken as if it were its turn.
         """
+        self.line_up()
         for lane, priority, line in islice(self._lines(), MAX_LOOKED_AT):
             self._drop_removed_heads(lane, line)
             if line and wanted(line[0]):
@@ -203,45 +198,40 @@ class TaskQueue(LaneOrder):
 
     def find_oldest(self, lane: Lane) -> Task:
         """Return the oldest task of a lane that has one; it may be taken as if it were its turn."""
+        self.line_up()
         task = self._oldest(lane)
         self._stop_turn()
         self._begin_turn(lane, task.priority, lane.party.lanes.levels[task.priority][lane])
         return task
 
-    def take(self, task: Task, *, is_short: bool = False) -> None:
-        """Take out the task that `first` or `find_head` has returned; the caller sets its state.
+    def take(self, task: Task, *, is_short: bool = False) -> Task | None:
+        """Take out the task that is returned by `first`, `find_head` or the like; the caller sets its state.
 
-        A task that is not known to be short is a whole turn.
+        A task that is not known to be short is a whole turn. Returns the task
+        whose turn is next, None if there is none; it stays in the queue.
         """
+        self.count -= 1
+        task.stats.waiting -= 1
+        if self.newcomers:
+            self.newcomers.popleft()
+            return self.newcomers[0] if self.newcomers else None
         line, lane = self._line, self._lane
         assert line is not None
-        party = lane.party
-        lanes = party.lanes
-        has_levels = len(lanes.used) > 1 or len(self._parties.used) > 1
-        if has_levels:
+        if self._has_levels:
             self._note_start(task)
         line.popleft()
         if lane.removed:  # a lane without waiting tasks must not stay in the rotation
             self._drop_removed_heads(lane, line)
-        self.count -= 1
-        party.waiting -= 1
-        task.stats.waiting -= 1
+        lane.party.waiting -= 1
         if not is_short:
-            lane.left = party.left = self._allowed = self._left = 0
+            lane.left = lane.party.left = self._allowed = self._left = 0
             self._end_turn(line)
-            return
-        self._left = left = self._left - 1
-        if has_levels or left <= 0:
+        else:
+            self._left -= 1
+            if line and self._left > 0 and not self._has_levels:
+                return line[0]
             self._end_turn(line)
-        elif not line:
-            if lanes.order is None and len(ring := lanes.levels[self._priority]) > 1:
-                # What `_end_turn` does, without its calls.
-                party.left -= self._allowed - left
-                lane.left = TURN_TASKS
-                self._line = None
-                del ring[lane]
-            else:
-                self._end_turn(line)
+        return self.first()
 
     def remove(self, task: Task) -> None:
         """Take out a waiting task that will not be run, whether its lane is set aside or not."""
@@ -288,6 +278,7 @@ class TaskQueue(LaneOrder):
 
     def set_aside(self, task: Task) -> None:
         """Set aside the lane of the task that `first` has returned until `resume`, whatever else it holds."""
+        self.line_up()
         lane = task.lane
         waiting = lane.waiting
         lanes = lane.party.lanes

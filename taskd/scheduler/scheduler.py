@@ -109,22 +109,30 @@ class Scheduler:
     def assign(self, now: float) -> list[tuple[int, list[Task]]]:
         """Bind waiting tasks to workers; return these workers' numbers, each with its tasks in order.
 
+        Tasks that have come to an empty queue are bound in the order of their
+        arrival, while each has a worker that can take it at once: so nobody gets
+        ahead of others, whose tasks get workers too, or wait for a batch at most.
+
         The lane of a task whose submitter is full is set aside until
         `TaskQueue.resume`. While as many workers as may run batches, and are
         full, short tasks wait for them, and idle workers get other tasks.
         """
         given: dict[int, list[Task]] = {}
         queue, fleet, batching = self.queue, self.fleet, self.batching
-        if queue.newcomers:
-            self._assign_newcomers(now, given)
-        while (task := queue.first()) is not None:
+        idle = fleet.idle
+        task = queue.newcomer or queue.first()
+        while task is not None:
             if task.subscriber.is_full and not (task := self._needed(task)):
+                task = queue.first()
                 continue
             is_short = may_batch(task)
             worker = batching.with_room(now) if is_short and batching.workers else None
             if worker is None:
-                if not fleet.idle:
+                if not idle:
                     break
+                if not is_short and len(queue.newcomers) > len(idle):
+                    task = queue.first()  # not all can have a worker: from now on they take turns
+                    continue
                 if is_short and len(batching.workers) >= batching.worker_limit:
                     other = queue.find_head(_wants_worker_of_its_own) if self._long_waiting else None
                     if other is None:
@@ -133,47 +141,16 @@ class Scheduler:
                 worker = fleet.take_idle(now)
                 if is_short:
                     batching.add(worker, now)
-            queue.take(task, is_short=is_short)
-            self._bind(task, worker, now, given)
+            taken, task = task, queue.take(task, is_short=is_short)
+            worker.give(taken, now)
+            if taken.limit is not None:
+                self._wake(now + taken.limit)
+            if worker.number in given:
+                given[worker.number].append(taken)
+            else:
+                given[worker.number] = [taken]
+        queue.line_up()
         return list(given.items())
-
-    def _assign_newcomers(self, now: float, given: dict[int, list[Task]]) -> None:
-        """Bind the tasks that have come to an empty queue, while each has a worker that can take it at once.
-
-        Then nobody gets ahead of others: all tasks get workers, or those that
-        get none wait for no more than what a batch takes.
-        """
-        queue, fleet, batching = self.queue, self.fleet, self.batching
-        newcomers = queue.newcomers
-        while newcomers:
-            task = newcomers[0]
-            is_short = may_batch(task)
-            worker = batching.with_room(now) if is_short and batching.workers else None
-            if worker is None:
-                if not fleet.idle or task.subscriber.is_full:
-                    return
-                if is_short:
-                    if len(batching.workers) >= batching.worker_limit:
-                        return
-                    worker = fleet.take_idle(now)
-                    batching.add(worker, now)
-                elif len(newcomers) <= len(fleet.idle):
-                    worker = fleet.take_idle(now)
-                else:
-                    return
-            elif task.subscriber.is_full:
-                return
-            queue.take_newcomer()
-            self._bind(task, worker, now, given)
-
-    def _bind(self, task: Task, worker: WorkerView, now: float, given: dict[int, list[Task]]) -> None:
-        worker.give(task, now)
-        if task.limit is not None:
-            self._wake(now + task.limit)
-        if worker.number in given:
-            given[worker.number].append(task)
-        else:
-            given[worker.number] = [task]
 
     def _needed(self, task: Task) -> Task | None:
         """Return the task of a full submitter that must start all the same; if none, set its lane aside."""
@@ -200,7 +177,7 @@ class Scheduler:
         `seconds` is the run time, None if the arguments did not fit: such a
         task says nothing about its function.
         """
-        worker = self.fleet.view(number)
+        worker = self._workers.get(number) or self.fleet.view(number)
         task = worker.take_first(task_number)
         if seconds is not None:
             task.stats.add(seconds, failed=failed, printed=printed)
@@ -265,8 +242,8 @@ class Scheduler:
 
     def _ended(self, worker: WorkerView, task: Task, now: float) -> Task | None:
         worker.done += 1
-        first = worker.first
-        if first is not None:
+        if worker.tasks:
+            first = next(iter(worker.tasks.values()))
             worker.load -= task.stats.estimate + OVERHEAD
             first.started = worker.progress_at = now
             if first.limit is not None:
@@ -276,7 +253,9 @@ class Scheduler:
             self.fleet.free(worker, now)
         if task.state is DONE:
             return None
-        task.state = check_task(task.state, DONE)
+        if task.state is not GIVEN:
+            check_task(task.state, DONE)
+        task.state = DONE
         return task
 
     def _requeue(self, task: Task) -> None:

@@ -19,6 +19,7 @@ from taskd.scheduler.states import (
     LEAVING,
     STANDBY,
     STARTING,
+    WAITING,
     WORKER_STEPS,
     WorkerState,
     check_task,
@@ -74,7 +75,9 @@ class WorkerView:
 
     def give(self, task: Task, now: float) -> None:
         """Bind a task to the worker, after those that it has."""
-        task.state = check_task(task.state, GIVEN)
+        if task.state is not WAITING:
+            check_task(task.state, GIVEN)
+        task.state = GIVEN
         task.worker = self.number
         task.attempts += 1
         task.started = now

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from taskd.errors import MethodNotFound, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import RESERVED, FunctionInfo
-from taskd.model import Call, Failure
+from taskd.model import NO_OPTIONS, Call, Failure
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
@@ -163,10 +163,14 @@ class TaskServer:
             raise no_memory(self.budget)
         self._last_task += 1
         options = request.options
-        deadline = None if options.deadline is None else now + options.deadline
-        lane = requester.lane
-        if options.caller is not None and requester.may_name_callers:
-            lane = self.parties.named_lane(options.caller)
+        lane, limit, deadline = requester.lane, stats.limit, None
+        if options is not NO_OPTIONS:
+            if options.timeout is not None:
+                limit = _limit(request, stats)
+            if options.deadline is not None:
+                deadline = now + options.deadline
+            if options.caller is not None and requester.may_name_callers:
+                lane = self.parties.named_lane(options.caller)
         task = Task(
             self._last_task,
             request,
@@ -176,7 +180,7 @@ class TaskServer:
             now,
             options.priority,
             lane,
-            self._limit(request, stats),
+            limit,
             deadline,
         )
         try:
@@ -196,14 +200,6 @@ class TaskServer:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         stats = self._scheduler.functions[call.function] = FunctionStats(call.function)
         return stats
-
-    def _limit(self, call: Call, stats: FunctionStats) -> float | None:
-        """Return the seconds that a call may run for: the function's limit, or less if the caller asks."""
-        limit = stats.timeout if stats.timeout is not None else self._config.timeout
-        asked = call.options.timeout
-        if asked is None or (limit is not None and limit <= asked):
-            return limit
-        return asked
 
     def resume(self, requester: Requester) -> None:
         """Let the throttled tasks of a requester start: it was full and reads again, or is gone."""
@@ -226,13 +222,14 @@ class TaskServer:
         for function in functions:
             stats = known.setdefault(function.name, FunctionStats(function.name))
             stats.timeout, stats.grace = function.timeout, function.grace
+            stats.limit = function.timeout if function.timeout is not None else self._config.timeout
             stats.forget()  # the code is new
         for task in scheduler.queue.drop_waiting(unless=self._functions):
             self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
         for task in scheduler.queue.all_waiting:
-            task.limit = self._limit(task.call, task.stats)
+            task.limit = _limit(task.call, task.stats)
         self._methods.functions_changed()
 
     # --- the stop ---
@@ -261,3 +258,9 @@ class TaskServer:
         """End every process; fires when none is left. `abort` hastens it."""
         self.unanswered.close()
         return self._dispatcher.close()
+
+
+def _limit(call: Call, stats: FunctionStats) -> float | None:
+    """Return the seconds that a call may run for: the function's limit, or less if the caller asks."""
+    limit, asked = stats.limit, call.options.timeout
+    return limit if asked is None or (limit is not None and limit <= asked) else asked

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -228,8 +229,9 @@ def test_each_worker_killed_under_load_loses_at_most_one_request(start: Start) -
             # Some of these have just been forked, some are idle, some busy.
             workers = [pid for pid in daemon.processes() if parent_of(pid) == fork_server]
             if workers:
-                os.kill(chance.choice(workers), signal.SIGKILL)
-                killed += 1
+                with suppress(ProcessLookupError):  # a worker may end by itself
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+                    killed += 1
     assert killed > kills / 2
     assert losses <= killed
     assert client.ask(bare("hello")) == "Hello, World!"

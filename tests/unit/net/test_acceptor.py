@@ -20,6 +20,8 @@ REFUSAL = b"no room\n"
 class FakeListener:
     """A listening socket with connections, or errors, that wait to be accepted."""
 
+    family = socket.AF_INET
+
     def __init__(self, *waiting):
         self.waiting = list(waiting)
         self.closed = False
@@ -99,21 +101,9 @@ class AcceptorTestCase(SynchronousTestCase):
         self.addCleanup(client.close)
         self.addCleanup(end.close)
         name = (host, port)
-        self.listener.waiting.append((_Named(end), name))
+        self.listener.waiting.append((end, name))
         self.acceptor.doRead()
         return client
-
-
-class _Named:
-    """One end of a pair of sockets, which claims to be of TCP."""
-
-    family = socket.AF_INET
-
-    def __init__(self, end):
-        self._end = end
-
-    def __getattr__(self, name):
-        return getattr(self._end, name)
 
 
 class AcceptorTests(AcceptorTestCase):
