@@ -442,6 +442,11 @@ class Peer(Generic[Work]):
             and not (session.closing or sender.congested or self.is_full)
         ):
             return  # as it is nearly always: nothing waits, nothing has to be counted, and more may come
+        self._settle()
+
+    def _settle(self) -> None:
+        """Count what is held, and read on, pause or close accordingly."""
+        session, sender = self.session, self.sender
         if (
             session.large + session.owed > LIGHT
             or sender.congested

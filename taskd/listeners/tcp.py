@@ -48,6 +48,7 @@ class TaskProtocol(LinearLineReceiver):
     """
 
     factory: TaskFactory
+    _may_name_callers: bool | None = None
 
     def connectionMade(self) -> None:
         """Begin to read."""
@@ -104,7 +105,7 @@ class TaskProtocol(LinearLineReceiver):
         client = self.client
         del self.lines_received, self.line_grows  # parts of reference cycles
         client.connection_lost()
-        if reason.value.__traceback__ is not None:
+        if getattr(reason.value, "__traceback__", None) is not None:
             reason.cleanFailure()  # one of TLS has frames, which refer to it and to the transport
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
@@ -116,8 +117,13 @@ class TaskProtocol(LinearLineReceiver):
 
     @property
     def may_name_callers(self) -> bool:
-        """Whether the client may be a gateway, judging by its address or certificate."""
-        return is_trusted(self.transport)
+        """Whether the client may be a gateway, judging by its address or certificate.
+
+        That is known by the first message, since TLS has verified the certificate before it.
+        """
+        if self._may_name_callers is None:
+            self._may_name_callers = is_trusted(self.transport)
+        return self._may_name_callers
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the messages as lines, in one piece."""

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from functools import partial
 from typing import cast
 
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReadDescriptor, ITransport
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.net.admission import Admission
-from taskd.net.buffered_socket import socket_address
+from taskd.net.buffered_socket import Handle, socket_address
 from taskd.net.descriptors import ConnectionLimits
 from taskd.net.lingering import Lingering
 from taskd.net.notices import Notices
@@ -72,7 +73,7 @@ class Door:
         self._troubles = Notices(reactor, self._report_trouble)
 
     def enter(self, party: str, make_room: Callable[[], bool]) -> bool:
-        """Let in a connection of `party`; return whether there is room. `leave` gives it back."""
+        """Let in a connection of `party`; return whether there is room. `Admission.leave` gives it back."""
         admission = self.admission
         if admission.enter(party):
             return True
@@ -82,11 +83,7 @@ class Door:
             return admission.enter(party, over=True)
         return False
 
-    def leave(self, party: str) -> None:
-        """Note that a connection of `party` is closed."""
-        self.admission.leave(party)
-
-    def refuse(self, sock: socket.socket, party: str, reason: bytes) -> None:
+    def refuse(self, sock: Handle, party: str, reason: bytes) -> None:
         """Send the reason, and close."""
         self._refused += 1
         self._notices.note(party)
@@ -145,7 +142,7 @@ class Acceptor:
         self._door = door
         self._refusal = refusal
         self._listener: socket.socket = port.socket
-        self._is_unix = self._listener.family == socket.AF_UNIX
+        self._family = int(self._listener.family)
         self._make = cast(Callable[..., AcceptedTransport], port.transport)
         self._count = 0
         self._reserve = _reserve()
@@ -180,7 +177,8 @@ class Acceptor:
         """Accept the connections that wait."""
         for _ in range(ACCEPTS):
             try:
-                sock, name = self._listener.accept()
+                # What `accept` calls; that goes on to make a `socket.socket`, in twice the time.
+                descriptor, name = self._listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -190,13 +188,14 @@ class Acceptor:
                     self._exhausted(error)
                     return
                 continue  # the client is gone, or the network has refused it: accept(2)
+            sock = Handle(self._family, socket.SOCK_STREAM, 0, descriptor)
             try:
                 self._begin(sock, name)
             except Exception:
                 _log.failure("a bug in taskd: a connection could not be begun")
                 sock.close()
 
-    def _begin(self, sock: socket.socket, name: object) -> None:
+    def _begin(self, sock: Handle, name: object) -> None:
         door = self._door
         try:
             party, is_own = self._whose(sock, name)
@@ -211,15 +210,15 @@ class Acceptor:
             transport = self._connect(sock, name)
         finally:
             if transport is None and not is_own:
-                door.leave(party)
+                door.admission.leave(party)
         if transport is None:
             sock.close()
             return
         if not is_own:
-            transport.when_closed = lambda: door.leave(party)
+            transport.when_closed = partial(door.admission.leave, party)
         transport.protocol.makeConnection(transport)
 
-    def _connect(self, sock: socket.socket, name: object) -> AcceptedTransport | None:
+    def _connect(self, sock: Handle, name: object) -> AcceptedTransport | None:
         """Make the protocol of a connection and its transport; None if the factory refuses it."""
         port = self._port
         assert port.factory is not None
@@ -229,12 +228,12 @@ class Acceptor:
         self._count += 1
         return self._make(sock, protocol, name, port, self._count, self._reactor)
 
-    def _whose(self, sock: socket.socket, name: object) -> tuple[str, bool]:
+    def _whose(self, sock: Handle, name: object) -> tuple[str, bool]:
         """Return the party of a connection, and whether it comes from this process, as far as that shows.
 
         Raises `OSError` if the connection is gone.
         """
-        if self._is_unix:
+        if self._family == socket.AF_UNIX:
             key, process = user_key(sock)
             is_own = process == os.getpid()
         else:

@@ -35,7 +35,7 @@ def party_key(transport: Any) -> str:
     That is an IPv4 address ("192.0.2.7", also if it comes mapped into IPv6), the
     /64 of an IPv6 address ("2001:db8::/64"), or the user of a unix socket ("uid 1000").
     """
-    host = _host(transport)
+    host = transport.host if isinstance(transport, ServerTransport) else _host(transport)
     if host is None:
         return _user(transport)
     return _ipv6_key(host) if ":" in host else host

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -17,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, socket_address
+from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, Handle, socket_address
 from taskd.net.lingering import Lingering
 from taskd.net.reactor import Reactor
 from taskd.net.read_ahead import Ahead, AheadRoom
@@ -48,7 +47,7 @@ class ServerTransport(BufferedSocket):
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Handle,
         protocol: IProtocol,
         client: object,
         port: object,

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Generic, cast
+from typing import Generic
 
 from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
@@ -279,15 +279,11 @@ class Session(Generic[Work]):
                 if type(parsed) is not Request:
                     self._not_one_request(parsed, backlog)
                     continue
-            elif type(message) is BatchMember:
-                size = memoryview(message.text).nbytes
-                left -= size + MESSAGE_COST
-                parsed = parse_member(message.text)
-                if not self._joins_batch(parsed, message.replies):
-                    continue
             else:
-                self._refuse(Invalid(cast("TaskdError", message)))
-                continue
+                size, parsed = self._read_other(message)  # type: ignore[arg-type]
+                left -= size + MESSAGE_COST
+                if parsed is None:
+                    continue
             request: Request[Work] = parsed  # type: ignore[assignment]
             in_flight[request] = None
             if size > SHORT:
@@ -304,6 +300,15 @@ class Session(Generic[Work]):
         if self._by_id is not None:
             self._index(started)
         return started
+
+    def _read_other(self, message: BatchMember | TaskdError) -> tuple[int, AnyRequest | None]:
+        """Return the size of a member of a batch, and the request; None if there is none to start."""
+        if not isinstance(message, BatchMember):
+            self._refuse(Invalid(message))
+            return 0, None
+        parsed = parse_member(message.text)
+        is_request = self._joins_batch(parsed, message.replies)
+        return memoryview(message.text).nbytes, parsed if is_request else None  # type: ignore[return-value]
 
     def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:

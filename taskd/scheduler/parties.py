@@ -113,6 +113,9 @@ class Rotation(Generic[Member, Value]):
         return next(iter(self.members))
 
 
+REMEMBERED = 1000
+"""Named lanes that are remembered though nothing waits in them: their callers mostly call again soon."""
+
 TURN_TASKS = 32
 """Short tasks in one turn of a lane or of a party: as many as a worker may have at once. Of
 other tasks, a turn is a single one. If the turn changed with each short task, the replies to
@@ -172,7 +175,7 @@ class Lane(msgspec.Struct, eq=False, weakref=True):
 
 
 class Parties:
-    """The parties and named lanes that exist; each is forgotten when nothing belongs to it any more.
+    """The parties and named lanes that exist; each is forgotten some time after nothing belongs to it.
 
     This is the one place that decides who shares a turn with whom.
     """
@@ -180,6 +183,7 @@ class Parties:
     def __init__(self) -> None:
         self._parties: WeakValueDictionary[str, Party] = WeakValueDictionary()
         self._named: WeakValueDictionary[str, Lane] = WeakValueDictionary()
+        self._recent: dict[str, Lane] = {}
         self._latest = Party("")
 
     def __len__(self) -> int:
@@ -199,10 +203,16 @@ class Parties:
 
     def named_lane(self, caller: str) -> Lane:
         """Return the lane of a caller that a gateway has named: party, a space, and connection."""
+        lane = self._recent.get(caller)
+        if lane is not None:
+            return lane
         lane = self._named.get(caller)
         if lane is None:
             key, _, name = caller.rpartition(" ")
             lane = self._named[caller] = Lane(self.party(key), name)
+        if len(self._recent) >= REMEMBERED:
+            self._recent.clear()
+        self._recent[caller] = lane
         return lane
 
 

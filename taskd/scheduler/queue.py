@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from taskd.scheduler.lane_order import LaneOrder
-from taskd.scheduler.parties import TURN_TASKS, Lane, Party
+from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 

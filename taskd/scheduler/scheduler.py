@@ -145,10 +145,7 @@ class Scheduler:
             worker.give(taken, now)
             if taken.limit is not None:
                 self._wake(now + taken.limit)
-            if worker.number in given:
-                given[worker.number].append(taken)
-            else:
-                given[worker.number] = [taken]
+            given.setdefault(worker.number, []).append(taken)
         queue.line_up()
         return list(given.items())
 

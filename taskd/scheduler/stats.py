@@ -33,10 +33,11 @@ class FunctionStats:
     """Statistics of one function. Times are run times, in seconds.
 
     `timeout` and `grace` are the function's own (None and `GRACE` if it has
-    none), `limit` is the run time that it has if a call asks for nothing. `estimate` is the expected time of its next run, from the latest
-    ones, and at most `SHORT_SECONDS`. `is_short` says whether the function is
-    known to be short, so that a worker may be given several of its tasks;
-    `points` says how certain that is. `waiting` counts its tasks in the queue.
+    none), `limit` is the run time that it has if a call asks for nothing.
+    `estimate` is the expected time of its next run, from the latest ones, and
+    at most `SHORT_SECONDS`. `is_short` says whether the function is known to be
+    short, so that a worker may be given several of its tasks; `points` says how
+    certain that is. `waiting` counts its tasks in the queue.
     """
 
     name: str

@@ -34,6 +34,10 @@ class FakeListener:
             raise first
         return first
 
+    def _accept(self):  # as `socket.socket` has it
+        sock, name = self.accept()
+        return sock.detach(), name
+
     def fileno(self):
         return -1 if self.closed else 5
 
