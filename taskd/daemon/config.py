@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from taskd import __version__
 from taskd.daemon.options import SHARED, DaemonOptions
-from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TcpLimits
+from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig

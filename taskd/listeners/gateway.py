@@ -19,9 +19,10 @@ from taskd.client.pooled import PooledLink
 from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
-from taskd.listeners.peer import Backend, Peers
+from taskd.listeners.peers import Peers
 from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
+from taskd.listeners.wire import Backend
 from taskd.model import NO_OPTIONS, Call, Failure, Options, Outcome, Progress, Result
 from taskd.net.buffered_socket import READ_SIZE
 from taskd.net.paused import PausedConnections
@@ -121,7 +122,7 @@ def link_kind(text: str) -> LinkKind:
 
 
 class RemoteBackend:
-    """The backend that sends requests to task servers. Implements `taskd.listeners.peer.Backend`."""
+    """The backend that sends requests to task servers. Implements `taskd.listeners.wire.Backend`."""
 
     copies = 2
     """A request is kept by its session, and as a line by the link."""

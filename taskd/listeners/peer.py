@@ -7,31 +7,25 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import Busy, Cancelled, TaskdError
+from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
 from taskd.model import Failure, Outcome, Progress
-from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE, ReplySender
-from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE, Handle, StreamTransport
+from taskd.net.backpressure import ReplySender
+from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
 from taskd.net.turns import Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
-from taskd.scheduler.budget import Account, Budget
-from taskd.scheduler.parties import Lane, Parties
-from taskd.server.methods import Requester
-from taskd.server.unanswered import Unanswered
+from taskd.scheduler.budget import Account
+from taskd.scheduler.parties import Lane
 
-__all__ = ["Backend", "Peer", "Peers", "UnsentLimits", "Wire"]
-
-Work = TypeVar("Work")
+__all__ = ["Peer"]
 
 FEW = 32
 """Requests in flight up to which a connection needs no account: all of their bytes are few."""
@@ -46,104 +40,6 @@ NO_ROOM = (
     "the server holds too many messages to receive the rest of this one (--max-buffered); "
     "nothing after it is read"
 )
-
-
-class Backend(Protocol[Work]):
-    """The receiver of requests, which does the work: a task server, or a link to others."""
-
-    def submit(self, requests: list[Request[Work]], requester: Requester, /) -> None:
-        """Begin with requests, and set each one's `work`.
-
-        Each request is answered exactly once, by `Requester.task_ended`. If that
-        happens before this returns, the requester is not flushed.
-        """
-
-    def cancel(self, work: Work, /) -> None:
-        """Stop work, whose request is answered when the work has ended."""
-
-    def detach(self, work: Work, account: Account | None = None, held: int = 0, /) -> None:
-        """Let work go on without a reply; when it ends, release `held` bytes of an account."""
-
-    def resume(self, requester: Requester, /) -> None:
-        """Let the throttled work of a requester start: it was full and reads again, or is gone."""
-
-    @property
-    def parties(self) -> Parties:
-        """The parties that connections to this backend belong to."""
-
-    @property
-    def unanswered(self) -> Unanswered:
-        """Where failures without a reply are counted."""
-
-    @property
-    def copies(self) -> int:
-        """How often the backend and the session together hold a request in flight."""
-
-    @property
-    def budget(self) -> Budget:
-        """Where the bytes are counted that are held for connections."""
-
-
-class Wire(Protocol):
-    """The connection of a peer."""
-
-    @property
-    def may_name_callers(self) -> bool:
-        """Whether the other end may name the callers whose requests it passes on."""
-
-    @property
-    def cancels_by_number(self) -> bool:
-        """Whether the other end may cancel any task by its number; never if it is anybody."""
-
-    def framed(self, messages: list[bytes], /) -> list[bytes]:
-        """Return the bytes that carry these messages, in pieces that may be sent separately."""
-
-    def pause_reading(self) -> None:
-        """Read no more for a while."""
-
-    def resume_reading(self) -> None:
-        """Read on."""
-
-    def finish(self) -> None:
-        """Send everything, then close: every request has been answered, and no more can come."""
-
-    def refuse_unfinished(self, error: Busy, /) -> None:
-        """Drop the message that is being received, send `error` behind what is owed, and close."""
-
-    def close(self) -> None:
-        """Close in order, after everything that is owed."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnsentLimits:
-    """The limits on unread replies: `max_unsent` bytes, and `stall_grace` seconds without progress."""
-
-    max_unsent: int = MAX_UNSENT
-    stall_grace: float = STALL_GRACE
-
-
-class _NoWire:
-    """The wire of a peer whose connection is gone."""
-
-    may_name_callers = cancels_by_number = False
-
-    def framed(self, messages: list[bytes]) -> list[bytes]:
-        """Drop the messages."""
-        return []
-
-    def pause_reading(self) -> None:
-        """Do nothing."""
-
-    resume_reading = finish = close = abort = pause_reading
-
-    def refuse_unfinished(self, error: Busy) -> None:
-        """Do nothing."""
-
-
-_NO_WIRE: Wire = _NoWire()
 
 
 class Peer(Generic[Work]):
@@ -328,7 +224,7 @@ class Peer(Generic[Work]):
             self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
         self._check_drained()
-        self._wire = _NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
+        self._wire = NO_WIRE  # breaks a reference cycle, which only the garbage collector would free
 
     # --- `taskd.server.methods.Requester` ---
 
@@ -592,85 +488,3 @@ class Peer(Generic[Work]):
     def abort(self) -> None:
         """Close the connection at once."""
         self._wire.abort()
-
-
-class Peers:
-    """The connections of one listener, and their end. While one is not read, `paused` reports its end."""
-
-    def __init__(self, clock: IReactorTime, budget: Budget, paused: PausedConnections | None = None) -> None:
-        self.turns = Turns(clock)
-        """The turns of these connections, for what they have sent and was not read yet."""
-        self.paused = paused
-        self._peers: set[Peer[Any]] = set()
-        self._budget = budget
-        budget.on_scarcity.append(self._set_read_sizes)
-        self._closed: Deferred[None] = Deferred()
-        self.is_closing = False
-        self.is_stopping = False
-        """Whether no new connections are accepted."""
-
-    def __iter__(self) -> Iterator[Peer[Any]]:
-        """Iterate over the connections that are open."""
-        return iter(self._peers)
-
-    def add(self, peer: Peer[Any]) -> None:
-        """Add a new connection."""
-        self._peers.add(peer)
-        if self._budget.is_scarce:
-            peer.sender.read_at_once(SMALL_READ_SIZE)
-
-    def _set_read_sizes(self) -> None:
-        size = SMALL_READ_SIZE if self._budget.is_scarce else READ_SIZE
-        for peer in self._peers:
-            peer.sender.read_at_once(size)
-
-    def discard(self, peer: Peer[Any]) -> None:
-        """Remove a connection that is gone."""
-        self._peers.discard(peer)
-        self._check_closed()
-
-    def stop_accepting(self) -> None:
-        """Have new connections refused."""
-        self.is_stopping = True
-
-    def drain(self) -> Deferred[None]:
-        """Return a Deferred that fires when no request of any connection is in flight."""
-        drained: Deferred[None] = Deferred()
-        waiting = set(self._peers)
-
-        def one_drained(peer: Peer[Any]) -> None:
-            waiting.discard(peer)
-            if not waiting and not drained.called:
-                drained.callback(None)
-
-        for peer in list(waiting):
-            peer.drain(lambda peer=peer: one_drained(peer))  # type: ignore[misc]
-        if not waiting and not drained.called:
-            drained.callback(None)
-        return drained
-
-    def in_flight(self) -> Counter[str]:
-        """Count the requests in flight, by function."""
-        return Counter(request.function for peer in self._peers for request in peer.session.in_flight)
-
-    def give_up(self, failure: Failure) -> None:
-        """Answer every request that is still in flight with `failure`."""
-        for peer in list(self._peers):
-            peer.give_up(failure)
-
-    def abort(self) -> None:
-        """Drop every connection at once."""
-        for peer in list(self._peers):
-            peer.abort()
-
-    def close(self) -> Deferred[None]:
-        """Close every connection after what it is owed; fires when all are closed."""
-        self.is_closing = True
-        for peer in list(self._peers):
-            peer.close()
-        self._check_closed()
-        return self._closed
-
-    def _check_closed(self) -> None:
-        if self.is_closing and not self._peers and not self._closed.called:
-            self._closed.callback(None)

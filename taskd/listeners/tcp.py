@@ -12,13 +12,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.errors import Busy
-from taskd.listeners.peer import Peer, Peers, UnsentLimits
+from taskd.listeners.peer import Peer
+from taskd.listeners.peers import Peers
+from taskd.listeners.wire import UnsentLimits
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import is_trusted, party_key
 from taskd.net.paused import PausedConnections
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.session import MAX_OUTSTANDING, Session, too_large
+from taskd.protocol.replies import too_large
+from taskd.protocol.session import MAX_OUTSTANDING, Session
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
 from taskd.server.task_server import TaskServer
@@ -42,7 +45,7 @@ class TcpLimits:
 
 @implementer(IHalfCloseableProtocol)
 class TaskProtocol(LinearLineReceiver):
-    """One connection: lines in, replies out. Implements `taskd.listeners.peer.Wire` for its peer.
+    """One connection: lines in, replies out. Implements `taskd.listeners.wire.Wire` for its peer.
 
     Tasks go on when their connection is lost, unless `Options.on_disconnect` says otherwise.
     """
@@ -110,7 +113,7 @@ class TaskProtocol(LinearLineReceiver):
         self.factory.server.connections -= 1
         self.factory.peers.discard(client)
 
-    # --- `taskd.listeners.peer.Wire` ---
+    # --- `taskd.listeners.wire.Wire` ---
 
     cancels_by_number = True
     """An operator cancels any task in this way."""

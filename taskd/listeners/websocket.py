@@ -11,12 +11,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskd.listeners.origins import Origins
-from taskd.listeners.peer import Backend, Peer, Peers, UnsentLimits
+from taskd.listeners.peer import Peer
+from taskd.listeners.peers import Peers
 from taskd.listeners.websocket_closing import ClosingProtocol
+from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
-from taskd.protocol.session import Session, task_complete
+from taskd.protocol.replies import task_complete
+from taskd.protocol.session import Session
 from taskd.protocol.websocket_frames import PING_INTERVAL
 from taskd.scheduler.parties import Lane
 
@@ -32,7 +35,7 @@ NAME_BYTES = 4
 
 
 class WebSocketProtocol(ClosingProtocol):
-    """One websocket. Implements `taskd.listeners.peer.Wire` for its `client`, which it has while open."""
+    """One websocket. Implements `taskd.listeners.wire.Wire` for its `client`, which it has while open."""
 
     factory: WebSocketFactory
     _awaits_turn = False
@@ -124,7 +127,7 @@ class WebSocketProtocol(ClosingProtocol):
             client.connection_lost()
             self.factory.peers.discard(client)
 
-    # --- `taskd.listeners.peer.Wire` ---
+    # --- `taskd.listeners.wire.Wire` ---
 
     may_name_callers = False
     """A browser speaks for itself, wherever it is."""

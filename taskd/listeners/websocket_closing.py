@@ -40,7 +40,7 @@ _GIVEN_UP = Failure.of(ShuttingDown("the websocket was closed before the task ha
 
 
 class ClosingProtocol(PingedProtocol):
-    """A websocket that ends in order: with the methods of `taskd.listeners.peer.Wire` for that."""
+    """A websocket that ends in order: with the methods of `taskd.listeners.wire.Wire` for that."""
 
     _close_due: tuple[int | None, bytes | None] | None = None
     """The close frame that follows when everything that was asked is answered."""

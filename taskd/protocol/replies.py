@@ -7,17 +7,22 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from taskd.errors import ParseError
+from taskd.errors import InvalidRequest, ParseError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.requests import BARE, Dialect, check_text
 
 __all__ = [
     "ParsedReply",
     "batch_reply",
+    "batch_too_large",
+    "not_json",
     "parse_bare_reply",
     "parse_reply",
     "progress_line",
     "reply_line",
+    "result_or_error",
+    "task_complete",
+    "too_large",
 ]
 
 
@@ -38,6 +43,20 @@ def batch_reply(replies: list[bytes]) -> bytes:
     return b"[%b]" % b",".join(replies)
 
 
+def result_or_error(outcome: Outcome) -> bytes:
+    """Encode a bare reply for TCP: the result itself, or an error object."""
+    if type(outcome) is Result:
+        return bytes(outcome.value)
+    return reply_line(BARE, None, outcome)
+
+
+def task_complete(outcome: Outcome) -> bytes:
+    """Encode a bare reply for a websocket, in the words of Workerman's example."""
+    if isinstance(outcome, Result):
+        return b"task complete"
+    return f"task failed: {outcome.message}".encode()
+
+
 class _ProgressParams(msgspec.Struct, omit_defaults=True):
     id: Raw
     done: float | int
@@ -52,6 +71,24 @@ def progress_line(request_id: Raw | None, progress: Progress) -> bytes:
     """Encode a ``taskd.progress`` notification for the request with this id, without its LF."""
     params = _ProgressParams(request_id or _NULL, progress.done, progress.total, progress.message)
     return b'{"jsonrpc":"2.0","method":"taskd.progress","params":%b}' % msgspec.json.encode(params)
+
+
+def batch_too_large(limit: int) -> TooLarge:
+    """Return the error for a result that no longer fits into the reply to its batch."""
+    return TooLarge(f"the reply to a batch is at most {limit} bytes; this result does not fit", limit=limit)
+
+
+def not_json() -> InvalidRequest:
+    """Return the error for a peer whose first line shows that it speaks another protocol."""
+    return InvalidRequest(
+        "this is a task server, whose first line begins with { or [, as JSON requests do; "
+        "it speaks no HTTP, but a gateway does"
+    )
+
+
+def too_large(limit: int) -> TooLarge:
+    """Return the error for a message of more than `limit` bytes."""
+    return TooLarge(f"a message is at most {limit} bytes, with its LF; this one is longer", limit=limit)
 
 
 class ParsedReply(msgspec.Struct, frozen=True):

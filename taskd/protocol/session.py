@@ -22,14 +22,22 @@ send come out of `Session.take`. The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic
 
-from taskd.errors import InvalidRequest, ParseError, StateError, TaskdError, TooLarge
-from taskd.model import Failure, Outcome, Progress, Result
+from taskd.errors import ParseError, StateError, TaskdError
+from taskd.model import Failure, Outcome, Progress
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.long_text import LongText
-from taskd.protocol.replies import batch_reply, progress_line, reply_line
+from taskd.protocol.replies import (
+    batch_reply,
+    batch_too_large,
+    not_json,
+    progress_line,
+    reply_line,
+    result_or_error,
+)
+from taskd.protocol.request_ids import RequestIds
 from taskd.protocol.requests import (
     BARE,
     JSON_RPC,
@@ -45,18 +53,7 @@ from taskd.protocol.requests import (
     parse_member,
 )
 
-__all__ = [
-    "MAX_OUTSTANDING",
-    "MESSAGE_COST",
-    "SHORT",
-    "STEP",
-    "Session",
-    "batch_too_large",
-    "not_json",
-    "result_or_error",
-    "task_complete",
-    "too_large",
-]
+__all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "Session"]
 
 MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy, and
@@ -82,20 +79,6 @@ Backlog = deque[bytes | BatchMember | TaskdError]
 BareReply = Callable[[Outcome], bytes]
 Unclaimed = Callable[[str, Outcome], object]
 """Gets the function and the outcome of a request that has no reply of its own."""
-
-
-def result_or_error(outcome: Outcome) -> bytes:
-    """Encode a bare reply for TCP: the result itself, or an error object."""
-    if type(outcome) is Result:
-        return bytes(outcome.value)
-    return reply_line(BARE, None, outcome)
-
-
-def task_complete(outcome: Outcome) -> bytes:
-    """Encode a bare reply for a websocket, in the words of Workerman's example."""
-    if isinstance(outcome, Result):
-        return b"task complete"
-    return f"task failed: {outcome.message}".encode()
 
 
 def _forget(function: str, outcome: Outcome) -> None:
@@ -159,7 +142,7 @@ class Session(Generic[Work]):
         self._in_order: deque[Request[Work] | bytes] | None = None  # a request without a reply comes first
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
-        self._by_id: dict[bytes, dict[Request[Work], None]] | None = None
+        self._by_id: RequestIds[Work] | None = None
         self.closing = False
         self.refuses_rest = False
         """Whether nothing that is still to be read is of use."""
@@ -186,26 +169,8 @@ class Session(Generic[Work]):
         `request_id` is the JSON text of the id.
         """
         if self._by_id is None:
-            self._by_id = {}
-            self._index(self.in_flight)
-        return next(iter(self._by_id.get(request_id, ())), None)
-
-    def _index(self, requests: Iterable[Request[Work]]) -> None:
-        assert self._by_id is not None
-        for request in requests:
-            if request.id is not None:
-                self._by_id.setdefault(bytes(request.id), {})[request] = None
-
-    def _leave_index(self, request: Request[Work]) -> None:
-        assert self._by_id is not None
-        if request.id is not None:
-            request_id = bytes(request.id)
-            same_id = self._by_id[request_id]
-            del same_id[request]
-            if not same_id:
-                del self._by_id[request_id]
-        if not self.in_flight:
-            self._by_id = None
+            self._by_id = RequestIds(self.in_flight)
+        return self._by_id.find(request_id)
 
     # --- what comes in ---
 
@@ -298,7 +263,7 @@ class Session(Generic[Work]):
             started.append(request)
         self._note_backlog(backlog)
         if self._by_id is not None:
-            self._index(started)
+            self._by_id.add(started)
         return started
 
     def _read_other(self, message: BatchMember | TaskdError) -> tuple[int, AnyRequest | None]:
@@ -402,7 +367,7 @@ class Session(Generic[Work]):
         if request.held:
             self.large -= request.held
         if self._by_id is not None:
-            self._leave_index(request)
+            self._by_id = self._by_id.without(request)
         if self._late_progress:
             self._flush_progress(request)
         if request.dialect is BARE:
@@ -534,21 +499,3 @@ def _size(message: bytes | BatchMember | TaskdError) -> int:
     if isinstance(message, BatchMember):
         return memoryview(message.text).nbytes
     return len(message) if isinstance(message, bytes) else 0
-
-
-def batch_too_large(limit: int) -> TooLarge:
-    """Return the error for a result that no longer fits into the reply to its batch."""
-    return TooLarge(f"the reply to a batch is at most {limit} bytes; this result does not fit", limit=limit)
-
-
-def not_json() -> InvalidRequest:
-    """Return the error for a peer whose first line shows that it speaks another protocol."""
-    return InvalidRequest(
-        "this is a task server, whose first line begins with { or [, as JSON requests do; "
-        "it speaks no HTTP, but a gateway does"
-    )
-
-
-def too_large(limit: int) -> TooLarge:
-    """Return the error for a message of more than `limit` bytes."""
-    return TooLarge(f"a message is at most {limit} bytes, with its LF; this one is longer", limit=limit)

@@ -18,8 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data, File
 
-from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TaskProtocol, TcpLimits
+from taskd.listeners.wire import UnsentLimits
 from taskd.model import Result
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.server_transport import ServerTransport

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.functions.registry import FunctionInfo
-from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
+from taskd.listeners.wire import UnsentLimits
 from taskd.pool.exits import WorkerExit
 from taskd.pool.generations import CodeStatus
 from taskd.protocol.framing import MAX_MESSAGE

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.parts import Parts
-from taskd.listeners.peer import Peers
+from taskd.listeners.peers import Peers
 from taskd.scheduler.budget import Budget
 
 

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.listeners.origins import Origins
-from taskd.listeners.peer import Peers
+from taskd.listeners.peers import Peers
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.websocket_closing import REFUSED_GRACE

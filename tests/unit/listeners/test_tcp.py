@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.listeners.peer import UnsentLimits
 from taskd.listeners.tcp import TaskFactory, TcpLimits
+from taskd.listeners.wire import UnsentLimits
 from taskd.model import Result
 from taskd.net.backpressure import MAX_UNSENT, STALL_GRACE
 from taskd.net.buffered_socket import HIGH_WATER

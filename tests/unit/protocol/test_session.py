@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import StateError, TaskFailed
 from taskd.model import Failure, Progress, Result
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, STEP, Session, task_complete, too_large
+from taskd.protocol.replies import task_complete, too_large
+from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, STEP, Session
 
 GARBAGE = [
     b"garbage",

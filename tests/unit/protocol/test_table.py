@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.errors import InvalidParams, MethodNotFound, TaskFailed
 from taskd.functions.registry import Registry
 from taskd.model import Failure, Result
-from taskd.protocol.session import Session, task_complete
+from taskd.protocol.replies import task_complete
+from taskd.protocol.session import Session
 from tests.protocol_rows import SESSION, TCP, WEBSOCKET, mismatch, seen_on_tcp, seen_on_websocket
 from tests.protocol_table import rows_on
 
