@@ -28,7 +28,7 @@ SMALL_BUFFER = 4096
 _NO_LINGER = struct.pack("ii", 1, 0)
 _FINAL = _MASKED = 0x80
 _NO_MASK = b"\0\0\0\0"
-TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+CONTINUATION, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,14 @@ def bare(function: str, args: str = "[]", options: str = "") -> bytes:
     return f'{{"function":"{function}","args":{args}{extra}}}\n'.encode()
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a final frame, whose mask leaves the data as it is."""
+def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    """Return a frame, whose mask leaves the data as it is."""
+    opcode |= _FINAL if final else 0
     length = len(payload)
     if length < 126:
-        head = struct.pack("!BB", _FINAL | opcode, _MASKED | length)
+        head = struct.pack("!BB", opcode, _MASKED | length)
     elif length < 0x10000:
-        head = struct.pack("!BBH", _FINAL | opcode, _MASKED | 126, length)
+        head = struct.pack("!BBH", opcode, _MASKED | 126, length)
     else:
-        head = struct.pack("!BBQ", _FINAL | opcode, _MASKED | 127, length)
+        head = struct.pack("!BBQ", opcode, _MASKED | 127, length)
     return head + _NO_MASK + payload
