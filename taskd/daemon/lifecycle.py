@@ -113,7 +113,7 @@ class UnstartedDaemon:
             )
             site = _site(reactor, gateway)
             for port in self._gateway_ports:
-                port.serve(site, door, UNAVAILABLE)
+                port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
             self._certificates.extend(gateway.certificates)
         return RunningDaemon(

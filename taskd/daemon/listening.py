@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from taskd.daemon.before_reactor import wait_for
 from taskd.errors import StartError
-from taskd.net.acceptor import Acceptor, Door
+from taskd.net.acceptor import ACCEPTS, DEAR_ACCEPTS, Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
@@ -107,17 +107,28 @@ class BoundPort:
         door: Door,
         refusal: bytes,
         make_room: Callable[[], bool] = lambda: False,
+        *,
+        has_handshake: bool = False,
     ) -> None:
         """Pass connections to `factory`, for as many as the `door` has room. Call this once.
 
         The others are sent `refusal`, or on a TLS port an alert, unless `make_room` can close another one.
-        Ports of kinds that taskd does not know accept whatever they accept.
+        Ports of kinds that taskd does not know accept whatever they accept. `has_handshake` says that each
+        connection begins with a handshake, apart from that of TLS.
         """
         self._factory.serve(factory)
         port = self._port
         if isinstance(port, Port) and getattr(port.transport, "func", None) is ServerTransport:
-            reason = REFUSED_FOR_ROOM if isinstance(port.factory, TLSMemoryBIOFactory) else refusal
-            self._acceptor = Acceptor(self._reactor, port, door, self._factory.logPrefix(), reason, make_room)
+            is_tls = isinstance(port.factory, TLSMemoryBIOFactory)
+            self._acceptor = Acceptor(
+                self._reactor,
+                port,
+                door,
+                self._factory.logPrefix(),
+                REFUSED_FOR_ROOM if is_tls else refusal,
+                make_room,
+                DEAR_ACCEPTS if is_tls or has_handshake else ACCEPTS,
+            )
 
     def close(self) -> Deferred[None]:
         """Stop listening; fires when the port is closed."""

@@ -32,8 +32,12 @@ __all__ = ["AcceptedTransport", "Acceptor", "Door"]
 
 _log = Logger(namespace="taskd")
 
-ACCEPTS = 100
-"""Connections accepted in one turn of the reactor: then those that are there already get theirs."""
+ACCEPTS = 50
+"""Connections accepted in one turn of the reactor: then those that are there already get theirs. They take
+a few milliseconds, with what is read from them in the next turn."""
+
+DEAR_ACCEPTS = 8
+"""The same on a port whose connections begin with a handshake, which may take a millisecond each."""
 
 PAUSE = 0.5
 """Seconds without accepting after the kernel could not give a descriptor: otherwise the reactor would ask
@@ -123,7 +127,8 @@ class Acceptor:
 
     `name` stands for the port in the log and among the parties, since whoever has many connections
     to one port must not keep others from another port. `refusal` is what a connection is sent for
-    which the `door` has no room, unless `make_room` can close another one.
+    which the `door` has no room, unless `make_room` can close another one. At most `accepts`
+    connections are accepted in one turn.
     """
 
     def __init__(
@@ -134,8 +139,10 @@ class Acceptor:
         name: str,
         refusal: bytes,
         make_room: Callable[[], bool],
+        accepts: int = ACCEPTS,
     ) -> None:
         self._reactor = reactor
+        self._accepts = accepts
         self._name = name
         self._make_room = make_room
         self._port = port
@@ -175,7 +182,7 @@ class Acceptor:
 
     def doRead(self) -> None:
         """Accept the connections that wait."""
-        for _ in range(ACCEPTS):
+        for _ in range(self._accepts):
             try:
                 # What `accept` calls; that goes on to make a `socket.socket`, in twice the time.
                 descriptor, name = self._listener._accept()  # type: ignore[attr-defined]
