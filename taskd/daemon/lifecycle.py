@@ -102,7 +102,7 @@ class UnstartedDaemon:
             server = config.server.start(reactor)
             server.log_lines_lost = self._log_lines_lost
             loaded = server.loaded
-            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor))
+            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor, server.budget))
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
                 port.serve(tcp, door, BUSY_LINE, idle.close_one)

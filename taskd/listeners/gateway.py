@@ -336,7 +336,7 @@ class Gateway:
 
     def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
         self._backend = backend
-        self._peers = Peers(reactor, backend.budget, PausedConnections(reactor))
+        self._peers = Peers(reactor, backend.budget, PausedConnections(reactor, backend.budget))
         self.factory = WebSocketFactory(
             reactor,
             backend,

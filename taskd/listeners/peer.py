@@ -217,9 +217,9 @@ class Peer(Generic[Work]):
                 if request.options.on_disconnect == "cancel":
                     self._backend.cancel(work)
                 request.work = None
-                self._backend.detach(work, heir, request.held)
+                self._backend.detach(work, heir, SHORT + request.held)
             elif heir is not None:
-                heir.release(request.held)
+                heir.release(SHORT + request.held)
         if unread := self.session.clear():
             self._backend.unanswered.messages_were_dropped(unread)
         self._cancelling = None
@@ -437,11 +437,12 @@ class Peer(Generic[Work]):
         return account
 
     def _heir(self) -> Account | None:
-        """Return an account for the long arguments of tasks that go on; None if there are none."""
-        if not self.session.large:
+        """Return an account for the tasks that go on; None if they are few and have no long arguments."""
+        session = self.session
+        if not session.large and len(session.in_flight) <= FEW:
             return None
         heir = self._backend.budget.account(self.lane.party.key, None)
-        heir.update(self.session.large)
+        heir.update(SHORT * len(session.in_flight) + session.large)
         return heir
 
     def wants_result(self, key: Request[Work], size: int) -> bool:
@@ -471,14 +472,14 @@ class Peer(Generic[Work]):
         for request in list(self.session.in_flight):
             work, request.work = request.work, None
             if heir is not None and work is None:
-                heir.release(request.held)
+                heir.release(SHORT + request.held)
             if request not in self.session.in_flight:
                 continue  # a `taskd.cancel`, answered along with the request that it named
             self.session.answer(request, failure)
             if self._cancelling is not None:
                 self._answer_cancels(request, failure)
             if work is not None:
-                self._backend.detach(work, heir, request.held)
+                self._backend.detach(work, heir, SHORT + request.held)
         self.flush()
 
     def close(self) -> None:

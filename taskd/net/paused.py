@@ -29,6 +29,7 @@ from taskd.net.buffered_socket import StreamTransport
 from taskd.net.reactor import Reactor
 from taskd.net.read_ahead import AheadRoom
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import Budget
 
 __all__ = ["EndWatch", "PausedConnections", "Watched", "arrived", "descriptor_of", "unacknowledged", "unread"]
 
@@ -136,13 +137,14 @@ class PausedConnections:
     """The connections that are not being read, whose ends are reported all the same.
 
     One for each listener. The reactor reads it while any connection is watched.
+    What is read ahead counts in `budget`.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, budget: Budget) -> None:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, _Watch] = {}
-        self._room = AheadRoom()
+        self._room = AheadRoom(budget)
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:

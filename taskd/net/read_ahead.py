@@ -8,23 +8,31 @@ into memory, if anything depends on the end of the connection.
 
 from __future__ import annotations
 
-__all__ = ["AHEAD", "AHEAD_TOTAL", "Ahead", "AheadRoom"]
+from taskd.scheduler.budget import Budget
+
+__all__ = ["AHEAD", "AHEAD_PART", "Ahead", "AheadRoom"]
 
 AHEAD = 4 * 1024 * 1024
 """Bytes that are read ahead of one connection: as many as Linux lets a socket keep unsent (tcp_wmem)."""
 
-AHEAD_TOTAL = 32 * 1024 * 1024
-"""Bytes that are read ahead of all connections of a listener."""
+AHEAD_PART = 16
+"""Of the byte budget, one part in so many is for what is read ahead of all connections of a listener."""
 
 SHARE = 4
 """The part of the free room that one connection may take: a quarter, so that there is some for the next."""
 
 
 class AheadRoom:
-    """The room for what is read ahead, which the connections of a listener share."""
+    """The room for what is read ahead, which the connections of a listener share. It counts in `budget`."""
 
-    def __init__(self, total: int = AHEAD_TOTAL) -> None:
-        self.free = total
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.free = budget.limit // AHEAD_PART
+
+    def take(self, size: int) -> None:
+        """Count bytes that are held; a negative number of them is given back."""
+        self.free -= size
+        self._budget.count(size)
 
 
 class Ahead:
@@ -60,13 +68,13 @@ class Ahead:
         self._size += len(data)
         if not self.drops:
             self._bytes += data
-            self._room.free -= len(data)
+            self._room.take(len(data))
 
     def take(self, size: int) -> bytes:
         """Return at most `size` of the oldest bytes, and forget them."""
         taken = bytes(self._bytes[:size])
         del self._bytes[:size]
-        self._room.free += len(taken)
+        self._room.take(-len(taken))
         return taken
 
     def clear(self) -> None:

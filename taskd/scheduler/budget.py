@@ -291,6 +291,10 @@ class Budget:
     def moved(self, account: Account, change: int) -> None:
         """Count a change of what an account holds."""
         account.party.held += change
+        self.count(change)
+
+    def count(self, change: int) -> None:
+        """Count a change of what is held, maybe outside of accounts."""
         self.held += change
         self.is_spent = self.held > self.limit
         if self.held > self.peak:

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.listeners.peer import FEW
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE
 from taskd.net.pressure import watch_budget
 from taskd.net.server_transport import ServerTransport
+from taskd.protocol.session import SHORT
 from taskd.scheduler.budget import STUCK_SECONDS, TICK, Budget
 from tests.unit.listeners.test_tcp import FakeServer
 from tests.unit.sockets import FakeReactor, FakeSocket
@@ -185,11 +187,23 @@ class HeldTests(HeldCase):
         connection.transport.abortConnection()
         self.reactor.advance(0)
         self.assertTrue(300_000 < self.budget.held < 400_000)
-        [(_, account, held)] = [work for work in self.detached if work[2]]
-        account.release(held)
+        for _, account, held in self.detached:
+            account.release(held)
         self.assertEqual(self.budget.held, 0)
         connection.peer.budget_changed()
         self.assertFalse(connection.peer.wants_result(self.server.waiting[0][0], 1))
+
+    def test_many_small_tasks_of_a_connection_that_is_gone_count_until_they_end(self):
+        for count, held in ((FEW, 0), (FEW + 1, (FEW + 1) * SHORT)):
+            connection = self.connect()
+            self.receive(connection, self.request() * count)
+            self.start_work()
+            connection.transport.abortConnection()
+            self.reactor.advance(0)
+            self.assertEqual(self.budget.held, held)
+        for _, account, held in self.detached[-count:]:
+            account.release(held)
+        self.assertEqual(self.budget.held, 0)
 
     def test_while_memory_is_scarce_little_is_read_at_once(self):
         connection, holder = self.connect(), self.budget.account("holder", None)

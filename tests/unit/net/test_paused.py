@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from taskd.net.paused import LONG, PausedConnections, arrived, descriptor_of, unacknowledged, unread
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import Budget
 from tests.unit.net.test_lingering import ReadingReactor
 
 
@@ -52,7 +53,7 @@ def tcp_pair():
 class PausedConnectionsTests(SynchronousTestCase):
     def setUp(self):
         self.reactor = ReadingReactor()
-        self.paused = PausedConnections(self.reactor)
+        self.paused = PausedConnections(self.reactor, Budget())
         self.events = []
 
     def connect(self, pair=tcp_pair):

@@ -22,8 +22,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from taskd.net.buffered_socket import HIGH_WATER, READ_SIZE
-from taskd.net.read_ahead import AHEAD, AHEAD_TOTAL, AheadRoom
+from taskd.net.read_ahead import AHEAD, AHEAD_PART, AheadRoom
 from taskd.net.server_transport import ServerTransport
+from taskd.scheduler.budget import MAX_BUFFERED, Budget
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
 
 
@@ -449,7 +450,8 @@ class ReadAheadTests(ConnectionTestCase):
 
     def setUp(self):
         super().setUp()
-        self.room = AheadRoom()
+        self.budget = Budget()
+        self.room = AheadRoom(self.budget)
         self.connection.pauseProducing()
         self.connection.read_ahead(self.room)
 
@@ -459,13 +461,15 @@ class ReadAheadTests(ConnectionTestCase):
     def test_data_read_ahead_waits_for_the_protocol(self):
         self.receive(b"one", b"two")
         self.assertEqual((self.protocol.received, self.connection.ahead), (b"", 6))
+        self.assertEqual(self.budget.held, 6)
         self.connection.resumeProducing()
         self.assertEqual(self.protocol.received, b"")
         self.turn()
         self.assertEqual(self.protocol.received, b"onetwo")
         self.receive(b"three")
         self.assertEqual(self.protocol.received, b"onetwothree")
-        self.assertEqual((self.room.free, self.connection.ahead), (AHEAD_TOTAL, 0))
+        self.assertEqual(self.budget.held, 0)
+        self.assertEqual((self.room.free, self.connection.ahead), (MAX_BUFFERED // AHEAD_PART, 0))
 
     def test_the_end_is_reported_behind_what_came_before(self):
         self.receive(b"one", b"")
@@ -513,12 +517,12 @@ class ReadAheadTests(ConnectionTestCase):
             self.assertTrue(self.reactor.reading)
             self.receive(bytes(READ_SIZE))
         self.assertFalse(self.reactor.reading)
-        self.assertEqual((self.connection.ahead, self.room.free), (AHEAD, AHEAD_TOTAL))
+        self.assertEqual((self.connection.ahead, self.room.free), (AHEAD, MAX_BUFFERED // AHEAD_PART))
 
     def test_a_lost_connection_gives_its_room_back(self):
         self.receive(b"one")
         self.receive(ConnectionResetError())
-        self.assertEqual(self.room.free, AHEAD_TOTAL)
+        self.assertEqual(self.room.free, MAX_BUFFERED // AHEAD_PART)
         self.assertEqual((self.protocol.received, self.protocol.lost), (b"", [ConnectionLost]))
 
     def test_a_close_while_something_waits_is_the_end_of_it(self):
