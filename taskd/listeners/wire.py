@@ -1,4 +1,4 @@
-"""What a peer connects: its connection, the *wire*, and the *backend*, which does the work."""
+"""The two sides that a peer connects: its connection, the *wire*, and the *backend*, which does the work."""
 
 from __future__ import annotations
 

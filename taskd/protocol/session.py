@@ -56,8 +56,7 @@ from taskd.protocol.requests import (
 __all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "Session"]
 
 MAX_OUTSTANDING = 1000
-"""Requests of one connection in flight at once: enough to keep any pool busy, and
-few enough that one client cannot fill the server's queue of 10 000 alone."""
+"""Requests of one connection in flight at once: enough to keep any pool busy, and few enough for a queue."""
 
 STEP = 65536
 """Bytes of messages read in one step, as many as one read of a socket brings; the last may go beyond."""
