@@ -1,0 +1,103 @@
+"""The contract of stores, which `tests/contracts/test_store.py` holds every store to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
+
+__all__ = ["Batch", "Filter", "Store", "StoreError", "Written"]
+
+
+class StoreError(Exception):
+    """A failure of a store: its text has what is wrong, where, and what would be right."""
+
+
+class Batch(msgspec.Struct):
+    """What is written in one transaction, in the order of the fields.
+
+    `want` says how many waiting tasks of each function may be claimed.
+    """
+
+    submits: Sequence[New] = ()
+    starts: Sequence[Start] = ()
+    events: Sequence[Event] = ()
+    settles: Sequence[Settle] = ()
+    cancels: Sequence[str] = ()
+    put_backs: Sequence[str] = ()
+    want: Mapping[str, int] = {}
+
+
+class Written(msgspec.Struct):
+    """The answers to a batch, each list in the order of what it answers.
+
+    `stale` has the ids of the starts, events and settles of an attempt that is
+    not the task's present one: nothing of them was written. `cancelled` and
+    `put_back` have the states in which the tasks were before, None for tasks
+    that do not exist; only tasks that wait or are scheduled are cancelled here,
+    and only failed ones and those that were set aside are put back. `claims` are
+    tasks that the caller may start, and that no later batch returns again until
+    they have been settled as waiting.
+    """
+
+    accepted: list[Accepted]
+    stale: list[str]
+    cancelled: list[State | None]
+    put_back: list[State | None]
+    claims: list[Record]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which tasks `Store.find` returns: None stands for any."""
+
+    states: Collection[State] | None = None
+    function: str | None = None
+    batch: str | None = None
+    key: str | None = None
+
+
+class Store(Protocol):
+    """A store. Not thread-safe but for reading: one thread writes.
+
+    Times are seconds since 1970. Every method but the reading ones is one
+    transaction: it takes place as a whole or, if it raises `StoreError`, not at all.
+    """
+
+    is_lasting: bool
+    """Whether what is acknowledged is there after the end of the process, and of the machine."""
+
+    def write(self, batch: Batch, now: float) -> Written:
+        """Write a batch. Once this returns, nothing of it can be lost."""
+
+    def rescue(self, now: float) -> int:
+        """Make the tasks that were running when the last process ended wait again; return how many.
+
+        Each has one loss more. Call this once, before anything is claimed.
+        """
+
+    def promote(self, now: float, limit: int) -> float | None:
+        """Let up to `limit` scheduled tasks that are due wait; return when the next one is, None for never."""
+
+    def prune(self, now: float, limit: int) -> int:
+        """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+
+    def get(self, id: str) -> Record | None:  # noqa: A002
+        """Return a task, None if there is none with this id."""
+
+    def ids_like(self, prefix: str, limit: int) -> list[str]:
+        """Return up to `limit` ids that begin with `prefix`."""
+
+    def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
+        """Return up to `limit` tasks whose ids follow `after`, in the order of their ids."""
+
+    def events(self, task: str, after: int, limit: int) -> list[Event]:
+        """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
+
+    def counts(self) -> dict[tuple[str, State], int]:
+        """Return how many tasks of each function are in each state."""
+
+    def close(self) -> None:
+        """Close the store. Idempotent."""

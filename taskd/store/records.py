@@ -1,0 +1,191 @@
+"""What a store keeps: tasks, their events, and the table of their states."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from taskd.errors import StateError
+
+__all__ = [
+    "ENDED",
+    "EVENTS_PER_ATTEMPT",
+    "STEPS",
+    "UNFINISHED",
+    "Accepted",
+    "Claim",
+    "Event",
+    "New",
+    "Record",
+    "Settle",
+    "Start",
+    "State",
+    "check_step",
+    "first_seq",
+]
+
+
+class State(IntEnum):
+    """The state of a stored task. Stores keep the numbers, so none is ever used for another meaning."""
+
+    SCHEDULED = 0
+    """Not due yet: for its first attempt, or for the next after an error."""
+    WAITING = 1
+    RUNNING = 2
+    SUCCEEDED = 3
+    FAILED = 4
+    CANCELLED = 5
+    EXPIRED = 6
+    """Not started before its deadline."""
+    SET_ASIDE = 7
+    """Its process has died under it too often: kept until somebody puts it back."""
+
+
+STEPS = {
+    State.SCHEDULED: frozenset({State.WAITING, State.CANCELLED, State.EXPIRED}),
+    State.WAITING: frozenset({State.RUNNING, State.CANCELLED, State.EXPIRED}),
+    State.RUNNING: frozenset(
+        {
+            State.WAITING,  # returned unbegun, or lost with its process for the first time
+            State.SCHEDULED,  # it failed, and is tried again later
+            State.SUCCEEDED,
+            State.FAILED,
+            State.CANCELLED,
+            State.SET_ASIDE,
+        }
+    ),
+    State.SUCCEEDED: frozenset[State](),
+    State.FAILED: frozenset({State.WAITING}),  # put back by hand, like one that was set aside
+    State.CANCELLED: frozenset[State](),
+    State.EXPIRED: frozenset[State](),
+    State.SET_ASIDE: frozenset({State.WAITING, State.CANCELLED}),
+}
+"""Every step that a stored task can take."""
+
+_BY_HAND = {
+    State.SCHEDULED: frozenset({State.CANCELLED}),
+    State.WAITING: frozenset({State.CANCELLED}),
+    State.FAILED: frozenset({State.WAITING}),
+    State.SET_ASIDE: frozenset({State.WAITING, State.CANCELLED}),
+}
+"""The steps that are taken because somebody asked, of tasks that do not run."""
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.SET_ASIDE})
+"""The states of tasks that do nothing more by themselves."""
+
+UNFINISHED = frozenset(State) - ENDED
+
+EVENTS_PER_ATTEMPT = 1 << 20
+"""Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them."""
+
+
+def check_step(old: State, new: State) -> State:
+    """Return `new`. Raises `StateError` if a stored task cannot go from `old` to it."""
+    if new not in STEPS[old]:
+        raise StateError(f"a stored task cannot go from {old.name} to {new.name}")
+    return new
+
+
+def first_seq(attempt: int) -> int:
+    """Return the first sequence number of an attempt's events; attempt 0 is what comes before the first."""
+    return attempt * EVENTS_PER_ATTEMPT
+
+
+class New(msgspec.Struct, frozen=True):
+    """A task to be stored. Times are seconds since 1970, by the clock of whoever stores it.
+
+    `args` is JSON text, None for no arguments. `options` is JSON text, which
+    stores pass on unread. The task waits from `due` on. Of the unfinished tasks
+    of a function, only one has the same `key`; of all tasks, only one has the
+    same `token`. `keep` is for how many seconds it is kept after its end.
+    """
+
+    id: str
+    function: str
+    args: bytes | None = None
+    options: bytes = b"{}"
+    priority: int = 5
+    due: float = 0.0
+    deadline: float | None = None
+    key: str | None = None
+    token: str | None = None
+    batch: str | None = None
+    keep: float = 0.0
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The answer to one `New`: the task that there is now, and whether it was there before."""
+
+    id: str
+    joined: bool = False
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A stored task, as it is now.
+
+    `attempt` counts the starts, `errors` and `losses` the attempts that failed
+    and those whose process died. `outcome` is JSON text, once there is one.
+    `ended` is when it ended, None before.
+    """
+
+    new: New
+    state: State
+    created: float
+    attempt: int = 0
+    errors: int = 0
+    losses: int = 0
+    due: float = 0.0
+    ended: float | None = None
+    outcome: bytes | None = None
+    last_seq: int = 0
+
+    def takes_by_hand(self, state: State) -> bool:
+        """Whether a cancel, or putting it back, may bring the task to `state` now."""
+        return state in _BY_HAND.get(self.state, ())
+
+    def new_key(self) -> New:
+        """Return the task as it was new, without its token: so that only its key may be another's."""
+        return msgspec.structs.replace(self.new, token=None)
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A waiting task that whoever asked may start: `attempt` is the number of its next start."""
+
+    record: Record
+    attempt: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The note that an attempt has begun."""
+
+    id: str
+    attempt: int
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """The end of an attempt: the state that the task goes to, and what changes with that.
+
+    `outcome` is kept with an ended task. `due` is for a task that is tried
+    again. `event` and `data` are those of the log.
+    """
+
+    id: str
+    attempt: int
+    state: State
+    event: str
+    data: bytes = b"{}"
+    outcome: bytes | None = None
+    due: float = 0.0
+    is_error: bool = False
+    is_loss: bool = False
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event of a task's log: `data` is JSON text of an object, `at` in seconds since 1970."""
+
+    task: str
+    seq: int
+    event: str
+    at: float
+    data: bytes = b"{}"

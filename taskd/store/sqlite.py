@@ -1,0 +1,383 @@
+"""The store in one SQLite file, without a server: what it has acknowledged survives kill -9 and a power cut."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from taskd.store.base import Batch, Filter, StoreError, Written
+from taskd.store.records import (
+    UNFINISHED,
+    Accepted,
+    Event,
+    New,
+    Record,
+    Settle,
+    Start,
+    State,
+    check_step,
+    first_seq,
+)
+from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
+
+__all__ = ["SqliteStore"]
+
+WAL_BYTES = 64 * 1024 * 1024
+"""Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
+
+_COLUMNS = (
+    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, "
+    "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
+)
+_LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+
+
+class SqliteStore:
+    """Keeps tasks in a file. Implements `taskd.store.base.Store`.
+
+    Raises `StoreError` if the file cannot be used: it belongs to another daemon
+    or another program, is damaged, newer, or not writable.
+    """
+
+    is_lasting = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            self._database = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._readers = Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._claimed: set[str] = set()
+
+    def _open(self) -> sqlite3.Connection:
+        with self._errors("opened"):
+            database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            with self._errors("opened"):
+                version = self._version(database)
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+                if version < VERSION:
+                    migrate(database, version)
+                # Shows at the start, and not with the first task, whether the file can be written.
+                database.execute("BEGIN IMMEDIATE")
+                database.execute(f"PRAGMA user_version = {VERSION}")
+                database.execute("COMMIT")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _version(self, database: sqlite3.Connection) -> int:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != APPLICATION_ID:
+            raise StoreError(f"{self.path} is an SQLite file of another program; name another file")
+        if version > VERSION:
+            raise StoreError(
+                f"{self.path} is of a newer version of taskd (schema {version}; this one knows {VERSION}): "
+                "use that version, or another file"
+            )
+        return int(version)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be {what}: {_explained(error)}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        database = self._database
+        with self._errors("written"):
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database.cursor()
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # some errors have rolled it back already
+                    database.execute("ROLLBACK")
+                raise
+
+    # --- one transaction each ---
+
+    def write(self, batch: Batch, now: float) -> Written:
+        """Write a batch. Raises `StoreError`."""
+        claimed: list[str] = []
+        with self._transaction() as cursor:
+            accepted = [_submit(cursor, new, now) for new in batch.submits]
+            stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
+            stale += [event.task for event in batch.events if not _note(cursor, event)]
+            stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
+            cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
+            put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
+            freed = {settle.id for settle in batch.settles} | set(batch.cancels)
+            claims = [
+                record
+                for function, count in batch.want.items()
+                for record in self._claim(cursor, function, count, freed, claimed)
+            ]
+        self._claimed -= freed
+        self._claimed.update(claimed)
+        return Written(accepted, stale, cancelled, put_back, claims)
+
+    def _claim(
+        self, cursor: sqlite3.Cursor, function: str, count: int, freed: set[str], claimed: list[str]
+    ) -> Iterator[Record]:
+        if count <= 0:
+            return
+        rows = cursor.execute(
+            f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND function = ? ORDER BY priority, due, id",
+            (function,),
+        )
+        for row in rows:
+            if row[0] not in self._claimed or row[0] in freed:
+                claimed.append(row[0])
+                yield _record(row)
+                count -= 1
+                if not count:
+                    return
+
+    def rescue(self, now: float) -> int:
+        """Make running tasks wait again. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            running = cursor.execute("SELECT id, attempt, last_seq FROM task WHERE state = 2").fetchall()
+            for task, attempt, last_seq in running:
+                seq = max(last_seq + 1, first_seq(attempt))
+                cursor.execute(
+                    "UPDATE task SET state = 1, losses = losses + 1, due = ?, last_seq = ? WHERE id = ?",
+                    (now, seq, task),
+                )
+                cursor.execute(_LOG, (task, seq, "lost", now, b"{}"))
+        self._claimed.clear()
+        return len(running)
+
+    def promote(self, now: float, limit: int) -> float | None:
+        """Let scheduled tasks that are due wait. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE task SET state = 1 WHERE id IN "
+                "(SELECT id FROM task WHERE state = 0 AND due <= ? ORDER BY due, id LIMIT ?)",
+                (now, limit),
+            )
+            row = cursor.execute("SELECT due FROM task WHERE state = 0 ORDER BY due, id LIMIT 1").fetchone()
+        return None if row is None else float(row[0])
+
+    def prune(self, now: float, limit: int) -> int:
+        """Forget ended tasks. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            over = cursor.execute(
+                "SELECT id FROM task WHERE ended IS NOT NULL AND ended + keep <= ? LIMIT ?", (now, limit)
+            ).fetchall()
+            cursor.executemany("DELETE FROM event WHERE task = ?", over)
+            cursor.executemany("DELETE FROM task WHERE id = ?", over)
+        return len(over)
+
+    # --- reading, from any thread ---
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        with self._readers, self._errors("read"):
+            if self._reader is None:
+                self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+                self._reader.execute("PRAGMA query_only = 1")
+            return self._reader.execute(query, values).fetchall()
+
+    def get(self, id: str) -> Record | None:  # noqa: A002
+        """Return a task. Raises `StoreError`."""
+        rows = self._read(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
+        return _record(rows[0]) if rows else None
+
+    def ids_like(self, prefix: str, limit: int) -> list[str]:
+        """Return ids that begin with `prefix`. Raises `StoreError`."""
+        rows = self._read(
+            "SELECT id FROM task WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            prefix,
+            f"{prefix}\U0010ffff",
+            limit,
+        )
+        return [row[0] for row in rows]
+
+    def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
+        """Return tasks in the order of their ids. Raises `StoreError`."""
+        query, values = f"SELECT {_COLUMNS} FROM task WHERE id > ?", [after]
+        if wanted.states is not None:
+            query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
+        for name in ("function", "batch", "key"):
+            if (value := getattr(wanted, name)) is not None:
+                query += f" AND {name} = ?"
+                values.append(value)
+        rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
+        return [_record(row) for row in rows]
+
+    def events(self, task: str, after: int, limit: int) -> list[Event]:
+        """Return events of a task. Raises `StoreError`."""
+        rows = self._read(
+            "SELECT task, seq, event, at, data FROM event WHERE task = ? AND seq > ? ORDER BY seq LIMIT ?",
+            task,
+            after,
+            limit,
+        )
+        return [Event(*row) for row in rows]
+
+    def counts(self) -> dict[tuple[str, State], int]:
+        """Return how many tasks there are. Raises `StoreError`."""
+        rows = self._read("SELECT function, state, count(*) FROM task GROUP BY function, state")
+        return {(function, State(state)): count for function, state, count in rows}
+
+    def close(self) -> None:
+        """Close the file, and let others use it."""
+        if self._lock >= 0:
+            if self._reader is not None:
+                self._reader.close()
+            self._database.close()
+            os.close(self._lock)
+            self._lock = -1
+
+
+# --- single statements --------------------------------------------------------
+
+
+def _submit(cursor: sqlite3.Cursor, new: New, now: float) -> Accepted:
+    known = _joined(cursor, new)
+    if known is not None:
+        return Accepted(known, joined=True)
+    state = State.SCHEDULED if new.due > now else State.WAITING
+    cursor.execute(
+        f"INSERT INTO task ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1)",
+        (
+            *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
+            *(new.key, new.token, new.batch, new.keep, int(state), now, max(new.due, now)),
+        ),
+    )
+    cursor.execute(_LOG, (new.id, 1, "queued", now, b"{}"))
+    return Accepted(new.id)
+
+
+def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
+    if new.token is not None:
+        row = cursor.execute("SELECT id FROM task WHERE token = ?", (new.token,)).fetchone()
+        if row is not None:
+            return str(row[0])
+    if new.key is not None:
+        row = cursor.execute(
+            "SELECT id FROM task WHERE function = ? AND key = ? AND state <= 2", (new.function, new.key)
+        ).fetchone()
+        if row is not None:
+            return str(row[0])
+    return None
+
+
+def _start(cursor: sqlite3.Cursor, start: Start, now: float) -> bool:
+    row = cursor.execute(
+        "UPDATE task SET state = 2, attempt = ?1, last_seq = max(last_seq + 1, ?2) "
+        "WHERE id = ?3 AND state = 1 AND attempt = ?1 - 1 RETURNING last_seq",
+        (start.attempt, first_seq(start.attempt), start.id),
+    ).fetchone()
+    if row is None:
+        return False
+    cursor.execute(_LOG, (start.id, row[0], "started", now, b'{"attempt":%d}' % start.attempt))
+    return True
+
+
+def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
+    changed = cursor.execute(
+        "UPDATE task SET last_seq = ?1 WHERE id = ?2 AND state = 2 AND last_seq < ?1", (event.seq, event.task)
+    ).rowcount
+    if changed:
+        cursor.execute(_LOG, (event.task, event.seq, event.event, event.at, event.data))
+    return bool(changed)
+
+
+def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
+    check_step(State.RUNNING, settle.state)
+    row = cursor.execute(
+        "UPDATE task SET state = ?, errors = errors + ?, losses = losses + ?, due = ?, ended = ?, outcome = ?, "
+        "last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
+        (
+            *(int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
+            *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id, settle.attempt),
+        ),
+    ).fetchone()
+    if row is None:
+        return False
+    cursor.execute(_LOG, (settle.id, row[0], settle.event, now, settle.data))
+    return True
+
+
+def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: float) -> State | None:
+    """Cancel a task or put it back, if its state permits that; return the state that it was in."""
+    row = cursor.execute(f"SELECT {_COLUMNS} FROM task WHERE id = ?", (task,)).fetchone()
+    if row is None:
+        return None
+    record = _record(row)
+    if record.takes_by_hand(to) and (to is State.CANCELLED or _joined(cursor, record.new_key()) is None):
+        cursor.execute(
+            "UPDATE task SET state = ?, errors = ?, losses = ?, due = ?, ended = ?, outcome = NULL, "
+            "last_seq = last_seq + 1 WHERE id = ?",
+            (
+                *(int(to), record.errors if to is State.CANCELLED else 0),
+                *(
+                    record.losses if to is State.CANCELLED else 0,
+                    record.due if to is State.CANCELLED else now,
+                ),
+                *(now if to is State.CANCELLED else None, task),
+            ),
+        )
+        cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))
+    return record.state
+
+
+def _record(row: Any) -> Record:
+    return Record(New(*row[:5], row[5], *row[6:11]), State(row[11]), *row[12:])
+
+
+# --- the file -----------------------------------------------------------------
+
+
+def _lock(path: str) -> int:
+    """Return a descriptor whose lock shows other daemons that the file is in use."""
+    lock = f"{path}.lock"
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {lock}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = Path(lock).read_text().strip() or "unknown"
+        os.close(descriptor)
+        raise StoreError(
+            f"{path} is used by another daemon, with pid {owner}: stop that one, or name another file"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _explained(error: sqlite3.Error) -> str:
+    text = str(error)
+    advice = _ADVICE.get(getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0])
+    return f"{text} ({advice})" if advice else text
+
+
+_ADVICE = {
+    "NOTADB": "it is no SQLite file; name another file",
+    "CORRUPT": "it is damaged: see `taskd store check`, or restore a copy",
+    "FULL": "the disk is full",
+    "READONLY": "the file or its directory is read-only",
+    "CANTOPEN": "its directory must exist, and be writable",
+    "IOERR": "the disk reports an error",
+}

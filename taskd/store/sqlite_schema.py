@@ -1,0 +1,64 @@
+"""The schema of a store's SQLite file: its version, and how each version is made from the one before."""
+
+from __future__ import annotations
+
+import sqlite3
+
+__all__ = ["APPLICATION_ID", "VERSION", "migrate"]
+
+APPLICATION_ID = 0x7461736B
+"""What `file` and SQLite's tools show a taskd file by ("task" in ASCII): other files are never touched."""
+
+_FIRST = """
+CREATE TABLE task (
+    id TEXT NOT NULL UNIQUE,
+    function TEXT NOT NULL,
+    args BLOB,
+    options BLOB NOT NULL,
+    priority INTEGER NOT NULL,
+    wanted REAL NOT NULL,
+    deadline REAL,
+    key TEXT,
+    token TEXT,
+    batch TEXT,
+    keep REAL NOT NULL,
+    state INTEGER NOT NULL,
+    created REAL NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    errors INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL,
+    ended REAL,
+    outcome BLOB,
+    last_seq INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX task_scheduled ON task (due, id) WHERE state = 0;
+CREATE INDEX task_waiting ON task (function, priority, due, id) WHERE state = 1;
+CREATE INDEX task_running ON task (id) WHERE state = 2;
+CREATE INDEX task_ended ON task (ended + keep) WHERE ended IS NOT NULL;
+CREATE UNIQUE INDEX task_key ON task (function, key) WHERE key IS NOT NULL AND state <= 2;
+CREATE UNIQUE INDEX task_token ON task (token) WHERE token IS NOT NULL;
+CREATE INDEX task_batch ON task (batch, id) WHERE batch IS NOT NULL;
+CREATE TABLE event (
+    task TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    at REAL NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (task, seq)
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = [_FIRST]
+"""The script at place n makes version n + 1 of version n."""
+
+VERSION = len(_MIGRATIONS)
+
+
+def migrate(database: sqlite3.Connection, version: int) -> None:
+    """Bring a file from `version` to `VERSION`, in one transaction. Raises `sqlite3.Error`."""
+    script = "".join(_MIGRATIONS[version:])
+    database.executescript(
+        f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION};"
+        f" PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
+    )

@@ -1,0 +1,163 @@
+"""Every store against the one in memory: random batches, and the same answers from both."""
+
+import itertools
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskd.store.base import Batch, Filter
+from taskd.store.memory import MemoryStore
+from taskd.store.records import UNFINISHED, Event, New, Settle, Start, State, first_seq
+from taskd.store.sqlite import SqliteStore
+
+FUNCTIONS = ("f", "g")
+SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does the same to both stores. What a store acknowledges must be there after it is opened again."""
+
+    make: staticmethod
+
+    def __init__(self):
+        super().__init__()
+        self.model = MemoryStore()
+        self.store = self.make()
+        self.now = 1000.0
+        self.numbers = itertools.count(1)
+        self.ids = []
+        self.running = {}
+
+    def both(self, call):
+        expected, answer = call(self.model), call(self.store)
+        assert answer == expected
+        return answer
+
+    def write(self, **parts):
+        batch = Batch(**parts)
+        return self.both(lambda store: store.write(batch, self.now))
+
+    @rule(
+        tasks=st.lists(
+            st.tuples(
+                st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
+                st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
+            ),
+            min_size=1, max_size=4,
+        )
+    )  # fmt: skip
+    def submit(self, tasks):
+        news = [
+            New(
+                f"{next(self.numbers):08}", function, b"[1]", priority=priority, due=self.now + delay if delay else 0.0,
+                key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
+            )
+            for function, delay, priority, key, token in tasks
+        ]  # fmt: skip
+        accepted = self.write(submits=news).accepted
+        self.ids += [each.id for each in accepted if not each.joined]
+
+    @rule(count=st.integers(0, 3), function=st.sampled_from(FUNCTIONS))
+    def claim_and_start(self, count, function):
+        claims = self.write(want={function: count}).claims
+        assert self.write(starts=[Start(each.new.id, each.attempt + 1) for each in claims]).stale == []
+        self.running |= {each.new.id: each.attempt + 1 for each in claims}
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), state=st.sampled_from(SETTLED), is_loss=st.booleans(), is_stale=st.booleans())
+    def settle(self, data, state, is_loss, is_stale):
+        task = data.draw(st.sampled_from(sorted(self.running)))
+        attempt = self.running[task]
+        due = self.now + 3 if state is State.SCHEDULED else 0.0
+        outcome = None if state in UNFINISHED else b'"done"'
+        settle = Settle(
+            task,
+            attempt - is_stale,
+            state,
+            state.name.lower(),
+            b'{"n":1}',
+            outcome,
+            due,
+            not is_loss,
+            is_loss,
+        )
+        stale = self.write(settles=[settle]).stale
+        assert stale == ([task] if is_stale else [])
+        if not is_stale:
+            del self.running[task]
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def report(self, data):
+        task = data.draw(st.sampled_from(sorted(self.running)))
+        seq = self.model.get(task).last_seq + data.draw(st.integers(0, 3))
+        event = Event(task, seq, "progress", self.now, b'{"done":1}')
+        self.write(events=[event])
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), puts_back=st.booleans())
+    def by_hand(self, data, puts_back):
+        task = data.draw(st.sampled_from([*self.ids, "unknown"]))
+        self.write(**{"put_backs" if puts_back else "cancels": [task]})
+
+    @rule(seconds=st.sampled_from((0.5, 3.0, 30.0)), limit=st.integers(1, 5))
+    def time_passes(self, seconds, limit):
+        self.now += seconds
+        self.both(lambda store: store.promote(self.now, limit))
+        before = len(self.model.find(Filter(), "", 10_000))
+        self.both(lambda store: store.prune(self.now, 10_000))
+        assert len(self.model.find(Filter(), "", 10_000)) <= before
+
+    @rule()
+    def restart(self):
+        self.store = self.reopen(self.store)
+        self.both(lambda store: store.rescue(self.now))
+        self.running.clear()
+
+    @rule(
+        states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
+        batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
+    )  # fmt: skip
+    def find(self, states, function, batch, key, limit):
+        wanted = Filter(states, function, batch, key)
+        first = self.both(lambda store: store.find(wanted, "", limit))
+        if first:
+            self.both(lambda store: store.find(wanted, first[-1].new.id, limit))
+
+    @invariant()
+    def both_are_alike(self):
+        self.both(lambda store: store.find(Filter(), "", 10_000))
+        self.both(lambda store: store.counts())
+        for task in self.ids[-5:]:
+            events = self.both(lambda store: store.events(task, 0, 1000))  # noqa: B023
+            assert [each.seq for each in events] == sorted({each.seq for each in events})
+            record = self.model.get(task)
+            if record is not None and record.attempt:
+                assert record.last_seq >= first_seq(record.attempt)
+
+    def teardown(self):
+        self.store.close()
+
+
+def check(make, reopen):
+    machine = type("Machine", (StoreMachine,), {"make": staticmethod(make), "reopen": staticmethod(reopen)})
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    case("runTest").runTest()
+
+
+def test_a_file_answers_as_memory_does(tmp_path: Path):
+    numbers = itertools.count()
+
+    def make():
+        return SqliteStore(str(tmp_path / f"{next(numbers)}.db"))
+
+    def reopen(store):
+        store.close()
+        return SqliteStore(store.path)
+
+    check(make, reopen)
