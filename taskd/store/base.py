@@ -79,7 +79,10 @@ class Store(Protocol):
         """
 
     def promote(self, now: float, limit: int) -> float | None:
-        """Let up to `limit` scheduled tasks that are due wait; return when the next one is, None for never."""
+        """Let up to `limit` scheduled tasks that are due wait.
+
+        Returns when the next one is due, None for never.
+        """
 
     def prune(self, now: float, limit: int) -> int:
         """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""

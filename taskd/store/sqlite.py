@@ -1,4 +1,4 @@
-"""The store in one SQLite file, without a server: what it has acknowledged survives kill -9 and a power cut."""
+"""The store in one SQLite file, without a server. Acknowledged tasks survive kill -9 and a power cut."""
 
 from __future__ import annotations
 
@@ -304,8 +304,8 @@ def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
 def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
     check_step(State.RUNNING, settle.state)
     row = cursor.execute(
-        "UPDATE task SET state = ?, errors = errors + ?, losses = losses + ?, due = ?, ended = ?, outcome = ?, "
-        "last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
+        "UPDATE task SET state = ?, errors = errors + ?, losses = losses + ?, due = ?, ended = ?, "
+        "outcome = ?, last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
         (
             *(int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
             *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id, settle.attempt),
@@ -324,24 +324,20 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
         return None
     record = _record(row)
     if record.takes_by_hand(to) and (to is State.CANCELLED or _joined(cursor, record.new_key()) is None):
+        if to is State.CANCELLED:
+            changes = "ended = ?"
+        else:
+            changes = "ended = NULL, errors = 0, losses = 0, due = ?"
         cursor.execute(
-            "UPDATE task SET state = ?, errors = ?, losses = ?, due = ?, ended = ?, outcome = NULL, "
-            "last_seq = last_seq + 1 WHERE id = ?",
-            (
-                *(int(to), record.errors if to is State.CANCELLED else 0),
-                *(
-                    record.losses if to is State.CANCELLED else 0,
-                    record.due if to is State.CANCELLED else now,
-                ),
-                *(now if to is State.CANCELLED else None, task),
-            ),
+            f"UPDATE task SET state = ?, {changes}, outcome = NULL, last_seq = last_seq + 1 WHERE id = ?",
+            (int(to), now, task),
         )
         cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))
     return record.state
 
 
 def _record(row: Any) -> Record:
-    return Record(New(*row[:5], row[5], *row[6:11]), State(row[11]), *row[12:])
+    return Record(New(*row[:11]), State(row[11]), *row[12:])
 
 
 # --- the file -----------------------------------------------------------------

@@ -51,7 +51,8 @@ class StoreMachine(RuleBasedStateMachine):
     def submit(self, tasks):
         news = [
             New(
-                f"{next(self.numbers):08}", function, b"[1]", priority=priority, due=self.now + delay if delay else 0.0,
+                f"{next(self.numbers):08}", function, b"[1]", priority=priority,
+                due=self.now + delay if delay else 0.0,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
             )
             for function, delay, priority, key, token in tasks
