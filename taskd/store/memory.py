@@ -135,7 +135,7 @@ class MemoryStore:
             and record.new.function == function
             and record.new.id not in self._claimed
         ]
-        waiting.sort(key=lambda record: (record.new.priority, record.due, record.new.id))
+        waiting.sort(key=Record.turn)
         for record in waiting[:count]:
             self._claimed.add(record.new.id)
             yield record

@@ -140,6 +140,10 @@ class Record(msgspec.Struct, frozen=True):
     outcome: bytes | None = None
     last_seq: int = 0
 
+    def turn(self) -> tuple[int, float, str]:
+        """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
+        return self.new.priority, self.due, self.new.id
+
     def takes_by_hand(self, state: State) -> bool:
         """Whether a cancel, or putting it back, may bring the task to `state` now."""
         return state in _BY_HAND.get(self.state, ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ _COLUMNS = (
     "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 )
 _LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+_BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
 
 
 class SqliteStore:
@@ -57,7 +59,6 @@ class SqliteStore:
             raise
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
-        self._claimed: set[str] = set()
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -116,53 +117,35 @@ class SqliteStore:
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Raises `StoreError`."""
-        claimed: list[str] = []
+        claims: list[Record] = []
         with self._transaction() as cursor:
-            accepted = [_submit(cursor, new, now) for new in batch.submits]
+            at_once = _claimed_at_once(cursor, batch)
+            accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
             stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
             stale += [event.task for event in batch.events if not _note(cursor, event)]
             stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
-            freed = {settle.id for settle in batch.settles} | set(batch.cancels)
-            claims = [
-                record
-                for function, count in batch.want.items()
-                for record in self._claim(cursor, function, count, freed, claimed)
-            ]
-        self._claimed -= freed
-        self._claimed.update(claimed)
+            for function, count in batch.want.items():
+                if function in at_once:
+                    claims += sorted(at_once[function], key=Record.turn)
+                else:
+                    claims += _claim(cursor, function, count)
         return Written(accepted, stale, cancelled, put_back, claims)
-
-    def _claim(
-        self, cursor: sqlite3.Cursor, function: str, count: int, freed: set[str], claimed: list[str]
-    ) -> Iterator[Record]:
-        if count <= 0:
-            return
-        rows = cursor.execute(
-            f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND function = ? ORDER BY priority, due, id",
-            (function,),
-        )
-        for row in rows:
-            if row[0] not in self._claimed or row[0] in freed:
-                claimed.append(row[0])
-                yield _record(row)
-                count -= 1
-                if not count:
-                    return
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again. Raises `StoreError`."""
         with self._transaction() as cursor:
+            cursor.execute("UPDATE task SET claimed = 0 WHERE state = 1 AND claimed = 1")
             running = cursor.execute("SELECT id, attempt, last_seq FROM task WHERE state = 2").fetchall()
             for task, attempt, last_seq in running:
                 seq = max(last_seq + 1, first_seq(attempt))
                 cursor.execute(
-                    "UPDATE task SET state = 1, losses = losses + 1, due = ?, last_seq = ? WHERE id = ?",
+                    "UPDATE task SET state = 1, claimed = 0, losses = losses + 1, due = ?, last_seq = ? "
+                    "WHERE id = ?",
                     (now, seq, task),
                 )
                 cursor.execute(_LOG, (task, seq, "lost", now, b"{}"))
-        self._claimed.clear()
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
@@ -250,20 +233,49 @@ class SqliteStore:
 # --- single statements --------------------------------------------------------
 
 
-def _submit(cursor: sqlite3.Cursor, new: New, now: float) -> Accepted:
+def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Record]]:
+    """Return a list for each function whose new tasks may all be claimed as they come: nothing else waits.
+
+    These need no place in the index of waiting tasks, and no query.
+    """
+    if batch.cancels or batch.put_backs or any(settle.state is State.WAITING for settle in batch.settles):
+        return {}
+    counts = Counter(new.function for new in batch.submits)
+    return {
+        function: []
+        for function, count in batch.want.items()
+        if 0 < counts[function] <= count and not cursor.execute(_BACKLOG, (function,)).fetchone()
+    }
+
+
+def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
     state = State.SCHEDULED if new.due > now else State.WAITING
+    is_claimed = state is State.WAITING and new.function in at_once
+    record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, int(state), now, max(new.due, now)),
+            *(new.key, new.token, new.batch, new.keep, int(state), now, record.due, is_claimed),
         ),
     )
+    if is_claimed:
+        at_once[new.function].append(record)
     cursor.execute(_LOG, (new.id, 1, "queued", now, b"{}"))
     return Accepted(new.id)
+
+
+def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
+    rows = cursor.execute(
+        f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
+        "ORDER BY priority, due, id LIMIT ?",
+        (function, count),
+    ).fetchall()
+    cursor.executemany("UPDATE task SET claimed = 1 WHERE id = ?", [(row[0],) for row in rows])
+    return [_record(row) for row in rows]
 
 
 def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
@@ -304,8 +316,8 @@ def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
 def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
     check_step(State.RUNNING, settle.state)
     row = cursor.execute(
-        "UPDATE task SET state = ?, errors = errors + ?, losses = losses + ?, due = ?, ended = ?, "
-        "outcome = ?, last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
+        "UPDATE task SET claimed = 0, state = ?, errors = errors + ?, losses = losses + ?, due = ?, "
+        "ended = ?, outcome = ?, last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
         (
             *(int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
             *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id, settle.attempt),
@@ -329,7 +341,8 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
         else:
             changes = "ended = NULL, errors = 0, losses = 0, due = ?"
         cursor.execute(
-            f"UPDATE task SET state = ?, {changes}, outcome = NULL, last_seq = last_seq + 1 WHERE id = ?",
+            f"UPDATE task SET claimed = 0, state = ?, {changes}, outcome = NULL, last_seq = last_seq + 1 "
+            "WHERE id = ?",
             (int(to), now, task),
         )
         cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))

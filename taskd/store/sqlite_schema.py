@@ -30,10 +30,12 @@ CREATE TABLE task (
     due REAL NOT NULL,
     ended REAL,
     outcome BLOB,
-    last_seq INTEGER NOT NULL DEFAULT 0
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    claimed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX task_scheduled ON task (due, id) WHERE state = 0;
-CREATE INDEX task_waiting ON task (function, priority, due, id) WHERE state = 1;
+CREATE INDEX task_waiting ON task (function, priority, due, id) WHERE state = 1 AND claimed = 0;
+CREATE INDEX task_claimed ON task (id) WHERE state = 1 AND claimed = 1;
 CREATE INDEX task_running ON task (id) WHERE state = 2;
 CREATE INDEX task_ended ON task (ended + keep) WHERE ended IS NOT NULL;
 CREATE UNIQUE INDEX task_key ON task (function, key) WHERE key IS NOT NULL AND state <= 2;

@@ -46,9 +46,10 @@ class StoreMachine(RuleBasedStateMachine):
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
             ),
             min_size=1, max_size=4,
-        )
+        ),
+        want=st.dictionaries(st.sampled_from(FUNCTIONS), st.integers(0, 4)),
     )  # fmt: skip
-    def submit(self, tasks):
+    def submit(self, tasks, want):
         news = [
             New(
                 f"{next(self.numbers):08}", function, b"[1]", priority=priority,
@@ -57,12 +58,15 @@ class StoreMachine(RuleBasedStateMachine):
             )
             for function, delay, priority, key, token in tasks
         ]  # fmt: skip
-        accepted = self.write(submits=news).accepted
-        self.ids += [each.id for each in accepted if not each.joined]
+        written = self.write(submits=news, want=want)
+        self.ids += [each.id for each in written.accepted if not each.joined]
+        self.start(written.claims)
 
     @rule(count=st.integers(0, 3), function=st.sampled_from(FUNCTIONS))
     def claim_and_start(self, count, function):
-        claims = self.write(want={function: count}).claims
+        self.start(self.write(want={function: count}).claims)
+
+    def start(self, claims):
         assert self.write(starts=[Start(each.new.id, each.attempt + 1) for each in claims]).stale == []
         self.running |= {each.new.id: each.attempt + 1 for each in claims}
 
