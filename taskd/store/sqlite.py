@@ -317,7 +317,8 @@ def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
     check_step(State.RUNNING, settle.state)
     row = cursor.execute(
         "UPDATE task SET claimed = 0, state = ?, errors = errors + ?, losses = losses + ?, due = ?, "
-        "ended = ?, outcome = ?, last_seq = last_seq + 1 WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
+        "ended = ?, outcome = ?, last_seq = last_seq + 1 "
+        "WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
         (
             *(int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
             *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id, settle.attempt),
