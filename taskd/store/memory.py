@@ -92,7 +92,11 @@ class MemoryStore:
 
     def _settle(self, settle: Settle, now: float) -> bool:
         record = self._records.get(settle.id)
-        if record is None or record.state is not State.RUNNING or record.attempt != settle.attempt:
+        if (
+            record is None
+            or record.state not in (State.RUNNING, settle.source)
+            or record.attempt != settle.attempt
+        ):
             return False
         ended = settle.state not in UNFINISHED
         self._change(
@@ -105,7 +109,7 @@ class MemoryStore:
             outcome=settle.outcome,
         )
         self._claimed.discard(settle.id)
-        self._log(settle.id, settle.event, now, settle.data)
+        self._log(settle.id, settle.event, now, settle.data, settle.seq)
         return True
 
     def _cancel(self, task: str, now: float) -> State | None:
@@ -144,9 +148,9 @@ class MemoryStore:
         check_step(record.state, state)
         self._records[record.new.id] = msgspec.structs.replace(record, state=state, **changes)
 
-    def _log(self, task: str, event: str, now: float, data: bytes = b"{}") -> None:
+    def _log(self, task: str, event: str, now: float, data: bytes = b"{}", least: int = 0) -> None:
         record = self._records[task]
-        seq = max(record.last_seq + 1, first_seq(record.attempt))
+        seq = max(record.last_seq + 1, first_seq(record.attempt), least)
         self._events[task].append(Event(task, seq, event, now, data))
         self._records[task] = msgspec.structs.replace(record, last_seq=seq)
 

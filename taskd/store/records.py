@@ -170,8 +170,10 @@ class Start(msgspec.Struct, frozen=True):
 class Settle(msgspec.Struct, frozen=True):
     """The end of an attempt: the state that the task goes to, and what changes with that.
 
-    `outcome` is kept with an ended task. `due` is for a task that is tried
-    again. `event` and `data` are those of the log.
+    It is about a task that runs `attempt`, or that was claimed after it and has
+    not been started, if that can go to the state. `outcome` is kept with an
+    ended task. `due` is for a task that is tried again. `event` and `data` are
+    those of the log; `seq` is the least sequence number of that.
     """
 
     id: str
@@ -183,6 +185,12 @@ class Settle(msgspec.Struct, frozen=True):
     due: float = 0.0
     is_error: bool = False
     is_loss: bool = False
+    seq: int = 0
+
+    @property
+    def source(self) -> State:
+        """The other state, besides running, from which the task may come."""
+        return State.WAITING if self.state in STEPS[State.WAITING] else State.RUNNING
 
 
 class Event(msgspec.Struct, frozen=True):

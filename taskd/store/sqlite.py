@@ -22,7 +22,6 @@ from taskd.store.records import (
     Settle,
     Start,
     State,
-    check_step,
     first_seq,
 )
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
@@ -37,6 +36,10 @@ _COLUMNS = (
     "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 )
 _LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+_BY_HAND = {
+    State.CANCELLED: "ended = ?",
+    State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
+}
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
 
 
@@ -314,14 +317,14 @@ def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
 
 
 def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
-    check_step(State.RUNNING, settle.state)
     row = cursor.execute(
         "UPDATE task SET claimed = 0, state = ?, errors = errors + ?, losses = losses + ?, due = ?, "
-        "ended = ?, outcome = ?, last_seq = last_seq + 1 "
-        "WHERE id = ? AND state = 2 AND attempt = ? RETURNING last_seq",
+        "ended = ?, outcome = ?, last_seq = max(last_seq + 1, ?) "
+        "WHERE id = ? AND state IN (?, ?) AND attempt = ? RETURNING last_seq",
         (
             *(int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
-            *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id, settle.attempt),
+            *(None if settle.state in UNFINISHED else now, settle.outcome, settle.seq, settle.id),
+            *(int(State.RUNNING), int(settle.source), settle.attempt),
         ),
     ).fetchone()
     if row is None:
@@ -337,10 +340,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
         return None
     record = _record(row)
     if record.takes_by_hand(to) and (to is State.CANCELLED or _joined(cursor, record.new_key()) is None):
-        if to is State.CANCELLED:
-            changes = "ended = ?"
-        else:
-            changes = "ended = NULL, errors = 0, losses = 0, due = ?"
+        changes = _BY_HAND[to]
         cursor.execute(
             f"UPDATE task SET claimed = 0, state = ?, {changes}, outcome = NULL, last_seq = last_seq + 1 "
             "WHERE id = ?",

@@ -93,6 +93,16 @@ class StoreMachine(RuleBasedStateMachine):
         if not is_stale:
             del self.running[task]
 
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), state=st.sampled_from((State.CANCELLED, State.SUCCEEDED)))
+    def settle_unstarted(self, data, state):
+        task = data.draw(st.sampled_from(self.ids))
+        record = self.model.get(task)
+        if record is not None and record.state is State.WAITING:
+            settle = Settle(task, record.attempt, state, state.name.lower())
+            stale = self.write(settles=[settle]).stale
+            assert stale == ([] if state is State.CANCELLED else [task])
+
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def report(self, data):

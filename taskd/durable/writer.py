@@ -1,0 +1,271 @@
+"""The writer of a store: collects what is to be written while the last transaction runs (group commit).
+
+Nothing waits for a timer: an idle store is written at once, a busy one gets
+everything that has come meanwhile in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.errors import Busy
+from taskd.net.timers import TurnEnd
+from taskd.store.base import Batch, Store, StoreError, Written
+from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
+
+__all__ = ["Execute", "StoreWriter"]
+
+_log = Logger(namespace="taskd.store")
+
+MAX_PENDING = 64 * 1024 * 1024
+"""Bytes of new tasks that may wait to be written; then submits are refused."""
+
+MAX_BATCH = 1000
+"""New tasks in one transaction: it takes some 50 ms, and nobody should wait for a much longer one."""
+
+RETRY_SECONDS = 1.0
+"""Seconds after which a store that has failed is tried again."""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+Execute = Callable[[Callable[[], Any]], "Deferred[Any]"]
+"""Runs a function, maybe in a thread, one at a time; the Deferred fires in the reactor with its result."""
+
+
+class _Pending(Generic[Item, Answer]):
+    """Items of one kind that wait to be written, each with whom to answer."""
+
+    __slots__ = ("answers", "items")
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.answers: list[Callable[[Answer], object] | None] = []
+
+    def add(self, item: Item, answer: Callable[[Answer], object] | None) -> None:
+        self.items.append(item)
+        self.answers.append(answer)
+
+    def take(self, most: int = MAX_BATCH) -> _Pending[Item, Answer]:
+        taken: _Pending[Item, Answer] = _Pending()
+        taken.items, self.items = self.items[:most], self.items[most:]
+        taken.answers, self.answers = self.answers[:most], self.answers[most:]
+        return taken
+
+    def put_back(self, taken: _Pending[Item, Answer]) -> None:
+        self.items[:0] = taken.items
+        self.answers[:0] = taken.answers
+
+
+class _Taken:
+    """What one transaction writes."""
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self.submits = writer.submits.take()
+        self.starts = writer.starts.take()
+        self.events = writer.events.take()
+        self.settles = writer.settles.take()
+        self.cancels = writer.cancels.take()
+        self.put_backs = writer.put_backs.take()
+        self.wants, writer.wants = writer.wants, {}
+
+    def batch(self) -> Batch:
+        return Batch(
+            self.submits.items,
+            self.starts.items,
+            self.events.items,
+            self.settles.items,
+            self.cancels.items,
+            self.put_backs.items,
+            self.wants,
+        )
+
+
+class StoreWriter:
+    """Writes to `store` through `execute`, one transaction at a time.
+
+    Answers are called in the reactor, after the commit, with what the store has
+    answered; submits, cancels and the like get a `StoreError` if it has failed.
+    Starts, events and settles are never given up: they are tried again until
+    they are stored. `claimed` is called with the tasks that may be started.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        execute: Execute,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        claimed: Callable[[list[Record]], object],
+    ) -> None:
+        self._store = store
+        self._execute = execute
+        self._clock = clock
+        self._now = now
+        self._claimed = claimed
+        self._turn_end = TurnEnd(clock)
+        self._is_writing = self._has_turn = False
+        self._idle: list[Deferred[None]] = []
+        self.submits: _Pending[New, Accepted | StoreError] = _Pending()
+        self.starts: _Pending[Start, bool] = _Pending()
+        self.events: _Pending[Event, bool] = _Pending()
+        self.settles: _Pending[Settle, bool] = _Pending()
+        self.cancels: _Pending[str, State | None | StoreError] = _Pending()
+        self.put_backs: _Pending[str, State | None | StoreError] = _Pending()
+        self.wants: dict[str, int] = {}
+        self.pending_bytes = 0
+        self.fault: str | None = None
+        """What is wrong with the store, since it was last written in vain; None if nothing is."""
+
+    # --- what is to be written ---
+
+    def submit(self, new: New, answer: Callable[[Accepted | StoreError], object]) -> None:
+        """Store a new task. Raises `Busy` if too much waits already, or the store has failed."""
+        if self.fault is not None:
+            raise Busy(
+                f"the store has failed, so that nothing is accepted: {self.fault}", retry_after=RETRY_SECONDS
+            )
+        size = len(new.args or b"") + len(new.options)
+        if self.pending_bytes + size > MAX_PENDING:
+            raise Busy(
+                f"{self.pending_bytes} bytes of new tasks wait for the store", retry_after=RETRY_SECONDS
+            )
+        self.pending_bytes += size
+        self.submits.add(new, answer)
+        self._soon()
+
+    def start(self, start: Start, answer: Callable[[bool], object] | None = None) -> None:
+        """Note the start of an attempt; the answer is whether it was still the task's own."""
+        self.starts.add(start, answer)
+        self._soon()
+
+    def event(self, event: Event) -> None:
+        """Add an event to a task's log."""
+        self.events.add(event, None)
+        self._soon()
+
+    def settle(self, settle: Settle, answer: Callable[[bool], object]) -> None:
+        """Store the end of an attempt; the answer is whether it was still the task's own."""
+        self.settles.add(settle, answer)
+        self._soon()
+
+    def cancel(self, task: str, answer: Callable[[State | None | StoreError], object]) -> None:
+        """Cancel a task that does not run; the answer is its state before, None if there is none."""
+        self.cancels.add(task, answer)
+        self._soon()
+
+    def put_back(self, task: str, answer: Callable[[State | None | StoreError], object]) -> None:
+        """Let a task that failed or was set aside wait again; the answer is as for `cancel`."""
+        self.put_backs.add(task, answer)
+        self._soon()
+
+    def want(self, function: str, count: int) -> None:
+        """Have up to `count` waiting tasks of a function claimed with the next transaction."""
+        self.wants[function] = count
+        self._soon()
+
+    # --- transactions ---
+
+    def _soon(self) -> None:
+        if not self._is_writing and not self._has_turn:
+            self._has_turn = True
+            self._turn_end.call(self._write)
+
+    def _write(self) -> None:
+        self._has_turn = False
+        if self._is_writing or not self.has_pending:
+            return
+        self._is_writing = True
+        taken = _Taken(self)
+        batch, now = taken.batch(), self._now()
+        writing = self._execute(lambda: self._store.write(batch, now))
+        writing.addCallbacks(self._written, self._failed, callbackArgs=(taken,), errbackArgs=(taken,))
+        writing.addErrback(lambda reason: _log.failure("a bug in taskd", reason))
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(
+            self.submits.items
+            or self.starts.items
+            or self.events.items
+            or self.settles.items
+            or self.cancels.items
+            or self.put_backs.items
+            or self.wants
+        )
+
+    def _written(self, written: Written, taken: _Taken) -> None:
+        self._is_writing = False
+        if self.fault is not None:
+            _log.info("the store works again")
+            self.fault = None
+        self._release(taken)
+        stale = set(written.stale)
+        for start, answer in zip(taken.starts.items, taken.starts.answers, strict=True):
+            if answer is not None:
+                answer(start.id not in stale)
+        for settle, done in zip(taken.settles.items, taken.settles.answers, strict=True):
+            if done is not None:
+                done(settle.id not in stale)
+        _answer(taken.submits, written.accepted)
+        _answer(taken.cancels, written.cancelled)
+        _answer(taken.put_backs, written.put_back)
+        if written.claims:
+            self._claimed(written.claims)
+        self._go_on()
+
+    def _failed(self, reason: TwistedFailure, taken: _Taken) -> None:
+        """Refuse what nobody has acknowledged, and keep the rest until the store works."""
+        self._is_writing = False
+        if reason.check(StoreError) is None:
+            _log.failure("a bug in taskd", reason)
+        error = StoreError(reason.getErrorMessage())
+        if self.fault is None:
+            _log.error("the store has failed, and is tried again every second: {error}", error=error)
+        self.fault = str(error)
+        self._release(taken)
+        self.starts.put_back(taken.starts)
+        self.events.put_back(taken.events)
+        self.settles.put_back(taken.settles)
+        self.wants = {**taken.wants, **self.wants}
+        for pending in (taken.submits, taken.cancels, taken.put_backs):
+            _answer(pending, [error] * len(pending.items))
+        self._is_writing = True  # until it is tried again
+        self._clock.callLater(RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._is_writing = False
+        self._go_on()
+
+    def _release(self, taken: _Taken) -> None:
+        self.pending_bytes -= sum(len(new.args or b"") + len(new.options) for new in taken.submits.items)
+
+    def _go_on(self) -> None:
+        if self.has_pending:
+            self._write()
+        elif not self._is_writing:
+            idle, self._idle = self._idle, []
+            for each in idle:
+                each.callback(None)
+
+    def flushed(self) -> Deferred[None]:
+        """Return a Deferred that fires when nothing is left to be written."""
+        fires: Deferred[None] = Deferred()
+        if self.has_pending or self._is_writing:
+            self._idle.append(fires)
+        else:
+            fires.callback(None)
+        return fires
+
+
+def _answer(pending: _Pending[Any, Any], answers: list[Any]) -> None:
+    for answer, value in zip(pending.answers, answers, strict=True):
+        if answer is not None:
+            answer(value)
