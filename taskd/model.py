@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -24,6 +25,8 @@ __all__ = [
     "Outcome",
     "Progress",
     "Result",
+    "StoredCall",
+    "SubmitOptions",
 ]
 
 
@@ -58,6 +61,23 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 NO_OPTIONS = Options()
 
 
+class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The options of a task that is submitted: when and how to run it.
+
+    `timeout` and `priority` are as for a call. The task is started `delay`
+    seconds after it was submitted at the earliest. Of the unfinished tasks of a
+    function only one has the same `key`: a second submit joins it.
+    """
+
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
+    delay: Annotated[float, Meta(ge=0)] = 0.0
+    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+NO_SUBMIT_OPTIONS = SubmitOptions()
+
+
 class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A function's name, its arguments, and the options for running it.
 
@@ -72,6 +92,12 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
     def size(self) -> int:
         """The approximate size of the call in bytes: its function's name and its arguments."""
         return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
+
+
+class StoredCall(Call, frozen=True, eq=False, gc=False):
+    """A call of a stored task, whose options are never `NO_OPTIONS` itself; `started` notes its start."""
+
+    started: Callable[[], object] = lambda: None
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

@@ -44,6 +44,7 @@ class ServiceConfig:
     stop_timeout: float
     is_default_app: bool
     uses_tracebacks: bool
+    store: str
 
     @classmethod
     def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
@@ -59,7 +60,13 @@ class ServiceConfig:
             stop_timeout=options["stop-timeout"],
             is_default_app=options.is_default_app,
             uses_tracebacks=bool(options["tracebacks"]),
+            store=_store(options["store"], directory),
         )
+
+
+def _store(description: str, directory: str) -> str:
+    kind, colon, path = description.partition(":")
+    return f"{kind}{colon}{os.path.join(directory, path)}" if path else description
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

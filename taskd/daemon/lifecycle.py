@@ -18,6 +18,7 @@ from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
 from taskd.daemon.stop_report import StopReport
+from taskd.durable.start import StorePart, open_store
 from taskd.errors import StartError
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
@@ -31,6 +32,7 @@ from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
 from taskd.server.task_server import TaskServer
+from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
     from taskd.listeners.gateway import Gateway, GatewayConfig
@@ -101,6 +103,7 @@ class UnstartedDaemon:
         if config.listen:
             server = config.server.start(reactor)
             server.log_lines_lost = self._log_lines_lost
+            parts = replace(parts, store=[self._open_store(server)])
             loaded = server.loaded
             tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor, server.budget))
             idle = IdleConnections(reactor, tcp.peers)
@@ -125,6 +128,12 @@ class UnstartedDaemon:
             server,
             self._certificates,
         )
+
+    def _open_store(self, server: TaskServer) -> StorePart:
+        try:
+            return StorePart(self._reactor, server, open_store(self._config.store))
+        except StoreError as error:
+            raise StartError(f"taskd: --store {self._config.store}: {error}") from error
 
     def _connection_limits(self) -> ConnectionLimits:
         """Return how many connections there may be. Call this before the first fork server is started."""
@@ -240,6 +249,7 @@ class RunningDaemon:
                 lambda: f"clients have left replies unread for {FLUSH_TIMEOUT:g} s: they are disconnected",
             )
         slow = self._clock.callLater(SLOW_SECONDS, _log.info, "stopping: waiting for the workers to exit")
+        await self._hastened(_close(parts.store), parts.store)
         await self._hastened(_close(parts.server), parts.server)
         await self._hastened(_close(parts.lingering), parts.lingering)
         _cancel([slow])

@@ -169,6 +169,7 @@ class DaemonOptions(usage.Options):
             PER_MESSAGE,
             "How the gateway calls task servers: per-message, pooled, or local (its own, without a socket).",
         ],
+        ["store", None, "memory", "Where tasks are kept: memory, or sqlite:PATH, which survives the daemon."],
         [
             "stop-timeout",
             None,

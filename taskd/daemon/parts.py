@@ -51,11 +51,12 @@ class Parts:
     connections: Sequence[Part] = ()
     server: Sequence[TaskPart] = ()
     lingering: Sequence[Part] = ()
+    store: Sequence[Part] = ()
 
     @property
     def present(self) -> list[Part]:
         """The parts that this daemon has, of every kind."""
-        return [*self.gateway, *self.connections, *self.server, *self.lingering]
+        return [*self.gateway, *self.connections, *self.store, *self.server, *self.lingering]
 
     @property
     def with_tasks(self) -> list[TaskPart]:

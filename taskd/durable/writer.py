@@ -116,8 +116,8 @@ class StoreWriter:
         self.starts: _Pending[Start, bool] = _Pending()
         self.events: _Pending[Event, bool] = _Pending()
         self.settles: _Pending[Settle, bool] = _Pending()
-        self.cancels: _Pending[str, State | None | StoreError] = _Pending()
-        self.put_backs: _Pending[str, State | None | StoreError] = _Pending()
+        self.cancels: _Pending[str, State | StoreError | None] = _Pending()
+        self.put_backs: _Pending[str, State | StoreError | None] = _Pending()
         self.wants: dict[str, int] = {}
         self.pending_bytes = 0
         self.fault: str | None = None
@@ -155,12 +155,12 @@ class StoreWriter:
         self.settles.add(settle, answer)
         self._soon()
 
-    def cancel(self, task: str, answer: Callable[[State | None | StoreError], object]) -> None:
+    def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task that does not run; the answer is its state before, None if there is none."""
         self.cancels.add(task, answer)
         self._soon()
 
-    def put_back(self, task: str, answer: Callable[[State | None | StoreError], object]) -> None:
+    def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is as for `cancel`."""
         self.put_backs.add(task, answer)
         self._soon()

@@ -25,6 +25,7 @@ import msgspec
 
 from taskd.functions.awaitables import is_async, may_be_async
 from taskd.functions.descriptions import ParameterInfo, describe_parameters, signature_text
+from taskd.functions.durability import Durability
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
@@ -56,7 +57,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     signature. `signature` is in Python's notation, but with those names;
     `summary` is the first line of the docstring. `timeout` is the function's
     own time limit (None for none) and `grace` the time that it has to clean up,
-    both in seconds.
+    both in seconds. `durable` says how its tasks are stored, None if only some are.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     parameters: dict[str, ParameterInfo]
     timeout: float | None = None
     grace: float = GRACE
+    durable: Durability | None = None
 
 
 class Function:
@@ -72,6 +74,7 @@ class Function:
 
     `timeout` is its own time limit in seconds, None for none; `grace` is the
     time that it has to clean up, in seconds. `origin` is where it was registered.
+    `durable` says how its tasks are stored, None if only those that are submitted.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class Function:
         timeout: float | None = None,
         grace: float = GRACE,
         origin: Origin | None = None,
+        durable: Durability | None = None,
     ) -> None:
+        self.durable = durable
         self.name = name
         self.callable = function
         self.timeout = timeout
@@ -114,6 +119,7 @@ class Function:
             parameters=describe_parameters(self.parameters),
             timeout=self.timeout,
             grace=self.grace,
+            durable=self.durable,
         )
 
 
@@ -155,6 +161,7 @@ class Registry:
         name: str | None = None,
         timeout: float | None = None,
         grace: float | None = None,
+        durable: Durability | None = None,
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
@@ -175,7 +182,12 @@ class Registry:
             function = function.__func__
         require_function(function)
         added = Function(
-            _name_of(function, name), function, timeout, GRACE if grace is None else grace, Origin.current()
+            _name_of(function, name),
+            function,
+            timeout,
+            GRACE if grace is None else grace,
+            Origin.current(),
+            durable,
         )
         known = self._functions.get(added.name)
         if known is not None and not _may_replace(known, added):
@@ -251,7 +263,15 @@ passed one. Everything else takes its registry as an argument."""
 def task(function: _Function, /) -> _Function: ...
 @overload
 def task(
-    *, name: str | None = None, timeout: float | None = None, grace: float | None = None
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    grace: float | None = None,
+    durable: bool = False,
+    once: bool = False,
+    retries: int = 0,
+    backoff: float = 1.0,
+    keep: float = 3600.0,
 ) -> Callable[[_Function], _Function]: ...
 def task(
     function: Any = None,
@@ -260,17 +280,30 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     grace: float | None = None,
+    durable: bool = False,
+    once: bool = False,
+    retries: int = 0,
+    backoff: float = 1.0,
+    keep: float = 3600.0,
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
     Use it bare (``@task``), with a `name` for the wire (``@task(name="mail.send")``),
     or with a time limit: after `timeout` seconds `TaskTimeout` is raised in the
     function, and if it has not ended `grace` seconds later (default: `GRACE`),
-    its process is killed. Raises as `Registry.add` does.
+    its process is killed.
+
+    With `durable`, each call is stored before it is run, and is run again if its
+    process or the daemon has died, or, with `once`, never. It is tried `retries`
+    times more if it fails, after a random part of `backoff` seconds, doubled with
+    each failure. What has ended is kept for `keep` seconds.
+
+    Raises as `Registry.add` and `Durability.of` do.
     """
+    durability = Durability.of(durable=durable, once=once, retries=retries, backoff=backoff, keep=keep)
 
     def register(function: _Function) -> _Function:
-        registry.add(function, name, timeout, grace)
+        registry.add(function, name, timeout, grace, durability)
         return function
 
     return register if function is None else register(function)

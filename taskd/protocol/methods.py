@@ -14,7 +14,7 @@ from taskd.errors import Cancelled, InvalidParams, MethodNotFound, NotAllowed, q
 from taskd.functions.descriptions import ParameterInfo, describe_parameters
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import RESERVED
-from taskd.model import Call, Failure, Outcome, Result
+from taskd.model import Call, Failure, Outcome, Result, SubmitOptions
 
 __all__ = [
     "CANCEL",
@@ -39,6 +39,9 @@ NOT_GIVEN = Raw(b"null")
 MAX_ARGUMENTS = 65536
 """Bytes of the arguments of one of the server's own methods, which the daemon itself decodes: an id is
 the longest of them, and nobody has longer ones than this."""
+
+SUBMIT = f"{RESERVED}submit"
+"""The method whose arguments have those of a function, which are not decoded."""
 
 _NOT_BY_NUMBER = (
     f"{CANCEL}: over a websocket a task cannot be named by its number, since it may be anybody's; name a "
@@ -78,6 +81,37 @@ class Methods(Protocol[Asker]):
         ``{"was": "done"}``.
         """
 
+    def submit(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: Raw = NOT_GIVEN,
+        options: SubmitOptions = SubmitOptions(),  # noqa: B008  # frozen
+        token: str | None = None,
+    ) -> Answer:
+        """Store a task, and answer with ``{"task": id, "joined": bool}`` before it is run.
+
+        A second submit with the same `token` joins the task of the first.
+        """
+
+    def get(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with a stored task: its state, its attempts, its outcome if it has one."""
+
+    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
+        """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
+
+    def list(
+        self,
+        asker: Asker,
+        /,
+        state: str | None = None,
+        function: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> Answer:
+        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
+
 
 def _own_parameters(method: Callable[..., object]) -> Parameters:
     return Parameters(partial(method, None, None))  # without `self` and `asker`
@@ -95,7 +129,8 @@ def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
     parameters = _PARAMETERS.get(call.function)
     if parameters is None:
         raise MethodNotFound(f"no such function: {quoted(call.function)}")
-    if call.args is not None and memoryview(call.args).nbytes > MAX_ARGUMENTS:
+    is_long = call.args is not None and memoryview(call.args).nbytes > MAX_ARGUMENTS
+    if is_long and call.function != SUBMIT:
         raise InvalidParams(
             f"{call.function}: its arguments are at most {MAX_ARGUMENTS} bytes", limit=MAX_ARGUMENTS
         )

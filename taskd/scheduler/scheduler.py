@@ -76,7 +76,11 @@ class Scheduler:
                 f"the queue is full: {queue.count} tasks are waiting, and of this caller as many as may",
                 retry_after=self._time_to_retry(task.received),
             )
-        queue.push(task)
+        self.enqueue(task)
+
+    def enqueue(self, task: Task) -> None:
+        """Queue a task, however many wait."""
+        self.queue.push(task)
         if task.deadline is not None:
             self._deadlines.add(task.deadline, task)
             self._wake(task.deadline)

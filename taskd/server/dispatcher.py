@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from taskd.errors import ShuttingDown, TaskdError
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_OPTIONS, Failure
+from taskd.model import NO_OPTIONS, Failure, StoredCall
 from taskd.net.log_rate import RatedLog
 from taskd.net.reactor import Reactor
 from taskd.net.timers import Alarm, TurnEnd
@@ -263,6 +263,9 @@ def _attempt(task: Task) -> Attempt:
     """Return the message that has a worker run a task."""
     call = task.call
     flags = IS_SHORT if task.stats.is_short else 0
-    if call.options is not NO_OPTIONS and call.options.progress:
-        flags |= WANTS_PROGRESS
+    if call.options is not NO_OPTIONS:
+        if call.options.progress:
+            flags |= WANTS_PROGRESS
+        if type(call) is StoredCall:
+            call.started()
     return Attempt(task.number, task.attempts, call.function, call.args or NULL, flags)

@@ -21,13 +21,13 @@ from taskd.protocol.requests import Request
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
-from taskd.scheduler.parties import Parties
-from taskd.scheduler.states import GIVEN
-from taskd.scheduler.task import Task
+from taskd.scheduler.parties import Lane, Parties
+from taskd.scheduler.states import GIVEN, WAITING
+from taskd.scheduler.task import Subscriber, Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
-from taskd.server.methods import Asker, Requester, ServerMethods
+from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -83,7 +83,10 @@ class TaskServer:
             reactor, config.pool, config.scheduler, self.counters, self.unanswered, self._use
         )
         self._scheduler = self._dispatcher.scheduler
-        self._stats = self._scheduler.functions
+        self._stats: dict[str, FunctionStats] = {}  # of the functions whose calls need no store
+        self.stored: StoredCalls | None = None
+        """The tasks that are stored; set by whoever has a store."""
+        self._durable: set[str] = set()
         self._in_flight = self._dispatcher.completion.in_flight
 
     @property
@@ -152,12 +155,9 @@ class TaskServer:
     def _accept(self, request: Request[Task], requester: Requester, now: float) -> None:
         stats = self._stats.get(request.function)
         if stats is None or self._dispatcher.is_stopping:
-            if request.function.startswith(RESERVED):
-                answer = dispatch(self._methods, Asker(requester, request), request)
-                if answer is not None:
-                    requester.task_ended(request, answer)
+            stats = self._begin_otherwise(request, requester)
+            if stats is None:
                 return
-            stats = self._unknown(request)
         if self.budget.is_spent:
             self.counters.refused += 1
             raise no_memory(self.budget)
@@ -191,6 +191,21 @@ class TaskServer:
         self._in_flight[task.number] = task
         request.work = task
 
+    def _begin_otherwise(self, request: Request[Task], requester: Requester) -> FunctionStats | None:
+        """Begin with a request that is no plain call; return statistics if it is one of an unknown function.
+
+        Raises `TaskdError` to refuse it.
+        """
+        if request.function.startswith(RESERVED):
+            answer = dispatch(self._methods, Asker(requester, request), request)
+            if answer is not None:
+                requester.task_ended(request, answer)
+            return None
+        if self.stored is not None and request.function in self._durable:
+            self.stored.call(request, requester)
+            return None
+        return self._unknown(request)
+
     def _unknown(self, call: Call) -> FunctionStats:
         """Return new statistics for an unknown function, or raise the reason to refuse the call."""
         if self._dispatcher.is_stopping:
@@ -198,8 +213,31 @@ class TaskServer:
         # Until the app is imported its functions are unknown: let the call wait.
         if self._functions:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
-        stats = self._scheduler.functions[call.function] = FunctionStats(call.function)
+        stats = self._stats[call.function] = FunctionStats(call.function)
+        self._scheduler.functions[call.function] = stats
         return stats
+
+    def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
+        """Queue a task of the store, however many wait. Raises `MethodNotFound`."""
+        stats = self._scheduler.functions.get(call.function)
+        if stats is None or call.function not in self._functions:
+            raise MethodNotFound(f"no such function: {quoted(call.function)}")
+        self._last_task += 1
+        now, priority = self._clock.seconds(), call.options.priority
+        limit = _limit(call, stats)
+        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit)
+        self._scheduler.enqueue(task)
+        self._in_flight[task.number] = task
+        self._dispatcher.submitted(now)
+        return task
+
+    def withdraw(self, task: Task) -> bool:
+        """Take back a task of `run` that waits, without an outcome; return whether it did."""
+        if task.state is not WAITING:
+            return False
+        self._scheduler.queue.remove(task)
+        del self._in_flight[task.number]
+        return True
 
     def resume(self, requester: Requester) -> None:
         """Let the throttled tasks of a requester start: it was full and reads again, or is gone."""
@@ -224,13 +262,20 @@ class TaskServer:
             stats.timeout, stats.grace = function.timeout, function.grace
             stats.limit = function.timeout if function.timeout is not None else self._config.timeout
             stats.forget()  # the code is new
+        self._durable = {
+            each.name for each in functions if each.durable is not None and self.stored is not None
+        }
+        self._stats = {name: stats for name, stats in known.items() if name not in self._durable}
         for task in scheduler.queue.drop_waiting(unless=self._functions):
             self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
             del known[name]
+            self._stats.pop(name, None)
         for task in scheduler.queue.all_waiting:
             task.limit = _limit(task.call, task.stats)
         self._methods.functions_changed()
+        if self.stored is not None:
+            self.stored.use(functions)
 
     # --- the stop ---
 

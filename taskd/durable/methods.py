@@ -1,0 +1,205 @@
+"""The methods about stored tasks (``taskd.submit`` and others), and ordinary calls of durable functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+from twisted.internet.interfaces import IReactorTime
+
+from taskd.durable.tasks import DurableTasks
+from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.functions.registry import FunctionInfo
+from taskd.model import Failure, Options, Outcome, Result, SubmitOptions
+from taskd.protocol.methods import NOT_GIVEN
+from taskd.protocol.requests import Request
+from taskd.scheduler.task import Task
+from taskd.server.methods import Asker, Requester
+from taskd.store.base import Filter, StoreError
+from taskd.store.records import ENDED, Accepted, Record, State
+
+__all__ = ["StoredMethods", "TaskView"]
+
+MAX_LISTED = 1000
+"""Tasks in one answer to ``taskd.list``."""
+
+_STATES = {state.name.lower(): state for state in State}
+
+
+class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stored task, as the methods show it. Times are in seconds since 1970."""
+
+    task: str
+    function: str
+    state: str
+    created: float
+    attempts: int
+    errors: int
+    losses: int
+    due: float
+    ended: float | None = None
+    key: str | None = None
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, record: Record) -> TaskView:
+        """Return the view of a task."""
+        outcome = UNSET if record.outcome is None else Raw(record.outcome)
+        succeeded = record.state is State.SUCCEEDED
+        return cls(
+            record.new.id,
+            record.new.function,
+            record.state.name.lower(),
+            round(record.created, 3),
+            record.attempt,
+            record.errors,
+            record.losses,
+            round(record.due, 3),
+            record.ended,
+            record.new.key,
+            outcome if succeeded else UNSET,
+            UNSET if succeeded else outcome,
+        )
+
+
+class StoredMethods:
+    """Handles the methods about stored tasks. Implements `taskd.server.methods.StoredCalls`."""
+
+    def __init__(
+        self, clock: IReactorTime, tasks: DurableTasks, functions: Callable[[], list[FunctionInfo]]
+    ) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._functions = functions
+
+    def use(self, functions: list[FunctionInfo]) -> None:
+        """Run the stored tasks of these functions from now on."""
+        self._tasks.use(functions)
+
+    # --- in ---
+
+    def call(self, request: Request[Task], requester: Requester) -> None:
+        """Store the task of an ordinary call, and answer when it has ended."""
+        options = request.options
+
+        def stored(accepted: Accepted | StoreError) -> None:
+            if isinstance(accepted, StoreError):
+                _answer(requester, request, _refused(accepted))
+
+        def ended(state: State, outcome: bytes | None) -> None:
+            _answer(requester, request, _outcome(state, outcome))
+
+        asked = Options(timeout=options.timeout, priority=options.priority)
+        task = self._tasks.submit(request.function, request.args, asked, stored)
+        self._tasks.wait(task, ended)
+
+    def submit(
+        self, asker: Asker, function: str, args: Raw, options: SubmitOptions, token: str | None
+    ) -> Outcome | None:
+        """Store a task, and answer with its id."""
+        known = self._functions()
+        if known and all(each.name != function for each in known):
+            raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
+        given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
+        if given is not None and memoryview(given)[0] not in b"{[":
+            raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
+
+        def stored(accepted: Accepted | StoreError) -> None:
+            if isinstance(accepted, StoreError):
+                asker.answer(_refused(accepted))
+            else:
+                asker.answer(_result({"task": accepted.id, "joined": accepted.joined}))
+
+        asked = Options(timeout=options.timeout, priority=options.priority)
+        self._tasks.submit(function, given, asked, stored, delay=options.delay, key=options.key, token=token)
+        return None
+
+    # --- out ---
+
+    def get(self, asker: Asker, task: str) -> Outcome | None:
+        """Answer with a stored task."""
+        self._show(asker, task, asker.answer)
+        return None
+
+    def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:
+        self._find(asker, task, lambda record: answer(_result(TaskView.of(record))))
+
+    def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
+        def got(record: Record | None) -> None:
+            if record is None:
+                asker.answer(Failure.of(_unknown(task)))
+            else:
+                found(record)
+
+        self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
+            got, lambda reason: asker.answer(_refused(reason.value))
+        )
+
+    def wait(self, asker: Asker, task: str, timeout: float | None) -> Outcome | None:
+        """Answer with a stored task once it has ended, or after `timeout` seconds."""
+        is_over = False
+
+        def over(*_: object) -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                stop()
+                if timer is not None and timer.active():
+                    timer.cancel()
+                self._show(asker, task, asker.answer)
+
+        stop = self._tasks.wait(task, over)  # first, so that no end is missed
+        timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
+        self._find(asker, task, lambda record: over() if record.state in ENDED else None)
+        return None
+
+    def list(
+        self, asker: Asker, state: str | None, function: str | None, after: str, limit: int
+    ) -> Outcome | None:
+        """Answer with stored tasks."""
+        if state is not None and state not in _STATES:
+            raise InvalidParams(
+                f"taskd.list: a state is one of {', '.join(_STATES)}, not {quoted(state)}", argument="state"
+            )
+        if not 0 < limit <= MAX_LISTED:
+            raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
+        wanted = Filter(None if state is None else [_STATES[state]], function)
+        self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
+            lambda records: asker.answer(_result([TaskView.of(record) for record in records])),
+            lambda reason: asker.answer(_refused(reason.value)),
+        )
+        return None
+
+
+def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
+    requester.task_ended(request, outcome)
+    requester.flush()
+
+
+def _result(value: Any) -> Result:
+    return Result(Raw(msgspec.json.encode(value)))
+
+
+def _refused(error: Exception) -> Failure:
+    if isinstance(error, TaskdError):
+        return Failure.of(error)
+    if isinstance(error, StoreError):
+        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
+    return Failure.of(InternalError("a bug in taskd; see the server's log"))
+
+
+def _outcome(state: State, outcome: bytes | None) -> Outcome:
+    if outcome is None:
+        return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))
+    return Result(Raw(outcome)) if state is State.SUCCEEDED else msgspec.json.decode(outcome, type=Failure)
+
+
+def _unknown(task: str) -> InvalidParams:
+    return InvalidParams(
+        f"there is no task {quoted(task)} in this store: it was never accepted here, or has been forgotten "
+        "some time after its end (keep)",
+        argument="task",
+    )

@@ -1,0 +1,398 @@
+"""Stored tasks on one node: accepted by the store, run by the task server, settled in the store.
+
+A window of the waiting tasks of each function is claimed and in the scheduler's
+queue; the others wait in the store.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Protocol, TypeVar
+
+import msgspec
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.durable.ids import Ids
+from taskd.durable.writer import Execute, StoreWriter
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
+from taskd.functions.durability import Durability
+from taskd.functions.registry import FunctionInfo
+from taskd.model import Call, Failure, Options, Outcome, Progress, Result, StoredCall
+from taskd.net.timers import Alarm
+from taskd.scheduler.parties import Lane, Party
+from taskd.scheduler.task import Subscriber, Task
+from taskd.store.base import Store, StoreError
+from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State, first_seq
+
+__all__ = ["DurableTasks", "Run", "Runner"]
+
+_log = Logger(namespace="taskd.store")
+
+WINDOW = 10_000
+"""Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
+
+MAX_LOSSES = 2
+"""Processes that may die under a task before it is set aside: the task itself probably kills them."""
+
+MAX_BACKOFF = 3600.0
+"""Seconds between two attempts at most."""
+
+PROMOTED = 1000
+"""Scheduled tasks that are let wait in one transaction."""
+
+PRUNE_SECONDS, PRUNED = 10.0, 1000
+"""Seconds between two times that ended tasks are forgotten, and how many at once."""
+
+NO_DURABILITY = Durability()
+
+Value = TypeVar("Value")
+
+
+class Runner(Protocol):
+    """The task server, as far as stored tasks need it."""
+
+    def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
+        """Queue a task. Raises `TaskdError` if there is no such function."""
+
+    def withdraw(self, task: Task) -> bool:
+        """Take back a task that waits, without an outcome; return whether it did."""
+
+    def cancel(self, task: Task) -> None:
+        """Cancel a task in flight."""
+
+
+class Run:
+    """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
+
+    __slots__ = ("_tasks", "has_started", "lane", "record", "task")
+
+    is_full = False
+
+    def __init__(self, tasks: DurableTasks, record: Record, lane: Lane) -> None:
+        self._tasks = tasks
+        self.lane = lane
+        self.record = record
+        self.task: Task | None = None
+        self.has_started = False
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that is running, or of the last one."""
+        return self.record.attempt + self.has_started
+
+    def started(self) -> None:
+        """Note that a worker has been given the task; what it returns unbegun is given out again."""
+        if not self.has_started:
+            self.has_started = True
+            self._tasks.started(self)
+
+    def needs(self, key: object) -> bool:
+        """Return True: nothing stops it."""
+        return True
+
+    def account(self) -> None:
+        """Return None, since nothing is held for a connection."""
+        return
+
+    def wants_result(self, key: object, size: int) -> bool:
+        """Return True: it is stored."""
+        return True
+
+    def task_progressed(self, key: object, progress: Progress) -> None:
+        """Drop the progress."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def task_ended(self, key: object, outcome: Outcome) -> None:
+        """Settle the attempt."""
+        self._tasks.ended(self, outcome)
+
+
+class DurableTasks:
+    """The stored tasks of one node. `execute` runs the store's functions, one at a time.
+
+    `now` returns the seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        runner: Runner,
+        store: Store,
+        execute: Execute,
+        now: Callable[[], float],
+    ) -> None:
+        self.store = store
+        self._clock = clock
+        self._runner = runner
+        self._execute = execute
+        self._now = now
+        self._ids = Ids()
+        self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self._functions: dict[str, Durability] = {}
+        self._runs: dict[str, Run] = {}
+        self._lane = Lane(Party("store"))
+        self._in_window: dict[str, int] = {}
+        self._has_backlog: set[str] = set()
+        self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
+        self._alarm = Alarm(clock, self._promote)
+        self._prune_alarm = Alarm(clock, self._prune)
+        self._is_stopping = self._is_open = False
+
+    # --- the app ---
+
+    def use(self, functions: list[FunctionInfo]) -> None:
+        """Run the stored tasks of these functions from now on."""
+        self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
+        if self._is_open:
+            self._look_everywhere()
+            return
+        self._is_open = True
+        opening = self._execute(lambda: self.store.rescue(self._now()))
+        opening.addCallbacks(self._rescued, self._broke)
+
+    def _rescued(self, count: int) -> None:
+        if count:
+            _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self._look_everywhere()
+        self._promote()
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def _look_everywhere(self) -> None:
+        self._has_backlog.update(self._functions)
+        for function in self._functions:
+            self._refill(function)
+
+    # --- in ---
+
+    def submit(
+        self,
+        function: str,
+        args: Raw | None,
+        options: Options,
+        answer: Callable[[Accepted | StoreError], object],
+        *,
+        delay: float = 0.0,
+        key: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
+
+        Raises `TaskdError` if it cannot be accepted.
+        """
+        if self._is_stopping:
+            raise ShuttingDown("the server is shutting down")
+        now = self._now()
+        new = New(
+            self._ids.make(now),
+            function,
+            None if args is None else bytes(args),
+            msgspec.json.encode(options),
+            options.priority,
+            now + delay if delay else 0.0,
+            None,
+            key,
+            token,
+            None,
+            self._durability(function).keep,
+        )
+
+        def accepted(given: Accepted | StoreError) -> None:
+            if isinstance(given, Accepted) and not given.joined:
+                if delay:
+                    self._alarm.set(self._clock.seconds() + delay)
+                elif new.id not in self._runs:
+                    self._has_backlog.add(function)
+            answer(given)
+
+        self.writer.submit(new, accepted)
+        if not delay:
+            self._refill(function, new_too=True)
+        return new.id
+
+    def _durability(self, function: str) -> Durability:
+        return self._functions.get(function, NO_DURABILITY)
+
+    def _refill(self, function: str, *, new_too: bool = False) -> None:
+        """Claim waiting tasks of a function, if there is room for many in its window."""
+        room = WINDOW - self._in_window.get(function, 0)
+        if self._is_stopping or not self._is_open or function not in self._functions:
+            return
+        if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+            self.writer.want(function, room)
+
+    def _claimed(self, records: list[Record]) -> None:
+        for record in records:
+            function = record.new.function
+            self._in_window[function] = self._in_window.get(function, 0) + 1
+            self._begin(Run(self, record, self._lane))
+        for function in {record.new.function for record in records}:
+            self._has_backlog.add(function)
+
+    def _begin(self, run: Run) -> None:
+        self._runs[run.record.new.id] = run
+        new = run.record.new
+        options = _options.decode(new.options)
+        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        try:
+            run.task = self._runner.run(call, run, self._lane)
+        except TaskdError as error:
+            self.ended(run, Failure.of(error))
+
+    # --- the attempt ---
+
+    def started(self, run: Run) -> None:
+        """Note the start of an attempt in the store, which is not waited for."""
+        self.writer.start(Start(run.record.new.id, run.attempt))
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """Settle an attempt; who waits gets the outcome once it is stored."""
+        settle = self._settle(run, outcome)
+        if settle is None:
+            self._forget(run)  # it goes on with the next start of the daemon
+            return
+        self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
+
+    def _settle(self, run: Run, outcome: Outcome) -> Settle | None:
+        """Return how an attempt has ended; None if it has not been started, and is left in the store."""
+        record, attempt = run.record, run.attempt
+        task = record.new.id
+        seq = first_seq(attempt) + 1
+        if isinstance(outcome, Result):
+            return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
+        error = msgspec.json.encode(outcome)
+        data = b'{"error":%b}' % error
+        durability = self._durability(record.new.function)
+        if outcome.code == ShuttingDown.code:
+            if not run.has_started:
+                return None
+            return Settle(task, attempt, State.WAITING, "returned", seq=seq)
+        if outcome.code == Cancelled.code:
+            return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)
+        if outcome.code == TimedOut.code and not run.has_started:
+            return Settle(task, attempt, State.EXPIRED, "expired", data, error, seq=seq)
+        if outcome.code == WorkerLost.code:
+            if durability.once:
+                return Settle(task, attempt, State.FAILED, "failed", data, error, is_loss=True, seq=seq)
+            if record.losses + 1 >= MAX_LOSSES:
+                return Settle(task, attempt, State.SET_ASIDE, "set_aside", data, error, is_loss=True, seq=seq)
+            return Settle(task, attempt, State.WAITING, "lost", data, is_loss=True, seq=seq)
+        if run.has_started and record.errors < durability.retries and outcome.code != InvalidParams.code:
+            delay = min(durability.backoff * 2**record.errors, MAX_BACKOFF) * random.random()  # noqa: S311
+            due = self._now() + delay
+            self._alarm.set(self._clock.seconds() + delay)
+            return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
+        return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
+
+    def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
+        self._forget(run)
+        if not is_own:
+            _log.warn(
+                "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
+                function=run.record.new.function,
+                task=settle.id,
+                attempt=settle.attempt,
+            )
+        elif settle.state in ENDED:
+            for waiter in self._waiters.pop(settle.id, ()):
+                waiter(settle.state, settle.outcome)
+        elif settle.state is State.WAITING:
+            self._has_backlog.add(run.record.new.function)
+            self._refill(run.record.new.function, new_too=True)
+
+    def _forget(self, run: Run) -> None:
+        function = run.record.new.function
+        self._runs.pop(run.record.new.id, None)
+        self._in_window[function] -= 1
+        self._refill(function)
+
+    # --- reading ---
+
+    def read(self, function: Callable[[], Value]) -> Deferred[Value]:
+        """Call a reading function of the store, in its thread."""
+        return self._execute(function)
+
+    # --- waiting for the end ---
+
+    def wait(self, task: str, waiter: Callable[[State, bytes | None], object]) -> Callable[[], None]:
+        """Call `waiter` with the state and the outcome when a task has ended; return how to wait no longer.
+
+        The task must not have ended yet.
+        """
+        waiters = self._waiters.setdefault(task, [])
+        waiters.append(waiter)
+
+        def stop() -> None:
+            if waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters and self._waiters.get(task) is waiters:
+                    del self._waiters[task]
+
+        return stop
+
+    def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
+        """Cancel a task, whether it waits, runs, or is scheduled; the answer is its state before."""
+        run = self._runs.get(task)
+        if run is not None and run.task is not None and run.task.is_in_flight:
+            state = State.RUNNING if run.has_started else State.WAITING
+            self.wait(task, lambda _state, _outcome: answer(state))
+            self._runner.cancel(run.task)
+            return
+
+        def cancelled(state: State | StoreError | None) -> None:
+            if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
+                for waiter in self._waiters.pop(task, ()):
+                    waiter(State.CANCELLED, None)
+            answer(state)
+
+        self.writer.cancel(task, cancelled)
+
+    # --- time ---
+
+    def _promote(self) -> None:
+        promoting = self._execute(lambda: self.store.promote(self._now(), PROMOTED))
+        promoting.addCallbacks(self._promoted, self._broke)
+
+    def _promoted(self, next_due: float | None) -> None:
+        self._look_everywhere()
+        if next_due is not None and next_due < inf:
+            self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
+
+    def _prune(self) -> None:
+        pruning = self._execute(lambda: self.store.prune(self._now(), PRUNED))
+        pruning.addCallbacks(self._pruned, self._broke)
+
+    def _pruned(self, count: int) -> None:
+        self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
+
+    def _broke(self, reason: TwistedFailure) -> None:
+        if reason.check(StoreError) is None:
+            _log.failure("a bug in taskd", reason)
+        else:
+            _log.error("{error}", error=reason.getErrorMessage())
+        self._alarm.set(self._clock.seconds() + 1.0)
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    # --- the stop ---
+
+    def stop_accepting(self) -> None:
+        """Refuse new tasks. Those that wait are left in the store, if that lasts."""
+        self._is_stopping = True
+        if self.store.is_lasting:
+            for run in list(self._runs.values()):
+                if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                    del self._runs[run.record.new.id]
+
+    def close(self) -> Deferred[None]:
+        """Write what is left, and close the store; fires when that is done."""
+        return self.writer.flushed().addBoth(lambda _: self.store.close())
+
+
+_options = msgspec.json.Decoder(Options)
