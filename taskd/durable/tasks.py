@@ -20,7 +20,15 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.ids import Ids
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
+from taskd.errors import (
+    Cancelled,
+    InvalidParams,
+    MethodNotFound,
+    ShuttingDown,
+    TaskdError,
+    TimedOut,
+    WorkerLost,
+)
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, Progress, Result, StoredCall
@@ -244,6 +252,7 @@ class DurableTasks:
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
+            self._functions.pop(new.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
 
     # --- the attempt ---
@@ -256,12 +265,13 @@ class DurableTasks:
         """Settle an attempt; who waits gets the outcome once it is stored."""
         settle = self._settle(run, outcome)
         if settle is None:
-            self._forget(run)  # it goes on with the next start of the daemon
+            self.writer.release(run.record.new.id)
+            self._forget(run)
             return
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settle(self, run: Run, outcome: Outcome) -> Settle | None:
-        """Return how an attempt has ended; None if it has not been started, and is left in the store."""
+        """Return how an attempt has ended; None if it has not been started, and waits on in the store."""
         record, attempt = run.record, run.attempt
         task = record.new.id
         seq = first_seq(attempt) + 1
@@ -270,9 +280,9 @@ class DurableTasks:
         error = msgspec.json.encode(outcome)
         data = b'{"error":%b}' % error
         durability = self._durability(record.new.function)
+        if outcome.code in _NOT_ITS_FAULT and not run.has_started:
+            return None
         if outcome.code == ShuttingDown.code:
-            if not run.has_started:
-                return None
             return Settle(task, attempt, State.WAITING, "returned", seq=seq)
         if outcome.code == Cancelled.code:
             return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)
@@ -394,5 +404,8 @@ class DurableTasks:
         """Write what is left, and close the store; fires when that is done."""
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
+
+_NOT_ITS_FAULT = (ShuttingDown.code, MethodNotFound.code)
+"""Why a task is not started, although it can be later: the daemon stops, or new code lacks the function."""
 
 _options = msgspec.json.Decoder(Options)

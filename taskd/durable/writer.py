@@ -52,10 +52,10 @@ class _Pending(Generic[Item, Answer]):
         self.items.append(item)
         self.answers.append(answer)
 
-    def take(self, most: int = MAX_BATCH) -> _Pending[Item, Answer]:
+    def take(self, most: int | None = None) -> _Pending[Item, Answer]:
         taken: _Pending[Item, Answer] = _Pending()
-        taken.items, self.items = self.items[:most], self.items[most:]
-        taken.answers, self.answers = self.answers[:most], self.answers[most:]
+        taken.items, taken.answers = self.items[:most], self.answers[:most]
+        del self.items[:most], self.answers[:most]
         return taken
 
     def put_back(self, taken: _Pending[Item, Answer]) -> None:
@@ -67,12 +67,14 @@ class _Taken:
     """What one transaction writes."""
 
     def __init__(self, writer: StoreWriter) -> None:
-        self.submits = writer.submits.take()
+        self.submits = writer.submits.take(MAX_BATCH)
+        # All of these, since the end of an attempt must not come before its start.
         self.starts = writer.starts.take()
         self.events = writer.events.take()
         self.settles = writer.settles.take()
         self.cancels = writer.cancels.take()
         self.put_backs = writer.put_backs.take()
+        self.releases = writer.releases.take()
         self.wants, writer.wants = writer.wants, {}
 
     def batch(self) -> Batch:
@@ -83,6 +85,7 @@ class _Taken:
             self.settles.items,
             self.cancels.items,
             self.put_backs.items,
+            self.releases.items,
             self.wants,
         )
 
@@ -118,6 +121,7 @@ class StoreWriter:
         self.settles: _Pending[Settle, bool] = _Pending()
         self.cancels: _Pending[str, State | StoreError | None] = _Pending()
         self.put_backs: _Pending[str, State | StoreError | None] = _Pending()
+        self.releases: _Pending[str, None] = _Pending()
         self.wants: dict[str, int] = {}
         self.pending_bytes = 0
         self.fault: str | None = None
@@ -165,6 +169,11 @@ class StoreWriter:
         self.put_backs.add(task, answer)
         self._soon()
 
+    def release(self, task: str) -> None:
+        """Let others claim a task that was claimed and will not be started."""
+        self.releases.add(task, None)
+        self._soon()
+
     def want(self, function: str, count: int) -> None:
         """Have up to `count` waiting tasks of a function claimed with the next transaction."""
         self.wants[function] = count
@@ -198,6 +207,7 @@ class StoreWriter:
             or self.settles.items
             or self.cancels.items
             or self.put_backs.items
+            or self.releases.items
             or self.wants
         )
 
@@ -234,6 +244,7 @@ class StoreWriter:
         self.starts.put_back(taken.starts)
         self.events.put_back(taken.events)
         self.settles.put_back(taken.settles)
+        self.releases.put_back(taken.releases)
         self.wants = {**taken.wants, **self.wants}
         for pending in (taken.submits, taken.cancels, taken.put_backs):
             _answer(pending, [error] * len(pending.items))
@@ -249,7 +260,7 @@ class StoreWriter:
 
     def _go_on(self) -> None:
         if self.has_pending:
-            self._write()
+            self._soon()
         elif not self._is_writing:
             idle, self._idle = self._idle, []
             for each in idle:

@@ -19,7 +19,8 @@ class StoreError(Exception):
 class Batch(msgspec.Struct):
     """What is written in one transaction, in the order of the fields.
 
-    `want` says how many waiting tasks of each function may be claimed.
+    `releases` are tasks that were claimed and will not be started: others may
+    claim them. `want` says how many waiting tasks of each function may be claimed.
     """
 
     submits: Sequence[New] = ()
@@ -28,6 +29,7 @@ class Batch(msgspec.Struct):
     settles: Sequence[Settle] = ()
     cancels: Sequence[str] = ()
     put_backs: Sequence[str] = ()
+    releases: Sequence[str] = ()
     want: Mapping[str, int] = {}
 
 

@@ -45,6 +45,7 @@ class MemoryStore:
         stale += [settle.id for settle in batch.settles if not self._settle(settle, now)]
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
+        self._claimed.difference_update(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
         return Written(accepted, stale, cancelled, put_back, claims)
 

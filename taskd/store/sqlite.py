@@ -129,6 +129,8 @@ class SqliteStore:
             stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
+            released = [(task,) for task in batch.releases]
+            cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
             for function, count in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
@@ -241,7 +243,12 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
 
     These need no place in the index of waiting tasks, and no query.
     """
-    if batch.cancels or batch.put_backs or any(settle.state is State.WAITING for settle in batch.settles):
+    if (
+        batch.cancels
+        or batch.put_backs
+        or batch.releases
+        or any(settle.state is State.WAITING for settle in batch.settles)
+    ):
         return {}
     counts = Counter(new.function for new in batch.submits)
     return {

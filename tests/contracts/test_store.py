@@ -111,6 +111,12 @@ class StoreMachine(RuleBasedStateMachine):
         event = Event(task, seq, "progress", self.now, b'{"done":1}')
         self.write(events=[event])
 
+    @rule(function=st.sampled_from(FUNCTIONS), count=st.integers(1, 3), taken=st.integers(0, 3))
+    def claim_and_release(self, function, count, taken):
+        claims = self.write(want={function: count}).claims
+        self.start(claims[:taken])
+        self.write(releases=[each.new.id for each in claims[taken:]])
+
     @precondition(lambda self: self.ids)
     @rule(data=st.data(), puts_back=st.booleans())
     def by_hand(self, data, puts_back):

@@ -42,6 +42,7 @@ class OwnMethodsTests(ServerCase):
                 "parameters": {},
                 "timeout": 3.0,
                 "grace": 5.0,
+                "durable": None,
             },
         )
         self.assertEqual((second["name"], second["timeout"], second["grace"]), ("g", None, 0.5))

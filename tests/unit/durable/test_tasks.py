@@ -1,0 +1,275 @@
+"""Stored tasks between the store and the task server: claimed, started, settled, tried again."""
+
+from msgspec import Raw
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.durable import tasks as tasks_module
+from taskd.durable.tasks import DurableTasks
+from taskd.errors import (
+    Cancelled,
+    InvalidParams,
+    MethodNotFound,
+    ShuttingDown,
+    TaskFailed,
+    TimedOut,
+    WorkerLost,
+)
+from taskd.functions.durability import Durability
+from taskd.functions.registry import FunctionInfo
+from taskd.model import Failure, Options, Result
+from taskd.scheduler import TaskState
+from taskd.store.memory import MemoryStore
+from taskd.store.records import State
+from tests.unit.tasks import make_task
+
+
+class FakeRunner:
+    """A task server that runs nothing by itself."""
+
+    def __init__(self):
+        self.queue = []
+        self.cancelled = []
+        self.refuses = None
+
+    def run(self, call, subscriber, lane):
+        if self.refuses is not None:
+            raise self.refuses
+        task = make_task(len(self.queue) + 1, subscriber=subscriber)
+        task.call = call
+        task.state = TaskState.WAITING
+        self.queue.append(task)
+        return task
+
+    def cancel(self, task):
+        self.cancelled.append(task)
+
+    def withdraw(self, task):
+        self.queue.remove(task)
+        return True
+
+
+class LastingStore(MemoryStore):
+    """A store in memory that passes for a lasting one."""
+
+    is_lasting = True
+
+
+class DurableCase(SynchronousTestCase):
+    retries = 0
+    once = False
+
+    def setUp(self):
+        self.clock = Clock()
+        self.store = LastingStore()
+        self.runner = FakeRunner()
+        self.start()
+
+    def start(self):
+        self.tasks = DurableTasks(
+            self.clock, self.runner, self.store, execute, lambda: 1000.0 + self.clock.seconds()
+        )
+        durable = Durability(once=self.once, retries=self.retries, backoff=2.0, keep=100.0)
+        self.tasks.use([FunctionInfo("f", "f()", "", {}, durable=durable), FunctionInfo("g", "g()", "", {})])
+        self.turn()
+
+    def turn(self, seconds=0.0):
+        self.clock.advance(seconds)
+        self.clock.advance(0)
+        self.clock.advance(0)
+
+    def submit(self, function="f", **changes):
+        accepted = []
+        self.tasks.submit(function, Raw(b"[1]"), Options(), accepted.append, **changes)
+        self.turn()
+        return accepted[0].id
+
+    def begin(self):
+        """Give the first waiting task to a worker, and return it."""
+        task = self.runner.queue.pop(0)
+        task.call.started()
+        self.turn()
+        return task
+
+    def end(self, task, outcome):
+        task.subscriber.task_ended(task.key, outcome)
+        task.subscriber.flush()
+        self.turn()
+
+    def state(self, task):
+        return self.store.get(task).state
+
+    def events(self, task):
+        return [each.event for each in self.store.events(task, 0, 100)]
+
+
+class DurableTests(DurableCase):
+    def test_a_task_is_stored_then_run_then_settled(self):
+        task = self.submit()
+        self.assertIs(self.state(task), State.WAITING)
+        running = self.begin()
+        self.assertEqual((running.call.function, bytes(running.call.args)), ("f", b"[1]"))
+        self.assertIs(self.state(task), State.RUNNING)
+        ended = []
+        self.tasks.wait(task, lambda state, outcome: ended.append((state, outcome)))
+        self.end(running, Result(Raw(b'"done"')))
+        self.assertEqual(ended, [(State.SUCCEEDED, b'"done"')])
+        self.assertEqual(self.events(task), ["queued", "started", "succeeded"])
+
+    def test_the_start_of_a_task_that_is_given_out_twice_is_noted_once(self):
+        task = self.submit()
+        running = self.begin()
+        running.call.started()
+        self.turn()
+        self.assertEqual(self.events(task), ["queued", "started"])
+
+    def test_a_failure_without_retries_is_the_end(self):
+        task = self.submit()
+        self.end(self.begin(), Failure.of(TaskFailed("no", type="ValueError")))
+        self.assertIs(self.state(task), State.FAILED)
+        self.assertIn(b"no", self.store.get(task).outcome)
+
+    def test_cancels_and_deadlines_have_states_of_their_own(self):
+        first, second = self.submit(), self.submit()
+        self.end(self.runner.queue.pop(0), Failure.of(TimedOut("late", limit="deadline")))
+        self.end(self.runner.queue.pop(0), Failure.of(Cancelled("no", was="waiting")))
+        self.assertEqual((self.state(first), self.state(second)), (State.EXPIRED, State.CANCELLED))
+
+    def test_a_task_whose_process_dies_twice_is_set_aside(self):
+        task = self.submit()
+        self.end(self.begin(), Failure.of(WorkerLost("killed")))
+        self.assertIs(self.state(task), State.WAITING)
+        self.end(self.begin(), Failure.of(WorkerLost("killed")))
+        self.assertIs(self.state(task), State.SET_ASIDE)
+        self.assertEqual(self.events(task), ["queued", "started", "lost", "started", "set_aside"])
+        self.assertEqual(self.runner.queue, [])
+
+    def test_what_was_running_when_the_daemon_died_runs_again(self):
+        task, waiting = self.submit(), self.submit()
+        self.begin()
+        self.runner.queue.clear()
+        self.start()
+        self.assertEqual((self.state(task), self.store.get(task).losses), (State.WAITING, 1))
+        self.assertEqual(len(self.runner.queue), 2)
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.end(self.begin(), Result(Raw(b"2")))
+        self.assertEqual((self.state(task), self.state(waiting)), (State.SUCCEEDED, State.SUCCEEDED))
+        self.assertEqual(self.store.get(task).attempt, 2)
+
+    def test_a_scheduled_task_waits_until_it_is_due(self):
+        task = self.submit(delay=5.0)
+        self.assertEqual((self.state(task), self.runner.queue), (State.SCHEDULED, []))
+        self.turn(5.0)
+        self.assertEqual(len(self.runner.queue), 1)
+
+    def test_keys_and_tokens_join(self):
+        first = self.submit(key="k")
+        self.assertEqual(self.submit(key="k"), first)
+        token = self.submit(token="t")
+        self.assertEqual(self.submit(token="t"), token)
+        self.assertEqual(len(self.runner.queue), 2)
+
+    def test_the_tasks_of_a_function_that_is_gone_wait_until_it_is_there_again(self):
+        self.runner.refuses = MethodNotFound("no such function: f")
+        task = self.submit()
+        self.tasks.use([])
+        self.turn()
+        self.assertIs(self.state(task), State.WAITING)
+        self.runner.refuses = None
+        self.tasks.use([FunctionInfo("f", "f()", "", {})])
+        self.turn()
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.assertIs(self.state(task), State.SUCCEEDED)
+
+    def test_a_window_of_the_waiting_tasks_is_claimed(self):
+        self.patch(tasks_module, "WINDOW", 4)
+        ids = [self.submit() for _ in range(10)]
+        self.assertEqual(len(self.runner.queue), 4)
+        for _ in range(10):
+            self.assertLessEqual(len(self.runner.queue), 4)
+            self.end(self.begin(), Result(Raw(b"1")))
+        self.assertEqual({self.state(task) for task in ids}, {State.SUCCEEDED})
+
+    def test_ended_tasks_are_forgotten_after_a_time(self):
+        task = self.submit()
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.turn(50.0)
+        self.assertIsNotNone(self.store.get(task))
+        for _ in range(12):
+            self.turn(10.0)
+        self.assertIsNone(self.store.get(task))
+
+    def test_cancels_of_tasks_in_each_state(self):
+        waiting, scheduled = self.submit(), self.submit(delay=9.0)
+        answers = []
+        self.tasks.cancel(scheduled, answers.append)
+        self.tasks.cancel("unknown", answers.append)
+        self.turn()
+        self.assertEqual(answers, [State.SCHEDULED, None])
+        self.assertIs(self.state(scheduled), State.CANCELLED)
+        self.tasks.cancel(waiting, answers.append)
+        [cancelled] = self.runner.cancelled
+        self.end(cancelled, Failure.of(Cancelled("no", was="waiting")))
+        self.assertEqual((answers[-1], self.state(waiting)), (State.WAITING, State.CANCELLED))
+
+    def test_whoever_waits_for_a_cancelled_task_is_called(self):
+        scheduled = self.submit(delay=9.0)
+        ended = []
+        self.tasks.wait(scheduled, lambda state, outcome: ended.append(state))
+        stop = self.tasks.wait(scheduled, lambda state, outcome: self.fail("it waits no longer"))
+        stop()
+        stop()
+        self.tasks.cancel(scheduled, lambda state: None)
+        self.turn()
+        self.assertEqual(ended, [State.CANCELLED])
+
+    def test_a_stop_leaves_in_the_store_what_has_not_begun(self):
+        task, waiting = self.submit(), self.submit()
+        running = self.begin()
+        self.tasks.stop_accepting()
+        self.assertEqual(self.runner.queue, [])
+        self.assertRaises(ShuttingDown, self.tasks.submit, "f", None, Options(), print)
+        self.end(running, Failure.of(ShuttingDown("the server shut down")))
+        self.assertEqual((self.state(task), self.state(waiting)), (State.WAITING, State.WAITING))
+        self.successResultOf(self.tasks.close())
+        self.start()
+        self.assertEqual(len(self.runner.queue), 2)
+        self.assertEqual(self.store.get(task).losses, 0)
+
+    def test_a_task_that_is_refused_at_the_stop_stays_in_the_store(self):
+        task = self.submit()
+        self.end(self.runner.queue.pop(), Failure.of(ShuttingDown("the server shut down")))
+        self.assertIs(self.state(task), State.WAITING)
+        self.assertEqual(self.events(task), ["queued"])
+
+
+class RetryTests(DurableCase):
+    retries = 2
+
+    def test_a_failure_is_tried_again_after_a_while(self):
+        task = self.submit()
+        for _ in range(2):
+            self.end(self.begin(), Failure.of(TaskFailed("no", type="ValueError")))
+            self.assertIs(self.state(task), State.SCHEDULED)
+            self.turn(4.0)
+        self.end(self.begin(), Failure.of(TaskFailed("no", type="ValueError")))
+        self.assertIs(self.state(task), State.FAILED)
+        record = self.store.get(task)
+        self.assertEqual((record.attempt, record.errors), (3, 3))
+        self.assertEqual(self.events(task).count("retrying"), 2)
+
+    def test_arguments_that_do_not_fit_are_not_tried_again(self):
+        task = self.submit()
+        self.end(self.begin(), Failure.of(InvalidParams("no")))
+        self.assertIs(self.state(task), State.FAILED)
+
+
+class OnceTests(DurableCase):
+    once = True
+
+    def test_a_task_that_runs_once_fails_with_its_process(self):
+        task = self.submit()
+        self.end(self.begin(), Failure.of(WorkerLost("killed")))
+        self.assertIs(self.state(task), State.FAILED)
+        self.assertEqual(self.store.get(task).losses, 1)
