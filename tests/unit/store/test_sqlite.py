@@ -1,0 +1,114 @@
+"""Files that cannot be a store, and what their errors say."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from taskd.durable.start import open_store
+from taskd.store.base import Batch, Filter, StoreError
+from taskd.store.memory import MemoryStore
+from taskd.store.records import New, Start, State
+from taskd.store.sqlite import SqliteStore
+from taskd.store.sqlite_schema import VERSION
+
+
+class SqliteCase(SynchronousTestCase):
+    def setUp(self):
+        self.path = os.path.join(self.mktemp(), "tasks.db")
+        os.makedirs(os.path.dirname(self.path))
+
+    def open(self):
+        store = SqliteStore(self.path)
+        self.addCleanup(store.close)
+        return store
+
+    def refusal(self):
+        return str(self.assertRaises(StoreError, SqliteStore, self.path))
+
+
+class RefusalTests(SqliteCase):
+    def test_a_file_of_another_daemon_is_refused_with_its_pid(self):
+        self.open()
+        self.assertIn(f"used by another daemon, with pid {os.getpid()}", self.refusal())
+
+    def test_a_file_can_be_used_again_once_it_is_closed(self):
+        store = self.open()
+        store.close()
+        store.close()
+        self.open()
+
+    def test_a_file_that_is_not_sqlites_is_refused_and_kept(self):
+        Path(self.path).write_bytes(b"my precious notes\n" * 100)
+        self.assertIn("no SQLite file", self.refusal())
+        self.assertEqual(Path(self.path).read_bytes(), b"my precious notes\n" * 100)
+
+    def test_a_file_of_another_program_is_refused(self):
+        other = sqlite3.connect(self.path)
+        other.execute("CREATE TABLE notes (text)")
+        other.commit()
+        other.close()
+        self.assertIn("of another program", self.refusal())
+
+    def test_a_file_of_a_newer_version_is_refused(self):
+        self.open().close()
+        newer = sqlite3.connect(self.path)
+        newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+        newer.close()
+        self.assertIn(f"schema {VERSION + 1}", self.refusal())
+
+    def test_a_directory_that_is_not_there_is_named(self):
+        self.path = os.path.join(os.path.dirname(self.path), "missing", "tasks.db")
+        self.assertIn("No such file or directory", self.refusal())
+
+    def test_a_directory_in_place_of_the_file_is_refused(self):
+        os.makedirs(self.path)
+        self.assertIn("unable to open", self.refusal())
+
+
+class FailureTests(SqliteCase):
+    def test_a_full_file_raises_and_nothing_of_the_batch_is_written(self):
+        store = self.open()
+        store.write(Batch([New("1", "f")]), 1.0)
+        store._database.execute("PRAGMA max_page_count = 20")
+        large = [New(str(number), "f", b"x" * 4000) for number in range(2, 50)]
+        error = self.assertRaises(StoreError, store.write, Batch(large), 1.0)
+        self.assertIn("the disk is full", str(error))
+        self.assertEqual(len(store.find(Filter(), "", 100)), 1)
+        store._database.execute("PRAGMA max_page_count = 100000")
+        store.write(Batch(large), 1.0)
+        self.assertEqual(len(store.find(Filter(), "", 100)), 49)
+
+    def test_a_file_that_is_locked_by_a_reader_is_still_written(self):
+        store = self.open()
+        store.write(Batch([New("1", "f")]), 1.0)
+        reader = sqlite3.connect(self.path)
+        self.addCleanup(reader.close)
+        reader.execute("BEGIN")
+        self.assertEqual(reader.execute("SELECT count(*) FROM task").fetchone(), (1,))
+        store.write(Batch([New("2", "f")]), 1.0)
+        self.assertEqual(len(store.find(Filter(), "", 100)), 2)
+
+
+class AcknowledgedTests(SqliteCase):
+    def test_what_was_written_is_there_after_the_file_is_opened_again(self):
+        store = self.open()
+        claims = store.write(Batch([New("1", "f", b"[1]"), New("2", "f")], want={"f": 1}), 1.0).claims
+        store.write(Batch(starts=[Start(claims[0].new.id, 1)]), 2.0)
+        store.close()
+        store = self.open()
+        self.assertEqual(store.rescue(3.0), 1)
+        self.assertEqual([each.state for each in store.find(Filter(), "", 9)], [State.WAITING] * 2)
+        self.assertEqual(store.get("1").losses, 1)
+        self.assertEqual(store.ids_like("1", 5), ["1"])
+
+
+class DescriptionTests(SqliteCase):
+    def test_descriptions_of_stores(self):
+        self.assertIsInstance(open_store("memory"), MemoryStore)
+        store = open_store(f"sqlite:{self.path}")
+        self.addCleanup(store.close)
+        self.assertEqual(store.path, self.path)
+        for wrong in ("", "sqlite:", "sqlite", "redis://localhost"):
+            self.assertIn("memory or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong)))
