@@ -62,6 +62,7 @@ class Peer(Generic[Work]):
         "_end_watch",
         "_few",
         "_has_ended",
+        "_has_given_up",
         "_is_gone",
         "_is_stepping",
         "_may_receive",
@@ -99,7 +100,7 @@ class Peer(Generic[Work]):
         self._transport = transport
         self._paused = paused
         self._end_watch: EndWatch | None = None
-        self._has_ended = False
+        self._has_ended = self._has_given_up = False
         self.lane = lane
         self._backend = backend
         self.session = session
@@ -240,7 +241,7 @@ class Peer(Generic[Work]):
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
-        if self._is_gone:
+        if self._is_gone or (self._has_given_up and key not in self.session.in_flight):
             return
         self.session.answer(key, outcome)
         if self._cancelling is not None:
@@ -392,7 +393,9 @@ class Peer(Generic[Work]):
 
     def _count(self) -> None:
         """Count what is held for this connection, and whether it may receive and reply."""
-        session, unsent = self.session, self.sender.unsent
+        session = self.session
+        # What the transport keeps of a peer that is not congested is little, and its end is not reported.
+        unsent = self.sender.unsent if self.sender.congested else 0
         account = self._account
         held = session.held + unsent + self.unfinished
         if account is None:
@@ -468,6 +471,7 @@ class Peer(Generic[Work]):
 
     def give_up(self, failure: Failure) -> None:
         """Answer every request in flight with `failure`; the work goes on."""
+        self._has_given_up = True
         heir = self._heir()
         for request in list(self.session.in_flight):
             work, request.work = request.work, None

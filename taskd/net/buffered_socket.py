@@ -391,4 +391,4 @@ def socket_address(name: object) -> IAddress:
     """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), or a path."""
     if isinstance(name, tuple):  # no `match`, which takes longer than the address
         return IPv4Address("TCP", *name) if len(name) == 2 else IPv6Address("TCP", *name)
-    return UNIXAddress(name or None if isinstance(name, (str, bytes)) else None)
+    return UNIXAddress((name or None) if isinstance(name, str | bytes) else None)

@@ -15,7 +15,7 @@ __all__ = ["AHEAD", "AHEAD_PART", "Ahead", "AheadRoom"]
 AHEAD = 4 * 1024 * 1024
 """Bytes that are read ahead of one connection: as many as Linux lets a socket keep unsent (tcp_wmem)."""
 
-AHEAD_PART = 16
+AHEAD_PART = 8
 """Of the byte budget, one part in so many is for what is read ahead of all connections of a listener."""
 
 SHARE = 4
