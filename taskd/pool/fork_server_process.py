@@ -131,7 +131,7 @@ class ForkServerProcess:
     is a descriptor of the memory that its workers share with the daemon, and may
     be closed afterwards. `observer` receives the reports. What the app prints
     while it is imported goes to the log. Raises `OSError` if the process cannot
-    be started; then nothing of it is left.
+    be started; whatever it raises, nothing of it is left then.
     """
 
     def __init__(
@@ -155,6 +155,7 @@ class ForkServerProcess:
         self._is_importing = True
         self._how = ""
         """How the process has ended, "" while it runs."""
+        order = encode(config)
         with ExitStack() as undo:
             daemon_end, fork_server_end = socket.socketpair()
             daemon_end.setblocking(False)
@@ -175,9 +176,10 @@ class ForkServerProcess:
                     self._process = start_child(
                         reactor, command, config.directory, passed, write_end, self._process_ended
                     )
+            undo.callback(self._process.kill_group)
+            self._control.transport.write(order)
+            self._slow_import.start(SLOW_IMPORT)
             undo.pop_all()
-        self._control.transport.write(encode(config))
-        self._slow_import.start(SLOW_IMPORT)
 
     def fork(self, number: int, place: int, channel: int, output: int) -> None:
         """Fork worker `number`, with a place on the board and two descriptors.

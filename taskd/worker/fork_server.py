@@ -173,17 +173,21 @@ class ForkServer:
                     os.setpgid(forked.pid, forked.pid)
                 try:
                     self._watch(forked.number, forked.pid)
-                except OSError as error:  # too many open files: nobody would notice its end
+                except Exception as error:  # such as too many open files: nobody would notice its end
                     os.kill(forked.pid, signal.SIGKILL)
                     os.waitpid(forked.pid, 0)
-                    reply = Forked(forked.number, None, str(error))
+                    reply = Forked(forked.number, None, str(error) or type(error).__name__)
             self._send(reply)
 
     def _watch(self, number: int, pid: int) -> None:
         descriptor = os.pidfd_open(pid)
+        try:
+            self._poll.register(descriptor, select.POLLIN)
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._numbers_by_pidfd[descriptor] = number
         self._pids[number] = pid
-        self._poll.register(descriptor, select.POLLIN)
 
     def _signal(self, order: Signal) -> None:
         pid = self._pids[order.number]  # still this worker's id: it has not been waited for

@@ -159,6 +159,20 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.hang_up()
         self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before, []))
 
+    def test_a_fork_server_that_cannot_be_sent_its_configuration_is_ended_and_leaves_nothing_open(self):
+        self.reactor.control = control = Control()
+        self.addCleanup(control.theirs.close)
+        self.addCleanup(control.ours.close)
+        self.patch(control, "write", lambda _: os.read(-1, 0))
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertRaises(OSError, self.start)
+        self.addCleanup(os.close, self.reactor.output)
+        self.assertEqual(self.reactor.signals, ["group"])
+        self.exit(-signal.SIGKILL)
+        self.hang_up()
+        # The test's own copy of the output is open.
+        self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before + 1, []))
+
     def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
         self.send(LoadFailed("SyntaxError"), Loaded(FUNCTIONS), Forked(1, 100), Forked(2, None, "no"), exited)
