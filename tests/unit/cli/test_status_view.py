@@ -61,5 +61,5 @@ class PrintStatusTests(SynchronousTestCase):
         self.assertIn("waiting by party: 192.0.2.7 9, \\x1b[2J 1", self.printed(parties=parties))
         self.assertNotIn("party", self.printed(parties=parties[:1]))
 
-    def test_a_server_that_can_start_workers_says_nothing_of_it(self):
+    def test_the_start_of_workers_is_not_mentioned_while_it_is_possible(self):
         self.assertNotIn("can be started", self.printed())
