@@ -408,7 +408,7 @@ class Session(Generic[Work]):
         If the peer is slow to read (`congested`), the report waits for
         `take(resumed=True)`, and only the latest report of each request is kept.
         """
-        if request not in self.in_flight or not request.options.progress or request.is_notification:
+        if request not in self.in_flight or not request.wants_progress:
             return
         line = progress_line(request.id, progress)
         if congested:
