@@ -13,6 +13,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from taskd.net.buffered_socket import StreamTransport
+from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
 from taskd.net.turns import Turns
@@ -80,10 +81,15 @@ class GatewayChannel(HTTPChannel):
         if self._phase is _Phase.CLOSE:
             return
         self._heads.receive(data)
+        turns = self.factory.turns
         if self._is_serving or self._phase is _Phase.READER or self._awaits_turn:
             self.transport.pauseProducing()
+        elif turns.is_spent:
+            self._awaits_turn = True
+            turns.ask(self)
+            self.transport.pauseProducing()
         else:
-            self._read_next()
+            turns.measured(self._read_next)
 
     def _read_next(self) -> None:
         """Serve the next request if its head is complete."""
@@ -124,6 +130,11 @@ class GatewayChannel(HTTPChannel):
             self.transport.pauseProducing()
 
     # --- `taskd.net.turns.TurnTaker` ---
+
+    @property
+    def party(self) -> str:
+        """The party that the connection belongs to."""
+        return party_key(self.transport)
 
     def take_step(self) -> bool:
         """Serve one of the requests that were sent together; read on when none is complete."""
