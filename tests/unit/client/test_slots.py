@@ -89,7 +89,7 @@ class ConnectionSlotsTests(SynchronousTestCase):
         self.wait("b 1", *map(str, range(10)))
         self.assertRaises(Busy, self.slots.take, FakeCall(self, "x", "b 2"), "b 2")
 
-    def test_nobody_gets_the_last_slot(self):
+    def test_a_caller_never_gets_the_last_slot(self):
         self.make(100)
         has_slot = [self.take(number, "a 1") for number in range(100)]
         self.assertEqual(sum(has_slot), 75)
