@@ -22,7 +22,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from taskd.net.buffered_socket import HIGH_WATER, READ_SIZE
-from taskd.net.read_ahead import AHEAD, AHEAD_PART, AheadRoom
+from taskd.net.read_ahead import AHEAD_PART, DROPPED, AheadRoom
 from taskd.net.server_transport import ServerTransport
 from taskd.scheduler.budget import MAX_BUFFERED, Budget
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
@@ -513,11 +513,11 @@ class ReadAheadTests(ConnectionTestCase):
         self.connection = self.protocol.transport = self.connect()
         self.connection.pauseProducing()
         self.connection.read_ahead(self.room, drops=True)
-        for _ in range(AHEAD // READ_SIZE):
+        for _ in range(DROPPED // READ_SIZE):
             self.assertTrue(self.reactor.reading)
             self.receive(bytes(READ_SIZE))
         self.assertFalse(self.reactor.reading)
-        self.assertEqual((self.connection.ahead, self.room.free), (AHEAD, MAX_BUFFERED // AHEAD_PART))
+        self.assertEqual((self.connection.ahead, self.room.free), (DROPPED, MAX_BUFFERED // AHEAD_PART))
 
     def test_a_lost_connection_gives_its_room_back(self):
         self.receive(b"one")
