@@ -19,7 +19,7 @@ from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import ReplySender
 from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
-from taskd.net.turns import Turns
+from taskd.net.turns import LIGHT_STEP, TURN_SECONDS, Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
@@ -277,11 +277,22 @@ class Peer(Generic[Work]):
             return  # in a step: it ends with all of this itself
         session = self.session
         if session.backlog is not None and not self._awaits_turn:
-            self._step()
+            self._begin_step(session)
             if session.has_more and not self.sender.full:
                 self._awaits_turn = True
                 self._turns.ask(self)
         self._send(session.take())
+
+    def _begin_step(self, session: Session[Work]) -> None:
+        """Take a step at once, unless others have taken too many in this turn of the reactor."""
+        turns = self._turns
+        if turns.used >= TURN_SECONDS:
+            return
+        if session.backlog_size or len(session.backlog or ()) > 1:
+            turns.measured(self._step)
+        else:
+            turns.used += LIGHT_STEP
+            self._step()
 
     def _step(self) -> None:
         """Start requests, as many as in one step, unless the client leaves too much unread."""
@@ -296,6 +307,11 @@ class Peer(Generic[Work]):
                 self._backend.submit(requests, self)
             finally:
                 self._is_stepping = False
+
+    @property
+    def party(self) -> str:
+        """The party that the connection belongs to."""
+        return self.lane.party.key
 
     def take_step(self) -> bool:
         """Take one step through what has been received; return whether more may be started now."""

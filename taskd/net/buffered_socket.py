@@ -136,6 +136,7 @@ class BufferedSocket:
         "_unsent",
         "connected",
         "disconnecting",
+        "high_water",
         "read_size",
     )
 
@@ -156,6 +157,8 @@ class BufferedSocket:
         self.disconnecting = False
         self.read_size = READ_SIZE
         """The bytes that are read at once."""
+        self.high_water = HIGH_WATER
+        """The unsent bytes above which the producer is paused."""
         reactor.addReader(self)
 
     # --- called by the reactor ---
@@ -256,7 +259,11 @@ class BufferedSocket:
             return
         else:
             self._unsent += data
-        if self._producer is not None and not self._producer_is_paused and len(self._unsent) > HIGH_WATER:
+        if (
+            self._producer is not None
+            and not self._producer_is_paused
+            and len(self._unsent) > self.high_water
+        ):
             self._producer_is_paused = True
             self._producer.pauseProducing()
 
