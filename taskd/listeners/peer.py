@@ -13,6 +13,7 @@ from typing import Any, Generic
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import Busy, Cancelled, TaskdError
+from taskd.listeners.no_room import MESSAGE_RETRY_AFTER, REST_OF_MESSAGE, TOO_FAR_AHEAD
 from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import ReplySender
@@ -32,14 +33,6 @@ FEW = 32
 
 LIGHT = FEW * SHORT // 2
 """Bytes up to which a connection needs no account."""
-
-RETRY_AFTER = 1.0
-"""Seconds after which a caller should try again whose message found no room."""
-
-NO_ROOM = (
-    "the server holds too many messages to receive the rest of this one (--max-buffered); "
-    "nothing after it is read"
-)
 
 
 class Peer(Generic[Work]):
@@ -189,6 +182,14 @@ class Peer(Generic[Work]):
     def reads_no_more(self) -> bool:
         """Whether what the peer still sends is of no use."""
         return self.session.refuses_rest
+
+    def probe(self) -> None:
+        """Send something that means nothing, if the wire has such a thing."""
+        self._wire.probe()
+
+    def rest_is_refused(self) -> None:
+        """Answer that more was sent ahead than has room, behind what is owed, and close after that."""
+        self.refuse_unfinished(TOO_FAR_AHEAD)
 
     def _watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
@@ -438,10 +439,11 @@ class Peer(Generic[Work]):
                 self._count()
             self._send([])
 
-    def refuse_unfinished(self) -> None:
+    def refuse_unfinished(self, why: str = REST_OF_MESSAGE) -> None:
         """Answer that there is no room for the message that is being received, and close after that."""
         self.unfinished = 0
-        self._wire.refuse_unfinished(Busy(NO_ROOM, retry_after=RETRY_AFTER))
+        if not self.session.refuses_rest:
+            self._wire.refuse_unfinished(Busy(why, retry_after=MESSAGE_RETRY_AFTER))
 
     def needs(self, key: Request[Work]) -> bool:
         """Return whether a task must be started although this peer is full: replies wait for its own."""
