@@ -38,7 +38,7 @@ def load_key(path: str) -> crypto.PKey:
         return crypto.load_privatekey(crypto.FILETYPE_PEM, data, _refuse_pass_phrase)
     except _Encrypted:
         raise ValueError(
-            f"the private key in {path} is encrypted, and nobody is there to type its pass phrase: "
+            f"the private key in {path} is encrypted, and the daemon asks for no pass phrase: "
             f"decrypt it with openssl pkey -in {path} -out FILE"
         ) from None
     except (SSL.Error, crypto.Error, ValueError) as error:

@@ -89,11 +89,11 @@ def test_new_connections_get_the_new_certificate_and_a_bad_file_changes_nothing(
             (lambda: used.certificate.write_text("nothing"), "no certificate in .*used.pem"),
             (lambda: used.replace((files.issue()[0], files.issue()[1])), "key in .*used.key does not belong"),
             (used.encrypt, "private key in .*used.key is encrypted"),
+            (used.key.unlink, "No such file.*used.key"),
             (
                 lambda: used.certificate.unlink() or os.mkfifo(used.certificate),
                 "used.pem is not a regular file",
             ),
-            (used.key.unlink, "No such file.*used.key"),
             (
                 lambda: used.certificate.unlink() or os.mkfifo(used.certificate),
                 "used.pem is not a regular file",

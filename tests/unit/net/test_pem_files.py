@@ -89,7 +89,7 @@ class PemFileTests(SynchronousTestCase):
         for load in (load_key, load_certificates):
             self.assertEqual(self.refused(load, path), f"{path} is over {MAX_BYTES} bytes")
 
-    def test_what_is_missing_or_damaged_is_named(self):
+    def test_a_missing_or_damaged_file_is_named(self):
         empty = self.file("empty", b"")
         damaged = self.file("damaged", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
         self.assertEqual(self.refused(load_key, empty), f"there is no private key in {empty}")
