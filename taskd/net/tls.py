@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from taskd.net.pem_files import load_certificates, load_key, load_trust
 from taskd.net.reactor import Reactor
-from taskd.net.tls_port import TlsPortEndpoint
+from taskd.net.tls_port import TlsPortEndpoint, note_handshakes
 
 if TYPE_CHECKING:
     from service_identity.hazmat import CertificatePattern
@@ -71,6 +71,7 @@ def ssl_server(
             trustRoot=load_trust(clientCA) if clientCA is not None else None,
         )
         _check_key(options, privateKey)
+        note_handshakes(options.getContext())
         return options
 
     return TlsPortEndpoint(reactor, int(port), ServerCertificates(read), int(backlog), interface)
@@ -98,10 +99,13 @@ class ServerCertificates:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802
         """Make the TLS connection for a new connection."""
         make = getattr(self.options, "serverConnectionForTLS", None)
+        connection: SSL.Connection
         if make is not None:
-            connection: SSL.Connection = make(tlsProtocol)
-            return connection
-        return SSL.Connection(self.options.getContext(), None)  # an older Twisted
+            connection = make(tlsProtocol)
+        else:
+            connection = SSL.Connection(self.options.getContext(), None)  # an older Twisted
+        connection.set_app_data(tlsProtocol)  # for `note_handshakes`
+        return connection
 
 
 def _check_key(options: ssl.CertificateOptions, path: str) -> None:
