@@ -73,7 +73,7 @@ class TextSink:
         self._rest += text.encode(self._encoding, "backslashreplace")
 
     def flush(self, *, waits: bool = True) -> None:
-        """Write all of them. Unless this `waits`, raises `BlockingIOError` if something is not taken at once."""
+        """Write all of them. Unless this `waits`, raises `BlockingIOError` if not all is taken at once."""
         while self._rest:
             piece = self._rest
             if not waits and self._descriptor >= 0:
