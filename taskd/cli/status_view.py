@@ -96,7 +96,7 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
         yield f"waiting by party: {', '.join(map(printable, waiting))}"
     code = answer["code"]
     if code["state"] == "waiting":
-        yield f"no fork server: {code['reason']}; another one starts in {duration(code['next_try'])}"
+        yield f"no worker can be started: {code['reason']}; the next try is in {duration(code['next_try'])}"
     for heading, counts in ("", answer["counts"]), ("unanswered failures: ", answer["unanswered"]):
         shown = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
         if shown:

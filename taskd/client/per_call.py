@@ -176,7 +176,7 @@ class _Exchange(Connection):
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the call: the connection could not be made, or is lost."""
-        self._link.is_closed(self._own_end)
+        self._link.is_closed(self._own_end, self._call.options.caller)
         if not self._has_ended:
             self._end()
             why = self.why(reason)
@@ -259,12 +259,12 @@ class PerCallLink:
         self._own_ends.add(end)
         return end
 
-    def is_closed(self, own_end: object) -> None:
-        """Note that a connection is closed, or could not be made."""
+    def is_closed(self, own_end: object, caller: str | None) -> None:
+        """Note that a connection for a call of `caller` is closed, or could not be made."""
         if self._own_ends is not None:
             self._own_ends.discard(own_end)
         if self.slots is not None:
-            self.slots.give_back()
+            self.slots.give_back(caller)
 
     def forget(self, exchange: _Exchange) -> None:
         """Forget a call that has ended."""

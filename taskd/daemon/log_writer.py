@@ -10,6 +10,7 @@ has the same terminal or pipe.
 from __future__ import annotations
 
 import atexit
+import errno
 import select
 import signal
 import syslog
@@ -53,8 +54,8 @@ class Sink(Protocol):
     def add(self, entries: Sequence[Entry]) -> None:
         """Take entries, which `flush` writes."""
 
-    def flush(self) -> None:
-        """Write what was added; may block. After an `OSError` another call goes on with the rest."""
+    def flush(self, *, waits: bool = True) -> None:
+        """Write what was added; may block if this `waits`. After an `OSError` another call goes on."""
 
 
 class TextSink:
@@ -71,15 +72,26 @@ class TextSink:
         text = "".join(text for _, text in entries)
         self._rest += text.encode(self._encoding, "backslashreplace")
 
-    def flush(self) -> None:
-        """Write all of them."""
+    def flush(self, *, waits: bool = True) -> None:
+        """Write all of them. Unless this `waits`, raises `BlockingIOError` if not all is taken at once."""
         while self._rest:
+            piece = self._rest
+            if not waits and self._descriptor >= 0:
+                if not self._takes_more(0.0):
+                    raise BlockingIOError(errno.EAGAIN, "it takes no more for now")
+                piece = piece[: select.PIPE_BUF]  # a pipe that takes anything takes so much without waiting
             try:
-                self._rest = self._rest[self._write(self._rest) :]
+                self._rest = self._rest[self._write(piece) :]
             except BlockingIOError:  # another process has made the stream non-blocking
-                poll = select.poll()
-                poll.register(self._descriptor, select.POLLOUT)
-                poll.poll(RETRY_SECONDS * 1000)
+                if not waits:
+                    raise
+                self._takes_more(RETRY_SECONDS)
+
+    def _takes_more(self, seconds: float) -> bool:
+        """Return whether the stream takes more, after so many seconds at most."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
 
 
 class SyslogSink:
@@ -93,7 +105,7 @@ class SyslogSink:
         for priority, text in entries:
             self._messages.extend((priority, line) for line in text.strip().split("\n"))
 
-    def flush(self) -> None:
+    def flush(self, *, waits: bool = True) -> None:
         """Send all of them."""
         while self._messages:
             syslog.syslog(*self._messages[0])
@@ -233,16 +245,16 @@ class LogWriter:
             self._changed.notify_all()
 
     def _write_at_once(self) -> None:
-        """Write in the caller's thread; what cannot be written waits."""
+        """Write in the caller's thread what can be written at once; the rest waits."""
         while self._entries or self._size_in_sink:
             self._pass_to_sink()
-            if not self._try_to_flush():
+            if not self._try_to_flush(waits=False):
                 return
             self._flushed()
 
-    def _try_to_flush(self) -> bool:
+    def _try_to_flush(self, *, waits: bool = True) -> bool:
         try:
-            self._sink.flush()
+            self._sink.flush(waits=waits)
         except OSError as error:
             self._trouble = error.strerror or str(error)
             return False
@@ -270,7 +282,7 @@ class LogWriter:
         has_failed = seconds is not None
         errand = None
         with self._changed:
-            if self._errand is None and (has_failed or not self._entries):
+            if self._errand is None and (has_failed or not (self._entries or self._size_in_sink)):
                 self._is_idle = not has_failed
                 self._changed.wait(seconds)
                 self._is_idle = False

@@ -1,4 +1,4 @@
-"""The answers to connections for which there is no room, on the task server's port and on the gateway's."""
+"""The answers to connections and messages for which there is no room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from taskd.model import Failure
 from taskd.protocol.replies import reply_line
 from taskd.protocol.requests import JSON_RPC
 
-__all__ = ["BUSY_LINE", "UNAVAILABLE"]
+__all__ = ["BUSY_LINE", "MESSAGE_RETRY_AFTER", "REST_OF_MESSAGE", "TOO_FAR_AHEAD", "UNAVAILABLE"]
 
 RETRY_AFTER = 1
 """Seconds after which such a client should try again: connections come and go faster than that."""
@@ -24,3 +24,18 @@ UNAVAILABLE = (
     b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (RETRY_AFTER, len(_BODY), _BODY)
 )
 """The answer of the gateway's port."""
+
+MESSAGE_RETRY_AFTER = 1.0
+"""Seconds after which a caller should try again whose message found no room."""
+
+REST_OF_MESSAGE = (
+    "the server holds too many messages to receive the rest of this one (--max-buffered); "
+    "nothing after it is read"
+)
+"""The answer to a message that finds no room while it is received."""
+
+TOO_FAR_AHEAD = (
+    "more was sent ahead of the replies than the server can hold; "
+    "nothing of what follows is read: send less at once"
+)
+"""The answer to what cannot even be read ahead, while the end of the client may be behind it."""

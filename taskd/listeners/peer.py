@@ -8,17 +8,19 @@ to others. The *session* (`taskd.protocol.session`) has the rules for replies.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.errors import Busy, Cancelled, TaskdError
+from taskd.errors import Cancelled, TaskdError
+from taskd.listeners.budgeted_peer import FEW, LIGHT, BudgetedPeer
+from taskd.listeners.no_room import TOO_FAR_AHEAD
 from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
 from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import ReplySender
 from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
-from taskd.net.turns import Turns
+from taskd.net.turns import LIGHT_STEP, TURN_SECONDS, Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
@@ -27,22 +29,8 @@ from taskd.scheduler.parties import Lane
 
 __all__ = ["Peer"]
 
-FEW = 32
-"""Requests in flight up to which a connection needs no account: all of their bytes are few."""
 
-LIGHT = FEW * SHORT // 2
-"""Bytes up to which a connection needs no account."""
-
-RETRY_AFTER = 1.0
-"""Seconds after which a caller should try again whose message found no room."""
-
-NO_ROOM = (
-    "the server holds too many messages to receive the rest of this one (--max-buffered); "
-    "nothing after it is read"
-)
-
-
-class Peer(Generic[Work]):
+class Peer(BudgetedPeer[Work]):
     """The requests and replies of one connection. Implements `taskd.server.methods.Requester`.
 
     `write` passes bytes to `transport`; `stalled` is called if the peer does
@@ -55,28 +43,18 @@ class Peer(Generic[Work]):
     """
 
     __slots__ = (
-        "_account",
         "_awaits_turn",
-        "_backend",
         "_cancelling",
         "_end_watch",
         "_few",
         "_has_ended",
-        "_is_gone",
+        "_has_given_up",
         "_is_stepping",
-        "_may_receive",
-        "_may_reply",
         "_on_drained",
         "_paused",
         "_transport",
         "_turns",
-        "_wire",
-        "is_full",
         "is_reading",
-        "lane",
-        "sender",
-        "session",
-        "unfinished",
     )
 
     def __init__(
@@ -99,7 +77,7 @@ class Peer(Generic[Work]):
         self._transport = transport
         self._paused = paused
         self._end_watch: EndWatch | None = None
-        self._has_ended = False
+        self._has_ended = self._has_given_up = False
         self.lane = lane
         self._backend = backend
         self.session = session
@@ -189,6 +167,14 @@ class Peer(Generic[Work]):
         """Whether what the peer still sends is of no use."""
         return self.session.refuses_rest
 
+    def probe(self) -> None:
+        """Send something that means nothing, if the wire has such a thing."""
+        self._wire.probe()
+
+    def rest_is_refused(self) -> None:
+        """Answer that more was sent ahead than has room, behind what is owed, and close after that."""
+        self.refuse_unfinished(TOO_FAR_AHEAD)
+
     def _watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
         if self._paused is not None and self._end_watch is None:
@@ -240,7 +226,7 @@ class Peer(Generic[Work]):
 
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
-        if self._is_gone:
+        if self._is_gone or (self._has_given_up and key not in self.session.in_flight):
             return
         self.session.answer(key, outcome)
         if self._cancelling is not None:
@@ -275,11 +261,22 @@ class Peer(Generic[Work]):
             return  # in a step: it ends with all of this itself
         session = self.session
         if session.backlog is not None and not self._awaits_turn:
-            self._step()
+            self._begin_step(session)
             if session.has_more and not self.sender.full:
                 self._awaits_turn = True
                 self._turns.ask(self)
         self._send(session.take())
+
+    def _begin_step(self, session: Session[Work]) -> None:
+        """Take a step at once, unless others have taken too many in this turn of the reactor."""
+        turns = self._turns
+        if turns.used >= TURN_SECONDS:
+            return
+        if session.backlog_size or len(session.backlog or ()) > 1:
+            turns.measured(self._step)
+        else:
+            turns.used += LIGHT_STEP
+            self._step()
 
     def _step(self) -> None:
         """Start requests, as many as in one step, unless the client leaves too much unread."""
@@ -294,6 +291,11 @@ class Peer(Generic[Work]):
                 self._backend.submit(requests, self)
             finally:
                 self._is_stepping = False
+
+    @property
+    def party(self) -> str:
+        """The party that the connection belongs to."""
+        return self.lane.party.key
 
     def take_step(self) -> bool:
         """Take one step through what has been received; return whether more may be started now."""
@@ -378,77 +380,6 @@ class Peer(Generic[Work]):
         if self.session.has_more:
             self.flush()
 
-    # --- the byte budget: `taskd.scheduler.budget.Holder` ---
-
-    def message_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
-        """Note how many bytes of an incomplete message are held, and whether others are complete."""
-        self.unfinished = unfinished
-        if is_new:
-            if self._account is not None:
-                self._account.message_completed()
-            return  # the messages follow, and are counted together with the rest
-        if unfinished > LIGHT or self._account is not None:
-            self.budget_changed()
-
-    def _count(self) -> None:
-        """Count what is held for this connection, and whether it may receive and reply."""
-        session, unsent = self.session, self.sender.unsent
-        account = self._account
-        held = session.held + unsent + self.unfinished
-        if account is None:
-            if held <= LIGHT:
-                return
-            account = self._open_account()
-        replies = session.owed + unsent
-        if held <= LIGHT // 2 and not account.arriving:
-            account.close()
-            self._account = None
-            self._may_receive = self._may_reply = True
-        else:
-            account.update(held, replies, self.unfinished, is_working=session.outstanding > 0)
-            self._may_receive, self._may_reply = account.may_receive, account.may_reply
-            if not (self._may_receive and self._may_reply):
-                account.wait()
-        if not self._may_reply or self.is_full:
-            self._check_full()
-
-    def budget_changed(self) -> None:
-        """Look again at what this connection may do."""
-        if not self._is_gone:
-            if self._account is None:
-                self._count()
-            self._send([])
-
-    def refuse_unfinished(self) -> None:
-        """Answer that there is no room for the message that is being received, and close after that."""
-        self.unfinished = 0
-        self._wire.refuse_unfinished(Busy(NO_ROOM, retry_after=RETRY_AFTER))
-
-    def needs(self, key: Request[Work]) -> bool:
-        """Return whether a task must be started although this peer is full: replies wait for its own."""
-        return not self.sender.full and self.session.needs(key)
-
-    def account(self) -> Account:
-        """Return the account of this connection, opened if need be."""
-        return self._account or self._open_account()
-
-    def _open_account(self) -> Account:
-        account = self._account = self._backend.budget.account(self.lane.party.key, self)
-        return account
-
-    def _heir(self) -> Account | None:
-        """Return an account for the tasks that go on; None if they are few and have no long arguments."""
-        session = self.session
-        if not session.large and len(session.in_flight) <= FEW:
-            return None
-        heir = self._backend.budget.account(self.lane.party.key, None)
-        heir.update(SHORT * len(session.in_flight) + session.large)
-        return heir
-
-    def wants_result(self, key: Request[Work], size: int) -> bool:
-        """Return whether a result that has `size` bytes so far can still be sent."""
-        return not self._is_gone and self.session.has_room(key, size)
-
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full or not self._may_reply
         if was_full and not self.sender.full:  # at least the oldest task may start: see `needs`
@@ -468,6 +399,7 @@ class Peer(Generic[Work]):
 
     def give_up(self, failure: Failure) -> None:
         """Answer every request in flight with `failure`; the work goes on."""
+        self._has_given_up = True
         heir = self._heir()
         for request in list(self.session.in_flight):
             work, request.work = request.work, None

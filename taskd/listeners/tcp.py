@@ -151,6 +151,9 @@ class TaskProtocol(LinearLineReceiver):
         self.drop_unfinished()
         self.client.refuse_rest(error)
 
+    def probe(self) -> None:
+        """Do nothing: every line means something to a client."""
+
     def close(self) -> None:
         """Close, once everything received is answered and sent."""
         self.client.session.end_of_input()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -24,6 +25,9 @@ from taskd.protocol.websocket_frames import PING_INTERVAL
 from taskd.scheduler.parties import Lane
 
 __all__ = ["VERSION", "WebSocketFactory", "WebSocketProtocol"]
+
+SHORT_DATA = 512
+"""Bytes that are read from a websocket without looking at the clock: a message or two, or some frames."""
 
 _log = Logger(namespace="taskd.gateway")
 
@@ -93,6 +97,17 @@ class WebSocketProtocol(ClosingProtocol):
         if self.client is not None:
             self.client.message_grows(size, is_new)
 
+    def dataReceived(self, data: bytes) -> None:
+        """Read short data at once, and more unless others have taken too long in this turn of the reactor."""
+        turns = self.factory.peers.turns
+        if len(data) <= SHORT_DATA or self.has_unread:
+            super().dataReceived(data)
+        elif turns.is_spent and self.client is not None:
+            self.keep_unread(data)
+            self.more_is_unread()
+        else:
+            turns.measured(partial(super().dataReceived, data))
+
     def more_is_unread(self) -> None:
         """Read the rest of what has been received in turns with others, and nothing more until then."""
         self.transport.pauseProducing()
@@ -104,6 +119,11 @@ class WebSocketProtocol(ClosingProtocol):
             self.factory.peers.turns.ask(self)
 
     # --- `taskd.net.turns.TurnTaker` ---
+
+    @property
+    def party(self) -> str:
+        """The party that the websocket belongs to."""
+        return "" if self.client is None else self.client.party
 
     def take_step(self) -> bool:
         """Read a part of what has been received; return whether more may be read now."""

@@ -37,6 +37,11 @@ class PingedProtocol(TextServerProtocol):
             del payloads[:-1]
         self.client.sender.send_latest(b"".join([pong_frame(payload) for payload in payloads]))
 
+    def probe(self) -> None:
+        """Send a pong that answers no ping: RFC 6455 (5.5.3) allows it, and nobody answers it."""
+        if self.client is not None and not self.client.sender.congested and not self.ignores_input:
+            self.client.sender.send_latest(pong_frame(b""))
+
     def sendPing(self, payload: bytes | None = None) -> None:  # noqa: N802  # Autobahn's name
         """Send a ping, and note how much of what the client sent before is unread."""
         self._had_arrived = arrived(self.transport)

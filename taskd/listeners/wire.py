@@ -80,6 +80,9 @@ class Wire(Protocol):
     def refuse_unfinished(self, error: Busy, /) -> None:
         """Drop the message that is being received, send `error` behind what is owed, and close."""
 
+    def probe(self) -> None:
+        """Send something that means nothing, if the framing has such a thing and it can be sent now."""
+
     def close(self) -> None:
         """Close in order, after everything that is owed."""
 
@@ -107,7 +110,7 @@ class _NoWire:
     def pause_reading(self) -> None:
         """Do nothing."""
 
-    resume_reading = finish = close = abort = pause_reading
+    resume_reading = finish = probe = close = abort = pause_reading
 
     def refuse_unfinished(self, error: Busy) -> None:
         """Do nothing."""

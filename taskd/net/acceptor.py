@@ -58,6 +58,9 @@ class AcceptedTransport(ITransport):
     protocol: IProtocol
     when_closed: Callable[[], object] | None
 
+    def abortConnection() -> None:  # noqa: N802  # an interface has no self
+        """Reset the connection."""
+
 
 class Door:
     """The connections of a process, through whichever port they come.
@@ -200,7 +203,6 @@ class Acceptor:
                 self._begin(sock, name)
             except Exception:
                 _log.failure("a bug in taskd: a connection could not be begun")
-                sock.close()
 
     def _begin(self, sock: Handle, name: object) -> None:
         door = self._door
@@ -216,14 +218,19 @@ class Acceptor:
         try:
             transport = self._connect(sock, name)
         finally:
-            if transport is None and not is_own:
-                door.admission.leave(party)
+            if transport is None:
+                sock.close()
+                if not is_own:
+                    door.admission.leave(party)
         if transport is None:
-            sock.close()
             return
         if not is_own:
             transport.when_closed = partial(door.admission.leave, party)
-        transport.protocol.makeConnection(transport)
+        try:
+            transport.protocol.makeConnection(transport)
+        except Exception:
+            transport.abortConnection()
+            raise
 
     def _connect(self, sock: Handle, name: object) -> AcceptedTransport | None:
         """Make the protocol of a connection and its transport; None if the factory refuses it."""
@@ -261,7 +268,7 @@ class Acceptor:
             os.close(self._reserve)
             self._reserve = -1
             with suppress(OSError):
-                while refused < ACCEPTS:
+                while refused < self._accepts:
                     sock, _ = self._listener.accept()
                     refused += 1
                     with sock, suppress(OSError):

@@ -22,10 +22,14 @@ class Admission:
         self._held: dict[str, int] = {}
         self.used = 0
 
+    def has_room(self, party: str) -> bool:
+        """Return whether `party` may have one more connection."""
+        return self._held.get(party, 0) < SHARE * (self.most - self.used)
+
     def enter(self, party: str, *, over: bool = False) -> bool:
         """Take a connection for `party`; return whether there is one. With `over` there is always one."""
         held = self._held.get(party, 0)
-        if not over and (self.used >= self.most or held >= SHARE * (self.most - self.used)):
+        if not over and held >= SHARE * (self.most - self.used):
             return False
         self._held[party] = held + 1
         self.used += 1

@@ -136,6 +136,7 @@ class BufferedSocket:
         "_unsent",
         "connected",
         "disconnecting",
+        "high_water",
         "read_size",
     )
 
@@ -156,6 +157,8 @@ class BufferedSocket:
         self.disconnecting = False
         self.read_size = READ_SIZE
         """The bytes that are read at once."""
+        self.high_water = HIGH_WATER
+        """The unsent bytes above which the producer is paused."""
         reactor.addReader(self)
 
     # --- called by the reactor ---
@@ -256,7 +259,11 @@ class BufferedSocket:
             return
         else:
             self._unsent += data
-        if self._producer is not None and not self._producer_is_paused and len(self._unsent) > HIGH_WATER:
+        if (
+            self._producer is not None
+            and not self._producer_is_paused
+            and len(self._unsent) > self.high_water
+        ):
             self._producer_is_paused = True
             self._producer.pauseProducing()
 
@@ -391,4 +398,4 @@ def socket_address(name: object) -> IAddress:
     """Return the address for a socket's name: a tuple of two (IPv4) or four (IPv6), or a path."""
     if isinstance(name, tuple):  # no `match`, which takes longer than the address
         return IPv4Address("TCP", *name) if len(name) == 2 else IPv6Address("TCP", *name)
-    return UNIXAddress(name or None if isinstance(name, (str, bytes)) else None)
+    return UNIXAddress((name or None) if isinstance(name, str | bytes) else None)

@@ -7,11 +7,14 @@ the reactor reads. The kernel reports the end even behind data that is unread.
 
 It reports only what has arrived. So if anything depends on the end of a
 connection that is paused for longer, what its peer cannot send is read ahead.
+If that is too much, and the peer does not show otherwise that it is there, the
+rest is refused.
 """
 
 from __future__ import annotations
 
 import select
+import socket
 import sys
 import termios
 from collections.abc import Callable
@@ -36,6 +39,13 @@ __all__ = ["EndWatch", "PausedConnections", "Watched", "arrived", "descriptor_of
 LONG = 1.0
 """Seconds of a pause after which the peer's data is read ahead, so that its end arrives in time.
 Most pauses are shorter, and cost nothing."""
+
+SILENCE = 2.0
+"""Seconds without any sign of the peer after which more than can be read ahead is refused: the end of
+the peer may be behind it."""
+
+_BYTES_ACKED = slice(120, 128)
+"""The place of `tcpi_bytes_acked` in the kernel's struct tcp_info: since Linux 4.1, it is always there."""
 
 ENDS_PER_TURN = 256
 """Ends that are reported in one turn of the reactor: each may cancel a thousand tasks."""
@@ -71,6 +81,12 @@ class Watched(Protocol):
     def reads_no_more(self) -> bool:
         """Whether what the peer still sends is of no use."""
 
+    def probe(self) -> None:
+        """Send something that means nothing, if there is such a thing: a kernel acknowledges or resets."""
+
+    def rest_is_refused(self) -> None:
+        """Note that what the peer has sent behind that which was received is lost, for want of room."""
+
 
 def _below(transport: object) -> object:
     while isinstance(transport, ProtocolWrapper):
@@ -100,6 +116,18 @@ def unacknowledged(transport: object) -> int:
     return _queued(_below(transport), termios.TIOCOUTQ)
 
 
+def acknowledged(transport: ServerTransport) -> int:
+    """Return how many bytes the peer's kernel has acknowledged since the beginning; 0 if that is unknown.
+
+    It acknowledges only what its program may still read. Once that has closed the socket, it resets.
+    """
+    try:
+        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+    except OSError:
+        return 0
+    return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
+
+
 def _queued(transport: object, which: int) -> int:
     descriptor = descriptor_of(transport)
     if descriptor < 0:
@@ -108,9 +136,18 @@ def _queued(transport: object, which: int) -> int:
 
 
 class _Watch:
-    """One connection: its descriptor, its transport, whom to tell, and since when it is paused."""
+    """One connection: its descriptor, its transport, whom to tell, and since when it is paused and silent."""
 
-    __slots__ = ("_connections", "descriptor", "has_ended", "owner", "since", "transport")
+    __slots__ = (
+        "_connections",
+        "acknowledged",
+        "descriptor",
+        "has_ended",
+        "owner",
+        "silent_since",
+        "since",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -124,7 +161,8 @@ class _Watch:
         self.descriptor = descriptor
         self.transport = transport
         self.owner = owner
-        self.since = since
+        self.since = self.silent_since = since
+        self.acknowledged = -1
         self.has_ended = False
 
     def stop(self) -> None:
@@ -188,10 +226,23 @@ class PausedConnections:
                 watch.since <= before
                 and not watch.has_ended
                 and isinstance(transport, ServerTransport)
+                and transport.getHandle().family != socket.AF_UNIX  # whose end waits behind nothing
                 and owner.depends_on_peer
             ):
-                transport.read_ahead(self._room, drops=owner.reads_no_more)
+                self._look_ahead(watch, transport)
         self._timer = self._reactor.callLater(LONG, self._read_ahead)
+
+    def _look_ahead(self, watch: _Watch, transport: ServerTransport) -> None:
+        """Read ahead of one connection, or refuse the rest if it is too much and its peer may be gone."""
+        now, count = self._reactor.seconds(), acknowledged(transport)
+        if count != watch.acknowledged:
+            watch.acknowledged, watch.silent_since = count, now
+        transport.read_ahead(self._room, drops=watch.owner.reads_no_more)
+        if transport.is_full_ahead:
+            if now - watch.silent_since >= SILENCE:
+                transport.refuse_rest(watch.owner.rest_is_refused)
+            else:
+                watch.owner.probe()
 
     def forget(self, watch: EndWatch) -> None:
         """Watch a connection no more."""

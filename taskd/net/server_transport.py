@@ -141,14 +141,27 @@ class ServerTransport(BufferedSocket):
     def read_ahead(self, room: AheadRoom, *, drops: bool = False) -> None:
         """Read on although the protocol has paused this, into `room`, or into nothing if that `drops` it.
 
-        The protocol gets what was read when it resumes this.
+        The protocol gets what was read when it resumes this. Of what is dropped, a call reads a part.
         """
         if self._is_reading or self.disconnecting or self._peer_has_ended or not self.connected:
             return
         if self._ahead is None:
             self._ahead = Ahead(room, drops=drops)
             self._receive = self._receive_ahead
+        self._ahead.drop_more()
         if self._ahead.has_room:
+            self._reactor.addReader(self)
+
+    @property
+    def is_full_ahead(self) -> bool:
+        """Whether no more is read ahead for want of room, so that the end of the peer may be kept back."""
+        ahead = self._ahead
+        return ahead is not None and not ahead.drops and not ahead.has_room and not self._peer_has_ended
+
+    def refuse_rest(self, refused: Callable[[], object]) -> None:
+        """Drop what comes behind the data that waits; call `refused` once the protocol has got that."""
+        if self._ahead is not None and not self._is_reading and not self.disconnecting and self.connected:
+            self._ahead.cut(refused)
             self._reactor.addReader(self)
 
     @property
@@ -190,14 +203,23 @@ class ServerTransport(BufferedSocket):
                 return
         if len(ahead):
             self._reactor.callLater(0, self._deliver)
+        elif self.connected:
+            self._delivered(ahead)
+
+    def _delivered(self, ahead: Ahead) -> None:
+        """Read from the socket again, or report that what would follow was dropped."""
+        if ahead.is_cut:
+            # The protocol can read nothing more, as the next bytes are missing. So this stays as it is.
+            if self._is_reading and ahead.on_cut is not None:
+                on_cut, ahead.on_cut = ahead.on_cut, None
+                on_cut()
             return
-        if self.connected:
-            self._ahead = None
-            self._receive = self._protocol.dataReceived
-            if self._is_reading and self._peer_has_ended:
-                self.readConnectionLost(_DONE)
-            elif self._is_reading:
-                self._reactor.addReader(self)
+        self._ahead = None
+        self._receive = self._protocol.dataReceived
+        if self._is_reading and self._peer_has_ended:
+            self.readConnectionLost(_DONE)
+        elif self._is_reading:
+            self._reactor.addReader(self)
 
     # --- called by the protocol ---
 

@@ -6,10 +6,8 @@ that refuses a server's certificate reports the reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
@@ -32,15 +30,14 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from taskd.net.pem_files import load_certificates, load_key, load_trust
 from taskd.net.reactor import Reactor
-from taskd.net.tls_port import TlsPortEndpoint
+from taskd.net.tls_port import TlsPortEndpoint, note_handshakes
 
 if TYPE_CHECKING:
     from service_identity.hazmat import CertificatePattern
 
 __all__ = ["CertificateRefused", "ServerCertificates", "ssl_server", "tls_client"]
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 # --- servers -----------------------------------------------------------------
@@ -64,16 +61,17 @@ def ssl_server(
     """
 
     def read() -> ssl.CertificateOptions:
-        own, *chain = _load_certificates(certKey if certKey is not None else privateKey)
+        own, *chain = load_certificates(certKey if certKey is not None else privateKey)
         if extraCertChain is not None:
-            chain += _load_certificates(extraCertChain)
+            chain += load_certificates(extraCertChain)
         options = ssl.CertificateOptions(
-            privateKey=_load_key(privateKey).original,
+            privateKey=load_key(privateKey),
             certificate=own.original,
             extraCertChain=[certificate.original for certificate in chain],
-            trustRoot=_trust_root(clientCA) if clientCA is not None else None,
+            trustRoot=load_trust(clientCA) if clientCA is not None else None,
         )
         _check_key(options, privateKey)
+        note_handshakes(options.getContext())
         return options
 
     return TlsPortEndpoint(reactor, int(port), ServerCertificates(read), int(backlog), interface)
@@ -101,10 +99,13 @@ class ServerCertificates:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802
         """Make the TLS connection for a new connection."""
         make = getattr(self.options, "serverConnectionForTLS", None)
+        connection: SSL.Connection
         if make is not None:
-            connection: SSL.Connection = make(tlsProtocol)
-            return connection
-        return SSL.Connection(self.options.getContext(), None)  # an older Twisted
+            connection = make(tlsProtocol)
+        else:
+            connection = SSL.Connection(self.options.getContext(), None)  # an older Twisted
+        connection.set_app_data(tlsProtocol)  # for `note_handshakes`
+        return connection
 
 
 def _check_key(options: ssl.CertificateOptions, path: str) -> None:
@@ -113,37 +114,6 @@ def _check_key(options: ssl.CertificateOptions, path: str) -> None:
         options.getContext().check_privatekey()
     except SSL.Error as error:
         raise ValueError(f"the private key in {path} does not belong to the certificate") from error
-
-
-def _load_key(path: str) -> ssl.KeyPair:
-    """Return the private key in a PEM file."""
-    try:
-        return ssl.KeyPair.load(Path(path).read_bytes(), crypto.FILETYPE_PEM)
-    except (SSL.Error, crypto.Error, ValueError) as error:
-        raise ValueError(f"there is no private key in {path}") from error
-
-
-def _load_certificates(path: str) -> list[ssl.Certificate]:
-    """Return the certificates in a PEM file, at least one."""
-    found = _CERTIFICATE.findall(Path(path).read_bytes())
-    if not found:
-        raise ValueError(f"there is no certificate in {path}")
-    try:
-        return [ssl.Certificate.loadPEM(text) for text in found]
-    except (SSL.Error, crypto.Error, ValueError) as error:
-        raise ValueError(f"there is a damaged certificate in {path}") from error
-
-
-def _trust_root(path: str) -> Any:
-    """Return a trust root of the CAs in a PEM file, or in a directory's ``.pem`` and ``.crt`` files."""
-    place = Path(path)
-    files = [place]
-    if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.suffix in (".pem", ".crt"))
-    authorities = [certificate for file in files for certificate in _load_certificates(str(file))]
-    if not authorities:
-        raise ValueError(f"there is no certificate in {path}")
-    return ssl.trustRootFromCertificates(authorities)
 
 
 # --- clients -----------------------------------------------------------------
@@ -250,11 +220,11 @@ def tls_client(
     key = own = None
     chain: list[ssl.Certificate] = []
     if certificate is not None:
-        own, *chain = _load_certificates(certificate)
-        key = _load_key(privateKey or certificate)
+        own, *chain = load_certificates(certificate)
+        key = load_key(privateKey or certificate)
     options = ssl.CertificateOptions(
-        trustRoot=_trust_root(trustRoots) if trustRoots is not None else ssl.platformTrust(),
-        privateKey=key.original if key is not None else None,
+        trustRoot=load_trust(trustRoots) if trustRoots is not None else ssl.platformTrust(),
+        privateKey=key,
         certificate=own.original if own is not None else None,
         extraCertChain=[link.original for link in chain] or None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import (
@@ -24,7 +25,30 @@ from taskd.net.reactor import Reactor
 from taskd.net.strangers import is_client_hello, refused_by_tls
 from taskd.net.time_limits import OPENING_SECONDS
 
-__all__ = ["REFUSED_FOR_ROOM", "RefusingPlain", "RenewableCertificates", "TlsPortEndpoint"]
+__all__ = [
+    "KEY_UPDATE_SECONDS",
+    "MAX_KEY_UPDATES",
+    "PIECE",
+    "REFUSED_FOR_ROOM",
+    "RefusingPlain",
+    "RenewableCertificates",
+    "TlsPortEndpoint",
+    "note_handshakes",
+]
+
+PIECE = 8192
+"""Bytes of ciphertext that OpenSSL gets at once: it sees to all the handshake messages of a piece, about 300
+at most, before anybody can interfere. That takes some 5 ms. Shorter pieces would slow long messages down."""
+
+MAX_KEY_UPDATES = 100
+"""Key updates of a connection in `KEY_UPDATE_SECONDS`: no client needs more than a few in its life, and
+each of them costs a hundred times what its bytes cost otherwise."""
+
+KEY_UPDATE_SECONDS = 60.0
+"""Seconds after which the key updates of a connection are counted from the start."""
+
+_EXITS = 2
+"""How often OpenSSL reports the end of a step for one key update: it was read, and it was answered."""
 
 REFUSED_FOR_ROOM = b"\x15\x03\x03\0\x02\x02\x50"
 """The answer to a connection for which there is no room: a fatal alert (internal_error), since before a
@@ -38,18 +62,33 @@ class RenewableCertificates(Protocol):
         """Use for new connections what the files have now, or raise an exception and change nothing."""
 
 
+def note_handshakes(context: SSL.Context) -> None:
+    """Tell each connection of a context, if it is a `RefusingPlain`, about its handshake messages."""
+
+    def note(connection: SSL.Connection, where: int, _: int) -> None:
+        if where == SSL.SSL_CB_ACCEPT_EXIT:
+            protocol = connection.get_app_data()
+            if isinstance(protocol, RefusingPlain):
+                protocol.handshake_rests()
+
+    context.set_info_callback(note)
+
+
 class RefusingPlain(BufferingTLSTransport):
     """The server's end of a TLS connection, which answers a client that begins without TLS.
 
     It does not wait for the client's alert when it closes: Twisted's own would wait
     for ever, while a client goes on to send. The transport below lingers, so that
     the last reply is not lost. A client whose handshake is not finished
-    `OPENING_SECONDS` after the connection was accepted is disconnected.
+    `OPENING_SECONDS` after the connection was accepted is disconnected, and so is
+    one that floods this end with key updates, which `note_handshakes` counts.
     """
 
     transport: ITCPTransport
     _has_begun = _is_refused = _has_producer = False
     _opening: IDelayedCall | None = None
+    _exits = 0
+    _counted_since = 0.0
 
     def __init__(self, reactor: IReactorTime, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -58,6 +97,7 @@ class RefusingPlain(BufferingTLSTransport):
     def makeConnection(self, transport: ITransport) -> None:  # noqa: N802  # Twisted's name
         """Begin with the handshake, and limit its time."""
         self._opening = self._reactor.callLater(OPENING_SECONDS, self._opening_is_over)
+        self._counted_since = self._reactor.seconds()
         super().makeConnection(transport)
 
     def _opening_is_over(self) -> None:
@@ -91,8 +131,33 @@ class RefusingPlain(BufferingTLSTransport):
                 self._is_refused = True
                 self.transport.write(refused_by_tls(bytes))
                 self.transport.loseConnection()
-        if not self._is_refused:
+        if self._is_refused:
+            return
+        if len(bytes) <= PIECE:
             super().dataReceived(bytes)
+            self._check_key_updates()
+            return
+        data = memoryview(bytes)
+        for start in range(0, len(data), PIECE):
+            super().dataReceived(data[start : start + PIECE].tobytes())
+            self._check_key_updates()
+            if self._aborted or self._lostTLSConnection:
+                return
+
+    def handshake_rests(self) -> None:
+        """Count a report of OpenSSL's, while it works; the first handshake has a limit of its own."""
+        if self._handshakeDone:
+            self._exits += 1
+
+    def _check_key_updates(self) -> None:
+        if not self._exits:
+            return
+        now = self._reactor.seconds()
+        if now - self._counted_since > KEY_UPDATE_SECONDS:
+            self._counted_since = now
+            self._exits = 0
+        elif self._exits > MAX_KEY_UPDATES * _EXITS and not self._aborted:
+            self.abortConnection()
 
     def loseConnection(self) -> None:  # noqa: N802
         """Close TLS, and then the connection below, once everything written has been sent."""

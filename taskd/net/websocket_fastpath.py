@@ -178,6 +178,10 @@ class TextServerProtocol(WebSocketServerProtocol):
         if self._unread:
             self.more_is_unread()
 
+    def keep_unread(self, data: bytes) -> None:
+        """Read `data` later, by `read_more`; nothing may be unread yet."""
+        self._unread = data
+
     def read_more(self) -> None:
         """Take one step through what has been received."""
         data, self._unread = self._unread, b""

@@ -30,8 +30,8 @@ class ChildProcess:
     status or minus the signal, as soon as the process itself has ended: other
     processes may still hold its pipes and sockets. Those that are left in its
     process group are killed as well, after `HELPER_GRACE` if the program had no
-    occasion to end them. Raises `OSError` if the program cannot be started; then
-    nothing of it is left.
+    occasion to end them. Raises `OSError` if the program cannot be started or watched;
+    whatever it raises, nothing of it is left then.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ChildProcess:
         try:
             self._pidfd = os.pidfd_open(self.pid)
             reactor.addReader(self)
-        except OSError:
+        except BaseException:
             self._process.kill()
             self._process.wait()
             if self._pidfd >= 0:

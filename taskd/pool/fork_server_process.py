@@ -36,6 +36,7 @@ from taskd.worker.messages import (
     Forked,
     Loaded,
     LoadFailed,
+    Probe,
     Signal,
     Suspended,
     WorkerConfig,
@@ -68,13 +69,22 @@ EXIT_TIMEOUT = 5.0
 worker's stop hooks usually need, less than a service manager waits."""
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for which a fork server may leave an order (to fork, to kill a worker) unread: more than it
+"""Seconds for which a fork server may leave an order unread: more than it
 needs to fork `MAX_FORKS` workers of a large app, during which it reads nothing."""
 
 LOOK_INTERVAL = 0.25
 """Seconds between two looks at what it has not read: a busy one may have something unread at any of them,
 but hardly ever more at each of forty.
 """
+
+LOOKS = round(ANSWER_TIMEOUT / LOOK_INTERVAL)
+"""Looks after which a fork server that reads nothing is killed. They are counted, instead of the time,
+since a daemon that gets no processor, or is stopped itself with all its processes, makes none."""
+
+PROBE_INTERVAL = 5.0
+"""Seconds between two orders that are sent only to see whether they are read: a fork server that is
+stopped cannot report that workers are stopped, too, and calls given to those wait. With `ANSWER_TIMEOUT`,
+that is as long as most callers wait for anything."""
 
 FAILED = 1
 """The exit status of Python after an exception, whose traceback is in the log."""
@@ -131,7 +141,7 @@ class ForkServerProcess:
     is a descriptor of the memory that its workers share with the daemon, and may
     be closed afterwards. `observer` receives the reports. What the app prints
     while it is imported goes to the log. Raises `OSError` if the process cannot
-    be started; then nothing of it is left.
+    be started; whatever it raises, nothing of it is left then.
     """
 
     def __init__(
@@ -147,7 +157,8 @@ class ForkServerProcess:
         self._kill = Timer(reactor, self._kill_process)
         self._slow_import = Timer(reactor, self._report_slow_import)
         self._answer = Timer(reactor, self._check_answer)
-        self._waits_since = 0.0
+        self._probe = Timer(reactor, self._send_probe)
+        self._looks_left = LOOKS
         self._unread_before = 0
         """How much was unread at the last look: more, and nothing need have been read since."""
         self._to_fork: list[tuple[int, int, int, int]] = []
@@ -155,6 +166,7 @@ class ForkServerProcess:
         self._is_importing = True
         self._how = ""
         """How the process has ended, "" while it runs."""
+        order = encode(config)
         with ExitStack() as undo:
             daemon_end, fork_server_end = socket.socketpair()
             daemon_end.setblocking(False)
@@ -175,9 +187,10 @@ class ForkServerProcess:
                     self._process = start_child(
                         reactor, command, config.directory, passed, write_end, self._process_ended
                     )
+            undo.callback(self._process.kill_group)
+            self._control.transport.write(order)
+            self._slow_import.start(SLOW_IMPORT)
             undo.pop_all()
-        self._control.transport.write(encode(config))
-        self._slow_import.start(SLOW_IMPORT)
 
     def fork(self, number: int, place: int, channel: int, output: int) -> None:
         """Fork worker `number`, with a place on the board and two descriptors.
@@ -246,8 +259,15 @@ class ForkServerProcess:
 
     def _begin_waiting(self) -> None:
         self._answer.cancel()
-        self._waits_since, self._unread_before = self._clock.seconds(), 0
+        self._looks_left, self._unread_before = LOOKS, 0
         self._answer.start(LOOK_INTERVAL)
+
+    def _send_probe(self) -> None:
+        if self._control.is_closing or self._control.is_closed:
+            return
+        self._expect_answer()
+        self._control.transport.write(encode(Probe()))
+        self._probe.start(PROBE_INTERVAL)
 
     def _check_answer(self) -> None:
         """Kill the process if it does not read: it is stopped, or hangs in code of the app.
@@ -255,15 +275,15 @@ class ForkServerProcess:
         Nobody else can end its workers, and a stop would wait for them for ever. A
         busy one may have something unread at every look: it reads if that gets less.
         """
-        unread, now = self._control.unread(), self._clock.seconds()
+        unread = self._control.unread()
         if self._control.is_closing or not unread:
             return
         if unread < self._unread_before:
-            self._waits_since = now
+            self._looks_left = LOOKS + 1
         self._unread_before = unread
-        left = self._waits_since + ANSWER_TIMEOUT - now
-        if left > 0:
-            self._answer.start(min(left, LOOK_INTERVAL))
+        self._looks_left -= 1
+        if self._looks_left:
+            self._answer.start(LOOK_INTERVAL)
             return
         _log.error(
             "the fork server has read nothing for {seconds:.0f} s (stopped, or hanging), and is killed",
@@ -311,6 +331,7 @@ class ForkServerProcess:
             _log.info("the app {app} was loaded from {file}", app=app, file=file)
         for text in loaded.warnings:
             _log.warn("{text}", text=text)
+        self._probe.start(PROBE_INTERVAL)
         self._observer.app_loaded(loaded.functions)
 
     def _control_closed(self) -> None:
@@ -330,6 +351,7 @@ class ForkServerProcess:
         self._kill.cancel()
         self._slow_import.cancel()
         self._answer.cancel()
+        self._probe.cancel()
         self._output.close()
         self._how = describe_end(status, while_importing=self._is_importing)
         self._control.end()

@@ -44,8 +44,8 @@ _log = Logger(namespace="taskd.pool")
 class CodeStatus:
     """The state of the code in use: ``importing``, ``ready``, ``waiting`` or ``failed``.
 
-    While it is waiting for the next attempt to start a fork server, `reason`
-    says why there is none, and `next_try` is in seconds.
+    While it is waiting for the next attempt to start a fork server or a worker,
+    `reason` says why there is none, and `next_try` is in seconds.
     """
 
     state: str
@@ -320,9 +320,10 @@ class Generations:
         try:
             generation = Generation(number, self._max_workers, self._start, self)
         except Exception as error:  # such as too many open files: later there may be fewer
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError | MemoryError):
                 _log.failure("a bug in taskd: a fork server cannot be started")
-            raise StartError(f"a fork server cannot be started: {error}") from error
+            reason = str(error) or type(error).__name__
+            raise StartError(f"a fork server cannot be started: {reason}") from error
         self._last_number = number
         self._all[number] = generation
         return generation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from twisted.internet import fdesc, main
 from twisted.internet.abstract import FileDescriptor
@@ -26,19 +27,23 @@ class OutputReader(FileDescriptor):
     """The reader of one worker's stdout and stderr, which come through one pipe.
 
     `deliver` is called with each line; see `OutputLines`. The reader owns
-    `descriptor`, the read end, and closes it when the output ends.
+    `descriptor`, the read end, and closes it when the output ends, or at once if
+    the constructor raises: `OSError`, if the reactor cannot watch it.
     """
 
     def __init__(self, reactor: Reactor, descriptor: int, deliver: Deliver) -> None:
-        super().__init__(reactor)
-        fdesc.setNonBlocking(descriptor)
-        self._descriptor = descriptor
-        self._clock: IReactorTime = reactor
-        self._count = 0
-        self._resting = False
-        self._lines = OutputLines(self._clock.seconds, deliver)
-        self.connected = 1
-        self.startReading()
+        with ExitStack() as undo:
+            undo.callback(os.close, descriptor)
+            super().__init__(reactor)
+            fdesc.setNonBlocking(descriptor)
+            self._descriptor = descriptor
+            self._clock: IReactorTime = reactor
+            self._count = 0
+            self._resting = False
+            self._lines = OutputLines(self._clock.seconds, deliver)
+            self.connected = 1
+            self.startReading()
+            undo.pop_all()
 
     def fileno(self) -> int:
         """The pipe's read end, -1 once it is closed."""

@@ -95,6 +95,8 @@ class Pool:
         self._last_number = 0
         self._backoff = Backoff()
         self._pause = Timer(reactor, observer.can_start_workers)
+        self._why_paused = ""
+        """Why no worker can be started during the pause, for `code_status`; "" if one has ended too soon."""
         self._emptied: Deferred[None] = Deferred()
         self._generations = Generations(reactor, wanted.max_workers, start_fork_server, observer)
 
@@ -119,9 +121,12 @@ class Pool:
         number = self._last_number + 1
         try:
             worker = WorkerProcess(self._reactor, number, home, self._observer, self, self._name)
-        except OSError as error:  # such as too many open files: later there may be fewer
-            _log.error("a worker cannot be started: {error}", error=error)
-            self._start_pause()
+        except Exception as error:  # such as too many open files: later there may be fewer
+            if not isinstance(error, OSError | MemoryError):
+                _log.failure("a bug in taskd: a worker cannot be started")
+            reason = f"a worker cannot be started: {str(error) or type(error).__name__}"
+            _log.error("{reason}", reason=reason)
+            self._start_pause(reason)
             return None
         self._last_number = number
         self._workers[number] = worker
@@ -188,8 +193,11 @@ class Pool:
         return self._generations.reload()
 
     def code_status(self) -> CodeStatus:
-        """Return the state of the code in use."""
-        return self._generations.status()
+        """Return the state of the code in use: ``waiting``, too, while no worker of it can be started."""
+        status = self._generations.status()
+        if status.state == "ready" and self._pause.is_running and self._why_paused:
+            return CodeStatus("waiting", self._why_paused, self._pause.seconds_left)
+        return status
 
     def abandon_next(self) -> None:
         """Give up the reload in progress, if there is one."""
@@ -244,6 +252,7 @@ class Pool:
         self._observer.worker_exited(worker.number, ending)
         self._check_emptied()
 
-    def _start_pause(self) -> None:
+    def _start_pause(self, why: str = "") -> None:
         if not self._pause.is_running:
+            self._why_paused = why
             self._pause.start(self._backoff.next_delay())

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -156,8 +156,9 @@ PROCESS_STEPS = {
 class WorkerProcess:
     """One worker process, from before its fork until nothing is left of it.
 
-    The constructor opens the channel and the pipe for the output, and raises
-    `OSError` if too many files are open. `descriptors` are the worker's ends of
+    The constructor opens the channel and the pipe for the output. It raises
+    `OSError` if too many files are open or watched; whatever it raises, nothing
+    is left of the worker then. `descriptors` are the worker's ends of
     the two, for the fork server; `forked` closes them. `name` is the pool's, for
     the log. `pid` is None until the process has been forked.
     """
@@ -185,25 +186,27 @@ class WorkerProcess:
         self._kill = Timer(reactor, self.signal)
         self._suspension = Suspension(reactor, self._suspended_for_long)
         self._why_killed = ""
-        daemon_end, worker_end = socket.socketpair()
-        try:
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            daemon_end.close()
-            worker_end.close()
-            raise
-        self.descriptors: tuple[int, ...] = (worker_end.detach(), write_end)
-        self._channel = WorkerSocket(
-            reactor,
-            daemon_end,
-            self._received,
-            self._channel_closed,
-            self._result_grows,
-            self._result_arrived,
-        )
         self._clock: IReactorTime = reactor
         self._sender: ReplySender | None = None
-        self._output = OutputReader(reactor, read_end, self._log_output)
+        self.descriptors: tuple[int, ...] = ()
+        with ExitStack() as undo:
+            daemon_end, worker_end = socket.socketpair()
+            undo.callback(daemon_end.close)
+            undo.callback(worker_end.close)
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, write_end)
+            self._output = OutputReader(reactor, read_end, self._log_output)
+            undo.callback(self._output.close)
+            self._channel = WorkerSocket(
+                reactor,
+                daemon_end,
+                self._received,
+                self._channel_closed,
+                self._result_grows,
+                self._result_arrived,
+            )
+            undo.pop_all()
+        self.descriptors = (worker_end.detach(), write_end)
 
     def __repr__(self) -> str:
         return f"<worker {self.number}, process {self.pid}, {self._stage.value}>"

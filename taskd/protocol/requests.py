@@ -86,6 +86,13 @@ class Request(Call, Generic[Work], frozen=False, eq=False, gc=True):  # type: ig
         """Whether the caller expects no reply."""
         return self.id is None and self.dialect is JSON_RPC
 
+    @property
+    def wants_progress(self) -> bool:
+        """Whether there are reports of progress: if asked for, and if the id is short enough to repeat."""
+        if not self.options.progress or self.is_notification:
+            return False
+        return self.id is None or memoryview(self.id).nbytes <= MAX_REPORTED_ID
+
 
 AnyRequest: TypeAlias = Request[object]
 
@@ -148,6 +155,9 @@ _MEMBERS = {
     BARE: ("function", "args", "options"),
     JSON_RPC: ("jsonrpc", "id", "method", "params", "options"),
 }
+
+MAX_REPORTED_ID = 1024
+"""Bytes of the longest id that is repeated in reports of progress, which are many."""
 
 MAX_BATCH = 1000
 """Requests in one batch: its replies go out as one message, whose size must be bounded."""

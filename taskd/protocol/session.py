@@ -98,7 +98,6 @@ class Session(Generic[Work]):
     # An idle connection must cost little: an empty deque takes 600 bytes, so
     # each is made only when something is put into it.
     __slots__ = (
-        "_backlog_size",
         "_bare_reply",
         "_by_id",
         "_copies",
@@ -110,6 +109,7 @@ class Session(Generic[Work]):
         "_outbox",
         "_unclaimed",
         "backlog",
+        "backlog_size",
         "closing",
         "in_flight",
         "large",
@@ -136,7 +136,8 @@ class Session(Generic[Work]):
         self._has_begun = not begins_as_json
         self.backlog: Backlog | None = None
         """What has been received and not been read; None if that is nothing."""
-        self._backlog_size = 0  # at most: counted once for what each read leaves
+        self.backlog_size = 0
+        """The bytes of that, at most; 0 if these are few messages that are all short."""
         self._long_text: LongText | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None  # a request without a reply comes first
         self._outbox: list[bytes] = []
@@ -184,11 +185,11 @@ class Session(Generic[Work]):
         if self.backlog is None:
             self.backlog = deque(messages)
             if messages and len(messages[0]) > SHORT:  # only the first can be long
-                self._backlog_size = sum(map(len, messages))
+                self.backlog_size = sum(map(len, messages))
         else:
             self.backlog.extend(messages)
-            if self._backlog_size:
-                self._backlog_size += sum(map(len, messages))
+            if self.backlog_size:
+                self.backlog_size += sum(map(len, messages))
 
     def receive_part(self, data: bytes) -> None:
         """Take a look at bytes of a message that is not complete: they may be enough to refuse the peer."""
@@ -253,7 +254,7 @@ class Session(Generic[Work]):
             if size > SHORT:
                 request.held = size * self._copies
                 self.large += request.held
-                self._backlog_size = max(self._backlog_size - size, 0)
+                self.backlog_size = max(self.backlog_size - size, 0)
             if request.dialect is BARE:
                 if self._in_order is None:
                     self._in_order = deque((request,))
@@ -277,9 +278,9 @@ class Session(Generic[Work]):
     def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:
             self.backlog = None
-            self._backlog_size = 0
-        elif not self._backlog_size:
-            self._backlog_size = sum(map(_size, backlog))
+            self.backlog_size = 0
+        elif not self.backlog_size:
+            self.backlog_size = sum(map(_size, backlog))
 
     def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
         """Check a slice of a long message, and parse it after the last one.
@@ -408,7 +409,7 @@ class Session(Generic[Work]):
         If the peer is slow to read (`congested`), the report waits for
         `take(resumed=True)`, and only the latest report of each request is kept.
         """
-        if request not in self.in_flight or not request.options.progress or request.is_notification:
+        if request not in self.in_flight or not request.wants_progress:
             return
         line = progress_line(request.id, progress)
         if congested:
@@ -466,7 +467,7 @@ class Session(Generic[Work]):
         self.in_flight.clear()
         self.backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
-        self._backlog_size = self.large = self.owed = 0
+        self.backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
         return unread
 
@@ -475,7 +476,7 @@ class Session(Generic[Work]):
     @property
     def held(self) -> int:
         """The bytes held for the connection here: messages, requests in flight, and replies that wait."""
-        return SHORT * len(self.in_flight) + self.large + self.owed + self._backlog_size
+        return SHORT * len(self.in_flight) + self.large + self.owed + self.backlog_size
 
     @property
     def wants_data(self) -> bool:

@@ -147,7 +147,8 @@ class Lane(msgspec.Struct, eq=False, weakref=True):
     last. `aside` is None unless the lane is set aside, because its connection
     leaves too much unread: then its lines are there, by priority, and not in
     its party's rotation. `removed` counts the tasks in its lines that do not
-    wait any more. `left` is as for `Party`.
+    wait any more. `newcomers` counts its tasks that are not in its lines yet.
+    `left` is as for `Party`.
 
     Every connection has one: hence a struct, which is created fast.
     """
@@ -158,6 +159,7 @@ class Lane(msgspec.Struct, eq=False, weakref=True):
     line: Line | None = None
     left: int = TURN_TASKS
     removed: int = 0
+    newcomers: int = 0
     aside: dict[int, Line] | None = None
 
     @property
@@ -184,7 +186,7 @@ class Parties:
         self._parties: WeakValueDictionary[str, Party] = WeakValueDictionary()
         self._named: WeakValueDictionary[str, Lane] = WeakValueDictionary()
         self._recent: dict[str, Lane] = {}
-        self._latest = Party("")
+        self._latest = self._parties[""] = Party("")
 
     def __len__(self) -> int:
         """Return how many parties and named lanes are remembered."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from taskd.scheduler.lane_order import LaneOrder
-from taskd.scheduler.parties import Lane, Party
+from taskd.scheduler.parties import TURN_TASKS, Lane, Party
 from taskd.scheduler.states import DONE, NEW, WAITING, check_task
 from taskd.scheduler.task import Subscriber, Task
 
@@ -34,8 +34,9 @@ class TaskQueue(LaneOrder):
     aside. With `shared`, priorities hold between parties as well.
 
     While no other task waits, tasks are *newcomers*, in the order of their
-    arrival, until `line_up` puts them into their lanes. So those that workers
-    can take at once, mostly all, never see a lane: there are no turns to take.
+    arrival, until `line_up` puts them into their lanes: at the latest when one
+    lane has more of them than in a turn, or when their priorities differ. So
+    those that workers can take at once, mostly all, never see a lane.
 
     `remove` does not search: a task removed from the middle keeps its entry
     until that comes up, or until such entries outnumber the others.
@@ -120,6 +121,9 @@ class TaskQueue(LaneOrder):
                 self._put(task)
             else:
                 self.newcomers.append(task)
+                lane.newcomers += 1
+                if lane.newcomers > TURN_TASKS or priority != self.newcomers[0].priority:
+                    self.line_up()
 
     def _put(self, task: Task) -> None:
         """Put a task into its lane."""
@@ -146,12 +150,15 @@ class TaskQueue(LaneOrder):
         if self.newcomers:
             newcomers, self.newcomers = self.newcomers, deque()
             for task in newcomers:
+                task.lane.newcomers = 0
                 self._put(task)
 
-    @property
-    def newcomer(self) -> Task | None:
-        """The first of the newcomers, None if there are none; it may be taken before they line up."""
-        return self.newcomers[0] if self.newcomers else None
+    def take_newcomer(self) -> None:
+        """Take out the first newcomer; the caller sets its state."""
+        task = self.newcomers.popleft()
+        task.lane.newcomers -= 1
+        self.count -= 1
+        task.stats.waiting -= 1
 
     def push_back(self, task: Task) -> None:
         """Put back a task that had left the queue and was not run; its lane has the next turn."""
@@ -212,9 +219,6 @@ class TaskQueue(LaneOrder):
         """
         self.count -= 1
         task.stats.waiting -= 1
-        if self.newcomers:
-            self.newcomers.popleft()
-            return self.newcomers[0] if self.newcomers else None
         line, lane = self._line, self._lane
         assert line is not None
         if self._has_levels:

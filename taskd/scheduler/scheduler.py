@@ -113,45 +113,72 @@ class Scheduler:
     def assign(self, now: float) -> list[tuple[int, list[Task]]]:
         """Bind waiting tasks to workers; return these workers' numbers, each with its tasks in order.
 
-        Tasks that have come to an empty queue are bound in the order of their
-        arrival, while each has a worker that can take it at once: so nobody gets
-        ahead of others, whose tasks get workers too, or wait for a batch at most.
+        Newcomers are bound first, in the order of their arrival, while each has
+        a worker that can take it at once: short ones of which no lane has more
+        than a turn, or others if there are idle workers for all of them.
 
         The lane of a task whose submitter is full is set aside until
         `TaskQueue.resume`. While as many workers as may run batches, and are
         full, short tasks wait for them, and idle workers get other tasks.
         """
         given: dict[int, list[Task]] = {}
-        queue, fleet, batching = self.queue, self.fleet, self.batching
-        idle = fleet.idle
-        task = queue.newcomer or queue.first()
+        queue = self.queue
+        if queue.newcomers:
+            self._assign_newcomers(now, given)
+            queue.line_up()
+        task = queue.first()
         while task is not None:
             if task.subscriber.is_full and not (task := self._needed(task)):
                 task = queue.first()
                 continue
             is_short = may_batch(task)
-            worker = batching.with_room(now) if is_short and batching.workers else None
-            if worker is None:
-                if not idle:
-                    break
-                if not is_short and len(queue.newcomers) > len(idle):
-                    task = queue.first()  # not all can have a worker: from now on they take turns
-                    continue
-                if is_short and len(batching.workers) >= batching.worker_limit:
-                    other = queue.find_head(_wants_worker_of_its_own) if self._long_waiting else None
-                    if other is None:
-                        break
-                    task, is_short = other, False
-                worker = fleet.take_idle(now)
-                if is_short:
-                    batching.add(worker, now)
-            taken, task = task, queue.take(task, is_short=is_short)
-            worker.give(taken, now)
-            if taken.limit is not None:
-                self._wake(now + taken.limit)
-            given.setdefault(worker.number, []).append(taken)
-        queue.line_up()
+            worker = self._worker_for(now, is_short=is_short)
+            if worker is None and is_short and self.fleet.idle and self._long_waiting:
+                task, is_short = queue.find_head(_wants_worker_of_its_own), False
+                worker = self.fleet.take_idle(now) if task is not None else None
+            if worker is None or task is None:
+                break
+            following = queue.take(task, is_short=is_short)
+            self._bind(task, worker, now, given)
+            task = following
         return list(given.items())
+
+    def _assign_newcomers(self, now: float, given: dict[int, list[Task]]) -> None:
+        queue = self.queue
+        newcomers = queue.newcomers
+        while newcomers:
+            task = newcomers[0]
+            is_short = may_batch(task)
+            if task.subscriber.is_full or (not is_short and len(newcomers) > len(self.fleet.idle)):
+                return
+            worker = self._worker_for(now, is_short=is_short)
+            if worker is None:
+                return
+            queue.take_newcomer()
+            self._bind(task, worker, now, given)
+
+    def _worker_for(self, now: float, *, is_short: bool) -> WorkerView | None:
+        """Return a worker for the next task, None if there is none: an idle one, or a batch with room."""
+        batching = self.batching
+        if is_short and batching.workers:
+            worker = batching.with_room(now)
+            if worker is not None:
+                return worker
+        if not self.fleet.idle or (is_short and len(batching.workers) >= batching.worker_limit):
+            return None
+        worker = self.fleet.take_idle(now)
+        if is_short:
+            batching.add(worker, now)
+        return worker
+
+    def _bind(self, task: Task, worker: WorkerView, now: float, given: dict[int, list[Task]]) -> None:
+        worker.give(task, now)
+        if task.limit is not None:
+            self._wake(now + task.limit)
+        if worker.number in given:
+            given[worker.number].append(task)
+        else:
+            given[worker.number] = [task]
 
     def _needed(self, task: Task) -> Task | None:
         """Return the task of a full submitter that must start all the same; if none, set its lane aside."""

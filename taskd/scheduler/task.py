@@ -139,6 +139,10 @@ class Task(msgspec.Struct, eq=False):
             self.others = []
         self.others.append((subscriber, key))
 
+    def forget_arguments(self) -> None:
+        """Drop the arguments of an ended task, which may still have a place among others."""
+        self.call, self.key = Call(self.call.function), None
+
     def detach(self, account: Account | None = None, held: int = 0) -> None:
         """Forget the subscriber that submitted the task; the task goes on.
 

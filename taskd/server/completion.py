@@ -50,6 +50,8 @@ class Completion:
                 subscriber.task_ended(key, outcome)
             for subscriber in {id(subscriber): subscriber for subscriber, _ in task.others}.values():
                 subscriber.flush()
+        if type(outcome) is Failure or task.deadline is not None:
+            task.forget_arguments()
 
     @staticmethod
     def progressed(task: Task, progress: Progress) -> None:

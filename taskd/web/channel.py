@@ -12,7 +12,14 @@ from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from taskd.net.buffered_socket import StreamTransport
+from taskd.net.buffered_socket import (
+    HIGH_WATER,
+    READ_SIZE,
+    SMALL_READ_SIZE,
+    StreamTransport,
+    socket_under,
+)
+from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
 from taskd.net.turns import Turns
@@ -25,9 +32,13 @@ IDLE_SECONDS = 15.0
 """Seconds for which a connection is kept for the next request: a browser that wants something
 else from this port wants it at once, and an idle connection costs a descriptor."""
 
+UNREAD = 4096
+"""Bytes of responses that the transport may hold before the next request is served: few, since there may be
+thousands of connections, and what they hold counts for no client's share."""
+
 UNREAD_SECONDS = 30.0
-"""Seconds in which a client has to read the responses that the transport still holds, at most
-about 64 KiB and a page: 20 kbit/s."""
+"""Seconds in which a client has to read the responses that the transport still holds: at most `UNREAD`
+bytes, what TLS keeps, and a page."""
 
 
 class _Phase(Enum):
@@ -71,7 +82,15 @@ class GatewayChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Wait for the first request."""
         super().connectionMade()
+        self._keep_little()
         self._enter(_Phase.HEAD)
+
+    def _keep_little(self, *, is_over: bool = False) -> None:
+        """Have the transport read and keep little; or no longer, if it may become that of a websocket."""
+        below = socket_under(self.transport)
+        if below is not None:
+            below.high_water = HIGH_WATER if is_over else UNREAD
+            below.read_size = READ_SIZE if is_over else SMALL_READ_SIZE
 
     # --- what comes in ---
 
@@ -80,10 +99,15 @@ class GatewayChannel(HTTPChannel):
         if self._phase is _Phase.CLOSE:
             return
         self._heads.receive(data)
+        turns = self.factory.turns
         if self._is_serving or self._phase is _Phase.READER or self._awaits_turn:
             self.transport.pauseProducing()
+        elif turns.is_spent:
+            self._awaits_turn = True
+            turns.ask(self)
+            self.transport.pauseProducing()
         else:
-            self._read_next()
+            turns.measured(self._read_next)
 
     def _read_next(self) -> None:
         """Serve the next request if its head is complete."""
@@ -101,8 +125,11 @@ class GatewayChannel(HTTPChannel):
         self._enter(_Phase.SERVING)
         self._is_serving = True
         transport = self.transport
+        self._keep_little(is_over=True)  # a websocket may take the transport over
         super().dataReceived(head.data)
-        if self.transport is None:
+        if self.transport is not None:
+            self._keep_little()
+        else:
             _pass_on(self._heads.take_rest(), transport)
 
     def requestDone(self, request: Request) -> None:  # noqa: N802  # Twisted's name
@@ -124,6 +151,11 @@ class GatewayChannel(HTTPChannel):
             self.transport.pauseProducing()
 
     # --- `taskd.net.turns.TurnTaker` ---
+
+    @property
+    def party(self) -> str:
+        """The party that the connection belongs to."""
+        return party_key(self.transport)
 
     def take_step(self) -> bool:
         """Serve one of the requests that were sent together; read on when none is complete."""

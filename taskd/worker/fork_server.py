@@ -2,7 +2,7 @@
 
 ``python -P -m taskd.worker.fork_server CONTROL BOARD``, started by the daemon
 with the descriptors of a unix socket and of the board. It reads a `WorkerConfig`, imports
-the app, answers `Loaded` or `LoadFailed`, and then serves `Fork` and `Signal`
+the app, answers `Loaded` or `LoadFailed`, and then carries out its orders
 until the socket closes. Then it kills every worker that is left, with all
 processes of the worker's group.
 
@@ -53,6 +53,7 @@ from taskd.worker.messages import (
     LoadFailed,
     Signal,
     Suspended,
+    ToForkServer,
     WorkerConfig,
     decode_config,
     decode_to_fork_server,
@@ -157,12 +158,12 @@ class ForkServer:
         for pid in self._pids.values():
             _signal_group(pid, signal.SIGKILL)
 
-    def _carry_out(self, orders: list[Fork | Signal], forker: WorkerForker) -> None:
+    def _carry_out(self, orders: list[ToForkServer], forker: WorkerForker) -> None:
         for order in orders:
             if isinstance(order, Fork):
                 self._watch_new(self._fork(order.workers, forker))
                 self._report_suspended()  # whoever was stopped during the forks has caused no event
-            elif order.number in self._pids:
+            elif isinstance(order, Signal) and order.number in self._pids:
                 self._signal(order)
 
     def _watch_new(self, workers: list[Forked]) -> None:
@@ -173,17 +174,21 @@ class ForkServer:
                     os.setpgid(forked.pid, forked.pid)
                 try:
                     self._watch(forked.number, forked.pid)
-                except OSError as error:  # too many open files: nobody would notice its end
+                except Exception as error:  # such as too many open files: nobody would notice its end
                     os.kill(forked.pid, signal.SIGKILL)
                     os.waitpid(forked.pid, 0)
-                    reply = Forked(forked.number, None, str(error))
+                    reply = Forked(forked.number, None, str(error) or type(error).__name__)
             self._send(reply)
 
     def _watch(self, number: int, pid: int) -> None:
         descriptor = os.pidfd_open(pid)
+        try:
+            self._poll.register(descriptor, select.POLLIN)
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._numbers_by_pidfd[descriptor] = number
         self._pids[number] = pid
-        self._poll.register(descriptor, select.POLLIN)
 
     def _signal(self, order: Signal) -> None:
         pid = self._pids[order.number]  # still this worker's id: it has not been waited for

@@ -42,6 +42,7 @@ __all__ = [
     "Interrupt",
     "LoadFailed",
     "Loaded",
+    "Probe",
     "Ready",
     "Reclaim",
     "Reported",
@@ -238,7 +239,11 @@ class Signal(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
     group: bool
 
 
-ToForkServer: TypeAlias = Fork | Signal
+class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
+    """The order to do nothing: the daemon sees from outside whether it is read."""
+
+
+ToForkServer: TypeAlias = Fork | Signal | Probe
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import ssl
+import subprocess
 
 import pytest
 
@@ -39,6 +41,11 @@ class Used:
     def replace(self, pair):
         shutil.copy(pair[0], self.certificate)
         shutil.copy(pair[1], self.key)
+
+    def encrypt(self):
+        """Encrypt the key, for which OpenSSL would ask on the terminal."""
+        command = ("openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", self.key)
+        self.key.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
 
     @property
     def pair(self):
@@ -81,7 +88,16 @@ def test_new_connections_get_the_new_certificate_and_a_bad_file_changes_nothing(
         (
             (lambda: used.certificate.write_text("nothing"), "no certificate in .*used.pem"),
             (lambda: used.replace((files.issue()[0], files.issue()[1])), "key in .*used.key does not belong"),
+            (used.encrypt, "private key in .*used.key is encrypted"),
             (used.key.unlink, "No such file.*used.key"),
+            (
+                lambda: used.certificate.unlink() or os.mkfifo(used.certificate),
+                "used.pem is not a regular file",
+            ),
+            (
+                lambda: used.certificate.unlink() or os.mkfifo(used.certificate),
+                "used.pem is not a regular file",
+            ),
         ),
         start=1,
     ):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,6 +25,15 @@ WEBSOCKET_LIMIT = 100
 MANY = 5000
 """Calls that take more bytes than a paused connection's kernel buffers: what they do not hold
 keeps the end of the client back."""
+
+SOON_BLOCKED = 1.0
+"""Seconds after which a client that cannot send any more gives up."""
+
+NOTICED = 5.0
+"""Seconds within which the end of a client is noticed."""
+
+TOLERANCE = 3.0
+"""Seconds that a busy machine may take besides."""
 
 DEPENDENT = {"on_disconnect": "cancel"}
 
@@ -89,6 +101,36 @@ def test_the_calls_of_a_websocket_at_its_limit_end_with_it(daemon: Daemon) -> No
     daemon.wait_for_status(lambda status: in_flight(status) == WEBSOCKET_LIMIT)
     sock.close()
     daemon.wait_for_status(lambda status: in_flight(status) == 0)
+
+
+@pytest.mark.parametrize("padding", [0, 100_000], ids=["by number", "by memory"])
+@pytest.mark.parametrize("is_websocket", [False, True], ids=["lines", "websocket"])
+def test_the_end_of_a_client_that_sends_until_it_blocks_is_noticed(
+    daemon: Daemon, padding: int, is_websocket: bool
+) -> None:
+    call = json.dumps(rpc(1, "nap", 600, options=DEPENDENT)).encode() + b" " * padding
+    sock = open_websocket(daemon) if is_websocket else daemon.connect().socket
+    sock.settimeout(SOON_BLOCKED)
+    calls = (client_frame(call) if is_websocket else call + b"\n") * 10
+    with suppress(TimeoutError):
+        while True:
+            sock.sendall(calls)
+    assert in_flight(daemon.status()) > 0
+    sock.close()
+    closed = time.monotonic()
+    daemon.wait_for_status(lambda status: in_flight(status) == 0)
+    assert time.monotonic() - closed < NOTICED + TOLERANCE
+
+
+def test_a_client_that_takes_its_replies_may_send_far_ahead(daemon: Daemon) -> None:
+    client = daemon.connect()
+    calls = 3 * LIMIT
+    line = json.dumps(bare("nap", 0.02, options=DEPENDENT)).encode() + b" " * 10_000 + b"\n"
+    sending = threading.Thread(target=client.socket.sendall, args=(line * calls,))
+    sending.start()
+    assert [client.receive() for _ in range(calls)] == [0.02] * calls
+    sending.join()
+    client.close()
 
 
 def receive_all(sock: socket.socket) -> bytes:

@@ -18,6 +18,7 @@ from tests.live.support import (
     TWISTD,
     Connection,
     Daemon,
+    Gate,
     bare,
     connect_unix,
     processes_marked,
@@ -209,3 +210,40 @@ def test_idle_workers_that_are_stopped_are_replaced_and_their_tasks_run_elsewher
     daemon.wait_for_workers(2)
     daemon.wait_for_log("killed by SIGKILL, since it was stopped by a signal for 5 s", 2)
     assert daemon.status()["counts"]["lost"] == 0
+
+
+def test_a_stopped_fork_server_is_replaced_with_its_stopped_workers_and_their_tasks_run_elsewhere(
+    start: Start, gate: Gate
+) -> None:
+    """Only the fork server could have reported that the workers are stopped."""
+    daemon = start("--workers", "3").wait_until_ready()
+    daemon.wait_for_workers(3)
+    running = daemon.connect().send(gate.call())
+    gate.wait_until_entered()
+    fork_server, workers = daemon.fork_server, daemon.workers
+    os.kill(fork_server, signal.SIGSTOP)
+    for worker in daemon.status()["workers"]:
+        if worker["state"] == "idle":
+            os.kill(worker["pid"], signal.SIGSTOP)
+    waiting = [daemon.connect().send(bare("pid")) for _ in range(3)]
+    assert all(client.receive() not in workers for client in waiting)
+    daemon.wait_for_log("the fork server has read nothing for 10 s")
+    assert running.receive()["error"]["code"] == -32003
+    for pid in fork_server, *workers:
+        wait_for_exit(pid)
+    daemon.wait_for_workers(3)
+    assert daemon.status()["counts"]["lost"] == 1
+
+
+def test_idle_workers_and_a_fork_server_that_are_stopped_are_replaced_though_nobody_calls(
+    start: Start,
+) -> None:
+    daemon = start("--workers", "2").wait_until_ready()
+    daemon.wait_for_workers(2)
+    stopped = [daemon.fork_server, *daemon.workers]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in stopped:
+        wait_for_exit(pid)
+    daemon.wait_for_workers(2)
+    assert daemon.connect().ask(bare("pid")) not in stopped

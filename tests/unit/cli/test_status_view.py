@@ -47,10 +47,10 @@ class PrintStatusTests(SynchronousTestCase):
             print_status(answer(**more))
         return capture.get()
 
-    def test_a_server_without_a_fork_server_shows_the_reason_and_the_next_try(self):
+    def test_a_server_that_can_start_no_worker_shows_the_reason_and_the_next_try(self):
         code = {"state": "waiting", "reason": "too many open files", "next_try": 1.6}
         printed = self.printed(code=code)
-        self.assertIn("no fork server: too many open files; another one starts in 1.6 s", printed)
+        self.assertIn("no worker can be started: too many open files; the next try is in 1.6 s", printed)
 
     def test_lines_that_the_log_has_lost_are_shown(self):
         self.assertIn("812 lines of the log were lost", self.printed(log_lines_lost=812))
@@ -61,5 +61,5 @@ class PrintStatusTests(SynchronousTestCase):
         self.assertIn("waiting by party: 192.0.2.7 9, \\x1b[2J 1", self.printed(parties=parties))
         self.assertNotIn("party", self.printed(parties=parties[:1]))
 
-    def test_a_server_with_a_fork_server_shows_nothing_of_it(self):
-        self.assertNotIn("fork server", self.printed())
+    def test_the_start_of_workers_is_not_mentioned_while_it_is_possible(self):
+        self.assertNotIn("can be started", self.printed())

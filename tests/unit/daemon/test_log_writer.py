@@ -1,10 +1,12 @@
 """The writer of the log: order, losses, failures, the end. Its thread is real; the sinks are fakes."""
 
 import errno
+import fcntl
 import os
 import signal
 import syslog
 import threading
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,7 +32,7 @@ class FakeSink:
     def add(self, entries):
         self.added.extend(text for _, text in entries)
 
-    def flush(self):
+    def flush(self, *, waits=True):
         self.threads.add(threading.current_thread())
         self.is_waiting.set()
         assert self.gate.wait(TIMEOUT)
@@ -276,3 +278,34 @@ class SyslogSinkTests(SynchronousTestCase):
         sink.add([(4, "one\n\ttwo\n"), (6, "three\n")])
         sink.flush()
         self.assertEqual(sent, [(4, "one"), (4, "\ttwo"), (6, "three")])
+
+
+class FullPipeTests(SynchronousTestCase):
+    """A log to a pipe that is full before the thread runs."""
+
+    def setUp(self):
+        self.read_end, self.write_end = os.pipe()
+        self.addCleanup(os.close, self.read_end)
+        self.addCleanup(os.close, self.write_end)
+        fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, 4096)
+        self.fill = b"x" * 4096
+        os.write(self.write_end, self.fill)
+        sink = TextSink(partial(os.write, self.write_end), self.write_end)
+        self.writer = LogWriter(sink, lambda lines, why: (syslog.LOG_WARNING, f"{lines} lost\n"))
+
+    def read(self, size):
+        data = b""
+        while len(data) < size:
+            data += os.read(self.read_end, 4096)
+        return data
+
+    def test_the_start_does_not_wait_and_the_line_is_written_later(self):
+        self.writer.write("a line\n")
+        self.assertEqual(self.read(4096), self.fill)
+        self.writer.write("another\n")
+        self.assertEqual(self.read(15), b"a line\nanother\n")
+
+    def test_the_thread_goes_on_with_what_could_not_be_written_before(self):
+        self.writer.write("a line\n")
+        self.writer.start()
+        self.assertEqual(self.read(4096 + 7), self.fill + b"a line\n")

@@ -13,6 +13,7 @@ from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.websocket_closing import REFUSED_GRACE
 from taskd.listeners.websocket_pings import LITTLE_UNREAD
+from taskd.net.read_ahead import AheadRoom
 from taskd.net.server_transport import ServerTransport
 from taskd.net.time_limits import CLOSING_SECONDS
 from taskd.net.websocket_fastpath import PONGS, SLOW_SLICE
@@ -131,6 +132,26 @@ class EndWhilePausedTests(SynchronousTestCase):
         self.server.answer()
         self.assertTrue(self.socket.sent.startswith(b"1\n{"))
         self.assertIn(b"this one is longer", self.socket.sent)
+
+    def test_a_client_that_sent_too_far_ahead_is_answered_behind_what_it_is_owed(self):
+        self.receive(line() * 3)
+        self.watching.owner.probe()
+        self.assertEqual(self.socket.sent, b"", "a line would mean something")
+        self.connection.read_ahead(AheadRoom(Budget()))
+        self.receive(line() + b'{"function":')
+        self.connection.refuse_rest(self.watching.owner.rest_is_refused)
+        self.receive(b'"g"}\n')
+        self.server.answer()
+        self.reactor.advance(0)
+        self.watching.owner.rest_is_refused()
+        self.assertEqual(len(self.server.waiting), 1)
+        self.server.answer()
+        *results, error = self.socket.sent.splitlines()
+        self.assertEqual(results, [b"1"] * 4)
+        self.assertIn(b'"code":-32004', error)
+        self.assertIn(b"sent ahead of the replies", error)
+        self.reactor.writable(self.connection)
+        self.assertTrue(self.socket.closed)
 
     def test_after_the_end_of_input_a_reset_still_counts(self):
         self.receive(line(dependent=False))
@@ -267,8 +288,27 @@ class WebSocketClosingTests(WebSocketTestCase):
         self.assertIn(closing(1000), self.sent())
         self.assertTrue(self.transport.disconnecting)
 
+    def test_a_websocket_that_sent_too_far_ahead_is_closed_with_try_again_later(self):
+        self.receive(ASKED)
+        self.protocol.client.rest_is_refused()
+        self.receive(ASKED)
+        self.server.answer()
+        sent = self.sent()
+        self.assertTrue(sent.startswith(DONE))
+        self.assertIn(closing(1013), sent)
+        self.protocol.client.probe()
+        self.assertEqual(self.sent(), b"")
+
 
 class WebSocketPingTests(WebSocketTestCase):
+    def test_a_probe_is_a_pong_that_nobody_asked_for_if_it_can_be_sent_now(self):
+        self.protocol.client.probe()
+        self.assertEqual(self.sent(), pong_frame(b""))
+        self.protocol.client.sender.pauseProducing()
+        self.protocol.client.probe()
+        self.protocol.client.sender.resumeProducing()
+        self.assertEqual(self.sent(), b"")
+
     def test_a_few_pings_are_answered_each(self):
         self.receive(*[client_frame(b"%d" % number, PING) for number in range(PONGS)])
         self.assertEqual(self.sent(), b"".join([pong_frame(b"%d" % number) for number in range(PONGS)]))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.listeners.peer import FEW
+from taskd.listeners.budgeted_peer import FEW
 from taskd.listeners.tcp import TaskFactory, TcpLimits
 from taskd.model import Result
 from taskd.net.buffered_socket import READ_SIZE, SMALL_READ_SIZE

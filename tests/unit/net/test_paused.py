@@ -11,7 +11,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from taskd.net.paused import LONG, PausedConnections, arrived, descriptor_of, unacknowledged, unread
+from taskd.net.paused import (
+    LONG,
+    SILENCE,
+    PausedConnections,
+    acknowledged,
+    arrived,
+    descriptor_of,
+    unacknowledged,
+    unread,
+)
 from taskd.net.server_transport import ServerTransport
 from taskd.scheduler.budget import Budget
 from tests.unit.net.test_lingering import ReadingReactor
@@ -40,6 +49,12 @@ class Owner:
 
     def peer_is_lost(self):
         self.events.append(self.name + "lost")
+
+    def probe(self):
+        self.events.append(self.name + "probe")
+
+    def rest_is_refused(self):
+        self.events.append(self.name + "refused")
 
 
 def tcp_pair():
@@ -178,6 +193,74 @@ class PausedConnectionsTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         transport.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((unread(transport), unacknowledged(transport)), (0, 0))
+
+    def fill(self, pair=tcp_pair):
+        """Return a transport that is paused, whose peer sends more than is read ahead."""
+        self.paused = PausedConnections(self.reactor, Budget(8 * 4))  # room for one byte
+        ours, theirs = self.connect(pair)
+        self.transport = ServerTransport(ours, Protocol(), ("127.0.0.1", 1), None, 0, self.reactor)
+        self.transport.pauseProducing()
+        owner = Owner(self.events)
+        owner.depends_on_peer = True
+        self.paused.watch(self.transport, owner)
+        theirs.sendall(b"unread")
+        self.look()
+        return theirs
+
+    def look(self):
+        """Let time pass, and what has arrived be read."""
+        self.reactor.advance(LONG)
+        for _ in range(2):
+            if self.transport in self.reactor.readers:
+                self.transport.doRead()
+
+    def test_more_than_is_read_ahead_of_a_silent_peer_is_refused(self):
+        theirs = self.fill()
+        theirs.sendall(b"more")
+        for _ in range(int(SILENCE / LONG)):
+            self.look()
+        self.assertEqual((unread(self.transport), arrived(self.transport)), (0, 10))
+        self.assertEqual(self.events, ["probe"], "the refusal follows behind what was read ahead")
+        theirs.close()
+        self.paused.doRead()
+        self.assertEqual(self.events, ["probe", "ended"])
+        self.transport.resumeProducing()
+        self.reactor.advance(0)
+        self.assertEqual(self.events[2:], ["refused"])
+
+    def test_nothing_is_refused_of_a_peer_that_takes_its_replies(self):
+        theirs = self.fill()
+        theirs.sendall(b"more")
+        for _ in range(10):
+            before = acknowledged(self.transport)
+            self.transport.write(b"reply")
+            theirs.recv(5)
+            self.assertEqual(acknowledged(self.transport), before + 5)
+            self.look()
+        self.assertEqual(unread(self.transport), 4)
+        self.assertEqual(set(self.events), {"probe"})
+
+    def test_a_closed_peer_resets_at_a_reply_although_its_end_is_kept_back(self):
+        theirs = self.fill()
+        theirs.setblocking(False)
+        with self.assertRaises(BlockingIOError):
+            while True:
+                theirs.send(bytes(1 << 20))
+        theirs.close()
+        self.paused.doRead()
+        self.assertNotIn("lost", self.events)
+        self.transport.write(b"probe")
+        self.paused.doRead()
+        self.assertIn("lost", self.events)
+
+    def test_nothing_is_read_ahead_of_a_unix_socket_whose_end_waits_behind_nothing(self):
+        theirs = self.fill(socket.socketpair)
+        self.look()
+        self.assertEqual((unread(self.transport), self.events), (6, []))
+        self.assertEqual(acknowledged(self.transport), 0)
+        theirs.close()
+        self.paused.doRead()
+        self.assertEqual(self.events, ["ended"])
 
     def test_a_closed_transport_is_not_watched(self):
         ours, _ = self.connect()

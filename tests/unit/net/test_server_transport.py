@@ -22,7 +22,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from taskd.net.buffered_socket import HIGH_WATER, READ_SIZE
-from taskd.net.read_ahead import AHEAD, AHEAD_PART, AheadRoom
+from taskd.net.read_ahead import AHEAD_PART, DROPPED, AheadRoom
 from taskd.net.server_transport import ServerTransport
 from taskd.scheduler.budget import MAX_BUFFERED, Budget
 from tests.unit.sockets import MUCH, FakeReactor, FakeSocket
@@ -513,11 +513,73 @@ class ReadAheadTests(ConnectionTestCase):
         self.connection = self.protocol.transport = self.connect()
         self.connection.pauseProducing()
         self.connection.read_ahead(self.room, drops=True)
-        for _ in range(AHEAD // READ_SIZE):
+        for _ in range(DROPPED // READ_SIZE):
             self.assertTrue(self.reactor.reading)
             self.receive(bytes(READ_SIZE))
         self.assertFalse(self.reactor.reading)
-        self.assertEqual((self.connection.ahead, self.room.free), (AHEAD, MAX_BUFFERED // AHEAD_PART))
+        self.assertEqual((self.connection.ahead, self.room.free), (DROPPED, MAX_BUFFERED // AHEAD_PART))
+
+    def test_more_is_dropped_whenever_it_is_asked_for(self):
+        self.connection = self.protocol.transport = self.connect()
+        self.connection.pauseProducing()
+        for _ in range(2):
+            self.connection.read_ahead(self.room, drops=True)
+            self.assertTrue(self.reactor.reading)
+            self.receive(*[bytes(READ_SIZE)] * (DROPPED // READ_SIZE))
+            self.assertFalse(self.reactor.reading)
+
+    def refuse(self):
+        """Have the rest refused behind what fills the room."""
+        self.room.free = 8 * READ_SIZE
+        self.receive(b"a" * READ_SIZE, b"b" * READ_SIZE)
+        self.assertTrue(self.connection.is_full_ahead)
+        self.refused = []
+        self.connection.refuse_rest(lambda: self.refused.append(len(self.protocol.received)))
+        self.assertFalse(self.connection.is_full_ahead)
+        self.assertTrue(self.reactor.reading)
+
+    def test_the_rest_is_refused_behind_what_was_read_ahead(self):
+        self.refuse()
+        self.receive(b"c")
+        self.connection.resumeProducing()
+        self.turn()
+        self.turn()
+        self.assertEqual(self.protocol.received, b"a" * READ_SIZE + b"b" * READ_SIZE)
+        self.assertEqual((self.refused, self.budget.held), ([2 * READ_SIZE], 0))
+        self.connection.pauseProducing()
+        self.connection.read_ahead(self.room)
+        self.receive(b"d", b"")
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual((len(self.protocol.received), self.protocol.ended), (2 * READ_SIZE, 0))
+        self.assertEqual(len(self.refused), 1)
+        self.connection.loseConnection()
+        self.reactor.writable(self.connection)
+        self.assertEqual(self.protocol.lost, [ConnectionDone])
+
+    def test_a_protocol_that_pauses_at_the_last_piece_learns_of_the_refusal_when_it_resumes(self):
+        self.refuse()
+        self.protocol.on_data = self.connection.pauseProducing
+        for _ in range(2):
+            self.connection.resumeProducing()
+            self.turn()
+        self.assertEqual((len(self.protocol.received), self.refused), (2 * READ_SIZE, []))
+        self.connection.resumeProducing()
+        self.turn()
+        self.assertEqual(self.refused, [2 * READ_SIZE])
+
+    def test_nothing_is_refused_of_a_connection_that_is_lost(self):
+        self.refuse()
+        self.receive(ConnectionResetError())
+        self.turn()
+        self.assertEqual((self.refused, self.protocol.lost), ([], [ConnectionLost]))
+
+    def test_nothing_is_refused_of_a_connection_that_is_read(self):
+        self.connection.resumeProducing()
+        self.connection.refuse_rest(self.fail)
+        self.turn()
+        self.receive(b"one")
+        self.assertEqual(self.protocol.received, b"one")
 
     def test_a_lost_connection_gives_its_room_back(self):
         self.receive(b"one")

@@ -16,13 +16,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net.strangers import REFUSED_BY_TLS, not_a_task_server
 from taskd.net.time_limits import OPENING_SECONDS
-from taskd.net.tls_port import RefusingPlain
+from taskd.net.tls_port import (
+    KEY_UPDATE_SECONDS,
+    MAX_KEY_UPDATES,
+    PIECE,
+    RefusingPlain,
+    note_handshakes,
+)
 
 
 class RefusingPlainTests(SynchronousTestCase):
     def setUp(self):
         leaf = trustme.CA().issue_cert("localhost")
         options = ssl.PrivateCertificate.loadPEM(leaf.private_key_and_cert_chain_pem.bytes()).options()
+        note_handshakes(options.getContext())
         self.inner = Protocol()
         factory = TLSMemoryBIOFactory(options, False, Factory.forProtocol(lambda: self.inner))
         self.clock = Clock()
@@ -30,6 +37,28 @@ class RefusingPlainTests(SynchronousTestCase):
         self.port = factory.buildProtocol(None)
         self.transport = StringTransport()
         self.port.makeConnection(self.transport)
+
+    def shake_hands(self):
+        """Return a client whose handshake with the port is finished."""
+        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        client.set_connect_state()
+        for _ in range(3):
+            with contextlib.suppress(SSL.WantReadError):
+                client.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                self.port.dataReceived(client.bio_read(65536))
+            if self.transport.value():
+                client.bio_write(self.transport.value())
+                self.transport.clear()
+        return client
+
+    def send(self, client, data):
+        """Have the port receive `data` from the client, all at once."""
+        ciphertext = b""
+        while data:
+            data = data[client.send(data) :]
+            ciphertext += client.bio_read(65536)
+        self.port.dataReceived(ciphertext)
 
     def test_text_is_answered_with_an_alert_and_a_sentence(self):
         self.port.dataReceived(b'{"function":"hello"}\n')
@@ -60,18 +89,50 @@ class RefusingPlainTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnected)
 
     def test_a_finished_handshake_has_no_limit_any_more(self):
-        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
-        client.set_connect_state()
-        for _ in range(3):
-            with contextlib.suppress(SSL.WantReadError):
-                client.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                self.port.dataReceived(client.bio_read(65536))
-            if self.transport.value():
-                client.bio_write(self.transport.value())
-                self.transport.clear()
+        self.shake_hands()
         self.clock.advance(OPENING_SECONDS)
         self.assertFalse(self.transport.disconnected)
+
+    def test_many_handshake_messages_in_a_short_time_end_the_connection(self):
+        client = self.shake_hands()
+        for _ in range(2 * MAX_KEY_UPDATES):
+            self.port.handshake_rests()
+        self.send(client, b"x")
+        self.assertFalse(self.transport.disconnected)
+        self.port.handshake_rests()
+        self.send(client, b"x")
+        self.assertTrue(self.transport.disconnected)
+
+    def test_rare_handshake_messages_are_forgotten(self):
+        client = self.shake_hands()
+        for _ in range(2):
+            for _ in range(2 * MAX_KEY_UPDATES):
+                self.port.handshake_rests()
+            self.clock.advance(KEY_UPDATE_SECONDS + 1)
+            self.send(client, b"x")
+        self.assertFalse(self.transport.disconnected)
+
+    def test_the_first_handshake_is_not_counted(self):
+        for _ in range(4 * MAX_KEY_UPDATES):
+            self.port.handshake_rests()
+        client = self.shake_hands()
+        self.send(client, b"x")
+        self.assertFalse(self.transport.disconnected)
+
+    def test_openssl_reports_its_handshakes_to_the_connection_that_they_are_of(self):
+        counted = []
+        self.port.handshake_rests = lambda: counted.append(1)
+        self.port.getHandle().set_app_data(self.port)
+        self.shake_hands()
+        self.assertTrue(counted)
+
+    def test_long_ciphertext_is_passed_on_in_pieces_and_nothing_is_lost(self):
+        received = []
+        self.inner.dataReceived = received.append
+        data = bytes(range(256)) * 500
+        self.assertGreater(len(data), 4 * PIECE)
+        self.send(self.shake_hands(), data)
+        self.assertEqual(b"".join(received), data)
 
     def test_no_timer_is_left_of_a_client_that_has_gone(self):
         self.port.connectionLost(Failure(ConnectionDone()))

@@ -9,7 +9,8 @@ from taskd.net.turns import SLICE_SECONDS, TURN_SECONDS, Turns
 class Taker:
     """A taker with a number of steps to take, of which each takes some seconds of the clock."""
 
-    def __init__(self, clock, done, steps, seconds=0.0):
+    def __init__(self, clock, done, steps, seconds=0.0, party="a"):
+        self.party = party
         self.clock = clock
         self.done = done
         self.left = steps
@@ -35,8 +36,8 @@ class TurnsTests(SynchronousTestCase):
         self.turns = Turns(self.clock)
         self.done = []
 
-    def taker(self, steps, seconds=0.0):
-        taker = Taker(self.clock, self.done, steps, seconds)
+    def taker(self, steps, seconds=0.0, party="a"):
+        taker = Taker(self.clock, self.done, steps, seconds, party)
         self.turns.ask(taker)
         return taker
 
@@ -71,6 +72,24 @@ class TurnsTests(SynchronousTestCase):
         self.assertLessEqual(self.done.index(modest), 3)
         self.assertEqual(modest.left, 0)
         self.assertGreater(greedy.left, 0)
+
+    def test_parties_take_turns_however_many_takers_they_have(self):
+        crowd = [self.taker(9, SLICE_SECONDS) for _ in range(100)]
+        other = self.taker(2, SLICE_SECONDS, "b")
+        self.turn()
+        self.assertEqual(self.done[:4], [crowd[0], other, crowd[1], other])
+
+    def test_work_that_is_begun_at_once_counts_until_the_next_round(self):
+        def step():
+            self.clock.rightNow += TURN_SECONDS * 0.6
+
+        self.turns.measured(step)
+        self.assertFalse(self.turns.is_spent)
+        self.turns.measured(lambda: self.turns.measured(step))
+        self.assertTrue(self.turns.is_spent)
+        self.turn()
+        self.assertFalse(self.turns.is_spent)
+        self.assertRaises(ZeroDivisionError, self.turns.measured, lambda: 1 / 0)
 
     def test_a_step_longer_than_a_slice_costs_others_one_step_at_most(self):
         slow, quick = self.taker(9, TURN_SECONDS * 10), self.taker(1)

@@ -16,6 +16,7 @@ from taskd.pool.fork_server_process import (
     EXIT_TIMEOUT,
     LOOK_INTERVAL,
     MAX_FORKS,
+    PROBE_INTERVAL,
     SLOW_IMPORT,
     ForkServerProcess,
     describe_end,
@@ -28,6 +29,7 @@ from taskd.worker.messages import (
     Forked,
     Loaded,
     LoadFailed,
+    Probe,
     Signal,
     Suspended,
     WorkerConfig,
@@ -136,6 +138,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.ended(status)
         self.reactor.turn()
 
+    def wait(self, seconds):
+        """Let time pass in a daemon that is not busy."""
+        self.reactor.pump([LOOK_INTERVAL] * round(seconds / LOOK_INTERVAL))
+
     def hang_up(self):
         self.reactor.protocol.connectionLost(Failure(ConnectionDone()))
 
@@ -158,6 +164,20 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.assertTrue(self.reactor.control.disconnected)
         self.hang_up()
         self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before, []))
+
+    def test_a_fork_server_that_cannot_be_sent_its_configuration_is_ended_and_leaves_nothing_open(self):
+        self.reactor.control = control = Control()
+        self.addCleanup(control.theirs.close)
+        self.addCleanup(control.ours.close)
+        self.patch(control, "write", lambda _: os.read(-1, 0))
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertRaises(OSError, self.start)
+        self.addCleanup(os.close, self.reactor.output)
+        self.assertEqual(self.reactor.signals, ["group"])
+        self.exit(-signal.SIGKILL)
+        self.hang_up()
+        # The test's own copy of the output is open.
+        self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before + 1, []))
 
     def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)
@@ -292,11 +312,11 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.send(Loaded(FUNCTIONS))
         self.reactor.control.ours.send(b"unread")
         self.process.signal(1, signal.SIGKILL, group=True)
-        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.wait(ANSWER_TIMEOUT - 1)
         self.send(Exited(2, 0, 1000))  # it is slow, but it works
-        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.wait(ANSWER_TIMEOUT - 1)
         self.assertEqual(self.reactor.signals, [])
-        self.reactor.advance(1)
+        self.wait(1)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
         self.assertEqual(
             self.texts(), ["the fork server has read nothing for 10 s (stopped, or hanging), and is killed"]
@@ -305,7 +325,7 @@ class ForkServerProcessTests(SynchronousTestCase):
     def test_a_fork_server_whose_worker_cannot_end_is_left_alone_if_it_reads(self):
         self.send(Loaded(FUNCTIONS))
         self.process.signal(1, signal.SIGKILL, group=True)
-        self.reactor.advance(ANSWER_TIMEOUT)
+        self.wait(ANSWER_TIMEOUT)
         self.assertEqual((self.reactor.signals, self.texts()), ([], []))
 
     def test_a_fork_server_that_does_not_read_the_order_to_fork_is_killed(self):
@@ -313,7 +333,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.process.fork(1, 2, 3, 4)
         self.reactor.advance(0)
         self.reactor.control.ours.send(b"unread")
-        self.reactor.advance(ANSWER_TIMEOUT)
+        self.wait(ANSWER_TIMEOUT)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
 
     def test_a_busy_fork_server_with_something_unread_at_every_look_is_left_alone(self):
@@ -332,13 +352,45 @@ class ForkServerProcessTests(SynchronousTestCase):
     def test_the_time_to_read_an_order_begins_with_that_order(self):
         self.send(Loaded(FUNCTIONS))
         self.process.signal(1, signal.SIGKILL, group=True)  # and it reads that
-        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.wait(ANSWER_TIMEOUT - 1)
         self.process.signal(2, signal.SIGKILL, group=True)
         self.reactor.control.ours.send(b"unread")
-        self.reactor.advance(ANSWER_TIMEOUT - 1)
+        self.wait(ANSWER_TIMEOUT - 1)
         self.assertEqual(self.reactor.signals, [])
-        self.reactor.advance(1)
+        self.wait(1)
         self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+
+    def test_a_fork_server_that_reads_no_probe_is_killed_though_nothing_else_is_asked_of_it(self):
+        self.send(Loaded(FUNCTIONS))
+        self.wait(3 * PROBE_INTERVAL)
+        self.assertEqual([decode_to_fork_server(line) for line in self.sent()], [Probe()] * 3)
+        self.assertEqual(self.reactor.signals, [])
+        self.wait(LOOK_INTERVAL)
+        self.reactor.control.ours.send(b"unread")
+        self.wait(PROBE_INTERVAL + ANSWER_TIMEOUT - 2 * LOOK_INTERVAL)
+        self.assertEqual(self.reactor.signals, [])
+        self.wait(LOOK_INTERVAL)
+        self.assertEqual(self.reactor.signals, [signal.SIGKILL])
+
+    def test_no_probe_is_sent_during_the_import_nor_after_a_close_nor_after_the_end(self):
+        self.wait(2 * PROBE_INTERVAL)
+        self.assertEqual(self.sent(), [])
+        self.send(Loaded(FUNCTIONS))
+        self.process.close()
+        self.wait(PROBE_INTERVAL)
+        self.assertEqual(self.sent(), [])
+        self.exit()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_a_fork_server_is_not_killed_for_what_it_leaves_unread_while_the_daemon_is_stopped_as_well(self):
+        self.send(Loaded(FUNCTIONS))
+        self.reactor.control.ours.send(b"unread")
+        self.process.signal(1, signal.SIGKILL, group=True)
+        self.reactor.advance(10 * ANSWER_TIMEOUT)
+        self.assertEqual(self.reactor.signals, [])
+        self.reactor.control.theirs.recv(100)
+        self.wait(ANSWER_TIMEOUT)
+        self.assertEqual(self.reactor.signals, [])
 
     def test_all_of_it_is_killed_without_the_reactor_but_no_process_that_is_not_its_own(self):
         for pid in 1, os.getppid():  # neither is a child of what stands for the fork server

@@ -7,9 +7,12 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StateError
+from taskd.pool import pool
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.generation import GENERATION_STEPS, SPARE_PLACES, GenerationStage
+from taskd.pool.output import OutputReader
 from taskd.pool.pool import Pool, PoolConfig
+from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import Done, Interrupt, WorkerConfig
 from tests.unit.pool.processes import FakeReactor, ForkServers
 
@@ -158,6 +161,44 @@ class PoolTests(SynchronousTestCase):
             self.reactor.advance(1.0)
         self.assertEqual(self.events, [("can start",)] * 2)
         self.assertEqual(self.start(), 1)
+
+    def test_a_start_that_fails_for_any_reason_is_delayed_for_longer_each_time_and_leaves_none_open(self):
+        before = sorted(os.listdir("/proc/self/fd"))
+        add, failures = self.reactor.addReader, []
+
+        def refuse(reader):
+            if isinstance(reader, failures[0]):
+                raise failures[1]
+            add(reader)
+
+        self.patch(self.reactor, "addReader", refuse)
+        delay = 0.1
+        for watched in OutputReader, WorkerSocket:
+            for error, reason in (
+                (OSError(28, "No space left"), "No space left"),
+                (MemoryError(), "MemoryError"),
+            ):
+                failures[:] = watched, error
+                self.assertIsNone(self.pool.start_worker(1))
+                code = self.pool.code_status()
+                self.assertEqual((code.state, round(code.next_try, 6)), ("waiting", delay))
+                self.assertRegex(code.reason, f"^a worker cannot be started: .*{reason}")
+                self.reactor.turn()
+                self.assertEqual((sorted(os.listdir("/proc/self/fd")), self.events), (before, []))
+                self.assertIsNone(self.pool.start_worker(1))
+                self.reactor.advance(delay)
+                self.assertEqual(self.events, [("can start",)])
+                self.events.clear()
+                delay *= 2
+        failures[:] = (), None
+        self.assertEqual(self.pool.code_status().state, "ready")
+        self.assertEqual(self.start(), 1)
+
+    def test_a_bug_that_prevents_a_start_is_logged_and_does_no_more_harm_than_other_failures(self):
+        self.patch(pool, "WorkerProcess", None)
+        self.assertIsNone(self.pool.start_worker(1))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(self.reactor.delays, [0.1])
 
     # --- fork servers ---
 

@@ -459,6 +459,16 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((second["error"]["code"], second["error"]["data"]), (-32006, {"limit": 99}))
         self.assertTrue(session.finished)
 
+    def test_a_long_id_is_not_repeated_in_reports(self):
+        session = Session()
+        for size in (1022, 1023):
+            line = b'{"jsonrpc":"2.0","id":"%b","method":"f","options":{"progress":true}}' % (b"x" * size)
+            session.receive([line])
+            [request] = session.requests()
+            session.report(request, Progress(1))
+        [report] = session.take()
+        self.assertIn(b"x" * 1022, report)
+
     def test_the_error_about_a_message_over_the_limit_waits_behind_a_full_backlog(self):
         session, [request] = self.started(rpc(1), rpc(2), limit=1)
         session.refuse_rest(too_large(99))

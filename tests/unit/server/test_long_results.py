@@ -179,3 +179,16 @@ class SpentTests(ServerCase):
         self.pool.finish(1)
         self.turn()
         self.assertEqual(self.server.budget.held, 0)
+
+    def test_a_task_that_has_ended_keeps_no_arguments_wherever_it_still_has_a_place(self):
+        self.make(least=1)
+        client = self.connect()
+        client.call(params=["x" * 100_000], deadline=60.0)  # among the deadlines
+        client.call(params=["x" * 100_000])  # in the middle of its line
+        client.call()
+        tasks = [self.server.find(number) for number in (1, 2)]
+        self.pool.begin(1)
+        client.call("taskd.cancel", params={"task": 2})
+        self.pool.finish(1)
+        self.assertEqual([task.call.args for task in tasks], [None, None])
+        self.assertEqual([task.key for task in tasks], [None, None])

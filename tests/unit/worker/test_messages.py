@@ -18,6 +18,7 @@ from taskd.worker.messages import (
     Interrupt,
     Loaded,
     LoadFailed,
+    Probe,
     Ready,
     Reclaim,
     Reported,
@@ -79,7 +80,7 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(data.count(b"\n"), len(messages))
 
     def test_messages_to_and_from_the_fork_server_are_decoded_unchanged(self):
-        for message in Fork([(1, 0), (2, 1)]), Signal(1, 15, True):
+        for message in Fork([(1, 0), (2, 1)]), Signal(1, 15, True), Probe():
             self.assertEqual(decode_to_fork_server(encode(message)), message)
         for message in (
             Loaded([]),
