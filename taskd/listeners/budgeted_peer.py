@@ -23,7 +23,7 @@ LIGHT = FEW * SHORT // 2
 
 
 class BudgetedPeer(Generic[Work]):
-    """What `taskd.listeners.peer.Peer`, its subclass, holds. Implements `taskd.scheduler.budget.Holder`."""
+    """The base of `taskd.listeners.peer.Peer`. Implements `taskd.scheduler.budget.Holder`."""
 
     __slots__ = (
         "_account",
