@@ -1,4 +1,4 @@
-"""The writer of a store: collects what is to be written while the last transaction runs (group commit).
+"""The writer of a store: collects changes while the last transaction runs (group commit).
 
 Nothing waits for a timer: an idle store is written at once, a busy one gets
 everything that has come meanwhile in one transaction.
@@ -127,7 +127,7 @@ class StoreWriter:
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
-    # --- what is to be written ---
+    # --- changes ---
 
     def submit(self, new: New, answer: Callable[[Accepted | StoreError], object]) -> None:
         """Store a new task. Raises `Busy` if too much waits already, or the store has failed."""

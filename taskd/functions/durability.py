@@ -1,4 +1,4 @@
-"""What becomes of a function's tasks if they fail, or their process ends: the durable ones are stored."""
+"""The durability of a function: whether its tasks are stored, and tried again after a failure or a loss."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class StoreError(Exception):
 
 
 class Batch(msgspec.Struct):
-    """What is written in one transaction, in the order of the fields.
+    """The changes of one transaction, in the order of the fields.
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.

@@ -1,4 +1,4 @@
-"""What a store keeps: tasks, their events, and the table of their states."""
+"""The contents of a store: tasks, their events, and the table of their states."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Record(msgspec.Struct, frozen=True):
         return self.new.priority, self.due, self.new.id
 
     def takes_by_hand(self, state: State) -> bool:
-        """Whether a cancel, or putting it back, may bring the task to `state` now."""
+        """Return whether a cancel, or putting it back, may bring the task to `state` now."""
         return state in _BY_HAND.get(self.state, ())
 
     def new_key(self) -> New:

@@ -94,7 +94,7 @@ def test_a_task_that_kills_its_process_is_set_aside_or_has_failed(start: Start) 
     assert (ended["state"], ended["losses"], ended["error"]["code"]) == ("failed", 1, -32003)
 
 
-def test_what_was_acknowledged_is_run_although_the_daemon_is_killed(start: Start, tmp_path: Path) -> None:
+def test_acknowledged_tasks_are_run_although_the_daemon_is_killed(start: Start, tmp_path: Path) -> None:
     acknowledged = set()
     number = 0
     for _ in range(3):
@@ -130,7 +130,7 @@ def test_what_was_acknowledged_is_run_although_the_daemon_is_killed(start: Start
     assert acknowledged <= set(marks(tmp_path))
 
 
-def test_a_stop_leaves_in_the_store_what_has_not_begun(start: Start, tmp_path: Path) -> None:
+def test_a_stop_leaves_tasks_in_the_store_that_have_not_begun(start: Start, tmp_path: Path) -> None:
     daemon = start()
     client = daemon.connect()
     tasks = [submit(client, "mark", number, 0.05) for number in range(40)]

@@ -145,7 +145,7 @@ class DurableTests(DurableCase):
         self.assertEqual(self.events(task), ["queued", "started", "lost", "started", "set_aside"])
         self.assertEqual(self.runner.queue, [])
 
-    def test_what_was_running_when_the_daemon_died_runs_again(self):
+    def test_tasks_that_were_running_when_the_daemon_died_run_again(self):
         task, waiting = self.submit(), self.submit()
         self.begin()
         self.runner.queue.clear()
@@ -213,7 +213,7 @@ class DurableTests(DurableCase):
         self.end(cancelled, Failure.of(Cancelled("no", was="waiting")))
         self.assertEqual((answers[-1], self.state(waiting)), (State.WAITING, State.CANCELLED))
 
-    def test_whoever_waits_for_a_cancelled_task_is_called(self):
+    def test_waiters_for_a_cancelled_task_are_called(self):
         scheduled = self.submit(delay=9.0)
         ended = []
         self.tasks.wait(scheduled, lambda state, outcome: ended.append(state))
@@ -224,7 +224,7 @@ class DurableTests(DurableCase):
         self.turn()
         self.assertEqual(ended, [State.CANCELLED])
 
-    def test_a_stop_leaves_in_the_store_what_has_not_begun(self):
+    def test_a_stop_leaves_tasks_in_the_store_that_have_not_begun(self):
         task, waiting = self.submit(), self.submit()
         running = self.begin()
         self.tasks.stop_accepting()

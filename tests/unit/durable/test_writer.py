@@ -45,7 +45,7 @@ class WriterCase(SynchronousTestCase):
 
 
 class WriterTests(WriterCase):
-    def test_what_comes_while_a_transaction_runs_is_written_by_the_next_one(self):
+    def test_changes_that_come_while_a_transaction_runs_are_written_by_the_next_one(self):
         self.submit("1")
         self.clock.advance(0)
         self.submit("2")

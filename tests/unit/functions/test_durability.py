@@ -9,12 +9,12 @@ class DurabilityTests(SynchronousTestCase):
     def of(self, *, durable=True, once=False, retries=0, backoff=1.0, keep=3600.0):
         return Durability.of(durable=durable, once=once, retries=retries, backoff=backoff, keep=keep)
 
-    def test_a_function_is_durable_only_if_it_says_so(self):
+    def test_a_function_is_durable_only_if_asked_for(self):
         self.assertIsNone(self.of(durable=False))
         self.assertEqual(self.of(), Durability())
         self.assertEqual(self.of(retries=3, backoff=2, keep=0), Durability(False, 3, 2, 0))
 
-    def test_what_contradicts_itself_is_refused(self):
+    def test_contradictions_are_refused(self):
         self.assertRaises(ValueError, self.of, durable=False, retries=1)
         self.assertRaises(ValueError, self.of, durable=False, once=True)
         self.assertRaises(ValueError, self.of, once=True, retries=1)

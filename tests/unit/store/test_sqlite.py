@@ -92,7 +92,7 @@ class FailureTests(SqliteCase):
 
 
 class AcknowledgedTests(SqliteCase):
-    def test_what_was_written_is_there_after_the_file_is_opened_again(self):
+    def test_written_tasks_are_there_after_the_file_is_opened_again(self):
         store = self.open()
         claims = store.write(Batch([New("1", "f", b"[1]"), New("2", "f")], want={"f": 1}), 1.0).claims
         store.write(Batch(starts=[Start(claims[0].new.id, 1)]), 2.0)
