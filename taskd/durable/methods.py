@@ -17,6 +17,7 @@ from taskd.protocol.methods import NOT_GIVEN
 from taskd.protocol.requests import Request
 from taskd.scheduler.task import Task
 from taskd.server.methods import Asker, Requester
+from taskd.server.status import StoreStatus
 from taskd.store.base import Filter, StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
 
@@ -79,22 +80,29 @@ class StoredMethods:
         """Run the stored tasks of these functions from now on."""
         self._tasks.use(functions)
 
+    @property
+    def status(self) -> StoreStatus:
+        """The state of the store."""
+        return StoreStatus(self._tasks.store.is_lasting, self._tasks.claimed, self._tasks.writer.fault)
+
     # --- in ---
 
-    def call(self, request: Request[Task], requester: Requester) -> None:
-        """Store the task of an ordinary call, and answer when it has ended."""
+    def call(self, request: Request[Task], requester: Requester | None) -> None:
+        """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
 
         def stored(accepted: Accepted | StoreError) -> None:
-            if isinstance(accepted, StoreError):
+            if isinstance(accepted, StoreError) and requester is not None:
+                stop()
                 _answer(requester, request, _refused(accepted))
 
         def ended(state: State, outcome: bytes | None) -> None:
-            _answer(requester, request, _outcome(state, outcome))
+            if requester is not None:
+                _answer(requester, request, _outcome(state, outcome))
 
         asked = Options(timeout=options.timeout, priority=options.priority)
         task = self._tasks.submit(request.function, request.args, asked, stored)
-        self._tasks.wait(task, ended)
+        stop = self._tasks.wait(task, ended)
 
     def submit(
         self, asker: Asker, function: str, args: Raw, options: SubmitOptions, token: str | None
@@ -115,6 +123,20 @@ class StoredMethods:
 
         asked = Options(timeout=options.timeout, priority=options.priority)
         self._tasks.submit(function, given, asked, stored, delay=options.delay, key=options.key, token=token)
+        return None
+
+    def cancel(self, asker: Asker, task: str) -> Outcome | None:
+        """Cancel a stored task, and answer with what it was: waiting, running, scheduled or done."""
+
+        def cancelled(state: State | StoreError | None) -> None:
+            if isinstance(state, StoreError):
+                asker.answer(_refused(state))
+            elif state is None:
+                asker.answer(Failure.of(_unknown(task)))
+            else:
+                asker.answer(_result({"was": "done" if state in ENDED else state.name.lower()}))
+
+        self._tasks.cancel(task, cancelled)
         return None
 
     # --- out ---

@@ -154,6 +154,11 @@ class DurableTasks:
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_stopping = self._is_open = False
 
+    @property
+    def claimed(self) -> int:
+        """The number of tasks that this node has claimed and not settled."""
+        return len(self._runs)
+
     # --- the app ---
 
     def use(self, functions: list[FunctionInfo]) -> None:

@@ -73,8 +73,16 @@ class Methods(Protocol[Asker]):
     def status(self, asker: Asker, /) -> Answer:
         """Answer with a `ServerStatus`: what the server and each of its workers is doing."""
 
-    def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Answer:  # noqa: A002
-        """Cancel a request of this connection by its `id`, or any task by its number (not over a websocket).
+    def cancel(
+        self,
+        asker: Asker,
+        /,
+        id: Raw = NOT_GIVEN,  # noqa: A002
+        task: int | str | None = None,
+    ) -> Answer:
+        """Cancel a request of this connection by its `id`, or a task.
+
+        A stored task is named by its id, any other by its number (not over a websocket).
 
         The answer comes when the task has ended: ``{"was": "waiting"}``,
         ``{"was": "running", "stopped_after": seconds, "killed": bool}`` or
@@ -158,16 +166,19 @@ def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTarget:
-    """The target of a ``taskd.cancel``: a request, by its id as JSON text, or else a task, by its number."""
+    """The target of a ``taskd.cancel``: a request, by its id as JSON text, or else a task.
+
+    A stored task is named by its id, any other by its number.
+    """
 
     request_id: bytes | None
-    task: int | None
+    task: int | str | None
 
     @classmethod
     def named(
         cls,
         id: Raw = NOT_GIVEN,  # noqa: A002
-        task: int | None = None,
+        task: int | str | None = None,
         *,
         by_number: bool,
     ) -> CancelTarget:
@@ -185,7 +196,7 @@ class CancelTarget:
             raise InvalidParams(
                 f"{CANCEL}: an id is a string or a number", argument="id", expected="str | float"
             )
-        if task is not None and not by_number:
+        if isinstance(task, int) and not by_number:
             raise NotAllowed(_NOT_BY_NUMBER)
         return cls(request_id, task)
 

@@ -16,7 +16,7 @@ from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancel
 from taskd.protocol.requests import Request
 from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
-from taskd.server.status import RecentStatus, ServerStatus
+from taskd.server.status import RecentStatus, ServerStatus, StoreStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls"]
 
@@ -81,8 +81,15 @@ class StoredCalls(Protocol):
     def use(self, functions: list[FunctionInfo], /) -> None:
         """Run the stored tasks of these functions from now on."""
 
-    def call(self, request: Request[Task], requester: Requester, /) -> None:
+    @property
+    def status(self) -> StoreStatus:
+        """The state of the store."""
+
+    def call(self, request: Request[Task], requester: Requester | None, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""
+
+    def cancel(self, asker: Asker, task: str, /) -> Outcome | None:
+        """Handle ``taskd.cancel`` of a stored task."""
 
     def submit(
         self, asker: Asker, function: str, args: Raw, options: SubmitOptions, token: str | None, /
@@ -165,12 +172,20 @@ class ServerMethods:
         """Answer with what the server and each of its workers is doing."""
         return self._status.result() if asker.wants_answer else _NOTHING
 
-    def cancel(self, asker: Asker, /, id: Raw = NOT_GIVEN, task: int | None = None) -> Outcome | None:  # noqa: A002
+    def cancel(
+        self,
+        asker: Asker,
+        /,
+        id: Raw = NOT_GIVEN,  # noqa: A002
+        task: int | str | None = None,
+    ) -> Outcome | None:
         """Cancel a request of the asker's connection, or, if the asker may do that, any task."""
         target = CancelTarget.named(id, task, by_number=asker.requester.cancels_by_number)
         if target.request_id is not None:
             asker.requester.cancel_request(asker.request, target.request_id)
             return None
+        if isinstance(target.task, str):
+            return self._stored.cancel(asker, target.task)
         found = self._server.find(target.task or 0)
         if found is None or not found.is_in_flight:
             return WAS_DONE

@@ -120,6 +120,14 @@ class PartyStatus(msgspec.Struct, frozen=True):
     connections: int
 
 
+class StoreStatus(msgspec.Struct, frozen=True):
+    """The status of the store: whether it lasts, how many tasks are claimed, and its fault if it fails."""
+
+    lasting: bool
+    claimed: int
+    fault: str | None
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
@@ -145,6 +153,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     min_workers: int
     max_workers: int
     budget: BudgetStatus
+    store: StoreStatus | None
     counts: Counters
     unanswered: dict[str, int]
     log_lines_lost: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,7 +24,7 @@ from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Lane, Parties
 from taskd.scheduler.states import GIVEN, WAITING
-from taskd.scheduler.task import Subscriber, Task
+from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
@@ -131,6 +132,7 @@ class TaskServer:
             counts=self.counters,
             unanswered=self.unanswered.counts,
             log_lines_lost=self.log_lines_lost(),
+            store=self.stored.status if self.stored is not None else None,
         )
 
     # --- requests ---
@@ -253,6 +255,7 @@ class TaskServer:
 
     def _use(self, functions: list[FunctionInfo]) -> None:
         """Accept calls of these functions from now on."""
+        is_first = not self._functions
         self._functions = {function.name: function for function in functions}
         _log.info("functions: {names}", names=", ".join(sorted(self._functions)))
         scheduler = self._scheduler
@@ -266,6 +269,8 @@ class TaskServer:
             each.name for each in functions if each.durable is not None and self.stored is not None
         }
         self._stats = {name: stats for name, stats in known.items() if name not in self._durable}
+        if is_first:
+            self._store_early_calls()
         for task in scheduler.queue.drop_waiting(unless=self._functions):
             self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
         for name in [name for name in known if name not in self._functions]:
@@ -276,6 +281,19 @@ class TaskServer:
         self._methods.functions_changed()
         if self.stored is not None:
             self.stored.use(functions)
+
+    def _store_early_calls(self) -> None:
+        """Store the calls of durable functions that have come before it was known which are."""
+        if self.stored is not None:
+            for task in self._scheduler.queue.drop_waiting(unless=self._functions.keys() - self._durable):
+                if task.stats.name in self._durable:
+                    del self._in_flight[task.number]
+                    requester = None if isinstance(task.subscriber, Nobody) else task.subscriber
+                    request = cast("Request[Task]", task.call)
+                    request.work = None
+                    self.stored.call(request, cast("Requester | None", requester))
+                else:
+                    self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
 
     # --- the stop ---
 

@@ -1,0 +1,179 @@
+"""The methods about stored tasks, and ordinary calls of durable functions, over a connection."""
+
+import msgspec
+from twisted.internet.defer import execute
+
+from taskd.durable.methods import StoredMethods
+from taskd.durable.tasks import DurableTasks
+from taskd.functions.durability import Durability
+from taskd.store.base import StoreError
+from taskd.store.memory import MemoryStore
+from tests.unit.pools import ServerCase, function
+
+
+def durable(name):
+    return msgspec.structs.replace(function(name), durable=Durability())
+
+
+class StoredCase(ServerCase):
+    def make(self, **more):
+        super().make(loaded=False, **more)
+        self.store = MemoryStore()
+        self.fails = False
+        tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)
+        self.server.stored = StoredMethods(self.clock, tasks, lambda: self.server.functions)
+        return self.server
+
+    def execute(self, call):
+        if self.fails:
+            return execute(self.fail_to_write)
+        return execute(call)
+
+    def fail_to_write(self):
+        raise StoreError("the disk is full")
+
+    def load(self):
+        self.pool.load(durable("f"), function("g"))
+        self.turn()
+        self.pool.ready()
+        self.turns()
+
+    def turns(self, seconds=0.0):
+        self.turn(seconds)
+        for _ in range(4):
+            self.turn()
+
+    def finish(self):
+        [number] = [number for number, worker in self.pool.workers.items() if worker.attempts]
+        self.pool.finish(number)
+        self.turns()
+
+    def ask(self, method, *params):
+        client = self.connect()
+        client.call(f"taskd.{method}", params=list(params))
+        self.turns()
+        return client.reply()
+
+
+class CallTests(StoredCase):
+    def test_a_call_of_a_durable_function_is_stored_and_answered_when_it_has_ended(self):
+        self.make()
+        self.load()
+        client = self.connect()
+        client.call("f", params=[1])
+        self.turns()
+        self.assertEqual(client.received(), [])
+        self.assertEqual([each["state"] for each in self.ask("list")], ["running"])
+        self.finish()
+        self.assertEqual(client.reply(), 1)
+        self.assertEqual([each["state"] for each in self.ask("list", "succeeded", "f")], ["succeeded"])
+        client.call("g")
+        self.finish()
+        self.assertEqual(len(self.ask("list")), 1)
+
+    def test_calls_that_come_before_the_import_are_stored_after_it(self):
+        self.make()
+        client, gone = self.connect(), self.connect()
+        client.call("f")
+        client.call("none")
+        gone.call("f")
+        gone.disconnect()
+        self.load()
+        self.assertEqual(client.reply()["code"], -32601)
+        self.finish()
+        self.finish()
+        self.assertEqual(client.reply(), 1)
+        self.assertEqual([each["state"] for each in self.ask("list")], ["succeeded"] * 2)
+
+    def test_a_call_that_cannot_be_stored_is_refused(self):
+        self.make()
+        self.load()
+        self.fails = True
+        client = self.connect()
+        client.call("f")
+        self.turns()
+        self.assertEqual(client.reply()["code"], -32004)
+        client.call("f")
+        error = client.reply()
+        self.assertIn("the disk is full", error["message"])
+        self.assertEqual(self.ask("status")["store"]["fault"], "the disk is full")
+
+    def test_a_task_without_an_outcome_is_an_error_for_its_caller(self):
+        self.make(least=1)
+        self.load()
+        client, other = self.connect(), self.connect()
+        other.call("g")
+        client.call("f")
+        self.turns()
+        [task] = self.ask("list")
+        self.assertEqual(self.ask("cancel", None, task["task"]), {"was": "waiting"})
+        self.turns()
+        self.assertEqual(client.reply()["code"], -32002)
+
+
+class SubmitTests(StoredCase):
+    def setUp(self):
+        super().setUp()
+        self.make()
+        self.load()
+
+    def test_a_task_is_known_by_its_id(self):
+        task = self.ask("submit", "g", [1])["task"]
+        self.assertEqual(self.ask("get", task)["state"], "running")
+        client = self.connect()
+        client.call("taskd.wait", params=[task])
+        self.turns()
+        self.assertEqual(client.received(), [])
+        self.finish()
+        shown = client.reply()
+        self.assertEqual((shown["task"], shown["state"], shown["result"]), (task, "succeeded", 1))
+        self.assertEqual(self.ask("wait", task), shown)
+
+    def test_a_wait_ends_after_its_time(self):
+        task = self.ask("submit", "g")["task"]
+        client = self.connect()
+        client.call("taskd.wait", params=[task, 2.0])
+        self.turns()
+        self.turns(2.0)
+        self.assertEqual(client.reply()["state"], "running")
+
+    def test_wrong_parameters_are_named(self):
+        for method, params, text in (
+            ("submit", ["none"], "no such function: none"),
+            ("submit", ["g", 5], "args is an object or an array"),
+            ("submit", ["g", [], {"delay": -1}], "delay"),
+            ("submit", ["g", [], {"later": 1}], "later"),
+            ("get", ["none"], "there is no task none"),
+            ("wait", ["none"], "there is no task none"),
+            ("list", ["asleep"], "a state is one of"),
+            ("list", [None, None, "", 0], "limit is 1 to 1000"),
+        ):
+            error = self.ask(method, *params)
+            self.assertEqual(error["code"], -32602, (method, params))
+            self.assertIn(text, error["message"])
+
+    def test_stored_tasks_are_cancelled_by_their_ids(self):
+        scheduled = self.ask("submit", "g", [], {"delay": 9})["task"]
+        running = self.ask("submit", "g")["task"]
+        self.assertEqual(self.ask("cancel", None, scheduled), {"was": "scheduled"})
+        self.assertEqual(self.ask("cancel", None, scheduled), {"was": "done"})
+        self.assertEqual(self.ask("cancel", None, "none")["code"], -32602)
+        self.finish()
+        self.assertEqual(self.ask("cancel", None, running), {"was": "done"})
+
+    def test_a_store_that_cannot_be_read_is_an_error(self):
+        self.fails = True
+        for method, params in (("get", ["x"]), ("list", []), ("cancel", [None, "x"]), ("submit", ["g"])):
+            self.assertIn("the disk is full", self.ask(method, *params)["message"])
+
+    def test_the_status_has_the_store(self):
+        self.ask("submit", "g")
+        self.assertEqual(self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None})
+
+
+class NoStoreTests(ServerCase):
+    def test_without_a_store_the_methods_are_refused(self):
+        self.make()
+        client = self.connect()
+        client.call("taskd.list")
+        self.assertEqual(client.reply()["code"], -32008)
