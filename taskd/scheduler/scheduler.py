@@ -281,9 +281,7 @@ class Scheduler:
             self.fleet.free(worker, now)
         if task.state is DONE:
             return None
-        if task.state is not GIVEN:
-            check_task(task.state, DONE)
-        task.state = DONE
+        task.state = DONE if task.state is GIVEN else check_task(task.state, DONE)
         return task
 
     def _requeue(self, task: Task) -> None:

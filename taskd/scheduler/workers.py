@@ -75,9 +75,7 @@ class WorkerView:
 
     def give(self, task: Task, now: float) -> None:
         """Bind a task to the worker, after those that it has."""
-        if task.state is not WAITING:
-            check_task(task.state, GIVEN)
-        task.state = GIVEN
+        task.state = GIVEN if task.state is WAITING else check_task(task.state, GIVEN)
         task.worker = self.number
         task.attempts += 1
         task.started = now

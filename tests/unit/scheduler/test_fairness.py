@@ -443,6 +443,13 @@ class PartiesTests(SynchronousTestCase):
         self.assertEqual((lane.name, lane.party.key), ("f3-1", "uid 1000"))
         self.assertEqual(parties.named_lane("odd").party.key, "")
 
+    def test_a_lane_in_use_is_found_by_its_name_though_many_others_were_named_since(self):
+        parties = Parties()
+        lane = parties.named_lane("192.0.2.1 1")
+        for number in range(REMEMBERED):
+            parties.named_lane(f"192.0.2.2 {number}")
+        self.assertIs(parties.named_lane("192.0.2.1 1"), lane)
+
     def test_a_hundred_thousand_names_leave_only_the_latest_behind(self):
         parties = Parties()
         queue = TaskQueue()
