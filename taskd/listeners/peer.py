@@ -261,22 +261,20 @@ class Peer(BudgetedPeer[Work]):
             return  # in a step: it ends with all of this itself
         session = self.session
         if session.backlog is not None and not self._awaits_turn:
-            self._begin_step(session)
+            if session.backlog_size or len(session.backlog) > 1:
+                self._begin_step()
+            elif self._turns.used < TURN_SECONDS:
+                self._turns.used += LIGHT_STEP
+                self._step()
             if session.has_more and not self.sender.full:
                 self._awaits_turn = True
                 self._turns.ask(self)
         self._send(session.take())
 
-    def _begin_step(self, session: Session[Work]) -> None:
-        """Take a step at once, unless others have taken too many in this turn of the reactor."""
-        turns = self._turns
-        if turns.used >= TURN_SECONDS:
-            return
-        if session.backlog_size or len(session.backlog or ()) > 1:
-            turns.measured(self._step)
-        else:
-            turns.used += LIGHT_STEP
-            self._step()
+    def _begin_step(self) -> None:
+        """Take a step at once, unless others have taken too long in this turn of the reactor."""
+        if not self._turns.is_spent:
+            self._turns.measured(self._step)
 
     def _step(self) -> None:
         """Start requests, as many as in one step, unless the client leaves too much unread."""

@@ -122,7 +122,7 @@ class Scheduler:
         full, short tasks wait for them, and idle workers get other tasks.
         """
         given: dict[int, list[Task]] = {}
-        queue = self.queue
+        queue, batching = self.queue, self.batching
         if queue.newcomers:
             self._assign_newcomers(now, given)
             queue.line_up()
@@ -132,53 +132,49 @@ class Scheduler:
                 task = queue.first()
                 continue
             is_short = may_batch(task)
-            worker = self._worker_for(now, is_short=is_short)
+            worker = batching.with_room(now) if is_short and batching.workers else None
+            if worker is None:
+                worker = self._idle_worker(now, is_short=is_short)
             if worker is None and is_short and self.fleet.idle and self._long_waiting:
                 task, is_short = queue.find_head(_wants_worker_of_its_own), False
                 worker = self.fleet.take_idle(now) if task is not None else None
             if worker is None or task is None:
                 break
             following = queue.take(task, is_short=is_short)
-            self._bind(task, worker, now, given)
+            worker.give(task, now)
+            if task.limit is not None:
+                self._wake(now + task.limit)
+            given.setdefault(worker.number, []).append(task)
             task = following
         return list(given.items())
 
     def _assign_newcomers(self, now: float, given: dict[int, list[Task]]) -> None:
-        queue = self.queue
+        queue, batching = self.queue, self.batching
         newcomers = queue.newcomers
         while newcomers:
             task = newcomers[0]
             is_short = may_batch(task)
             if task.subscriber.is_full or (not is_short and len(newcomers) > len(self.fleet.idle)):
                 return
-            worker = self._worker_for(now, is_short=is_short)
+            worker = batching.with_room(now) if is_short and batching.workers else None
+            worker = worker or self._idle_worker(now, is_short=is_short)
             if worker is None:
                 return
             queue.take_newcomer()
-            self._bind(task, worker, now, given)
+            worker.give(task, now)
+            if task.limit is not None:
+                self._wake(now + task.limit)
+            given.setdefault(worker.number, []).append(task)
 
-    def _worker_for(self, now: float, *, is_short: bool) -> WorkerView | None:
-        """Return a worker for the next task, None if there is none: an idle one, or a batch with room."""
+    def _idle_worker(self, now: float, *, is_short: bool) -> WorkerView | None:
+        """Return an idle worker, None if there is none, or if no more may begin with a batch."""
         batching = self.batching
-        if is_short and batching.workers:
-            worker = batching.with_room(now)
-            if worker is not None:
-                return worker
         if not self.fleet.idle or (is_short and len(batching.workers) >= batching.worker_limit):
             return None
         worker = self.fleet.take_idle(now)
         if is_short:
             batching.add(worker, now)
         return worker
-
-    def _bind(self, task: Task, worker: WorkerView, now: float, given: dict[int, list[Task]]) -> None:
-        worker.give(task, now)
-        if task.limit is not None:
-            self._wake(now + task.limit)
-        if worker.number in given:
-            given[worker.number].append(task)
-        else:
-            given[worker.number] = [task]
 
     def _needed(self, task: Task) -> Task | None:
         """Return the task of a full submitter that must start all the same; if none, set its lane aside."""
