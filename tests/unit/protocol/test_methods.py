@@ -27,7 +27,7 @@ class ParametersTests(SynchronousTestCase):
     def test_the_parameters_of_a_method_are_described_like_those_of_a_function(self):
         described = method_parameters(CANCEL)
         self.assertEqual(list(described), ["id", "task"])
-        self.assertEqual([kind.type for kind in described["task"].kinds], ["integer", "null"])
+        self.assertEqual([kind.type for kind in described["task"].kinds], ["integer", "string", "null"])
         self.assertEqual(method_parameters("taskd.ping"), {})
 
     def test_a_method_that_does_not_exist_has_no_parameters(self):
@@ -66,7 +66,7 @@ class CancelTests(SynchronousTestCase):
             b'{"id": true}',
             b'{"id": [7]}',
             b'{"id": {}}',
-            b'{"task": "5"}',
+            b'{"task": 5.5}',
         ):
             with self.assertRaises(InvalidParams, msg=args) as caught:
                 target(args)

@@ -81,7 +81,7 @@ class OwnMethodsTests(ServerCase):
             {"id": None},
             {"task": None},
             [],
-            {"task": "1"},
+            {"task": 1.5},
             {"tasks": 1},
         ):
             error = self.ask("cancel", params)
