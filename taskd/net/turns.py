@@ -21,7 +21,6 @@ TURN_SECONDS = 0.01
 """Seconds of steps in one turn of the reactor, after which it looks at its sockets again: a delay
 that nobody notices, and long enough that looking costs little in comparison."""
 
-
 LIGHT_STEP = 0.00002
 """Seconds that a step with one short message takes, about: to measure it would take as long as some do."""
 
@@ -51,7 +50,9 @@ class Turns:
     steps.
 
     Work may be begun without a turn until the account is spent: `used` has the
-    seconds of steps that were taken so since the last round.
+    seconds of steps that were taken so since the last round. (`LIGHT_STEP` may be
+    added without a round that follows. So with nothing but light steps, one in
+    five hundred waits for a round, which follows at once.)
     """
 
     __slots__ = ("_clock", "_is_due", "_parties", "used")

@@ -56,7 +56,8 @@ from taskd.protocol.requests import (
 __all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "Session"]
 
 MAX_OUTSTANDING = 1000
-"""Requests of one connection in flight at once: enough to keep any pool busy, and few enough for a queue."""
+"""Requests of one connection in flight at once: enough to keep any pool busy, and
+few enough that one client cannot fill the server's queue of 10 000 alone."""
 
 STEP = 65536
 """Bytes of messages read in one step, as many as one read of a socket brings; the last may go beyond."""
@@ -66,8 +67,7 @@ MESSAGE_COST = 2048
 batch one by one), which take a millisecond or two even if they are the costliest of their size."""
 
 SHORT = 2048
-"""Bytes that every request counts for: what it takes in the daemon while it waits, with a short
-message or a short result. Only what is longer is counted byte by byte."""
+"""Bytes that every request counts for: what it takes while it waits. Longer messages count as they are."""
 
 _BLANK = b" \t\r\n"
 _CONTAINERS = (b"{", b"[")
@@ -95,8 +95,7 @@ class Session(Generic[Work]):
     which belongs to whoever starts the requests.
     """
 
-    # An idle connection must cost little: an empty deque takes 600 bytes, so
-    # each is made only when something is put into it.
+    # An empty deque takes 600 bytes: each is made only when something is put into it.
     __slots__ = (
         "_bare_reply",
         "_by_id",

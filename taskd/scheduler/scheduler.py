@@ -197,7 +197,7 @@ class Scheduler:
         `seconds` is the run time, None if the arguments did not fit: such a
         task says nothing about its function.
         """
-        worker = self._workers.get(number) or self.fleet.view(number)
+        worker = self._workers.get(number) or self.fleet.view(number)  # which raises, if there is none
         task = worker.take_first(task_number)
         if seconds is not None:
             task.stats.add(seconds, failed=failed, printed=printed)
