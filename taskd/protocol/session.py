@@ -22,13 +22,12 @@ send come out of `Session.take`. The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Generic
 
 from taskd.errors import ParseError, StateError, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.long_text import LongText
 from taskd.protocol.replies import (
     batch_reply,
     batch_too_large,
@@ -50,6 +49,7 @@ from taskd.protocol.requests import (
     Request,
     Work,
     parse,
+    parse_in_steps,
     parse_member,
 )
 
@@ -80,10 +80,6 @@ Unclaimed = Callable[[str, Outcome], object]
 """Gets the function and the outcome of a request that has no reply of its own."""
 
 
-def _forget(function: str, outcome: Outcome) -> None:
-    """Do nothing about an outcome without a reply."""
-
-
 class Session(Generic[Work]):
     """The requests and owed replies of one connection. Does no I/O.
 
@@ -103,9 +99,9 @@ class Session(Generic[Work]):
         "_has_begun",
         "_in_order",
         "_late_progress",
-        "_long_text",
         "_max_batch_reply",
         "_outbox",
+        "_steps",
         "_unclaimed",
         "backlog",
         "backlog_size",
@@ -121,7 +117,7 @@ class Session(Generic[Work]):
         self,
         max_outstanding: int = MAX_OUTSTANDING,
         bare_reply: BareReply = result_or_error,
-        unclaimed: Unclaimed = _forget,
+        unclaimed: Unclaimed = lambda function, outcome: None,  # noqa: ARG005
         *,
         begins_as_json: bool = False,
         max_batch_reply: int = MAX_MESSAGE,
@@ -137,7 +133,7 @@ class Session(Generic[Work]):
         """What has been received and not been read; None if that is nothing."""
         self.backlog_size = 0
         """The bytes of that, at most; 0 if these are few messages that are all short."""
-        self._long_text: LongText | None = None
+        self._steps: Generator[None, None, Parsed] | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None  # a request without a reply comes first
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
@@ -244,7 +240,7 @@ class Session(Generic[Work]):
                     self._not_one_request(parsed, backlog)
                     continue
             else:
-                size, parsed = self._read_other(message)  # type: ignore[arg-type]
+                size, parsed = self._read_other(message, backlog)  # type: ignore[arg-type]
                 left -= size + MESSAGE_COST
                 if parsed is None:
                     continue
@@ -265,14 +261,19 @@ class Session(Generic[Work]):
             self._by_id.add(started)
         return started
 
-    def _read_other(self, message: BatchMember | TaskdError) -> tuple[int, AnyRequest | None]:
+    def _read_other(
+        self, message: BatchMember | TaskdError, backlog: Backlog
+    ) -> tuple[int, AnyRequest | None]:
         """Return the size of a member of a batch, and the request; None if there is none to start."""
         if not isinstance(message, BatchMember):
             self._refuse(Invalid(message))
             return 0, None
-        parsed = parse_member(message.text)
-        is_request = self._joins_batch(parsed, message.replies)
-        return memoryview(message.text).nbytes, parsed if is_request else None  # type: ignore[return-value]
+        size = message.size
+        parsed = parse_member(message.text) if size <= STEP else self._parse_long(message, backlog)
+        if parsed is None:
+            return STEP, None
+        is_request = self._joins_batch(parsed, message.replies)  # type: ignore[arg-type]
+        return size, parsed if is_request else None  # type: ignore[return-value]
 
     def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:
@@ -281,20 +282,19 @@ class Session(Generic[Work]):
         elif not self.backlog_size:
             self.backlog_size = sum(map(_size, backlog))
 
-    def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
-        """Check a slice of a long message, and parse it after the last one.
+    def _parse_long(self, message: bytes | BatchMember, backlog: Backlog) -> Parsed | None:
+        """Take the next step in reading a long message.
 
-        If some are left, the result is None, and the message comes first again.
+        If that was not the last, the result is None, and the message comes first again.
         """
-        long_text = self._long_text or LongText(message)
-        self._long_text = None
+        self._steps = self._steps or parse_in_steps(message, STEP)
         try:
-            if long_text.check(STEP):
-                return parse(message, checked=True)
-        except ParseError as error:
-            return Invalid(error)
+            next(self._steps)
+        except StopIteration as end:
+            self._steps = None
+            parsed: Parsed = end.value
+            return parsed
         backlog.appendleft(message)
-        self._long_text = long_text
         return None
 
     @property
@@ -464,7 +464,7 @@ class Session(Generic[Work]):
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
-        self.backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
+        self.backlog = self._steps = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
         self.backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
@@ -495,6 +495,6 @@ class Session(Generic[Work]):
 
 
 def _size(message: bytes | BatchMember | TaskdError) -> int:
-    if isinstance(message, BatchMember):
-        return memoryview(message.text).nbytes
-    return len(message) if isinstance(message, bytes) else 0
+    if isinstance(message, bytes):
+        return len(message)
+    return message.size if isinstance(message, BatchMember) else 0
