@@ -375,21 +375,27 @@ class Session(Generic[Work]):
             if in_order[0] is request:  # type: ignore[index]
                 in_order.popleft()  # type: ignore[union-attr]
                 self._outbox.append(reply)
-                self._release()
+                # In most cases the next one is not ready.
+                following = in_order[0] if in_order else b""
+                if type(following) is bytes or following.ready is not None:  # type: ignore[union-attr]
+                    self._release()
             else:
                 request.ready = reply
                 self.owed += SHORT + len(reply)
                 request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
-            reply = reply_line(JSON_RPC, request.id, outcome)
-            if not self.has_room(request, len(reply)):
-                outcome = Failure.of(batch_too_large(self._max_batch_reply))
-                reply = reply_line(JSON_RPC, request.id, outcome)
-            self._reply_in_batch(request.batch, reply)
+            self._answer_member(request, request.batch, outcome)
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
         else:
             self._unclaimed(request.function, outcome)
+
+    def _answer_member(self, request: Request[Work], batch: BatchReplies, outcome: Outcome) -> None:
+        reply = reply_line(JSON_RPC, request.id, outcome)
+        if not self.has_room(request, len(reply)):
+            outcome = Failure.of(batch_too_large(self._max_batch_reply))
+            reply = reply_line(JSON_RPC, request.id, outcome)
+        self._reply_in_batch(batch, reply)
 
     def has_room(self, request: Request[Work], size: int) -> bool:
         """Return whether a reply of `size` bytes has room in the reply to its batch, if there is one."""
@@ -485,13 +491,7 @@ class Session(Generic[Work]):
     @property
     def finished(self) -> bool:
         """Whether nothing more will be received or sent, so that the connection may be closed."""
-        return (
-            self.closing
-            and not self.in_flight
-            and not self.backlog
-            and not self._in_order
-            and not self._outbox
-        )
+        return self.closing and self.is_idle
 
 
 def _size(message: bytes | BatchMember | TaskdError) -> int:
