@@ -21,7 +21,7 @@ from taskd.errors import Busy, Cancelled, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import parse_reply
-from taskd.protocol.requests import request_line
+from taskd.protocol.request_lines import request_line
 
 __all__ = ["CANCELLED_UNSENT", "NO_REPLY", "PendingCalls", "Waiter"]
 

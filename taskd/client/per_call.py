@@ -17,7 +17,8 @@ from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import parse_bare_reply, parse_reply
-from taskd.protocol.requests import BARE, JSON_RPC, Dialect, request_line
+from taskd.protocol.request_lines import request_line
+from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 from taskd.scheduler.arrivals import NO_ROOM
 
 __all__ = ["PerCallLink"]

@@ -18,7 +18,7 @@ from taskd.functions.parameters import wire_name
 from taskd.model import NO_OPTIONS, Call, Options, Outcome, Result
 from taskd.net.client_addresses import is_websocket, websocket_url
 from taskd.net.reactor import Reactor
-from taskd.protocol.requests import encode_arguments
+from taskd.protocol.request_lines import encode_arguments
 
 __all__ = ["TaskClient"]
 

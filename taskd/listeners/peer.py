@@ -20,7 +20,7 @@ from taskd.model import Failure, Outcome, Progress
 from taskd.net.backpressure import ReplySender
 from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
-from taskd.net.turns import LIGHT_STEP, TURN_SECONDS, Turns
+from taskd.net.turns import LIGHT_STEP, Turns
 from taskd.protocol.methods import WAS_DONE, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.session import SHORT, Session
@@ -261,20 +261,16 @@ class Peer(BudgetedPeer[Work]):
             return  # in a step: it ends with all of this itself
         session = self.session
         if session.backlog is not None and not self._awaits_turn:
-            if session.backlog_size or len(session.backlog) > 1:
-                self._begin_step()
-            elif self._turns.used < TURN_SECONDS:
-                self._turns.used += LIGHT_STEP
-                self._step()
+            if not self._turns.is_spent:
+                if session.backlog_size or len(session.backlog) > 1:
+                    self._turns.measured(self._step)
+                else:
+                    self._turns.used += LIGHT_STEP
+                    self._step()
             if session.has_more and not self.sender.full:
                 self._awaits_turn = True
                 self._turns.ask(self)
         self._send(session.take())
-
-    def _begin_step(self) -> None:
-        """Take a step at once, unless others have taken too long in this turn of the reactor."""
-        if not self._turns.is_spent:
-            self._turns.measured(self._step)
 
     def _step(self) -> None:
         """Start requests, as many as in one step, unless the client leaves too much unread."""

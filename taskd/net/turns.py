@@ -13,14 +13,14 @@ __all__ = ["LIGHT_STEP", "SLICE_SECONDS", "TURN_SECONDS", "TurnTaker", "Turns"]
 
 _log = Logger(namespace="taskd")
 
-SLICE_SECONDS = 0.002
-"""Seconds of steps that one taker takes before the next one's: many steps, but few enough that
+SLICE_SECONDS = 0.001
+"""Seconds of steps that one taker takes before the next one's: several steps, but few enough that
 ten others do not wait long."""
 
-TURN_SECONDS = 0.01
+TURN_SECONDS = 0.005
 """Seconds of steps in one turn of the reactor, after which it looks at its sockets again: a delay
-that nobody notices, and long enough that looking costs little in comparison."""
-
+that nobody notices even if the last step is one of twenty milliseconds, the dearest there is, and
+long enough that looking costs little in comparison."""
 
 LIGHT_STEP = 0.00002
 """Seconds that a step with one short message takes, about: to measure it would take as long as some do."""
@@ -34,7 +34,7 @@ class TurnTaker(Protocol):
         """The party that it belongs to: parties have turns, and in each its takers."""
 
     def take_step(self) -> bool:
-        """Do a part of the work, of a millisecond or two; return whether any is left."""
+        """Do a part of the work, of a millisecond or two if possible; return whether any is left."""
 
     def hold(self) -> None:
         """Take on no more work until nothing is left: the reactor gets its turn before the next step."""
@@ -51,7 +51,9 @@ class Turns:
     steps.
 
     Work may be begun without a turn until the account is spent: `used` has the
-    seconds of steps that were taken so since the last round.
+    seconds of steps that were taken so since the last round. (`LIGHT_STEP` may be
+    added without a round that follows. So with nothing but light steps, one in
+    five hundred waits for a round, which follows at once.)
     """
 
     __slots__ = ("_clock", "_is_due", "_parties", "used")

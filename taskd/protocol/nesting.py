@@ -33,14 +33,7 @@ def is_too_deep(data: bytes, limit: int = MAX_NESTING) -> bool:
     arrays = size - len(data.replace(b"[", b"", limit + 1))
     if arrays + size - len(data.replace(b"{", b"", limit + 1)) <= limit:
         return False
-    brackets = _brackets(data)
-    # The innermost pairs, which most of the brackets usually belong to, are quickly removed.
-    before = 2 * len(brackets)
-    while limit < len(brackets) < 0.9 * before and limit > 0:
-        before = len(brackets)
-        brackets = brackets.replace(b"[]", b"")
-        limit -= 1
-    return len(brackets) > limit and _goes_deeper(brackets, limit)
+    return _goes_deeper(_brackets(data), limit)
 
 
 def _brackets(data: bytes) -> bytes:
@@ -58,11 +51,17 @@ def _outside_strings(brackets_and_quotes: bytes) -> bytes:
 
 
 def _goes_deeper(brackets: bytes, limit: int, depth: int = 0) -> bool:
-    """Return whether more than `limit` brackets are open at once; fast if they come in long runs.
-
-    `depth` brackets are open before these.
-    """
-    # In each piece the opening brackets come first. Between two pieces, one is closed and one opened.
+    """Return whether more than `limit` brackets are open at once; `depth` are open before these."""
+    # The innermost pairs, which most of the brackets usually belong to, are quickly removed, and with
+    # them one level: so whatever is open at the end must be closed.
+    before = 2 * len(brackets)
+    brackets += b"]" * (limit + 1 - depth)
+    while limit > depth and len(brackets) < 0.9 * before:
+        before = len(brackets)
+        brackets = brackets.replace(b"[]", b"")
+        limit -= 1
+    # The rest is fast if the brackets come in long runs. In each piece the opening ones come first.
+    # Between two pieces, one is closed and one opened.
     for piece in brackets.split(b"]["):
         opened = piece.find(b"]") if b"]" in piece else len(piece)
         if depth + opened > limit:

@@ -1,4 +1,4 @@
-"""Requests in either dialect: parsing a peer's messages, and encoding calls for another server.
+"""Requests in either dialect: reading a peer's messages. `taskd.protocol.request_lines` writes them.
 
 `parse` never raises: a message that is not a request becomes an `Invalid`,
 which carries the error to answer with.
@@ -7,7 +7,7 @@ which carries the error to answer with.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Call, Options
-from taskd.protocol.long_text import not_utf_8
+from taskd.protocol.long_text import LongText, not_utf_8
 from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
 
 __all__ = [
@@ -31,10 +31,9 @@ __all__ = [
     "Parsed",
     "Request",
     "check_text",
-    "encode_arguments",
     "parse",
+    "parse_in_steps",
     "parse_member",
-    "request_line",
 ]
 
 
@@ -121,11 +120,13 @@ class BatchMember(msgspec.Struct, frozen=True, gc=False):
     text: Raw
     replies: BatchReplies
 
+    @property
+    def size(self) -> int:
+        """The bytes of its text."""
+        return memoryview(self.text).nbytes
+
 
 Parsed: TypeAlias = AnyRequest | Batch | Invalid
-
-
-# --- reading -----------------------------------------------------------------
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -162,10 +163,12 @@ MAX_REPORTED_ID = 1024
 MAX_BATCH = 1000
 """Requests in one batch: its replies go out as one message, whose size must be bounded."""
 
+_BLANKS = 64
+"""Bytes of white space that a message may begin with, usually."""
+
 LONG = 65536
 """Bytes from which a malformed message is not read a second time to explain what is wrong with it."""
 
-_encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
 _bare_envelope = msgspec.json.Decoder(_BareEnvelope)
 # A structure with this many places: of a longer array, no more elements than these are created.
@@ -189,6 +192,7 @@ def _raw_members(names: Iterable[str], *, strict: bool) -> msgspec.json.Decoder[
 # A dictionary of all members would be large for an object of many, which is soon refused.
 _KNOWN = tuple(_Envelope.__struct_fields__)
 _known = _raw_members(_KNOWN, strict=False)
+_only_known = _raw_members(_KNOWN, strict=True)
 _strict = {dialect: _raw_members(names, strict=True) for dialect, names in _MEMBERS.items()}
 _option_names = _raw_members(Options.__struct_fields__, strict=True)
 _string = msgspec.json.Decoder(str)
@@ -222,6 +226,56 @@ def parse(line: bytes, *, checked: bool = False) -> Parsed:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # UnicodeDecodeError: an unpaired surrogate.
         return _parse_slowly(line) if len(line) < LONG else _not_json(error)
+
+
+def parse_in_steps(message: bytes | BatchMember, size: int) -> Generator[None, None, Parsed]:
+    """Read one long message, or member of a batch, in steps; the result is returned. Never raises.
+
+    The text is checked in slices of about `size` bytes, then read once, which takes a
+    thousandth of a second for half a megabyte if it is the dearest of its length
+    (twice, if it has unknown members).
+    """
+    if isinstance(message, BatchMember):
+        return _as_member((yield from parse_in_steps(bytes(message.text), size)))
+    line, text = message, LongText(message)
+    try:
+        while not text.check(size):
+            yield
+    except ParseError as error:
+        return Invalid(error)
+    yield
+    try:
+        members = _members_in(_only_known.decode(line))
+    except msgspec.ValidationError as error:
+        yield
+        parsed = _parse_slowly(line, error)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        parsed = _not_json(error) if _first_byte(line) in _CONTAINERS else _parse_slowly(line)
+    else:
+        parsed = _read_members(members)
+    yield
+    return parsed
+
+
+def _read_members(members: dict[str, Raw]) -> Parsed:
+    """Read the members of a long object without looking into its arguments again."""
+    args = {name: members[name] for name in ("args", "params") if name in members}
+    options = members.get("options", b"")
+    short = dict[str, bytes | Raw](members)
+    for name, value in args.items():
+        short[name] = b"[]" if memoryview(value)[0] in _CONTAINERS else b"0"
+    has_long_options = memoryview(options).nbytes > LONG
+    if has_long_options:
+        short["options"] = b"{}"
+    parsed = parse(b"{%b}" % b",".join([b'"%b":%b' % (name.encode(), short[name]) for name in short]))
+    if not isinstance(parsed, Request):
+        return parsed
+    if has_long_options:
+        error = InvalidRequest(f'member "options" has at most {LONG} bytes', member="options", limit=LONG)
+        return Invalid(error, parsed.id, parsed.dialect, parsed.function)
+    if args:
+        (parsed.args,) = args.values()  # type: ignore[misc]
+    return parsed
 
 
 def check_text(line: bytes) -> None:
@@ -267,11 +321,16 @@ def _request(envelope: _Envelope) -> AnyRequest | None:
     return Request(function, args, envelope.options, dialect, request_id)
 
 
+def _first_byte(line: bytes) -> bytes:
+    """Return the first byte that is not blank. A long line is not copied for it."""
+    return (line[:_BLANKS].lstrip() or line.lstrip())[:1]
+
+
 def _parse_slowly(line: bytes, mistake: msgspec.ValidationError | None = None) -> Parsed:
     """Parse what the fast path could not: a batch, or a message with a mistake, if that is known already."""
     try:
         # The contents are only checked to be JSON: numbers may be of any size.
-        match line.lstrip()[:1]:
+        match _first_byte(line):
             case b"[":
                 return _batch(line)
             case b"{":
@@ -282,7 +341,7 @@ def _parse_slowly(line: bytes, mistake: msgspec.ValidationError | None = None) -
         return Invalid(ParseError("not JSON: several values on one line"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # Brackets were put around what is neither an object nor an array.
-        return _not_json(error, line.lstrip()[:1] not in (b"[", b"{"))
+        return _not_json(error, _first_byte(line) not in (b"[", b"{"))
 
 
 def _not_json(error: Exception, added: int = 0) -> Invalid:
@@ -309,7 +368,10 @@ def _batch(array: bytes) -> Batch | Invalid:
 
 def parse_member(member: Raw) -> AnyRequest | Invalid:
     """Read one member of a batch that `parse` has returned. Never raises."""
-    parsed = parse(bytes(member), checked=True)
+    return _as_member(parse(bytes(member), checked=True))
+
+
+def _as_member(parsed: Parsed) -> AnyRequest | Invalid:
     if isinstance(parsed, Batch):
         return Invalid(InvalidRequest("a batch within a batch"))
     if parsed.dialect is BARE:
@@ -322,8 +384,7 @@ def _refuse_object(line: bytes, found: msgspec.ValidationError | None = None) ->
 
     `found` is the first mistake that a decoder has found.
     """
-    known = _known.decode(line)
-    members = {name: value for name in _KNOWN if isinstance(value := getattr(known, name), Raw)}
+    members = _members_in(_known.decode(line))
     bare = "function" in members and "jsonrpc" not in members and "method" not in members
     dialect = BARE if bare else JSON_RPC
     request_id = members.get("id")
@@ -334,6 +395,10 @@ def _refuse_object(line: bytes, found: msgspec.ValidationError | None = None) ->
     except msgspec.ValidationError:
         function = ""
     return Invalid(_mistake(line, members, dialect, found), request_id, dialect, function)
+
+
+def _members_in(known: Any) -> dict[str, Raw]:
+    return {name: value for name in _KNOWN if isinstance(value := getattr(known, name), Raw)}
 
 
 def _mistake(
@@ -404,44 +469,3 @@ def _unknown_in(error: msgspec.ValidationError) -> str | None:
     if not text.startswith(_UNKNOWN) or "` - at `$" in text:
         return None
     return text.removeprefix(_UNKNOWN).removesuffix("`")
-
-
-# --- writing -----------------------------------------------------------------
-
-
-def encode_arguments(args: Mapping[str, Any] | Sequence[Any]) -> Raw:
-    """Encode the arguments of a call, by name or by position.
-
-    Raises `TypeError` if they cannot be written as JSON, `ValueError` if they
-    are nested too deeply for a request.
-    """
-    limit = MAX_NESTING - 1  # the request itself is one level
-    try:
-        encoded = _encode(args)
-    except RecursionError:
-        encoded = b""
-    if not encoded or is_too_deep(encoded, limit):
-        raise ValueError(f"the arguments are {too_deep(limit)}")
-    return Raw(encoded)
-
-
-def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect = JSON_RPC) -> bytes:
-    """Encode a call as a request, on one line without its LF; the inverse of `parse`.
-
-    `request_id` is the JSON text of an id; without one the request is a
-    notification. A bare request has no id.
-    """
-    named = _encode(call.function)
-    options = call.options
-    asked = b"" if options is NO_OPTIONS or options == NO_OPTIONS else b',"options":%b' % _encode(options)
-    if dialect is BARE:
-        args = b"" if call.args is None else b',"args":%b' % call.args
-        return _one_line(b'{"function":%b%b%b}' % (named, args, asked))
-    identified = b"" if request_id is None else b'"id":%b,' % request_id
-    params = b"" if call.args is None else b',"params":%b' % call.args
-    return _one_line(b'{"jsonrpc":"2.0",%b"method":%b%b%b}' % (identified, named, params, asked))
-
-
-def _one_line(text: bytes) -> bytes:
-    # A websocket message may contain line ends between the tokens of its JSON.
-    return text.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in text or b"\r" in text else text

@@ -22,13 +22,12 @@ send come out of `Session.take`. The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Generic
 
 from taskd.errors import ParseError, StateError, TaskdError
 from taskd.model import Failure, Outcome, Progress
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.long_text import LongText
 from taskd.protocol.replies import (
     batch_reply,
     batch_too_large,
@@ -50,13 +49,15 @@ from taskd.protocol.requests import (
     Request,
     Work,
     parse,
+    parse_in_steps,
     parse_member,
 )
 
 __all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "Session"]
 
 MAX_OUTSTANDING = 1000
-"""Requests of one connection in flight at once: enough to keep any pool busy, and few enough for a queue."""
+"""Requests of one connection in flight at once: enough to keep any pool busy, and
+few enough that one client cannot fill the server's queue of 10 000 alone."""
 
 STEP = 65536
 """Bytes of messages read in one step, as many as one read of a socket brings; the last may go beyond."""
@@ -66,8 +67,7 @@ MESSAGE_COST = 2048
 batch one by one), which take a millisecond or two even if they are the costliest of their size."""
 
 SHORT = 2048
-"""Bytes that every request counts for: what it takes in the daemon while it waits, with a short
-message or a short result. Only what is longer is counted byte by byte."""
+"""Bytes that every request counts for: what it takes while it waits. Longer messages count as they are."""
 
 _BLANK = b" \t\r\n"
 _CONTAINERS = (b"{", b"[")
@@ -78,10 +78,6 @@ Backlog = deque[bytes | BatchMember | TaskdError]
 BareReply = Callable[[Outcome], bytes]
 Unclaimed = Callable[[str, Outcome], object]
 """Gets the function and the outcome of a request that has no reply of its own."""
-
-
-def _forget(function: str, outcome: Outcome) -> None:
-    """Do nothing about an outcome without a reply."""
 
 
 class Session(Generic[Work]):
@@ -95,8 +91,7 @@ class Session(Generic[Work]):
     which belongs to whoever starts the requests.
     """
 
-    # An idle connection must cost little: an empty deque takes 600 bytes, so
-    # each is made only when something is put into it.
+    # An empty deque takes 600 bytes: each is made only when something is put into it.
     __slots__ = (
         "_bare_reply",
         "_by_id",
@@ -104,9 +99,9 @@ class Session(Generic[Work]):
         "_has_begun",
         "_in_order",
         "_late_progress",
-        "_long_text",
         "_max_batch_reply",
         "_outbox",
+        "_steps",
         "_unclaimed",
         "backlog",
         "backlog_size",
@@ -122,7 +117,7 @@ class Session(Generic[Work]):
         self,
         max_outstanding: int = MAX_OUTSTANDING,
         bare_reply: BareReply = result_or_error,
-        unclaimed: Unclaimed = _forget,
+        unclaimed: Unclaimed = lambda function, outcome: None,  # noqa: ARG005
         *,
         begins_as_json: bool = False,
         max_batch_reply: int = MAX_MESSAGE,
@@ -138,7 +133,7 @@ class Session(Generic[Work]):
         """What has been received and not been read; None if that is nothing."""
         self.backlog_size = 0
         """The bytes of that, at most; 0 if these are few messages that are all short."""
-        self._long_text: LongText | None = None
+        self._steps: Generator[None, None, Parsed] | None = None
         self._in_order: deque[Request[Work] | bytes] | None = None  # a request without a reply comes first
         self._outbox: list[bytes] = []
         self._late_progress: dict[Request[Work], bytes] | None = None
@@ -245,7 +240,7 @@ class Session(Generic[Work]):
                     self._not_one_request(parsed, backlog)
                     continue
             else:
-                size, parsed = self._read_other(message)  # type: ignore[arg-type]
+                size, parsed = self._read_other(message, backlog)  # type: ignore[arg-type]
                 left -= size + MESSAGE_COST
                 if parsed is None:
                     continue
@@ -266,14 +261,19 @@ class Session(Generic[Work]):
             self._by_id.add(started)
         return started
 
-    def _read_other(self, message: BatchMember | TaskdError) -> tuple[int, AnyRequest | None]:
+    def _read_other(
+        self, message: BatchMember | TaskdError, backlog: Backlog
+    ) -> tuple[int, AnyRequest | None]:
         """Return the size of a member of a batch, and the request; None if there is none to start."""
         if not isinstance(message, BatchMember):
             self._refuse(Invalid(message))
             return 0, None
-        parsed = parse_member(message.text)
-        is_request = self._joins_batch(parsed, message.replies)
-        return memoryview(message.text).nbytes, parsed if is_request else None  # type: ignore[return-value]
+        size = message.size
+        parsed = parse_member(message.text) if size <= STEP else self._parse_long(message, backlog)
+        if parsed is None:
+            return STEP, None
+        is_request = self._joins_batch(parsed, message.replies)  # type: ignore[arg-type]
+        return size, parsed if is_request else None  # type: ignore[return-value]
 
     def _note_backlog(self, backlog: Backlog) -> None:
         if not backlog:
@@ -282,20 +282,19 @@ class Session(Generic[Work]):
         elif not self.backlog_size:
             self.backlog_size = sum(map(_size, backlog))
 
-    def _parse_long(self, message: bytes, backlog: Backlog) -> Parsed | None:
-        """Check a slice of a long message, and parse it after the last one.
+    def _parse_long(self, message: bytes | BatchMember, backlog: Backlog) -> Parsed | None:
+        """Take the next step in reading a long message.
 
-        If some are left, the result is None, and the message comes first again.
+        If that was not the last, the result is None, and the message comes first again.
         """
-        long_text = self._long_text or LongText(message)
-        self._long_text = None
+        self._steps = self._steps or parse_in_steps(message, STEP)
         try:
-            if long_text.check(STEP):
-                return parse(message, checked=True)
-        except ParseError as error:
-            return Invalid(error)
+            next(self._steps)
+        except StopIteration as end:
+            self._steps = None
+            parsed: Parsed = end.value
+            return parsed
         backlog.appendleft(message)
-        self._long_text = long_text
         return None
 
     @property
@@ -376,21 +375,27 @@ class Session(Generic[Work]):
             if in_order[0] is request:  # type: ignore[index]
                 in_order.popleft()  # type: ignore[union-attr]
                 self._outbox.append(reply)
-                self._release()
+                # In most cases the next one is not ready.
+                following = in_order[0] if in_order else b""
+                if type(following) is bytes or following.ready is not None:  # type: ignore[union-attr]
+                    self._release()
             else:
                 request.ready = reply
                 self.owed += SHORT + len(reply)
                 request.args = None  # type: ignore[misc]  # only the reply waits for its turn
         elif request.batch is not None:
-            reply = reply_line(JSON_RPC, request.id, outcome)
-            if not self.has_room(request, len(reply)):
-                outcome = Failure.of(batch_too_large(self._max_batch_reply))
-                reply = reply_line(JSON_RPC, request.id, outcome)
-            self._reply_in_batch(request.batch, reply)
+            self._answer_member(request, request.batch, outcome)
         elif request.id is not None:
             self._outbox.append(reply_line(JSON_RPC, request.id, outcome))
         else:
             self._unclaimed(request.function, outcome)
+
+    def _answer_member(self, request: Request[Work], batch: BatchReplies, outcome: Outcome) -> None:
+        reply = reply_line(JSON_RPC, request.id, outcome)
+        if not self.has_room(request, len(reply)):
+            outcome = Failure.of(batch_too_large(self._max_batch_reply))
+            reply = reply_line(JSON_RPC, request.id, outcome)
+        self._reply_in_batch(batch, reply)
 
     def has_room(self, request: Request[Work], size: int) -> bool:
         """Return whether a reply of `size` bytes has room in the reply to its batch, if there is one."""
@@ -465,7 +470,7 @@ class Session(Generic[Work]):
         for request in self.in_flight:
             request.batch = None
         self.in_flight.clear()
-        self.backlog = self._long_text = self._in_order = self._late_progress = self._by_id = None
+        self.backlog = self._steps = self._in_order = self._late_progress = self._by_id = None
         self._outbox = []
         self.backlog_size = self.large = self.owed = 0
         self.refuses_rest = self.closing = True
@@ -486,16 +491,10 @@ class Session(Generic[Work]):
     @property
     def finished(self) -> bool:
         """Whether nothing more will be received or sent, so that the connection may be closed."""
-        return (
-            self.closing
-            and not self.in_flight
-            and not self.backlog
-            and not self._in_order
-            and not self._outbox
-        )
+        return self.closing and self.is_idle
 
 
 def _size(message: bytes | BatchMember | TaskdError) -> int:
-    if isinstance(message, BatchMember):
-        return memoryview(message.text).nbytes
-    return len(message) if isinstance(message, bytes) else 0
+    if isinstance(message, bytes):
+        return len(message)
+    return message.size if isinstance(message, BatchMember) else 0

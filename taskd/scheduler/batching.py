@@ -94,14 +94,19 @@ class Batching:
         return self._open
 
     def _has_room(self, worker: WorkerView, now: float) -> bool:
-        tasks = len(worker.tasks)
         return (
-            tasks < MAX_TASKS_PER_WORKER
-            and worker.load < BATCH_SECONDS
+            worker.load < BATCH_SECONDS
             and now - worker.progress_at < FRESH_SECONDS
             and worker.state is BUSY
-            and (self._max_tasks is None or worker.done + tasks < self._max_tasks)
+            and self.room_of(worker) > 0
         )
+
+    def room_of(self, worker: WorkerView) -> int:
+        """Return how many more tasks a worker may have, however short they are."""
+        most = MAX_TASKS_PER_WORKER
+        if self._max_tasks is not None:
+            most = min(most, self._max_tasks - worker.done)
+        return most - len(worker.tasks)
 
     def look_at(self, worker: WorkerView, now: float, begun: int) -> list[Action]:
         """Check a worker that has tasks; if it is late with a batch, reclaim what it has not begun.

@@ -12,7 +12,7 @@ from math import inf
 
 from taskd.errors import Busy, ImpossibleMessage
 from taskd.scheduler.actions import Action, ExpireTask
-from taskd.scheduler.batching import MAX_TASKS_PER_WORKER, Batching, may_batch
+from taskd.scheduler.batching import BATCH_SECONDS, MAX_TASKS_PER_WORKER, Batching, may_batch
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.deadlines import Deadlines
 from taskd.scheduler.queue import TaskQueue
@@ -127,44 +127,55 @@ class Scheduler:
             self._assign_newcomers(now, given)
             queue.line_up()
         task = queue.first()
+        worker: WorkerView | None = None
+        room = 0  # for short tasks, in the batch of the worker that was given the last one
         while task is not None:
             if task.subscriber.is_full and not (task := self._needed(task)):
                 task = queue.first()
                 continue
             is_short = may_batch(task)
-            worker = batching.with_room(now) if is_short and batching.workers else None
-            if worker is None:
-                worker = self._idle_worker(now, is_short=is_short)
-            if worker is None and is_short and self.fleet.idle and self._long_waiting:
-                task, is_short = queue.find_head(_wants_worker_of_its_own), False
-                worker = self.fleet.take_idle(now) if task is not None else None
-            if worker is None or task is None:
-                break
+            if not is_short or room <= 0 or worker is None or worker.load >= BATCH_SECONDS:
+                worker = batching.with_room(now) if is_short and batching.workers else None
+                worker = worker or self._idle_worker(now, is_short=is_short)
+                if worker is None and is_short and self.fleet.idle and self._long_waiting:
+                    task, is_short = queue.find_head(_wants_worker_of_its_own), False
+                    worker = self.fleet.take_idle(now) if task is not None else None
+                if worker is None or task is None:
+                    break
+                room = batching.room_of(worker) if is_short else 0
+                tasks = given.setdefault(worker.number, [])
+            room -= 1
             following = queue.take(task, is_short=is_short)
             worker.give(task, now)
             if task.limit is not None:
                 self._wake(now + task.limit)
-            given.setdefault(worker.number, []).append(task)
+            tasks.append(task)
             task = following
         return list(given.items())
 
     def _assign_newcomers(self, now: float, given: dict[int, list[Task]]) -> None:
         queue, batching = self.queue, self.batching
         newcomers = queue.newcomers
+        worker: WorkerView | None = None
+        room = 0
         while newcomers:
             task = newcomers[0]
             is_short = may_batch(task)
             if task.subscriber.is_full or (not is_short and len(newcomers) > len(self.fleet.idle)):
                 return
-            worker = batching.with_room(now) if is_short and batching.workers else None
-            worker = worker or self._idle_worker(now, is_short=is_short)
-            if worker is None:
-                return
+            if not is_short or room <= 0 or worker is None or worker.load >= BATCH_SECONDS:
+                worker = batching.with_room(now) if is_short and batching.workers else None
+                worker = worker or self._idle_worker(now, is_short=is_short)
+                if worker is None:
+                    return
+                room = batching.room_of(worker) if is_short else 0
+                tasks = given.setdefault(worker.number, [])
+            room -= 1
             queue.take_newcomer()
             worker.give(task, now)
             if task.limit is not None:
                 self._wake(now + task.limit)
-            given.setdefault(worker.number, []).append(task)
+            tasks.append(task)
 
     def _idle_worker(self, now: float, *, is_short: bool) -> WorkerView | None:
         """Return an idle worker, None if there is none, or if no more may begin with a batch."""
@@ -201,7 +212,7 @@ class Scheduler:
         `seconds` is the run time, None if the arguments did not fit: such a
         task says nothing about its function.
         """
-        worker = self._workers.get(number) or self.fleet.view(number)
+        worker = self._workers.get(number) or self.fleet.view(number)  # which raises, if there is none
         task = worker.take_first(task_number)
         if seconds is not None:
             task.stats.add(seconds, failed=failed, printed=printed)

@@ -108,7 +108,7 @@ class Feedback:
         subscribers: dict[Subscriber, None] = {}
         try:
             for message in messages:
-                if isinstance(message, _OUTCOMES):  # first, since most of them are
+                if type(message) is Done or isinstance(message, _OUTCOMES):  # first, since most of them are
                     ended = self._task_ended(number, message, now)
                     if ended is not None:
                         subscribers[ended.subscriber] = None

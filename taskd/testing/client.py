@@ -19,7 +19,7 @@ from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
 from taskd.model import Options, Progress
-from taskd.protocol.requests import encode_arguments
+from taskd.protocol.request_lines import encode_arguments
 from taskd.worker.results import NotJSON, encode_result
 
 __all__ = ["MemoryTaskClient"]

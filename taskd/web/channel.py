@@ -78,10 +78,13 @@ class GatewayChannel(HTTPChannel):
         self._timer: IDelayedCall | None = None
         self._awaits_turn = False
         self._is_serving = False
+        self.party = ""
+        """The party that the connection belongs to. It cannot be found out once the connection is closed."""
 
     def connectionMade(self) -> None:
         """Wait for the first request."""
         super().connectionMade()
+        self.party = party_key(self.transport)
         self._keep_little()
         self._enter(_Phase.HEAD)
 
@@ -151,11 +154,6 @@ class GatewayChannel(HTTPChannel):
             self.transport.pauseProducing()
 
     # --- `taskd.net.turns.TurnTaker` ---
-
-    @property
-    def party(self) -> str:
-        """The party that the connection belongs to."""
-        return party_key(self.transport)
 
     def take_step(self) -> bool:
         """Serve one of the requests that were sent together; read on when none is complete."""

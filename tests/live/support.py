@@ -299,6 +299,20 @@ class Connection:
         self.socket.close()
 
 
+def open_websocket(daemon: Daemon) -> socket.socket:
+    """Return the socket of a new websocket of a daemon whose second port is the gateway's."""
+    sock = socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT)
+    sock.sendall(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    assert b" 101 " in head
+    return sock
+
+
 def bare(function: str, *args: Any, options: dict[str, Any] | None = None, **named: Any) -> dict[str, Any]:
     """Make a bare request, as Workerman's example sends it."""
     message: dict[str, Any] = {"function": function}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import APPS, TIMEOUT, Connection, Daemon, bare, kept_daemon, rpc
+from tests.live.support import APPS, Connection, Daemon, bare, kept_daemon, open_websocket, rpc
 from tests.unit.frames import BINARY, client_frame
 
 LIMIT = 1000
@@ -45,19 +45,6 @@ STILL_SENDING = 3_000_000
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with kept_daemon("--app", "plain", "--workers", "2", "--link", "local", directory=APPS) as daemon:
         yield daemon
-
-
-def open_websocket(daemon: Daemon) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT)
-    sock.sendall(
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += sock.recv(1)
-    assert b" 101 " in head
-    return sock
 
 
 def reset(sock: socket.socket) -> None:

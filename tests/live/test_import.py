@@ -70,7 +70,9 @@ def test_a_worker_that_ends_is_replaced_by_the_same_fork_server(hostile: Daemon)
     os.kill(pid, signal.SIGKILL)
     hostile.wait_for_log(f"process {pid}.* ended: killed by SIGKILL")
     (worker,) = hostile.wait_for_status(
-        lambda status: [worker["state"] for worker in status["workers"]] == ["idle"]
+        lambda status: (
+            [(each["state"], each["pid"] is None) for each in status["workers"]] == [("idle", False)]
+        )
     )["workers"]
     # It does not end by the default timeout of sockets, a millisecond.
     assert hostile.connect().ask(bare("pid")) == worker["pid"] != pid

@@ -2,7 +2,6 @@
 
 import json
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import APPS, TIMEOUT, Connection, Daemon, bare, kept_daemon, resident_bytes, rpc
+from tests.live.support import (
+    APPS,
+    TIMEOUT,
+    Connection,
+    Daemon,
+    bare,
+    kept_daemon,
+    open_websocket,
+    resident_bytes,
+    rpc,
+)
 from tests.live.test_tls import Files
 
 MIB = 1024 * 1024
@@ -155,18 +164,6 @@ def test_lines_that_do_not_end_are_bounded_and_refused(daemon: Daemon) -> None:
 def frame(text: bytes) -> bytes:
     """Return the masked frame of a short text."""
     return bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text
-
-
-def open_websocket(daemon: Daemon) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT)
-    sock.sendall(
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += sock.recv(1)
-    return sock
 
 
 def test_results_that_websockets_leave_unread_are_bounded(daemon: Daemon) -> None:

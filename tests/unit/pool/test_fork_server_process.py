@@ -37,6 +37,7 @@ from taskd.worker.messages import (
     decode_to_fork_server,
     encode,
 )
+from tests.unit.descriptors import open_descriptors
 from tests.unit.pool.processes import FUNCTIONS, FakeReactor
 
 CONFIG = WorkerConfig(["app"], "/srv", "TaskWorker", 1000)
@@ -157,27 +158,27 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.control = control = Control()
         self.addCleanup(control.theirs.close)
         self.addCleanup(control.ours.close)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         self.reactor.cannot_start = FileNotFoundError("/srv")
         self.assertRaises(FileNotFoundError, self.start)
         self.reactor.turn()
         self.assertTrue(self.reactor.control.disconnected)
         self.hang_up()
-        self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before, []))
+        self.assertEqual((open_descriptors(), self.events), (before, []))
 
     def test_a_fork_server_that_cannot_be_sent_its_configuration_is_ended_and_leaves_nothing_open(self):
         self.reactor.control = control = Control()
         self.addCleanup(control.theirs.close)
         self.addCleanup(control.ours.close)
         self.patch(control, "write", lambda _: os.read(-1, 0))
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         self.assertRaises(OSError, self.start)
         self.addCleanup(os.close, self.reactor.output)
         self.assertEqual(self.reactor.signals, ["group"])
         self.exit(-signal.SIGKILL)
         self.hang_up()
         # The test's own copy of the output is open.
-        self.assertEqual((len(os.listdir("/proc/self/fd")), self.events), (before + 1, []))
+        self.assertEqual((open_descriptors(), self.events), (before + 1, []))
 
     def test_reports_of_the_fork_server_are_passed_on(self):
         exited = Exited(1, 0, 1000)

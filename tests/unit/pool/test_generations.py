@@ -1,7 +1,6 @@
 """The choice of the import of the app in use, with fork servers controlled by the tests."""
 
 import itertools
-import os
 from types import SimpleNamespace
 
 from twisted.internet.task import Clock
@@ -10,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StartError, StateError
 from taskd.pool.generations import STEPS, Closing, CodeStatus, Generations, Unusable
+from tests.unit.descriptors import open_descriptors
 from tests.unit.pool.processes import ForkServers
 
 
@@ -95,9 +95,9 @@ class GenerationsTests(SynchronousTestCase):
     def test_a_failed_start_leaves_no_board_open(self):
         generations = self.loaded()
         self.servers.cannot_start = OSError(24, "Too many open files")
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         self.assertRaises(StartError, generations.reload)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(open_descriptors(), before)
 
     # --- the first import ---
 

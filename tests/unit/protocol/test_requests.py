@@ -12,7 +12,19 @@ from taskd.model import Failure, Options, Progress, Result
 from taskd.protocol.framing import LineSplitter
 from taskd.protocol.nesting import MAX_NESTING
 from taskd.protocol.replies import batch_reply, parse_bare_reply, parse_reply, progress_line, reply_line
-from taskd.protocol.requests import Batch, Dialect, Invalid, Request, parse, parse_member, request_line
+from taskd.protocol.request_lines import request_line
+from taskd.protocol.requests import (
+    LONG,
+    Batch,
+    BatchMember,
+    BatchReplies,
+    Dialect,
+    Invalid,
+    Request,
+    parse,
+    parse_in_steps,
+    parse_member,
+)
 from tests.unit.texts import (
     containers,
     has_surrogate_escape,
@@ -161,10 +173,23 @@ def repeats_a_name(line):
     return any(repeated)
 
 
+def parse_slices(line):
+    """Parse a line as a long one, in steps with slices of a few bytes each."""
+    steps = parse_in_steps(line, 7)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 class ParseTests(SynchronousTestCase):
     def check(self, line):
         """Check that `parse` agrees with `json.loads` and the protocol about one line."""
-        parsed = parse(line)
+        self.check_parsed(line, parse(line))
+        self.check_parsed(line, parse_slices(line))
+
+    def check_parsed(self, line, parsed):
         self.assertIsInstance(parsed, Request | Batch | Invalid)
         if has_surrogate_escape(line):
             return
@@ -432,6 +457,33 @@ class ParseTests(SynchronousTestCase):
         for item in items:
             if isinstance(item, Invalid):
                 self.assert_invalid_request(item)
+
+
+class LongMessageTests(SynchronousTestCase):
+    def test_long_options_are_refused(self):
+        for line in (
+            b'{"function":"f","args":[1],"options":{"x":"%b"}}',
+            b'{"jsonrpc":"2.0","id":7,"method":"f","options":{"x":"%b"}}',
+        ):
+            parsed = parse_slices(line % (b"x" * LONG))
+            self.assertEqual(
+                (parsed.function, parsed.error.data), ("f", {"member": "options", "limit": LONG})
+            )
+            self.assertIn("at most 65536 bytes", parsed.error.message)
+        self.assertEqual(bytes(parsed.id), b"7")
+
+    def test_a_mistake_has_the_same_place_as_in_a_short_message(self):
+        for line in b"{'function': 1}", b'{"function":"f","args":[1 2]}', b'{"function":"f"} x', b"1 x", b'"':
+            self.assertEqual(parse_slices(line).error.data, parse(line).error.data)
+
+    def test_a_member_of_a_batch_is_refused_as_a_short_one_is(self):
+        batch = parse(b'[[1],{"function":"f"},{"jsonrpc":"2.0","method":"f","params":[1,2]}]')
+        members = [parse_slices(BatchMember(text, BatchReplies(3))) for text in batch.members]
+        self.assertEqual(
+            [member.error.message for member in members[:2]],
+            [parse_member(text).error.message for text in batch.members[:2]],
+        )
+        self.assertEqual(bytes(members[2].args), b"[1,2]")
 
 
 class ReplyTests(SynchronousTestCase):

@@ -744,6 +744,17 @@ class StepTests(SynchronousTestCase):
             self.assertEqual(bytes(first.args), b'["%b"]' % text)
             self.assertEqual(number_of(second), 2)
 
+    def test_a_long_member_of_a_batch_is_read_in_steps(self):
+        line = b'[{"jsonrpc":"2.0","id":1,"method":"f","params":["%b"]},%b,[%b]]'
+        session = self.session(line % (b"x" * 5 * STEP, rpc(2), b"0," * STEP + b"0"), bare(3))
+        steps = []
+        while session.has_more:
+            steps.append(session.requests())
+        self.assertGreater(len(steps), 10)
+        first, second, third = [request for step in steps for request in step]
+        self.assertEqual(first.size, 5 * STEP + len(b'f[""]'))
+        self.assertEqual([number_of(second), number_of(third)], [2, 3])
+
     def test_a_mistake_in_a_long_message_is_one_error_in_its_place(self):
         wrong = b'{"function":"f","args":["%b"]}'
         for text in b"x" * 3 * STEP + b"\xff", b"x" * 2 * STEP + b'",' + b"[" * 1000 + b'"':

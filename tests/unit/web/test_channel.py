@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from taskd.listeners.gateway import GatewayConfig
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
-from taskd.web import Root
+from taskd.web import Root, channel
 from taskd.web.channel import IDLE_SECONDS, UNREAD_SECONDS, GatewaySite
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -161,6 +161,15 @@ class PipeliningTests(ChannelCase):
         self.turns()
         self.assertEqual(self.answers, 6)
         self.assertEqual(self.transport.producerState, "producing")
+
+    def test_a_turn_comes_though_nothing_is_known_of_a_closed_connection_any_more(self):
+        def closed():
+            raise OSError("Bad file descriptor")
+
+        self.send(GET * 3)
+        self.patch(channel, "party_key", closed)
+        self.turns()
+        self.assertEqual(self.answers, 3)
 
     def test_a_request_waits_while_another_is_being_served(self):
         self.page.is_slow = True

@@ -37,6 +37,7 @@ from taskd.worker.messages import (
     decode_from_worker,
     encode,
 )
+from tests.unit.descriptors import open_descriptors
 
 registry_module = importlib.import_module("taskd.functions.registry")
 
@@ -589,7 +590,7 @@ class InterruptTests(WorkerCase):
 
 class RehearsalTests(WorkerCase):
     def test_a_rehearsal_leaves_no_descriptor_open(self):
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         rehearse(self.config)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(open_descriptors(), before)
         self.assertIn("taskd[TaskWorker]: stopping", self.titles)

@@ -9,6 +9,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.worker.streams import StandardStreams
+from tests.unit.descriptors import open_descriptors
 
 
 class Tee:
@@ -178,8 +179,8 @@ class StandardStreamsTests(SynchronousTestCase):
         self.assertIsNone(sys.stdout)
 
     def test_closing_leaves_no_descriptor_open_even_if_a_task_has_closed_them_all(self):
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         self.streams.keep()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 2)
+        self.assertEqual(open_descriptors(), before + 2)
         self.streams.close()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(open_descriptors(), before)
