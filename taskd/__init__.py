@@ -4,8 +4,8 @@ An app module needs only what is exported here. None of it imports Twisted, so
 that worker processes stay small.
 """
 
+from taskd.functions.decorators import on_worker_start, on_worker_stop, task
 from taskd.functions.progress import progress
-from taskd.functions.registry import on_worker_start, on_worker_stop, task
 from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 
 __all__ = [

@@ -18,6 +18,7 @@ from taskd.errors import TaskdError, exception_for
 __all__ = [
     "MAX_MESSAGE",
     "NO_OPTIONS",
+    "NO_SUBMIT_OPTIONS",
     "PRIORITY",
     "Call",
     "Failure",
@@ -65,14 +66,20 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """The options of a task that is submitted: when and how to run it.
 
     `timeout` and `priority` are as for a call. The task is started `delay`
-    seconds after it was submitted at the earliest. Of the unfinished tasks of a
-    function only one has the same `key`: a second submit joins it.
+    seconds after it was submitted at the earliest, or `at` a time (RFC 3339,
+    with its zone), and not at all if it has not started `deadline` seconds after it
+    could. Of the unfinished tasks of a function only one has the same `key`: a
+    second submit joins it. `retries` and `keep` take the place of the function's own.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     delay: Annotated[float, Meta(ge=0)] = 0.0
+    at: str | None = None
+    deadline: Annotated[float, Meta(gt=0)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    retries: Annotated[int, Meta(ge=0)] | None = None
+    keep: Annotated[float, Meta(ge=0)] | None = None
 
 
 NO_SUBMIT_OPTIONS = SubmitOptions()

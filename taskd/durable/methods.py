@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IReactorTime
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Outcome, Result, SubmitOptions
-from taskd.protocol.methods import NOT_GIVEN
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.methods import Asker, Requester
 from taskd.server.status import StoreStatus
@@ -105,7 +105,13 @@ class StoredMethods:
         stop = self._tasks.wait(task, ended)
 
     def submit(
-        self, asker: Asker, function: str, args: Raw, options: SubmitOptions, token: str | None
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: Raw = NOT_GIVEN,
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        token: str | None = None,
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
         known = self._functions()
@@ -141,7 +147,7 @@ class StoredMethods:
 
     # --- out ---
 
-    def get(self, asker: Asker, task: str) -> Outcome | None:
+    def get(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with a stored task."""
         self._show(asker, task, asker.answer)
         return None
@@ -160,7 +166,7 @@ class StoredMethods:
             got, lambda reason: asker.answer(_refused(reason.value))
         )
 
-    def wait(self, asker: Asker, task: str, timeout: float | None) -> Outcome | None:
+    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
         """Answer with a stored task once it has ended, or after `timeout` seconds."""
         is_over = False
 
@@ -179,7 +185,13 @@ class StoredMethods:
         return None
 
     def list(
-        self, asker: Asker, state: str | None, function: str | None, after: str, limit: int
+        self,
+        asker: Asker,
+        /,
+        state: str | None = None,
+        function: str | None = None,
+        after: str = "",
+        limit: int = 100,
     ) -> Outcome | None:
         """Answer with stored tasks."""
         if state is not None and state not in _STATES:

@@ -19,7 +19,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import msgspec
 
@@ -37,14 +37,9 @@ __all__ = [
     "Function",
     "FunctionInfo",
     "Registry",
-    "on_worker_start",
-    "on_worker_stop",
     "registry",
-    "task",
 ]
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_Hook = TypeVar("_Hook", bound=Callable[[], object])
 
 RESERVED = "taskd."
 """The prefix of the server's own methods (docs/protocol.md), forbidden to functions."""
@@ -257,73 +252,3 @@ def _is_seconds(value: object) -> bool:
 registry = Registry()
 """The registry that `task` and the hooks use, since a decorator in an app module cannot be
 passed one. Everything else takes its registry as an argument."""
-
-
-@overload
-def task(function: _Function, /) -> _Function: ...
-@overload
-def task(
-    *,
-    name: str | None = None,
-    timeout: float | None = None,
-    grace: float | None = None,
-    durable: bool = False,
-    once: bool = False,
-    retries: int = 0,
-    backoff: float = 1.0,
-    keep: float = 3600.0,
-) -> Callable[[_Function], _Function]: ...
-def task(
-    function: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    timeout: float | None = None,
-    grace: float | None = None,
-    durable: bool = False,
-    once: bool = False,
-    retries: int = 0,
-    backoff: float = 1.0,
-    keep: float = 3600.0,
-) -> Any:
-    """Register a function, so that it can be called as a task; return it unchanged.
-
-    Use it bare (``@task``), with a `name` for the wire (``@task(name="mail.send")``),
-    or with a time limit: after `timeout` seconds `TaskTimeout` is raised in the
-    function, and if it has not ended `grace` seconds later (default: `GRACE`),
-    its process is killed.
-
-    With `durable`, each call is stored before it is run, and is run again if its
-    process or the daemon has died, or, with `once`, never. It is tried `retries`
-    times more if it fails, after a random part of `backoff` seconds, doubled with
-    each failure. What has ended is kept for `keep` seconds.
-
-    Raises as `Registry.add` and `Durability.of` do.
-    """
-    durability = Durability.of(durable=durable, once=once, retries=retries, backoff=backoff, keep=keep)
-
-    def register(function: _Function) -> _Function:
-        registry.add(function, name, timeout, grace, durability)
-        return function
-
-    return register if function is None else register(function)
-
-
-def on_worker_start(hook: _Hook) -> _Hook:
-    """Register `hook`, which each worker process calls before its first task; return it unchanged.
-
-    A start hook is the place to open a database connection. If it raises, the
-    worker exits, the traceback is logged, and another worker is started after a
-    delay that grows with each failure. Hooks are called in the order of registration.
-    """
-    registry.start_hooks.append(hook)
-    return hook
-
-
-def on_worker_stop(hook: _Hook) -> _Hook:
-    """Register `hook`, which each worker process calls when it ends in order; return it unchanged.
-
-    A worker that is killed does not call it.
-    """
-    registry.stop_hooks.append(hook)
-    return hook

@@ -14,7 +14,8 @@ from taskd.errors import Cancelled, InvalidParams, MethodNotFound, NotAllowed, q
 from taskd.functions.descriptions import ParameterInfo, describe_parameters
 from taskd.functions.parameters import Parameters
 from taskd.functions.registry import RESERVED
-from taskd.model import Call, Failure, Outcome, Result, SubmitOptions
+from taskd.model import Call, Failure, Outcome, Result
+from taskd.protocol.stored_methods import NOT_GIVEN, Answer, StoredMethods
 
 __all__ = [
     "CANCEL",
@@ -33,15 +34,12 @@ CANCEL = f"{RESERVED}cancel"
 WAS_DONE = Result(Raw(b'{"was":"done"}'))
 """The answer to ``taskd.cancel`` if the request or task that it named has ended or is unknown."""
 
-NOT_GIVEN = Raw(b"null")
-"""The default of an id: msgspec has no optional `Raw`, and null identifies no request."""
-
 MAX_ARGUMENTS = 65536
 """Bytes of the arguments of one of the server's own methods, which the daemon itself decodes: an id is
 the longest of them, and nobody has longer ones than this."""
 
-SUBMIT = f"{RESERVED}submit"
-"""The method whose arguments have those of a function, which are not decoded."""
+SUBMITS = frozenset({f"{RESERVED}submit", f"{RESERVED}submit_batch"})
+"""The methods whose arguments have those of functions, which are not decoded."""
 
 _NOT_BY_NUMBER = (
     f"{CANCEL}: over a websocket a task cannot be named by its number, since it may be anybody's; name a "
@@ -51,8 +49,6 @@ _NOT_BY_NUMBER = (
 _NAMED_ID_STARTS = b'"-0123456789'
 
 Asker = TypeVar("Asker", contravariant=True)
-Answer = Outcome | None
-"""The return type of a handler: the outcome, or None if the handler answers later."""
 
 
 class Methods(Protocol[Asker]):
@@ -89,47 +85,21 @@ class Methods(Protocol[Asker]):
         ``{"was": "done"}``.
         """
 
-    def submit(
-        self,
-        asker: Asker,
-        /,
-        function: str,
-        args: Raw = NOT_GIVEN,
-        options: SubmitOptions = SubmitOptions(),  # noqa: B008  # frozen
-        token: str | None = None,
-    ) -> Answer:
-        """Store a task, and answer with ``{"task": id, "joined": bool}`` before it is run.
-
-        A second submit with the same `token` joins the task of the first.
-        """
-
-    def get(self, asker: Asker, /, task: str) -> Answer:
-        """Answer with a stored task: its state, its attempts, its outcome if it has one."""
-
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
-        """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
-
-    def list(
-        self,
-        asker: Asker,
-        /,
-        state: str | None = None,
-        function: str | None = None,
-        after: str = "",
-        limit: int = 100,
-    ) -> Answer:
-        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
-
 
 def _own_parameters(method: Callable[..., object]) -> Parameters:
     return Parameters(partial(method, None, None))  # without `self` and `asker`
 
 
-_PARAMETERS = {
-    RESERVED + name: _own_parameters(method)
-    for name, method in vars(Methods).items()
-    if not name.startswith("_") and callable(method)
-}
+def _methods_of(table: type) -> dict[str, Parameters]:
+    return {
+        RESERVED + name: _own_parameters(method)
+        for name, method in vars(table).items()
+        if not name.startswith("_") and callable(method)
+    }
+
+
+_OWN, _STORED = _methods_of(Methods), _methods_of(StoredMethods)
+_PARAMETERS = {**_OWN, **_STORED}
 
 
 def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -138,7 +108,7 @@ def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
     if parameters is None:
         raise MethodNotFound(f"no such function: {quoted(call.function)}")
     is_long = call.args is not None and memoryview(call.args).nbytes > MAX_ARGUMENTS
-    if is_long and call.function != SUBMIT:
+    if is_long and call.function not in SUBMITS:
         raise InvalidParams(
             f"{call.function}: its arguments are at most {MAX_ARGUMENTS} bytes", limit=MAX_ARGUMENTS
         )
@@ -154,10 +124,20 @@ def method_parameters(method: str) -> dict[str, ParameterInfo]:
     return {} if parameters is None else describe_parameters(parameters)
 
 
-def dispatch(methods: Methods[Asker], asker: Asker, call: Call) -> Answer:
-    """Pass a call to its handler. Raises `MethodNotFound`, `InvalidParams`, or as the handler does."""
+def dispatch(
+    methods: Methods[Asker], stored: StoredMethods[Asker] | None, asker: Asker, call: Call
+) -> Answer:
+    """Pass a call to its handler; those of stored tasks are None without a store.
+
+    Raises `MethodNotFound`, `InvalidParams`, `NotAllowed`, or as the handler does.
+    """
     args, named = _bound(call)
-    handler: Callable[..., Answer] = getattr(methods, call.function.removeprefix(RESERVED))
+    table: object = methods
+    if call.function in _STORED:
+        if stored is None:
+            raise NotAllowed("this server has no store")
+        table = stored
+    handler: Callable[..., Answer] = getattr(table, call.function.removeprefix(RESERVED))
     return handler(asker, *args, **named)
 
 

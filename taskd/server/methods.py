@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import NotAllowed
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Outcome, Result, SubmitOptions
-from taskd.protocol.methods import NOT_GIVEN, WAS_DONE, CancelTarget, how_cancelled
+from taskd.model import Outcome, Result
+from taskd.protocol.methods import WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import NOT_GIVEN, StoredMethods
 from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import RecentStatus, ServerStatus, StoreStatus
@@ -75,7 +76,7 @@ class _CancelWatch(Nobody):
             requester.flush()
 
 
-class StoredCalls(Protocol):
+class StoredCalls(StoredMethods[Asker], Protocol):
     """The tasks that are stored, as far as the task server needs them."""
 
     def use(self, functions: list[FunctionInfo], /) -> None:
@@ -90,22 +91,6 @@ class StoredCalls(Protocol):
 
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:
         """Handle ``taskd.cancel`` of a stored task."""
-
-    def submit(
-        self, asker: Asker, function: str, args: Raw, options: SubmitOptions, token: str | None, /
-    ) -> Outcome | None:
-        """Handle ``taskd.submit``."""
-
-    def get(self, asker: Asker, task: str, /) -> Outcome | None:
-        """Handle ``taskd.get``."""
-
-    def wait(self, asker: Asker, task: str, timeout: float | None, /) -> Outcome | None:
-        """Handle ``taskd.wait``."""
-
-    def list(
-        self, asker: Asker, state: str | None, function: str | None, after: str, limit: int, /
-    ) -> Outcome | None:
-        """Handle ``taskd.list``."""
 
 
 class MethodServer(Protocol):
@@ -185,51 +170,15 @@ class ServerMethods:
             asker.requester.cancel_request(asker.request, target.request_id)
             return None
         if isinstance(target.task, str):
-            return self._stored.cancel(asker, target.task)
+            if self._server.stored is None:
+                raise NotAllowed("this server has no store")
+            return self._server.stored.cancel(asker, target.task)
         found = self._server.find(target.task or 0)
         if found is None or not found.is_in_flight:
             return WAS_DONE
         found.subscribe(self._cancel_watch, asker)
         self._server.cancel(found)
         return None
-
-    @property
-    def _stored(self) -> StoredCalls:
-        if self._server.stored is None:
-            raise NotAllowed("this server has no store")
-        return self._server.stored
-
-    def submit(
-        self,
-        asker: Asker,
-        /,
-        function: str,
-        args: Raw = NOT_GIVEN,
-        options: SubmitOptions = SubmitOptions(),  # noqa: B008  # frozen
-        token: str | None = None,
-    ) -> Outcome | None:
-        """Store a task, and answer with its id."""
-        return self._stored.submit(asker, function, args, options, token)
-
-    def get(self, asker: Asker, /, task: str) -> Outcome | None:
-        """Answer with a stored task."""
-        return self._stored.get(asker, task)
-
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
-        """Answer with a stored task once it has ended."""
-        return self._stored.wait(asker, task, timeout)
-
-    def list(
-        self,
-        asker: Asker,
-        /,
-        state: str | None = None,
-        function: str | None = None,
-        after: str = "",
-        limit: int = 100,
-    ) -> Outcome | None:
-        """Answer with stored tasks."""
-        return self._stored.list(asker, state, function, after, limit)
 
 
 def _result(value: Any) -> Result:

@@ -199,7 +199,7 @@ class TaskServer:
         Raises `TaskdError` to refuse it.
         """
         if request.function.startswith(RESERVED):
-            answer = dispatch(self._methods, Asker(requester, request), request)
+            answer = dispatch(self._methods, self.stored, Asker(requester, request), request)
             if answer is not None:
                 requester.task_ended(request, answer)
             return None

@@ -175,7 +175,7 @@ class OwnMethodsTests(ServerCase):
         for name in "status", "functions", "ping":
             request = parse(b'{"jsonrpc":"2.0","method":"taskd.%b"}' % name.encode())
             self.assertEqual(
-                bytes(dispatch(methods, Asker(None, request), request).value)[:1],
+                bytes(dispatch(methods, None, Asker(None, request), request).value)[:1],
                 b'"' if name == "ping" else b"n",
             )
 

@@ -1,0 +1,54 @@
+"""The server's own methods about stored tasks: the parameters and the answer of each."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from msgspec import Raw
+
+from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
+
+__all__ = ["NOT_GIVEN", "Answer", "StoredMethods"]
+
+Asker = TypeVar("Asker", contravariant=True)
+
+Answer = Outcome | None
+"""The return type of a handler: the outcome, or None if the handler answers later."""
+
+NOT_GIVEN = Raw(b"null")
+"""The default of a raw argument: msgspec has no optional `Raw`, and none of these may be null."""
+
+
+class StoredMethods(Protocol[Asker]):
+    """The table of the methods about stored tasks, like `taskd.protocol.methods.Methods`."""
+
+    def submit(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: Raw = NOT_GIVEN,
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        token: str | None = None,
+    ) -> Answer:
+        """Store a task, and answer with ``{"task": id, "joined": bool}`` before it is run.
+
+        A second submit with the same `token` joins the task of the first.
+        """
+
+    def get(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with a stored task: its state, its attempts, its outcome if it has one."""
+
+    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
+        """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
+
+    def list(
+        self,
+        asker: Asker,
+        /,
+        state: str | None = None,
+        function: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> Answer:
+        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
