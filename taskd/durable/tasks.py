@@ -6,7 +6,6 @@ queue; the others wait in the store.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from math import inf
 from typing import Protocol, TypeVar
@@ -19,24 +18,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.ids import Ids
+from taskd.durable.run import Run
+from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import (
-    Cancelled,
-    InvalidParams,
-    MethodNotFound,
     ShuttingDown,
     TaskdError,
-    TimedOut,
-    WorkerLost,
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, Progress, Result, StoredCall
+from taskd.model import Call, Failure, Options, Outcome, StoredCall
 from taskd.net.timers import Alarm
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State, first_seq
+from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -44,12 +40,6 @@ _log = Logger(namespace="taskd.store")
 
 WINDOW = 10_000
 """Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
-
-MAX_LOSSES = 2
-"""Processes that may die under a task before it is set aside: the task itself probably kills them."""
-
-MAX_BACKOFF = 3600.0
-"""Seconds between two attempts at most."""
 
 PROMOTED = 1000
 """Scheduled tasks that are let wait in one transaction."""
@@ -73,54 +63,6 @@ class Runner(Protocol):
 
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight."""
-
-
-class Run:
-    """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
-
-    __slots__ = ("_tasks", "has_started", "lane", "record", "task")
-
-    is_full = False
-
-    def __init__(self, tasks: DurableTasks, record: Record, lane: Lane) -> None:
-        self._tasks = tasks
-        self.lane = lane
-        self.record = record
-        self.task: Task | None = None
-        self.has_started = False
-
-    @property
-    def attempt(self) -> int:
-        """The number of the attempt that is running, or of the last one."""
-        return self.record.attempt + self.has_started
-
-    def started(self) -> None:
-        """Note that a worker has been given the task; what it returns unbegun is given out again."""
-        if not self.has_started:
-            self.has_started = True
-            self._tasks.started(self)
-
-    def needs(self, key: object) -> bool:
-        """Return True: nothing stops it."""
-        return True
-
-    def account(self) -> None:
-        """Return None, since nothing is held for a connection."""
-        return
-
-    def wants_result(self, key: object, size: int) -> bool:
-        """Return True: it is stored."""
-        return True
-
-    def task_progressed(self, key: object, progress: Progress) -> None:
-        """Drop the progress."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-    def task_ended(self, key: object, outcome: Outcome) -> None:
-        """Settle the attempt."""
-        self._tasks.ended(self, outcome)
 
 
 class DurableTasks:
@@ -268,43 +210,14 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
-        settle = self._settle(run, outcome)
+        settle = settle_of(run, outcome, self._durability(run.record.new.function), self._now())
         if settle is None:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
+        if settle.state is State.SCHEDULED:
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
-
-    def _settle(self, run: Run, outcome: Outcome) -> Settle | None:
-        """Return how an attempt has ended; None if it has not been started, and waits on in the store."""
-        record, attempt = run.record, run.attempt
-        task = record.new.id
-        seq = first_seq(attempt) + 1
-        if isinstance(outcome, Result):
-            return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
-        error = msgspec.json.encode(outcome)
-        data = b'{"error":%b}' % error
-        durability = self._durability(record.new.function)
-        if outcome.code in _NOT_ITS_FAULT and not run.has_started:
-            return None
-        if outcome.code == ShuttingDown.code:
-            return Settle(task, attempt, State.WAITING, "returned", seq=seq)
-        if outcome.code == Cancelled.code:
-            return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)
-        if outcome.code == TimedOut.code and not run.has_started:
-            return Settle(task, attempt, State.EXPIRED, "expired", data, error, seq=seq)
-        if outcome.code == WorkerLost.code:
-            if durability.once:
-                return Settle(task, attempt, State.FAILED, "failed", data, error, is_loss=True, seq=seq)
-            if record.losses + 1 >= MAX_LOSSES:
-                return Settle(task, attempt, State.SET_ASIDE, "set_aside", data, error, is_loss=True, seq=seq)
-            return Settle(task, attempt, State.WAITING, "lost", data, is_loss=True, seq=seq)
-        if run.has_started and record.errors < durability.retries and outcome.code != InvalidParams.code:
-            delay = min(durability.backoff * 2**record.errors, MAX_BACKOFF) * random.random()  # noqa: S311
-            due = self._now() + delay
-            self._alarm.set(self._clock.seconds() + delay)
-            return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
-        return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
         self._forget(run)
@@ -409,8 +322,5 @@ class DurableTasks:
         """Write what is left, and close the store; fires when that is done."""
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
-
-_NOT_ITS_FAULT = (ShuttingDown.code, MethodNotFound.code)
-"""Why a task is not started, although it can be later: the daemon stops, or new code lacks the function."""
 
 _options = msgspec.json.Decoder(Options)

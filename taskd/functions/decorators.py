@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from taskd.functions.durability import Durability
 from taskd.functions import registry as registered
+from taskd.functions.durability import Durability
 
 __all__ = ["on_worker_start", "on_worker_stop", "task"]
 

@@ -1,0 +1,70 @@
+"""One claimed task of the store, as the subscriber of its task in the scheduler."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from taskd.model import Outcome, Progress
+from taskd.scheduler.parties import Lane
+from taskd.scheduler.task import Task
+from taskd.store.records import Record
+
+__all__ = ["Attempts", "Run"]
+
+
+class Attempts(Protocol):
+    """Whoever notes the start and the end of each attempt."""
+
+    def started(self, run: Run, /) -> None:
+        """Note the start of an attempt."""
+
+    def ended(self, run: Run, outcome: Outcome, /) -> None:
+        """Settle an attempt."""
+
+
+class Run:
+    """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
+
+    __slots__ = ("_tasks", "has_started", "lane", "record", "task")
+
+    is_full = False
+
+    def __init__(self, tasks: Attempts, record: Record, lane: Lane) -> None:
+        self._tasks = tasks
+        self.lane = lane
+        self.record = record
+        self.task: Task | None = None
+        self.has_started = False
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that is running, or of the last one."""
+        return self.record.attempt + self.has_started
+
+    def started(self) -> None:
+        """Note that a worker has been given the task; what it returns unbegun is given out again."""
+        if not self.has_started:
+            self.has_started = True
+            self._tasks.started(self)
+
+    def needs(self, key: object) -> bool:
+        """Return True: nothing stops it."""
+        return True
+
+    def account(self) -> None:
+        """Return None, since nothing is held for a connection."""
+        return
+
+    def wants_result(self, key: object, size: int) -> bool:
+        """Return True: it is stored."""
+        return True
+
+    def task_progressed(self, key: object, progress: Progress) -> None:
+        """Drop the progress."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def task_ended(self, key: object, outcome: Outcome) -> None:
+        """Settle the attempt."""
+        self._tasks.ended(self, outcome)

@@ -1,0 +1,57 @@
+"""How an attempt of a stored task ends: for good, to be tried again, or as if it had not begun."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from taskd.durable.run import Run
+from taskd.errors import Cancelled, InvalidParams, MethodNotFound, ShuttingDown, TimedOut, WorkerLost
+from taskd.functions.durability import Durability
+from taskd.model import Outcome, Result
+from taskd.store.records import Settle, State, first_seq
+
+__all__ = ["settle_of"]
+
+MAX_LOSSES = 2
+"""Processes that may die under a task before it is set aside: the task itself probably kills them."""
+
+MAX_BACKOFF = 3600.0
+"""Seconds between two attempts at most."""
+
+_NOT_ITS_FAULT = (ShuttingDown.code, MethodNotFound.code)
+"""Why a task is not started, although it can be later: the daemon stops, or new code lacks the function."""
+
+
+def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) -> Settle | None:
+    """Return how an attempt has ended; None if it has not been started, and waits on in the store.
+
+    `now` is in seconds since 1970.
+    """
+    record, attempt = run.record, run.attempt
+    task = record.new.id
+    seq = first_seq(attempt) + 1
+    if isinstance(outcome, Result):
+        return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
+    error = msgspec.json.encode(outcome)
+    data = b'{"error":%b}' % error
+    if outcome.code in _NOT_ITS_FAULT and not run.has_started:
+        return None
+    if outcome.code == ShuttingDown.code:
+        return Settle(task, attempt, State.WAITING, "returned", seq=seq)
+    if outcome.code == Cancelled.code:
+        return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)
+    if outcome.code == TimedOut.code and not run.has_started:
+        return Settle(task, attempt, State.EXPIRED, "expired", data, error, seq=seq)
+    if outcome.code == WorkerLost.code:
+        if durability.once:
+            return Settle(task, attempt, State.FAILED, "failed", data, error, is_loss=True, seq=seq)
+        if record.losses + 1 >= MAX_LOSSES:
+            return Settle(task, attempt, State.SET_ASIDE, "set_aside", data, error, is_loss=True, seq=seq)
+        return Settle(task, attempt, State.WAITING, "lost", data, is_loss=True, seq=seq)
+    if run.has_started and record.errors < durability.retries and outcome.code != InvalidParams.code:
+        delay = min(durability.backoff * 2**record.errors, MAX_BACKOFF) * random.random()  # noqa: S311
+        due = now + delay
+        return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
+    return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
