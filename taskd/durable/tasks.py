@@ -17,11 +17,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.batches import DurableBatches
 from taskd.durable.ids import Ids
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import (
+    Cancelled,
     ShuttingDown,
     TaskdError,
 )
@@ -32,7 +34,7 @@ from taskd.net.timers import Alarm
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -86,6 +88,8 @@ class DurableTasks:
         self._now = now
         self._ids = Ids()
         self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self.batches = DurableBatches(clock, self, store.batches, execute, now)
+        self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
@@ -116,6 +120,7 @@ class DurableTasks:
     def _rescued(self, count: int) -> None:
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.batches.resume()
         self._look_everywhere()
         self._promote()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
@@ -187,7 +192,12 @@ class DurableTasks:
         for record in records:
             function = record.new.function
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._begin(Run(self, record, self._lane))
+            run = Run(self, record, self._lane)
+            if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+                self._runs[record.new.id] = run
+                self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
+            else:
+                self._begin(run)
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
 
@@ -231,6 +241,8 @@ class DurableTasks:
         elif settle.state in ENDED:
             for waiter in self._waiters.pop(settle.id, ()):
                 waiter(settle.state, settle.outcome)
+        elif run.record.new.batch in self.batches.cancelling:
+            self.writer.cancel(settle.id, bool)
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
@@ -281,6 +293,32 @@ class DurableTasks:
             answer(state)
 
         self.writer.cancel(task, cancelled)
+
+    # --- batches ---
+
+    def make_batch(self, function: str, rows: list[Rows], options: Options, ) -> None:
+        ...
+
+    def stored(self, function: str) -> None:
+        """Claim tasks of a function: some have been stored."""
+        self._has_backlog.add(function)
+        self._refill(function, new_too=True)
+
+    def claimed_of(self, batch: str) -> list[str]:
+        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
+        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
+
+    def cancel_claimed(self, task: str) -> None:
+        """Cancel a task if this node has claimed it."""
+        run = self._runs.get(task)
+        if run is not None and run.task is not None and run.task.is_in_flight:
+            self._runner.cancel(run.task)
+
+    def cancelled(self, events: list[Event]) -> None:
+        """Call those who wait for tasks that the store has cancelled."""
+        for event in events:
+            for waiter in self._waiters.pop(event.task, ()):
+                waiter(State.CANCELLED, None)
 
     # --- time ---
 

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
 from taskd.store.base import Batch, Store, StoreError, Written
+from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["Execute", "StoreWriter"]
@@ -124,6 +125,7 @@ class StoreWriter:
         self.releases: _Pending[str, None] = _Pending()
         self.wants: dict[str, int] = {}
         self.pending_bytes = 0
+        self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
@@ -227,6 +229,8 @@ class StoreWriter:
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
+        if written.batches:
+            self.batches_changed(written.batches)
         if written.claims:
             self._claimed(written.claims)
         self._go_on()

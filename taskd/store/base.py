@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["Batch", "Filter", "Store", "StoreError", "Written"]
@@ -42,7 +43,8 @@ class Written(msgspec.Struct):
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
-    they have been settled as waiting.
+    they have been settled as waiting. `batches` are those whose counts have
+    changed since the last transaction that returned them.
     """
 
     accepted: list[Accepted]
@@ -50,6 +52,7 @@ class Written(msgspec.Struct):
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]
+    batches: list[BatchRecord] = []
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -71,6 +74,10 @@ class Store(Protocol):
     is_lasting: bool
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
+    @property
+    def batches(self) -> BatchStore:
+        """The batches that it keeps."""
+
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
@@ -87,7 +94,7 @@ class Store(Protocol):
         """
 
     def prune(self, now: float, limit: int) -> int:
-        """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+        """Forget up to `limit` ended tasks and batches that have been kept long enough; return how many."""
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""

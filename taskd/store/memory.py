@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import msgspec
 
 from taskd.store.base import Batch, Filter, Written
+from taskd.store.memory_batches import MemoryBatches
 from taskd.store.records import (
+    CANCELLABLE,
     UNFINISHED,
     Accepted,
     Event,
@@ -34,6 +36,7 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
 
     # --- one transaction each ---
 
@@ -46,8 +49,9 @@ class MemoryStore:
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._claimed.difference_update(batch.releases)
+        changed = self.batches.close(now)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, changed)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -123,6 +127,13 @@ class MemoryStore:
             self._log(task, "cancelled", now)
         return record.state
 
+    def _cancel_unclaimed(self, task: str, now: float) -> Event | None:
+        record = self._records.get(task)
+        if record is None or task in self._claimed or record.state not in CANCELLABLE:
+            return None
+        self._cancel(task, now)
+        return self._events[task][-1]
+
     def _put_back(self, task: str, now: float) -> State | None:
         record = self._records.get(task)
         if record is None:
@@ -148,6 +159,8 @@ class MemoryStore:
     def _change(self, record: Record, state: State, **changes: object) -> None:
         check_step(record.state, state)
         self._records[record.new.id] = msgspec.structs.replace(record, state=state, **changes)
+        if record.new.batch is not None:
+            self.batches.count(record.new.batch, record.state, state)
 
     def _log(self, task: str, event: str, now: float, data: bytes = b"{}", least: int = 0) -> None:
         record = self._records[task]
@@ -185,7 +198,7 @@ class MemoryStore:
             del self._records[record.new.id], self._events[record.new.id]
             if record.new.token is not None:
                 del self._tokens[record.new.token]
-        return len(over)
+        return len(over) + self.batches.prune(now, limit - len(over))
 
     # --- reading ---
 

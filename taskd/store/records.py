@@ -9,6 +9,7 @@ import msgspec
 from taskd.errors import StateError
 
 __all__ = [
+    "CANCELLABLE",
     "ENDED",
     "EVENTS_PER_ATTEMPT",
     "STEPS",
@@ -75,6 +76,9 @@ ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED
 """The states of tasks that do nothing more by themselves."""
 
 UNFINISHED = frozenset(State) - ENDED
+
+CANCELLABLE = frozenset({State.SCHEDULED, State.WAITING})
+"""The unfinished states of tasks that do not run, which a cancel ends at once."""
 
 EVENTS_PER_ATTEMPT = 1 << 20
 """Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them."""

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -24,6 +24,7 @@ from taskd.store.records import (
     State,
     first_seq,
 )
+from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
 
 __all__ = ["SqliteStore"]
@@ -41,6 +42,7 @@ _BY_HAND = {
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
 
 class SqliteStore:
@@ -62,6 +64,7 @@ class SqliteStore:
             raise
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
+        self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -131,12 +134,13 @@ class SqliteStore:
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
             cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
+            changed = close_batches(cursor, now, _submit)
             for function, count in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
                 else:
                     claims += _claim(cursor, function, count)
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, changed)
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again. Raises `StoreError`."""
@@ -172,7 +176,8 @@ class SqliteStore:
             ).fetchall()
             cursor.executemany("DELETE FROM event WHERE task = ?", over)
             cursor.executemany("DELETE FROM task WHERE id = ?", over)
-        return len(over)
+            batches = prune_batches(cursor, now, limit - len(over))
+        return len(over) + batches
 
     # --- reading, from any thread ---
 
@@ -258,7 +263,9 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
     }
 
 
-def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
+def _submit(
+    cursor: sqlite3.Cursor, new: New, now: float, at_once: Mapping[str, list[Record]] = _NONE_AT_ONCE
+) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
@@ -355,6 +362,13 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
         )
         cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))
     return record.state
+
+
+def _cancel(cursor: sqlite3.Cursor, task: str, now: float) -> Event:
+    """Cancel a task that waits or is scheduled; return the event."""
+    _by_hand(cursor, task, State.CANCELLED, "cancelled", now)
+    (seq,) = cursor.execute("SELECT last_seq FROM task WHERE id = ?", (task,)).fetchone()
+    return Event(task, seq, "cancelled", now)
 
 
 def _record(row: Any) -> Record:

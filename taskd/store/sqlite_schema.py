@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from taskd.store.sqlite_batches import BATCH_TABLES
+
 __all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
 APPLICATION_ID = 0x7461736B
@@ -51,7 +53,7 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST]
+_MIGRATIONS = [_FIRST + BATCH_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)
