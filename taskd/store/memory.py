@@ -34,6 +34,7 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._paused: set[str] = set()
 
     # --- one transaction each ---
 
@@ -187,7 +188,17 @@ class MemoryStore:
                 del self._tokens[record.new.token]
         return len(over)
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more."""
+        was = function in self._paused
+        (self._paused.add if paused else self._paused.discard)(function)
+        return was
+
     # --- reading ---
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused."""
+        return sorted(self._paused)
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task."""

@@ -51,7 +51,11 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST]
+_PAUSED = """
+CREATE TABLE paused (function TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = [_FIRST, _PAUSED]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)
