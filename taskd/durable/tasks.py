@@ -203,7 +203,8 @@ class DurableTasks:
         self._runs[run.record.new.id] = run
         new = run.record.new
         options = _options.decode(new.options)
-        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        args = None if new.args is None else Raw(new.args)
+        call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -223,8 +224,6 @@ class DurableTasks:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
-        if settle.state is State.SCHEDULED:
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -239,6 +238,8 @@ class DurableTasks:
         elif settle.state in ENDED:
             for waiter in self._waiters.pop(settle.id, ()):
                 waiter(settle.state, settle.outcome)
+        elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
