@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.writer import Execute
-from taskd.errors import Busy
-from taskd.store.base import StoreError
-from taskd.store.batches import BatchRecord, BatchStore, CancelledRows, NewBatch
-from taskd.store.records import Event
+from taskd.errors import Busy, ShuttingDown
+from taskd.store.base import Store, StoreError
+from taskd.store.batches import BatchRecord, CancelledRows, NewBatch
+from taskd.store.records import Event, New
 
 __all__ = ["BatchTasks", "BatchWatchers", "DurableBatches", "NoWatchers"]
 
@@ -37,8 +38,8 @@ MAX_PENDING = 64 * 1024 * 1024
 class BatchTasks(Protocol):
     """The stored tasks of this node, as far as their batches need them."""
 
-    def stored(self, function: str) -> None:
-        """Claim tasks of a function: some have been stored."""
+    def stored(self, task: New) -> None:
+        """See to it that a task is started when it is due, or one like it: it is stored."""
 
     def claimed_of(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed."""
@@ -71,7 +72,7 @@ class DurableBatches:
         self,
         clock: IReactorTime,
         tasks: BatchTasks,
-        store: BatchStore,
+        store: Store,
         execute: Execute,
         now: Callable[[], float],
     ) -> None:
@@ -82,18 +83,21 @@ class DurableBatches:
         self._now = now
         self._waiters: dict[str, list[Callable[[BatchRecord], object]]] = {}
         self._pending_bytes = 0
+        self._is_stopping = False
         self.watchers: BatchWatchers = NoWatchers()
         self.cancelling: set[str] = set()
         """The batches that somebody has cancelled, and that have not ended yet."""
 
     # --- in ---
 
-    def add(self, new: NewBatch, answer: Callable[[BatchRecord | StoreError], object]) -> None:
+    def add(self, new: NewBatch, answer: Callable[[BatchRecord | ShuttingDown | StoreError], object]) -> None:
         """Store a batch; the answer comes once all of its tasks are stored, and may be another batch.
 
-        Raises `Busy` if too much waits already.
+        Raises `Busy` if too much waits already, and `ShuttingDown`.
         """
         size = sum(len(args) for part in new.parts for args in part.args)
+        if self._is_stopping:
+            raise ShuttingDown("the server is shutting down")
         if self._pending_bytes and self._pending_bytes + size > MAX_PENDING:
             raise Busy(
                 f"{self._pending_bytes} bytes of batches wait for the store", retry_after=RETRY_SECONDS
@@ -110,15 +114,20 @@ class DurableBatches:
             self._pending_bytes -= size
             answer(_store_error(reason))
 
-        self._execute(lambda: self._store.add(new, self._now())).addCallbacks(added, failed)
+        self._execute(lambda: self._store.batches.add(new, self._now())).addCallbacks(added, failed)
 
-    def _store_tasks(self, batch: BatchRecord, answer: Callable[[BatchRecord], object]) -> None:
-        """Store the tasks of a batch that are not stored yet: it is accepted, so this never gives up."""
+    def _store_tasks(
+        self, batch: BatchRecord, answer: Callable[[BatchRecord | ShuttingDown], object]
+    ) -> None:
+        """Store the tasks of a batch that are not stored yet, however long that takes: it is accepted."""
+        if self._is_stopping:
+            answer(ShuttingDown("the server is shutting down; the batch is accepted"))
+            return
 
         def stored(now: BatchRecord | None) -> None:
             now = now or batch  # it is forgotten already
             if now.stored > batch.stored:
-                self._tasks.stored(now.task.function)
+                self._tasks.stored(now.task)
             if now.is_stored or now is batch:
                 answer(now)
             else:
@@ -131,7 +140,9 @@ class DurableBatches:
         if batch.is_stored:
             answer(batch)
         else:
-            self._execute(lambda: self._store.unpack(batch.id, self._now())).addCallbacks(stored, failed)
+            self._execute(lambda: self._store.batches.unpack(batch.id, self._now())).addCallbacks(
+                stored, failed
+            )
 
     def resume(self) -> None:
         """Go on with what the last process had begun. Call this once, before anything is claimed."""
@@ -146,10 +157,10 @@ class DurableBatches:
             _store_error(reason)
             self._clock.callLater(RETRY_SECONDS, self.resume)
 
-        self._execute(self._store.unended).addCallbacks(read, failed)
+        self._execute(self._store.batches.unended).addCallbacks(read, failed)
 
-    def _go_on(self, batch: BatchRecord) -> None:
-        if batch.is_cancelled:
+    def _go_on(self, batch: BatchRecord | ShuttingDown) -> None:
+        if isinstance(batch, BatchRecord) and batch.is_cancelled:
             self._cancel_claimed(batch.id, self._tasks.claimed_of(batch.id))
 
     # --- the cancel ---
@@ -164,9 +175,9 @@ class DurableBatches:
             self.wait(batch, lambda _ended: answer(before))
             if batch not in self.cancelling:
                 self.cancelling.add(batch)
-                self._store_tasks(before, lambda _: self._cancel_claimed(batch, self._tasks.claimed_of(batch)))
+                self._store_tasks(replace(before, is_cancelled=True), self._go_on)
 
-        self._execute(lambda: self._store.cancel(batch)).addCallbacks(
+        self._execute(lambda: self._store.batches.cancel(batch)).addCallbacks(
             noted, lambda reason: answer(_store_error(reason))
         )
 
@@ -183,6 +194,9 @@ class DurableBatches:
             self._cancel_stored(batch, "")
 
     def _cancel_stored(self, batch: str, after: str) -> None:
+        if self._is_stopping:
+            return
+
         def cancelled(rows: CancelledRows) -> None:
             self._tasks.cancelled(rows.events)
             if rows.batch is not None and rows.events:
@@ -195,9 +209,13 @@ class DurableBatches:
             self._clock.callLater(RETRY_SECONDS, self._cancel_stored, batch, after)
 
         def cancel() -> CancelledRows:
-            return self._store.cancel_rows(batch, after, CANCELLED_AT_ONCE, self._now())
+            return self._store.batches.cancel_rows(batch, after, CANCELLED_AT_ONCE, self._now())
 
         self._execute(cancel).addCallbacks(cancelled, failed)
+
+    def stop(self) -> None:
+        """Begin no more steps: they go on at the next start."""
+        self._is_stopping = True
 
     # --- out ---
 
@@ -207,7 +225,7 @@ class DurableBatches:
             if batch.ended is not None:
                 self.cancelling.discard(batch.id)
                 if batch.then is not None:
-                    self._tasks.stored(batch.then.function)
+                    self._tasks.stored(batch.then)
                 for waiter in self._waiters.pop(batch.id, ()):
                     waiter(batch)
         self.watchers.batches_changed(batches)
@@ -230,11 +248,11 @@ class DurableBatches:
 
     def get(self, batch: str) -> Deferred[BatchRecord | None]:
         """Read a batch."""
-        return self._execute(lambda: self._store.get(batch))
+        return self._execute(lambda: self._store.batches.get(batch))
 
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""
-        return self._execute(lambda: self._store.tasks(batch))
+        return self._execute(lambda: self._store.batches.tasks(batch))
 
 
 def _store_error(reason: TwistedFailure) -> StoreError:

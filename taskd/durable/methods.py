@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.batch_methods import BatchMethods
+from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
@@ -75,6 +77,8 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._batches = BatchMethods(clock, tasks, functions)
+        self._holding = Holding(tasks, functions)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
@@ -83,7 +87,8 @@ class StoredMethods:
     @property
     def status(self) -> StoreStatus:
         """The state of the store."""
-        return StoreStatus(self._tasks.store.is_lasting, self._tasks.claimed, self._tasks.writer.fault)
+        tasks = self._tasks
+        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.writer.fault, sorted(tasks.paused))
 
     # --- in ---
 
@@ -94,7 +99,7 @@ class StoredMethods:
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError) and requester is not None:
                 stop()
-                _answer(requester, request, _refused(accepted))
+                _answer(requester, request, refused(accepted))
 
         def ended(state: State, outcome: bytes | None) -> None:
             if requester is not None:
@@ -123,51 +128,88 @@ class StoredMethods:
 
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError):
-                asker.answer(_refused(accepted))
+                asker.answer(refused(accepted))
             else:
-                asker.answer(_result({"task": accepted.id, "joined": accepted.joined}))
+                asker.answer(result({"task": accepted.id, "joined": accepted.joined}))
 
         asked = Options(timeout=options.timeout, priority=options.priority)
         self._tasks.submit(function, given, asked, stored, delay=options.delay, key=options.key, token=token)
         return None
 
+    def submit_batch(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: list[Raw],
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        then: str | None = None,
+        token: str | None = None,
+    ) -> Outcome | None:
+        """Store many tasks of a function, all or none, and answer with their ids."""
+        return self._batches.submit(asker, function, args, options, then, token)
+
     def cancel(self, asker: Asker, task: str) -> Outcome | None:
-        """Cancel a stored task, and answer with what it was: waiting, running, scheduled or done."""
+        """Cancel a stored task or a batch, and answer with what it was: waiting, running, scheduled, done."""
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, StoreError):
-                asker.answer(_refused(state))
+                asker.answer(refused(state))
             elif state is None:
-                asker.answer(Failure.of(_unknown(task)))
+                self._batches.cancel(asker, task, lambda: asker.answer(Failure.of(unknown_task(task))))
             else:
-                asker.answer(_result({"was": "done" if state in ENDED else state.name.lower()}))
+                asker.answer(result({"was": "done" if state in ENDED else state.name.lower()}))
 
         self._tasks.cancel(task, cancelled)
         return None
 
+    # --- held, and put back ---
+
+    def retry(self, asker: Asker, /, task: str) -> Outcome | None:
+        """Put back a task that failed or was set aside."""
+        return self._holding.retry(asker, task)
+
+    def pause(self, asker: Asker, /, function: str) -> Outcome | None:
+        """Start no stored task of a function until it is resumed."""
+        return self._holding.pause(asker, function, paused=True)
+
+    def resume(self, asker: Asker, /, function: str) -> Outcome | None:
+        """Start the stored tasks of a function again."""
+        return self._holding.pause(asker, function, paused=False)
+
     # --- out ---
 
-    def get(self, asker: Asker, /, task: str) -> Outcome | None:
-        """Answer with a stored task."""
+    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome | None:
+        """Answer with a stored task, or with a batch."""
+        task = _task_of("get", task, batch)
+        if batch is not None:
+            self._batches.get(asker, batch)
+            return None
         self._show(asker, task, asker.answer)
         return None
 
     def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:
-        self._find(asker, task, lambda record: answer(_result(TaskView.of(record))))
+        self._find(asker, task, lambda record: answer(result(TaskView.of(record))))
 
     def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
         def got(record: Record | None) -> None:
             if record is None:
-                asker.answer(Failure.of(_unknown(task)))
+                asker.answer(Failure.of(unknown_task(task)))
             else:
                 found(record)
 
         self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
-            got, lambda reason: asker.answer(_refused(reason.value))
+            got, lambda reason: asker.answer(refused(reason.value))
         )
 
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
-        """Answer with a stored task once it has ended, or after `timeout` seconds."""
+    def wait(
+        self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
+    ) -> Outcome | None:
+        """Answer with a stored task or a batch once it has ended, or after `timeout` seconds."""
+        task = _task_of("wait", task, batch)
+        if batch is not None:
+            self._batches.wait(asker, batch, timeout)
+            return None
         is_over = False
 
         def over(*_: object) -> None:
@@ -202,10 +244,17 @@ class StoredMethods:
             raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
         wanted = Filter(None if state is None else [_STATES[state]], function)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
-            lambda records: asker.answer(_result([TaskView.of(record) for record in records])),
-            lambda reason: asker.answer(_refused(reason.value)),
+            lambda records: asker.answer(result([TaskView.of(record) for record in records])),
+            lambda reason: asker.answer(refused(reason.value)),
         )
         return None
+
+
+def _task_of(method: str, task: str | None, batch: str | None) -> str:
+    """Return the task that is named, "" if a batch is. Raises `InvalidParams` unless one of them is."""
+    if (task is None) is (batch is None):
+        raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
+    return task or ""
 
 
 def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
@@ -213,27 +262,7 @@ def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> N
     requester.flush()
 
 
-def _result(value: Any) -> Result:
-    return Result(Raw(msgspec.json.encode(value)))
-
-
-def _refused(error: Exception) -> Failure:
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
-
-
 def _outcome(state: State, outcome: bytes | None) -> Outcome:
     if outcome is None:
         return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))
     return Result(Raw(outcome)) if state is State.SUCCEEDED else msgspec.json.decode(outcome, type=Failure)
-
-
-def _unknown(task: str) -> InvalidParams:
-    return InvalidParams(
-        f"there is no task {quoted(task)} in this store: it was never accepted here, or has been forgotten "
-        "some time after its end (keep)",
-        argument="task",
-    )

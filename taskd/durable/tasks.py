@@ -29,7 +29,7 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall
+from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
 from taskd.net.timers import Alarm
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
@@ -88,13 +88,14 @@ class DurableTasks:
         self._now = now
         self._ids = Ids()
         self.writer = StoreWriter(store, execute, clock, now, self._claimed)
-        self.batches = DurableBatches(clock, self, store.batches, execute, now)
+        self.batches = DurableBatches(clock, self, store, execute, now)
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
+        self.paused: frozenset[str] = frozenset()
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
@@ -114,10 +115,12 @@ class DurableTasks:
             self._look_everywhere()
             return
         self._is_open = True
-        opening = self._execute(lambda: self.store.rescue(self._now()))
+        opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
         opening.addCallbacks(self._rescued, self._broke)
 
-    def _rescued(self, count: int) -> None:
+    def _rescued(self, found: tuple[int, list[str]]) -> None:
+        count, paused = found
+        self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self.batches.resume()
@@ -150,19 +153,7 @@ class DurableTasks:
         if self._is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = New(
-            self._ids.make(now),
-            function,
-            None if args is None else bytes(args),
-            msgspec.json.encode(options),
-            options.priority,
-            now + delay if delay else 0.0,
-            None,
-            key,
-            token,
-            None,
-            self._durability(function).keep,
-        )
+        new = self._new(function, args, options, now, delay, key, token)
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
@@ -177,6 +168,35 @@ class DurableTasks:
             self._refill(function, new_too=True)
         return new.id
 
+    def new(self, function: str, args: Raw | None, options: SubmitOptions, now: float) -> New:
+        """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
+        asked = Options(timeout=options.timeout, priority=options.priority)
+        return self._new(function, args, asked, now, options.delay, options.key, None)
+
+    def _new(
+        self,
+        function: str,
+        args: Raw | None,
+        options: Options,
+        now: float,
+        delay: float,
+        key: str | None,
+        token: str | None,
+    ) -> New:
+        return New(
+            self._ids.make(now),
+            function,
+            None if args is None else bytes(args),
+            msgspec.json.encode(options),
+            options.priority,
+            now + delay if delay else 0.0,
+            None,
+            key,
+            token,
+            None,
+            self._durability(function).keep,
+        )
+
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
@@ -185,12 +205,17 @@ class DurableTasks:
         room = WINDOW - self._in_window.get(function, 0)
         if self._is_stopping or not self._is_open or function not in self._functions:
             return
+        if function in self.paused:
+            return
         if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
     def _claimed(self, records: list[Record]) -> None:
         for record in records:
             function = record.new.function
+            if function in self.paused:
+                self.writer.release(record.new.id)
+                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
             run = Run(self, record, self._lane)
             if record.new.batch is not None and record.new.batch in self.batches.cancelling:
@@ -205,7 +230,8 @@ class DurableTasks:
         self._runs[run.record.new.id] = run
         new = run.record.new
         options = _options.decode(new.options)
-        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        args = None if new.args is None else Raw(new.args)
+        call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -225,8 +251,6 @@ class DurableTasks:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
-        if settle.state is State.SCHEDULED:
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -243,6 +267,8 @@ class DurableTasks:
                 waiter(settle.state, settle.outcome)
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
+        elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
@@ -253,7 +279,45 @@ class DurableTasks:
         self._in_window[function] -= 1
         self._refill(function)
 
+    # --- held, and put back ---
+
+    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
+        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
+
+        def stored(was: bool) -> bool:  # noqa: FBT001
+            if paused:
+                self.paused |= {function}
+                self._let_go(function)
+            else:
+                self.paused -= {function}
+                self._has_backlog.add(function)
+                self._refill(function, new_too=True)
+            return was
+
+        return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+
+    def _let_go(self, function: str) -> None:
+        """Put back into the store what has been claimed and is not started."""
+        for run in [each for each in self._runs.values() if each.record.new.function == function]:
+            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                self.writer.release(run.record.new.id)
+                self._forget(run)
+
+    def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
+        """Let a task that failed or was set aside wait again; the answer is its state before."""
+
+        def done(was: State | StoreError | None) -> None:
+            if was in (State.FAILED, State.SET_ASIDE):
+                self._look_everywhere()
+            answer(was)
+
+        self.writer.put_back(task, done)
+
     # --- reading ---
+
+    def get(self, task: str) -> Deferred[Record | None]:
+        """Read a task."""
+        return self._execute(lambda: self.store.get(task))
 
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
         """Call a reading function of the store, in its thread."""
@@ -296,13 +360,17 @@ class DurableTasks:
 
     # --- batches ---
 
-    def make_batch(self, function: str, rows: list[Rows], options: Options, ) -> None:
-        ...
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._now()
 
-    def stored(self, function: str) -> None:
-        """Claim tasks of a function: some have been stored."""
-        self._has_backlog.add(function)
-        self._refill(function, new_too=True)
+    def stored(self, task: New) -> None:
+        """See to it that a task is started when it is due, or one like it: it is stored."""
+        if task.due > self._now():
+            self._alarm.set(self._clock.seconds() + task.due - self._now())
+        else:
+            self._has_backlog.add(task.function)
+            self._refill(task.function, new_too=True)
 
     def claimed_of(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed, in their order."""
@@ -351,6 +419,7 @@ class DurableTasks:
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self._is_stopping = True
+        self.batches.stop()
         if self.store.is_lasting:
             for run in list(self._runs.values()):
                 if run.task is not None and not run.has_started and self._runner.withdraw(run.task):

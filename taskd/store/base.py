@@ -96,6 +96,15 @@ class Store(Protocol):
     def prune(self, now: float, limit: int) -> int:
         """Forget up to `limit` ended tasks and batches that have been kept long enough; return how many."""
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more; return whether it was.
+
+        That changes nothing else: whoever claims tasks must ask for none of that function.
+        """
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused, in order."""
+
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""
 

@@ -21,6 +21,7 @@ __all__ = [
     "CancelledRows",
     "NewBatch",
     "Rows",
+    "counts",
     "follower",
 ]
 
@@ -150,11 +151,12 @@ def follower(batch: BatchRecord) -> New | None:
     """Return the task that follows a batch which has ended, with the counts as its arguments."""
     if batch.then is None:
         return None
-    counts = {
-        "batch": batch.id,
-        "done": batch.done,
-        "failed": batch.failed,
-        "cancelled": batch.cancelled,
-        "total": batch.total,
-    }
-    return msgspec.structs.replace(batch.then, args=msgspec.json.encode(counts))
+    args = counts(batch.id, batch.done, batch.failed, batch.cancelled, batch.total)
+    return msgspec.structs.replace(batch.then, args=args)
+
+
+def counts(batch: str, done: int, failed: int, cancelled: int, total: int) -> bytes:
+    """Return the arguments of the task that follows a batch, as JSON text."""
+    return msgspec.json.encode(
+        {"batch": batch, "done": done, "failed": failed, "cancelled": cancelled, "total": total}
+    )

@@ -37,6 +37,7 @@ class MemoryStore:
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
         self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
+        self._paused: set[str] = set()
 
     # --- one transaction each ---
 
@@ -200,7 +201,17 @@ class MemoryStore:
                 del self._tokens[record.new.token]
         return len(over) + self.batches.prune(now, limit - len(over))
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more."""
+        was = function in self._paused
+        (self._paused.add if paused else self._paused.discard)(function)
+        return was
+
     # --- reading ---
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused."""
+        return sorted(self._paused)
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task."""

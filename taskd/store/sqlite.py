@@ -179,6 +179,16 @@ class SqliteStore:
             batches = prune_batches(cursor, now, limit - len(over))
         return len(over) + batches
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            was = cursor.execute("SELECT 1 FROM paused WHERE function = ?", (function,)).fetchone()
+            if paused and not was:
+                cursor.execute("INSERT INTO paused VALUES (?)", (function,))
+            elif was and not paused:
+                cursor.execute("DELETE FROM paused WHERE function = ?", (function,))
+        return bool(was)
+
     # --- reading, from any thread ---
 
     def _read(self, query: str, *values: Any) -> list[Any]:
@@ -187,6 +197,10 @@ class SqliteStore:
                 self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = 1")
             return self._reader.execute(query, values).fetchall()
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused. Raises `StoreError`."""
+        return [function for (function,) in self._read("SELECT function FROM paused ORDER BY function")]
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task. Raises `StoreError`."""

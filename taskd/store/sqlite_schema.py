@@ -53,7 +53,11 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST + BATCH_TABLES]
+_PAUSED = """
+CREATE TABLE paused (function TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = [_FIRST, _PAUSED, BATCH_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)
