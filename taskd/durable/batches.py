@@ -31,7 +31,10 @@ CANCELLED_AT_ONCE = 500
 RETRY_SECONDS = 1.0
 """Seconds after which a store that has failed is tried again."""
 
-MAX_PENDING = 64 * 1024 * 1024
+TASK_BYTES = 800
+"""Bytes that a task takes in the store in memory, besides its arguments."""
+
+MAX_PENDING = 256 * 1024 * 1024
 """Bytes of batches that may wait to be accepted by the store; then more are refused."""
 
 
@@ -95,12 +98,18 @@ class DurableBatches:
 
         Raises `Busy` if too much waits already, and `ShuttingDown`.
         """
-        size = sum(len(args) for part in new.parts for args in part.args)
+        size = sum(len(args) + TASK_BYTES for part in new.parts for args in part.args)
         if self._is_stopping:
             raise ShuttingDown("the server is shutting down")
         if self._pending_bytes and self._pending_bytes + size > MAX_PENDING:
             raise Busy(
                 f"{self._pending_bytes} bytes of batches wait for the store", retry_after=RETRY_SECONDS
+            )
+        if self._pending_bytes + size > self._store.room:
+            raise Busy(
+                "the store in memory has no room for the batch: it is full of tasks that have not ended "
+                "(--store memory:bytes=SIZE, or --store sqlite:PATH)",
+                retry_after=RETRY_SECONDS,
             )
         self._pending_bytes += size
 

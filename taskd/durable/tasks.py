@@ -18,15 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
+from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.ids import Ids
+from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import (
-    Cancelled,
-    ShuttingDown,
-    TaskdError,
-)
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
@@ -99,6 +97,7 @@ class DurableTasks:
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
+        self._deadlines = Deadlines(self, execute, clock, now)
         self._is_stopping = self._is_open = False
 
     @property
@@ -126,6 +125,7 @@ class DurableTasks:
         self.batches.resume()
         self._look_everywhere()
         self._promote()
+        self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def _look_everywhere(self) -> None:
@@ -139,11 +139,9 @@ class DurableTasks:
         self,
         function: str,
         args: Raw | None,
-        options: Options,
+        options: Options | SubmitOptions,
         answer: Callable[[Accepted | StoreError], object],
         *,
-        delay: float = 0.0,
-        key: str | None = None,
         token: str | None = None,
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
@@ -153,48 +151,54 @@ class DurableTasks:
         if self._is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = self._new(function, args, options, now, delay, key, token)
+        new = self.new(function, args, options, now, token=token)
+        is_due = new.due <= now
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if delay:
-                    self._alarm.set(self._clock.seconds() + delay)
+                if not is_due:
+                    self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
                 elif new.id not in self._runs:
                     self._has_backlog.add(function)
+                if new.deadline is not None:
+                    self._deadlines.watch(new.deadline)
             answer(given)
 
         self.writer.submit(new, accepted)
-        if not delay:
+        if is_due:
             self._refill(function, new_too=True)
         return new.id
 
-    def new(self, function: str, args: Raw | None, options: SubmitOptions, now: float) -> New:
-        """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        return self._new(function, args, asked, now, options.delay, options.key, None)
-
-    def _new(
+    def new(
         self,
         function: str,
         args: Raw | None,
-        options: Options,
+        options: Options | SubmitOptions,
         now: float,
-        delay: float,
-        key: str | None,
-        token: str | None,
+        *,
+        token: str | None = None,
     ) -> New:
+        """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
+        moments, kept = Moments.of(options, now), RunOptions.of(options)
+        durability = self._durability(function)
+        if kept.retries and durability.once:
+            raise InvalidParams(
+                f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
+            )
+        keep = options.keep if isinstance(options, SubmitOptions) else None
         return New(
             self._ids.make(now),
             function,
             None if args is None else bytes(args),
-            msgspec.json.encode(options),
-            options.priority,
-            now + delay if delay else 0.0,
-            None,
-            key,
+            msgspec.json.encode(kept),
+            kept.priority,
+            moments.due,
+            moments.deadline,
+            options.key if isinstance(options, SubmitOptions) else None,
             token,
             None,
-            self._durability(function).keep,
+            durability.keep if keep is None else keep,
+            moments.is_fixed,
         )
 
     def _durability(self, function: str) -> Durability:
@@ -212,6 +216,8 @@ class DurableTasks:
 
     def _claimed(self, records: list[Record]) -> None:
         for record in records:
+            if self._deadlines.is_expiring(record.new.id):
+                continue
             function = record.new.function
             if function in self.paused:
                 self.writer.release(record.new.id)
@@ -229,7 +235,9 @@ class DurableTasks:
     def _begin(self, run: Run) -> None:
         self._runs[run.record.new.id] = run
         new = run.record.new
-        options = _options.decode(new.options)
+        kept = _options.decode(new.options)
+        run.retries = kept.retries
+        options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
         args = None if new.args is None else Raw(new.args)
         call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
@@ -237,6 +245,12 @@ class DurableTasks:
         except TaskdError as error:
             self._functions.pop(new.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
+
+    def _time_left(self, record: Record) -> float | None:
+        """Return the seconds in which a task must start, None if it may start at any time."""
+        if record.new.deadline is None or record.attempt:
+            return None
+        return max(record.new.deadline - self._now(), 0.0)
 
     # --- the attempt ---
 
@@ -246,7 +260,12 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
-        settle = settle_of(run, outcome, self._durability(run.record.new.function), self._now())
+        if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
+            outcome = LATE
+        durability = self._durability(run.record.new.function)
+        if run.retries is not None:
+            durability = msgspec.structs.replace(durability, retries=run.retries)
+        settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self.writer.release(run.record.new.id)
             self._forget(run)
@@ -263,8 +282,7 @@ class DurableTasks:
                 attempt=settle.attempt,
             )
         elif settle.state in ENDED:
-            for waiter in self._waiters.pop(settle.id, ()):
-                waiter(settle.state, settle.outcome)
+            self.announce(settle.id, settle.state, settle.outcome)
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
@@ -272,6 +290,11 @@ class DurableTasks:
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
+
+    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
+        """Call those who wait for the end of a task, which has been stored."""
+        for waiter in self._waiters.pop(task, ()):
+            waiter(state, outcome)
 
     def _forget(self, run: Run) -> None:
         function = run.record.new.function
@@ -352,8 +375,7 @@ class DurableTasks:
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                for waiter in self._waiters.pop(task, ()):
-                    waiter(State.CANCELLED, None)
+                self.announce(task, State.CANCELLED, None)
             answer(state)
 
         self.writer.cancel(task, cancelled)
@@ -371,6 +393,8 @@ class DurableTasks:
         else:
             self._has_backlog.add(task.function)
             self._refill(task.function, new_too=True)
+        if task.deadline is not None:
+            self._deadlines.watch(task.deadline)
 
     def claimed_of(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed, in their order."""
@@ -385,8 +409,7 @@ class DurableTasks:
     def cancelled(self, events: list[Event]) -> None:
         """Call those who wait for tasks that the store has cancelled."""
         for event in events:
-            for waiter in self._waiters.pop(event.task, ()):
-                waiter(State.CANCELLED, None)
+            self.announce(event.task, State.CANCELLED, None)
 
     # --- time ---
 
@@ -430,4 +453,4 @@ class DurableTasks:
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
 
-_options = msgspec.json.Decoder(Options)
+_options = msgspec.json.Decoder(RunOptions)

@@ -10,7 +10,7 @@ import msgspec
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["Batch", "Filter", "Store", "StoreError", "Written"]
+__all__ = ["Batch", "Filter", "Overdue", "Store", "StoreError", "Written"]
 
 
 class StoreError(Exception):
@@ -55,6 +55,13 @@ class Written(msgspec.Struct):
     batches: list[BatchRecord] = []
 
 
+class Overdue(msgspec.Struct, frozen=True):
+    """The ids of tasks whose deadlines have passed, and the first deadline that has not, None for none."""
+
+    ids: list[str]
+    next: float | None
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any."""
 
@@ -78,6 +85,10 @@ class Store(Protocol):
     def batches(self) -> BatchStore:
         """The batches that it keeps."""
 
+    @property
+    def room(self) -> float:
+        """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
+
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
@@ -91,6 +102,12 @@ class Store(Protocol):
         """Let up to `limit` scheduled tasks that are due wait.
 
         Returns when the next one is due, None for never.
+        """
+
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return up to `limit` tasks that wait, have never been started, and whose deadlines have passed.
+
+        This only reads. Claimed tasks are left out.
         """
 
     def prune(self, now: float, limit: int) -> int:

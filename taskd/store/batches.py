@@ -141,7 +141,10 @@ class BatchStore(Protocol):
         """Return a batch, None if there is none with this id."""
 
     def tasks(self, batch: str) -> list[str]:
-        """Return the ids of all its tasks in their order, also of those that are forgotten already."""
+        """Return the ids of all its tasks in their order, also of those that are forgotten already.
+
+        Once a batch without a token has ended, a store may have forgotten them too.
+        """
 
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""

@@ -129,6 +129,8 @@ class MemoryBatches:
                 kept.record = replace(kept.record, ended=now)
                 if (then := follower(kept.record)) is not None:
                     self._submit(then, now)
+                if kept.record.token is None:
+                    kept.ids = []  # nobody can ask for them again
         return [self._batches[batch].record for batch in sorted(changed)]
 
     def prune(self, now: float, limit: int) -> int:

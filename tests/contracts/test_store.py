@@ -46,6 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
+                st.sampled_from((None, 2.0, 8.0)),
             ),
             min_size=1, max_size=4,
         ),
@@ -56,9 +57,11 @@ class StoreMachine(RuleBasedStateMachine):
             New(
                 f"{next(self.numbers):08}", function, b"[1]", priority=priority,
                 due=self.now + delay if delay else 0.0,
+                deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
+                is_fixed=token == "x",
             )
-            for function, delay, priority, key, token in tasks
+            for function, delay, priority, key, token, late in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -140,6 +143,12 @@ class StoreMachine(RuleBasedStateMachine):
             stale = self.write(settles=[settle]).stale
             assert stale == ([] if state is State.CANCELLED else [task])
 
+    @rule(limit=st.integers(1, 3))
+    def expire(self, limit):
+        overdue = self.both(lambda store: store.overdue(self.now, limit))
+        settles = [Settle(task, 0, State.EXPIRED, "expired") for task in overdue.ids]
+        assert self.write(settles=settles).stale == []
+
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def report(self, data):
@@ -195,8 +204,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.batches.unended())
         for batch in self.batches[-3:]:
             record = self.both(lambda store: store.batches.get(batch))  # noqa: B023
-            tasks = self.both(lambda store: store.batches.tasks(batch))  # noqa: B023
-            if record is not None:
+            if record is not None and (record.ended is None or record.token is not None):
+                tasks = self.both(lambda store: store.batches.tasks(batch))  # noqa: B023
                 found = self.model.find(Filter(batch=batch), "", 1000)
                 assert record.total == len(tasks)
                 assert record.over >= sum(each.ended is not None for each in found)
