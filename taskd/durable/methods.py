@@ -9,8 +9,9 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.durable.attaching import Attaching, refused
 from taskd.durable.tasks import DurableTasks
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
@@ -75,6 +76,7 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._attaching = Attaching(tasks.hub, tasks.read_log)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
@@ -94,7 +96,7 @@ class StoredMethods:
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError) and requester is not None:
                 stop()
-                _answer(requester, request, _refused(accepted))
+                _answer(requester, request, refused(accepted))
 
         def ended(state: State, outcome: bytes | None) -> None:
             if requester is not None:
@@ -123,7 +125,7 @@ class StoredMethods:
 
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError):
-                asker.answer(_refused(accepted))
+                asker.answer(refused(accepted))
             else:
                 asker.answer(_result({"task": accepted.id, "joined": accepted.joined}))
 
@@ -136,7 +138,7 @@ class StoredMethods:
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, StoreError):
-                asker.answer(_refused(state))
+                asker.answer(refused(state))
             elif state is None:
                 asker.answer(Failure.of(_unknown(task)))
             else:
@@ -163,7 +165,7 @@ class StoredMethods:
                 found(record)
 
         self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
-            got, lambda reason: asker.answer(_refused(reason.value))
+            got, lambda reason: asker.answer(refused(reason.value))
         )
 
     def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
@@ -184,6 +186,36 @@ class StoredMethods:
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None
 
+    def attach(
+        self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Outcome | None:
+        """Push the events of a task or a batch to the asker's connection."""
+        return self._attaching.attach(asker, task, batch, after)
+
+    def detach(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome:
+        """Push no more events of a task or a batch."""
+        return self._attaching.detach(asker, task, batch)
+
+    def events(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Outcome | None:
+        """Answer with events of a task or a batch."""
+        return self._attaching.events(asker, task, batch, after, limit)
+
+    def resume(self, requester: Requester) -> None:
+        """Push events again to a connection that was slow to read."""
+        self._tasks.hub.resume(requester)
+
+    def gone(self, requester: Requester) -> None:
+        """Push nothing more to a connection that is gone."""
+        self._tasks.hub.gone(requester)
+
     def list(
         self,
         asker: Asker,
@@ -203,7 +235,7 @@ class StoredMethods:
         wanted = Filter(None if state is None else [_STATES[state]], function)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
             lambda records: asker.answer(_result([TaskView.of(record) for record in records])),
-            lambda reason: asker.answer(_refused(reason.value)),
+            lambda reason: asker.answer(refused(reason.value)),
         )
         return None
 
@@ -215,14 +247,6 @@ def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> N
 
 def _result(value: Any) -> Result:
     return Result(Raw(msgspec.json.encode(value)))
-
-
-def _refused(error: Exception) -> Failure:
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
 
 
 def _outcome(state: State, outcome: bytes | None) -> Outcome:

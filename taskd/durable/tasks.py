@@ -17,7 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.events import EventHub, Page
 from taskd.durable.ids import Ids
+from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
@@ -29,10 +31,11 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, StoredCall
 from taskd.net.timers import Alarm
+from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, FINAL, Accepted, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -85,7 +88,8 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self.hub = EventHub(self.read_log)
+        self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
@@ -116,6 +120,7 @@ class DurableTasks:
     def _rescued(self, count: int) -> None:
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.hub.look_again()
         self._look_everywhere()
         self._promote()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
@@ -206,7 +211,13 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
-        self.writer.start(Start(run.record.new.id, run.attempt))
+        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
+
+    def reports(self, run: Run) -> Reports:
+        """Return where the progress and the partial results of an attempt go."""
+        task, committed = run.record.new.id, run.is_start_committed
+        push, clock = self.hub.publish, self._clock
+        return Reports(task, run.next_seq, self.writer, push, clock, self._now, is_start_committed=committed)
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
@@ -246,6 +257,19 @@ class DurableTasks:
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
         """Call a reading function of the store, in its thread."""
         return self._execute(function)
+
+    def read_log(self, kind: Kind, id: str, after: int, limit: int) -> Deferred[Page | None]:  # noqa: A002
+        """Read a part of the log of a task or a batch, and its state; None if there is none."""
+
+        def page() -> Page | None:
+            record = self.store.get(id) if kind == "task" else None
+            if record is None:
+                return None
+            events = self.store.events(id, after, limit)
+            is_over = record.state in FINAL and len(events) < limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+
+        return self._execute(page)
 
     # --- waiting for the end ---
 

@@ -19,6 +19,7 @@ from taskd.store.records import (
     State,
     check_step,
     first_seq,
+    last_seq,
 )
 
 __all__ = ["MemoryStore"]
@@ -34,11 +35,13 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._logged: list[Event] = []
 
     # --- one transaction each ---
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
+        self._logged = []
         accepted = [self._submit(new, now) for new in batch.submits]
         stale = [start.id for start in batch.starts if not self._start(start, now)]
         stale += [event.task for event in batch.events if not self._note(event)]
@@ -47,7 +50,7 @@ class MemoryStore:
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._claimed.difference_update(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -87,8 +90,10 @@ class MemoryStore:
         record = self._records.get(event.task)
         if record is None or record.state is not State.RUNNING or event.seq <= record.last_seq:
             return False
-        self._events[event.task].append(event)
-        self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        log = self._events[event.task]
+        if event.event == log[-1].event == "progress":
+            log.pop()
+        self._append(record, event)
         return True
 
     def _settle(self, settle: Settle, now: float) -> bool:
@@ -152,15 +157,19 @@ class MemoryStore:
     def _log(self, task: str, event: str, now: float, data: bytes = b"{}", least: int = 0) -> None:
         record = self._records[task]
         seq = max(record.last_seq + 1, first_seq(record.attempt), least)
-        self._events[task].append(Event(task, seq, event, now, data))
-        self._records[task] = msgspec.structs.replace(record, last_seq=seq)
+        self._append(record, Event(task, seq, event, now, data))
+
+    def _append(self, record: Record, event: Event) -> None:
+        self._events[event.task].append(event)
+        self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        self._logged.append(event)
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again."""
         running = [each for each in self._records.values() if each.state is State.RUNNING]
         for record in running:
             self._change(record, State.WAITING, losses=record.losses + 1, due=now)
-            self._log(record.new.id, "lost", now)
+            self._log(record.new.id, "lost", now, least=last_seq(record.attempt))
         self._claimed.clear()
         return len(running)
 

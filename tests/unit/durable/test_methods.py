@@ -20,8 +20,8 @@ class StoredCase(ServerCase):
         super().make(loaded=False, **more)
         self.store = MemoryStore()
         self.fails = False
-        tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)
-        self.server.stored = StoredMethods(self.clock, tasks, lambda: self.server.functions)
+        self.tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)
+        self.server.stored = StoredMethods(self.clock, self.tasks, lambda: self.server.functions)
         return self.server
 
     def execute(self, call):
