@@ -23,7 +23,7 @@ from taskd.protocol.event_lines import Kind, event_line, event_params
 from taskd.store.base import StoreError
 from taskd.store.records import Event
 
-__all__ = ["EventHub", "Page", "Watcher", "params_of"]
+__all__ = ["EventHub", "Page", "Watcher", "params_of", "with_result"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -98,10 +98,14 @@ class _Watch:
 
 
 class EventHub:
-    """Pushes events to whoever watches. `read` reads the logs."""
+    """Pushes events to whoever watches. `read` reads the logs.
 
-    def __init__(self, read: Read) -> None:
+    `completed` returns a published event as it is to be pushed, and is called only if it is.
+    """
+
+    def __init__(self, read: Read, completed: Callable[[Event], Event] = lambda event: event) -> None:
         self._read = read
+        self._completed = completed
         self._watches: dict[str, dict[Watcher, _Watch]] = {}
         self._by_watcher: dict[Watcher, dict[str, _Watch]] = {}
         self._unflushed: dict[Watcher, int] = {}
@@ -188,7 +192,7 @@ class EventHub:
         watched = self._watches
         for event in events:
             if event.task in watched:
-                self._publish(event, watched[event.task])
+                self._publish(self._completed(event), watched[event.task])
         self._flush()
 
     def _publish(self, event: Event, watches: dict[Watcher, _Watch]) -> None:
@@ -283,6 +287,11 @@ class EventHub:
                     break
         self._flush()
         return not self._is_over(watch)
+
+
+def with_result(event: Event, result: bytes | None) -> Event:
+    """Return the event of a task that has succeeded with its result, which its log does not repeat."""
+    return event if result is None else msgspec.structs.replace(event, data=b'{"result":%b}' % result)
 
 
 def params_of(kind: Kind, event: Event) -> bytes:

@@ -32,7 +32,17 @@ class Attempts(Protocol):
 class Run:
     """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
 
-    __slots__ = ("_reports", "_tasks", "has_started", "is_start_committed", "lane", "record", "seq", "task")
+    __slots__ = (
+        "_reports",
+        "_tasks",
+        "has_started",
+        "is_start_committed",
+        "lane",
+        "record",
+        "result",
+        "seq",
+        "task",
+    )
 
     is_full = False
 
@@ -44,6 +54,8 @@ class Run:
         self.has_started = self.is_start_committed = False
         self.seq = 0
         """The sequence number that was given out last in this attempt."""
+        self.result: bytes | None = None
+        """The result, if it has ended with one."""
         self._reports: Reports | None = None
 
     @property

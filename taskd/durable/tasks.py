@@ -11,13 +11,13 @@ from math import inf
 from typing import Protocol, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.durable.events import EventHub, Page
+from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
@@ -35,7 +35,7 @@ from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, FINAL, Accepted, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -88,7 +88,7 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log)
+        self.hub = EventHub(self.read_log, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
@@ -199,7 +199,7 @@ class DurableTasks:
     def _begin(self, run: Run) -> None:
         self._runs[run.record.new.id] = run
         new = run.record.new
-        options = _options.decode(new.options)
+        options = _stored_options(new.options)
         call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
         try:
             run.task = self._runner.run(call, run, self._lane)
@@ -228,6 +228,7 @@ class DurableTasks:
             return
         if settle.state is State.SCHEDULED:
             self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
+        run.result = settle.outcome if settle.state is State.SUCCEEDED else None
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -266,10 +267,17 @@ class DurableTasks:
             if record is None:
                 return None
             events = self.store.events(id, after, limit)
+            if events and events[-1].event == "succeeded":
+                record = self.store.get(id) or record  # it may have ended meanwhile
+                events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
             return Page(record.state.name.lower(), record.last_seq, events, is_over)
 
         return self._execute(page)
+
+    def _with_result(self, event: Event) -> Event:
+        run = self._runs.get(event.task) if event.event == "succeeded" else None
+        return event if run is None else with_result(event, run.result)
 
     # --- waiting for the end ---
 
@@ -348,3 +356,10 @@ class DurableTasks:
 
 
 _options = msgspec.json.Decoder(Options)
+
+_REPORTING = Options(progress=True)
+
+
+def _stored_options(text: bytes) -> Options:
+    """Return the options that a task was stored with. Its progress is asked for: anybody may watch it."""
+    return _REPORTING if text == b"{}" else structs.replace(_options.decode(text), progress=True)

@@ -53,7 +53,7 @@ class AttachTests(AttachCase):
         )
         self.finish()
         [last] = self.pushed(client)
-        self.assertEqual(last["event"], "succeeded")
+        self.assertEqual((last["event"], last["result"]), ("succeeded", 1))
         self.assertGreater(last["seq"], half["seq"])
         self.assertEqual(self.ask("detach", task), {"was": "not attached"})
 
@@ -151,6 +151,7 @@ class AttachTests(AttachCase):
         self.finish()
         read = self.ask("events", task)
         self.assertEqual([each["event"] for each in read], ["queued", "started", "succeeded"])
+        self.assertEqual(read[-1]["result"], 1)
         self.assertEqual(self.ask("events", task, None, 1, 1), read[1:2])
         self.assertEqual(self.ask("events", task, None, read[-1]["seq"]), [])
 
