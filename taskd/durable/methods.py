@@ -13,7 +13,7 @@ from taskd.durable.attaching import Attaching, refused
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Progress, Result, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
@@ -105,6 +105,8 @@ class StoredMethods:
         asked = Options(timeout=options.timeout, priority=options.priority)
         task = self._tasks.submit(request.function, request.args, asked, stored)
         stop = self._tasks.wait(task, ended)
+        if requester is not None and request.wants_progress:
+            self._tasks.listen(task, lambda progress: _report(requester, request, progress))
 
     def submit(
         self,
@@ -242,6 +244,11 @@ class StoredMethods:
 
 def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
     requester.task_ended(request, outcome)
+    requester.flush()
+
+
+def _report(requester: Requester, request: Request[Task], progress: Progress) -> None:
+    requester.task_progressed(request, progress)
     requester.flush()
 
 

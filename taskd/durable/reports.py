@@ -126,9 +126,9 @@ class Reports:
                 self._push_newest()
 
     def end(self) -> None:
-        """Push and store nothing more: the attempt has ended."""
+        """Store the last progress, and push nothing more: the attempt has ended."""
+        self._store()
         self._has_ended = True
-        self._newest = self._pushed = None
         self._held = []
         if self._timer is not None:
             self._timer.cancel()

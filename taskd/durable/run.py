@@ -25,6 +25,9 @@ class Attempts(Protocol):
     def ended(self, run: Run, outcome: Outcome, /) -> None:
         """Settle an attempt."""
 
+    def progressed(self, run: Run, progress: Progress, /) -> None:
+        """Pass progress on to whoever has called the function."""
+
     def reports(self, run: Run, /) -> Reports:
         """Return where the progress and the partial results of an attempt go."""
 
@@ -98,6 +101,7 @@ class Run:
     def task_progressed(self, key: object, progress: Progress) -> None:
         """Push the progress to whoever watches, and store it in time."""
         shown = _ShownProgress(progress.done, progress.total, progress.message)
+        self._tasks.progressed(self, progress)
         self._to_reports().progressed(msgspec.json.encode(shown))
 
     def task_partial(self, key: object, value: Raw) -> None:

@@ -29,7 +29,7 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall
+from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall
 from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
@@ -96,6 +96,7 @@ class DurableTasks:
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
+        self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_stopping = self._is_open = False
@@ -213,6 +214,11 @@ class DurableTasks:
         """Note the start of an attempt in the store, which is not waited for."""
         self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
 
+    def progressed(self, run: Run, progress: Progress) -> None:
+        """Pass progress on to whoever has called the function."""
+        for listener in self._listeners.get(run.record.new.id, ()):
+            listener(progress)
+
     def reports(self, run: Run) -> Reports:
         """Return where the progress and the partial results of an attempt go."""
         task, committed = run.record.new.id, run.is_start_committed
@@ -280,6 +286,11 @@ class DurableTasks:
         return event if run is None else with_result(event, run.result)
 
     # --- waiting for the end ---
+
+    def listen(self, task: str, listener: Callable[[Progress], object]) -> None:
+        """Call `listener` with the progress of a task, until that has ended."""
+        self._listeners.setdefault(task, []).append(listener)
+        self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
 
     def wait(self, task: str, waiter: Callable[[State, bytes | None], object]) -> Callable[[], None]:
         """Call `waiter` with the state and the outcome when a task has ended; return how to wait no longer.
