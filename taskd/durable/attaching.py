@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 
+from taskd.durable.answers import refused, result, unknown
 from taskd.durable.events import EventHub, Page, params_of
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.errors import Busy, InvalidParams
 from taskd.model import Failure, Outcome, Result
 from taskd.protocol.event_lines import Kind
 from taskd.server.methods import Asker
-from taskd.store.base import StoreError
 
-__all__ = ["Attaching", "refused"]
+__all__ = ["Attaching"]
 
 MAX_WATCHES = 10_000
 """Tasks and batches that one connection watches at once: each takes some 500 bytes."""
@@ -56,7 +54,7 @@ class Attaching:
         """Push no more events to the asker's connection."""
         _, id_ = _named("detach", task, batch)
         was = self._hub.detach(asker.requester, id_)
-        return _result({"was": "attached" if was else "not attached"})
+        return result({"was": "attached" if was else "not attached"})
 
     def events(
         self, asker: Asker, task: str | None, batch: str | None, after: int, limit: int
@@ -97,24 +95,5 @@ def _outcome(page: Page | Exception | None, kind: Kind, id_: str) -> Outcome:
     if isinstance(page, Exception):
         return refused(page)
     if page is None:
-        return Failure.of(
-            InvalidParams(
-                f"there is no {kind} {quoted(id_)} in this store: it was never accepted here, or has been "
-                "forgotten some time after its end (keep)",
-                argument=kind,
-            )
-        )
-    return _result({"state": page.state, "seq": page.seq})
-
-
-def refused(error: Exception) -> Failure:
-    """Return the failure of a method for which the store has failed."""
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
-
-
-def _result(value: Any) -> Result:
-    return Result(Raw(msgspec.json.encode(value)))
+        return Failure.of(unknown(kind, id_))
+    return result({"state": page.state, "seq": page.seq})

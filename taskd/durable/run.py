@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.durable.reports import Reports
-from taskd.model import Outcome, Progress
+from taskd.model import Outcome, Progress, Raised
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
 from taskd.store.records import Record, first_seq
@@ -41,8 +41,10 @@ class Run:
         "has_started",
         "is_start_committed",
         "lane",
+        "raised",
         "record",
         "result",
+        "retries",
         "seq",
         "task",
     )
@@ -60,6 +62,9 @@ class Run:
         self.result: bytes | None = None
         """The result, if it has ended with one."""
         self._reports: Reports | None = None
+        self.raised: Raised | None = None
+        self.retries: int | None = None
+        """The retries that the task was submitted with, None for the function's own."""
 
     @property
     def attempt(self) -> int:
@@ -70,9 +75,8 @@ class Run:
         """Note that a worker has been given the task; what it returns unbegun is given out again."""
         if not self.has_started:
             self.has_started = True
-            self.seq = max(
-                self.record.last_seq + 1, first_seq(self.attempt)
-            )  # as the store numbers the start
+            # As the store numbers the start.
+            self.seq = max(self.record.last_seq + 1, first_seq(self.attempt))
             self._tasks.started(self)
 
     def start_committed(self, _is_own: bool) -> None:  # noqa: FBT001
@@ -85,6 +89,10 @@ class Run:
         """Return the sequence number of the next event of this attempt."""
         self.seq += 1
         return self.seq
+
+    def failed(self, raised: Raised) -> None:
+        """Keep what the worker reports of the attempt that has failed, until it is settled."""
+        self.raised = raised
 
     def needs(self, key: object) -> bool:
         """Return True: nothing stops it."""

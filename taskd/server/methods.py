@@ -102,7 +102,7 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:
         """Handle ``taskd.cancel`` of a stored task."""
 
-    def resume(self, requester: Requester, /) -> None:
+    def read_again(self, requester: Requester, /) -> None:
         """Push events again to a connection that was slow to read."""
 
     def gone(self, requester: Requester, /) -> None:
