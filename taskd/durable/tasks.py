@@ -87,7 +87,7 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, self._with_result)
+        self.hub = EventHub(self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
@@ -367,7 +367,8 @@ class DurableTasks:
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+            has_more = len(events) == limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
 
         return self._execute(page)
 

@@ -48,7 +48,7 @@ class StoredMethods(Protocol[Asker]):
         """Answer with ``{"state": state, "seq": n}``, and push events to this connection from then on.
 
         They come as notifications ``taskd.event``: first those after `after` that
-        there are, then each as it happens. It ends with `detach`, with the
+        there are (none of them if it is -1), then each as it happens. It ends with `detach`, with the
         connection, or with the last event that there can be.
         """
 
@@ -64,7 +64,10 @@ class StoredMethods(Protocol[Asker]):
         after: int = 0,
         limit: int = 1000,
     ) -> Answer:
-        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`."""
+        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`.
+
+        There may be fewer if they are long, but at least one if there is any.
+        """
 
     def list(
         self,

@@ -113,7 +113,7 @@ class AttachTests(AttachCase):
             ("attach", {"task": "x", "batch": "y"}, "either a task or a batch"),
             ("attach", {"task": "none"}, "there is no task none"),
             ("attach", {"batch": "none"}, "there is no batch none"),
-            ("attach", {"task": "x", "after": -1}, "after is the sequence number"),
+            ("attach", {"task": "x", "after": -2}, "after is the sequence number"),
             ("events", {"task": "none"}, "there is no task none"),
             ("events", {"task": "x", "limit": 0}, "limit is 1 to 1000"),
             ("detach", {}, "either a task or a batch"),
