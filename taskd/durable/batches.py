@@ -15,13 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.batch_events import BatchProgress
 from taskd.durable.writer import Execute
 from taskd.errors import Busy, ShuttingDown
 from taskd.store.base import Store, StoreError
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch
 from taskd.store.records import Event, New
 
-__all__ = ["BatchTasks", "BatchWatchers", "DurableBatches", "NoWatchers"]
+__all__ = ["BatchTasks", "DurableBatches"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -54,22 +55,8 @@ class BatchTasks(Protocol):
         """Pass on that the store has cancelled tasks."""
 
 
-class BatchWatchers(Protocol):
-    """Whoever watches batches."""
-
-    def batches_changed(self, batches: list[BatchRecord], /) -> None:
-        """Receive batches whose counts have changed, after the commit."""
-
-
-class NoWatchers:
-    """Nobody watches."""
-
-    def batches_changed(self, batches: list[BatchRecord], /) -> None:
-        """Do nothing."""
-
-
 class DurableBatches:
-    """The batches of one node. `execute` runs the store's functions, one at a time."""
+    """The batches of one node. `execute` runs the store's functions, one at a time; `push` pushes events."""
 
     def __init__(
         self,
@@ -78,6 +65,7 @@ class DurableBatches:
         store: Store,
         execute: Execute,
         now: Callable[[], float],
+        push: Callable[[list[Event]], object],
     ) -> None:
         self._clock = clock
         self._tasks = tasks
@@ -87,7 +75,7 @@ class DurableBatches:
         self._waiters: dict[str, list[Callable[[BatchRecord], object]]] = {}
         self._pending_bytes = 0
         self._is_stopping = False
-        self.watchers: BatchWatchers = NoWatchers()
+        self._progress = BatchProgress(clock, now, push)
         self.cancelling: set[str] = set()
         """The batches that somebody has cancelled, and that have not ended yet."""
 
@@ -237,7 +225,7 @@ class DurableBatches:
                     self._tasks.stored(batch.then)
                 for waiter in self._waiters.pop(batch.id, ()):
                     waiter(batch)
-        self.watchers.batches_changed(batches)
+        self._progress.changed(batches)
 
     def wait(self, batch: str, waiter: Callable[[BatchRecord], object]) -> Callable[[], None]:
         """Call `waiter` with a batch when it has ended; return how to wait no longer.

@@ -43,8 +43,9 @@ class Written(msgspec.Struct):
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
-    they have been settled as waiting. `batches` are those whose counts have
-    changed since the last transaction that returned them.
+    they have been settled as waiting. `events` are all that the batch has added
+    to logs, those of each task in the order of their sequence numbers. `batches`
+    are those whose counts have changed since the last transaction that returned them.
     """
 
     accepted: list[Accepted]
@@ -52,6 +53,7 @@ class Written(msgspec.Struct):
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]
+    events: list[Event] = []
     batches: list[BatchRecord] = []
 
 
@@ -95,7 +97,9 @@ class Store(Protocol):
     def rescue(self, now: float) -> int:
         """Make the tasks that were running when the last process ended wait again; return how many.
 
-        Each has one loss more. Call this once, before anything is claimed.
+        Each has one loss more. Call this once, before anything is claimed. The
+        event has the last sequence number of its attempt, since whoever ran it
+        may have given out any of the others.
         """
 
     def promote(self, now: float, limit: int) -> float | None:

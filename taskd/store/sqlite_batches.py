@@ -6,7 +6,6 @@ task, whatever statement changes it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,6 +15,7 @@ from msgspec.structs import replace
 
 from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, follower
 from taskd.store.records import Event, New
+from taskd.store.sqlite_log import LoggingCursor
 
 __all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "prune_batches"]
 
@@ -69,8 +69,8 @@ _new = msgspec.msgpack.Decoder(New)
 _args = msgspec.msgpack.Decoder(list[bytes])
 _ids = msgspec.msgpack.Decoder(list[str])
 
-Submit = Callable[[sqlite3.Cursor, New, float], object]
-Cancel = Callable[[sqlite3.Cursor, str, float], Event]
+Submit = Callable[[LoggingCursor, New, float], object]
+Cancel = Callable[[LoggingCursor, str, float], Event]
 Read = Callable[..., list[Any]]
 
 
@@ -83,7 +83,7 @@ class SqliteBatches:
 
     def __init__(
         self,
-        transaction: Callable[[], AbstractContextManager[sqlite3.Cursor]],
+        transaction: Callable[[], AbstractContextManager[LoggingCursor]],
         read: Read,
         submit: Submit,
         cancel: Cancel,
@@ -172,7 +172,7 @@ class SqliteBatches:
         return [_record(row) for row in rows]
 
 
-def close_batches(cursor: sqlite3.Cursor, now: float, submit: Submit) -> list[BatchRecord]:
+def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[BatchRecord]:
     """End the batches whose tasks have all ended; return all that have changed since the last call."""
     rows = cursor.execute(f"SELECT {_COLUMNS} FROM batch WHERE changed = 1 ORDER BY id").fetchall()
     records = []
@@ -187,7 +187,7 @@ def close_batches(cursor: sqlite3.Cursor, now: float, submit: Submit) -> list[Ba
     return records
 
 
-def prune_batches(cursor: sqlite3.Cursor, now: float, limit: int) -> int:
+def prune_batches(cursor: LoggingCursor, now: float, limit: int) -> int:
     """Forget up to `limit` batches that ended long enough ago; return how many."""
     over = cursor.execute(
         "SELECT id FROM batch WHERE ended IS NOT NULL AND ended + keep <= ? LIMIT ?", (now, limit)
@@ -197,7 +197,7 @@ def prune_batches(cursor: sqlite3.Cursor, now: float, limit: int) -> int:
     return len(over)
 
 
-def _one(cursor: sqlite3.Cursor, column: str, value: str) -> BatchRecord | None:
+def _one(cursor: LoggingCursor, column: str, value: str) -> BatchRecord | None:
     row = cursor.execute(f"SELECT {_COLUMNS} FROM batch WHERE {column} = ?", (value,)).fetchone()
     return None if row is None else _record(row)
 

@@ -2,11 +2,16 @@
 
 import msgspec
 
-from taskd.durable import batch_methods, batches
+from taskd.durable import batch_events, batch_methods, batches
+from taskd.errors import Cancelled, ShuttingDown, WorkerLost
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.kinds import Kind
-from taskd.store.records import State
+from taskd.model import Failure
+from taskd.store.base import StoreError
+from taskd.store.batches import NewBatch, Rows
+from taskd.store.records import New, State
 from tests.unit.durable.test_methods import StoredCase, durable
+from tests.unit.durable.test_tasks import DurableCase
 from tests.unit.pools import function
 
 NUMBER = ParameterInfo([Kind("integer")], required=True)
@@ -194,3 +199,131 @@ class CancelTests(BatchCase):
         self.assertEqual(self.ask("cancel", None, given["batch"]), {"was": "running"})
         self.assertEqual(self.counts(given["batch"]), ("cancelled", 0, 0, 5, 5))
         self.assertEqual(waiting.reply()["state"], "cancelled")
+
+
+class AttachTests(BatchCase):
+    def attach(self, batch, after=0):
+        client = self.connect()
+        client.call("taskd.attach", params={"batch": batch, "after": after})
+        self.turns()
+        return client
+
+    def events(self, client):
+        events = [each["params"] for each in client.received() if "params" in each]
+        return [(each["seq"], each["event"], each["done"]) for each in events]
+
+    def test_progress_is_pushed_at_a_bounded_rate_and_the_end_at_once(self):
+        given = self.submit(*([each] for each in range(4)))
+        client = self.attach(given["batch"])
+        self.assertEqual(client.reply(), {"state": "running", "seq": 0})
+        self.finish()
+        self.assertEqual(self.events(client), [(1, "progress", 1)])
+        self.finish()
+        self.finish()
+        self.assertEqual(self.events(client), [])
+        self.turns(batch_events.PUSH_SECONDS)
+        self.assertEqual(self.events(client), [(3, "progress", 3)])
+        self.finish()
+        self.assertEqual(self.events(client), [(5, "ended", 4)])
+
+    def test_who_attaches_later_gets_the_newest_event_after_what_it_has_seen(self):
+        given = self.submit([1], [2])
+        self.finish()
+        self.assertEqual(self.events(self.attach(given["batch"])), [(1, "progress", 1)])
+        self.assertEqual(self.events(self.attach(given["batch"], 1)), [])
+        self.finish()
+        [answer, event] = self.attach(given["batch"], 1).received()
+        self.assertEqual(answer["result"], {"state": "succeeded", "seq": 3})
+        self.assertEqual(
+            {
+                name: event["params"][name]
+                for name in ("batch", "event", "done", "failed", "cancelled", "state")
+            },
+            {
+                "batch": given["batch"],
+                "event": "ended",
+                "done": 2,
+                "failed": 0,
+                "cancelled": 0,
+                "state": "succeeded",
+            },
+        )
+
+    def test_a_cancel_is_pushed_to_who_watches_one_of_the_tasks(self):
+        given = self.submit([1], options={"delay": 9.0})
+        client = self.connect()
+        client.call("taskd.attach", params={"task": given["tasks"][0]})
+        self.turns()
+        client.received()
+        self.ask("cancel", None, given["batch"])
+        [event] = client.received()
+        self.assertEqual(event["params"]["event"], "cancelled")
+
+    def test_unknown_batches_cannot_be_watched(self):
+        self.assertIn("there is no batch x", self.attach("x").reply()["message"])
+
+
+class RestartTests(DurableCase):
+    """What the last process had begun goes on."""
+
+    def add(self, *rows, then=None, stored=0):
+        ids = iter(f"task{number}" for number in range(len(rows)))
+        parts = [Rows([next(ids)], [row]) for row in rows]
+        new = NewBatch("batch", New("", "f", batch="batch", keep=9.0), parts, then=then, keep=9.0)
+        self.store.batches.add(new, 1000.0)
+        for _ in range(stored):
+            self.store.batches.unpack("batch", 1000.0)
+
+    def restart(self):
+        self.runner.queue.clear()
+        self.start()
+
+    def test_the_tasks_of_a_batch_that_were_not_stored_yet_are_stored(self):
+        self.add(b"[1]", b"[2]", b"[3]", stored=1)
+        self.restart()
+        self.assertEqual([bytes(task.call.args) for task in self.runner.queue], [b"[1]", b"[2]", b"[3]"])
+
+    def test_a_batch_that_was_being_cancelled_is_cancelled(self):
+        self.add(b"[1]", b"[2]", b"[3]", stored=1)
+        self.restart()
+        self.begin()
+        self.store.batches.cancel("batch")
+        self.restart()
+        for task in self.runner.cancelled:
+            self.end(task, Failure.of(Cancelled("no", was="waiting")))
+        batch = self.store.batches.get("batch")
+        self.assertEqual((batch.state, batch.cancelled), ("cancelled", 3))
+
+    def test_a_task_that_returns_while_its_batch_is_cancelled_does_not_wait_again(self):
+        self.add(b"[1]", stored=1)
+        self.restart()
+        running = self.begin()
+        answers = []
+        self.tasks.batches.cancel("batch", answers.append)
+        self.turn()
+        self.assertEqual(self.runner.cancelled, [running])
+        self.end(running, Failure.of(WorkerLost("killed")))
+        self.assertEqual((self.store.batches.get("batch").state, len(answers)), ("cancelled", 1))
+
+    def test_a_store_that_cannot_be_read_at_the_start_is_asked_again(self):
+        self.add(b"[1]", stored=0)
+        unended = self.store.batches.unended
+        fails = iter([True])
+
+        def unended_later():
+            if next(fails, False):
+                raise StoreError("the disk is gone")
+            return unended()
+
+        self.patch(self.store.batches, "unended", unended_later)
+        self.restart()
+        self.assertEqual(self.runner.queue, [])
+        self.turn(batches.RETRY_SECONDS)
+        self.assertEqual(len(self.runner.queue), 1)
+
+    def test_nothing_is_begun_after_a_stop(self):
+        self.add(b"[1]", stored=0)
+        self.tasks.stop_accepting()
+        self.assertRaises(ShuttingDown, self.tasks.batches.add, NewBatch("x", New("", "f"), []), print)
+        self.restart()
+        self.assertEqual(len(self.runner.queue), 1)
