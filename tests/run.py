@@ -43,6 +43,7 @@ while a test waits."""
 SECONDS = {
     "test_annotations.py": 15,
     "test_attacks.py": 15,
+    "test_batches.py": 10,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,
     "test_cli.py": 155,
