@@ -11,9 +11,13 @@ from taskd import __version__
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.functions import functions
+from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
 from taskd.cli.running import USAGE, fail
+from taskd.cli.show import show
 from taskd.cli.status_view import status
+from taskd.cli.submit import submit
+from taskd.cli.wait import wait
 
 __all__ = ["main"]
 
@@ -43,7 +47,7 @@ def main() -> None:
     """
 
 
-for _command in (call, map_, cancel, functions, status):
+for _command in (call, map_, submit, wait, list_, show, cancel, functions, status):
     main.add_command(_command)
 
 

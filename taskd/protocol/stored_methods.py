@@ -6,9 +6,20 @@ from typing import Protocol, TypeVar
 
 from msgspec import Raw
 
+from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
-__all__ = ["NOT_GIVEN", "Answer", "StoredMethods"]
+__all__ = ["EVENTS", "GET", "LIST", "NOT_GIVEN", "STATES", "SUBMIT", "WAIT", "Answer", "StoredMethods"]
+
+SUBMIT, GET, WAIT, LIST, EVENTS = (
+    f"{RESERVED}{name}" for name in ("submit", "get", "wait", "list", "events")
+)
+
+STATES = (
+    *("scheduled", "waiting", "running"),
+    *("succeeded", "failed", "cancelled", "expired", "set_aside"),
+)
+"""The states of a stored task, unfinished ones first."""
 
 Asker = TypeVar("Asker", contravariant=True)
 
@@ -50,5 +61,11 @@ class StoredMethods(Protocol[Asker]):
         function: str | None = None,
         after: str = "",
         limit: int = 100,
+        batch: str | None = None,
+        key: str | None = None,
+        like: str | None = None,
     ) -> Answer:
-        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
+        """Answer with stored tasks as `get` does, in the order in which they were submitted.
+
+        Those of a `batch`, with a `key`, or whose ids begin or end `like` that, if given.
+        """

@@ -1,0 +1,109 @@
+"""The subcommand ``taskd show``: prints a stored task with its log and the errors of all its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from taskd.cli.console import duration, json_text, out
+from taskd.cli.options import json_option, server_options
+from taskd.cli.progress_view import progress_text
+from taskd.cli.running import run_with_client
+from taskd.cli.stored_ids import full_id
+from taskd.cli.stored_view import error_text, moment, state_text
+from taskd.client import TaskClient
+from taskd.model import Progress
+from taskd.net.reactor import Reactor
+from taskd.printable import printable
+from taskd.protocol.stored_methods import EVENTS, GET
+
+__all__ = ["event_lines", "fetch_events", "show", "task_lines"]
+
+PAGE = 1000
+"""Events that are asked for at once: as many as the server gives."""
+
+INDENT = " " * 4
+
+
+@click.command()
+@click.argument("task", metavar="ID")
+@json_option
+@server_options
+def show(task: str, server: str, *, as_json: bool) -> None:
+    """Show the task ID: its state, its log, and the error of every attempt.
+
+    The ID may be shortened to how it begins or ends.
+    """
+
+    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+        whole = await full_id(client, task)
+        answer = await client.request(GET, {"task": whole})
+        events = await fetch_events(client, whole)
+        if as_json:
+            click.echo(json_text({**answer, "events": events}))
+            return
+        for line in (*task_lines(answer), *(line for event in events for line in event_lines(event))):
+            out.print(line, markup=False, soft_wrap=True)
+
+    run_with_client(run, server)
+
+
+async def fetch_events(client: TaskClient, task: str) -> list[dict[str, Any]]:
+    """Fetch the whole log of a task."""
+    events: list[dict[str, Any]] = []
+    while True:
+        after = events[-1]["seq"] if events else 0
+        page = await client.request(EVENTS, {"task": task, "after": after, "limit": PAGE})
+        events += page
+        if len(page) < PAGE:
+            return events
+
+
+def task_lines(task: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about a task as a whole."""
+    yield f"{task['task']}  {printable(task['function'])}: {state_text(task)}"
+    yield f"submitted {moment(task['created'])}"
+    if task["state"] == "scheduled":
+        yield f"due {moment(task['due'])}"
+    if task.get("ended") is not None:
+        yield f"ended {moment(task['ended'])}, after {duration(task['ended'] - task['created'])}"
+    counts = [f"{task['attempts']} attempts"]
+    counts += [f"{task[name]} {name}" for name in ("errors", "losses") if task[name]]
+    yield ", ".join(counts)
+    for name in ("key", "batch"):
+        if task.get(name) is not None:
+            yield f"{name} {printable(str(task[name]))}"
+    if "result" in task:
+        yield f"result {json_text(task['result'])}"
+
+
+def event_lines(event: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of one event of a log: when, what, and the traceback if it has one."""
+    at = datetime.fromtimestamp(event["at"]).astimezone()
+    details = _details(event)
+    name = str(event["event"]).replace("_", " ")
+    yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}  {name}{f': {details}' if details else ''}"
+    error = event.get("error")
+    data = error.get("data") if isinstance(error, dict) else None
+    if isinstance(data, dict) and isinstance(data.get("traceback"), str):
+        for line in printable(data["traceback"]).rstrip().splitlines():
+            yield INDENT + line
+
+
+def _details(event: dict[str, Any]) -> str:
+    """Return what an event has, on one line."""
+    kind = event["event"]
+    if kind == "started":
+        worker = f", worker {event['worker']}" if event.get("worker") is not None else ""
+        return f"attempt {event.get('attempt')}{worker}"
+    if kind == "progress":
+        return progress_text(Progress(event.get("done", 0), event.get("total"), event.get("message")))
+    if kind == "partial":
+        return json_text(event.get("value"))
+    details = error_text(event.get("error"))
+    if kind == "retrying" and event.get("at_next") is not None:
+        return f"{details}; again at {moment(event['at_next'])}"
+    return details
