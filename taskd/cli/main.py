@@ -13,11 +13,14 @@ from taskd.cli.cancel import cancel
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
+from taskd.cli.pausing import pause, resume
+from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
 from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.submit import submit
 from taskd.cli.wait import wait
+from taskd.cli.why import why
 
 __all__ = ["main"]
 
@@ -47,7 +50,12 @@ def main() -> None:
     """
 
 
-for _command in (call, map_, submit, wait, list_, show, cancel, functions, status):
+_COMMANDS = (
+    *(call, map_, functions, status, cancel),
+    *(submit, wait, list_, show, why, retry, pause, resume),
+)
+
+for _command in _COMMANDS:
     main.add_command(_command)
 
 

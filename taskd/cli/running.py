@@ -15,7 +15,7 @@ from taskd.errors import TaskdError, Unreachable
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
 
-__all__ = ["USAGE", "Command", "fail", "run_with_client"]
+__all__ = ["USAGE", "Command", "fail", "report", "run_with_client"]
 
 FAILED = 1
 USAGE = 2
@@ -26,9 +26,14 @@ INTERRUPTED = 130
 Command = Callable[[Reactor, TaskClient], Awaitable[None]]
 
 
+def report(message: str) -> None:
+    """Print a message on stderr, as one of this command."""
+    err.print(f"taskd: {printable(message)}", markup=False, soft_wrap=True)
+
+
 def fail(message: str, status: int = FAILED) -> NoReturn:
     """Print a message on stderr, and exit with `status`."""
-    err.print(f"taskd: {printable(message)}", markup=False, soft_wrap=True)
+    report(message)
     raise SystemExit(status)
 
 

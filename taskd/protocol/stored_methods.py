@@ -9,11 +9,13 @@ from msgspec import Raw
 from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
-__all__ = ["EVENTS", "GET", "LIST", "NOT_GIVEN", "STATES", "SUBMIT", "WAIT", "Answer", "StoredMethods"]
+__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
 
-SUBMIT, GET, WAIT, LIST, EVENTS = (
-    f"{RESERVED}{name}" for name in ("submit", "get", "wait", "list", "events")
-)
+SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
+GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
+ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
+PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 
 STATES = (
     *("scheduled", "waiting", "running"),

@@ -40,8 +40,6 @@ _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
-# Both parts read the index of the ids alone; the second one reads all of it.
-_LIKE = "SELECT id FROM task WHERE id >= ? AND id < ? UNION ALL SELECT id FROM task WHERE substr(id, ?) = ?"
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
 
 
@@ -201,7 +199,7 @@ class SqliteStore:
                 query += f" AND {name} = ?"
                 values.append(value)
         if wanted.like is not None:
-            query += f" AND id IN ({_LIKE})"
+            query += " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
             values += [wanted.like, f"{wanted.like}\U0010ffff", -len(wanted.like), wanted.like]
         rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
         return [_record(row) for row in rows]
