@@ -8,6 +8,7 @@ import sys
 import click
 
 from taskd import __version__
+from taskd.cli.attach import attach
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.functions import functions
@@ -52,7 +53,7 @@ def main() -> None:
 
 _COMMANDS = (
     *(call, map_, functions, status, cancel),
-    *(submit, wait, list_, show, why, retry, pause, resume),
+    *(submit, attach, wait, list_, show, why, retry, pause, resume),
 )
 
 for _command in _COMMANDS:

@@ -8,22 +8,20 @@ from typing import Any
 
 import click
 
+from taskd.cli.batch_view import batch_lines, batch_text
 from taskd.cli.console import duration, json_text, out
+from taskd.cli.following import fetch_events
 from taskd.cli.options import json_option, server_options
 from taskd.cli.progress_view import progress_text
 from taskd.cli.running import run_with_client
-from taskd.cli.stored_ids import full_id
+from taskd.cli.stored_ids import find_target
 from taskd.cli.stored_view import error_text, moment, state_text
 from taskd.client import TaskClient
 from taskd.model import Progress
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
-from taskd.protocol.stored_methods import EVENTS, GET
 
-__all__ = ["event_lines", "fetch_events", "show", "task_lines"]
-
-PAGE = 1000
-"""Events that are asked for at once: as many as the server gives."""
+__all__ = ["event_lines", "show", "task_lines"]
 
 INDENT = " " * 4
 
@@ -33,33 +31,22 @@ INDENT = " " * 4
 @json_option
 @server_options
 def show(task: str, server: str, *, as_json: bool) -> None:
-    """Show the task ID: its state, its log, and the error of every attempt.
+    """Show the task ID: its state, its log, and the error of every attempt; or the batch ID.
 
-    The ID may be shortened to how it begins or ends.
+    A task's ID may be shortened to how it begins or ends.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
-        whole = await full_id(client, task)
-        answer = await client.request(GET, {"task": whole})
-        events = await fetch_events(client, whole)
+        target, answer = await find_target(client, task)
+        events = await fetch_events(client, target)
         if as_json:
             click.echo(json_text({**answer, "events": events}))
             return
-        for line in (*task_lines(answer), *(line for event in events for line in event_lines(event))):
+        head = task_lines(answer) if target.kind == "task" else batch_lines(answer)
+        for line in (*head, *(line for event in events for line in event_lines(event))):
             out.print(line, markup=False, soft_wrap=True)
 
     run_with_client(run, server)
-
-
-async def fetch_events(client: TaskClient, task: str) -> list[dict[str, Any]]:
-    """Fetch the whole log of a task."""
-    events: list[dict[str, Any]] = []
-    while True:
-        after = events[-1]["seq"] if events else 0
-        page = await client.request(EVENTS, {"task": task, "after": after, "limit": PAGE})
-        events += page
-        if len(page) < PAGE:
-            return events
 
 
 def task_lines(task: dict[str, Any]) -> Iterator[str]:
@@ -99,11 +86,13 @@ def _details(event: dict[str, Any]) -> str:
     if kind == "started":
         worker = f", worker {event['worker']}" if event.get("worker") is not None else ""
         return f"attempt {event.get('attempt')}{worker}"
-    if kind == "progress":
+    if kind == "progress" and "failed" not in event:
         return progress_text(Progress(event.get("done", 0), event.get("total"), event.get("message")))
     if kind == "partial":
         return json_text(event.get("value"))
+    if event.get("total") is not None:
+        return batch_text(event)
     details = error_text(event.get("error"))
-    if kind == "retrying" and event.get("at_next") is not None:
-        return f"{details}; again at {moment(event['at_next'])}"
+    if kind == "retrying" and event.get("due") is not None:
+        return f"{details}; again at {moment(event['due'])}"
     return details

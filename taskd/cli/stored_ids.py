@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from taskd.cli.stored_view import short_id
 from taskd.client import TaskClient
 from taskd.errors import InvalidParams, quoted
-from taskd.protocol.stored_methods import LIST
+from taskd.protocol.stored_methods import GET, LIST
 
-__all__ = ["as_id", "full_id"]
+__all__ = ["Target", "as_id", "find_target", "full_id"]
 
 _WHOLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PART = re.compile(r"[0-9a-f-]+")
@@ -47,3 +49,32 @@ async def full_id(client: TaskClient, text: str) -> str:
             "from its beginning or its end"
         )
     return str(found[0]["task"])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stored task or a batch, by its whole id."""
+
+    kind: Literal["task", "batch"]
+    id: str
+
+    def params(self, **more: Any) -> dict[str, Any]:
+        """Return the parameters that name it to a method."""
+        return {self.kind: self.id, **more}
+
+
+async def find_target(client: TaskClient, text: str) -> tuple[Target, dict[str, Any]]:
+    """Return the task or the batch with an id, and how it is now. Only a task's id may be shortened.
+
+    Raises as `full_id` does, and `InvalidParams` if there is neither.
+    """
+    whole = await full_id(client, text)
+    target = Target("task", whole)
+    try:
+        return target, await client.request(GET, target.params())
+    except InvalidParams as error:
+        target = Target("batch", whole)
+        try:
+            return target, await client.request(GET, target.params())
+        except InvalidParams:
+            raise error from None

@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from taskd.cli.console import json_text
+from taskd.cli.batch_view import batch_text
+from taskd.cli.console import json_text, out
 from taskd.cli.options import json_option, server_options
-from taskd.cli.running import FAILED, fail, run_with_client
-from taskd.cli.stored_ids import full_id
+from taskd.cli.running import FAILED, fail, report, run_with_client
+from taskd.cli.stored_ids import find_target
 from taskd.cli.stored_view import state_text
 from taskd.client import TaskClient
 from taskd.errors import exception_for
 from taskd.net.reactor import Reactor
 from taskd.protocol.stored_methods import WAIT
 
-__all__ = ["NOT_YET", "print_end", "wait", "why_ended"]
+__all__ = ["NOT_YET", "is_over", "print_end", "wait", "why_ended"]
 
 NOT_YET = os.EX_TEMPFAIL
 """The exit status if the task has not ended within the time that was given."""
@@ -31,36 +32,47 @@ _UNFINISHED = ("scheduled", "waiting", "running")
 @json_option
 @server_options
 def wait(task: str, timeout: float | None, server: str, *, as_json: bool) -> None:
-    """Wait until the task ID has ended, and print its result as JSON.
+    """Wait until the task ID has ended, and print its result as JSON; or until the batch ID has ended.
 
-    The ID may be shortened to how it begins or ends. The exit status is 1 if the
-    task has not succeeded, and 75 if it has not ended within the timeout.
+    A task's ID may be shortened to how it begins or ends. The exit status is 1
+    if it has not succeeded, and 75 if it has not ended within the timeout.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
-        request: dict[str, Any] = {"task": await full_id(client, task)}
-        if timeout is not None:
-            request["timeout"] = timeout
-        answer = await client.request(WAIT, request)
+        target, answer = await find_target(client, task)
+        if not is_over(answer):
+            more = {} if timeout is None else {"timeout": timeout}
+            answer = await client.request(WAIT, target.params(**more))
         print_end(answer, as_json=as_json)
 
     run_with_client(run, server)
 
 
+def is_over(answer: dict[str, Any]) -> bool:
+    """Return whether a task or a batch has ended."""
+    return answer["state"] not in _UNFINISHED
+
+
 def print_end(answer: dict[str, Any], *, as_json: bool) -> None:
-    """Print how a task has ended: its result on stdout, anything else on stderr. Exit unless it succeeded."""
-    is_unfinished = answer["state"] in _UNFINISHED
+    """Print how a task or a batch has ended: a result on stdout, anything else on stderr.
+
+    Raises `SystemExit` unless it has succeeded.
+    """
+    has_succeeded = answer["state"] == "succeeded"
     if as_json:
         click.echo(json_text(answer))
-        if answer["state"] != "succeeded":
-            raise SystemExit(NOT_YET if is_unfinished else FAILED)
-        return
-    if answer["state"] == "succeeded":
+    elif "batch" in answer and "task" not in answer:
+        out.print(batch_text(answer), markup=False, soft_wrap=True)
+    elif has_succeeded:
         click.echo(json_text(answer.get("result")))
-        return
-    if is_unfinished:
-        fail(f"the task has not ended yet: it is {state_text(answer)}", NOT_YET)
-    fail(why_ended(answer))
+    elif is_over(answer):
+        fail(why_ended(answer))
+    if not is_over(answer):
+        if not as_json:
+            report(f"it has not ended yet: it is {state_text(answer)}")
+        raise SystemExit(NOT_YET)
+    if not has_succeeded:
+        raise SystemExit(FAILED)
 
 
 def why_ended(answer: dict[str, Any]) -> str:
