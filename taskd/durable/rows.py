@@ -53,8 +53,8 @@ class RowCheck:
                 self._check_object(_OBJECT.decode(row), where)
         else:
             got = _TYPES.get(first, "null")
-            raise _wrong(
-                f"{where} is the arguments of one task, an object or an array, not {_with_article(got)}",
+            raise InvalidParams(
+                f"{where}: the arguments of a task are an object or an array, not {_with_article(got)}",
                 argument=where,
                 expected="object | array",
                 got=got,
@@ -62,7 +62,7 @@ class RowCheck:
 
     def _check_array(self, values: list[Raw], where: str) -> None:
         if len(values) > len(self._places) and not self._more_positions:
-            raise _wrong(
+            raise InvalidParams(
                 f"{where}: takes {len(self._places)} positional arguments, got {len(values)}",
                 argument=where,
                 expected=len(self._places),
@@ -76,7 +76,7 @@ class RowCheck:
             for name in values:
                 if name not in self._types:
                     known = ", ".join(self._types) or "none"
-                    raise _wrong(
+                    raise InvalidParams(
                         f"{where}: no parameter {quoted(name)!r}; the parameters are: {known}", argument=where
                     )
         self._check_values({name: values[name] for name in values if name in self._types}, where)
@@ -84,22 +84,18 @@ class RowCheck:
     def _check_values(self, given: dict[str, Raw], where: str) -> None:
         for name in self._required:
             if name not in given:
-                raise _wrong(f"{where}: argument {name!r} is missing", argument=where, got="nothing")
+                raise InvalidParams(f"{where}: argument {name!r} is missing", argument=where, got="nothing")
         for name, value in given.items():
             got = _TYPES[memoryview(value)[0]]
             types = self._types[name]
             if got not in types:
                 expected = " | ".join(types)
-                raise _wrong(
+                raise InvalidParams(
                     f"{where}: argument {name!r}: expected {expected}, got {got}",
                     argument=where,
                     expected=expected,
                     got=got,
                 )
-
-
-def _wrong(message: str, argument: str, **data: object) -> InvalidParams:
-    return InvalidParams(f"taskd.submit_batch: {message}", argument=argument, **data)
 
 
 def _types(parameter: ParameterInfo) -> list[KindName]:

@@ -147,13 +147,13 @@ class WrongTests(BatchCase):
             ({"function": "g", "args": 5}, "args"),
             ({"function": "g", "args": [], "options": {"key": "k"}}, "the same key"),
             ({"function": "g", "args": [], "then": "none"}, "no such function: none"),
-            ({"function": "g", "args": [[1], 5]}, "args[1] is the arguments of one task"),
+            ({"function": "g", "args": [[1], 5]}, "args[1]: the arguments of a task are"),
             ({"function": "g", "args": [[1], ["x"]]}, "args[1]: argument 'n': expected number, got string"),
             (
                 {"function": "g", "args": [[1]], "then": "g"},
                 "then: g is called with the counts of a batch: no",
             ),
-            ({"function": "g", "args": [None]}, "args[0] is the arguments of one task"),
+            ({"function": "g", "args": [None]}, "args[0]: the arguments of a task are"),
         ):
             client = self.connect()
             client.call("taskd.submit_batch", params=params)

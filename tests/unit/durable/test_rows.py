@@ -45,5 +45,7 @@ class RowTests(SynchronousTestCase):
         self.wrong(named, b"[1]", "args[7]: takes 0 positional arguments, got 1")
         self.wrong(lambda: None, b'{"n":1}', "the parameters are: none")
         for called in (some, None):
-            self.wrong(called, b'"x"', "args[7] is the arguments of one task, an object or an array, not a s")
+            self.wrong(
+                called, b'"x"', "args[7]: the arguments of a task are an object or an array, not a string"
+            )
             self.wrong(called, b"null", "an object or an array, not null")
