@@ -26,6 +26,7 @@ from taskd.apps.mail import (
     MailError,
     OutcomeUnknownError,
     RefusedError,
+    RefusedForNowError,
     ServerAwayError,
     delivery_to,
     send_mail,
@@ -287,6 +288,7 @@ def refusing(step, answer):
         ("RCPT", "450-busy\r\n450 come again", f"refused the recipient {BOB}: 450 busy come again"),
         ("MAIL", "553 not you", f"refused the sender {ANN}: 553 not you"),
         ("DATA", "554 that is spam", "refused the mail: 554 that is spam"),
+        ("DATA", "452 the disk is full", "refused the mail: 452 the disk is full"),
     ],
 )
 def test_a_refusal_is_reported_in_the_servers_words_and_the_connection_stays(step, answer, told, opened):
@@ -296,6 +298,7 @@ def test_a_refusal_is_reported_in_the_servers_words_and_the_connection_stays(ste
         with pytest.raises(RefusedError) as caught:
             delivery.deliver(a_mail("refused"))
         assert str(caught.value) == f"smtp://127.0.0.1:{server.port} {told}"
+        assert isinstance(caught.value, RefusedForNowError) == answer.startswith("4")
         delivery.deliver(a_mail("taken"))
     assert subjects(handler) == ["taken"]
     assert len(server.sessions) == 1
@@ -463,7 +466,7 @@ def test_the_next_mail_reconnects_after_a_server_refused_one_and_disconnected(op
     handler = refusing("DATA", "421 shutting down")
     with MailServer(handler) as server:
         delivery = opened(server.url())
-        with pytest.raises(RefusedError, match="refused the mail: 421 shutting down"):
+        with pytest.raises(RefusedForNowError, match="refused the mail: 421 shutting down"):
             delivery.deliver(a_mail("one"))
         delivery.deliver(a_mail("two"))
     assert (subjects(handler), len(server.sessions)) == (["two"], 2)
@@ -700,6 +703,38 @@ def test_a_server_that_disconnects_during_the_login_is_unreachable_and_has_not_r
     with MailServer(handler, authenticator=leave, tls_context=tls) as server:
         with pytest.raises(ServerAwayError, match=r"did not take the connection: .*closed"):
             opened(server.url(login=RIGHT)).deliver(a_mail())
+
+
+def test_a_server_that_cannot_check_a_login_now_is_away_and_has_not_refused_it(handler, opened, tls):
+    def unable(*_):
+        return AuthResult(success=False, handled=False, message="454 4.7.0 the directory is down")
+
+    with MailServer(handler, authenticator=unable, tls_context=tls) as server:
+        with pytest.raises(ServerAwayError, match=r"could not check the login of ann@example.org: 454 4"):
+            opened(server.url(login=RIGHT)).deliver(a_mail())
+
+
+@pytest.mark.parametrize("first_words", [b"", b"220 hello\r\n"])
+def test_a_server_that_breaks_off_while_tls_begins_is_away(first_words, opened, tls):
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+
+        def leave():
+            connection, _ = listener.accept()
+            stack.callback(connection.close)
+            if first_words:
+                connection.sendall(first_words)
+                for answer in (b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n"):
+                    connection.recv(1000)
+                    connection.sendall(answer)
+            connection.recv(1000)
+            connection.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        url = f"{'smtp' if first_words else 'smtps'}://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ServerAwayError, match=f"^{url} broke off while TLS began$"):
+            opened(url).deliver(a_mail())
+        thread.join(DEADLINE)
 
 
 def test_a_server_without_login_support_is_reported(handler, opened, tls):

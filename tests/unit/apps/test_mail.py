@@ -42,6 +42,13 @@ class ComposeTests(SynchronousTestCase):
         self.assertNotEqual(first.message_id, second.message_id)
         self.assertEqual(read(first)["Message-ID"], first.message_id)
 
+    def test_the_message_id_is_made_from_what_is_unique_so_that_a_second_attempt_has_the_same(self):
+        sent = [
+            compose("Ann <ann@mail.example.org>", "bob@example.org", "x", unique="0192-ab") for _ in range(2)
+        ]
+        self.assertEqual([each.message_id for each in sent], ["<0192-ab@mail.example.org>"] * 2)
+        self.assertEqual(read(sent[0])["Message-ID"], "<0192-ab@mail.example.org>")
+
     def test_a_mail_has_a_date(self):
         header: Any = read(compose("ann@example.org", "bob@example.org", "x"))["Date"]
         self.assertIsNotNone(header.datetime.utcoffset())
