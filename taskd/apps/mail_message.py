@@ -43,7 +43,13 @@ _MAILBOX = re.compile(rf'({_ADDRESS})|(?:"((?:[^"\\]|\\.)*)"|([^@<>:;,\\"]*?))\s
 
 
 def compose(
-    from_: str, to: str, contents: str, subject: str = "", html: str | None = None, *, unique: str | None = None
+    from_: str,
+    to: str,
+    contents: str,
+    subject: str = "",
+    html: str | None = None,
+    *,
+    unique: str | None = None,
 ) -> Mail:
     """Make a mail, dated now, whose Message-ID is made from `unique`, or else a new one.
 
