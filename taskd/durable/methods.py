@@ -9,14 +9,14 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.durable.calls import OrdinaryCall
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
-from taskd.scheduler.task import Task
-from taskd.server.methods import Asker, Requester
+from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import StoreStatus
 from taskd.store.base import Filter, StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
@@ -87,22 +87,14 @@ class StoredMethods:
 
     # --- in ---
 
-    def call(self, request: Request[Task], requester: Requester | None) -> None:
+    def call(self, request: Request[Work], requester: Requester | None) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
+        if requester is not None:
+            OrdinaryCall(self._tasks, request, requester, _refused)
+            return
         options = request.options
-
-        def stored(accepted: Accepted | StoreError) -> None:
-            if isinstance(accepted, StoreError) and requester is not None:
-                stop()
-                _answer(requester, request, _refused(accepted))
-
-        def ended(state: State, outcome: bytes | None) -> None:
-            if requester is not None:
-                _answer(requester, request, _outcome(state, outcome))
-
         asked = Options(timeout=options.timeout, priority=options.priority)
-        task = self._tasks.submit(request.function, request.args, asked, stored)
-        stop = self._tasks.wait(task, ended)
+        self._tasks.submit(request.function, request.args, asked, lambda _: None)
 
     def submit(
         self,
@@ -208,11 +200,6 @@ class StoredMethods:
         return None
 
 
-def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
-    requester.task_ended(request, outcome)
-    requester.flush()
-
-
 def _result(value: Any) -> Result:
     return Result(Raw(msgspec.json.encode(value)))
 
@@ -223,12 +210,6 @@ def _refused(error: Exception) -> Failure:
     if isinstance(error, StoreError):
         return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
     return Failure.of(InternalError("a bug in taskd; see the server's log"))
-
-
-def _outcome(state: State, outcome: bytes | None) -> Outcome:
-    if outcome is None:
-        return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))
-    return Result(Raw(outcome)) if state is State.SUCCEEDED else msgspec.json.decode(outcome, type=Failure)
 
 
 def _unknown(task: str) -> InvalidParams:
