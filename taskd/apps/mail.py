@@ -428,7 +428,13 @@ def _configured() -> Delivery:
     return _delivery
 
 
-@task(durable=True, keep=KEEP)
+@task(
+    durable=True,
+    retries=RETRIES,
+    backoff=BACKOFF,
+    retry_for=(ServerAwayError, RefusedForNowError),
+    keep=KEEP,
+)
 def send_mail(
     from_: str, to: str, contents: str, subject: str = "", html: str | None = None
 ) -> dict[str, str]:

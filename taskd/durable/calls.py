@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 from msgspec import Raw
 
+from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Cancelled, InternalError
-from taskd.model import Failure, Options, Outcome, Result
+from taskd.model import Failure, Outcome, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
 from taskd.store.base import StoreError
@@ -21,22 +20,13 @@ __all__ = ["OrdinaryCall"]
 class OrdinaryCall:
     """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`."""
 
-    __slots__ = ("_refusal", "_request", "_requester", "_stop", "_task", "_tasks")
+    __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
 
-    def __init__(
-        self,
-        tasks: DurableTasks,
-        request: Request[Work],
-        requester: Requester,
-        refusal: Callable[[Exception], Failure],
-    ) -> None:
+    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester) -> None:
         self._tasks = tasks
         self._request = request
         self._requester: Requester | None = requester
-        self._refusal = refusal
-        options = request.options
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        self._task = tasks.submit(request.function, request.args, asked, self._stored)
+        self._task = tasks.submit(request.function, request.args, request.options, self._stored)
         self._stop = tasks.wait(self._task, self._ended)
         request.work = self
 
@@ -52,7 +42,7 @@ class OrdinaryCall:
     def _stored(self, accepted: Accepted | StoreError) -> None:
         if isinstance(accepted, StoreError):
             self._stop()
-            self._answer(self._refusal(accepted))
+            self._answer(refused(accepted))
 
     def _cancelled(self, state: State | StoreError | None) -> None:
         if state is State.RUNNING and self._request.work is self:

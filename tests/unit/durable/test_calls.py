@@ -3,6 +3,7 @@
 import msgspec
 
 from taskd.functions.durability import Durability
+from taskd.functions.retries import Verdict
 from tests.unit.durable.test_methods import StoredCase
 from tests.unit.pools import function
 
@@ -52,7 +53,7 @@ class CancelTests(StoredCase):
 
     def test_a_call_that_waits_for_its_next_attempt_has_none(self):
         client = self.call()
-        self.pool.fail(1)
+        self.pool.fail(1, verdict=Verdict(may_retry=True))
         self.turns()
         self.assertEqual(self.the_state(), "scheduled")
         answers = self.cancel(client)
