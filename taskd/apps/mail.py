@@ -124,6 +124,9 @@ class OutcomeUnknownError(MailError):
     """The connection ended after the mail was sent and before the answer: it may have been delivered."""
 
 
+RETRY_FOR = (ServerAwayError, RefusedForNowError)
+"""What does not mean that the mail will never be sent."""
+
 _TLS = {
     ("smtp", ""): "offered",
     ("smtp", "starttls=required"): "required",
@@ -432,7 +435,7 @@ def _configured() -> Delivery:
     durable=True,
     retries=RETRIES,
     backoff=BACKOFF,
-    retry_for=(ServerAwayError, RefusedForNowError),
+    retry_for=RETRY_FOR,
     keep=KEEP,
 )
 def send_mail(
