@@ -48,7 +48,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     `timeout` is in seconds of run time. `deadline` is in seconds from receipt:
     a call that is still waiting then is not started. `priority` is 0 (first)
     to 9 (last). `progress` asks for progress notifications. `on_disconnect`
-    says what happens to the task when its caller disconnects. `caller` is for
+    says what happens to the task when its caller disconnects. `track` stores the
+    task, and has its id for an answer, as `taskd.submit` does. `caller` is for
     gateways: whose call it is that they pass on, as party, space, connection.
     """
 
@@ -57,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     progress: bool = False
     on_disconnect: Literal["finish", "cancel"] = "finish"
+    track: bool = False
     caller: Annotated[str, Meta(min_length=1, max_length=MAX_CALLER)] | None = None
 
 

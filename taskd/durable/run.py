@@ -25,7 +25,7 @@ class Attempts(Protocol):
 class Run:
     """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
 
-    __slots__ = ("_tasks", "has_started", "lane", "raised", "record", "task")
+    __slots__ = ("_tasks", "has_started", "lane", "raised", "record", "retries", "task")
 
     is_full = False
 
@@ -36,6 +36,8 @@ class Run:
         self.task: Task | None = None
         self.has_started = False
         self.raised: Raised | None = None
+        self.retries: int | None = None
+        """The retries that the task was submitted with, None for the function's own."""
 
     @property
     def attempt(self) -> int:

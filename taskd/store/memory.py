@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, Written
+from taskd.store.base import Batch, Filter, Overdue, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -34,6 +34,7 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._paused: set[str] = set()
 
     # --- one transaction each ---
 
@@ -174,6 +175,19 @@ class MemoryStore:
         left = scheduled[len(due) :]
         return left[0].due if left else None
 
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return tasks whose deadlines have passed."""
+        unstarted = sorted(
+            (record.new.deadline, record.new.id, record.state)
+            for record in self._records.values()
+            if record.new.deadline is not None
+            and record.attempt == 0
+            and record.state in (State.SCHEDULED, State.WAITING)
+            and record.new.id not in self._claimed
+        )
+        over = [task for when, task, state in unstarted if when <= now and state is State.WAITING]
+        return Overdue(over[:limit], next((when for when, _, _ in unstarted if when > now), None))
+
     def prune(self, now: float, limit: int) -> int:
         """Forget ended tasks."""
         over = [
@@ -187,7 +201,17 @@ class MemoryStore:
                 del self._tokens[record.new.token]
         return len(over)
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more."""
+        was = function in self._paused
+        (self._paused.add if paused else self._paused.discard)(function)
+        return was
+
     # --- reading ---
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused."""
+        return sorted(self._paused)
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task."""

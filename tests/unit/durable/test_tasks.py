@@ -20,7 +20,7 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Raised, Result
+from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State
@@ -81,9 +81,10 @@ class DurableCase(SynchronousTestCase):
         self.clock.advance(0)
         self.clock.advance(0)
 
-    def submit(self, function="f", **changes):
+    def submit(self, function="f", token=None, **options):
         accepted = []
-        self.tasks.submit(function, Raw(b"[1]"), Options(), accepted.append, **changes)
+        asked = SubmitOptions(**options)
+        self.tasks.submit(function, Raw(b"[1]"), asked, accepted.append, token=token)
         self.turn()
         return accepted[0].id
 
