@@ -230,7 +230,16 @@ class DurableTasks:
         run.retries = kept.retries
         options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
         args = None if new.args is None else Raw(new.args)
-        call = StoredCall(new.function, args, options, run.started, run.failed)
+        call = StoredCall(
+            new.function,
+            args,
+            options,
+            run.started,
+            run.failed,
+            new.id,
+            run.record.attempt + 1,
+            run.record.losses > 0,
+        )
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
