@@ -1,8 +1,8 @@
-"""The demo's SMTP server: it accepts every mail, keeps none, and counts them by recipient."""
+"""The demo's SMTP server: it accepts every mail, and keeps nothing but the Message-IDs of each recipient."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -21,7 +21,8 @@ class MailServer:
     """
 
     def __init__(self, reactor: Reactor) -> None:
-        self.accepted: Counter[str] = Counter()
+        self.message_ids: defaultdict[str, list[str]] = defaultdict(list)
+        self.accepted = 0
         self._awaited: list[tuple[int, Deferred[None]]] = []
         factory = Factory.forProtocol(_Session)
         factory.mails = self
@@ -32,15 +33,16 @@ class MailServer:
         """The address for ``TASKD_MAIL_URL``."""
         return f"smtp://127.0.0.1:{self._port.getHost().port}"
 
-    def accept(self, recipient: str) -> None:
+    def accept(self, recipient: str, message_id: str) -> None:
         """Count a mail."""
-        self.accepted[recipient] += 1
-        while self._awaited and self.accepted.total() >= self._awaited[0][0]:
+        self.message_ids[recipient].append(message_id)
+        self.accepted += 1
+        while self._awaited and self.accepted >= self._awaited[0][0]:
             self._awaited.pop(0)[1].callback(None)
 
     def reached(self, count: int) -> Deferred[None]:
         """Return a Deferred that fires once so many mails have been accepted."""
-        if self.accepted.total() >= count:
+        if self.accepted >= count:
             return succeed(None)
         deferred: Deferred[None] = Deferred()
         self._awaited.append((count, deferred))
@@ -78,12 +80,15 @@ class _Message:
     def __init__(self, mails: MailServer, recipient: str) -> None:
         self._mails = mails
         self._recipient = recipient
+        self._message_id = ""
 
     def lineReceived(self, line: bytes) -> None:
-        pass
+        name, _, value = line.decode("utf-8", "replace").partition(": ")
+        if not self._message_id and name.lower() == "message-id":
+            self._message_id = value
 
     def eomReceived(self) -> Deferred[None]:
-        self._mails.accept(self._recipient)
+        self._mails.accept(self._recipient, self._message_id)
         return succeed(None)
 
     def connectionLost(self) -> None:

@@ -40,7 +40,7 @@ async def survive(reactor: Reactor, start: Callable[[str], Server]) -> int:
         await middle
         server.kill()
         client.close()
-        before = mail_server.accepted.total()
+        before = mail_server.accepted
         print(f"killed              the daemon, with SIGKILL, after {before} mails", flush=True)
         client = await start(mail_server.url).wait_until_ready(reactor)
         print("started again       it goes on by itself", flush=True)
@@ -50,15 +50,16 @@ async def survive(reactor: Reactor, start: Callable[[str], Server]) -> int:
         raise SystemExit(f"\nThe demo was cut short: {error}") from None
     finally:
         await mail_server.close()
-    accepted = mail_server.accepted
-    missing = [mail["to"] for mail in mails if address(mail["to"]) not in accepted]
+    ids = mail_server.message_ids
+    missing = [mail["to"] for mail in mails if address(mail["to"]) not in ids]
     failed = [each for each in ended if each["state"] != "succeeded"]
+    twice = [set(each) for each in ids.values() if len(each) > 1]
     print(
-        f"\naccepted            {len(accepted)} mails by the SMTP server\n"
+        f"\naccepted            {len(ids)} mails by the SMTP server\n"
         f"missing             {len(missing)}\n"
         f"failed              {len(failed)}\n"
-        f"sent twice          {accepted.total() - len(accepted)}, "
-        "which were on their way when the daemon was killed\n"
+        f"sent twice          {len(twice)}, {sum(len(each) == 1 for each in twice)} of them under the same "
+        "Message-ID: they were on their way when the daemon was killed\n"
         f"seconds             {time.monotonic() - began:.1f}",
         flush=True,
     )

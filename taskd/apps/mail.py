@@ -45,7 +45,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from taskd import on_worker_stop, task
+from taskd import current_task, on_worker_stop, task
 from taskd.apps.mail_message import Mail, compose
 
 __all__ = [
@@ -441,15 +441,16 @@ def _configured() -> Delivery:
 def send_mail(
     from_: str, to: str, contents: str, subject: str = "", html: str | None = None
 ) -> dict[str, str]:
-    """Send one mail, and return its new Message-ID.
+    """Send one mail, and return its Message-ID.
 
     `from_` and `to` are one address each, with or without a name
     (``Ann <ann@example.org>``); `contents` is the text, and `html` the same as
     HTML. Returns ``{"message_id": "<...>"}`` when the server has accepted the
     mail, or when it is stored. This is not idempotent: each call sends another
-    mail. Raises `ValueError`, which names the argument, and `MailError`.
+    mail. All attempts of one task have the same Message-ID.
+    Raises `ValueError`, which names the argument, and `MailError`.
     """
-    mail = compose(from_, to, contents, subject, html)
+    mail = compose(from_, to, contents, subject, html, unique=current_task().id)
     _configured().deliver(mail)
     return {"message_id": mail.message_id}
 

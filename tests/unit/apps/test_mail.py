@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.apps import mail
 from taskd.apps.mail import ConfigError, delivery_to
 from taskd.apps.mail_message import Mail, compose
+from taskd.functions.registry import registry
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120)
 INJECTED = "=?utf-8?q?x=0d=0aBcc=3a_eve=40example.org?="
@@ -32,6 +33,17 @@ def the_recipient(sent: Mail) -> Address:
     header: Any = read(sent)["To"]
     (address,) = header.addresses
     return address
+
+
+class FunctionTests(SynchronousTestCase):
+    def test_a_mail_is_stored_and_tried_again_only_for_what_may_pass(self):
+        function = registry["send_mail"]
+        assert function.durable is not None
+        self.assertEqual((function.durable.retries, function.durable.once), (8, False))
+        self.assertTrue(issubclass(mail.RefusedForNowError, function.retry_for))
+        self.assertTrue(issubclass(mail.ServerAwayError, function.retry_for))
+        for lasting in mail.RefusedError, mail.OutcomeUnknownError, mail.LoginError, mail.ConfigError:
+            self.assertFalse(issubclass(lasting, function.retry_for), lasting)
 
 
 class ComposeTests(SynchronousTestCase):
