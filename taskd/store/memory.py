@@ -244,10 +244,6 @@ class MemoryStore:
         """Return a task."""
         return self._records.get(id)
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`."""
-        return sorted(task for task in self._records if task.startswith(prefix))[:limit]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids."""
         found = [
@@ -258,6 +254,11 @@ class MemoryStore:
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
+            and (
+                wanted.like is None
+                or record.new.id.startswith(wanted.like)
+                or record.new.id.endswith(wanted.like)
+            )
         ]
         return sorted(found, key=lambda record: record.new.id)[:limit]
 
