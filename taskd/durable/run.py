@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Raw
+
 from taskd.model import Outcome, Progress, Raised
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
@@ -53,6 +55,9 @@ class Run:
     def failed(self, raised: Raised) -> None:
         """Keep what the worker reports of the attempt that has failed, until it is settled."""
         self.raised = raised
+
+    def yielded(self, value: Raw) -> None:
+        """Drop a value that the function has yielded."""
 
     def needs(self, key: object) -> bool:
         """Return True: nothing stops it."""
