@@ -78,6 +78,10 @@ class Store(Protocol):
     is_lasting: bool
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
+    @property
+    def room(self) -> float:
+        """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
+
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -50,6 +51,7 @@ class SqliteStore:
     """
 
     is_lasting = True
+    room = inf
 
     def __init__(self, path: str) -> None:
         self.path = path
