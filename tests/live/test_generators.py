@@ -62,3 +62,29 @@ def test_an_exception_that_is_no_reason_to_try_again_ends_the_task_at_once(daemo
     assert client.ask(bare("wrong"))["error"]["message"] == "ValueError: wrong for ever"
     [shown] = client.ask(rpc(1, "taskd.list"))["result"]
     assert (shown["state"], shown["attempts"]) == ("failed", 1)
+
+
+def test_what_a_stored_task_yields_is_in_its_log_and_is_pushed(daemon: Daemon) -> None:
+    client = daemon.connect()
+    task = client.ask(rpc(1, "taskd.submit", function="stored_numbers", args=[3]))["result"]["task"]
+    client.send(rpc(2, "taskd.attach", task=task))
+    assert "result" in client.receive()
+    pushed = [client.receive()["params"]]
+    while pushed[-1]["event"] != "succeeded":
+        pushed.append(client.receive()["params"])
+    assert [each["value"] for each in pushed if each["event"] == "partial"] == [0, 1, 2]
+    assert pushed[-1]["result"] == 3
+    logged = client.ask(rpc(3, "taskd.events", task=task))["result"]
+    assert [each["event"] for each in logged] == ["queued", "started", *["partial"] * 3, "succeeded"]
+    assert [each["seq"] for each in logged] == [each["seq"] for each in pushed]
+
+
+def test_a_stored_task_that_yields_long_values_gets_each_through(daemon: Daemon) -> None:
+    client = daemon.connect()
+    task = client.ask(rpc(1, "taskd.submit", function="long_values", args=[9, 10_000]))["result"]["task"]
+    assert client.ask(rpc(2, "taskd.wait", task=task, timeout=30))["result"]["state"] == "succeeded"
+    logged = client.ask(rpc(3, "taskd.events", task=task))["result"]
+    assert [len(each["value"]) for each in logged if each["event"] == "partial"] == [10_000] * 9
+    task = client.ask(rpc(4, "taskd.submit", function="long_values", args=[11, 10_000]))["result"]["task"]
+    ended = client.ask(rpc(5, "taskd.wait", task=task, timeout=30))["result"]
+    assert (ended["state"], ended["attempts"], ended["error"]["code"]) == ("failed", 1, -32006)

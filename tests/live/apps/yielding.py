@@ -68,6 +68,12 @@ def stored_numbers(count: int) -> Iterator[int]:
     return count
 
 
+@task(durable=True, retries=1)
+def long_values(count: int, length: int) -> Iterator[str]:
+    for _ in range(count):
+        yield "x" * length
+
+
 @task(durable=True, retries=2, backoff=60, retry_for=KeyError)
 def about_itself() -> list[Any]:
     """Die in the first attempt, ask for another one in the second, and describe the task in the third."""
