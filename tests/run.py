@@ -54,6 +54,7 @@ SECONDS = {
     "test_ends.py": 12,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
+    "test_generators.py": 12,
     "test_import.py": 44,
     "test_limits.py": 64,
     "test_links.py": 15,

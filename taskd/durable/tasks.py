@@ -244,6 +244,7 @@ class DurableTasks:
             options,
             run.started,
             run.failed,
+            run.yielded,
             new.id,
             run.record.attempt + 1,
             run.record.losses > 0,
