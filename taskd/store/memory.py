@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, Written
+from taskd.store.base import Batch, Filter, KeyedWant, Want, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -47,7 +47,7 @@ class MemoryStore:
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._claimed.difference_update(batch.releases)
-        claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
+        claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         return Written(accepted, stale, cancelled, put_back, claims)
 
     def _submit(self, new: New, now: float) -> Accepted:
@@ -133,7 +133,7 @@ class MemoryStore:
             self._log(task, "queued", now)
         return record.state
 
-    def _claim(self, function: str, count: int) -> Iterator[Record]:
+    def _claim(self, function: str, want: Want) -> Iterator[Record]:
         waiting = [
             record
             for record in self._records.values()
@@ -142,7 +142,7 @@ class MemoryStore:
             and record.new.id not in self._claimed
         ]
         waiting.sort(key=Record.turn)
-        for record in waiting[:count]:
+        for record in waiting[:want] if isinstance(want, int) else _claimed_by_key(waiting, want):
             self._claimed.add(record.new.id)
             yield record
 
@@ -231,3 +231,19 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _claimed_by_key(waiting: list[Record], want: KeyedWant) -> list[Record]:
+    by_key: dict[str | None, list[Record]] = {}
+    for record in waiting:
+        by_key.setdefault(record.new.limit_key, []).append(record)
+    unkeyed = by_key.pop(None, [])
+    if want.keys is not None:
+        chosen = [each for key, most in want.keys.items() for each in by_key.get(key, ())[:most]]
+    else:
+        keys = sorted(key for key in by_key if key is not None)
+        keys.sort(key=lambda key: key <= want.after)
+        chosen = [each for key in keys for each in by_key[key][: want.room(key)]]
+    if want.with_unkeyed:
+        chosen += unkeyed[: want.room(None)]
+    return chosen[: want.count]

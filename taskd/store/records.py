@@ -99,6 +99,8 @@ class New(msgspec.Struct, frozen=True):
     stores pass on unread. The task waits from `due` on. Of the unfinished tasks
     of a function, only one has the same `key`; of all tasks, only one has the
     same `token`. `keep` is for how many seconds it is kept after its end.
+    `limit_key` is the value of its function's concurrency key, "" if it leaves that
+    out, None if the function had no such key when the task was submitted.
     """
 
     id: str
@@ -112,6 +114,7 @@ class New(msgspec.Struct, frozen=True):
     token: str | None = None
     batch: str | None = None
     keep: float = 0.0
+    limit_key: str | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):

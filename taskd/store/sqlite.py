@@ -24,6 +24,7 @@ from taskd.store.records import (
     State,
     first_seq,
 )
+from taskd.store.sqlite_limits import claim_by_key
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
 
 __all__ = ["SqliteStore"]
@@ -32,7 +33,7 @@ WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
 _COLUMNS = (
-    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, "
+    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, limit_key, "
     "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 )
 _LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
@@ -131,11 +132,13 @@ class SqliteStore:
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
             cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
-            for function, count in batch.want.items():
+            for function, want in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
+                elif isinstance(want, int):
+                    claims += _claim(cursor, function, want)
                 else:
-                    claims += _claim(cursor, function, count)
+                    claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
         return Written(accepted, stale, cancelled, put_back, claims)
 
     def rescue(self, now: float) -> int:
@@ -268,7 +271,9 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
     return {
         function: []
         for function, count in batch.want.items()
-        if 0 < counts[function] <= count and not cursor.execute(_BACKLOG, (function,)).fetchone()
+        if isinstance(count, int)
+        and 0 < counts[function] <= count
+        and not cursor.execute(_BACKLOG, (function,)).fetchone()
     }
 
 
@@ -280,10 +285,20 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, int(state), now, record.due, is_claimed),
+            *(
+                new.key,
+                new.token,
+                new.batch,
+                new.keep,
+                new.limit_key,
+                int(state),
+                now,
+                record.due,
+                is_claimed,
+            ),
         ),
     )
     if is_claimed:
@@ -372,7 +387,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
 
 
 def _record(row: Any) -> Record:
-    return Record(New(*row[:11]), State(row[11]), *row[12:])
+    return Record(New(*row[:12]), State(row[12]), *row[13:])
 
 
 # --- the file -----------------------------------------------------------------

@@ -51,11 +51,14 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_PAUSED = """
+_LIMITS = """
 CREATE TABLE paused (function TEXT PRIMARY KEY) WITHOUT ROWID;
+ALTER TABLE task ADD COLUMN limit_key TEXT;
+CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
+    WHERE state = 1 AND claimed = 0 AND limit_key IS NOT NULL;
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED]
+_MIGRATIONS = [_FIRST, _LIMITS]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)
