@@ -98,7 +98,7 @@ class Limiter:
     # --- tasks ---
 
     def holds(self, run: Run) -> bool:
-        """Take a claimed task, to be given to the task server later; return whether its function has limits."""
+        """Take a claimed task, to be given to the task server later; return whether it has limits."""
         limited = self._functions.get(run.record.new.function)
         if limited is None:
             return False

@@ -13,7 +13,7 @@ from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
@@ -94,6 +94,10 @@ class StoredMethods:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
 
+        if options.track:
+            self._track(request, requester)
+            return
+
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError) and requester is not None:
                 stop()
@@ -103,9 +107,23 @@ class StoredMethods:
             if requester is not None:
                 _answer(requester, request, _outcome(state, outcome))
 
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        task = self._tasks.submit(request.function, request.args, asked, stored)
+        task = self._tasks.submit(request.function, request.args, options, stored)
         stop = self._tasks.wait(task, ended)
+
+    def _track(self, request: Request[Task], requester: Requester | None) -> None:
+        """Store the task of a call, and answer with its id."""
+        if request.options.progress or request.options.on_disconnect != "finish":
+            raise InvalidParams(
+                "options.track: the task does not depend on this connection, so that progress and "
+                "on_disconnect mean nothing: see taskd.attach and taskd.cancel",
+                argument="options.track",
+            )
+
+        def stored(accepted: Accepted | StoreError) -> None:
+            if requester is not None:
+                _answer(requester, request, _accepted(accepted))
+
+        self._tasks.submit(request.function, request.args, request.options, stored)
 
     def submit(
         self,
@@ -125,13 +143,9 @@ class StoredMethods:
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
 
         def stored(accepted: Accepted | StoreError) -> None:
-            if isinstance(accepted, StoreError):
-                asker.answer(refused(accepted))
-            else:
-                asker.answer(result({"task": accepted.id, "joined": accepted.joined}))
+            asker.answer(_accepted(accepted))
 
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        self._tasks.submit(function, given, asked, stored, delay=options.delay, key=options.key, token=token)
+        self._tasks.submit(function, given, options, stored, token=token)
         return None
 
     def cancel(self, asker: Asker, task: str) -> Outcome | None:
@@ -228,6 +242,12 @@ class StoredMethods:
 def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
     requester.task_ended(request, outcome)
     requester.flush()
+
+
+def _accepted(accepted: Accepted | StoreError) -> Outcome:
+    if isinstance(accepted, StoreError):
+        return refused(accepted)
+    return result({"task": accepted.id, "joined": accepted.joined})
 
 
 def _outcome(state: State, outcome: bytes | None) -> Outcome:

@@ -17,15 +17,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
+from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import Cancelled, ShuttingDown, TaskdError
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall
+from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
 from taskd.net.timers import Alarm
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
@@ -94,6 +96,7 @@ class DurableTasks:
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
+        self._deadlines = Deadlines(self, execute, clock, now)
         self._is_stopping = self._is_open = False
 
     @property
@@ -123,6 +126,7 @@ class DurableTasks:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self._look_everywhere()
         self._promote()
+        self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def _look_everywhere(self) -> None:
@@ -139,11 +143,9 @@ class DurableTasks:
         self,
         function: str,
         args: Raw | None,
-        options: Options,
+        options: Options | SubmitOptions,
         answer: Callable[[Accepted | StoreError], object],
         *,
-        delay: float = 0.0,
-        key: str | None = None,
         token: str | None = None,
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
@@ -153,35 +155,57 @@ class DurableTasks:
         if self._is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        given = None if args is None else bytes(args)
-        limit_key = self._limiter.key(function, given)
-        new = New(
-            self._ids.make(now),
-            function,
-            given,
-            msgspec.json.encode(options),
-            options.priority,
-            now + delay if delay else 0.0,
-            None,
-            key,
-            token,
-            None,
-            self._durability(function).keep,
-            limit_key,
-        )
+        new = self.new(function, args, options, now, token=token)
+        is_due = new.due <= now
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if delay:
-                    self._alarm.set(self._clock.seconds() + delay)
+                if not is_due:
+                    self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
                 elif new.id not in self._runs:
                     self._has_backlog.add(function)
+                if new.deadline is not None:
+                    self._deadlines.watch(new.deadline)
             answer(given)
 
         self.writer.submit(new, accepted)
-        if not delay:
-            self._refill(function, new_too=True, key=limit_key)
+        if is_due:
+            self._refill(function, new_too=True, key=new.limit_key)
         return new.id
+
+    def new(
+        self,
+        function: str,
+        args: Raw | None,
+        options: Options | SubmitOptions,
+        now: float,
+        *,
+        token: str | None = None,
+    ) -> New:
+        """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
+        moments, kept = Moments.of(options, now), RunOptions.of(options)
+        durability = self._durability(function)
+        if kept.retries and durability.once:
+            raise InvalidParams(
+                f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
+            )
+        keep = options.keep if isinstance(options, SubmitOptions) else None
+        given = None if args is None else bytes(args)
+        return New(
+            self._ids.make(now),
+            function,
+            given,
+            msgspec.json.encode(kept),
+            kept.priority,
+            moments.due,
+            moments.deadline,
+            options.key if isinstance(options, SubmitOptions) else None,
+            token,
+            None,
+            durability.keep if keep is None else keep,
+            moments.is_fixed,
+            self._limiter.key(function, given),
+        )
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -197,6 +221,7 @@ class DurableTasks:
             return
         claims, room = self._limiter.claims(function), self._room(function)
         if claims is not None:
+            claims.is_unscanned |= new_too and key is None
             if claims.is_unscanned and room >= WINDOW // 2:
                 self.writer.want(function, claims.scan(room))
             elif new_too and key is not None:
@@ -220,6 +245,9 @@ class DurableTasks:
             if isinstance(want, KeyedWant):
                 self._limiter.claimed(function, want, records)
         for record in records:
+            if self._deadlines.is_expiring(record.new.id):
+                self._uncount(record, waits=False)
+                continue
             function = record.new.function
             self._in_window[function] = self._in_window.get(function, 0) + 1
             run = self._runs[record.new.id] = Run(self, record, self._lane)
@@ -232,13 +260,22 @@ class DurableTasks:
 
     def _give(self, run: Run) -> None:
         new = run.record.new
-        options = _options.decode(new.options)
-        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        kept = _options.decode(new.options)
+        run.retries = kept.retries
+        options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
+        args = None if new.args is None else Raw(new.args)
+        call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
             self._functions.pop(new.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
+
+    def _time_left(self, record: Record) -> float | None:
+        """Return the seconds in which a task must start, None if it may start at any time."""
+        if record.new.deadline is None or record.attempt:
+            return None
+        return max(record.new.deadline - self._now(), 0.0)
 
     # --- the attempt ---
 
@@ -250,12 +287,15 @@ class DurableTasks:
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
         self._limiter.remove(run)
-        settle = settle_of(run, outcome, self._durability(run.record.new.function), self._now())
+        if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
+            outcome = LATE
+        durability = self._durability(run.record.new.function)
+        if run.retries is not None:
+            durability = msgspec.structs.replace(durability, retries=run.retries)
+        settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self._release(run)
             return
-        if settle.state is State.SCHEDULED:
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -268,24 +308,35 @@ class DurableTasks:
                 attempt=settle.attempt,
             )
         elif settle.state in ENDED:
-            for waiter in self._waiters.pop(settle.id, ()):
-                waiter(settle.state, settle.outcome)
+            self.announce(settle.id, settle.state, settle.outcome)
+        elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
+
+    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
+        """Call those who wait for the end of a task, which has been stored."""
+        for waiter in self._waiters.pop(task, ()):
+            waiter(state, outcome)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
         self._limiter.remove(run)
         self._in_window[function] -= 1
+        self._uncount(run.record, waits=waits)
+        self._refill(function)
+
+    def _uncount(self, record: Record, *, waits: bool) -> None:
+        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
+        function = record.new.function
         claims = self._limiter.claims(function)
         if claims is not None:
             pending = self.writer.wants.get(function)
-            want = claims.ended(run.record.new.limit_key, self._room(function), pending, waits=waits)
+            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
             if not self._is_stopping and function not in self.paused:
                 self._want(function, want)
-        self._refill(function)
 
     def _release(self, run: Run) -> None:
         """Put back into the store what was claimed and has not started."""
@@ -368,8 +419,7 @@ class DurableTasks:
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                for waiter in self._waiters.pop(task, ()):
-                    waiter(State.CANCELLED, None)
+                self.announce(task, State.CANCELLED, None)
             answer(state)
 
         self.writer.cancel(task, cancelled)
@@ -417,4 +467,4 @@ class DurableTasks:
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
 
-_options = msgspec.json.Decoder(Options)
+_options = msgspec.json.Decoder(RunOptions)

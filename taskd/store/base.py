@@ -9,7 +9,7 @@ import msgspec
 
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["Batch", "Filter", "KeyedWant", "Store", "StoreError", "Want", "Written"]
+__all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
@@ -78,6 +78,13 @@ class Written(msgspec.Struct):
     claims: list[Record]
 
 
+class Overdue(msgspec.Struct, frozen=True):
+    """The ids of tasks whose deadlines have passed, and the first deadline that has not, None for none."""
+
+    ids: list[str]
+    next: float | None
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any."""
 
@@ -110,6 +117,12 @@ class Store(Protocol):
         """Let up to `limit` scheduled tasks that are due wait.
 
         Returns when the next one is due, None for never.
+        """
+
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return up to `limit` tasks that wait, have never been started, and whose deadlines have passed.
+
+        This only reads. Claimed tasks are left out.
         """
 
     def prune(self, now: float, limit: int) -> int:

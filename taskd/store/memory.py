@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, KeyedWant, Want, Written
+from taskd.store.base import Batch, Filter, KeyedWant, Overdue, Want, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -174,6 +174,19 @@ class MemoryStore:
             self._change(record, State.WAITING)
         left = scheduled[len(due) :]
         return left[0].due if left else None
+
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return tasks whose deadlines have passed."""
+        unstarted = sorted(
+            (record.new.deadline, record.new.id, record.state)
+            for record in self._records.values()
+            if record.new.deadline is not None
+            and record.attempt == 0
+            and record.state in (State.SCHEDULED, State.WAITING)
+            and record.new.id not in self._claimed
+        )
+        over = [task for when, task, state in unstarted if when <= now and state is State.WAITING]
+        return Overdue(over[:limit], next((when for when, _, _ in unstarted if when > now), None))
 
     def prune(self, now: float, limit: int) -> int:
         """Forget ended tasks."""

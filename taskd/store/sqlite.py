@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Batch, Filter, StoreError, Written
+from taskd.store.base import Batch, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -32,10 +32,9 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_COLUMNS = (
-    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, limit_key, "
-    "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
-)
+_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key"
+_COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
+_NEW_COUNT = len(New.__struct_fields__)
 _LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
@@ -237,6 +236,17 @@ class SqliteStore:
         )
         return [Event(*row) for row in rows]
 
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return tasks whose deadlines have passed. Raises `StoreError`."""
+        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND claimed = 0 AND deadline"
+        rows = self._read(
+            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 ORDER BY deadline, id LIMIT ?",
+            now,
+            limit,
+        )
+        later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
+        return Overdue([row[0] for row in rows], later[0][0])
+
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are. Raises `StoreError`."""
         rows = self._read("SELECT function, state, count(*) FROM task GROUP BY function, state")
@@ -285,20 +295,12 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(
-                new.key,
-                new.token,
-                new.batch,
-                new.keep,
-                new.limit_key,
-                int(state),
-                now,
-                record.due,
-                is_claimed,
-            ),
+            *(new.key, new.token, new.batch, new.keep, new.is_fixed, new.limit_key),
+            *(int(state), now, record.due, is_claimed),
         ),
     )
     if is_claimed:
@@ -387,7 +389,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
 
 
 def _record(row: Any) -> Record:
-    return Record(New(*row[:12]), State(row[12]), *row[13:])
+    return Record(New(*row[:_NEW_COUNT]), State(row[_NEW_COUNT]), *row[_NEW_COUNT + 1 :])
 
 
 # --- the file -----------------------------------------------------------------

@@ -51,14 +51,27 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_LIMITS = """
+_PAUSED = """
 CREATE TABLE paused (function TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_TIME = """
+ALTER TABLE task ADD COLUMN fixed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX task_deadline ON task (deadline) WHERE deadline IS NOT NULL AND state <= 1 AND attempt = 0;
+CREATE TABLE schedule (
+    name TEXT NOT NULL PRIMARY KEY,
+    line TEXT NOT NULL,
+    last REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+_LIMITS = """
 ALTER TABLE task ADD COLUMN limit_key TEXT;
 CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
     WHERE state = 1 AND claimed = 0 AND limit_key IS NOT NULL;
 """
 
-_MIGRATIONS = [_FIRST, _LIMITS]
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -45,7 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
-                st.sampled_from(LIMIT_KEYS),
+                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS),
             ),
             min_size=1, max_size=4,
         ),
@@ -56,9 +56,11 @@ class StoreMachine(RuleBasedStateMachine):
             New(
                 f"{next(self.numbers):08}", function, b"[1]", priority=priority,
                 due=self.now + delay if delay else 0.0,
-                key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0, limit_key=limit_key,
+                deadline=None if late is None else self.now + delay + late,
+                key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
+                is_fixed=token == "x", limit_key=limit_key,
             )
-            for function, delay, priority, key, token, limit_key in tasks
+            for function, delay, priority, key, token, late, limit_key in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -104,6 +106,12 @@ class StoreMachine(RuleBasedStateMachine):
             settle = Settle(task, record.attempt, state, state.name.lower())
             stale = self.write(settles=[settle]).stale
             assert stale == ([] if state is State.CANCELLED else [task])
+
+    @rule(limit=st.integers(1, 3))
+    def expire(self, limit):
+        overdue = self.both(lambda store: store.overdue(self.now, limit))
+        settles = [Settle(task, 0, State.EXPIRED, "expired") for task in overdue.ids]
+        assert self.write(settles=settles).stale == []
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
