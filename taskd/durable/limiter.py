@@ -9,6 +9,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.keyed_claims import PREFETCHED, KeyedClaims
+from taskd.durable.late_tasks import LateTasks
 from taskd.durable.limit_keys import key_reader
 from taskd.durable.limits import Hold, Limits
 from taskd.durable.run import Run
@@ -32,14 +33,22 @@ class _Limited:
 
 
 class Limiter:
-    """Holds the claimed tasks of functions with limits; `give` gives one to the task server.
+    """Holds the claimed tasks of functions with limits.
 
+    `give` gives one to the task server, `expire` ends one that is held until its deadline.
     Functions without limits cost one look into a dictionary.
     """
 
-    def __init__(self, clock: IReactorTime, give: Callable[[Run], object], window: int) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        give: Callable[[Run], object],
+        expire: Callable[[Run], object],
+        window: int,
+    ) -> None:
         self._clock = clock
         self._give = give
+        self._late = LateTasks(clock, self._is_held, expire)
         self._window = window
         self._functions: dict[str, _Limited] = {}
         self._changed: dict[str, None] = {}
@@ -97,14 +106,23 @@ class Limiter:
 
     # --- tasks ---
 
-    def holds(self, run: Run) -> bool:
-        """Take a claimed task, to be given to the task server later; return whether it has limits."""
+    def holds(self, run: Run, time_left: float | None) -> bool:
+        """Take a claimed task, to be given to the task server later; return whether it has limits.
+
+        It must start in `time_left` seconds, None if at any time.
+        """
         limited = self._functions.get(run.record.new.function)
         if limited is None:
             return False
         limited.limits.add(run)
+        if time_left is not None:
+            self._late.watch(run, time_left)
         self._see_to(run.record.new.function)
         return True
+
+    def _is_held(self, run: Run) -> bool:
+        limited = self._functions.get(run.record.new.function)
+        return limited is not None and limited.limits.is_held(run)
 
     def started(self, run: Run) -> None:
         """Note that a worker has been given a task."""

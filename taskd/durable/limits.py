@@ -46,6 +46,9 @@ class _Starts:
         self._ends: deque[tuple[float, int]] = deque()
         self.count = 0
 
+    def __len__(self) -> int:
+        return len(self._ends)
+
     def add(self, now: float, rate: Rate) -> None:
         """Note a start."""
         slot = rate.seconds / MAX_STARTS if rate.count > MAX_STARTS else 0.0
@@ -128,9 +131,6 @@ class Limits:
         self._held = 0
         self._serial = itertools.count()
 
-    def __contains__(self, run: Run) -> bool:
-        return run in self._where
-
     @property
     def held(self) -> int:
         """The number of tasks that are held."""
@@ -141,10 +141,15 @@ class Limits:
         """The number of tasks that were admitted and have not ended."""
         return len(self._where) - self._held
 
-    def runs(self) -> list[Run]:
-        """Return the tasks that are held, in their turn."""
-        held = [run for key in self._keys.values() for run in key.waiting]
-        return sorted(held, key=_turn)
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered of any key."""
+        return not self._keys
+
+    @property
+    def remembered(self) -> int:
+        """The number of starts that are remembered, those of a slot together."""
+        return sum(len(key.starts) for key in self._keys.values())
 
     # --- in and out ---
 
@@ -170,6 +175,11 @@ class Limits:
             key = self._keys[text] = _Key(text)
         self._where[run] = key
         return key
+
+    def is_held(self, run: Run) -> bool:
+        """Return whether a task has not been admitted yet."""
+        key = self._where.get(run)
+        return key is not None and run in key.waiting
 
     def started(self, run: Run, now: float) -> None:
         """Note that a worker has been given an admitted task."""
@@ -252,9 +262,9 @@ class Limits:
 
     def hold(self, run: Run, now: float) -> Hold | None:
         """Return what holds a task, None if nothing does here."""
-        key = self._where.get(run)
-        if key is None or run not in key.waiting:
+        if not self.is_held(run):
             return None
+        key = self._where[run]
         before = sum(_turn(other) < _turn(run) for other in key.waiting)
         is_full = self._concurrency is not None and len(key.admitted) >= self._concurrency
         running = [other.record.new.id for other in key.admitted] if is_full else []

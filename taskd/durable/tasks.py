@@ -92,7 +92,7 @@ class DurableTasks:
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
-        self._limiter = Limiter(clock, self._give, WINDOW)
+        self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
@@ -253,7 +253,7 @@ class DurableTasks:
             run = self._runs[record.new.id] = Run(self, record, self._lane)
             if function in self.paused:
                 self._let_go(run)
-            elif not self._limiter.holds(run):
+            elif not self._limiter.holds(run, self._time_left(record)):
                 self._give(run)
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
