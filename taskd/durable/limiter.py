@@ -151,10 +151,11 @@ class Limiter:
 
     def _see_to(self, function: str) -> None:
         if not self._changed:
-            self._turn_end.call(self._admit)
+            self._turn_end.call(self.admit)
         self._changed[function] = None
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Give what may be started to the task server, now rather than at the end of the reactor's turn."""
         changed, self._changed = self._changed, {}
         now, next_time = self._clock.seconds(), inf
         for function in changed:

@@ -257,6 +257,10 @@ class DurableTasks:
                 self._give(run)
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
+        self._limiter.admit()
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._refill(function)  # what is held leaves room for more keys
 
     def _give(self, run: Run) -> None:
         new = run.record.new

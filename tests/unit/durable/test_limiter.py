@@ -240,7 +240,7 @@ class RateTests(LimitCase):
 class Runs(RuleBasedStateMachine):
     """Random keys, ends, pauses and restarts, with a small window: the model is what the store has."""
 
-    WINDOW = 6
+    WINDOW = 16
     CONCURRENCY = 2
 
     def __init__(self):
@@ -337,5 +337,5 @@ class Runs(RuleBasedStateMachine):
 class RunsTests(LimitCase):
     def test_no_key_has_more_than_its_limit_and_none_stalls_whatever_happens(self):
         case = Runs.TestCase
-        case.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+        case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
         case("runTest").runTest()
