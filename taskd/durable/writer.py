@@ -98,7 +98,8 @@ class StoreWriter:
     answered; submits, cancels and the like get a `StoreError` if it has failed.
     Starts, events and settles are never given up: they are tried again until
     they are stored. `claimed` is called with the tasks that may be started, and
-    with what was wanted.
+    with what was wanted; `logged` with the events that a commit has added to logs,
+    before any answer.
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class StoreWriter:
         clock: IReactorTime,
         now: Callable[[], float],
         claimed: Callable[[list[Record], Mapping[str, Want]], object],
+        logged: Callable[[list[Event]], object] = lambda events: None,  # noqa: ARG005
     ) -> None:
         self._store = store
         self._execute = execute
         self._clock = clock
         self._now = now
         self._claimed = claimed
+        self._logged = logged
         self._turn_end = TurnEnd(clock)
         self._is_writing = self._has_turn = False
         self._idle: list[Deferred[None]] = []
@@ -142,6 +145,12 @@ class StoreWriter:
             raise Busy(
                 f"{self.pending_bytes} bytes of new tasks wait for the store", retry_after=RETRY_SECONDS
             )
+        if self.pending_bytes + size > self._store.room:
+            raise Busy(
+                "the store in memory is full of tasks that have not ended (--store memory:bytes=SIZE, or "
+                "--store sqlite:PATH)",
+                retry_after=RETRY_SECONDS,
+            )
         self.pending_bytes += size
         self.submits.add(new, answer)
         self._soon()
@@ -151,9 +160,9 @@ class StoreWriter:
         self.starts.add(start, answer)
         self._soon()
 
-    def event(self, event: Event) -> None:
-        """Add an event to a task's log."""
-        self.events.add(event, None)
+    def event(self, event: Event, answer: Callable[[bool], object] | None = None) -> None:
+        """Add an event to a task's log; the answer is as for `start`."""
+        self.events.add(event, answer)
         self._soon()
 
     def settle(self, settle: Settle, answer: Callable[[bool], object]) -> None:
@@ -219,10 +228,14 @@ class StoreWriter:
             _log.info("the store works again")
             self.fault = None
         self._release(taken)
+        self._logged(written.events)
         stale = set(written.stale)
         for start, answer in zip(taken.starts.items, taken.starts.answers, strict=True):
             if answer is not None:
                 answer(start.id not in stale)
+        for event, noted in zip(taken.events.items, taken.events.answers, strict=True):
+            if noted is not None:
+                noted(event.task not in stale)
         for settle, done in zip(taken.settles.items, taken.settles.answers, strict=True):
             if done is not None:
                 done(settle.id not in stale)
