@@ -131,7 +131,9 @@ class BatchMethods:
                 some = args[first : first + ROWS_AT_ONCE]
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
-                parts.append(Rows([self._ids.make(now) for _ in some], [bytes(row) for row in some]))
+                given = [bytes(row) for row in some]
+                keys = [self._tasks.limit_key(function, each) for each in given]
+                parts.append(Rows([self._ids.make(now) for _ in some], given, keys if keys[0] is not None else None))
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:

@@ -6,7 +6,7 @@ then stored a part at a time, so that nothing else waits for 100 000 of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -32,10 +32,20 @@ FAILED = frozenset({State.FAILED, State.EXPIRED, State.SET_ASIDE})
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """A part of a batch: the ids of its next tasks, and the arguments of each as JSON text."""
+    """A part of a batch: the ids of its next tasks, and the arguments of each as JSON text.
+
+    `limit_keys` has the limit key of each, None if they have none.
+    """
 
     ids: list[str]
     args: list[bytes]
+    limit_keys: list[str | None] | None = None
+
+    def tasks(self, task: New) -> Iterator[New]:
+        """Yield the tasks, which but for this part are like `task`."""
+        for place, (name, args) in enumerate(zip(self.ids, self.args, strict=True)):
+            key = None if self.limit_keys is None else self.limit_keys[place]
+            yield msgspec.structs.replace(task, id=name, args=args, limit_key=key)
 
 
 class NewBatch(msgspec.Struct, frozen=True):

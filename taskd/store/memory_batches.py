@@ -62,8 +62,8 @@ class MemoryBatches:
         record = kept.record
         if not record.is_stored:
             part = kept.parts[record.stored]
-            for task, args in zip(part.ids, part.args, strict=True):
-                self._submit(replace(record.task, id=task, args=args), now)
+            for task in part.tasks(record.task):
+                self._submit(task, now)
             kept.record = replace(record, stored=record.stored + 1)
             if kept.record.is_stored:
                 kept.parts = ()

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, follower
+from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, follower
 from taskd.store.records import Event, New
 from taskd.store.sqlite_log import LoggingCursor
 
@@ -43,8 +43,7 @@ CREATE INDEX batch_ended ON batch (ended + keep) WHERE ended IS NOT NULL;
 CREATE TABLE batch_part (
     batch TEXT NOT NULL,
     place INTEGER NOT NULL,
-    ids BLOB NOT NULL,
-    args BLOB,
+    rows BLOB NOT NULL,
     PRIMARY KEY (batch, place)
 );
 CREATE TRIGGER batch_count AFTER UPDATE OF state ON task
@@ -58,7 +57,7 @@ BEGIN
     WHERE id = NEW.batch;
 END;
 """
-"""The tables of batches. `args` of a part is NULL once its tasks are stored."""
+"""The tables of batches. `rows` of a part has only the ids once its tasks are stored."""
 
 _COLUMNS = (
     "id, task, total, created, parts, keep, token, follower, stored, done, failed, cancelled, is_cancelled, "
@@ -66,8 +65,8 @@ _COLUMNS = (
 )
 
 _new = msgspec.msgpack.Decoder(New)
-_args = msgspec.msgpack.Decoder(list[bytes])
-_ids = msgspec.msgpack.Decoder(list[str])
+_rows = msgspec.msgpack.Decoder(Rows)
+_encoded = msgspec.msgpack.Encoder().encode
 
 Submit = Callable[[LoggingCursor, New, float], object]
 Cancel = Callable[[LoggingCursor, str, float], Event]
@@ -108,11 +107,8 @@ class SqliteBatches:
                 ),
             )
             cursor.executemany(
-                "INSERT INTO batch_part VALUES (?, ?, ?, ?)",
-                (
-                    (new.id, place, msgspec.msgpack.encode(part.ids), msgspec.msgpack.encode(part.args))
-                    for place, part in enumerate(new.parts)
-                ),
+                "INSERT INTO batch_part VALUES (?, ?, ?)",
+                ((new.id, place, _encoded(part)) for place, part in enumerate(new.parts)),
             )
             close_batches(cursor, now, self._submit)
             added = _one(cursor, "id", new.id)
@@ -125,13 +121,15 @@ class SqliteBatches:
             record = _one(cursor, "id", batch)
             if record is None or record.is_stored:
                 return record
-            ids, args = cursor.execute(
-                "SELECT ids, args FROM batch_part WHERE batch = ? AND place = ?", (batch, record.stored)
+            (rows,) = cursor.execute(
+                "SELECT rows FROM batch_part WHERE batch = ? AND place = ?", (batch, record.stored)
             ).fetchone()
-            for task, given in zip(_ids.decode(ids), _args.decode(args), strict=True):
-                self._submit(cursor, replace(record.task, id=task, args=given), now)
+            part = _rows.decode(rows)
+            for task in part.tasks(record.task):
+                self._submit(cursor, task, now)
             cursor.execute(
-                "UPDATE batch_part SET args = NULL WHERE batch = ? AND place = ?", (batch, record.stored)
+                "UPDATE batch_part SET rows = ? WHERE batch = ? AND place = ?",
+                (_encoded(Rows(part.ids, [])), batch, record.stored),
             )
             cursor.execute("UPDATE batch SET stored = stored + 1 WHERE id = ?", (batch,))
         return replace(record, stored=record.stored + 1)
@@ -163,8 +161,8 @@ class SqliteBatches:
 
     def tasks(self, batch: str) -> list[str]:
         """Return the ids of its tasks. Raises `StoreError`."""
-        rows = self._read("SELECT ids FROM batch_part WHERE batch = ? ORDER BY place", batch)
-        return [task for (ids,) in rows for task in _ids.decode(ids)]
+        parts = self._read("SELECT rows FROM batch_part WHERE batch = ? ORDER BY place", batch)
+        return [task for (rows,) in parts for task in _rows.decode(rows).ids]
 
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended. Raises `StoreError`."""
