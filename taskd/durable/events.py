@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -38,6 +39,12 @@ and then the log is read again."""
 
 NEVER = (1 << 62) - 1
 """A sequence number that no event has."""
+
+CROWD = 50
+"""Connections that watch the same, up to which they get all progress at once."""
+
+PACE = 0.25
+"""Seconds that progress for more of them waits for newer progress: 1000 of them take a tenth of a second."""
 
 UNFLUSHED = 65536
 """Bytes that are given to a connection before it is asked whether it reads them."""
@@ -113,11 +120,14 @@ class EventHub:
 
     def __init__(
         self,
+        clock: IReactorTime,
         read: Read,
         now: Callable[[], float],
         completed: Callable[[Event], Event] = lambda event: event,
         unwatched: Callable[[Kind, str], object] = lambda kind, id_: None,  # noqa: ARG005
     ) -> None:
+        self._clock = clock
+        self._paced: dict[str, Event] = {}
         self._read = read
         self._now = now
         self._completed = completed
@@ -223,8 +233,27 @@ class EventHub:
         """
         watched = self._watches
         for event in events:
-            if event.task in watched:
-                self._publish(self._completed(event), watched[event.task])
+            watches = watched.get(event.task)
+            if watches is None:
+                continue
+            if event.event == "progress" and len(watches) > CROWD:
+                self._pace(event)
+                continue
+            if event.task in self._paced:
+                self._publish(self._paced.pop(event.task), watches)
+            self._publish(self._completed(event), watches)
+        self._flush()
+
+    def _pace(self, event: Event) -> None:
+        """Push progress later, or newer progress in its place."""
+        if not self._paced:
+            self._clock.callLater(PACE, self._push_paced)
+        self._paced[event.task] = event
+
+    def _push_paced(self) -> None:
+        paced, self._paced = self._paced, {}
+        for id_, event in paced.items():
+            self._publish(event, self._watches.get(id_, {}))
         self._flush()
 
     def _publish(self, event: Event, watches: dict[Watcher, _Watch]) -> None:

@@ -87,7 +87,7 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, now, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}

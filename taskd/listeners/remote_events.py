@@ -75,7 +75,7 @@ class RemoteEvents:
             EventLink(reactor, server, max_reply, own_ends, self._got, self._reconnect) for server in servers
         ]
         self._watched: dict[str, _Watched] = {}
-        self._hub = EventHub(self._read, time.time, unwatched=self._unwatched)
+        self._hub = EventHub(reactor, self._read, time.time, unwatched=self._unwatched)
         self._attaching = Attaching(self._hub, self._read)
         self._timer: IDelayedCall | None = None
 
