@@ -257,6 +257,9 @@ class StoredMethods:
         function: str | None = None,
         after: str = "",
         limit: int = 100,
+        batch: str | None = None,
+        key: str | None = None,
+        like: str | None = None,
     ) -> Outcome | None:
         """Answer with stored tasks."""
         if state is not None and state not in _STATES:
@@ -265,7 +268,9 @@ class StoredMethods:
             )
         if not 0 < limit <= MAX_LISTED:
             raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
-        wanted = Filter(None if state is None else [_STATES[state]], function)
+        if like == "":
+            raise InvalidParams("taskd.list: like is the beginning or the end of an id", argument="like")
+        wanted = Filter(None if state is None else [_STATES[state]], function, batch, key, like)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
             lambda records: asker.answer(result([TaskView.of(record) for record in records])),
             lambda reason: asker.answer(refused(reason.value)),

@@ -6,9 +6,22 @@ from typing import Protocol, TypeVar
 
 from msgspec import Raw
 
+from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
-__all__ = ["NOT_GIVEN", "Answer", "StoredMethods"]
+__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
+
+SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
+GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
+ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
+PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
+
+STATES = (
+    *("scheduled", "waiting", "running"),
+    *("succeeded", "failed", "cancelled", "expired", "set_aside"),
+)
+"""The states of a stored task, unfinished ones first."""
 
 Asker = TypeVar("Asker", contravariant=True)
 
@@ -77,8 +90,14 @@ class StoredMethods(Protocol[Asker]):
         function: str | None = None,
         after: str = "",
         limit: int = 100,
+        batch: str | None = None,
+        key: str | None = None,
+        like: str | None = None,
     ) -> Answer:
-        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
+        """Answer with stored tasks as `get` does, in the order in which they were submitted.
+
+        Those of a `batch`, with a `key`, or whose ids begin or end `like` that, if given.
+        """
 
     def retry(self, asker: Asker, /, task: str) -> Answer:
         """Put back a task that failed or was set aside; answer ``{"was": state}``.

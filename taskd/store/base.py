@@ -62,12 +62,13 @@ class Overdue(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which tasks `Store.find` returns: None stands for any."""
+    """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends."""
 
     states: Collection[State] | None = None
     function: str | None = None
     batch: str | None = None
     key: str | None = None
+    like: str | None = None
 
 
 class Store(Protocol):
@@ -79,6 +80,10 @@ class Store(Protocol):
 
     is_lasting: bool
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
+
+    @property
+    def room(self) -> float:
+        """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
@@ -117,9 +122,6 @@ class Store(Protocol):
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""
-
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return up to `limit` ids that begin with `prefix`."""
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return up to `limit` tasks whose ids follow `after`, in the order of their ids."""

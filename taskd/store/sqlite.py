@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -55,6 +56,7 @@ class SqliteStore:
     """
 
     is_lasting = True
+    room = inf
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -206,25 +208,19 @@ class SqliteStore:
         rows = self._read(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
         return _record(rows[0]) if rows else None
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`. Raises `StoreError`."""
-        rows = self._read(
-            "SELECT id FROM task WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            prefix,
-            f"{prefix}\U0010ffff",
-            limit,
-        )
-        return [row[0] for row in rows]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query, values = f"SELECT {_COLUMNS} FROM task WHERE id > ?", [after]
+        query = f"SELECT {_COLUMNS} FROM task WHERE id > ?"
+        values: list[str | int] = [after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
             if (value := getattr(wanted, name)) is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
+        if wanted.like is not None:
+            query += " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
+            values += [wanted.like, f"{wanted.like}\U0010ffff", -len(wanted.like), wanted.like]
         rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
         return [_record(row) for row in rows]
 

@@ -207,10 +207,25 @@ class SubmitTests(StoredCase):
             ("wait", ["none"], "there is no task none"),
             ("list", ["asleep"], "a state is one of"),
             ("list", [None, None, "", 0], "limit is 1 to 1000"),
+            ("list", [None, None, "", 9, None, None, ""], "like is the beginning or the end of an id"),
         ):
             error = self.ask(method, *params)
             self.assertEqual(error["code"], -32602, (method, params))
             self.assertIn(text, error["message"])
+
+    def test_tasks_are_listed_by_their_keys_and_by_parts_of_their_ids(self):
+        first = self.ask("submit", "g", [], {"key": "a"})["task"]
+        second = self.ask("submit", "g", [], {"key": "b", "delay": 9})["task"]
+        for batch, key, like, expected in (
+            (None, "b", None, [second]),
+            ("none", None, None, []),
+            (None, None, first, [first]),
+            (None, None, second[-12:], [second]),
+            (None, None, first[:6], [first, second]),
+            (None, "a", second[-12:], []),
+        ):
+            found = self.ask("list", None, None, "", 9, batch, key, like)
+            self.assertEqual([each["task"] for each in found], expected, (batch, key, like))
 
     def test_stored_tasks_are_cancelled_by_their_ids(self):
         scheduled = self.ask("submit", "g", [], {"delay": 9})["task"]

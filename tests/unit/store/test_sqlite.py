@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.durable.start import open_store
+from taskd.durable.opening import open_store
 from taskd.store.base import Batch, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
@@ -101,7 +101,6 @@ class AcknowledgedTests(SqliteCase):
         self.assertEqual(store.rescue(3.0), 1)
         self.assertEqual([each.state for each in store.find(Filter(), "", 9)], [State.WAITING] * 2)
         self.assertEqual(store.get("1").losses, 1)
-        self.assertEqual(store.ids_like("1", 5), ["1"])
 
 
 class DescriptionTests(SqliteCase):
@@ -110,5 +109,7 @@ class DescriptionTests(SqliteCase):
         store = open_store(f"sqlite:{self.path}")
         self.addCleanup(store.close)
         self.assertEqual(store.path, self.path)
-        for wrong in ("", "sqlite:", "sqlite", "redis://localhost"):
-            self.assertIn("memory or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong)))
+        for wrong in ("", "memory:", "sqlite:", "sqlite", "redis://localhost"):
+            self.assertIn(
+                "memory:LIMITS or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong))
+            )
