@@ -1,4 +1,4 @@
-"""Who watches which stored task or batch, and the pushing of events to them.
+"""The watchers of stored tasks and batches, and the pushing of events to them.
 
 A watcher gets every event of the log once and in order: it is added first, then
 the log is read after what it has seen, then events are pushed as they come,
@@ -114,7 +114,7 @@ class _Watch:
 class EventHub:
     """Pushes events to whoever watches. `read` reads the logs, `now` returns the seconds since 1970.
 
-    `completed` returns a published event as it is to be pushed, and is called only if it is.
+    `completed` returns a published event as it should be pushed, and is called only if somebody gets it.
     `unwatched` is called with the kind and the id of what nobody watches any more.
     """
 

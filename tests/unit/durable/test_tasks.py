@@ -186,7 +186,7 @@ class DurableTests(DurableCase):
         self.assertEqual((self.state(task), self.state(waiting)), (State.SUCCEEDED, State.SUCCEEDED))
         self.assertEqual(self.store.get(task).attempt, 2)
 
-    def test_who_watches_from_before_the_store_is_open_sees_that_a_task_was_lost(self):
+    def test_a_watcher_from_before_the_store_is_open_gets_the_loss_of_its_task(self):
         task = self.submit()
         self.begin()
         seen = []
@@ -201,7 +201,7 @@ class DurableTests(DurableCase):
         self.assertEqual(seen, ["queued", "started", "lost"])
         self.assertEqual(self.store.events(task, 0, 9)[-1].seq, last_seq(1))
 
-    def test_who_watches_a_task_that_is_forgotten_is_detached(self):
+    def test_a_watcher_of_a_task_that_is_forgotten_is_detached(self):
         task = self.submit(delay=9.0)
         seen = []
         watcher = Watcher(seen)

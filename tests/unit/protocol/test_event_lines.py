@@ -39,7 +39,7 @@ class EventLineTests(SynchronousTestCase):
         self.assertFalse(is_event(b'{"jsonrpc":"2.0","id":1,"result":1}'))
         self.assertFalse(is_event(b'{"jsonrpc":"2.0","method":"taskd.progress","params":{}}'))
 
-    def test_what_is_no_event_is_refused(self):
+    def test_anything_but_an_event_is_refused(self):
         for params in (
             b"",
             b"[]",
