@@ -4,6 +4,7 @@ from msgspec import Raw
 
 from taskd.functions.retries import Verdict
 from taskd.model import Options, Raised, StoredCall
+from taskd.worker.messages import IS_DESCRIBED
 from tests.unit.pools import LoggingCase
 from tests.unit.tasks import FakeSubscriber
 
@@ -38,3 +39,16 @@ class StoredCallTests(LoggingCase):
             self.server.cancel(self.task)
             self.pool.stop_task(1, traceback)
         self.assertEqual(self.raised, [Raised("the trace")])
+
+    def test_a_worker_learns_what_the_function_may_ask_about_its_task(self):
+        self.run_stored(id="the-id", attempt=2, was_interrupted=True)
+        [attempt] = self.pool.workers[1].attempts
+        self.assertEqual((attempt.id, attempt.attempt, attempt.was_interrupted), ("the-id", 2, True))
+        self.assertTrue(attempt.flags & IS_DESCRIBED)
+
+    def test_a_worker_learns_the_time_limit_of_any_task_that_has_one(self):
+        client = self.connect()
+        client.call("f", timeout=3.0)
+        self.clock.advance(0)
+        [attempt] = self.pool.workers[1].attempts
+        self.assertEqual((attempt.limit, attempt.id, attempt.flags), (3.0, None, IS_DESCRIBED))
