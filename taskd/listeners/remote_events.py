@@ -21,20 +21,18 @@ from taskd.client.event_link import EventLink
 from taskd.durable.attaching import Attaching
 from taskd.durable.events import EventHub, Page
 from taskd.errors import InvalidParams, TaskdError, Unreachable
-from taskd.functions.registry import RESERVED
 from taskd.model import Failure, Outcome
 from taskd.net.reactor import Reactor
 from taskd.protocol.event_lines import Kind, parse_event, parse_event_line
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import ATTACH, DETACH, EVENTS
 from taskd.server.methods import Asker, Requester
 from taskd.store.records import FINAL, Event
 
-__all__ = ["ATTACH", "DETACH", "RemoteEvents"]
+__all__ = ["RemoteEvents"]
 
 _log = Logger(namespace="taskd.gateway")
-
-ATTACH, DETACH = f"{RESERVED}attach", f"{RESERVED}detach"
 
 RECONNECT_SECONDS = 1.0
 """Seconds after which a lost connection is made again: a restart of a task server takes as long."""
@@ -123,9 +121,7 @@ class RemoteEvents:
             return None
         state, seq = attached
         assert watched.link is not None
-        answer = await watched.link.call(
-            f"{RESERVED}events", {**watched.params(), "after": after, "limit": limit}
-        )
+        answer = await watched.link.call(EVENTS, {**watched.params(), "after": after, "limit": limit})
         if isinstance(answer, Failure):
             raise answer.exception()
         events = [_event(each) for each in _list.decode(answer.value)]
