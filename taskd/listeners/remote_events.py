@@ -23,7 +23,7 @@ from taskd.durable.events import EventHub, Page
 from taskd.errors import InvalidParams, TaskdError, Unreachable
 from taskd.model import Failure, Outcome
 from taskd.net.reactor import Reactor
-from taskd.protocol.event_lines import Kind, parse_event, parse_event_line
+from taskd.protocol.event_lines import Kind, parse_event
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import ATTACH, DETACH, EVENTS
@@ -146,12 +146,12 @@ class RemoteEvents:
                 raise answer.exception()
         return None
 
-    def _got(self, line: bytes) -> None:
-        parsed = parse_event_line(line)
-        watched = self._watched.get(parsed.id)
+    def _got(self, params: Raw) -> None:
+        event = _event(params)
+        watched = self._watched.get(event.task)
         if watched is not None:
-            watched.seen = max(watched.seen, parsed.seq)
-            self._hub.publish([Event(parsed.id, parsed.seq, parsed.event, parsed.at, parsed.data)])
+            watched.seen = max(watched.seen, event.seq)
+            self._hub.publish([event])
 
     def _unwatched(self, kind: Kind, id: str) -> None:  # noqa: A002
         watched = self._watched.pop(id, None)
