@@ -320,6 +320,10 @@ class EventHub:
         reading.addCallbacks(self._have_read, self._cannot_read, callbackArgs=(watch,), errbackArgs=(watch,))
         reading.addErrback(_broke)
 
+    def _read_next(self, watch: _Watch) -> None:
+        if not self._is_over(watch):
+            self._read_on(watch)
+
     def _cannot_read(self, reason: TwistedFailure, watch: _Watch) -> None:
         _log.warn("the events of {id} cannot be read: {why}", id=watch.id, why=reason.getErrorMessage())
         watch.state = _State.BEHIND
@@ -335,7 +339,8 @@ class EventHub:
         if not self._send_all(watch, page.events):
             return
         if page.has_more or watch.has_missed:
-            self._read_on(watch)
+            # In a turn of its own, so that others have theirs; the log may be read at once.
+            self._clock.callLater(0, self._read_next, watch)
             return
         early, watch.early = watch.early, []
         if self._send_all(watch, early):

@@ -1,6 +1,7 @@
 """Connections that watch stored tasks: every event once and in order, however slowly they read."""
 
 from taskd.durable import attaching, events
+from taskd.store.records import Event
 from tests.unit.durable.test_methods import StoredCase
 
 ATTEMPT = 1 << 32
@@ -225,6 +226,23 @@ class SlowReaderTests(AttachCase):
         self.assertEqual(client.received(), [])
         sender.resumeProducing()
         self.turns()
+        self.assertEqual(self.names(client), ["succeeded"])
+
+    def test_a_log_of_many_pages_is_read_in_many_turns(self):
+        self.patch(events, "PAGE", 1)
+        task = self.submit()
+        for number in range(1, 1000):
+            self.tasks.writer.event(Event(task, ATTEMPT + number, "partial", 1.0))
+        self.turns()
+        client, gone = self.connect(), self.connect()
+        self.attach(gone, task)
+        _, early = self.attach(client, task)
+        gone.disconnect()
+        for _ in range(1000):
+            self.turn()
+        seen = [each["seq"] for each in early + self.pushed(client)]
+        self.assertEqual(seen, [1, *range(ATTEMPT, ATTEMPT + 1000)])
+        self.finish()
         self.assertEqual(self.names(client), ["succeeded"])
 
     def test_a_long_log_is_read_as_the_connection_reads_it(self):
