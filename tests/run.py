@@ -53,6 +53,7 @@ SECONDS = {
     "test_certificates.py": 8,
     "test_descriptors.py": 10,
     "test_ends.py": 12,
+    "test_events.py": 20,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_generators.py": 12,

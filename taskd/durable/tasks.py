@@ -90,7 +90,7 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, now, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed

@@ -13,7 +13,7 @@ __all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
 
 SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
 GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
-ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+ATTACH, DETACH, EVENT = f"{RESERVED}attach", f"{RESERVED}detach", f"{RESERVED}event"
 RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
 PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 
