@@ -282,7 +282,17 @@ class DurableTasks:
         # Its progress is asked for, since anybody may watch it.
         options = Options(kept.timeout, deadline, kept.priority, progress=True)
         args = None if new.args is None else Raw(new.args)
-        call = StoredCall(new.function, args, options, run.started, run.failed)
+        call = StoredCall(
+            new.function,
+            args,
+            options,
+            run.started,
+            run.failed,
+            run.yielded,
+            new.id,
+            run.record.attempt + 1,
+            run.record.losses > 0,
+        )
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:

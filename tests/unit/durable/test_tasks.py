@@ -22,6 +22,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.server.position import Position
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State
 from tests.unit.tasks import make_task
@@ -50,6 +51,9 @@ class FakeRunner:
     def withdraw(self, task):
         self.queue.remove(task)
         return True
+
+    def position(self, task):
+        return Position(self.queue.index(task), len(self.queue), 2, 2) if task in self.queue else None
 
 
 class LastingStore(MemoryStore):
@@ -322,6 +326,20 @@ class RetryTests(DurableCase):
         task = self.submit()
         self.end(self.begin(), Failure.of(TimedOut("slow", limit="timeout")))
         self.assertIs(self.state(task), State.FAILED)
+
+
+class CurrentTaskTests(DurableCase):
+    retries = 1
+
+    def test_each_attempt_knows_the_id_its_number_and_whether_the_one_before_was_lost(self):
+        task = self.submit()
+        seen = []
+        for outcome in Failure.of(WorkerLost("killed")), Failure.of(TaskFailed("no")), Result(Raw(b"1")):
+            running = self.begin()
+            seen.append((running.call.id, running.call.attempt, running.call.was_interrupted))
+            self.end(running, outcome)
+            self.turn(4.0)
+        self.assertEqual(seen, [(task, 1, False), (task, 2, True), (task, 3, True)])
 
 
 class OnceTests(DurableCase):
