@@ -19,7 +19,7 @@ MAX_NAMED = 20
 
 
 class HeldByConcurrency(msgspec.Struct, frozen=True):
-    """The limit `concurrency`: tasks that have its places, `MAX_NAMED` of them, and how many are held before."""
+    """The limit `concurrency`: `MAX_NAMED` of the tasks that have its places; `before` are held before."""
 
     limit: int
     key: str
