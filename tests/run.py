@@ -57,6 +57,7 @@ SECONDS = {
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_generators.py": 12,
+    "test_holding.py": 8,
     "test_import.py": 44,
     "test_limits.py": 64,
     "test_links.py": 15,

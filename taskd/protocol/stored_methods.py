@@ -124,6 +124,9 @@ class StoredMethods(Protocol[Asker]):
         It waits again, with all of its attempts before it. Any other state is refused.
         """
 
+    def why(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with what exactly holds a task: ``{"state", "reason", …}``, as docs/protocol.md has it."""
+
     def pause(self, asker: Asker, /, function: str) -> Answer:
         """Start no stored task of a function until `resume`, which a restart does not change.
 
