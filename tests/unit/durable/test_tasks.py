@@ -295,7 +295,7 @@ class RetryTests(DurableCase):
         self.turn()
         self.assertIs(self.state(task), State.WAITING)
 
-    def test_what_is_no_reason_to_try_again_ends_the_task(self):
+    def test_a_failure_that_is_no_reason_to_try_again_ends_the_task(self):
         task = self.submit()
         self.fail(may_retry=False)
         self.assertIs(self.state(task), State.FAILED)
