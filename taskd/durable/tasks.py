@@ -24,7 +24,7 @@ from taskd.durable.limiter import Limiter
 from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
-from taskd.durable.settling import settle_of
+from taskd.durable.settling import settle_of, without_traceback
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
@@ -103,6 +103,8 @@ class DurableTasks:
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
         self._is_stopping = self._is_open = False
+        self.shows_tracebacks = False
+        """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
 
     @property
     def claimed(self) -> int:
@@ -428,7 +430,7 @@ class DurableTasks:
             record = self.store.get(id) if kind == "task" else None
             if record is None:
                 return None
-            events = self.store.events(id, after, limit)
+            events = [self._shown(each) for each in self.store.events(id, after, limit)]
             if events and events[-1].event == "succeeded":
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
@@ -437,9 +439,12 @@ class DurableTasks:
 
         return self._execute(page)
 
+    def _shown(self, event: Event) -> Event:
+        return event if self.shows_tracebacks else without_traceback(event)
+
     def _with_result(self, event: Event) -> Event:
         run = self._runs.get(event.task) if event.event == "succeeded" else None
-        return event if run is None else with_result(event, run.result)
+        return self._shown(event) if run is None else with_result(event, run.result)
 
     # --- waiting for the end ---
 
