@@ -17,7 +17,7 @@ from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
 from taskd.server.methods import Asker, Requester
-from taskd.server.status import StoreStatus
+from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import Filter, StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
 
@@ -84,6 +84,11 @@ class StoredMethods:
     def status(self) -> StoreStatus:
         """The state of the store."""
         return StoreStatus(self._tasks.store.is_lasting, self._tasks.claimed, self._tasks.writer.fault)
+
+    @property
+    def schedules(self) -> list[ScheduleStatus]:
+        """The schedules of the functions."""
+        return self._tasks.schedules.status
 
     # --- in ---
 

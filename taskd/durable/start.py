@@ -14,6 +14,7 @@ from twisted.python.threadpool import ThreadPool
 
 from taskd.durable.methods import StoredMethods
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.wall_clock import WallClock
 from taskd.net.reactor import Reactor
 from taskd.server.task_server import TaskServer
 from taskd.store.base import Store, StoreError
@@ -46,8 +47,13 @@ class StorePart:
             pool.start()
             threads: IReactorThreads = reactor  # type: ignore[assignment]
             execute = lambda function: deferToThreadPool(threads, pool, function)  # noqa: E731
-        self._tasks = DurableTasks(reactor, server, store, execute, time.time)
+        self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
+        self._tasks = DurableTasks(reactor, server, store, execute, self._wall_clock.now)
+        self._wall_clock.start()
         server.stored = StoredMethods(reactor, self._tasks, lambda: server.functions)
+
+    def _clock_moved(self, seconds: float) -> None:
+        self._tasks.clock_moved(seconds, self._wall_clock.follow)
 
     def stop_accepting(self) -> None:
         """Refuse new tasks; what waits is left in the store."""
@@ -68,6 +74,7 @@ class StorePart:
         """Write what is left, and close the store."""
 
         def stop(_: object) -> None:
+            self._wall_clock.stop()
             if self._pool is not None:
                 self._pool.stop()
 

@@ -21,6 +21,7 @@ from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.ids import Ids
 from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.run import Run
+from taskd.durable.schedules import Schedules
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import InvalidParams, ShuttingDown, TaskdError, TimedOut
@@ -45,6 +46,9 @@ PROMOTED = 1000
 
 PRUNE_SECONDS, PRUNED = 10.0, 1000
 """Seconds between two times that ended tasks are forgotten, and how many at once."""
+
+MAX_PRUNE_LAG = 86400.0
+"""Seconds for which tasks are kept longer at most after the clock has been put forward."""
 
 NO_DURABILITY = Durability()
 
@@ -94,6 +98,8 @@ class DurableTasks:
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
+        self.schedules = Schedules(self, execute, clock, now)
+        self._prune_lag = 0.0
         self._is_stopping = self._is_open = False
 
     @property
@@ -108,10 +114,12 @@ class DurableTasks:
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
         if self._is_open:
             self._look_everywhere()
+            self.schedules.use(functions)
             return
         self._is_open = True
         opening = self._execute(lambda: self.store.rescue(self._now()))
         opening.addCallbacks(self._rescued, self._broke)
+        opening.addCallback(lambda _: self.schedules.use(functions))
 
     def _rescued(self, count: int) -> None:
         if count:
@@ -120,6 +128,11 @@ class DurableTasks:
         self._promote()
         self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def look(self, function: str) -> None:
+        """Claim the waiting tasks of a function, with the next transaction."""
+        self._has_backlog.add(function)
+        self._refill(function, new_too=True)
 
     def _look_everywhere(self) -> None:
         self._has_backlog.update(self._functions)
@@ -268,8 +281,7 @@ class DurableTasks:
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
         elif settle.state is State.WAITING:
-            self._has_backlog.add(run.record.new.function)
-            self._refill(run.record.new.function, new_too=True)
+            self.look(run.record.new.function)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
@@ -333,8 +345,26 @@ class DurableTasks:
         if next_due is not None and next_due < inf:
             self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
 
+    def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
+        """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
+
+        So delays, back-off, deadlines and intervals take as long as ever.
+        """
+
+        def moving() -> None:
+            names = self.schedules.clock_moved(seconds)
+            follow(seconds)
+            self.writer.move(seconds, names)
+            # What has ended has no new time, and must not be forgotten early.
+            self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
+            self._alarm.set(self._clock.seconds())
+            self._deadlines.watch(0.0)
+
+        _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
+        self.writer.between(moving)
+
     def _prune(self) -> None:
-        pruning = self._execute(lambda: self.store.prune(self._now(), PRUNED))
+        pruning = self._execute(lambda: self.store.prune(self._now() - self._prune_lag, PRUNED))
         pruning.addCallbacks(self._pruned, self._broke)
 
     def _pruned(self, count: int) -> None:
@@ -353,6 +383,7 @@ class DurableTasks:
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self._is_stopping = True
+        self.schedules.stop()
         if self.store.is_lasting:
             for run in list(self._runs.values()):
                 if run.task is not None and not run.has_started and self._runner.withdraw(run.task):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from taskd.functions import registry as registered
 from taskd.functions.durability import Durability
+from taskd.functions.schedule import Missed, Schedule
 
 __all__ = ["on_worker_start", "on_worker_stop", "task"]
 
@@ -30,6 +31,10 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    cron: str | None = None,
+    every: float | None = None,
+    timezone: str | None = None,
+    missed: Missed | None = None,
 ) -> Callable[[_Function], _Function]: ...
 def task(
     function: Any = None,
@@ -46,6 +51,10 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    cron: str | None = None,
+    every: float | None = None,
+    timezone: str | None = None,
+    missed: Missed | None = None,
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
@@ -61,8 +70,15 @@ def task(
     of its tasks run at the same time, and start at `rate` at most (``"100/min"``);
     with `concurrency_key`, the name of an argument, that holds for each of its values.
 
-    Raises as `Registry.add` and `Durability.of` do.
+    With `cron` (a line such as ``"30 2 * * *"``, by the clocks of `timezone`, by
+    default UTC) or with `every` (seconds), the server itself has the function run,
+    without arguments, as a stored task. `missed` says which times are made up for
+    that came while the server did not run: none ("skip", the default), the last
+    one ("last"), or each ("all").
+
+    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do.
     """
+    schedule = Schedule.of(cron, every, timezone, missed)
     durability = Durability.of(
         durable=durable,
         once=once,
@@ -75,7 +91,7 @@ def task(
     )
 
     def register(function: _Function) -> _Function:
-        registered.registry.add(function, name, timeout, grace, durability)
+        registered.registry.add(function, name, timeout, grace, durability, schedule)
         return function
 
     return register if function is None else register(function)

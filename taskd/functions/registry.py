@@ -29,6 +29,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
+from taskd.functions.schedule import Schedule
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 
@@ -52,7 +53,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     signature. `signature` is in Python's notation, but with those names;
     `summary` is the first line of the docstring. `timeout` is the function's
     own time limit (None for none) and `grace` the time that it has to clean up,
-    both in seconds. `durable` says how its tasks are stored, None if only some are.
+    both in seconds. `durable` says how its tasks are stored, None if only some are,
+    and `schedule` when the server runs it by itself, None for never.
     """
 
     name: str
@@ -62,6 +64,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     timeout: float | None = None
     grace: float = GRACE
     durable: Durability | None = None
+    schedule: Schedule | None = None
 
 
 class Function:
@@ -69,7 +72,8 @@ class Function:
 
     `timeout` is its own time limit in seconds, None for none; `grace` is the
     time that it has to clean up, in seconds. `origin` is where it was registered.
-    `durable` says how its tasks are stored, None if only those that are submitted.
+    `durable` says how its tasks are stored, None if only those that are submitted;
+    `schedule` when the server runs it by itself, None for never.
     """
 
     def __init__(
@@ -80,8 +84,10 @@ class Function:
         grace: float = GRACE,
         origin: Origin | None = None,
         durable: Durability | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         self.durable = durable
+        self.schedule = schedule
         self.name = name
         self.callable = function
         self.timeout = timeout
@@ -115,6 +121,7 @@ class Function:
             timeout=self.timeout,
             grace=self.grace,
             durable=self.durable,
+            schedule=self.schedule,
         )
 
 
@@ -157,6 +164,7 @@ class Registry:
         timeout: float | None = None,
         grace: float | None = None,
         durable: Durability | None = None,
+        schedule: Schedule | None = None,
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
@@ -183,6 +191,7 @@ class Registry:
             GRACE if grace is None else grace,
             Origin.current(),
             durable,
+            schedule,
         )
         known = self._functions.get(added.name)
         if known is not None and not _may_replace(known, added):
@@ -193,13 +202,26 @@ class Registry:
     def compile(self) -> None:
         """Resolve and describe every signature now, so that a mistake shows at the start.
 
-        Raises `TypeError`, which names the function, if a signature cannot be resolved.
+        Raises `TypeError`, which names the function, if a signature cannot be
+        resolved, or if a function with a schedule needs arguments.
         """
         for entry in self:
             try:
-                msgspec.json.encode(entry.describe())
+                described = entry.describe()
+                msgspec.json.encode(described)
+                _check_schedule(described)
             except Exception as error:
                 raise TypeError(f"function {entry.name!r} ({entry.where}): {error}") from error
+
+
+def _check_schedule(function: FunctionInfo) -> None:
+    """Raise `ValueError` if a function is to be run without arguments, and needs some."""
+    needed = [name for name, parameter in function.parameters.items() if parameter.required]
+    if function.schedule is not None and needed:
+        raise ValueError(
+            f"it has a schedule ({function.schedule.line}), and is run without arguments: "
+            f"give {', '.join(needed)} a default"
+        )
 
 
 def _name_of(function: Callable[..., Any], name: object) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = ["Batch", "Filter", "Overdue", "Store", "StoreError", "Written"]
 
@@ -21,6 +21,9 @@ class Batch(msgspec.Struct):
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.
+    `ticks` come after the submits. A `shift` comes before everything else: it moves
+    the times of unfinished tasks that are not fixed, and the last ticks of the
+    schedules that it names.
     """
 
     submits: Sequence[New] = ()
@@ -31,6 +34,8 @@ class Batch(msgspec.Struct):
     put_backs: Sequence[str] = ()
     releases: Sequence[str] = ()
     want: Mapping[str, int] = {}
+    ticks: Sequence[Tick] = ()
+    shift: Shift | None = None
 
 
 class Written(msgspec.Struct):
@@ -42,7 +47,8 @@ class Written(msgspec.Struct):
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
-    they have been settled as waiting.
+    they have been settled as waiting. `ticked` has the task of each tick, None for
+    one that was there already, or has none.
     """
 
     accepted: list[Accepted]
@@ -50,6 +56,7 @@ class Written(msgspec.Struct):
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]
+    ticked: list[Accepted | None] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -113,6 +120,9 @@ class Store(Protocol):
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
+
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule, by its name."""
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""

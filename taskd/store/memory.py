@@ -12,11 +12,14 @@ from taskd.store.records import (
     UNFINISHED,
     Accepted,
     Event,
+    LastTick,
     New,
     Record,
     Settle,
+    Shift,
     Start,
     State,
+    Tick,
     check_step,
     first_seq,
 )
@@ -34,12 +37,16 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._ticks: dict[str, LastTick] = {}
 
     # --- one transaction each ---
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
+        if batch.shift is not None:
+            self._shift(batch.shift)
         accepted = [self._submit(new, now) for new in batch.submits]
+        ticked = [self._tick(tick, now) for tick in batch.ticks]
         stale = [start.id for start in batch.starts if not self._start(start, now)]
         stale += [event.task for event in batch.events if not self._note(event)]
         stale += [settle.id for settle in batch.settles if not self._settle(settle, now)]
@@ -47,7 +54,24 @@ class MemoryStore:
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._claimed.difference_update(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, ticked)
+
+    def _shift(self, shift: Shift) -> None:
+        for task, record in self._records.items():
+            if record.state in (State.SCHEDULED, State.WAITING) and not record.new.is_fixed:
+                self._records[task] = msgspec.structs.replace(
+                    record, new=record.new.moved(shift.seconds), due=record.due + shift.seconds
+                )
+        for name in shift.names:
+            if (last := self._ticks.get(name)) is not None:
+                self._ticks[name] = LastTick(last.line, last.at + shift.seconds)
+
+    def _tick(self, tick: Tick, now: float) -> Accepted | None:
+        last = self._ticks.get(tick.name)
+        if last is not None and last.line == tick.line and last.at >= tick.at:
+            return None
+        self._ticks[tick.name] = LastTick(tick.line, tick.at)
+        return None if tick.new is None else self._submit(tick.new, now)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -226,6 +250,10 @@ class MemoryStore:
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task."""
         return [event for event in self._events.get(task, ()) if event.seq > after][:limit]
+
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule."""
+        return dict(self._ticks)
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
 
 import msgspec
@@ -16,11 +17,14 @@ __all__ = [
     "Accepted",
     "Claim",
     "Event",
+    "LastTick",
     "New",
     "Record",
     "Settle",
+    "Shift",
     "Start",
     "State",
+    "Tick",
     "check_step",
     "first_seq",
 ]
@@ -116,6 +120,16 @@ class New(msgspec.Struct, frozen=True):
     keep: float = 0.0
     is_fixed: bool = False
 
+    def moved(self, seconds: float) -> New:
+        """Return the task after the clock has been set by `seconds`."""
+        if self.is_fixed:
+            return self
+        return msgspec.structs.replace(
+            self,
+            due=self.due + seconds if self.due else 0.0,
+            deadline=None if self.deadline is None else self.deadline + seconds,
+        )
+
 
 class Accepted(msgspec.Struct, frozen=True):
     """The answer to one `New`: the task that there is now, and whether it was there before."""
@@ -156,6 +170,37 @@ class Record(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self.new, token=None)
 
 
+class Tick(msgspec.Struct, frozen=True):
+    """A time at which a schedule has the task `new` stored, None to note only that it has passed.
+
+    `line` is the schedule as a text. There is nothing to do if the last tick
+    of the same `name` and `line` was not before `at`.
+    """
+
+    name: str
+    line: str
+    at: float
+    new: New | None = None
+
+    def moved(self, seconds: float) -> Tick:
+        """Return the tick after the clock has been set by `seconds`, if its schedule goes on as before."""
+        return msgspec.structs.replace(self, at=self.at + seconds)
+
+
+class LastTick(msgspec.Struct, frozen=True):
+    """The last tick of a schedule, and the schedule as a text."""
+
+    line: str
+    at: float
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """The clock has been set, by so many `seconds`; the names are those of schedules that go on as before."""
+
+    seconds: float
+    names: Collection[str] = ()
+
+
 class Claim(msgspec.Struct, frozen=True):
     """A waiting task that whoever asked may start: `attempt` is the number of its next start."""
 
@@ -189,6 +234,10 @@ class Settle(msgspec.Struct, frozen=True):
     is_error: bool = False
     is_loss: bool = False
     seq: int = 0
+
+    def moved(self, seconds: float) -> Settle:
+        """Return the end of the attempt after the clock has been set by `seconds`."""
+        return msgspec.structs.replace(self, due=self.due + seconds) if self.due else self
 
     @property
     def source(self) -> State:

@@ -17,11 +17,14 @@ from taskd.store.records import (
     UNFINISHED,
     Accepted,
     Event,
+    LastTick,
     New,
     Record,
     Settle,
+    Shift,
     Start,
     State,
+    Tick,
     first_seq,
 )
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
@@ -122,7 +125,10 @@ class SqliteStore:
         claims: list[Record] = []
         with self._transaction() as cursor:
             at_once = _claimed_at_once(cursor, batch)
+            if batch.shift is not None:
+                _shift(cursor, batch.shift)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
+            ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
             stale += [event.task for event in batch.events if not _note(cursor, event)]
             stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
@@ -135,7 +141,7 @@ class SqliteStore:
                     claims += sorted(at_once[function], key=Record.turn)
                 else:
                     claims += _claim(cursor, function, count)
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, ticked)
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again. Raises `StoreError`."""
@@ -230,6 +236,10 @@ class SqliteStore:
         later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
         return Overdue([row[0] for row in rows], later[0][0])
 
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule. Raises `StoreError`."""
+        return {name: LastTick(line, at) for name, line, at in self._read("SELECT * FROM schedule")}
+
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are. Raises `StoreError`."""
         rows = self._read("SELECT function, state, count(*) FROM task GROUP BY function, state")
@@ -257,6 +267,7 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
         batch.cancels
         or batch.put_backs
         or batch.releases
+        or batch.ticks
         or any(settle.state is State.WAITING for settle in batch.settles)
     ):
         return {}
@@ -287,6 +298,25 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
         at_once[new.function].append(record)
     cursor.execute(_LOG, (new.id, 1, "queued", now, b"{}"))
     return Accepted(new.id)
+
+
+def _tick(cursor: sqlite3.Cursor, tick: Tick, now: float) -> Accepted | None:
+    changed = cursor.execute(
+        "INSERT INTO schedule VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET line = ?2, last = ?3 "
+        "WHERE line != ?2 OR last < ?3",
+        (tick.name, tick.line, tick.at),
+    ).rowcount
+    return None if not changed or tick.new is None else _submit(cursor, tick.new, now, {})
+
+
+def _shift(cursor: sqlite3.Cursor, shift: Shift) -> None:
+    cursor.execute(
+        "UPDATE task SET due = due + ?1, wanted = iif(wanted, wanted + ?1, 0), deadline = deadline + ?1 "
+        "WHERE state <= 1 AND fixed = 0",
+        (shift.seconds,),
+    )
+    names = [(shift.seconds, name) for name in shift.names]
+    cursor.executemany("UPDATE schedule SET last = last + ? WHERE name = ?", names)
 
 
 def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
