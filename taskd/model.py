@@ -25,6 +25,7 @@ __all__ = [
     "Options",
     "Outcome",
     "Progress",
+    "Raised",
     "Result",
     "StoredCall",
     "SubmitOptions",
@@ -103,10 +104,27 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
         return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
 
 
+class Raised(msgspec.Struct, frozen=True):
+    """What a worker reports of a failed attempt besides the reply, for stored tasks.
+
+    `traceback` is None if there is none. `may_retry` is False if nothing will
+    change by trying again, or the function does not want it. `after` is the number of
+    seconds that the function has asked for, None if it has not.
+    """
+
+    traceback: str | None
+    may_retry: bool = True
+    after: float | None = None
+
+
 class StoredCall(Call, frozen=True, eq=False, gc=False):
-    """A call of a stored task, whose options are never `NO_OPTIONS` itself; `started` notes its start."""
+    """A call of a stored task, whose options are never `NO_OPTIONS` itself.
+
+    `started` notes its start; `raised` comes before an outcome that is a failure of its function.
+    """
 
     started: Callable[[], object] = bool  # which does nothing
+    raised: Callable[[Raised], object] = bool
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

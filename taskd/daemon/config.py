@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from taskd import __version__
 from taskd.daemon.options import SHARED, DaemonOptions
+from taskd.durable.opening import SQLITE, StoreChoice
 from taskd.listeners.tcp import TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from taskd.listeners.gateway import GatewayConfig
 
 __all__ = ["ServiceConfig", "logical_directory"]
+
+DEFAULT_STORE = "taskd.db"
+"""The file of tasks in the working directory, if a function is durable and no store was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class ServiceConfig:
     stop_timeout: float
     is_default_app: bool
     uses_tracebacks: bool
-    store: str
+    store: StoreChoice
 
     @classmethod
     def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
@@ -64,9 +68,13 @@ class ServiceConfig:
         )
 
 
-def _store(description: str, directory: str) -> str:
-    kind, colon, path = description.partition(":")
-    return f"{kind}{colon}{os.path.join(directory, path)}" if path else description
+def _store(description: str | None, directory: str) -> StoreChoice:
+    if description is None:
+        return StoreChoice(SQLITE + os.path.join(directory, DEFAULT_STORE), is_default=True)
+    path = description.removeprefix(SQLITE)
+    if path and path != description:
+        description = SQLITE + os.path.join(directory, path)
+    return StoreChoice(description)
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

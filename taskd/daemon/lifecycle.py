@@ -18,7 +18,7 @@ from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
 from taskd.daemon.stop_report import StopReport
-from taskd.durable.start import StorePart, open_store
+from taskd.durable.start import StorePart
 from taskd.errors import StartError
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
@@ -103,8 +103,10 @@ class UnstartedDaemon:
         if config.listen:
             server = config.server.start(reactor)
             server.log_lines_lost = self._log_lines_lost
-            parts = replace(parts, store=[self._open_store(server)])
+            store = self._open_store(server)
+            parts = replace(parts, store=[store])
             loaded = server.loaded
+            loaded.addCallback(_check_open, store)
             tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor, server.budget))
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
@@ -131,9 +133,9 @@ class UnstartedDaemon:
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:
-            return StorePart(self._reactor, server, open_store(self._config.store))
+            return StorePart(self._reactor, server, self._config.store)
         except StoreError as error:
-            raise StartError(f"taskd: --store {self._config.store}: {error}") from error
+            raise StartError(f"taskd: --store {self._config.store.description}: {error}") from error
 
     def _connection_limits(self) -> ConnectionLimits:
         """Return how many connections there may be. Call this before the first fork server is started."""
@@ -299,6 +301,11 @@ class RunningDaemon:
         if self._is_aborted:
             _abort(parts)
         await ended
+
+
+def _check_open(_: None, store: StorePart) -> None:
+    if store.error is not None:
+        raise StartError(f"taskd: {store.error}")
 
 
 def _cancel(calls: Sequence[IDelayedCall]) -> None:

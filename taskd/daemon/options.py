@@ -169,7 +169,12 @@ class DaemonOptions(usage.Options):
             PER_MESSAGE,
             "How the gateway calls task servers: per-message, pooled, or local (its own, without a socket).",
         ],
-        ["store", None, "memory", "Where tasks are kept: memory, or sqlite:PATH, which survives the daemon."],
+        [
+            "store",
+            None,
+            None,
+            "Where tasks are kept: memory or sqlite:PATH. Default: sqlite:taskd.db if a function is durable.",
+        ],
         [
             "stop-timeout",
             None,

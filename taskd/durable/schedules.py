@@ -204,7 +204,7 @@ class Schedules:
             is_behind = accepted is not None and accepted.joined
             if is_behind and not entry.is_behind:
                 _log.warn(
-                    "{function} is due again ({line}), and its last task has not ended: there is no second one",
+                    "{function} is due again ({line}): its last task has not ended, so there is no other",
                     function=entry.name,
                     line=entry.schedule.line,
                 )

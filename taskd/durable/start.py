@@ -4,59 +4,47 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorThreads
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from taskd.durable.methods import StoredMethods
+from taskd.durable.opening import Opening, StoreChoice
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.wall_clock import WallClock
+from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
 from taskd.server.task_server import TaskServer
-from taskd.store.base import Store, StoreError
-from taskd.store.memory import MemoryStore
-from taskd.store.sqlite import SqliteStore
+from taskd.store.base import StoreError
 
-__all__ = ["StorePart", "open_store"]
-
-MEMORY = "memory"
-SQLITE = "sqlite:"
-
-
-def open_store(description: str) -> Store:
-    """Open the store of a description: ``memory``, or ``sqlite:PATH``. Raises `StoreError`."""
-    if description == MEMORY:
-        return MemoryStore()
-    if description.startswith(SQLITE) and description != SQLITE:
-        return SqliteStore(description.removeprefix(SQLITE))
-    raise StoreError(f"a store is memory or sqlite:PATH, not {description!r}")
+__all__ = ["StorePart"]
 
 
 class StorePart:
-    """The store of a daemon, as a part that stops with it. Implements `taskd.daemon.parts.TaskPart`."""
+    """The store of a daemon, as a part that stops with it. Implements `taskd.daemon.parts.TaskPart`.
 
-    def __init__(self, reactor: Reactor, server: TaskServer, store: Store) -> None:
-        self._pool: ThreadPool | None = None
-        execute: Callable[[Callable[[], Any]], Deferred[Any]] = _at_once
-        if store.is_lasting:
-            pool = self._pool = ThreadPool(1, 1, "store")
-            pool.start()
-            threads: IReactorThreads = reactor  # type: ignore[assignment]
-            execute = lambda function: deferToThreadPool(threads, pool, function)  # noqa: E731
+    Raises `StoreError` if a store that was named cannot be opened.
+    """
+
+    def __init__(self, reactor: Reactor, server: TaskServer, choice: StoreChoice) -> None:
+        self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
         self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
-        self._tasks = DurableTasks(reactor, server, store, execute, self._wall_clock.now)
+        self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, self._wall_clock.now)
         self._wall_clock.start()
-        server.stored = StoredMethods(reactor, self._tasks, lambda: server.functions)
+        server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
+
+    @property
+    def error(self) -> StoreError | None:
+        """Why the store could not be opened when the functions were known; None if it could."""
+        return self._opening.error
 
     def _clock_moved(self, seconds: float) -> None:
         self._tasks.clock_moved(seconds, self._wall_clock.follow)
 
     def stop_accepting(self) -> None:
         """Refuse new tasks; what waits is left in the store."""
+        self._opening.give_up()
         self._tasks.stop_accepting()
 
     def drain(self) -> Deferred[None]:
@@ -72,19 +60,19 @@ class StorePart:
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
-
-        def stop(_: object) -> None:
-            self._wall_clock.stop()
-            if self._pool is not None:
-                self._pool.stop()
-
-        return self._tasks.close().addBoth(stop)
+        self._wall_clock.stop()
+        return self._tasks.close().addBoth(lambda _: self._opening.end_thread())
 
 
-def _at_once(function: Callable[[], Any]) -> Deferred[Any]:
-    deferred: Deferred[Any] = Deferred()
-    try:
-        deferred.callback(function())
-    except Exception:
-        deferred.errback()
-    return deferred
+class _OpenedMethods(StoredMethods):
+    """The methods about stored tasks, which open the store before they use it for the app's functions."""
+
+    def __init__(self, opening: Opening, reactor: Reactor, tasks: DurableTasks, server: TaskServer) -> None:
+        super().__init__(reactor, tasks, lambda: server.functions)
+        self._opening = opening
+
+    def use(self, functions: list[FunctionInfo]) -> None:
+        """Run the stored tasks of these functions from now on, in a store that suits them."""
+        self._opening.use(functions)
+        if self._opening.error is None:
+            super().use(functions)

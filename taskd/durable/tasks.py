@@ -94,6 +94,7 @@ class DurableTasks:
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
+        self.paused: frozenset[str] = frozenset()
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
@@ -117,11 +118,13 @@ class DurableTasks:
             self.schedules.use(functions)
             return
         self._is_open = True
-        opening = self._execute(lambda: self.store.rescue(self._now()))
+        opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
         opening.addCallbacks(self._rescued, self._broke)
         opening.addCallback(lambda _: self.schedules.use(functions))
 
-    def _rescued(self, count: int) -> None:
+    def _rescued(self, found: tuple[int, list[str]]) -> None:
+        count, paused = found
+        self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self._look_everywhere()
@@ -215,6 +218,8 @@ class DurableTasks:
         room = WINDOW - self._in_window.get(function, 0)
         if self._is_stopping or not self._is_open or function not in self._functions:
             return
+        if function in self.paused:
+            return
         if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
@@ -223,6 +228,9 @@ class DurableTasks:
             if self._deadlines.is_expiring(record.new.id):
                 continue
             function = record.new.function
+            if function in self.paused:
+                self.writer.release(record.new.id)
+                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
             self._begin(Run(self, record, self._lane))
         for function in {record.new.function for record in records}:
@@ -234,7 +242,8 @@ class DurableTasks:
         kept = _options.decode(new.options)
         run.retries = kept.retries
         options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
-        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        args = None if new.args is None else Raw(new.args)
+        call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -265,8 +274,6 @@ class DurableTasks:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
-        if settle.state is State.SCHEDULED:
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -280,6 +287,8 @@ class DurableTasks:
             )
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
+        elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self.look(run.record.new.function)
 
@@ -294,7 +303,45 @@ class DurableTasks:
         self._in_window[function] -= 1
         self._refill(function)
 
+    # --- held, and put back ---
+
+    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
+        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
+
+        def stored(was: bool) -> bool:  # noqa: FBT001
+            if paused:
+                self.paused |= {function}
+                self._let_go(function)
+            else:
+                self.paused -= {function}
+                self._has_backlog.add(function)
+                self._refill(function, new_too=True)
+            return was
+
+        return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+
+    def _let_go(self, function: str) -> None:
+        """Put back into the store what has been claimed and is not started."""
+        for run in [each for each in self._runs.values() if each.record.new.function == function]:
+            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                self.writer.release(run.record.new.id)
+                self._forget(run)
+
+    def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
+        """Let a task that failed or was set aside wait again; the answer is its state before."""
+
+        def done(was: State | StoreError | None) -> None:
+            if was in (State.FAILED, State.SET_ASIDE):
+                self._look_everywhere()
+            answer(was)
+
+        self.writer.put_back(task, done)
+
     # --- reading ---
+
+    def get(self, task: str) -> Deferred[Record | None]:
+        """Read a task."""
+        return self._execute(lambda: self.store.get(task))
 
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
         """Call a reading function of the store, in its thread."""

@@ -65,4 +65,6 @@ class WallClock:
             self._offset += difference
         else:
             self._is_moving = True
-            self._moved(difference)
+            # The rest is followed silently. A whole number of seconds has to remain one: otherwise what
+            # has just been done at an interval of seconds would be due again.
+            self._moved(round(difference, 1))

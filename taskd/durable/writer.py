@@ -147,6 +147,12 @@ class StoreWriter:
             raise Busy(
                 f"{self.pending_bytes} bytes of new tasks wait for the store", retry_after=RETRY_SECONDS
             )
+        if self.pending_bytes + size > self._store.room:
+            raise Busy(
+                "the store in memory is full of tasks that have not ended (--store memory:bytes=SIZE, or "
+                "--store sqlite:PATH)",
+                retry_after=RETRY_SECONDS,
+            )
         self.pending_bytes += size
         self.submits.add(new, answer)
         self._soon()

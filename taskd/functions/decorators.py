@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from taskd.functions import registry as registered
 from taskd.functions.durability import Durability
+from taskd.functions.retries import RETRY_FOR, RetryFor, checked_retry_for
 from taskd.functions.schedule import Missed, Schedule
 
 __all__ = ["on_worker_start", "on_worker_stop", "task"]
@@ -35,6 +36,7 @@ def task(
     every: float | None = None,
     timezone: str | None = None,
     missed: Missed | None = None,
+    retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Callable[[_Function], _Function]: ...
 def task(
     function: Any = None,
@@ -55,6 +57,7 @@ def task(
     every: float | None = None,
     timezone: str | None = None,
     missed: Missed | None = None,
+    retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
@@ -65,9 +68,10 @@ def task(
 
     With `durable`, each call is stored before it is run, and is run again if its
     process or the daemon has died, or, with `once`, never. It is tried `retries`
-    times more if it fails, after a random part of `backoff` seconds, doubled with
-    each failure. What has ended is kept for `keep` seconds. At most `concurrency`
-    of its tasks run at the same time, and start at `rate` at most (``"100/min"``);
+    times more if it raises an exception of the classes `retry_for`, or `Retry`, after
+    a random part of `backoff` seconds, doubled with each failure. What has ended is
+    kept for `keep` seconds. At most `concurrency` of its tasks run at the same time,
+    and start at `rate` at most (``"100/min"``);
     with `concurrency_key`, the name of an argument, that holds for each of its values.
 
     With `cron` (a line such as ``"30 2 * * *"``, by the clocks of `timezone`, by
@@ -76,9 +80,10 @@ def task(
     that came while the server did not run: none ("skip", the default), the last
     one ("last"), or each ("all").
 
-    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do.
+    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do, and `ValueError` for a wrong `retry_for`.
     """
     schedule = Schedule.of(cron, every, timezone, missed)
+    judged = checked_retry_for(retry_for)
     durability = Durability.of(
         durable=durable,
         once=once,
@@ -88,10 +93,13 @@ def task(
         concurrency=concurrency,
         rate=rate,
         concurrency_key=concurrency_key,
+        retry_for=judged,
     )
 
     def register(function: _Function) -> _Function:
-        registered.registry.add(function, name, timeout, grace, durability, schedule)
+        registered.registry.add(
+            function, name, timeout, grace, durability, schedule=schedule, retry_for=judged
+        )
         return function
 
     return register if function is None else register(function)

@@ -29,6 +29,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
+from taskd.functions.retries import RETRY_FOR, RetryFor
 from taskd.functions.schedule import Schedule
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
@@ -73,7 +74,8 @@ class Function:
     `timeout` is its own time limit in seconds, None for none; `grace` is the
     time that it has to clean up, in seconds. `origin` is where it was registered.
     `durable` says how its tasks are stored, None if only those that are submitted;
-    `schedule` when the server runs it by itself, None for never.
+    after an exception of the classes `retry_for` those may be tried again.
+    `schedule` says when the server runs it by itself, None for never.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Function:
         origin: Origin | None = None,
         durable: Durability | None = None,
         schedule: Schedule | None = None,
+        retry_for: RetryFor = RETRY_FOR,
     ) -> None:
         self.durable = durable
         self.schedule = schedule
+        self.retry_for = retry_for
         self.name = name
         self.callable = function
         self.timeout = timeout
@@ -165,6 +169,7 @@ class Registry:
         grace: float | None = None,
         durable: Durability | None = None,
         schedule: Schedule | None = None,
+        retry_for: RetryFor = RETRY_FOR,
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
@@ -192,6 +197,7 @@ class Registry:
             Origin.current(),
             durable,
             schedule,
+            retry_for,
         )
         known = self._functions.get(added.name)
         if known is not None and not _may_replace(known, added):

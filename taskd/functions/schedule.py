@@ -128,8 +128,8 @@ def _check_zone(zone: object) -> None:
         ZoneInfo(zone)
     except (ValueError, OSError, KeyError):
         raise ValueError(
-            f"timezone is the name of a zone, such as Europe/Berlin, not {zone!r} (the zones are those of the "
-            "system, or of the package tzdata)"
+            f"timezone is the name of a zone, such as Europe/Berlin, not {zone!r} (the zones are those of "
+            "the system, or of the package tzdata)"
         ) from None
 
 

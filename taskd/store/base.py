@@ -85,6 +85,10 @@ class Store(Protocol):
     is_lasting: bool
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
+    @property
+    def room(self) -> float:
+        """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
+
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
@@ -108,6 +112,15 @@ class Store(Protocol):
 
     def prune(self, now: float, limit: int) -> int:
         """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more; return whether it was.
+
+        That changes nothing else: whoever claims tasks must ask for none of that function.
+        """
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused, in order."""
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
 from taskd.store.base import Batch, Filter, Overdue, Written
+from taskd.store.memory_index import MemoryIndex
+from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -32,12 +35,23 @@ class MemoryStore:
 
     is_lasting = False
 
-    def __init__(self) -> None:
+    def __init__(self, limits: MemoryLimits | None = None) -> None:
+        self._limits = limits or MemoryLimits()
         self._records: dict[str, Record] = {}
+        self._index = MemoryIndex(self._records)
         self._events: dict[str, list[Event]] = {}
+        self._event_bytes = 0
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
         self._ticks: dict[str, LastTick] = {}
+        self._paused: set[str] = set()
+
+    @property
+    def room(self) -> float:
+        """The number of bytes of new tasks that fit, once every ended task is forgotten."""
+        index = self._index
+        events = 0 if index.ended else self._event_bytes
+        return max(self._limits.bytes - (index.bytes - index.ended_bytes) - events, 0)
 
     # --- one transaction each ---
 
@@ -52,16 +66,16 @@ class MemoryStore:
         stale += [settle.id for settle in batch.settles if not self._settle(settle, now)]
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
-        self._claimed.difference_update(batch.releases)
+        self._release(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
+        self._trim()
         return Written(accepted, stale, cancelled, put_back, claims, ticked)
 
     def _shift(self, shift: Shift) -> None:
-        for task, record in self._records.items():
+        for record in list(self._records.values()):
             if record.state in (State.SCHEDULED, State.WAITING) and not record.new.is_fixed:
-                self._records[task] = msgspec.structs.replace(
-                    record, new=record.new.moved(shift.seconds), due=record.due + shift.seconds
-                )
+                moved = record.new.moved(shift.seconds)
+                self._put(msgspec.structs.replace(record, new=moved, due=record.due + shift.seconds))
         for name in shift.names:
             if (last := self._ticks.get(name)) is not None:
                 self._ticks[name] = LastTick(last.line, last.at + shift.seconds)
@@ -78,7 +92,7 @@ class MemoryStore:
         if known is not None:
             return Accepted(known, joined=True)
         state = State.SCHEDULED if new.due > now else State.WAITING
-        self._records[new.id] = Record(new, state, now, due=max(new.due, now))
+        self._put(Record(new, state, now, due=max(new.due, now)))
         self._events[new.id] = []
         if new.token is not None:
             self._tokens[new.token] = new.id
@@ -88,16 +102,7 @@ class MemoryStore:
     def _joined(self, new: New) -> str | None:
         if new.token is not None and new.token in self._tokens:
             return self._tokens[new.token]
-        if new.key is None:
-            return None
-        return next(
-            (
-                each.new.id
-                for each in self._records.values()
-                if each.new.key == new.key and each.new.function == new.function and each.state in UNFINISHED
-            ),
-            None,
-        )
+        return None if new.key is None else self._index.with_key(new.function, new.key)
 
     def _start(self, start: Start, now: float) -> bool:
         record = self._records.get(start.id)
@@ -111,8 +116,7 @@ class MemoryStore:
         record = self._records.get(event.task)
         if record is None or record.state is not State.RUNNING or event.seq <= record.last_seq:
             return False
-        self._events[event.task].append(event)
-        self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        self._append(event)
         return True
 
     def _settle(self, settle: Settle, now: float) -> bool:
@@ -156,75 +160,105 @@ class MemoryStore:
             self._log(task, "queued", now)
         return record.state
 
+    def _release(self, tasks: Iterable[str]) -> None:
+        for task in tasks:
+            if task in self._claimed:
+                self._claimed.discard(task)
+                if (record := self._records.get(task)) is not None and record.state is State.WAITING:
+                    self._index.wait(record)
+
     def _claim(self, function: str, count: int) -> Iterator[Record]:
-        waiting = [
-            record
-            for record in self._records.values()
-            if record.state is State.WAITING
-            and record.new.function == function
-            and record.new.id not in self._claimed
-        ]
-        waiting.sort(key=Record.turn)
-        for record in waiting[:count]:
-            self._claimed.add(record.new.id)
-            yield record
+        if count > 0:
+            for record in islice(self._index.next_waiting(function, self._claimed), count):
+                self._claimed.add(record.new.id)
+                yield record
 
     def _change(self, record: Record, state: State, **changes: object) -> None:
         check_step(record.state, state)
-        self._records[record.new.id] = msgspec.structs.replace(record, state=state, **changes)
+        self._put(msgspec.structs.replace(record, state=state, **changes))
+
+    def _put(self, record: Record) -> None:
+        self._index.change(self._records.get(record.new.id), record)
+        self._records[record.new.id] = record
 
     def _log(self, task: str, event: str, now: float, data: bytes = b"{}", least: int = 0) -> None:
         record = self._records[task]
         seq = max(record.last_seq + 1, first_seq(record.attempt), least)
-        self._events[task].append(Event(task, seq, event, now, data))
-        self._records[task] = msgspec.structs.replace(record, last_seq=seq)
+        self._append(Event(task, seq, event, now, data))
+
+    def _append(self, event: Event) -> None:
+        self._events[event.task].append(event)
+        self._event_bytes += _size(event)
+        record = self._records[event.task]
+        self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+
+    def _trim(self) -> None:
+        """Forget the oldest ended tasks, if there are too many or everything takes too much."""
+        limits, index = self._limits, self._index
+        while index.ended and (
+            len(index.ended) > limits.ended or index.bytes + self._event_bytes > limits.bytes
+        ):
+            self._forget(next(iter(index.ended)))
+
+    def _forget(self, task: str) -> None:
+        record = self._records.pop(task)
+        self._index.change(record, None)
+        self._event_bytes -= sum(map(_size, self._events.pop(task)))
+        if record.new.token is not None:
+            del self._tokens[record.new.token]
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again."""
-        running = [each for each in self._records.values() if each.state is State.RUNNING]
-        for record in running:
+        running = list(self._index.running)
+        for task in running:
+            record = self._records[task]
             self._change(record, State.WAITING, losses=record.losses + 1, due=now)
-            self._log(record.new.id, "lost", now)
-        self._claimed.clear()
+            self._log(task, "lost", now)
+        self._release(list(self._claimed))
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
         """Let scheduled tasks that are due wait."""
-        scheduled = [each for each in self._records.values() if each.state is State.SCHEDULED]
-        scheduled.sort(key=lambda record: (record.due, record.new.id))
-        due = [record for record in scheduled if record.due <= now][:limit]
-        for record in due:
+        for _ in range(limit):
+            record = self._index.next_due()
+            if record is None or record.due > now:
+                break
             self._change(record, State.WAITING)
-        left = scheduled[len(due) :]
-        return left[0].due if left else None
+        left = self._index.next_due()
+        return None if left is None else left.due
 
     def overdue(self, now: float, limit: int) -> Overdue:
         """Return tasks whose deadlines have passed."""
-        unstarted = sorted(
-            (record.new.deadline, record.new.id, record.state)
-            for record in self._records.values()
-            if record.new.deadline is not None
-            and record.attempt == 0
-            and record.state in (State.SCHEDULED, State.WAITING)
-            and record.new.id not in self._claimed
-        )
-        over = [task for when, task, state in unstarted if when <= now and state is State.WAITING]
-        return Overdue(over[:limit], next((when for when, _, _ in unstarted if when > now), None))
+        found, upcoming = self._index.overdue(now)
+        over = [
+            record.new.id
+            for record in found
+            if record.state is State.WAITING and record.new.id not in self._claimed
+        ]
+        return Overdue(over[:limit], upcoming)
 
     def prune(self, now: float, limit: int) -> int:
         """Forget ended tasks."""
-        over = [
-            record
-            for record in self._records.values()
-            if record.ended is not None and record.ended + record.new.keep <= now
-        ][:limit]
-        for record in over:
-            del self._records[record.new.id], self._events[record.new.id]
-            if record.new.token is not None:
-                del self._tokens[record.new.token]
+        ended = (self._records[task] for task in self._index.ended)
+        over = [record.new.id for record in ended if self._is_over(record, now)][:limit]
+        for task in over:
+            self._forget(task)
         return len(over)
 
+    def _is_over(self, record: Record, now: float) -> bool:
+        return record.ended is not None and record.ended + min(record.new.keep, self._limits.seconds) <= now
+
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more."""
+        was = function in self._paused
+        (self._paused.add if paused else self._paused.discard)(function)
+        return was
+
     # --- reading ---
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused."""
+        return sorted(self._paused)
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task."""
@@ -261,3 +295,7 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _size(event: Event) -> int:
+    return EVENT_BYTES + size_of(event.data)

@@ -157,6 +157,11 @@ class Record(msgspec.Struct, frozen=True):
     outcome: bytes | None = None
     last_seq: int = 0
 
+    @property
+    def is_unstarted(self) -> bool:
+        """Whether it waits or is scheduled, and has never been started."""
+        return self.attempt == 0 and self.state in (State.SCHEDULED, State.WAITING)
+
     def turn(self) -> tuple[int, float, str]:
         """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
         return self.new.priority, self.due, self.new.id

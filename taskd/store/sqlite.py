@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -53,6 +54,7 @@ class SqliteStore:
     """
 
     is_lasting = True
+    room = inf
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -179,6 +181,16 @@ class SqliteStore:
             cursor.executemany("DELETE FROM task WHERE id = ?", over)
         return len(over)
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            was = cursor.execute("SELECT 1 FROM paused WHERE function = ?", (function,)).fetchone()
+            if paused and not was:
+                cursor.execute("INSERT INTO paused VALUES (?)", (function,))
+            elif was and not paused:
+                cursor.execute("DELETE FROM paused WHERE function = ?", (function,))
+        return bool(was)
+
     # --- reading, from any thread ---
 
     def _read(self, query: str, *values: Any) -> list[Any]:
@@ -187,6 +199,10 @@ class SqliteStore:
                 self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = 1")
             return self._reader.execute(query, values).fetchall()
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused. Raises `StoreError`."""
+        return [function for (function,) in self._read("SELECT function FROM paused ORDER BY function")]
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task. Raises `StoreError`."""
@@ -227,9 +243,9 @@ class SqliteStore:
 
     def overdue(self, now: float, limit: int) -> Overdue:
         """Return tasks whose deadlines have passed. Raises `StoreError`."""
-        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND claimed = 0 AND deadline"
+        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND deadline"
         rows = self._read(
-            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 ORDER BY deadline, id LIMIT ?",
+            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 AND claimed = 0 ORDER BY deadline, id LIMIT ?",
             now,
             limit,
         )

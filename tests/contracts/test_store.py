@@ -165,6 +165,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.prune(self.now, 10_000))
         assert len(self.model.find(Filter(), "", 10_000)) <= before
 
+    @rule(function=st.sampled_from(FUNCTIONS), paused=st.booleans())
+    def pause(self, function, paused):
+        self.both(lambda store: store.pause(function, paused=paused))
+
     @rule()
     def restart(self):
         self.store = self.reopen(self.store)
@@ -186,6 +190,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
         self.both(lambda store: store.last_ticks())
+        self.both(lambda store: store.paused())
         for task in self.ids[-5:]:
             events = self.both(lambda store: store.events(task, 0, 1000))  # noqa: B023
             assert [each.seq for each in events] == sorted({each.seq for each in events})

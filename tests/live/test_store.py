@@ -21,9 +21,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     with ExitStack() as stack:
 
-        def start_one(*options: str, store: str = "sqlite:tasks.db") -> Daemon:
+        def start_one(*options: str, store: str | None = "sqlite:tasks.db") -> Daemon:
+            named = ["--store", store] if store is not None else []
             return stack.enter_context(
-                _daemon("--app", APP, "--workers", "2", "--store", store, *options, directory=tmp_path)
+                _daemon("--app", APP, "--workers", "2", *named, *options, directory=tmp_path)
             )
 
         yield start_one
@@ -149,7 +150,28 @@ def test_a_file_that_another_daemon_uses_is_refused(start: Start, tmp_path: Path
 
 
 def test_without_a_file_everything_works_but_survival(start: Start) -> None:
-    client = start(store="memory").connect()
+    daemon = start(store="memory")
+    client = daemon.connect()
     task = submit(client, "mark", 1, options={"delay": 0.2, "key": "k"})
     assert submit(client, "mark", 1, options={"key": "k"}) == task
     assert wait(client, task)["state"] == "succeeded"
+    daemon.wait_for_log("the store is memory: tasks of mark,")
+
+
+def test_a_durable_function_has_its_tasks_in_a_file_unless_another_store_is_named(
+    start: Start, tmp_path: Path
+) -> None:
+    daemon = start(store=None)
+    daemon.wait_for_log(f"the store is {tmp_path}/taskd.db .*since there are durable functions: mark,")
+    task = submit(daemon.connect(), "mark", 1)
+    assert wait(daemon.connect(), task)["state"] == "succeeded"
+    daemon.stop()
+    assert wait(start(store=None).connect(), task)["state"] == "succeeded"
+
+
+def test_a_default_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "taskd.db").write_text("my notes")
+    daemon = Daemon("--app", APP, directory=tmp_path)
+    assert daemon.wait_for_end() == 1
+    assert "taskd.db cannot be opened: file is not a database" in daemon.log
+    assert "--store memory" in daemon.log

@@ -211,7 +211,9 @@ class SubmitTests(StoredCase):
 
     def test_the_status_has_the_store(self):
         self.ask("submit", "g")
-        self.assertEqual(self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None})
+        self.assertEqual(
+            self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None, "paused": []}
+        )
 
 
 class NoStoreTests(ServerCase):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.durable.start import open_store
+from taskd.durable.opening import open_store
 from taskd.store.base import Batch, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
@@ -110,5 +110,7 @@ class DescriptionTests(SqliteCase):
         store = open_store(f"sqlite:{self.path}")
         self.addCleanup(store.close)
         self.assertEqual(store.path, self.path)
-        for wrong in ("", "sqlite:", "sqlite", "redis://localhost"):
-            self.assertIn("memory or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong)))
+        for wrong in ("", "memory:", "sqlite:", "sqlite", "redis://localhost"):
+            self.assertIn(
+                "memory:LIMITS or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong))
+            )

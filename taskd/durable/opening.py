@@ -1,0 +1,165 @@
+"""The opening of a daemon's store: at once if one was named, else when it is known what the app needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from taskd.functions.registry import FunctionInfo
+from taskd.store.base import Store, StoreError
+from taskd.store.memory import MemoryStore
+from taskd.store.memory_limits import MemoryLimits
+from taskd.store.sqlite import SqliteStore
+
+__all__ = ["MEMORY", "SQLITE", "Opening", "StoreChoice", "open_store"]
+
+_log = Logger(namespace="taskd.store")
+
+MEMORY = "memory"
+SQLITE = "sqlite:"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChoice:
+    """The store that a daemon uses: ``memory``, ``memory:LIMITS`` or ``sqlite:PATH``.
+
+    With `is_default` nobody has named it: it is used if a function is durable, and otherwise
+    the one in memory.
+    """
+
+    description: str = MEMORY
+    is_default: bool = False
+
+
+def open_store(description: str) -> Store:
+    """Open the store of a description. Raises `StoreError`."""
+    kind, colon, rest = description.partition(":")
+    if kind == MEMORY and (rest or not colon):
+        return MemoryStore(MemoryLimits.parse(rest))
+    if description.startswith(SQLITE) and rest:
+        return SqliteStore(rest)
+    raise StoreError(f"a store is memory, memory:LIMITS or sqlite:PATH, not {description!r}")
+
+
+class _NotYet:
+    """Stands for a store that is not chosen yet. It is asked for nothing but this: `execute` waits."""
+
+    is_lasting = False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class _Later:
+    """Has all methods of a store that may be chosen later."""
+
+    def __init__(self) -> None:
+        self.chosen: Any = _NotYet()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.chosen, name)
+
+
+class Opening:
+    """The store of a daemon, and what its functions are run by: a thread if they wait for a disk.
+
+    `store` and `execute` can be used at once; what is executed before the store
+    is open is done then. Raises `StoreError` if a store that was named cannot be opened.
+    """
+
+    def __init__(self, reactor: IReactorThreads, choice: StoreChoice) -> None:
+        self.error: StoreError | None = None
+        """Why the store could not be opened; None if it could, or is not needed yet."""
+        self._reactor = reactor
+        self._choice = choice
+        self._later = _Later()
+        self.store = cast(Store, self._later)
+        self._pool: ThreadPool | None = None
+        self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self._is_open = False
+        if not choice.is_default:
+            self._open(choice.description)
+
+    def use(self, functions: Sequence[FunctionInfo]) -> None:
+        """Open the store, if it has not been, and report which it is if these functions need one."""
+        durable = [each.name for each in functions if each.durable is not None]
+        if not self._is_open:
+            try:
+                self._open(self._choice.description if durable else MEMORY)
+            except StoreError as error:
+                self.error = StoreError(f"{error}. Name another with --store, or go without: --store memory")
+                self._fail_held()
+                return
+            self._report(durable)
+        elif durable and not self.store.is_lasting:
+            advice = "stop and start the daemon" if self._choice.is_default else "use --store sqlite:PATH"
+            _log.warn(
+                "the store is memory: tasks of {durable} are lost with the daemon, although durable; "
+                "to keep them, {advice}",
+                durable=", ".join(durable),
+                advice=advice,
+            )
+
+    def _report(self, durable: list[str]) -> None:
+        path = self._choice.description.removeprefix(SQLITE)
+        if durable:
+            _log.info(
+                "the store is {path} (--store), since there are durable functions: {durable}",
+                path=path,
+                durable=", ".join(durable),
+            )
+        elif os.path.exists(path):
+            _log.warn(
+                "no function is durable, so {path} is not used: name it with --store if its tasks matter",
+                path=path,
+            )
+
+    def _open(self, description: str) -> None:
+        store = self._later.chosen = open_store(description)
+        self._is_open = True
+        if store.is_lasting:
+            self._pool = ThreadPool(1, 1, "store")
+            self._pool.start()
+        held, self._held = self._held, []
+        for function, fires in held:
+            self.execute(function).chainDeferred(fires)
+
+    def execute(self, function: Callable[[], Any]) -> Deferred[Any]:
+        """Run a function of the store; the Deferred fires in the reactor with its result."""
+        if self._pool is not None:
+            return deferToThreadPool(self._reactor, self._pool, function)
+        deferred: Deferred[Any] = Deferred()
+        if not self._is_open and self.error is None:
+            self._held.append((function, deferred))
+            return deferred
+        try:
+            if self.error is not None:
+                raise self.error
+            deferred.callback(function())
+        except Exception:
+            deferred.errback()
+        return deferred
+
+    def give_up(self) -> None:
+        """Open nothing any more: the daemon stops."""
+        if not self._is_open and self.error is None:
+            self.error = StoreError("the daemon stops before it has opened a store")
+            self._fail_held()
+
+    def _fail_held(self) -> None:
+        held, self._held = self._held, []
+        for _, fires in held:
+            fires.errback(self.error)
+
+    def end_thread(self) -> None:
+        """End the thread, once the store is closed."""
+        if self._pool is not None:
+            self._pool.stop()

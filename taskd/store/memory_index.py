@@ -1,0 +1,115 @@
+"""Where a store in memory finds its tasks without looking at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from heapq import heappop, heappush
+
+from taskd.store.memory_limits import RECORD_BYTES, size_of
+from taskd.store.records import ENDED, UNFINISHED, Record, State
+
+__all__ = ["MemoryIndex"]
+
+
+class MemoryIndex:
+    """The records of a store by what they are looked for by.
+
+    `change` has to be called for every change of a record. The queues keep
+    entries of tasks that have left them, and skip those.
+    """
+
+    def __init__(self, records: dict[str, Record]) -> None:
+        self._records = records
+        self._waiting: dict[str, list[tuple[int, float, str]]] = {}
+        self._scheduled: list[tuple[float, str]] = []
+        self._deadlines: list[tuple[float, str]] = []
+        self._keys: dict[tuple[str, str], str] = {}
+        self.running: dict[str, None] = {}
+        self.ended: dict[str, None] = {}
+        """The ended tasks, in the order of their ends."""
+        self.bytes = self.ended_bytes = 0
+        """About what all records take, and what the ended ones among them do, without their events."""
+
+    def change(self, old: Record | None, new: Record | None) -> None:
+        """Note that a record has become another: None if it was not there, or is forgotten."""
+        self._count(old, -1)
+        self._count(new, 1)
+        before = None if old is None else old.state
+        if old is not None and (new is None or new.state is not before):
+            self._leave(old)
+        if new is not None and new.new.deadline is not None and (old is None or old.new != new.new):
+            heappush(self._deadlines, (new.new.deadline, new.new.id))
+        if new is not None and (before is not new.state or (old is not None and old.due != new.due)):
+            self._enter(new)
+
+    def _count(self, record: Record | None, sign: int) -> None:
+        if record is not None:
+            size = sign * (RECORD_BYTES + size_of(record.new.args, record.new.options, record.outcome))
+            self.bytes += size
+            if record.state in ENDED:
+                self.ended_bytes += size
+
+    def _leave(self, record: Record) -> None:
+        task = record.new.id
+        self.running.pop(task, None)
+        self.ended.pop(task, None)
+        if record.new.key is not None and self._keys.get((record.new.function, record.new.key)) == task:
+            del self._keys[record.new.function, record.new.key]
+
+    def _enter(self, record: Record) -> None:
+        task, state = record.new.id, record.state
+        if state is State.WAITING:
+            self.wait(record)
+        elif state is State.SCHEDULED:
+            heappush(self._scheduled, (record.due, task))
+        elif state is State.RUNNING:
+            self.running[task] = None
+        elif state in ENDED:
+            self.ended[task] = None
+        if record.new.key is not None and state in UNFINISHED:
+            self._keys[record.new.function, record.new.key] = task
+
+    def wait(self, record: Record) -> None:
+        """Put a waiting task into the queue of its function, from which `next_waiting` had taken it."""
+        heappush(self._waiting.setdefault(record.new.function, []), record.turn())
+
+    def with_key(self, function: str, key: str) -> str | None:
+        """Return the unfinished task of a function that has this key."""
+        return self._keys.get((function, key))
+
+    def next_waiting(self, function: str, claimed: Collection[str]) -> Iterator[Record]:
+        """Take waiting tasks from the queue, in their order, but for those that are claimed."""
+        queue = self._waiting.get(function, [])
+        while queue:
+            turn = heappop(queue)
+            record = self._records.get(turn[2])
+            is_waiting = record is not None and record.state is State.WAITING and record.turn() == turn
+            if record is not None and is_waiting and turn[2] not in claimed:
+                yield record
+        self._waiting.pop(function, None)
+
+    def overdue(self, now: float) -> tuple[list[Record], float | None]:
+        """Return the unstarted tasks whose deadlines have passed, in their order, and the next deadline."""
+        found: dict[str, Record] = {}
+        while self._deadlines:
+            deadline, task = self._deadlines[0]
+            record = self._records.get(task)
+            if record is not None and record.is_unstarted and record.new.deadline == deadline:
+                if deadline > now:
+                    break
+                found[task] = record
+            heappop(self._deadlines)
+        upcoming = self._deadlines[0][0] if self._deadlines else None
+        for record in found.values():  # which have not ended yet
+            heappush(self._deadlines, (record.new.deadline or 0.0, record.new.id))
+        return list(found.values()), upcoming
+
+    def next_due(self) -> Record | None:
+        """Return the scheduled task that is due first."""
+        while self._scheduled:
+            due, task = self._scheduled[0]
+            record = self._records.get(task)
+            if record is not None and record.state is State.SCHEDULED and record.due == due:
+                return record
+            heappop(self._scheduled)
+        return None
