@@ -245,7 +245,8 @@ class SqliteStore:
         """Return tasks whose deadlines have passed. Raises `StoreError`."""
         unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND deadline"
         rows = self._read(
-            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 AND claimed = 0 ORDER BY deadline, id LIMIT ?",
+            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 AND claimed = 0 "
+            "ORDER BY deadline, id LIMIT ?",
             now,
             limit,
         )
