@@ -82,7 +82,7 @@ def task(
 
     Raises as `Registry.add`, `Durability.of` and `Schedule.of` do, and `ValueError` for a wrong `retry_for`.
     """
-    schedule = Schedule.of(cron, every, timezone, missed)
+    schedule = Schedule.of(cron, every, timezone, missed, durable=durable)
     judged = checked_retry_for(retry_for)
     durability = Durability.of(
         durable=durable,

@@ -47,6 +47,8 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
         every: float | None = None,
         timezone: str | None = None,
         missed: str | None = None,
+        *,
+        durable: bool = True,
     ) -> Schedule | None:
         """Return the schedule that these arguments of `task` mean, None if there is none.
 
@@ -59,6 +61,10 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
         if missed is not None and missed not in get_args(Missed):
             raise ValueError(f'missed is "skip", "last" or "all", not {missed!r}')
         policy: Any = "skip" if missed is None else missed
+        if policy != "skip" and not durable:
+            raise ValueError(
+                f"missed={policy!r} needs durable=True, so that it is known after a start what was missed"
+            )
         if cron is None:
             if timezone is not None:
                 raise ValueError("timezone is for cron: every is the same in all zones")

@@ -19,7 +19,7 @@ def each_second() -> None:
     _note("each_second")
 
 
-@task(cron="30 2 * * 1-5", timezone="Europe/Berlin", missed="last")
+@task(cron="30 2 * * 1-5", timezone="Europe/Berlin", durable=True, missed="last")
 def at_night() -> None:
     _note("at_night")
 

@@ -45,6 +45,7 @@ class DeclarationTests(SynchronousTestCase):
             ({"every": 5, "timezone": "UTC"}, "timezone is for cron"),
             ({"timezone": "UTC"}, "need cron or every"),
             ({"missed": "all"}, "need cron or every"),
+            ({"every": 5, "missed": "all", "durable": False}, "missed='all' needs durable=True"),
         ):
             error = self.assertRaises(ValueError, lambda declared=declared: Schedule.of(**declared))
             self.assertIn(reason, str(error), declared)
