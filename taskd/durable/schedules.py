@@ -67,7 +67,7 @@ class _Entry:
     name: str
     schedule: Schedule
     seen: float
-    """The time up to which its ticks have been seen to."""
+    """The time up to which its ticks have been handled."""
     last: float | None = None
     """Its last tick that had a task."""
     is_new: bool = False
@@ -123,7 +123,7 @@ class Schedules:
         self._is_stopped = True
 
     def clock_moved(self, seconds: float) -> list[str]:
-        """Go on after the clock has been set, and return whose last ticks are to be moved in the store."""
+        """Go on after the clock has been set, and return whose last ticks must be moved in the store."""
         moved = [entry for entry in self._entries.values() if entry.schedule.is_interval]
         for entry in moved:
             entry.seen += seconds

@@ -39,10 +39,10 @@ def wait(client: Connection, task: str) -> str:
 
 def test_a_clock_that_is_set_by_an_hour_neither_stalls_nor_hastens_anything(tmp_path: Path) -> None:
     set_clock(tmp_path, 0.0)
+    files = {"CLOCK": str(tmp_path / "clock"), "MARKS": str(tmp_path / "marks")}
     daemon = Daemon(
         "--app", str(APPS / "scheduled.py"), "--workers", "2", "--store", "sqlite:tasks.db",
-        directory=tmp_path,
-        env={"CLOCK": str(tmp_path / "clock"), "MARKS": str(tmp_path / "marks"), "PYTHONPATH": str(SET_CLOCK)},
+        directory=tmp_path, env={**files, "PYTHONPATH": str(SET_CLOCK)},
     )  # fmt: skip
     try:
         daemon.wait_for_log("functions: ")

@@ -215,7 +215,7 @@ class ClockTests(ScheduleCase):
             self.assertIn(ran["f"], (19, 20, 21), seconds)
             self.assertIn(ran["g"], (3, 4, 5), seconds)
 
-    def test_what_was_jumped_over_is_run_once_and_what_was_run_is_not_run_again(self):
+    def test_ticks_that_were_jumped_over_run_once_and_those_that_ran_do_not_run_again(self):
         self.start(f=cron("30 0 * * *"), g=cron("10,20 0 * * *"))
         self.minutes(5)
         self.set_clock(HOUR)

@@ -17,7 +17,7 @@ class WallClockTests(SynchronousTestCase):
     def wall(self):
         return self.clock.seconds() + self.set_by
 
-    def test_it_follows_small_corrections_silently(self):
+    def test_the_wall_clock_follows_small_corrections_silently(self):
         for _ in range(20):
             self.set_by += 0.1
             self.clock.advance(1.0)
@@ -36,7 +36,7 @@ class WallClockTests(SynchronousTestCase):
             self.clock.advance(1.0)
             self.assertAlmostEqual(self.wall_clock.now(), self.wall())
 
-    def test_it_stops(self):
+    def test_a_wall_clock_that_is_stopped_has_no_timer(self):
         self.wall_clock.stop()
         self.clock.advance(1.0)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -91,7 +91,7 @@ class TickTests(SynchronousTestCase):
             self.assertEqual(schedule.after(first + minutes * 60), at(2026, 10, 26, 2, 30), minutes)
             self.assertEqual(schedule.between(first - 1, first + minutes * 60, 9), [first], minutes)
 
-    def test_what_is_due_every_so_often_is_due_in_both_hours(self):
+    def test_an_interval_goes_on_in_both_hours(self):
         schedule = Schedule.of(cron="*/30 * * * *", timezone="Europe/Berlin")
         begin = at(2026, 10, 25, 1, 45)
         ticks = []
@@ -100,7 +100,7 @@ class TickTests(SynchronousTestCase):
         self.assertEqual([tick - begin for tick in ticks], [900.0 + 1800.0 * n for n in range(6)])
         self.assertEqual(schedule.between(begin, ticks[-1], 9), ticks)
 
-    def test_which_schedules_are_about_the_time_that_passes(self):
+    def test_intervals_are_recognised(self):
         for declared, is_interval in (
             ({"every": 5}, True),
             ({"cron": "*/5 * * * *"}, True),
