@@ -221,7 +221,7 @@ class Registry:
 
 
 def _check_schedule(function: FunctionInfo) -> None:
-    """Raise `ValueError` if a function has a schedule, so that it is run without arguments, and needs some."""
+    """Raise `ValueError` if a function with a schedule, which runs without arguments, needs some."""
     needed = [name for name, parameter in function.parameters.items() if parameter.required]
     if function.schedule is not None and needed:
         raise ValueError(

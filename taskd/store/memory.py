@@ -25,6 +25,7 @@ from taskd.store.records import (
     Tick,
     check_step,
     first_seq,
+    last_seq,
 )
 
 __all__ = ["MemoryStore"]
@@ -44,6 +45,7 @@ class MemoryStore:
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
         self._ticks: dict[str, LastTick] = {}
+        self._logged: list[Event] = []
         self._paused: set[str] = set()
 
     @property
@@ -57,6 +59,7 @@ class MemoryStore:
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
+        self._logged = []
         if batch.shift is not None:
             self._shift(batch.shift)
         accepted = [self._submit(new, now) for new in batch.submits]
@@ -69,7 +72,7 @@ class MemoryStore:
         self._release(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims, ticked)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged, ticked)
 
     def _shift(self, shift: Shift) -> None:
         for record in list(self._records.values()):
@@ -116,6 +119,9 @@ class MemoryStore:
         record = self._records.get(event.task)
         if record is None or record.state is not State.RUNNING or event.seq <= record.last_seq:
             return False
+        log = self._events[event.task]
+        if event.event == log[-1].event == "progress":
+            self._event_bytes -= _size(log.pop())
         self._append(event)
         return True
 
@@ -191,6 +197,7 @@ class MemoryStore:
         self._event_bytes += _size(event)
         record = self._records[event.task]
         self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        self._logged.append(event)
 
     def _trim(self) -> None:
         """Forget the oldest ended tasks, if there are too many or everything takes too much."""
@@ -213,7 +220,7 @@ class MemoryStore:
         for task in running:
             record = self._records[task]
             self._change(record, State.WAITING, losses=record.losses + 1, due=now)
-            self._log(task, "lost", now)
+            self._log(task, "lost", now, least=last_seq(record.attempt))
         self._release(list(self._claimed))
         return len(running)
 
@@ -264,10 +271,6 @@ class MemoryStore:
         """Return a task."""
         return self._records.get(id)
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`."""
-        return sorted(task for task in self._records if task.startswith(prefix))[:limit]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids."""
         found = [
@@ -278,6 +281,11 @@ class MemoryStore:
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
+            and (
+                wanted.like is None
+                or record.new.id.startswith(wanted.like)
+                or record.new.id.endswith(wanted.like)
+            )
         ]
         return sorted(found, key=lambda record: record.new.id)[:limit]
 

@@ -27,7 +27,9 @@ from taskd.store.records import (
     State,
     Tick,
     first_seq,
+    last_seq,
 )
+from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
 
 __all__ = ["SqliteStore"]
@@ -38,7 +40,10 @@ WAL_BYTES = 64 * 1024 * 1024
 _NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed"
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _NEW_COUNT = len(New.__struct_fields__)
-_LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+_SUPERSEDE = (
+    "DELETE FROM event WHERE task = ?1 AND event = 'progress' "
+    "AND seq = (SELECT max(seq) FROM event WHERE task = ?1)"
+)
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -108,12 +113,12 @@ class SqliteStore:
             raise StoreError(f"{self.path} cannot be {what}: {_explained(error)}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self) -> Iterator[LoggingCursor]:
         database = self._database
         with self._errors("written"):
             database.execute("BEGIN IMMEDIATE")
             try:
-                yield database.cursor()
+                yield database.cursor(LoggingCursor)
                 database.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # some errors have rolled it back already
@@ -143,21 +148,21 @@ class SqliteStore:
                     claims += sorted(at_once[function], key=Record.turn)
                 else:
                     claims += _claim(cursor, function, count)
-        return Written(accepted, stale, cancelled, put_back, claims, ticked)
+        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, ticked)
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again. Raises `StoreError`."""
         with self._transaction() as cursor:
             cursor.execute("UPDATE task SET claimed = 0 WHERE state = 1 AND claimed = 1")
             running = cursor.execute("SELECT id, attempt, last_seq FROM task WHERE state = 2").fetchall()
-            for task, attempt, last_seq in running:
-                seq = max(last_seq + 1, first_seq(attempt))
+            for task, attempt, last in running:
+                seq = max(last + 1, last_seq(attempt))
                 cursor.execute(
                     "UPDATE task SET state = 1, claimed = 0, losses = losses + 1, due = ?, last_seq = ? "
                     "WHERE id = ?",
                     (now, seq, task),
                 )
-                cursor.execute(_LOG, (task, seq, "lost", now, b"{}"))
+                cursor.log(task, seq, "lost", now, b"{}")
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
@@ -209,25 +214,19 @@ class SqliteStore:
         rows = self._read(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
         return _record(rows[0]) if rows else None
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`. Raises `StoreError`."""
-        rows = self._read(
-            "SELECT id FROM task WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            prefix,
-            f"{prefix}\U0010ffff",
-            limit,
-        )
-        return [row[0] for row in rows]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query, values = f"SELECT {_COLUMNS} FROM task WHERE id > ?", [after]
+        query = f"SELECT {_COLUMNS} FROM task WHERE id > ?"
+        values: list[str | int] = [after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
             if (value := getattr(wanted, name)) is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
+        if wanted.like is not None:
+            query += " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
+            values += [wanted.like, f"{wanted.like}\U0010ffff", -len(wanted.like), wanted.like]
         rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
         return [_record(row) for row in rows]
 
@@ -275,7 +274,7 @@ class SqliteStore:
 # --- single statements --------------------------------------------------------
 
 
-def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Record]]:
+def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Record]]:
     """Return a list for each function whose new tasks may all be claimed as they come: nothing else waits.
 
     These need no place in the index of waiting tasks, and no query.
@@ -296,7 +295,7 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
     }
 
 
-def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
+def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
@@ -313,11 +312,11 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
     )
     if is_claimed:
         at_once[new.function].append(record)
-    cursor.execute(_LOG, (new.id, 1, "queued", now, b"{}"))
+    cursor.log(new.id, 1, "queued", now, b"{}")
     return Accepted(new.id)
 
 
-def _tick(cursor: sqlite3.Cursor, tick: Tick, now: float) -> Accepted | None:
+def _tick(cursor: LoggingCursor, tick: Tick, now: float) -> Accepted | None:
     changed = cursor.execute(
         "INSERT INTO schedule VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET line = ?2, last = ?3 "
         "WHERE line != ?2 OR last < ?3",
@@ -326,7 +325,7 @@ def _tick(cursor: sqlite3.Cursor, tick: Tick, now: float) -> Accepted | None:
     return None if not changed or tick.new is None else _submit(cursor, tick.new, now, {})
 
 
-def _shift(cursor: sqlite3.Cursor, shift: Shift) -> None:
+def _shift(cursor: LoggingCursor, shift: Shift) -> None:
     cursor.execute(
         "UPDATE task SET due = due + ?1, wanted = iif(wanted, wanted + ?1, 0), deadline = deadline + ?1 "
         "WHERE state <= 1 AND fixed = 0",
@@ -336,7 +335,7 @@ def _shift(cursor: sqlite3.Cursor, shift: Shift) -> None:
     cursor.executemany("UPDATE schedule SET last = last + ? WHERE name = ?", names)
 
 
-def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
+def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
     rows = cursor.execute(
         f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
         "ORDER BY priority, due, id LIMIT ?",
@@ -346,7 +345,7 @@ def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
     return [_record(row) for row in rows]
 
 
-def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
+def _joined(cursor: LoggingCursor, new: New) -> str | None:
     if new.token is not None:
         row = cursor.execute("SELECT id FROM task WHERE token = ?", (new.token,)).fetchone()
         if row is not None:
@@ -360,7 +359,7 @@ def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
     return None
 
 
-def _start(cursor: sqlite3.Cursor, start: Start, now: float) -> bool:
+def _start(cursor: LoggingCursor, start: Start, now: float) -> bool:
     row = cursor.execute(
         "UPDATE task SET state = 2, attempt = ?1, last_seq = max(last_seq + 1, ?2) "
         "WHERE id = ?3 AND state = 1 AND attempt = ?1 - 1 RETURNING last_seq",
@@ -368,20 +367,22 @@ def _start(cursor: sqlite3.Cursor, start: Start, now: float) -> bool:
     ).fetchone()
     if row is None:
         return False
-    cursor.execute(_LOG, (start.id, row[0], "started", now, b'{"attempt":%d}' % start.attempt))
+    cursor.log(start.id, row[0], "started", now, b'{"attempt":%d}' % start.attempt)
     return True
 
 
-def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
+def _note(cursor: LoggingCursor, event: Event) -> bool:
     changed = cursor.execute(
         "UPDATE task SET last_seq = ?1 WHERE id = ?2 AND state = 2 AND last_seq < ?1", (event.seq, event.task)
     ).rowcount
     if changed:
-        cursor.execute(_LOG, (event.task, event.seq, event.event, event.at, event.data))
+        if event.event == "progress":
+            cursor.execute(_SUPERSEDE, (event.task,))
+        cursor.log(event.task, event.seq, event.event, event.at, event.data)
     return bool(changed)
 
 
-def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
+def _settle(cursor: LoggingCursor, settle: Settle, now: float) -> bool:
     row = cursor.execute(
         "UPDATE task SET claimed = 0, state = ?, errors = errors + ?, losses = losses + ?, due = ?, "
         "ended = ?, outcome = ?, last_seq = max(last_seq + 1, ?) "
@@ -394,11 +395,11 @@ def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
     ).fetchone()
     if row is None:
         return False
-    cursor.execute(_LOG, (settle.id, row[0], settle.event, now, settle.data))
+    cursor.log(settle.id, row[0], settle.event, now, settle.data)
     return True
 
 
-def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: float) -> State | None:
+def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float) -> State | None:
     """Cancel a task or put it back, if its state permits that; return the state that it was in."""
     row = cursor.execute(f"SELECT {_COLUMNS} FROM task WHERE id = ?", (task,)).fetchone()
     if row is None:
@@ -411,7 +412,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
             "WHERE id = ?",
             (int(to), now, task),
         )
-        cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))
+        cursor.log(task, record.last_seq + 1, event, now, b"{}")
     return record.state
 
 
