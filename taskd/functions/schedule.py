@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 from math import floor, inf
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -101,18 +102,13 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def between(self, after: float, until: float, limit: int) -> list[float]:
         """Return the ticks after `after` and not after `until`: the last `limit` of them, in their order."""
-        found: list[float] = []
         if self.every is not None:
             last = floor(until / self.every)
             first = max(floor(after / self.every), last - limit) + 1
             return [number * self.every for number in range(first, last + 1)]
         # Begun later than `until`, since the same tick may come first by the clock on the wall.
-        for tick in self._ticks(until + REPEATED, reverse=True):
-            if tick <= after or len(found) == limit:
-                break
-            if tick <= until:
-                found.append(tick)
-        return found[::-1]
+        ticks = takewhile(lambda tick: tick > after, self._ticks(until + REPEATED, reverse=True))
+        return list(islice((tick for tick in ticks if tick <= until), limit))[::-1]
 
     def _ticks(self, time: float, *, reverse: bool = False) -> Any:
         start = datetime.fromtimestamp(
