@@ -18,6 +18,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
 from taskd.store.base import Batch, KeyedWant, Store, StoreError, Want, Written
+from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = ["Execute", "StoreWriter"]
@@ -136,6 +137,7 @@ class StoreWriter:
         self.shift: Shift | None = None
         self._between: list[Callable[[], object]] = []
         self.pending_bytes = 0
+        self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
@@ -273,6 +275,8 @@ class StoreWriter:
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
         _answer(taken.ticks, written.ticked)
+        if written.batches:
+            self.batches_changed(written.batches)
         if taken.wants:
             self._claimed(written.claims, taken.wants)
         self._go_on()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
@@ -74,8 +75,9 @@ class Written(msgspec.Struct):
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
     they have been settled as waiting. `events` are all that the batch has added
-    to logs, those of each task in the order of their sequence numbers. `ticked` has
-    the task of each tick, None for one that was there already, or has none.
+    to logs, those of each task in the order of their sequence numbers. `batches`
+    are those whose counts have changed since the last transaction that returned them.
+    `ticked` has the task of each tick, None for one that was there already, or has none.
     """
 
     accepted: list[Accepted]
@@ -84,6 +86,7 @@ class Written(msgspec.Struct):
     put_back: list[State | None]
     claims: list[Record]
     events: list[Event] = []
+    batches: list[BatchRecord] = []
     ticked: list[Accepted | None] = []
 
 
@@ -115,6 +118,10 @@ class Store(Protocol):
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
     @property
+    def batches(self) -> BatchStore:
+        """The batches that it keeps."""
+
+    @property
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
@@ -142,7 +149,7 @@ class Store(Protocol):
         """
 
     def prune(self, now: float, limit: int) -> int:
-        """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+        """Forget up to `limit` ended tasks and batches that have been kept long enough; return how many."""
 
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more; return whether it was.
