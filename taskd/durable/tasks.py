@@ -566,7 +566,7 @@ class DurableTasks:
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
-    def claimed_in(self, batch: str) -> list[str]:
+    def members_claimed(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed, in their order."""
         return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
 
