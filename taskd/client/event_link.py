@@ -11,14 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.link import Connection, lost
-from taskd.client.pending import PendingCalls
+from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError
 from taskd.model import Call, Outcome
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
-from taskd.protocol.event_lines import is_event
 
 __all__ = ["EventLink"]
 
@@ -31,7 +30,7 @@ class _EventConnection(Connection):
 
     def __init__(self, link: EventLink) -> None:
         self._link = link
-        self.calls = PendingCalls(self._send_line, MAX_CALLS)
+        self.calls = PendingCalls(self._send_line, MAX_CALLS, link.on_event)
         self.connecting: Connecting | None = None
         self._own_end: object = None
 
@@ -50,10 +49,7 @@ class _EventConnection(Connection):
     def lines_received(self, lines: list[bytes]) -> None:
         for line in lines:
             try:
-                if is_event(line):
-                    self._link.got_event(line)
-                else:
-                    self.calls.received(line)
+                self.calls.received(line)
             except ParseError as error:
                 self.refuse(line, error)
                 return
@@ -74,7 +70,7 @@ class _EventConnection(Connection):
 
 
 class EventLink:
-    """A connection that is made when it is first needed, and `on_event` gets the lines of its events.
+    """A connection that is made when it is first needed, and `on_event` gets its events.
 
     `on_lost` is called when it could not be made, or is lost; the next call makes another. `server`
     is a client endpoint string; raises `ValueError` if it is not valid. The address of its own end
@@ -87,12 +83,12 @@ class EventLink:
         server: str,
         max_reply: int,
         own_ends: set[object],
-        on_event: Callable[[bytes], object],
+        on_event: OnEvent,
         on_lost: Callable[[], object],
     ) -> None:
         self.server = server
         self.own_ends = own_ends
-        self.got_event = on_event
+        self.on_event = on_event
         self._reactor = reactor
         self._max_reply = max_reply
         self._on_lost = on_lost

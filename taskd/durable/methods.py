@@ -175,6 +175,11 @@ class StoredMethods:
         """Put back a task that failed or was set aside."""
         return self._holding.retry(asker, task)
 
+    def why(self, asker: Asker, /, task: str) -> Outcome | None:
+        """Answer with what holds a task."""
+        self._find(asker, task, lambda record: asker.answer(result(self._tasks.why(record))))
+        return None
+
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start no stored task of a function until it is resumed."""
         return self._holding.pause(asker, function, paused=True)

@@ -23,7 +23,9 @@ from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
+from taskd.durable.limits import Hold
 from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
@@ -36,6 +38,7 @@ from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
+from taskd.server.position import Position
 from taskd.store.base import KeyedWant, Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
@@ -69,6 +72,9 @@ class Runner(Protocol):
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight."""
 
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
+
 
 class DurableTasks:
     """The stored tasks of one node. `execute` runs the store's functions, one at a time.
@@ -90,7 +96,7 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, now, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed
@@ -106,7 +112,7 @@ class DurableTasks:
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
-        self._is_stopping = self._is_open = False
+        self.is_stopping = self._is_open = False
 
     @property
     def claimed(self) -> int:
@@ -163,7 +169,7 @@ class DurableTasks:
 
         Raises `TaskdError` if it cannot be accepted.
         """
-        if self._is_stopping:
+        if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
         new = self.new(function, args, options, now, token=token)
@@ -226,7 +232,7 @@ class DurableTasks:
 
         With `new_too`, one has come that may be claimed at once, with this limit key.
         """
-        if self._is_stopping or not self._is_open or function not in self._functions:
+        if self.is_stopping or not self._is_open or function not in self._functions:
             return
         if function in self.paused:
             return
@@ -384,7 +390,7 @@ class DurableTasks:
         if claims is not None:
             pending = self.writer.wants.get(function)
             want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
-            if not self._is_stopping and function not in self.paused:
+            if not self.is_stopping and function not in self.paused:
                 self._want(function, want)
 
     def _release(self, run: Run) -> None:
@@ -414,6 +420,35 @@ class DurableTasks:
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+
+    def why(self, record: Record) -> Why:
+        """Return what holds a task."""
+        return why(record, self, self._now())
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the store, None if nothing is."""
+        return self.writer.fault
+
+    def durability(self, function: str) -> Durability | None:
+        """Return how a function's tasks are stored; None for an unknown function."""
+        return self._functions.get(function)
+
+    def run_of(self, task: str) -> Run | None:
+        """Return the run of a claimed task."""
+        return self._runs.get(task)
+
+    def hold(self, record: Record) -> Hold | None:
+        """Return what holds a task because of limits, whether it is claimed or not."""
+        return self._limiter.hold(record)
+
+    def position(self, run: Run) -> Position | None:
+        """Return the place of a claimed task in the queue for a worker."""
+        return None if run.task is None else self._runner.position(run.task)
+
+    def claimed_of(self, function: str) -> int:
+        """Return how many tasks of a function are claimed."""
+        return self._in_window.get(function, 0)
 
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
@@ -567,7 +602,7 @@ class DurableTasks:
 
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
-        self._is_stopping = True
+        self.is_stopping = True
         self.batches.stop()
         if self.store.is_lasting:
             self._limiter.close()

@@ -20,7 +20,7 @@ from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peers import Peers
-from taskd.listeners.remote_events import ATTACH, DETACH, RemoteEvents
+from taskd.listeners.remote_events import RemoteEvents
 from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.wire import Backend
@@ -34,6 +34,7 @@ from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import ATTACH, DETACH
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.parties import Lane, Parties

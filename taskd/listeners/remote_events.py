@@ -21,20 +21,18 @@ from taskd.client.event_link import EventLink
 from taskd.durable.attaching import Attaching
 from taskd.durable.events import EventHub, Page
 from taskd.errors import InvalidParams, TaskdError, Unreachable
-from taskd.functions.registry import RESERVED
 from taskd.model import Failure, Outcome
 from taskd.net.reactor import Reactor
-from taskd.protocol.event_lines import Kind, parse_event, parse_event_line
+from taskd.protocol.event_lines import Kind, parse_event
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import ATTACH, DETACH, EVENTS
 from taskd.server.methods import Asker, Requester
 from taskd.store.records import FINAL, Event
 
-__all__ = ["ATTACH", "DETACH", "RemoteEvents"]
+__all__ = ["RemoteEvents"]
 
 _log = Logger(namespace="taskd.gateway")
-
-ATTACH, DETACH = f"{RESERVED}attach", f"{RESERVED}detach"
 
 RECONNECT_SECONDS = 1.0
 """Seconds after which a lost connection is made again: a restart of a task server takes as long."""
@@ -75,7 +73,7 @@ class RemoteEvents:
             EventLink(reactor, server, max_reply, own_ends, self._got, self._reconnect) for server in servers
         ]
         self._watched: dict[str, _Watched] = {}
-        self._hub = EventHub(self._read, time.time, unwatched=self._unwatched)
+        self._hub = EventHub(reactor, self._read, time.time, unwatched=self._unwatched)
         self._attaching = Attaching(self._hub, self._read)
         self._timer: IDelayedCall | None = None
 
@@ -123,9 +121,7 @@ class RemoteEvents:
             return None
         state, seq = attached
         assert watched.link is not None
-        answer = await watched.link.call(
-            f"{RESERVED}events", {**watched.params(), "after": after, "limit": limit}
-        )
+        answer = await watched.link.call(EVENTS, {**watched.params(), "after": after, "limit": limit})
         if isinstance(answer, Failure):
             raise answer.exception()
         events = [_event(each) for each in _list.decode(answer.value)]
@@ -150,12 +146,12 @@ class RemoteEvents:
                 raise answer.exception()
         return None
 
-    def _got(self, line: bytes) -> None:
-        parsed = parse_event_line(line)
-        watched = self._watched.get(parsed.id)
+    def _got(self, params: Raw) -> None:
+        event = _event(params)
+        watched = self._watched.get(event.task)
         if watched is not None:
-            watched.seen = max(watched.seen, parsed.seq)
-            self._hub.publish([Event(parsed.id, parsed.seq, parsed.event, parsed.at, parsed.data)])
+            watched.seen = max(watched.seen, event.seq)
+            self._hub.publish([event])
 
     def _unwatched(self, kind: Kind, id: str) -> None:  # noqa: A002
         watched = self._watched.pop(id, None)

@@ -13,9 +13,7 @@ __all__ = [
     "ParsedEvent",
     "event_line",
     "event_params",
-    "is_event",
     "parse_event",
-    "parse_event_line",
 ]
 
 Kind = Literal["task", "batch"]
@@ -37,14 +35,6 @@ def event_line(params: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","method":"taskd.event","params":%b}' % params
 
 
-def is_event(line: bytes) -> bool:
-    """Return whether a line from a task server is the notification of an event."""
-    return line.startswith(_BEGINNING)
-
-
-_BEGINNING = event_line(b"").removesuffix(b"}")
-
-
 class ParsedEvent(msgspec.Struct, frozen=True):
     """An event as a task server has sent it; `data` is JSON text of an object."""
 
@@ -54,11 +44,6 @@ class ParsedEvent(msgspec.Struct, frozen=True):
     event: str
     at: float
     data: bytes
-
-
-def parse_event_line(line: bytes) -> ParsedEvent:
-    """Read the notification of an event. Raises `ParseError`."""
-    return parse_event(line[len(_BEGINNING) : -1])
 
 
 def parse_event(params: bytes) -> ParsedEvent:

@@ -13,7 +13,7 @@ __all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
 
 SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
 GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
-ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+ATTACH, DETACH, EVENT = f"{RESERVED}attach", f"{RESERVED}detach", f"{RESERVED}event"
 RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
 PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 
@@ -123,6 +123,9 @@ class StoredMethods(Protocol[Asker]):
 
         It waits again, with all of its attempts before it. Any other state is refused.
         """
+
+    def why(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with what exactly holds a task: ``{"state", "reason", …}``, as docs/protocol.md has it."""
 
     def pause(self, asker: Asker, /, function: str) -> Answer:
         """Start no stored task of a function until `resume`, which a restart does not change.
