@@ -544,7 +544,7 @@ class DurableTasks:
         return self._now()
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
         if task.due > self._now():
             self._alarm.set(self._clock.seconds() + task.due - self._now())
         else:
@@ -553,7 +553,7 @@ class DurableTasks:
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
-    def claimed_of(self, batch: str) -> list[str]:
+    def claimed_in(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed, in their order."""
         return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
 
