@@ -562,7 +562,7 @@ class DurableTasks:
         return self._now()
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
         if task.due > self._now():
             self._alarm.set(self._clock.seconds() + task.due - self._now())
         else:
