@@ -43,6 +43,7 @@ while a test waits."""
 SECONDS = {
     "test_annotations.py": 15,
     "test_attacks.py": 15,
+    "test_batches.py": 10,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,
     "test_cli.py": 155,
@@ -56,6 +57,7 @@ SECONDS = {
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_generators.py": 12,
+    "test_holding.py": 8,
     "test_import.py": 44,
     "test_limits.py": 64,
     "test_links.py": 15,

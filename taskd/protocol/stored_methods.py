@@ -49,10 +49,29 @@ class StoredMethods(Protocol[Asker]):
         A second submit with the same `token` joins the task of the first.
         """
 
-    def get(self, asker: Asker, /, task: str) -> Answer:
-        """Answer with a stored task: its state, its attempts, its outcome if it has one."""
+    def submit_batch(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: list[Raw],
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        then: str | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """Store a task for each of `args`, all or none.
 
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
+        The answer is ``{"batch": id, "tasks": [id, …], "joined": bool}``. A second
+        submit with the same `token` joins the batch of the first. When all
+        have ended, `then` is called with batch, done, failed, cancelled and total.
+        """
+
+    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Answer:
+        """Answer with a stored task: its state, its attempts, its outcome if it has one; or with a batch."""
+
+    def wait(
+        self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
+    ) -> Answer:
         """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
 
     def attach(
@@ -104,6 +123,9 @@ class StoredMethods(Protocol[Asker]):
 
         It waits again, with all of its attempts before it. Any other state is refused.
         """
+
+    def why(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with what exactly holds a task: ``{"state", "reason", …}``, as docs/protocol.md has it."""
 
     def pause(self, asker: Asker, /, function: str) -> Answer:
         """Start no stored task of a function until `resume`, which a restart does not change.

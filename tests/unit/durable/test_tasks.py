@@ -22,6 +22,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.server.position import Position
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State, last_seq
 from tests.unit.tasks import make_task
@@ -50,6 +51,9 @@ class FakeRunner:
     def withdraw(self, task):
         self.queue.remove(task)
         return True
+
+    def position(self, task):
+        return Position(self.queue.index(task), len(self.queue), 2, 2) if task in self.queue else None
 
 
 class LastingStore(MemoryStore):
