@@ -135,8 +135,6 @@ class BatchMethods:
                 keys = [self._tasks.limit_key(function, each) for each in given]
                 ids = [self._ids.make(now) for _ in some]
                 parts.append(Rows(ids, given, keys if keys[0] is not None else None))
-                    Rows([self._ids.make(now) for _ in some], given, keys if keys[0] is not None else None)
-                )
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:
