@@ -47,7 +47,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Why(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a task waits for: `reason` is for people, the rest for programs.
+    """The answer to why a task waits: `reason` is for people, the rest for programs.
 
     `due_in` is in seconds. Only what applies is there.
     """
@@ -68,7 +68,7 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Holders(Protocol):
-    """Whatever may hold a task, as far as the reasons need it."""
+    """Everything that may hold a task, as far as the reasons need it."""
 
     @property
     def paused(self) -> frozenset[str]:
