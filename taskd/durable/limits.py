@@ -27,7 +27,7 @@ thousandth longer."""
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The reason why a task is held: the tasks that have its places, or the seconds until the rate permits a start.
+    """The reason why a task is held: tasks have its places, or the rate permits no start for so many seconds.
 
     `before` is the number of tasks of the same key that are held before it.
     """
