@@ -43,6 +43,7 @@ while a test waits."""
 SECONDS = {
     "test_annotations.py": 15,
     "test_attacks.py": 15,
+    "test_batches.py": 10,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,
     "test_cli.py": 155,
@@ -52,6 +53,7 @@ SECONDS = {
     "test_certificates.py": 8,
     "test_descriptors.py": 10,
     "test_ends.py": 12,
+    "test_events.py": 20,
     "test_flow_control.py": 35,
     "test_gateway.py": 52,
     "test_generators.py": 12,

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.batch_events import batch_page
+from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
@@ -94,8 +96,10 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
+        self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
+        self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
@@ -135,6 +139,7 @@ class DurableTasks:
         self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.batches.resume()
         self.hub.look_again()
         self._look_everywhere()
         self._promote()
@@ -262,17 +267,23 @@ class DurableTasks:
                 continue
             function = record.new.function
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            run = self._runs[record.new.id] = Run(self, record, self._lane)
-            if function in self.paused:
-                self._let_go(run)
-            elif not self._limiter.holds(run, self._time_left(record)):
-                self._give(run)
+            self._take(Run(self, record, self._lane))
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
         self._limiter.admit()
         for function, want in wants.items():
             if isinstance(want, KeyedWant):
                 self._refill(function)  # what is held leaves room for more keys
+
+    def _take(self, run: Run) -> None:
+        record = run.record
+        self._runs[record.new.id] = run
+        if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+            self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
+        elif record.new.function in self.paused:
+            self._let_go(run)
+        elif not self._limiter.holds(run, self._time_left(record)):
+            self._give(run)
 
     def _give(self, run: Run) -> None:
         new = run.record.new
@@ -349,6 +360,8 @@ class DurableTasks:
             )
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
+        elif run.record.new.batch in self.batches.cancelling:
+            self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
             self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
@@ -365,6 +378,7 @@ class DurableTasks:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
         self._limiter.remove(run)
+        run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
         self._in_window[function] -= 1
         self._uncount(run.record, waits=waits)
         self._refill(function)
@@ -460,7 +474,10 @@ class DurableTasks:
         """Read a part of the log of a task or a batch, and its state; None if there is none."""
 
         def page() -> Page | None:
-            record = self.store.get(id) if kind == "task" else None
+            if kind == "batch":
+                batch = self.store.batches.get(id)
+                return None if batch is None else batch_page(batch, after, self._now())
+            record = self.store.get(id)
             if record is None:
                 return None
             events = self.store.events(id, after, limit)
@@ -468,7 +485,8 @@ class DurableTasks:
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+            has_more = len(events) == limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
 
         return self._execute(page)
 
@@ -519,6 +537,41 @@ class DurableTasks:
 
         self.writer.cancel(task, cancelled)
 
+    # --- batches ---
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._now()
+
+    def stored(self, task: New) -> None:
+        """See to it that a task is started when it is due, or one like it: it is stored."""
+        if task.due > self._now():
+            self._alarm.set(self._clock.seconds() + task.due - self._now())
+        else:
+            self._has_backlog.add(task.function)
+            self._refill(task.function, new_too=True)
+        if task.deadline is not None:
+            self._deadlines.watch(task.deadline)
+
+    def claimed_of(self, batch: str) -> list[str]:
+        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
+        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
+
+    def cancel_claimed(self, task: str) -> None:
+        """Cancel a task if this node has claimed it."""
+        if task in self._runs:
+            self.cancel(task, bool)
+
+    def limit_key(self, function: str, args: bytes) -> str | None:
+        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
+        return self._limiter.key(function, args)
+
+    def cancelled(self, events: list[Event]) -> None:
+        """Pass on that the store has cancelled tasks."""
+        self.hub.publish(events)
+        for event in events:
+            self.announce(event.task, State.CANCELLED, None)
+
     # --- time ---
 
     def _promote(self) -> None:
@@ -550,6 +603,7 @@ class DurableTasks:
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self.is_stopping = True
+        self.batches.stop()
         if self.store.is_lasting:
             self._limiter.close()
         if self.store.is_lasting:
