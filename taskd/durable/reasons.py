@@ -8,6 +8,7 @@ import msgspec
 
 from taskd.durable.limits import Hold
 from taskd.durable.run import Run
+from taskd.durable.window import Window
 from taskd.functions.durability import Durability
 from taskd.server.position import Position
 from taskd.store.records import Record, State
@@ -94,8 +95,9 @@ class Holders(Protocol):
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
 
-    def claimed_of(self, function: str) -> int:
-        """Return how many tasks of a function are claimed."""
+    @property
+    def window(self) -> Window:
+        """The window of claimed tasks."""
 
 
 def why(record: Record, holders: Holders, now: float) -> Why:
@@ -162,7 +164,7 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         return _queued(known, position)
     if run is not None:
         return _because(known, "it is being given to a worker")
-    claimed = holders.claimed_of(function)
+    claimed = holders.window.claimed_of(function)
     return _because(
         known,
         f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
