@@ -81,7 +81,7 @@ class Holders(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the store."""
+        """The fault of the store, None if there is none."""
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
