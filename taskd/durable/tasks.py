@@ -30,6 +30,7 @@ from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.schedules import Schedules
 from taskd.durable.settling import settle_of, without_traceback
+from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
@@ -40,15 +41,12 @@ from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
-from taskd.store.base import KeyedWant, Store, StoreError, Want
+from taskd.store.base import Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
 _log = Logger(namespace="taskd.store")
-
-WINDOW = 10_000
-"""Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
 
 PROMOTED = 1000
 """Scheduled tasks that are let wait in one transaction."""
@@ -107,10 +105,9 @@ class DurableTasks:
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
-        self._in_window: dict[str, int] = {}
-        self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
         self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
+        self.window = Window(self.writer, self._limiter, self._may_claim)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
@@ -136,7 +133,7 @@ class DurableTasks:
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
         if self._is_open:
-            self._look_everywhere()
+            self.window.look_everywhere(self._functions)
             self.schedules.use(functions)
             return
         self._is_open = True
@@ -151,23 +148,19 @@ class DurableTasks:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self.batches.resume()
         self.hub.look_again()
-        self._look_everywhere()
+        self.window.look_everywhere(self._functions)
         self._promote()
         self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""
-        self._has_backlog.add(function)
-        self._refill(function, new_too=True)
+        self.window.stored(function)
+        self.window.claim(function)
 
-    def _look_everywhere(self) -> None:
-        self._has_backlog.update(self._functions)
-        for function in self._functions:
-            claims = self._limiter.claims(function)
-            if claims is not None:
-                claims.is_unscanned = True
-            self._refill(function)
+    def _may_claim(self, function: str) -> bool:
+        is_ready = self._is_open and not self.is_stopping
+        return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
 
@@ -195,14 +188,14 @@ class DurableTasks:
                 if not is_due:
                     self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
                 elif new.id not in self._runs:
-                    self._has_backlog.add(function)
+                    self.window.stored(function)
                 if new.deadline is not None:
                     self._deadlines.watch(new.deadline)
             answer(given)
 
         self.writer.submit(new, accepted)
         if is_due:
-            self._refill(function, new_too=True, key=new.limit_key)
+            self.window.claim(function, new.limit_key)
         return new.id
 
     def new(
@@ -242,53 +235,16 @@ class DurableTasks:
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
-    def _refill(self, function: str, *, new_too: bool = False, key: str | None = None) -> None:
-        """Claim waiting tasks of a function, if there is room for many in its window.
-
-        With `new_too`, one has come that may be claimed at once, with this limit key.
-        """
-        if self.is_stopping or not self._is_open or function not in self._functions:
-            return
-        if function in self.paused:
-            return
-        claims, room = self._limiter.claims(function), self._room(function)
-        if claims is not None:
-            claims.is_unscanned |= new_too and key is None
-            if claims.is_unscanned and room >= WINDOW // 2:
-                self.writer.want(function, claims.scan(room))
-            elif new_too and key is not None:
-                self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
-        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
-            self.writer.want(function, room)
-
-    def _room(self, function: str) -> int:
-        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
-        claimed = self._in_window.get(function, 0)
-        if self._limiter.claims(function) is not None:
-            claimed -= self._limiter.held(function)
-        return WINDOW - claimed
-
-    def _want(self, function: str, want: KeyedWant | None) -> None:
-        if want is not None:
-            self.writer.want(function, want)
-
     def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
-        for function, want in wants.items():
-            if isinstance(want, KeyedWant):
-                self._limiter.claimed(function, want, records)
+        self.window.answered(records, wants)
         for record in records:
+            self.window.enter(record)
             if self._deadlines.is_expiring(record.new.id):
-                self._uncount(record, waits=False)
-                continue
-            function = record.new.function
-            self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._take(Run(self, record, self._lane))
-        for function in {record.new.function for record in records}:
-            self._has_backlog.add(function)
+                self.window.leave(record, waits=False)
+            else:
+                self._take(Run(self, record, self._lane))
         self._limiter.admit()
-        for function, want in wants.items():
-            if isinstance(want, KeyedWant):
-                self._refill(function)  # what is held leaves room for more keys
+        self.window.look_at_more(wants)
 
     def _take(self, run: Run) -> None:
         record = run.record
@@ -380,9 +336,7 @@ class DurableTasks:
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
             self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
-            self._has_backlog.add(run.record.new.function)
-            if self._limiter.claims(run.record.new.function) is None:
-                self._refill(run.record.new.function, new_too=True)
+            self.window.claim(run.record.new.function, run.record.new.limit_key)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
@@ -390,23 +344,10 @@ class DurableTasks:
             waiter(state, outcome)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
-        function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
         self._limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
-        self._in_window[function] -= 1
-        self._uncount(run.record, waits=waits)
-        self._refill(function)
-
-    def _uncount(self, record: Record, *, waits: bool) -> None:
-        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
-        function = record.new.function
-        claims = self._limiter.claims(function)
-        if claims is not None:
-            pending = self.writer.wants.get(function)
-            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
-            if not self.is_stopping and function not in self.paused:
-                self._want(function, want)
+        self.window.leave(run.record, waits=waits)
 
     def _release(self, run: Run) -> None:
         """Put back into the store what was claimed and has not started."""
@@ -430,8 +371,7 @@ class DurableTasks:
                     self._let_go(run)
             else:
                 self.paused -= {function}
-                self._has_backlog.add(function)
-                self._refill(function, new_too=True)
+                self.window.claim(function)
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
@@ -461,16 +401,12 @@ class DurableTasks:
         """Return the place of a claimed task in the queue for a worker."""
         return None if run.task is None else self._runner.position(run.task)
 
-    def claimed_of(self, function: str) -> int:
-        """Return how many tasks of a function are claimed."""
-        return self._in_window.get(function, 0)
-
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
 
         def done(was: State | StoreError | None) -> None:
             if was in (State.FAILED, State.SET_ASIDE):
-                self._look_everywhere()
+                self.window.look_everywhere(self._functions)
             answer(was)
 
         self.writer.put_back(task, done)
@@ -566,8 +502,7 @@ class DurableTasks:
         if task.due > self._now():
             self._alarm.set(self._clock.seconds() + task.due - self._now())
         else:
-            self._has_backlog.add(task.function)
-            self._refill(task.function, new_too=True)
+            self.window.claim(task.function, task.limit_key)
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
@@ -597,7 +532,7 @@ class DurableTasks:
         promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
-        self._look_everywhere()
+        self.window.look_everywhere(self._functions)
         if next_due is not None and next_due < inf:
             self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
 

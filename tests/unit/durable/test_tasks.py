@@ -7,7 +7,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.durable import tasks as tasks_module
+from taskd.durable import window as window_module
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import (
     Cancelled,
@@ -242,7 +242,7 @@ class DurableTests(DurableCase):
         self.assertIs(self.state(task), State.SUCCEEDED)
 
     def test_a_window_of_the_waiting_tasks_is_claimed(self):
-        self.patch(tasks_module, "WINDOW", 4)
+        self.patch(window_module, "WINDOW", 4)
         ids = [self.submit() for _ in range(10)]
         self.assertEqual(len(self.runner.queue), 4)
         for _ in range(10):
