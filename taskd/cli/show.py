@@ -73,11 +73,16 @@ def event_lines(event: dict[str, Any]) -> Iterator[str]:
     details = _details(event)
     name = str(event["event"]).replace("_", " ")
     yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}  {name}{f': {details}' if details else ''}"
+    for line in printable(_traceback(event)).rstrip().splitlines():
+        yield INDENT + line
+
+
+def _traceback(event: dict[str, Any]) -> str:
+    """Return the traceback of an attempt that failed, an empty text if there is none."""
     error = event.get("error")
     data = error.get("data") if isinstance(error, dict) else None
-    if isinstance(data, dict) and isinstance(data.get("traceback"), str):
-        for line in printable(data["traceback"]).rstrip().splitlines():
-            yield INDENT + line
+    in_error = data.get("traceback") if isinstance(data, dict) else None
+    return str(event.get("traceback") or in_error or "")
 
 
 def _details(event: dict[str, Any]) -> str:
