@@ -6,7 +6,7 @@ queue; the others wait in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
@@ -18,20 +18,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.deadlines import LATE, Deadlines
+from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
+from taskd.durable.limiter import Limiter
 from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import InvalidParams, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
+from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
 from taskd.net.timers import Alarm
+from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
-from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State
+from taskd.store.base import KeyedWant, Store, StoreError, Want
+from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -84,14 +88,17 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self.hub = EventHub(self.read_log, self._with_result)
+        self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
+        self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
+        self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
@@ -107,6 +114,9 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
+        self._limiter.use(functions, list(self._runs.values()))
+        for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
+            self._let_go(run)
         if self._is_open:
             self._look_everywhere()
             return
@@ -119,6 +129,7 @@ class DurableTasks:
         self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.hub.look_again()
         self._look_everywhere()
         self._promote()
         self._deadlines.look()
@@ -127,6 +138,9 @@ class DurableTasks:
     def _look_everywhere(self) -> None:
         self._has_backlog.update(self._functions)
         for function in self._functions:
+            claims = self._limiter.claims(function)
+            if claims is not None:
+                claims.is_unscanned = True
             self._refill(function)
 
     # --- in ---
@@ -162,7 +176,7 @@ class DurableTasks:
 
         self.writer.submit(new, accepted)
         if is_due:
-            self._refill(function, new_too=True)
+            self._refill(function, new_too=True, key=new.limit_key)
         return new.id
 
     def new(
@@ -182,10 +196,11 @@ class DurableTasks:
                 f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
             )
         keep = options.keep if isinstance(options, SubmitOptions) else None
+        given = None if args is None else bytes(args)
         return New(
             self._ids.make(now),
             function,
-            None if args is None else bytes(args),
+            given,
             msgspec.json.encode(kept),
             kept.priority,
             moments.due,
@@ -195,42 +210,83 @@ class DurableTasks:
             None,
             durability.keep if keep is None else keep,
             moments.is_fixed,
+            self._limiter.key(function, given),
         )
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
-    def _refill(self, function: str, *, new_too: bool = False) -> None:
-        """Claim waiting tasks of a function, if there is room for many in its window."""
-        room = WINDOW - self._in_window.get(function, 0)
+    def _refill(self, function: str, *, new_too: bool = False, key: str | None = None) -> None:
+        """Claim waiting tasks of a function, if there is room for many in its window.
+
+        With `new_too`, one has come that may be claimed at once, with this limit key.
+        """
         if self._is_stopping or not self._is_open or function not in self._functions:
             return
         if function in self.paused:
             return
-        if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+        claims, room = self._limiter.claims(function), self._room(function)
+        if claims is not None:
+            claims.is_unscanned |= new_too and key is None
+            if claims.is_unscanned and room >= WINDOW // 2:
+                self.writer.want(function, claims.scan(room))
+            elif new_too and key is not None:
+                self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
+        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
-    def _claimed(self, records: list[Record]) -> None:
+    def _room(self, function: str) -> int:
+        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
+        claimed = self._in_window.get(function, 0)
+        if self._limiter.claims(function) is not None:
+            claimed -= self._limiter.held(function)
+        return WINDOW - claimed
+
+    def _want(self, function: str, want: KeyedWant | None) -> None:
+        if want is not None:
+            self.writer.want(function, want)
+
+    def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._limiter.claimed(function, want, records)
         for record in records:
             if self._deadlines.is_expiring(record.new.id):
+                self._uncount(record, waits=False)
                 continue
             function = record.new.function
-            if function in self.paused:
-                self.writer.release(record.new.id)
-                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._begin(Run(self, record, self._lane))
+            run = self._runs[record.new.id] = Run(self, record, self._lane)
+            if function in self.paused:
+                self._let_go(run)
+            elif not self._limiter.holds(run, self._time_left(record)):
+                self._give(run)
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
+        self._limiter.admit()
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._refill(function)  # what is held leaves room for more keys
 
-    def _begin(self, run: Run) -> None:
-        self._runs[run.record.new.id] = run
+    def _give(self, run: Run) -> None:
         new = run.record.new
         kept = _options.decode(new.options)
         run.retries = kept.retries
-        options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
+        deadline = self._time_left(run.record)
+        # Its progress is asked for, since anybody may watch it.
+        options = Options(kept.timeout, deadline, kept.priority, progress=True)
         args = None if new.args is None else Raw(new.args)
-        call = StoredCall(new.function, args, options, run.started, run.failed)
+        call = StoredCall(
+            new.function,
+            args,
+            options,
+            run.started,
+            run.failed,
+            run.yielded,
+            new.id,
+            run.record.attempt + 1,
+            run.record.losses > 0,
+        )
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -247,10 +303,23 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
-        self.writer.start(Start(run.record.new.id, run.attempt))
+        self._limiter.started(run)
+        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
+
+    def progressed(self, run: Run, progress: Progress) -> None:
+        """Pass progress on to whoever has called the function."""
+        for listener in self._listeners.get(run.record.new.id, ()):
+            listener(progress)
+
+    def reports(self, run: Run) -> Reports:
+        """Return where the progress and the partial results of an attempt go."""
+        task, committed = run.record.new.id, run.is_start_committed
+        push, clock = self.hub.publish, self._clock
+        return Reports(task, run.next_seq, self.writer, push, clock, self._now, is_start_committed=committed)
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
+        self._limiter.remove(run)
         if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
             outcome = LATE
         durability = self._durability(run.record.new.function)
@@ -258,13 +327,13 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
-            self.writer.release(run.record.new.id)
-            self._forget(run)
+            self._release(run)
             return
+        run.result = settle.outcome if settle.state is State.SUCCEEDED else None
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
-        self._forget(run)
+        self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
                 "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
@@ -278,18 +347,41 @@ class DurableTasks:
             self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
-            self._refill(run.record.new.function, new_too=True)
+            if self._limiter.claims(run.record.new.function) is None:
+                self._refill(run.record.new.function, new_too=True)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
         for waiter in self._waiters.pop(task, ()):
             waiter(state, outcome)
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: Run, *, waits: bool) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
+        self._limiter.remove(run)
         self._in_window[function] -= 1
+        self._uncount(run.record, waits=waits)
         self._refill(function)
+
+    def _uncount(self, record: Record, *, waits: bool) -> None:
+        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
+        function = record.new.function
+        claims = self._limiter.claims(function)
+        if claims is not None:
+            pending = self.writer.wants.get(function)
+            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
+            if not self._is_stopping and function not in self.paused:
+                self._want(function, want)
+
+    def _release(self, run: Run) -> None:
+        """Put back into the store what was claimed and has not started."""
+        self.writer.release(run.record.new.id)
+        self._forget(run, waits=True)
+
+    def _let_go(self, run: Run) -> None:
+        """Put back what was claimed, unless a worker has it."""
+        if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
+            self._release(run)
 
     # --- held, and put back ---
 
@@ -299,7 +391,8 @@ class DurableTasks:
         def stored(was: bool) -> bool:  # noqa: FBT001
             if paused:
                 self.paused |= {function}
-                self._let_go(function)
+                for run in [each for each in self._runs.values() if each.record.new.function == function]:
+                    self._let_go(run)
             else:
                 self.paused -= {function}
                 self._has_backlog.add(function)
@@ -307,13 +400,6 @@ class DurableTasks:
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
-
-    def _let_go(self, function: str) -> None:
-        """Put back into the store what has been claimed and is not started."""
-        for run in [each for each in self._runs.values() if each.record.new.function == function]:
-            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
-                self.writer.release(run.record.new.id)
-                self._forget(run)
 
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
@@ -335,7 +421,32 @@ class DurableTasks:
         """Call a reading function of the store, in its thread."""
         return self._execute(function)
 
+    def read_log(self, kind: Kind, id: str, after: int, limit: int) -> Deferred[Page | None]:  # noqa: A002
+        """Read a part of the log of a task or a batch, and its state; None if there is none."""
+
+        def page() -> Page | None:
+            record = self.store.get(id) if kind == "task" else None
+            if record is None:
+                return None
+            events = self.store.events(id, after, limit)
+            if events and events[-1].event == "succeeded":
+                record = self.store.get(id) or record  # it may have ended meanwhile
+                events[-1] = with_result(events[-1], record.outcome)
+            is_over = record.state in FINAL and len(events) < limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+
+        return self._execute(page)
+
+    def _with_result(self, event: Event) -> Event:
+        run = self._runs.get(event.task) if event.event == "succeeded" else None
+        return event if run is None else with_result(event, run.result)
+
     # --- waiting for the end ---
+
+    def listen(self, task: str, listener: Callable[[Progress], object]) -> None:
+        """Call `listener` with the progress of a task, until that has ended."""
+        self._listeners.setdefault(task, []).append(listener)
+        self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
 
     def wait(self, task: str, waiter: Callable[[State, bytes | None], object]) -> Callable[[], None]:
         """Call `waiter` with the state and the outcome when a task has ended; return how to wait no longer.
@@ -360,6 +471,10 @@ class DurableTasks:
             state = State.RUNNING if run.has_started else State.WAITING
             self.wait(task, lambda _state, _outcome: answer(state))
             self._runner.cancel(run.task)
+            return
+        if run is not None and run.task is None:
+            self.wait(task, lambda _state, _outcome: answer(State.WAITING))
+            self.ended(run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting")))
             return
 
         def cancelled(state: State | StoreError | None) -> None:
@@ -401,8 +516,10 @@ class DurableTasks:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self._is_stopping = True
         if self.store.is_lasting:
+            self._limiter.close()
+        if self.store.is_lasting:
             for run in list(self._runs.values()):
-                if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
                     del self._runs[run.record.new.id]
 
     def close(self) -> Deferred[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -19,7 +19,7 @@ from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import RecentStatus, ServerStatus, StoreStatus
 
-__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls"]
+__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work"]
 
 
 class Requester(Subscriber, Protocol):
@@ -28,6 +28,16 @@ class Requester(Subscriber, Protocol):
     @property
     def cancels_by_number(self) -> bool:
         """Whether it may cancel any task by its number."""
+
+    watches: int
+    """How many stored tasks and batches the connection watches."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the connection is slow to read, so that no events should be pushed to it now."""
+
+    def notify(self, line: bytes, /) -> None:
+        """Send a notification, without its LF. `flush` follows."""
 
     @property
     def may_name_callers(self) -> bool:
@@ -45,7 +55,7 @@ class Asker:
     """The request that a method answers, and the connection that it came from."""
 
     requester: Requester
-    request: Request[Task]
+    request: Request[Work]
 
     @property
     def wants_answer(self) -> bool:
@@ -76,6 +86,20 @@ class _CancelWatch(Nobody):
             requester.flush()
 
 
+class StoredWork(Protocol):
+    """The stored task of an ordinary call, as the connection of its caller sees it."""
+
+    def cancel(self) -> None:
+        """Cancel the task; its request is answered when that has ended."""
+
+    def detach(self) -> None:
+        """Let the task go on without its caller."""
+
+
+Work: TypeAlias = "Task | StoredWork"
+"""The `Request.work` of a task server: a task, or a stored one."""
+
+
 class StoredCalls(StoredMethods[Asker], Protocol):
     """The tasks that are stored, as far as the task server needs them."""
 
@@ -86,11 +110,17 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     def status(self) -> StoreStatus:
         """The state of the store."""
 
-    def call(self, request: Request[Task], requester: Requester | None, /) -> None:
+    def call(self, request: Request[Work], requester: Requester | None, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""
 
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:
         """Handle ``taskd.cancel`` of a stored task."""
+
+    def read_again(self, requester: Requester, /) -> None:
+        """Push events again to a connection that was slow to read."""
+
+    def gone(self, requester: Requester, /) -> None:
+        """Push nothing more to a connection that is gone."""
 
 
 class MethodServer(Protocol):

@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, Overdue, Written
+from taskd.store.base import Batch, Filter, KeyedWant, Overdue, Want, Written
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
@@ -22,6 +22,7 @@ from taskd.store.records import (
     State,
     check_step,
     first_seq,
+    last_seq,
 )
 
 __all__ = ["MemoryStore"]
@@ -40,6 +41,7 @@ class MemoryStore:
         self._event_bytes = 0
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._logged: list[Event] = []
         self._paused: set[str] = set()
 
     @property
@@ -53,6 +55,7 @@ class MemoryStore:
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
+        self._logged = []
         accepted = [self._submit(new, now) for new in batch.submits]
         stale = [start.id for start in batch.starts if not self._start(start, now)]
         stale += [event.task for event in batch.events if not self._note(event)]
@@ -60,9 +63,9 @@ class MemoryStore:
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._release(batch.releases)
-        claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
+        claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -93,6 +96,9 @@ class MemoryStore:
         record = self._records.get(event.task)
         if record is None or record.state is not State.RUNNING or event.seq <= record.last_seq:
             return False
+        log = self._events[event.task]
+        if event.event == log[-1].event == "progress":
+            self._event_bytes -= _size(log.pop())
         self._append(event)
         return True
 
@@ -144,11 +150,27 @@ class MemoryStore:
                 if (record := self._records.get(task)) is not None and record.state is State.WAITING:
                     self._index.wait(record)
 
-    def _claim(self, function: str, count: int) -> Iterator[Record]:
-        if count > 0:
-            for record in islice(self._index.next_waiting(function, self._claimed), count):
-                self._claimed.add(record.new.id)
-                yield record
+    def _claim(self, function: str, want: Want) -> Iterator[Record]:
+        if isinstance(want, int):
+            waiting = islice(self._index.next_waiting(function, self._claimed), want)
+        else:
+            waiting = islice(self._waiting_by_key(function, want), want.count)
+        for record in waiting:
+            self._claimed.add(record.new.id)
+            yield record
+
+    def _waiting_by_key(self, function: str, want: KeyedWant) -> Iterator[Record]:
+        rooms: Iterable[tuple[str | None, int]]
+        if want.keys is not None:
+            rooms = want.keys.items()
+        else:
+            keys = sorted(key for key in self._index.limit_keys(function) if key is not None)
+            keys.sort(key=lambda key: key <= want.after)
+            rooms = [(key, want.room(key)) for key in keys]
+        for key, room in rooms:
+            yield from islice(self._index.next_of_key(function, key, self._claimed), room)
+        if want.with_unkeyed:
+            yield from islice(self._index.next_of_key(function, None, self._claimed), want.room(None))
 
     def _change(self, record: Record, state: State, **changes: object) -> None:
         check_step(record.state, state)
@@ -168,6 +190,7 @@ class MemoryStore:
         self._event_bytes += _size(event)
         record = self._records[event.task]
         self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        self._logged.append(event)
 
     def _trim(self) -> None:
         """Forget the oldest ended tasks, if there are too many or everything takes too much."""
@@ -190,7 +213,7 @@ class MemoryStore:
         for task in running:
             record = self._records[task]
             self._change(record, State.WAITING, losses=record.losses + 1, due=now)
-            self._log(task, "lost", now)
+            self._log(task, "lost", now, least=last_seq(record.attempt))
         self._release(list(self._claimed))
         return len(running)
 

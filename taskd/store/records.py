@@ -11,6 +11,7 @@ from taskd.errors import StateError
 __all__ = [
     "ENDED",
     "EVENTS_PER_ATTEMPT",
+    "FINAL",
     "STEPS",
     "UNFINISHED",
     "Accepted",
@@ -23,6 +24,7 @@ __all__ = [
     "State",
     "check_step",
     "first_seq",
+    "last_seq",
 ]
 
 
@@ -74,10 +76,14 @@ _BY_HAND = {
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.SET_ASIDE})
 """The states of tasks that do nothing more by themselves."""
 
+FINAL = frozenset(state for state, following in STEPS.items() if not following)
+"""The states that no task ever leaves, whatever anybody does."""
+
 UNFINISHED = frozenset(State) - ENDED
 
-EVENTS_PER_ATTEMPT = 1 << 20
-"""Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them."""
+EVENTS_PER_ATTEMPT = 1 << 32
+"""Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them.
+A thousand a second use them up in 49 days; the integers of JavaScript suffice for 2 million attempts."""
 
 
 def check_step(old: State, new: State) -> State:
@@ -92,6 +98,11 @@ def first_seq(attempt: int) -> int:
     return attempt * EVENTS_PER_ATTEMPT
 
 
+def last_seq(attempt: int) -> int:
+    """Return the last sequence number of an attempt's events, which only the note of its loss has."""
+    return first_seq(attempt + 1) - 1
+
+
 class New(msgspec.Struct, frozen=True):
     """A task to be stored. Times are seconds since 1970, by the clock of whoever stores it.
 
@@ -101,6 +112,8 @@ class New(msgspec.Struct, frozen=True):
     same `token`. `keep` is for how many seconds it is kept after its end. It is not
     started for the first time after its `deadline`. What `is_fixed` is due by the
     calendar; other times are distances, and are moved when the clock is set.
+    `limit_key` is the value of its function's concurrency key, "" if it leaves that
+    out, None if the function had no such key when the task was submitted.
     """
 
     id: str
@@ -115,6 +128,7 @@ class New(msgspec.Struct, frozen=True):
     batch: str | None = None
     keep: float = 0.0
     is_fixed: bool = False
+    limit_key: str | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -197,7 +211,10 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event of a task's log: `data` is JSON text of an object, `at` in seconds since 1970."""
+    """An event of a task's log: `data` is JSON text of an object, `at` in seconds since 1970.
+
+    Progress takes the place of the progress before it, if nothing has come in between.
+    """
 
     task: str
     seq: int
