@@ -223,7 +223,7 @@ class DurableBatches:
                 self.cancelling.discard(batch.id)
                 if batch.then is not None:
                     self._tasks.stored(batch.then)
-                for waiter in self._waiters.pop(batch.id, ()):
+                for waiter in [*self._waiters.pop(batch.id, ())]:  # of which each takes itself out
                     waiter(batch)
         self._progress.changed(batches)
 

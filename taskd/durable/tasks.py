@@ -340,7 +340,7 @@ class DurableTasks:
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
-        for waiter in self._waiters.pop(task, ()):
+        for waiter in [*self._waiters.pop(task, ())]:  # of which each takes itself out
             waiter(state, outcome)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
