@@ -67,9 +67,6 @@ def submit_options(function: ClickFunction) -> ClickFunction:
         "--delay", type=seconds, metavar="SECONDS", default=0.0, help="Do not start it before that."
     )
     @click.option("--at", metavar="TIME", help="Do not start it before that: 2030-01-31T09:00:00+01:00.")
-    @click.option(
-        "--key", metavar="TEXT", help="Join the unfinished task that has this key, if there is one."
-    )
     @click.option("--retries", type=click.IntRange(0), help="Try it so many times more if it fails.")
     @click.option("--keep", type=seconds, metavar="SECONDS", help="Forget it so long after its end.")
     @call_options
@@ -79,7 +76,6 @@ def submit_options(function: ClickFunction) -> ClickFunction:
         options: Options,
         delay: float,
         at: str | None,
-        key: str | None,
         retries: int | None,
         keep: float | None,
         **others: Any,
@@ -90,7 +86,6 @@ def submit_options(function: ClickFunction) -> ClickFunction:
             delay=delay,
             at=at,
             deadline=options.deadline,
-            key=key,
             retries=retries,
             keep=keep,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from msgspec import structs
 
 from taskd.cli.call import as_json_argument, parse_arguments
 from taskd.cli.console import err, json_text
@@ -23,6 +24,7 @@ __all__ = ["submit"]
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
 @submit_options
+@click.option("--key", metavar="TEXT", help="Join the unfinished task that has this key, if there is one.")
 @click.option(
     "--token", metavar="TEXT", help="Submit this once: a second submit with the same token stores nothing."
 )
@@ -32,6 +34,7 @@ def submit(
     function: str,
     arguments: tuple[str, ...],
     options: SubmitOptions,
+    key: str | None,
     token: str | None,
     server: str,
     *,
@@ -46,7 +49,7 @@ def submit(
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         parameters = await fetch_parameters(client, function) if arguments else {}
         args = parse_arguments(arguments, TextConverter(parameters, as_json_argument))
-        request = {"function": function, "args": args, "options": options}
+        request = {"function": function, "args": args, "options": structs.replace(options, key=key)}
         if token is not None:
             request["token"] = token
         try:

@@ -8,7 +8,7 @@ from msgspec import Raw
 from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Cancelled, InternalError
-from taskd.model import Failure, Outcome, Result
+from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
 from taskd.store.base import StoreError
@@ -43,10 +43,17 @@ class OrdinaryCall:
         if isinstance(accepted, StoreError):
             self._stop()
             self._answer(refused(accepted))
+        elif self._request.wants_progress and self._requester is not None:
+            self._tasks.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:
         if state is State.RUNNING and self._request.work is self:
             self.cancel()  # it has begun while the store was asked
+
+    def _progressed(self, progress: Progress) -> None:
+        if self._requester is not None:
+            self._requester.task_progressed(self._request, progress)
+            self._requester.flush()
 
     def _ended(self, state: State, outcome: bytes | None) -> None:
         self._answer(outcome_of(self._request.function, state, outcome))

@@ -9,6 +9,7 @@ from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.attaching import Attaching
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
@@ -76,6 +77,7 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._attaching = Attaching(tasks.hub, tasks.read_log)
         self._holding = Holding(tasks, functions)
 
     def use(self, functions: list[FunctionInfo]) -> None:
@@ -204,6 +206,36 @@ class StoredMethods:
         timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None
+
+    def attach(
+        self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Outcome | None:
+        """Push the events of a task or a batch to the asker's connection."""
+        return self._attaching.attach(asker, task, batch, after)
+
+    def detach(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome:
+        """Push no more events of a task or a batch."""
+        return self._attaching.detach(asker, task, batch)
+
+    def events(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Outcome | None:
+        """Answer with events of a task or a batch."""
+        return self._attaching.events(asker, task, batch, after, limit)
+
+    def read_again(self, requester: Requester) -> None:
+        """Push events again to a connection that was slow to read."""
+        self._tasks.hub.resume(requester)
+
+    def gone(self, requester: Requester) -> None:
+        """Push nothing more to a connection that is gone."""
+        self._tasks.hub.gone(requester)
 
     def list(
         self,

@@ -55,6 +55,30 @@ class StoredMethods(Protocol[Asker]):
     def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
         """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
 
+    def attach(
+        self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Answer:
+        """Answer with ``{"state": state, "seq": n}``, and push events to this connection from then on.
+
+        They come as notifications ``taskd.event``: first those after `after` that
+        there are, then each as it happens. It ends with `detach`, with the
+        connection, or with the last event that there can be.
+        """
+
+    def detach(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Answer:
+        """Push no more events, and answer with ``{"was": "attached"}`` or ``{"was": "not attached"}``."""
+
+    def events(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Answer:
+        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`."""
+
     def list(
         self,
         asker: Asker,

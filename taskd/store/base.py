@@ -42,7 +42,8 @@ class Written(msgspec.Struct):
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
-    they have been settled as waiting.
+    they have been settled as waiting. `events` are all that the batch has added
+    to logs, those of each task in the order of their sequence numbers.
     """
 
     accepted: list[Accepted]
@@ -50,6 +51,7 @@ class Written(msgspec.Struct):
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]
+    events: list[Event] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -89,7 +91,9 @@ class Store(Protocol):
     def rescue(self, now: float) -> int:
         """Make the tasks that were running when the last process ended wait again; return how many.
 
-        Each has one loss more. Call this once, before anything is claimed.
+        Each has one loss more. Call this once, before anything is claimed. The
+        event has the last sequence number of its attempt, since whoever ran it
+        may have given out any of the others.
         """
 
     def promote(self, now: float, limit: int) -> float | None:
