@@ -47,8 +47,8 @@ class OrdinaryCall:
             self._tasks.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:
-        if state is State.RUNNING and self._request.work is self:
-            self.cancel()  # it has begun while the store was asked
+        if state is State.RUNNING:  # it has begun while the store was asked
+            self._tasks.cancel(self._task, lambda _: None)
 
     def _progressed(self, progress: Progress) -> None:
         if self._requester is not None:
