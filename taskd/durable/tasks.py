@@ -6,7 +6,7 @@ queue; the others wait in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
@@ -17,15 +17,20 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.batch_events import batch_page
+from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
+from taskd.durable.limiter import Limiter
+from taskd.durable.limits import Hold
 from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import InvalidParams, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
@@ -33,7 +38,8 @@ from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
-from taskd.store.base import Store, StoreError
+from taskd.server.position import Position
+from taskd.store.base import KeyedWant, Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
@@ -66,6 +72,9 @@ class Runner(Protocol):
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight."""
 
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
+
 
 class DurableTasks:
     """The stored tasks of one node. `execute` runs the store's functions, one at a time.
@@ -87,20 +96,23 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
+        self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
+        self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
+        self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
-        self._is_stopping = self._is_open = False
+        self.is_stopping = self._is_open = False
 
     @property
     def claimed(self) -> int:
@@ -112,6 +124,9 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
+        self._limiter.use(functions, list(self._runs.values()))
+        for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
+            self._let_go(run)
         if self._is_open:
             self._look_everywhere()
             return
@@ -124,6 +139,7 @@ class DurableTasks:
         self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.batches.resume()
         self.hub.look_again()
         self._look_everywhere()
         self._promote()
@@ -133,6 +149,9 @@ class DurableTasks:
     def _look_everywhere(self) -> None:
         self._has_backlog.update(self._functions)
         for function in self._functions:
+            claims = self._limiter.claims(function)
+            if claims is not None:
+                claims.is_unscanned = True
             self._refill(function)
 
     # --- in ---
@@ -150,7 +169,7 @@ class DurableTasks:
 
         Raises `TaskdError` if it cannot be accepted.
         """
-        if self._is_stopping:
+        if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
         new = self.new(function, args, options, now, token=token)
@@ -168,7 +187,7 @@ class DurableTasks:
 
         self.writer.submit(new, accepted)
         if is_due:
-            self._refill(function, new_too=True)
+            self._refill(function, new_too=True, key=new.limit_key)
         return new.id
 
     def new(
@@ -188,10 +207,11 @@ class DurableTasks:
                 f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
             )
         keep = options.keep if isinstance(options, SubmitOptions) else None
+        given = None if args is None else bytes(args)
         return New(
             self._ids.make(now),
             function,
-            None if args is None else bytes(args),
+            given,
             msgspec.json.encode(kept),
             kept.priority,
             moments.due,
@@ -201,36 +221,71 @@ class DurableTasks:
             None,
             durability.keep if keep is None else keep,
             moments.is_fixed,
+            self._limiter.key(function, given),
         )
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
-    def _refill(self, function: str, *, new_too: bool = False) -> None:
-        """Claim waiting tasks of a function, if there is room for many in its window."""
-        room = WINDOW - self._in_window.get(function, 0)
-        if self._is_stopping or not self._is_open or function not in self._functions:
+    def _refill(self, function: str, *, new_too: bool = False, key: str | None = None) -> None:
+        """Claim waiting tasks of a function, if there is room for many in its window.
+
+        With `new_too`, one has come that may be claimed at once, with this limit key.
+        """
+        if self.is_stopping or not self._is_open or function not in self._functions:
             return
         if function in self.paused:
             return
-        if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+        claims, room = self._limiter.claims(function), self._room(function)
+        if claims is not None:
+            claims.is_unscanned |= new_too and key is None
+            if claims.is_unscanned and room >= WINDOW // 2:
+                self.writer.want(function, claims.scan(room))
+            elif new_too and key is not None:
+                self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
+        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
-    def _claimed(self, records: list[Record]) -> None:
+    def _room(self, function: str) -> int:
+        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
+        claimed = self._in_window.get(function, 0)
+        if self._limiter.claims(function) is not None:
+            claimed -= self._limiter.held(function)
+        return WINDOW - claimed
+
+    def _want(self, function: str, want: KeyedWant | None) -> None:
+        if want is not None:
+            self.writer.want(function, want)
+
+    def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._limiter.claimed(function, want, records)
         for record in records:
             if self._deadlines.is_expiring(record.new.id):
+                self._uncount(record, waits=False)
                 continue
             function = record.new.function
-            if function in self.paused:
-                self.writer.release(record.new.id)
-                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._begin(Run(self, record, self._lane))
+            self._take(Run(self, record, self._lane))
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
+        self._limiter.admit()
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._refill(function)  # what is held leaves room for more keys
 
-    def _begin(self, run: Run) -> None:
-        self._runs[run.record.new.id] = run
+    def _take(self, run: Run) -> None:
+        record = run.record
+        self._runs[record.new.id] = run
+        if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+            self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
+        elif record.new.function in self.paused:
+            self._let_go(run)
+        elif not self._limiter.holds(run, self._time_left(record)):
+            self._give(run)
+
+    def _give(self, run: Run) -> None:
         new = run.record.new
         kept = _options.decode(new.options)
         run.retries = kept.retries
@@ -244,6 +299,7 @@ class DurableTasks:
             options,
             run.started,
             run.failed,
+            run.yielded,
             new.id,
             run.record.attempt + 1,
             run.record.losses > 0,
@@ -264,6 +320,7 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
+        self._limiter.started(run)
         self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
 
     def progressed(self, run: Run, progress: Progress) -> None:
@@ -279,6 +336,7 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
+        self._limiter.remove(run)
         if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
             outcome = LATE
         durability = self._durability(run.record.new.function)
@@ -286,14 +344,13 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
-            self.writer.release(run.record.new.id)
-            self._forget(run)
+            self._release(run)
             return
         run.result = settle.outcome if settle.state is State.SUCCEEDED else None
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
-        self._forget(run)
+        self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
                 "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
@@ -303,22 +360,48 @@ class DurableTasks:
             )
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
+        elif run.record.new.batch in self.batches.cancelling:
+            self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
             self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
-            self._refill(run.record.new.function, new_too=True)
+            if self._limiter.claims(run.record.new.function) is None:
+                self._refill(run.record.new.function, new_too=True)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
         for waiter in self._waiters.pop(task, ()):
             waiter(state, outcome)
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: Run, *, waits: bool) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
+        self._limiter.remove(run)
+        run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
         self._in_window[function] -= 1
+        self._uncount(run.record, waits=waits)
         self._refill(function)
+
+    def _uncount(self, record: Record, *, waits: bool) -> None:
+        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
+        function = record.new.function
+        claims = self._limiter.claims(function)
+        if claims is not None:
+            pending = self.writer.wants.get(function)
+            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
+            if not self.is_stopping and function not in self.paused:
+                self._want(function, want)
+
+    def _release(self, run: Run) -> None:
+        """Put back into the store what was claimed and has not started."""
+        self.writer.release(run.record.new.id)
+        self._forget(run, waits=True)
+
+    def _let_go(self, run: Run) -> None:
+        """Put back what was claimed, unless a worker has it."""
+        if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
+            self._release(run)
 
     # --- held, and put back ---
 
@@ -328,7 +411,8 @@ class DurableTasks:
         def stored(was: bool) -> bool:  # noqa: FBT001
             if paused:
                 self.paused |= {function}
-                self._let_go(function)
+                for run in [each for each in self._runs.values() if each.record.new.function == function]:
+                    self._let_go(run)
             else:
                 self.paused -= {function}
                 self._has_backlog.add(function)
@@ -337,12 +421,34 @@ class DurableTasks:
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
 
-    def _let_go(self, function: str) -> None:
-        """Put back into the store what has been claimed and is not started."""
-        for run in [each for each in self._runs.values() if each.record.new.function == function]:
-            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
-                self.writer.release(run.record.new.id)
-                self._forget(run)
+    def why(self, record: Record) -> Why:
+        """Return what holds a task."""
+        return why(record, self, self._now())
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the store, None if nothing is."""
+        return self.writer.fault
+
+    def durability(self, function: str) -> Durability | None:
+        """Return how a function's tasks are stored; None for an unknown function."""
+        return self._functions.get(function)
+
+    def run_of(self, task: str) -> Run | None:
+        """Return the run of a claimed task."""
+        return self._runs.get(task)
+
+    def hold(self, record: Record) -> Hold | None:
+        """Return what holds a task because of limits, whether it is claimed or not."""
+        return self._limiter.hold(record)
+
+    def position(self, run: Run) -> Position | None:
+        """Return the place of a claimed task in the queue for a worker."""
+        return None if run.task is None else self._runner.position(run.task)
+
+    def claimed_of(self, function: str) -> int:
+        """Return how many tasks of a function are claimed."""
+        return self._in_window.get(function, 0)
 
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
@@ -368,7 +474,10 @@ class DurableTasks:
         """Read a part of the log of a task or a batch, and its state; None if there is none."""
 
         def page() -> Page | None:
-            record = self.store.get(id) if kind == "task" else None
+            if kind == "batch":
+                batch = self.store.batches.get(id)
+                return None if batch is None else batch_page(batch, after, self._now())
+            record = self.store.get(id)
             if record is None:
                 return None
             events = self.store.events(id, after, limit)
@@ -376,7 +485,8 @@ class DurableTasks:
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+            has_more = len(events) == limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
 
         return self._execute(page)
 
@@ -415,6 +525,10 @@ class DurableTasks:
             self.wait(task, lambda _state, _outcome: answer(state))
             self._runner.cancel(run.task)
             return
+        if run is not None and run.task is None:
+            self.wait(task, lambda _state, _outcome: answer(State.WAITING))
+            self.ended(run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting")))
+            return
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
@@ -422,6 +536,41 @@ class DurableTasks:
             answer(state)
 
         self.writer.cancel(task, cancelled)
+
+    # --- batches ---
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._now()
+
+    def stored(self, task: New) -> None:
+        """See to it that a task is started when it is due, or one like it: it is stored."""
+        if task.due > self._now():
+            self._alarm.set(self._clock.seconds() + task.due - self._now())
+        else:
+            self._has_backlog.add(task.function)
+            self._refill(task.function, new_too=True)
+        if task.deadline is not None:
+            self._deadlines.watch(task.deadline)
+
+    def claimed_of(self, batch: str) -> list[str]:
+        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
+        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
+
+    def cancel_claimed(self, task: str) -> None:
+        """Cancel a task if this node has claimed it."""
+        if task in self._runs:
+            self.cancel(task, bool)
+
+    def limit_key(self, function: str, args: bytes) -> str | None:
+        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
+        return self._limiter.key(function, args)
+
+    def cancelled(self, events: list[Event]) -> None:
+        """Pass on that the store has cancelled tasks."""
+        self.hub.publish(events)
+        for event in events:
+            self.announce(event.task, State.CANCELLED, None)
 
     # --- time ---
 
@@ -453,10 +602,13 @@ class DurableTasks:
 
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
-        self._is_stopping = True
+        self.is_stopping = True
+        self.batches.stop()
+        if self.store.is_lasting:
+            self._limiter.close()
         if self.store.is_lasting:
             for run in list(self._runs.values()):
-                if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
                     del self._runs[run.record.new.id]
 
     def close(self) -> Deferred[None]:

@@ -29,6 +29,7 @@ from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
+from taskd.server.position import Position, position_of
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -261,6 +262,10 @@ class TaskServer:
         self._scheduler.queue.remove(task)
         del self._in_flight[task.number]
         return True
+
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
+        return position_of(self._scheduler, task)
 
     def resume(self, requester: Requester) -> None:
         """Let the throttled tasks of a requester start: it was full and reads again, or is gone."""

@@ -7,13 +7,40 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["Batch", "Filter", "Overdue", "Store", "StoreError", "Written"]
+__all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
     """A failure of a store: its text has what is wrong, where, and what would be right."""
+
+
+class KeyedWant(msgspec.Struct):
+    """How many waiting tasks of a function with a concurrency key may be claimed: `count` altogether.
+
+    With `keys`, each of these keys may have so many. Without, every key may have
+    `each`, less what is claimed of it already: keys are taken in their order,
+    those after `after` first. So a key with any number of waiting tasks leaves
+    room for the others. Tasks whose `limit_key` is None are taken only
+    `with_unkeyed`, last, as if they were those of one more key.
+    """
+
+    count: int
+    keys: dict[str, int] | None = None
+    each: int = 0
+    claimed: Mapping[str | None, int] = {}
+    after: str = ""
+    with_unkeyed: bool = False
+
+    def room(self, key: str | None) -> int:
+        """Return how many of a key may be claimed, as far as the others leave room."""
+        return max(self.each - self.claimed.get(key, 0), 0)
+
+
+Want = int | KeyedWant
+"""How many waiting tasks of a function may be claimed."""
 
 
 class Batch(msgspec.Struct):
@@ -30,7 +57,7 @@ class Batch(msgspec.Struct):
     cancels: Sequence[str] = ()
     put_backs: Sequence[str] = ()
     releases: Sequence[str] = ()
-    want: Mapping[str, int] = {}
+    want: Mapping[str, Want] = {}
 
 
 class Written(msgspec.Struct):
@@ -43,7 +70,8 @@ class Written(msgspec.Struct):
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
     they have been settled as waiting. `events` are all that the batch has added
-    to logs, those of each task in the order of their sequence numbers.
+    to logs, those of each task in the order of their sequence numbers. `batches`
+    are those whose counts have changed since the last transaction that returned them.
     """
 
     accepted: list[Accepted]
@@ -52,6 +80,7 @@ class Written(msgspec.Struct):
     put_back: list[State | None]
     claims: list[Record]
     events: list[Event] = []
+    batches: list[BatchRecord] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -82,6 +111,10 @@ class Store(Protocol):
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
     @property
+    def batches(self) -> BatchStore:
+        """The batches that it keeps."""
+
+    @property
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
@@ -109,7 +142,7 @@ class Store(Protocol):
         """
 
     def prune(self, now: float, limit: int) -> int:
-        """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+        """Forget up to `limit` ended tasks and batches that have been kept long enough; return how many."""
 
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more; return whether it was.

@@ -9,6 +9,7 @@ import msgspec
 from taskd.errors import StateError
 
 __all__ = [
+    "CANCELLABLE",
     "ENDED",
     "EVENTS_PER_ATTEMPT",
     "FINAL",
@@ -81,6 +82,9 @@ FINAL = frozenset(state for state, following in STEPS.items() if not following)
 
 UNFINISHED = frozenset(State) - ENDED
 
+CANCELLABLE = frozenset({State.SCHEDULED, State.WAITING})
+"""The unfinished states of tasks that do not run, which a cancel ends at once."""
+
 EVENTS_PER_ATTEMPT = 1 << 32
 """Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them.
 A thousand a second use them up in 49 days; the integers of JavaScript suffice for 2 million attempts."""
@@ -112,6 +116,8 @@ class New(msgspec.Struct, frozen=True):
     same `token`. `keep` is for how many seconds it is kept after its end. It is not
     started for the first time after its `deadline`. What `is_fixed` is due by the
     calendar; other times are distances, and are moved when the clock is set.
+    `limit_key` is the value of its function's concurrency key, "" if it leaves that
+    out, None if the function had no such key when the task was submitted.
     """
 
     id: str
@@ -126,6 +132,7 @@ class New(msgspec.Struct, frozen=True):
     batch: str | None = None
     keep: float = 0.0
     is_fixed: bool = False
+    limit_key: str | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -26,6 +26,8 @@ from taskd.store.records import (
     first_seq,
     last_seq,
 )
+from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
+from taskd.store.sqlite_limits import claim_by_key
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
 
@@ -34,7 +36,7 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed"
+_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key"
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _NEW_COUNT = len(New.__struct_fields__)
 _SUPERSEDE = (
@@ -46,6 +48,7 @@ _BY_HAND = {
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
 
 class SqliteStore:
@@ -68,6 +71,7 @@ class SqliteStore:
             raise
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
+        self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -137,12 +141,15 @@ class SqliteStore:
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
             cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
-            for function, count in batch.want.items():
+            changed = close_batches(cursor, now, _submit)
+            for function, want in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
+                elif isinstance(want, int):
+                    claims += _claim(cursor, function, want)
                 else:
-                    claims += _claim(cursor, function, count)
-        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged)
+                    claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
+        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed)
 
     def rescue(self, now: float) -> int:
         """Make running tasks wait again. Raises `StoreError`."""
@@ -178,7 +185,8 @@ class SqliteStore:
             ).fetchall()
             cursor.executemany("DELETE FROM event WHERE task = ?", over)
             cursor.executemany("DELETE FROM task WHERE id = ?", over)
-        return len(over)
+            batches = prune_batches(cursor, now, limit - len(over))
+        return len(over) + batches
 
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more. Raises `StoreError`."""
@@ -279,11 +287,15 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Reco
     return {
         function: []
         for function, count in batch.want.items()
-        if 0 < counts[function] <= count and not cursor.execute(_BACKLOG, (function,)).fetchone()
+        if isinstance(count, int)
+        and 0 < counts[function] <= count
+        and not cursor.execute(_BACKLOG, (function,)).fetchone()
     }
 
 
-def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
+def _submit(
+    cursor: LoggingCursor, new: New, now: float, at_once: Mapping[str, list[Record]] = _NONE_AT_ONCE
+) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
@@ -291,10 +303,11 @@ def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, new.is_fixed),
+            *(new.key, new.token, new.batch, new.keep, new.is_fixed, new.limit_key),
             *(int(state), now, record.due, is_claimed),
         ),
     )
@@ -383,6 +396,12 @@ def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float
         )
         cursor.log(task, record.last_seq + 1, event, now, b"{}")
     return record.state
+
+
+def _cancel(cursor: LoggingCursor, task: str, now: float) -> Event:
+    """Cancel a task that waits or is scheduled; return the event."""
+    _by_hand(cursor, task, State.CANCELLED, "cancelled", now)
+    return cursor.logged[-1]
 
 
 def _record(row: Any) -> Record:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from taskd.store.sqlite_batches import BATCH_TABLES
+
 __all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
 APPLICATION_ID = 0x7461736B
@@ -65,7 +67,13 @@ CREATE TABLE schedule (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED, _TIME]
+_LIMITS = """
+ALTER TABLE task ADD COLUMN limit_key TEXT;
+CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
+    WHERE state = 1 AND claimed = 0 AND limit_key IS NOT NULL;
+"""
+
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -40,6 +40,7 @@ from taskd.worker.messages import (
     Returned,
     WholeLines,
     WorkerConfig,
+    Yielded,
     decode_to_worker,
     encode,
 )
@@ -90,7 +91,7 @@ class WorkerLoop:
         self._clean_start = CleanStart(OUTPUT, ERRORS, self._interrupter.on_signal)
         self._process = self._clean_start.process
         self._memory = MemoryWatch(config.max_memory) if config.max_memory is not None else None
-        self._invoker = Invoker(registry, config, self._interrupter, self._clean_start)
+        self._invoker = Invoker(registry, config, self._interrupter, self._clean_start, self._send)
         self._progress = ProgressReporter(self._send)
         self._current = CurrentTasks(self._interrupter)
         self._idle_title = title(config.name, _IDLE)
@@ -242,7 +243,7 @@ class WorkerLoop:
 
     # --- messages to the daemon ---
 
-    def _send(self, message: Ready | Reported | Returned) -> None:
+    def _send(self, message: Ready | Reported | Returned | Yielded) -> None:
         with self._sending:
             self._channel.sendall(encode(message))
 

@@ -57,6 +57,7 @@ __all__ = [
     "ToWorker",
     "WholeLines",
     "WorkerConfig",
+    "Yielded",
     "decode_config",
     "decode_from_fork_server",
     "decode_from_worker",
@@ -213,13 +214,20 @@ class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     message: str | None
 
 
+class Yielded(msgspec.Struct, frozen=True, array_like=True, tag="yielded"):
+    """A value that the running function, a generator, has yielded; of stored tasks alone."""
+
+    task: int
+    value: Raw
+
+
 class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
     """The report, before the outcome of a task, that the worker has `kib` KiB resident, too many."""
 
     kib: int
 
 
-FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Grown
+FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Yielded | Grown
 
 
 ErrorDetails: TypeAlias = Literal["type", "message", "traceback"]

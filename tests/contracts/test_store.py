@@ -7,12 +7,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskd.store.base import Batch, Filter
+from taskd.store.base import Batch, Filter, KeyedWant
+from taskd.store.batches import NewBatch, Rows
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Start, State, first_seq
 from taskd.store.sqlite import SqliteStore
 
 FUNCTIONS = ("f", "g")
+LIMIT_KEYS = (None, "", "1", "2")
 SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
 
 
@@ -29,6 +31,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.ids = []
         self.running = {}
+        self.batches = []
 
     def both(self, call):
         expected, answer = call(self.model), call(self.store)
@@ -44,7 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
-                st.sampled_from((None, 2.0, 8.0)),
+                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS),
             ),
             min_size=1, max_size=4,
         ),
@@ -57,13 +60,52 @@ class StoreMachine(RuleBasedStateMachine):
                 due=self.now + delay if delay else 0.0,
                 deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
-                is_fixed=token == "x",
+                is_fixed=token == "x", limit_key=limit_key,
             )
-            for function, delay, priority, key, token, late in tasks
+            for function, delay, priority, key, token, late, limit_key in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
         self.start(written.claims)
+
+    @rule(
+        sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
+        token=st.sampled_from((None, None, "x")), follows=st.booleans(),
+    )  # fmt: skip
+    def submit_batch(self, sizes, delay, token, follows):
+        name, then = f"{next(self.numbers):08}", None
+        parts = [
+            Rows(
+                [f"{next(self.numbers):08}" for _ in range(size)],
+                [b"[%d]" % each for each in range(size)],
+                [None, "a", "b"][:size] if size > 1 else None,
+            )
+            for size in sizes
+        ]
+        if follows:
+            then = New(f"{next(self.numbers):08}", "g", keep=20.0)
+        task = New("", "f", due=self.now + delay if delay else 0.0, batch=name, keep=20.0)
+        new = NewBatch(name, task, parts, token, then, keep=20.0)
+        if self.both(lambda store: store.batches.add(new, self.now)).id == name:
+            self.batches.append(name)
+            self.ids += [each for part in parts for each in part.ids]
+        if then is not None:
+            self.ids.append(then.id)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def unpack(self, data):
+        batch = data.draw(st.sampled_from(self.batches))
+        self.both(lambda store: store.batches.unpack(batch, self.now))
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), limit=st.integers(1, 5))
+    def cancel_batch(self, data, limit):
+        batch, after = data.draw(st.sampled_from([*self.batches, "unknown"])), ""
+        self.both(lambda store: store.batches.cancel(batch))
+        while after is not None:
+            rows = self.both(lambda store: store.batches.cancel_rows(batch, after, limit, self.now))  # noqa: B023
+            after = rows.last
 
     @rule(count=st.integers(0, 3), function=st.sampled_from(FUNCTIONS))
     def claim_and_start(self, count, function):
@@ -140,6 +182,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.prune(self.now, 10_000))
         assert len(self.model.find(Filter(), "", 10_000)) <= before
 
+    @rule(
+        keys=st.one_of(st.none(), st.dictionaries(st.sampled_from(LIMIT_KEYS[1:]), st.integers(0, 3))),
+        each=st.integers(0, 3), count=st.integers(0, 6), after=st.sampled_from(LIMIT_KEYS[1:]),
+        claimed=st.dictionaries(st.sampled_from(LIMIT_KEYS), st.integers(0, 3)),
+        with_unkeyed=st.booleans(), function=st.sampled_from(FUNCTIONS), starts=st.booleans(),
+    )  # fmt: skip
+    def claim_by_key(self, keys, each, count, after, claimed, with_unkeyed, function, starts):
+        want = KeyedWant(count, keys, each, claimed, after, with_unkeyed)
+        claims = self.write(want={function: want}).claims
+        if starts:
+            self.start(claims)
+        else:
+            self.write(releases=[each.new.id for each in claims])
+
     @rule(function=st.sampled_from(FUNCTIONS), paused=st.booleans())
     def pause(self, function, paused):
         self.both(lambda store: store.pause(function, paused=paused))
@@ -165,6 +221,15 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.batches.unended())
+        for batch in self.batches[-3:]:
+            record = self.both(lambda store: store.batches.get(batch))  # noqa: B023
+            if record is not None and (record.ended is None or record.token is not None):
+                tasks = self.both(lambda store: store.batches.tasks(batch))  # noqa: B023
+                found = self.model.find(Filter(batch=batch), "", 1000)
+                assert record.total == len(tasks)
+                assert record.over >= sum(each.ended is not None for each in found)
+                assert record.ended is None or record.is_stored
         self.both(lambda store: store.paused())
         for task in self.ids[-5:]:
             events = self.both(lambda store: store.events(task, 0, 1000))  # noqa: B023

@@ -4,7 +4,7 @@ from msgspec import Raw
 
 from taskd.functions.retries import Verdict
 from taskd.model import Options, Raised, StoredCall
-from taskd.worker.messages import IS_DESCRIBED
+from taskd.worker.messages import IS_DESCRIBED, Yielded
 from tests.unit.pools import LoggingCase
 from tests.unit.tasks import FakeSubscriber
 
@@ -15,9 +15,12 @@ class StoredCallTests(LoggingCase):
         self.make()
         self.subscriber = FakeSubscriber()
         self.raised = []
+        self.yielded = []
 
     def run_stored(self, **more):
-        call = StoredCall("f", Raw(b"[1]"), Options(), raised=self.raised.append, **more)
+        call = StoredCall(
+            "f", Raw(b"[1]"), Options(), raised=self.raised.append, yielded=self.yielded.append, **more
+        )
         self.task = self.server.run(call, self.subscriber, self.subscriber.lane)
         self.clock.advance(0)
 
@@ -52,3 +55,24 @@ class StoredCallTests(LoggingCase):
         self.clock.advance(0)
         [attempt] = self.pool.workers[1].attempts
         self.assertEqual((attempt.limit, attempt.id, attempt.flags), (3.0, None, IS_DESCRIBED))
+
+    def test_what_a_function_yields_is_passed_on_until_its_task_has_an_outcome(self):
+        self.run_stored()
+        self.pool.begin(1)
+        number = self.task.number
+        self.pool.say(1, Yielded(number, Raw(b"1")), Yielded(number, Raw(b"2")))
+        self.assertEqual([bytes(value) for value in self.yielded], [b"1", b"2"])
+        self.server.cancel(self.task)
+        self.clock.advance(100)  # its grace is over
+        self.assertEqual(len(self.subscriber.sent), 1)
+        self.pool.say(1, Yielded(number, Raw(b"3")))
+        self.assertEqual(len(self.yielded), 2)
+
+    def test_what_other_tasks_yield_is_dropped(self):
+        client = self.connect()
+        client.call("f")
+        self.clock.advance(0)
+        number = self.pool.workers[1].attempts[0].task
+        self.pool.say(1, Yielded(number, Raw(b"1")))
+        self.pool.finish(1, b"[1]")
+        self.assertEqual(client.reply(), [1])
