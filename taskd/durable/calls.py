@@ -28,8 +28,6 @@ class OrdinaryCall:
         self._requester: Requester | None = requester
         self._task = tasks.submit(request.function, request.args, request.options, self._stored)
         self._stop = tasks.wait(self._task, self._ended)
-        if request.wants_progress:
-            tasks.listen(self._task, self._progressed)
         request.work = self
 
     def cancel(self) -> None:
@@ -51,11 +49,6 @@ class OrdinaryCall:
     def _cancelled(self, state: State | StoreError | None) -> None:
         if state is State.RUNNING:  # it has begun while the store was asked
             self._tasks.cancel(self._task, lambda _: None)
-
-    def _progressed(self, progress: Progress) -> None:
-        if self._requester is not None:
-            self._requester.task_progressed(self._request, progress)
-            self._requester.flush()
 
     def _progressed(self, progress: Progress) -> None:
         if self._requester is not None:
