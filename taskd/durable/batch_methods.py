@@ -133,9 +133,8 @@ class BatchMethods:
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
                 keys = [self._tasks.limit_key(function, each) for each in given]
-                parts.append(
-                    Rows([self._ids.make(now) for _ in some], given, keys if keys[0] is not None else None)
-                )
+                ids = [self._ids.make(now) for _ in some]
+                parts.append(Rows(ids, given, keys if keys[0] is not None else None))
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:

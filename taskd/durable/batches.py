@@ -45,7 +45,7 @@ class BatchTasks(Protocol):
     def stored(self, task: New) -> None:
         """See to it that a task is started when it is due, or one like it: it is stored."""
 
-    def claimed_of(self, batch: str) -> list[str]:
+    def members_claimed(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed."""
 
     def cancel_claimed(self, task: str) -> None:
@@ -158,7 +158,7 @@ class DurableBatches:
 
     def _go_on(self, batch: BatchRecord | ShuttingDown) -> None:
         if isinstance(batch, BatchRecord) and batch.is_cancelled:
-            self._cancel_claimed(batch.id, self._tasks.claimed_of(batch.id))
+            self._cancel_claimed(batch.id, self._tasks.members_claimed(batch.id))
 
     # --- the cancel ---
 

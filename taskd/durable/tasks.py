@@ -28,7 +28,7 @@ from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
-from taskd.durable.settling import settle_of
+from taskd.durable.settling import settle_of, without_traceback
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
@@ -113,6 +113,8 @@ class DurableTasks:
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.is_stopping = self._is_open = False
+        self.shows_tracebacks = False
+        """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
 
     @property
     def claimed(self) -> int:
@@ -480,7 +482,7 @@ class DurableTasks:
             record = self.store.get(id)
             if record is None:
                 return None
-            events = self.store.events(id, after, limit)
+            events = [self._shown(each) for each in self.store.events(id, after, limit)]
             if events and events[-1].event == "succeeded":
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
@@ -490,9 +492,12 @@ class DurableTasks:
 
         return self._execute(page)
 
+    def _shown(self, event: Event) -> Event:
+        return event if self.shows_tracebacks else without_traceback(event)
+
     def _with_result(self, event: Event) -> Event:
         run = self._runs.get(event.task) if event.event == "succeeded" else None
-        return event if run is None else with_result(event, run.result)
+        return self._shown(event) if run is None else with_result(event, run.result)
 
     # --- waiting for the end ---
 
@@ -553,7 +558,7 @@ class DurableTasks:
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
-    def claimed_of(self, batch: str) -> list[str]:
+    def members_claimed(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed, in their order."""
         return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
 

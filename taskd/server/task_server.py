@@ -96,6 +96,11 @@ class TaskServer:
         """A Deferred that fires when the app is imported, and fails with `StartError` if it cannot be."""
         return self._dispatcher.pool.loaded
 
+    @property
+    def shows_tracebacks(self) -> bool:
+        """Whether callers may get the traceback of an exception."""
+        return self._config.pool.config.error_details == "traceback"
+
     # --- what `taskd.server.methods` asks for ---
 
     @property

@@ -340,7 +340,7 @@ class RetryTests(DurableCase):
         self.turn()
         self.assertIs(self.state(task), State.WAITING)
 
-    def test_what_is_no_reason_to_try_again_ends_the_task(self):
+    def test_a_failure_that_is_no_reason_to_try_again_ends_the_task(self):
         task = self.submit()
         self.fail(may_retry=False)
         self.assertIs(self.state(task), State.FAILED)
@@ -357,6 +357,17 @@ class RetryTests(DurableCase):
         )
         self.assertEqual({each["error"]["message"] for each in logged}, {"no"})
         self.assertNotIn(b"Traceback", self.store.get(task).outcome)
+
+    def test_callers_get_the_tracebacks_only_if_the_operator_wants_that(self):
+        for wanted in False, True:
+            self.tasks.shows_tracebacks = wanted
+            task = self.submit()
+            self.fail("the trace", may_retry=False)
+            page = self.successResultOf(self.tasks.read_log("task", task, 0, 100))
+            shown = json.loads(page.events[-1].data)
+            self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
+            self.assertEqual(shown["error"]["message"], "no")
+            self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 
     def test_a_task_that_has_run_too_long_is_tried_again_only_if_its_function_wants_that(self):
         task = self.submit()
