@@ -43,7 +43,7 @@ class BatchTasks(Protocol):
     """The stored tasks of this node, as far as their batches need them."""
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
 
     def members_claimed(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed."""

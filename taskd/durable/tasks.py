@@ -28,6 +28,7 @@ from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
+from taskd.durable.schedules import Schedules
 from taskd.durable.settling import settle_of, without_traceback
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import Execute, StoreWriter
@@ -52,6 +53,9 @@ PROMOTED = 1000
 
 PRUNE_SECONDS, PRUNED = 10.0, 1000
 """Seconds between two times that ended tasks are forgotten, and how many at once."""
+
+MAX_PRUNE_LAG = 86400.0
+"""Seconds for which tasks are kept longer at most after the clock has been put forward."""
 
 NO_DURABILITY = Durability()
 
@@ -109,6 +113,8 @@ class DurableTasks:
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
+        self.schedules = Schedules(self, execute, clock, now)
+        self._prune_lag = 0.0
         self.is_stopping = self._is_open = False
         self.shows_tracebacks = False
         """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
@@ -128,10 +134,12 @@ class DurableTasks:
             self._let_go(run)
         if self._is_open:
             self.window.look_everywhere(self._functions)
+            self.schedules.use(functions)
             return
         self._is_open = True
         opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
         opening.addCallbacks(self._rescued, self._broke)
+        opening.addCallback(lambda _: self.schedules.use(functions))
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
         count, paused = found
@@ -144,6 +152,10 @@ class DurableTasks:
         self._promote()
         self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def look(self, function: str) -> None:
+        """Claim the waiting tasks of a function, with the next transaction."""
+        self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
         is_ready = self._is_open and not self.is_stopping
@@ -485,7 +497,7 @@ class DurableTasks:
         return self._now()
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
         if task.due > self._now():
             self._alarm.set(self._clock.seconds() + task.due - self._now())
         else:
@@ -523,8 +535,26 @@ class DurableTasks:
         if next_due is not None and next_due < inf:
             self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
 
+    def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
+        """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
+
+        So delays, back-off, deadlines and intervals take as long as ever.
+        """
+
+        def moving() -> None:
+            names = self.schedules.clock_moved(seconds)
+            follow(seconds)
+            self.writer.move(seconds, names)
+            # What has ended has no new time, and must not be forgotten early.
+            self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
+            self._alarm.set(self._clock.seconds())
+            self._deadlines.watch(0.0)
+
+        _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
+        self.writer.between(moving)
+
     def _prune(self) -> None:
-        pruning = self._execute(lambda: self.store.prune(self._now(), PRUNED))
+        pruning = self._execute(lambda: self.store.prune(self._now() - self._prune_lag, PRUNED))
         pruning.addCallbacks(self._pruned, self._broke)
 
     def _pruned(self, count: int) -> None:
@@ -543,6 +573,7 @@ class DurableTasks:
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self.is_stopping = True
+        self.schedules.stop()
         self.batches.stop()
         if self.store.is_lasting:
             self._limiter.close()

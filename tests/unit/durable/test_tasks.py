@@ -148,6 +148,7 @@ class DurableTests(DurableCase):
         self.tasks.wait(task, lambda state, outcome: ended.append((state, outcome)))
         self.end(running, Result(Raw(b'"done"')))
         self.assertEqual(ended, [(State.SUCCEEDED, b'"done"')])
+        self.assertIsNone(running.subscriber.task)  # so that nothing keeps it in memory
         self.assertEqual(self.events(task), ["queued", "started", "succeeded"])
 
     def test_the_start_of_a_task_that_is_given_out_twice_is_noted_once(self):
