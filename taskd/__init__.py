@@ -6,9 +6,11 @@ that worker processes stay small.
 
 from taskd.functions.decorators import on_worker_start, on_worker_stop, task
 from taskd.functions.progress import progress
+from taskd.functions.retries import Retry
 from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 
 __all__ = [
+    "Retry",
     "TaskCancelled",
     "TaskStopped",
     "TaskTimeout",

@@ -25,6 +25,7 @@ __all__ = [
     "Options",
     "Outcome",
     "Progress",
+    "Raised",
     "Result",
     "StoredCall",
     "SubmitOptions",
@@ -47,7 +48,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     `timeout` is in seconds of run time. `deadline` is in seconds from receipt:
     a call that is still waiting then is not started. `priority` is 0 (first)
     to 9 (last). `progress` asks for progress notifications. `on_disconnect`
-    says what happens to the task when its caller disconnects. `caller` is for
+    says what happens to the task when its caller disconnects. `track` stores the
+    task, and has its id for an answer, as `taskd.submit` does. `caller` is for
     gateways: whose call it is that they pass on, as party, space, connection.
     """
 
@@ -56,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     progress: bool = False
     on_disconnect: Literal["finish", "cancel"] = "finish"
+    track: bool = False
     caller: Annotated[str, Meta(min_length=1, max_length=MAX_CALLER)] | None = None
 
 
@@ -101,10 +104,27 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
         return len(self.function) + (0 if self.args is None else memoryview(self.args).nbytes)
 
 
+class Raised(msgspec.Struct, frozen=True):
+    """What a worker reports of a failed attempt besides the reply, for stored tasks.
+
+    `traceback` is None if there is none. `may_retry` is False if nothing will
+    change by trying again, or the function does not want it. `after` is the number of
+    seconds that the function has asked for, None if it has not.
+    """
+
+    traceback: str | None
+    may_retry: bool = True
+    after: float | None = None
+
+
 class StoredCall(Call, frozen=True, eq=False, gc=False):
-    """A call of a stored task, whose options are never `NO_OPTIONS` itself; `started` notes its start."""
+    """A call of a stored task, whose options are never `NO_OPTIONS` itself.
+
+    `started` notes its start; `raised` comes before an outcome that is a failure of its function.
+    """
 
     started: Callable[[], object] = bool  # which does nothing
+    raised: Callable[[Raised], object] = bool
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Options, Outcome, Result, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, Result, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
@@ -75,6 +76,7 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._holding = Holding(tasks, functions)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
@@ -83,7 +85,8 @@ class StoredMethods:
     @property
     def status(self) -> StoreStatus:
         """The state of the store."""
-        return StoreStatus(self._tasks.store.is_lasting, self._tasks.claimed, self._tasks.writer.fault)
+        tasks = self._tasks
+        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.writer.fault, sorted(tasks.paused))
 
     # --- in ---
 
@@ -91,18 +94,36 @@ class StoredMethods:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
 
+        if options.track:
+            self._track(request, requester)
+            return
+
         def stored(accepted: Accepted | StoreError) -> None:
             if isinstance(accepted, StoreError) and requester is not None:
                 stop()
-                _answer(requester, request, _refused(accepted))
+                _answer(requester, request, refused(accepted))
 
         def ended(state: State, outcome: bytes | None) -> None:
             if requester is not None:
                 _answer(requester, request, _outcome(state, outcome))
 
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        task = self._tasks.submit(request.function, request.args, asked, stored)
+        task = self._tasks.submit(request.function, request.args, options, stored)
         stop = self._tasks.wait(task, ended)
+
+    def _track(self, request: Request[Task], requester: Requester | None) -> None:
+        """Store the task of a call, and answer with its id."""
+        if request.options.progress or request.options.on_disconnect != "finish":
+            raise InvalidParams(
+                "options.track: the task does not depend on this connection, so that progress and "
+                "on_disconnect mean nothing: see taskd.attach and taskd.cancel",
+                argument="options.track",
+            )
+
+        def stored(accepted: Accepted | StoreError) -> None:
+            if requester is not None:
+                _answer(requester, request, _accepted(accepted))
+
+        self._tasks.submit(request.function, request.args, request.options, stored)
 
     def submit(
         self,
@@ -122,13 +143,9 @@ class StoredMethods:
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
 
         def stored(accepted: Accepted | StoreError) -> None:
-            if isinstance(accepted, StoreError):
-                asker.answer(_refused(accepted))
-            else:
-                asker.answer(_result({"task": accepted.id, "joined": accepted.joined}))
+            asker.answer(_accepted(accepted))
 
-        asked = Options(timeout=options.timeout, priority=options.priority)
-        self._tasks.submit(function, given, asked, stored, delay=options.delay, key=options.key, token=token)
+        self._tasks.submit(function, given, options, stored, token=token)
         return None
 
     def cancel(self, asker: Asker, task: str) -> Outcome | None:
@@ -136,14 +153,28 @@ class StoredMethods:
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, StoreError):
-                asker.answer(_refused(state))
+                asker.answer(refused(state))
             elif state is None:
-                asker.answer(Failure.of(_unknown(task)))
+                asker.answer(Failure.of(unknown_task(task)))
             else:
-                asker.answer(_result({"was": "done" if state in ENDED else state.name.lower()}))
+                asker.answer(result({"was": "done" if state in ENDED else state.name.lower()}))
 
         self._tasks.cancel(task, cancelled)
         return None
+
+    # --- held, and put back ---
+
+    def retry(self, asker: Asker, /, task: str) -> Outcome | None:
+        """Put back a task that failed or was set aside."""
+        return self._holding.retry(asker, task)
+
+    def pause(self, asker: Asker, /, function: str) -> Outcome | None:
+        """Start no stored task of a function until it is resumed."""
+        return self._holding.pause(asker, function, paused=True)
+
+    def resume(self, asker: Asker, /, function: str) -> Outcome | None:
+        """Start the stored tasks of a function again."""
+        return self._holding.pause(asker, function, paused=False)
 
     # --- out ---
 
@@ -153,17 +184,17 @@ class StoredMethods:
         return None
 
     def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:
-        self._find(asker, task, lambda record: answer(_result(TaskView.of(record))))
+        self._find(asker, task, lambda record: answer(result(TaskView.of(record))))
 
     def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
         def got(record: Record | None) -> None:
             if record is None:
-                asker.answer(Failure.of(_unknown(task)))
+                asker.answer(Failure.of(unknown_task(task)))
             else:
                 found(record)
 
         self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
-            got, lambda reason: asker.answer(_refused(reason.value))
+            got, lambda reason: asker.answer(refused(reason.value))
         )
 
     def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
@@ -202,8 +233,8 @@ class StoredMethods:
             raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
         wanted = Filter(None if state is None else [_STATES[state]], function)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
-            lambda records: asker.answer(_result([TaskView.of(record) for record in records])),
-            lambda reason: asker.answer(_refused(reason.value)),
+            lambda records: asker.answer(result([TaskView.of(record) for record in records])),
+            lambda reason: asker.answer(refused(reason.value)),
         )
         return None
 
@@ -213,27 +244,13 @@ def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> N
     requester.flush()
 
 
-def _result(value: Any) -> Result:
-    return Result(Raw(msgspec.json.encode(value)))
-
-
-def _refused(error: Exception) -> Failure:
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
+def _accepted(accepted: Accepted | StoreError) -> Outcome:
+    if isinstance(accepted, StoreError):
+        return refused(accepted)
+    return result({"task": accepted.id, "joined": accepted.joined})
 
 
 def _outcome(state: State, outcome: bytes | None) -> Outcome:
     if outcome is None:
         return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))
     return Result(Raw(outcome)) if state is State.SUCCEEDED else msgspec.json.decode(outcome, type=Failure)
-
-
-def _unknown(task: str) -> InvalidParams:
-    return InvalidParams(
-        f"there is no task {quoted(task)} in this store: it was never accepted here, or has been forgotten "
-        "some time after its end (keep)",
-        argument="task",
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from taskd.model import Outcome, Progress
+from taskd.model import Outcome, Progress, Raised
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
 from taskd.store.records import Record
@@ -25,7 +25,7 @@ class Attempts(Protocol):
 class Run:
     """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
 
-    __slots__ = ("_tasks", "has_started", "lane", "record", "task")
+    __slots__ = ("_tasks", "has_started", "lane", "raised", "record", "retries", "task")
 
     is_full = False
 
@@ -35,6 +35,9 @@ class Run:
         self.record = record
         self.task: Task | None = None
         self.has_started = False
+        self.raised: Raised | None = None
+        self.retries: int | None = None
+        """The retries that the task was submitted with, None for the function's own."""
 
     @property
     def attempt(self) -> int:
@@ -46,6 +49,10 @@ class Run:
         if not self.has_started:
             self.has_started = True
             self._tasks.started(self)
+
+    def failed(self, raised: Raised) -> None:
+        """Keep what the worker reports of the attempt that has failed, until it is settled."""
+        self.raised = raised
 
     def needs(self, key: object) -> bool:
         """Return True: nothing stops it."""

@@ -8,8 +8,8 @@ import msgspec
 
 from taskd.durable.run import Run
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, ShuttingDown, TimedOut, WorkerLost
-from taskd.functions.durability import Durability
-from taskd.model import Outcome, Result
+from taskd.functions.durability import DAY, Durability
+from taskd.model import Failure, Outcome, Raised, Result
 from taskd.store.records import Settle, State, first_seq
 
 __all__ = ["settle_of"]
@@ -19,6 +19,9 @@ MAX_LOSSES = 2
 
 MAX_BACKOFF = 3600.0
 """Seconds between two attempts at most."""
+
+MAX_AFTER = 366 * DAY
+"""Seconds after which a function can have its task tried again at most: nobody waits for more than a year."""
 
 _NOT_ITS_FAULT = (ShuttingDown.code, MethodNotFound.code)
 """Why a task is not started, although it can be later: the daemon stops, or new code lacks the function."""
@@ -35,7 +38,9 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
     if isinstance(outcome, Result):
         return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
     error = msgspec.json.encode(outcome)
-    data = b'{"error":%b}' % error
+    raised = run.raised
+    trace = None if raised is None else raised.traceback
+    data = msgspec.json.encode(_Trouble(outcome, trace))
     if outcome.code in _NOT_ITS_FAULT and not run.has_started:
         return None
     if outcome.code == ShuttingDown.code:
@@ -50,8 +55,30 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
         if record.losses + 1 >= MAX_LOSSES:
             return Settle(task, attempt, State.SET_ASIDE, "set_aside", data, error, is_loss=True, seq=seq)
         return Settle(task, attempt, State.WAITING, "lost", data, is_loss=True, seq=seq)
-    if run.has_started and record.errors < durability.retries and outcome.code != InvalidParams.code:
-        delay = min(durability.backoff * 2**record.errors, MAX_BACKOFF) * random.random()  # noqa: S311
-        due = now + delay
+    if run.has_started and record.errors < durability.retries and _may_retry(outcome, raised, durability):
+        due = now + _delay(record.errors, raised, durability)
+        data = msgspec.json.encode(_Trouble(outcome, trace, round(due, 3)))
         return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
     return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
+
+
+class _Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The data of an event about a failed attempt; `due` is when it is tried again, in seconds since 1970."""
+
+    error: Failure
+    traceback: str | None = None
+    due: float | None = None
+
+
+def _may_retry(outcome: Failure, raised: Raised | None, durability: Durability) -> bool:
+    """Return whether a failure is one after which the function's tasks are tried again."""
+    if outcome.code == TimedOut.code:
+        return durability.retries_timeouts
+    return outcome.code != InvalidParams.code if raised is None else raised.may_retry
+
+
+def _delay(errors: int, raised: Raised | None, durability: Durability) -> float:
+    """Return the seconds until the next attempt: what was asked for, or the back-off with full jitter."""
+    if raised is not None and raised.after is not None:
+        return min(raised.after, MAX_AFTER)
+    return min(durability.backoff * 2.0 ** min(errors, 100), MAX_BACKOFF) * random.random()  # noqa: S311

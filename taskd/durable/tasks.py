@@ -17,17 +17,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.ids import Ids
+from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import (
-    ShuttingDown,
-    TaskdError,
-)
+from taskd.errors import InvalidParams, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall
+from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
 from taskd.net.timers import Alarm
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
@@ -91,9 +90,11 @@ class DurableTasks:
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
+        self.paused: frozenset[str] = frozenset()
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
+        self._deadlines = Deadlines(self, execute, clock, now)
         self._is_stopping = self._is_open = False
 
     @property
@@ -110,14 +111,17 @@ class DurableTasks:
             self._look_everywhere()
             return
         self._is_open = True
-        opening = self._execute(lambda: self.store.rescue(self._now()))
+        opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
         opening.addCallbacks(self._rescued, self._broke)
 
-    def _rescued(self, count: int) -> None:
+    def _rescued(self, found: tuple[int, list[str]]) -> None:
+        count, paused = found
+        self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self._look_everywhere()
         self._promote()
+        self._deadlines.look()
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def _look_everywhere(self) -> None:
@@ -131,11 +135,9 @@ class DurableTasks:
         self,
         function: str,
         args: Raw | None,
-        options: Options,
+        options: Options | SubmitOptions,
         answer: Callable[[Accepted | StoreError], object],
         *,
-        delay: float = 0.0,
-        key: str | None = None,
         token: str | None = None,
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
@@ -145,32 +147,55 @@ class DurableTasks:
         if self._is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = New(
-            self._ids.make(now),
-            function,
-            None if args is None else bytes(args),
-            msgspec.json.encode(options),
-            options.priority,
-            now + delay if delay else 0.0,
-            None,
-            key,
-            token,
-            None,
-            self._durability(function).keep,
-        )
+        new = self.new(function, args, options, now, token=token)
+        is_due = new.due <= now
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if delay:
-                    self._alarm.set(self._clock.seconds() + delay)
+                if not is_due:
+                    self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
                 elif new.id not in self._runs:
                     self._has_backlog.add(function)
+                if new.deadline is not None:
+                    self._deadlines.watch(new.deadline)
             answer(given)
 
         self.writer.submit(new, accepted)
-        if not delay:
+        if is_due:
             self._refill(function, new_too=True)
         return new.id
+
+    def new(
+        self,
+        function: str,
+        args: Raw | None,
+        options: Options | SubmitOptions,
+        now: float,
+        *,
+        token: str | None = None,
+    ) -> New:
+        """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
+        moments, kept = Moments.of(options, now), RunOptions.of(options)
+        durability = self._durability(function)
+        if kept.retries and durability.once:
+            raise InvalidParams(
+                f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
+            )
+        keep = options.keep if isinstance(options, SubmitOptions) else None
+        return New(
+            self._ids.make(now),
+            function,
+            None if args is None else bytes(args),
+            msgspec.json.encode(kept),
+            kept.priority,
+            moments.due,
+            moments.deadline,
+            options.key if isinstance(options, SubmitOptions) else None,
+            token,
+            None,
+            durability.keep if keep is None else keep,
+            moments.is_fixed,
+        )
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -180,12 +205,19 @@ class DurableTasks:
         room = WINDOW - self._in_window.get(function, 0)
         if self._is_stopping or not self._is_open or function not in self._functions:
             return
+        if function in self.paused:
+            return
         if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
     def _claimed(self, records: list[Record]) -> None:
         for record in records:
+            if self._deadlines.is_expiring(record.new.id):
+                continue
             function = record.new.function
+            if function in self.paused:
+                self.writer.release(record.new.id)
+                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
             self._begin(Run(self, record, self._lane))
         for function in {record.new.function for record in records}:
@@ -194,13 +226,22 @@ class DurableTasks:
     def _begin(self, run: Run) -> None:
         self._runs[run.record.new.id] = run
         new = run.record.new
-        options = _options.decode(new.options)
-        call = StoredCall(new.function, None if new.args is None else Raw(new.args), options, run.started)
+        kept = _options.decode(new.options)
+        run.retries = kept.retries
+        options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
+        args = None if new.args is None else Raw(new.args)
+        call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
             self._functions.pop(new.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
+
+    def _time_left(self, record: Record) -> float | None:
+        """Return the seconds in which a task must start, None if it may start at any time."""
+        if record.new.deadline is None or record.attempt:
+            return None
+        return max(record.new.deadline - self._now(), 0.0)
 
     # --- the attempt ---
 
@@ -210,13 +251,16 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
-        settle = settle_of(run, outcome, self._durability(run.record.new.function), self._now())
+        if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
+            outcome = LATE
+        durability = self._durability(run.record.new.function)
+        if run.retries is not None:
+            durability = msgspec.structs.replace(durability, retries=run.retries)
+        settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
-        if settle.state is State.SCHEDULED:
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -229,11 +273,17 @@ class DurableTasks:
                 attempt=settle.attempt,
             )
         elif settle.state in ENDED:
-            for waiter in self._waiters.pop(settle.id, ()):
-                waiter(settle.state, settle.outcome)
+            self.announce(settle.id, settle.state, settle.outcome)
+        elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
+            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
             self._refill(run.record.new.function, new_too=True)
+
+    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
+        """Call those who wait for the end of a task, which has been stored."""
+        for waiter in self._waiters.pop(task, ()):
+            waiter(state, outcome)
 
     def _forget(self, run: Run) -> None:
         function = run.record.new.function
@@ -241,7 +291,45 @@ class DurableTasks:
         self._in_window[function] -= 1
         self._refill(function)
 
+    # --- held, and put back ---
+
+    def pause(self, function: str, *, paused: bool) -> Deferred[bool]:
+        """Start nothing of a function, or go on; fires with whether it was paused, once that is stored."""
+
+        def stored(was: bool) -> bool:  # noqa: FBT001
+            if paused:
+                self.paused |= {function}
+                self._let_go(function)
+            else:
+                self.paused -= {function}
+                self._has_backlog.add(function)
+                self._refill(function, new_too=True)
+            return was
+
+        return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
+
+    def _let_go(self, function: str) -> None:
+        """Put back into the store what has been claimed and is not started."""
+        for run in [each for each in self._runs.values() if each.record.new.function == function]:
+            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
+                self.writer.release(run.record.new.id)
+                self._forget(run)
+
+    def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
+        """Let a task that failed or was set aside wait again; the answer is its state before."""
+
+        def done(was: State | StoreError | None) -> None:
+            if was in (State.FAILED, State.SET_ASIDE):
+                self._look_everywhere()
+            answer(was)
+
+        self.writer.put_back(task, done)
+
     # --- reading ---
+
+    def get(self, task: str) -> Deferred[Record | None]:
+        """Read a task."""
+        return self._execute(lambda: self.store.get(task))
 
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
         """Call a reading function of the store, in its thread."""
@@ -276,8 +364,7 @@ class DurableTasks:
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                for waiter in self._waiters.pop(task, ()):
-                    waiter(State.CANCELLED, None)
+                self.announce(task, State.CANCELLED, None)
             answer(state)
 
         self.writer.cancel(task, cancelled)
@@ -323,4 +410,4 @@ class DurableTasks:
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
 
-_options = msgspec.json.Decoder(Options)
+_options = msgspec.json.Decoder(RunOptions)

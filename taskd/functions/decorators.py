@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from taskd.functions import registry as registered
 from taskd.functions.durability import Durability
+from taskd.functions.retries import RETRY_FOR, RetryFor, checked_retry_for
 
 __all__ = ["on_worker_start", "on_worker_stop", "task"]
 
@@ -30,6 +31,7 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Callable[[_Function], _Function]: ...
 def task(
     function: Any = None,
@@ -46,6 +48,7 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
 
@@ -56,13 +59,15 @@ def task(
 
     With `durable`, each call is stored before it is run, and is run again if its
     process or the daemon has died, or, with `once`, never. It is tried `retries`
-    times more if it fails, after a random part of `backoff` seconds, doubled with
-    each failure. What has ended is kept for `keep` seconds. At most `concurrency`
-    of its tasks run at the same time, and start at `rate` at most (``"100/min"``);
+    times more if it raises an exception of the classes `retry_for`, or `Retry`, after
+    a random part of `backoff` seconds, doubled with each failure. What has ended is
+    kept for `keep` seconds. At most `concurrency` of its tasks run at the same time,
+    and start at `rate` at most (``"100/min"``);
     with `concurrency_key`, the name of an argument, that holds for each of its values.
 
-    Raises as `Registry.add` and `Durability.of` do.
+    Raises as `Registry.add` and `Durability.of` do, and `ValueError` for a wrong `retry_for`.
     """
+    judged = checked_retry_for(retry_for)
     durability = Durability.of(
         durable=durable,
         once=once,
@@ -72,10 +77,11 @@ def task(
         concurrency=concurrency,
         rate=rate,
         concurrency_key=concurrency_key,
+        retry_for=judged,
     )
 
     def register(function: _Function) -> _Function:
-        registered.registry.add(function, name, timeout, grace, durability)
+        registered.registry.add(function, name, timeout, grace, durability, retry_for=judged)
         return function
 
     return register if function is None else register(function)

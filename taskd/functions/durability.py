@@ -7,6 +7,8 @@ from math import inf
 
 import msgspec
 
+from taskd.functions.retries import RETRY_FOR, RetryFor, covers_timeouts, names_of
+
 __all__ = ["DAY", "Durability", "Rate"]
 
 DAY = 86400.0
@@ -40,7 +42,10 @@ class Durability(msgspec.Struct, frozen=True):
     doubled with each failure, and kept for `keep` seconds after its end. At most
     `concurrency` of its tasks run at the same time, and they start at most at
     `rate`; both hold for each value of the argument `concurrency_key`, if that
-    is given, instead of for all tasks together. None means no limit.
+    is given, instead of for all tasks together. None means no limit. `retry_for`
+    has the names of the exceptions after which it is tried again, which workers
+    know by their classes; `retries_timeouts` says whether running over the time
+    limit is among them.
     """
 
     once: bool = False
@@ -50,6 +55,8 @@ class Durability(msgspec.Struct, frozen=True):
     concurrency: int | None = None
     rate: Rate | None = None
     concurrency_key: str | None = None
+    retry_for: tuple[str, ...] = names_of(RETRY_FOR)
+    retries_timeouts: bool = True
 
     @classmethod
     def of(
@@ -63,17 +70,29 @@ class Durability(msgspec.Struct, frozen=True):
         concurrency: int | None = None,
         rate: str | None = None,
         concurrency_key: str | None = None,
+        retry_for: RetryFor = RETRY_FOR,
     ) -> Durability | None:
         """Return the durability that these arguments of `task` mean, None if the function is not durable.
 
         Raises `ValueError` for values that contradict each other or are out of range.
         """
         limit = None if rate is None else Rate.parse(rate)
-        chosen = cls(once, retries, backoff, keep, concurrency, limit, concurrency_key)
+        chosen = cls(
+            once,
+            retries,
+            backoff,
+            keep,
+            concurrency,
+            limit,
+            concurrency_key,
+            names_of(retry_for),
+            covers_timeouts(retry_for),
+        )
         if not durable:
             if chosen != cls():
                 raise ValueError(
-                    "once, retries, backoff, keep, concurrency, rate and concurrency_key need durable=True"
+                    "once, retries, backoff, retry_for, keep, concurrency, rate and concurrency_key "
+                    "need durable=True"
                 )
             return None
         if once and retries:

@@ -29,6 +29,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
+from taskd.functions.retries import RETRY_FOR, RetryFor
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 
@@ -70,6 +71,7 @@ class Function:
     `timeout` is its own time limit in seconds, None for none; `grace` is the
     time that it has to clean up, in seconds. `origin` is where it was registered.
     `durable` says how its tasks are stored, None if only those that are submitted.
+    After an exception of the classes `retry_for` those may be tried again.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Function:
         grace: float = GRACE,
         origin: Origin | None = None,
         durable: Durability | None = None,
+        retry_for: RetryFor = RETRY_FOR,
     ) -> None:
         self.durable = durable
+        self.retry_for = retry_for
         self.name = name
         self.callable = function
         self.timeout = timeout
@@ -157,6 +161,7 @@ class Registry:
         timeout: float | None = None,
         grace: float | None = None,
         durable: Durability | None = None,
+        retry_for: RetryFor = RETRY_FOR,
     ) -> Function:
         """Register `function` under `name` (default: its own name).
 
@@ -183,6 +188,7 @@ class Registry:
             GRACE if grace is None else grace,
             Origin.current(),
             durable,
+            retry_for,
         )
         known = self._functions.get(added.name)
         if known is not None and not _may_replace(known, added):

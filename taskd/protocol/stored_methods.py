@@ -52,3 +52,18 @@ class StoredMethods(Protocol[Asker]):
         limit: int = 100,
     ) -> Answer:
         """Answer with stored tasks as `get` does, in the order in which they were submitted."""
+
+    def retry(self, asker: Asker, /, task: str) -> Answer:
+        """Put back a task that failed or was set aside; answer ``{"was": state}``.
+
+        It waits again, with all of its attempts before it. Any other state is refused.
+        """
+
+    def pause(self, asker: Asker, /, function: str) -> Answer:
+        """Start no stored task of a function until `resume`, which a restart does not change.
+
+        The answer is ``{"was": "running"}`` or ``{"was": "paused"}``. What runs goes on.
+        """
+
+    def resume(self, asker: Asker, /, function: str) -> Answer:
+        """Start the stored tasks of a function again, and answer as `pause` does."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
-from taskd.model import Failure, Outcome, Progress, Result
+from taskd.model import Failure, Outcome, Progress, Raised, Result, StoredCall
 from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
 from taskd.scheduler.arrivals import NO_ROOM
@@ -79,12 +79,21 @@ class Completion:
         """Complete a task whose function raised, or could not be called."""
         self._counters.failed += 1
         self._log_failure(task, message.seconds, message.traceback)
+        if type(task.call) is StoredCall:
+            verdict = message.verdict
+            task.call.raised(
+                Raised(message.traceback, may_retry=False)
+                if verdict is None
+                else Raised(message.traceback, verdict.may_retry, verdict.after)
+            )
         data = None if message.data == NULL else message.data
         self.complete(task, Failure(message.code, message.message, data))
 
     def stopped(self, task: Task, message: Stopped, now: float) -> None:
         """Complete a task whose function ended after it was interrupted."""
         self._log_failure(task, message.seconds, message.traceback)
+        if type(task.call) is StoredCall and message.traceback is not None:
+            task.call.raised(Raised(message.traceback))
         self.complete(task, stopped(task, now, killed=False))
 
     def terminated(self, task: Task, now: float) -> None:

@@ -121,11 +121,15 @@ class PartyStatus(msgspec.Struct, frozen=True):
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
-    """The status of the store: whether it lasts, how many tasks are claimed, and its fault if it fails."""
+    """The status of the store: whether it lasts, how many tasks are claimed, and its fault if it fails.
+
+    `paused` are the functions of which no stored task is started.
+    """
 
     lasting: bool
     claimed: int
     fault: str | None
+    paused: list[str] = []
 
 
 class ServerStatus(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.errors import MethodNotFound, ShuttingDown, TaskdError, quoted
+from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import RESERVED, FunctionInfo
 from taskd.model import NO_OPTIONS, Call, Failure
 from taskd.net.pressure import watch_budget
@@ -167,6 +167,9 @@ class TaskServer:
         options = request.options
         lane, limit, deadline = requester.lane, stats.limit, None
         if options is not NO_OPTIONS:
+            if options.track:
+                self._track(request, requester)
+                return
             if options.timeout is not None:
                 limit = _limit(request, stats)
             if options.deadline is not None:
@@ -208,6 +211,12 @@ class TaskServer:
             return None
         return self._unknown(request)
 
+    def _track(self, request: Request[Task], requester: Requester) -> None:
+        """Store the task of a call with the option `track`, and answer with its id."""
+        if self.stored is None:
+            raise NotAllowed("options.track: this server has no store")
+        self.stored.call(request, requester)
+
     def _unknown(self, call: Call) -> FunctionStats:
         """Return new statistics for an unknown function, or raise the reason to refuse the call."""
         if self._dispatcher.is_stopping:
@@ -226,8 +235,9 @@ class TaskServer:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_task += 1
         now, priority = self._clock.seconds(), call.options.priority
-        limit = _limit(call, stats)
-        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit)
+        limit, deadline = _limit(call, stats), call.options.deadline
+        ends = None if deadline is None else now + deadline
+        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends)
         self._scheduler.enqueue(task)
         self._in_flight[task.number] = task
         self._dispatcher.submitted(now)

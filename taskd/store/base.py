@@ -9,7 +9,7 @@ import msgspec
 
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["Batch", "Filter", "Store", "StoreError", "Written"]
+__all__ = ["Batch", "Filter", "Overdue", "Store", "StoreError", "Written"]
 
 
 class StoreError(Exception):
@@ -52,6 +52,13 @@ class Written(msgspec.Struct):
     claims: list[Record]
 
 
+class Overdue(msgspec.Struct, frozen=True):
+    """The ids of tasks whose deadlines have passed, and the first deadline that has not, None for none."""
+
+    ids: list[str]
+    next: float | None
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any."""
 
@@ -90,8 +97,23 @@ class Store(Protocol):
         Returns when the next one is due, None for never.
         """
 
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return up to `limit` tasks that wait, have never been started, and whose deadlines have passed.
+
+        This only reads. Claimed tasks are left out.
+        """
+
     def prune(self, now: float, limit: int) -> int:
         """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more; return whether it was.
+
+        That changes nothing else: whoever claims tasks must ask for none of that function.
+        """
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused, in order."""
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, Written
+from taskd.store.base import Batch, Filter, Overdue, Written
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
@@ -40,6 +40,7 @@ class MemoryStore:
         self._event_bytes = 0
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._paused: set[str] = set()
 
     @property
     def room(self) -> float:
@@ -203,6 +204,19 @@ class MemoryStore:
         left = self._index.next_due()
         return None if left is None else left.due
 
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return tasks whose deadlines have passed."""
+        unstarted = sorted(
+            (record.new.deadline, record.new.id, record.state)
+            for record in self._records.values()
+            if record.new.deadline is not None
+            and record.attempt == 0
+            and record.state in (State.SCHEDULED, State.WAITING)
+            and record.new.id not in self._claimed
+        )
+        over = [task for when, task, state in unstarted if when <= now and state is State.WAITING]
+        return Overdue(over[:limit], next((when for when, _, _ in unstarted if when > now), None))
+
     def prune(self, now: float, limit: int) -> int:
         """Forget ended tasks."""
         ended = (self._records[task] for task in self._index.ended)
@@ -214,7 +228,17 @@ class MemoryStore:
     def _is_over(self, record: Record, now: float) -> bool:
         return record.ended is not None and record.ended + min(record.new.keep, self._limits.seconds) <= now
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more."""
+        was = function in self._paused
+        (self._paused.add if paused else self._paused.discard)(function)
+        return was
+
     # --- reading ---
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused."""
+        return sorted(self._paused)
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task."""

@@ -98,7 +98,9 @@ class New(msgspec.Struct, frozen=True):
     `args` is JSON text, None for no arguments. `options` is JSON text, which
     stores pass on unread. The task waits from `due` on. Of the unfinished tasks
     of a function, only one has the same `key`; of all tasks, only one has the
-    same `token`. `keep` is for how many seconds it is kept after its end.
+    same `token`. `keep` is for how many seconds it is kept after its end. It is not
+    started for the first time after its `deadline`. What `is_fixed` is due by the
+    calendar; other times are distances, and are moved when the clock is set.
     """
 
     id: str
@@ -112,6 +114,7 @@ class New(msgspec.Struct, frozen=True):
     token: str | None = None
     batch: str | None = None
     keep: float = 0.0
+    is_fixed: bool = False
 
 
 class Accepted(msgspec.Struct, frozen=True):

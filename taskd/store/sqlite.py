@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Batch, Filter, StoreError, Written
+from taskd.store.base import Batch, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -32,10 +32,9 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_COLUMNS = (
-    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, "
-    "state, created, attempt, errors, losses, due, ended, outcome, last_seq"
-)
+_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed"
+_COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
+_NEW_COUNT = len(New.__struct_fields__)
 _LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
@@ -176,6 +175,16 @@ class SqliteStore:
             cursor.executemany("DELETE FROM task WHERE id = ?", over)
         return len(over)
 
+    def pause(self, function: str, *, paused: bool) -> bool:
+        """Note that a function is paused, or is not any more. Raises `StoreError`."""
+        with self._transaction() as cursor:
+            was = cursor.execute("SELECT 1 FROM paused WHERE function = ?", (function,)).fetchone()
+            if paused and not was:
+                cursor.execute("INSERT INTO paused VALUES (?)", (function,))
+            elif was and not paused:
+                cursor.execute("DELETE FROM paused WHERE function = ?", (function,))
+        return bool(was)
+
     # --- reading, from any thread ---
 
     def _read(self, query: str, *values: Any) -> list[Any]:
@@ -184,6 +193,10 @@ class SqliteStore:
                 self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = 1")
             return self._reader.execute(query, values).fetchall()
+
+    def paused(self) -> list[str]:
+        """Return the functions that are paused. Raises `StoreError`."""
+        return [function for (function,) in self._read("SELECT function FROM paused ORDER BY function")]
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task. Raises `StoreError`."""
@@ -221,6 +234,17 @@ class SqliteStore:
             limit,
         )
         return [Event(*row) for row in rows]
+
+    def overdue(self, now: float, limit: int) -> Overdue:
+        """Return tasks whose deadlines have passed. Raises `StoreError`."""
+        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND claimed = 0 AND deadline"
+        rows = self._read(
+            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 ORDER BY deadline, id LIMIT ?",
+            now,
+            limit,
+        )
+        later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
+        return Overdue([row[0] for row in rows], later[0][0])
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are. Raises `StoreError`."""
@@ -268,10 +292,11 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, int(state), now, record.due, is_claimed),
+            *(new.key, new.token, new.batch, new.keep, new.is_fixed),
+            *(int(state), now, record.due, is_claimed),
         ),
     )
     if is_claimed:
@@ -360,7 +385,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
 
 
 def _record(row: Any) -> Record:
-    return Record(New(*row[:11]), State(row[11]), *row[12:])
+    return Record(New(*row[:_NEW_COUNT]), State(row[_NEW_COUNT]), *row[_NEW_COUNT + 1 :])
 
 
 # --- the file -----------------------------------------------------------------

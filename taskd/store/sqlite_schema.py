@@ -51,7 +51,21 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST]
+_PAUSED = """
+CREATE TABLE paused (function TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_TIME = """
+ALTER TABLE task ADD COLUMN fixed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX task_deadline ON task (deadline) WHERE deadline IS NOT NULL AND state <= 1 AND attempt = 0;
+CREATE TABLE schedule (
+    name TEXT NOT NULL PRIMARY KEY,
+    line TEXT NOT NULL,
+    last REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -15,6 +15,7 @@ from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
 from taskd.functions.raised import encodable, text_of, type_name
 from taskd.functions.registry import Function, Registry
+from taskd.functions.retries import Verdict, verdict_on
 from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
@@ -62,7 +63,7 @@ class Invoker:
         except InvalidParams as misfit:
             return self._misfit(attempt, misfit)
         except BaseException as raised:  # a type of the app, whose checks may even call sys.exit()
-            return self._raised(attempt.task, time.perf_counter() - started, raised)
+            return self._raised(attempt.task, time.perf_counter() - started, raised, None)
         interrupter = self._interrupter
         error: BaseException | None = None
         stop = result = None
@@ -90,7 +91,7 @@ class Invoker:
             trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
             return Stopped(attempt.task, seconds, self._has_output(), trace)
         if error is not None:
-            return self._raised(attempt.task, seconds, error)
+            return self._raised(attempt.task, seconds, error, verdict_on(error, function.retry_for))
         return self._returned(attempt.task, seconds, result)
 
     def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -148,7 +149,7 @@ class Invoker:
         hidden = InvalidParams(message, argument=argument, type=name)
         return _hidden(attempt.task, 0.0, hidden, f"{attempt.function}: argument {argument!r} does not fit")
 
-    def _raised(self, task: int, seconds: float, error: BaseException) -> Failed:
+    def _raised(self, task: int, seconds: float, error: BaseException, verdict: Verdict | None) -> Failed:
         name, text = type_name(type(error)), text_of(error)
         trace = traceback_of(error, _is_above)
         limit = self._config.hard_memory
@@ -174,6 +175,7 @@ class Invoker:
             Raw(msgspec.json.encode(data)),
             trace,
             leaving=over_limit,  # the remaining memory is fragmented: another process should go on
+            verdict=verdict,
         )
 
 

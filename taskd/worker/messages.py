@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.functions.registry import FunctionInfo
+from taskd.functions.retries import Verdict
 
 __all__ = [
     "IS_SHORT",
@@ -142,7 +143,9 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     `code`, `message` and `data` (`NULL` for none) are the failure for the
     caller. `traceback` is for the log, None if the caller's arguments were at
     fault. `output` is as for `Done`. `leaving` says that the worker must get no
-    further task.
+    further task. `verdict` is for stored tasks: whether what the function raised
+    is a reason to try again; None if it was not the function that failed, but its
+    arguments or its result, which nothing will change.
     """
 
     task: int
@@ -153,6 +156,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     data: Raw
     traceback: str | None
     leaving: bool = False
+    verdict: Verdict | None = None
 
 
 class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):

@@ -44,6 +44,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
+                st.sampled_from((None, 2.0, 8.0)),
             ),
             min_size=1, max_size=4,
         ),
@@ -54,9 +55,11 @@ class StoreMachine(RuleBasedStateMachine):
             New(
                 f"{next(self.numbers):08}", function, b"[1]", priority=priority,
                 due=self.now + delay if delay else 0.0,
+                deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
+                is_fixed=token == "x",
             )
-            for function, delay, priority, key, token in tasks
+            for function, delay, priority, key, token, late in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -103,6 +106,12 @@ class StoreMachine(RuleBasedStateMachine):
             stale = self.write(settles=[settle]).stale
             assert stale == ([] if state is State.CANCELLED else [task])
 
+    @rule(limit=st.integers(1, 3))
+    def expire(self, limit):
+        overdue = self.both(lambda store: store.overdue(self.now, limit))
+        settles = [Settle(task, 0, State.EXPIRED, "expired") for task in overdue.ids]
+        assert self.write(settles=settles).stale == []
+
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def report(self, data):
@@ -131,6 +140,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda store: store.prune(self.now, 10_000))
         assert len(self.model.find(Filter(), "", 10_000)) <= before
 
+    @rule(function=st.sampled_from(FUNCTIONS), paused=st.booleans())
+    def pause(self, function, paused):
+        self.both(lambda store: store.pause(function, paused=paused))
+
     @rule()
     def restart(self):
         self.store = self.reopen(self.store)
@@ -151,6 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.paused())
         for task in self.ids[-5:]:
             events = self.both(lambda store: store.events(task, 0, 1000))  # noqa: B023
             assert [each.seq for each in events] == sorted({each.seq for each in events})

@@ -98,6 +98,47 @@ class CallTests(StoredCase):
         self.assertIn("the disk is full", error["message"])
         self.assertEqual(self.ask("status")["store"]["fault"], "the disk is full")
 
+    def test_a_tracked_call_is_answered_with_the_id_of_its_task(self):
+        self.make()
+        self.load()
+        for name in ("f", "g"):
+            client = self.connect()
+            client.call(name, params=[1], track=True, priority=2)
+            self.turns()
+            answer = client.reply()
+            self.assertEqual(answer["joined"], False)
+            self.assertEqual(self.ask("get", answer["task"])["state"], "running")
+            self.finish()
+            self.assertEqual(self.ask("wait", answer["task"])["result"], 1)
+
+    def test_a_tracked_call_depends_on_no_connection(self):
+        self.make()
+        self.load()
+        for option in ({"progress": True}, {"on_disconnect": "cancel"}):
+            client = self.connect()
+            client.call("g", track=True, **option)
+            self.assertIn("mean nothing", client.reply()["message"])
+
+    def test_a_tracked_call_that_cannot_be_stored_is_refused(self):
+        self.make()
+        self.load()
+        self.fails = True
+        client = self.connect()
+        client.call("g", track=True)
+        self.turns()
+        self.assertIn("the disk is full", client.reply()["message"])
+
+    def test_a_call_that_is_not_started_in_time_expires(self):
+        self.make(least=1)
+        self.load()
+        client, other = self.connect(), self.connect()
+        other.call("g")
+        client.call("f", deadline=3)
+        self.turns()
+        self.turns(3.0)
+        self.assertEqual(client.reply()["code"], -32001)
+        self.assertEqual([each["state"] for each in self.ask("list")], ["expired"])
+
     def test_a_task_without_an_outcome_is_an_error_for_its_caller(self):
         self.make(least=1)
         self.load()
@@ -143,6 +184,8 @@ class SubmitTests(StoredCase):
             ("submit", ["g", 5], "args is an object or an array"),
             ("submit", ["g", [], {"delay": -1}], "delay"),
             ("submit", ["g", [], {"later": 1}], "later"),
+            ("submit", ["g", [], {"at": "2026-12-24T18:00:00"}], "at has no zone"),
+            ("submit", ["g", [], {"at": "2026-12-24T18:00:00Z", "delay": 1}], "not both"),
             ("get", ["none"], "there is no task none"),
             ("wait", ["none"], "there is no task none"),
             ("list", ["asleep"], "a state is one of"),
@@ -168,7 +211,9 @@ class SubmitTests(StoredCase):
 
     def test_the_status_has_the_store(self):
         self.ask("submit", "g")
-        self.assertEqual(self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None})
+        self.assertEqual(
+            self.ask("status")["store"], {"lasting": False, "claimed": 1, "fault": None, "paused": []}
+        )
 
 
 class NoStoreTests(ServerCase):
@@ -176,4 +221,6 @@ class NoStoreTests(ServerCase):
         self.make()
         client = self.connect()
         client.call("taskd.list")
+        self.assertEqual(client.reply()["code"], -32008)
+        client.call("g", track=True)
         self.assertEqual(client.reply()["code"], -32008)

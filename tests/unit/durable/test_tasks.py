@@ -1,5 +1,7 @@
 """Stored tasks between the store and the task server: claimed, started, settled, tried again."""
 
+import json
+
 from msgspec import Raw
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
@@ -18,7 +20,7 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Result
+from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State
@@ -79,9 +81,10 @@ class DurableCase(SynchronousTestCase):
         self.clock.advance(0)
         self.clock.advance(0)
 
-    def submit(self, function="f", **changes):
+    def submit(self, function="f", token=None, **options):
         accepted = []
-        self.tasks.submit(function, Raw(b"[1]"), Options(), accepted.append, **changes)
+        asked = SubmitOptions(**options)
+        self.tasks.submit(function, Raw(b"[1]"), asked, accepted.append, token=token)
         self.turn()
         return accepted[0].id
 
@@ -91,6 +94,16 @@ class DurableCase(SynchronousTestCase):
         task.call.started()
         self.turn()
         return task
+
+    def fail(self, traceback="Traceback", **verdict):
+        """Begin the first waiting task, and have its function raise."""
+        task = self.begin()
+        task.call.raised(Raised(traceback, **verdict))
+        self.end(task, Failure.of(TaskFailed("no", type="ValueError")))
+
+    def data(self, task, event):
+        """Return the data of the last event of a kind."""
+        return json.loads([each for each in self.store.events(task, 0, 100) if each.event == event][-1].data)
 
     def end(self, task, outcome):
         task.subscriber.task_ended(task.key, outcome)
@@ -262,6 +275,52 @@ class RetryTests(DurableCase):
     def test_arguments_that_do_not_fit_are_not_tried_again(self):
         task = self.submit()
         self.end(self.begin(), Failure.of(InvalidParams("no")))
+        self.assertIs(self.state(task), State.FAILED)
+
+    def test_a_function_may_say_when_it_is_tried_again(self):
+        task = self.submit()
+        self.fail(after=30.0)
+        self.assertEqual(self.store.get(task).due, 1030.0)
+        self.assertEqual(self.data(task, "retrying")["due"], 1030.0)
+        self.turn(29.9)
+        self.assertIs(self.state(task), State.SCHEDULED)
+        self.turn(0.2)
+        self.assertIs(self.state(task), State.WAITING)
+        self.fail(after=1e300)
+        self.assertLess(self.store.get(task).due, 1030.0 + 400 * 86400)
+
+    def test_a_task_that_is_due_again_before_its_failure_is_stored_is_not_forgotten(self):
+        task = self.submit()
+        self.fail(after=0.0)
+        self.turn()
+        self.assertIs(self.state(task), State.WAITING)
+
+    def test_what_is_no_reason_to_try_again_ends_the_task(self):
+        task = self.submit()
+        self.fail(may_retry=False)
+        self.assertIs(self.state(task), State.FAILED)
+        self.assertEqual(self.store.get(task).errors, 1)
+
+    def test_the_log_has_the_traceback_of_every_attempt_and_the_outcome_has_none(self):
+        task = self.submit()
+        for number in range(3):
+            self.fail(f"Traceback {number}", after=0.0)
+            self.turn()
+        logged = [json.loads(each.data) for each in self.store.events(task, 0, 100) if b"error" in each.data]
+        self.assertEqual(
+            [each["traceback"] for each in logged], ["Traceback 0", "Traceback 1", "Traceback 2"]
+        )
+        self.assertEqual({each["error"]["message"] for each in logged}, {"no"})
+        self.assertNotIn(b"Traceback", self.store.get(task).outcome)
+
+    def test_a_task_that_has_run_too_long_is_tried_again_only_if_its_function_wants_that(self):
+        task = self.submit()
+        self.end(self.begin(), Failure.of(TimedOut("slow", limit="timeout")))
+        self.assertIs(self.state(task), State.SCHEDULED)
+        durable = Durability.of(durable=True, retries=2, retry_for=(OSError,))
+        self.tasks.use([FunctionInfo("f", "f()", "", {}, durable=durable)])
+        task = self.submit()
+        self.end(self.begin(), Failure.of(TimedOut("slow", limit="timeout")))
         self.assertIs(self.state(task), State.FAILED)
 
 

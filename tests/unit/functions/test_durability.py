@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.durability import Durability
+from taskd.functions.stops import TaskTimeout
 
 
 class DurabilityTests(SynchronousTestCase):
@@ -13,6 +14,14 @@ class DurabilityTests(SynchronousTestCase):
         self.assertIsNone(self.of(durable=False))
         self.assertEqual(self.of(), Durability())
         self.assertEqual(self.of(retries=3, backoff=2, keep=0), Durability(False, 3, 2, 0))
+
+    def test_the_exceptions_after_which_it_is_tried_again_are_known_by_name(self):
+        chosen = Durability.of(durable=True, retries=1, retry_for=(OSError, TaskTimeout))
+        self.assertEqual(chosen.retry_for, ("OSError", "taskd.functions.stops.TaskTimeout"))
+        self.assertTrue(chosen.retries_timeouts)
+        self.assertFalse(Durability.of(durable=True, retry_for=(OSError,)).retries_timeouts)
+        self.assertTrue(self.of().retries_timeouts)
+        self.assertRaises(ValueError, Durability.of, durable=False, retry_for=(OSError,))
 
     def test_contradictions_are_refused(self):
         self.assertRaises(ValueError, self.of, durable=False, retries=1)

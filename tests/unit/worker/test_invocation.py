@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.raised import MAX_TEXT
 from taskd.functions.registry import Registry
+from taskd.functions.retries import Retry, Verdict
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.protocol.nesting import MAX_VALUE_NESTING
 from taskd.worker.clean_start import CleanStart
@@ -50,6 +51,24 @@ class InvokerTests(SynchronousTestCase):
         self.addCleanup(self.event_loop.close)
         self.invoker = Invoker(registry, self.config, self.interrupter, clean_start)
         return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
+
+    # --- verdicts ---
+
+    def test_what_was_raised_is_judged_for_stored_tasks(self):
+        def raising(error):
+            def function():
+                raise error
+
+            return function
+
+        self.assertEqual(self.call(raising(KeyError())).verdict, Verdict(True))
+        self.assertEqual(self.call(raising(SystemExit())).verdict, Verdict(False))
+        self.assertEqual(self.call(raising(Retry(after=5))).verdict, Verdict(True, 5.0))
+
+    def test_neither_wrong_arguments_nor_a_wrong_result_are_reasons_to_try_again(self):
+        self.assertIsNone(self.call(lambda: None, b"[1]").verdict)
+        self.assertIsNone(self.call(lambda: object()).verdict)
+        self.assertIsNone(self.call(lambda: "x" * 1000).verdict)
 
     # --- results ---
 

@@ -1,0 +1,37 @@
+"""Answers of the methods about stored tasks: results, and why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
+from taskd.model import Failure, Result
+from taskd.store.base import StoreError
+
+__all__ = ["refused", "result", "unknown_task"]
+
+
+def result(value: Any) -> Result:
+    """Return the result with this value."""
+    return Result(Raw(msgspec.json.encode(value)))
+
+
+def refused(error: Exception) -> Failure:
+    """Return the failure that reports an error, of the store or of the caller."""
+    if isinstance(error, TaskdError):
+        return Failure.of(error)
+    if isinstance(error, StoreError):
+        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
+    return Failure.of(InternalError("a bug in taskd; see the server's log"))
+
+
+def unknown_task(task: str) -> InvalidParams:
+    """Return the error for an id that is none of this store's."""
+    return InvalidParams(
+        f"there is no task {quoted(task)} in this store: it was never accepted here, or has been forgotten "
+        "some time after its end (keep)",
+        argument="task",
+    )
