@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -139,19 +139,26 @@ class SqliteStore:
                     claims += _claim(cursor, function, count)
         return Written(accepted, stale, cancelled, put_back, claims)
 
-    def rescue(self, now: float) -> int:
-        """Make running tasks wait again. Raises `StoreError`."""
+    def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
+        """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""
         with self._transaction() as cursor:
             cursor.execute("UPDATE task SET claimed = 0 WHERE state = 1 AND claimed = 1")
-            running = cursor.execute("SELECT id, attempt, last_seq FROM task WHERE state = 2").fetchall()
-            for task, attempt, last_seq in running:
+            query = "SELECT id, function, attempt, last_seq FROM task WHERE state = 2"
+            running = cursor.execute(query).fetchall()
+            for task, function, attempt, last_seq in running:
                 seq = max(last_seq + 1, first_seq(attempt))
+                fails = function in once
                 cursor.execute(
-                    "UPDATE task SET state = 1, claimed = 0, losses = losses + 1, due = ?, last_seq = ? "
-                    "WHERE id = ?",
-                    (now, seq, task),
+                    "UPDATE task SET state = ?, claimed = 0, losses = losses + 1, due = ?, last_seq = ?, "
+                    "ended = ?, outcome = ? WHERE id = ?",
+                    (
+                        *(int(State.FAILED if fails else State.WAITING), now, seq),
+                        *((now, error) if fails else (None, None)),
+                        task,
+                    ),
                 )
-                cursor.execute(_LOG, (task, seq, "lost", now, b"{}"))
+                data = b'{"error":%b}' % (error or b"null") if fails else b"{}"
+                cursor.execute(_LOG, (task, seq, "failed" if fails else "lost", now, data))
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
