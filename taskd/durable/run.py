@@ -25,7 +25,17 @@ class Attempts(Protocol):
 class Run:
     """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
 
-    __slots__ = ("_tasks", "has_started", "lane", "raised", "record", "retries", "task")
+    __slots__ = (
+        "_tasks",
+        "has_started",
+        "is_cancelled",
+        "is_marked",
+        "lane",
+        "raised",
+        "record",
+        "retries",
+        "task",
+    )
 
     is_full = False
 
@@ -35,6 +45,8 @@ class Run:
         self.record = record
         self.task: Task | None = None
         self.has_started = False
+        self.is_marked = self.is_cancelled = False
+        """Whether the store has its start before a worker has it, and whether it was cancelled meanwhile."""
         self.raised: Raised | None = None
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
@@ -44,9 +56,13 @@ class Run:
         """The number of the attempt that is running, or of the last one."""
         return self.record.attempt + self.has_started
 
+    def mark(self) -> None:
+        """Count the attempt as started, before a worker has been given the task."""
+        self.has_started = self.is_marked = True
+
     def started(self) -> None:
         """Note that a worker has been given the task; what it returns unbegun is given out again."""
-        if not self.has_started:
+        if not self.has_started or self.is_marked:
             self.has_started = True
             self._tasks.started(self)
 

@@ -20,10 +20,11 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.ids import Ids
 from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.once import OnceGate
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import InvalidParams, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
@@ -85,6 +86,7 @@ class DurableTasks:
         self._now = now
         self._ids = Ids()
         self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self._once = OnceGate(self.writer, self._marked, self._forget)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
@@ -111,7 +113,8 @@ class DurableTasks:
             self._look_everywhere()
             return
         self._is_open = True
-        opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
+        once = {name for name, durability in self._functions.items() if durability.once}
+        opening = self._execute(lambda: (self.store.rescue(self._now(), once, _LOST), self.store.paused()))
         opening.addCallbacks(self._rescued, self._broke)
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
@@ -225,6 +228,20 @@ class DurableTasks:
 
     def _begin(self, run: Run) -> None:
         self._runs[run.record.new.id] = run
+        if self._durability(run.record.new.function).once:
+            self._once.add(run)
+        else:
+            self._run(run)
+
+    def _marked(self, run: Run) -> None:
+        if self._is_stopping:
+            self.ended(run, Failure.of(ShuttingDown("the server is shutting down")))
+        elif run.is_cancelled:
+            self.ended(run, Failure.of(Cancelled("the task was cancelled")))
+        else:
+            self._run(run)
+
+    def _run(self, run: Run) -> None:
         new = run.record.new
         kept = _options.decode(new.options)
         run.retries = kept.retries
@@ -247,6 +264,9 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
+        if run.is_marked:
+            self._once.remove(run)
+            return
         self.writer.start(Start(run.record.new.id, run.attempt))
 
     def ended(self, run: Run, outcome: Outcome) -> None:
@@ -288,6 +308,7 @@ class DurableTasks:
     def _forget(self, run: Run) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
+        self._once.remove(run)
         self._in_window[function] -= 1
         self._refill(function)
 
@@ -361,6 +382,10 @@ class DurableTasks:
             self.wait(task, lambda _state, _outcome: answer(state))
             self._runner.cancel(run.task)
             return
+        if run is not None and run.task is None and run.is_marked:
+            run.is_cancelled = True
+            self.wait(task, lambda _state, _outcome: answer(State.WAITING))
+            return
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
@@ -401,13 +426,24 @@ class DurableTasks:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self._is_stopping = True
         if self.store.is_lasting:
+            for run in self._once.take_held():
+                del self._runs[run.record.new.id]
             for run in list(self._runs.values()):
-                if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
-                    del self._runs[run.record.new.id]
+                if run.task is None or (run.has_started and not run.is_marked):
+                    continue
+                if self._runner.withdraw(run.task):
+                    if run.is_marked:
+                        self.ended(run, Failure.of(ShuttingDown("the server is shutting down")))
+                    else:
+                        del self._runs[run.record.new.id]
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store; fires when that is done."""
         return self.writer.flushed().addBoth(lambda _: self.store.close())
 
+
+_LOST = msgspec.json.encode(
+    Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
+)
 
 _options = msgspec.json.Decoder(RunOptions)

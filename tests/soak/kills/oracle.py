@@ -94,7 +94,9 @@ class Oracle:
                 self.violate(f"{number} was accepted {count} times, although its token is the same")
         for number, runs in self._runs.items():
             self.counts["runs"] += len(runs.begun)
-            self.counts["ran more than once"] += self._asked[number].function != "flaky" and len(runs.begun) > 1
+            self.counts["ran more than once"] += (
+                self._asked[number].function != "flaky" and len(runs.begun) > 1
+            )
 
     def _check_forgotten(self, asked: Asked) -> None:
         if asked.function != "brief":

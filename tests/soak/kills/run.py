@@ -24,7 +24,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import IO, Any
 
 from taskd.store.sqlite import SqliteStore
 from tests.soak.kills.oracle import Asked, Oracle
@@ -41,10 +41,15 @@ OUTSTANDING = 100
 """Submits that a client has in flight."""
 
 LIFE_SECONDS = 0.01, 0.9
-"""Seconds from the first answer to the kill, at least and at most."""
+"""Seconds from the first end of a task to the kill, at least and at most."""
 
-REACHED = {"statement": 3000, "rescue": 1, "after rescue": 1, "promote": 20, "prune": 1, "after prune": 1}
-"""How often a failpoint is reached in a life, about; 60 if it is not here."""
+REACHED = {"statement": 2000, "rescue": 1, "after rescue": 1, "promote": 8, "after promote": 8}
+"""How often a failpoint is reached in a life, about; `REACHED_OTHERS` if it is not here."""
+
+REACHED_OTHERS = 25
+
+POINT_SECONDS = 4.0
+"""Seconds that a daemon has to reach its failpoint; it is killed then."""
 
 DRAIN_SECONDS = 120.0
 """Seconds within which everything must have ended after the last start."""
@@ -65,7 +70,7 @@ class Round:
         self._happened = happened
         self._waited: dict[str, Asked] = {}
         self._process: subprocess.Popen[str] | None = None
-        self._log: list[str] = []
+        self.log: list[str] = []
 
     def run(self, kills: int) -> None:
         """Kill the daemon so many times, and check what is left."""
@@ -78,9 +83,9 @@ class Round:
         store.close()
         self.counts = oracle.counts
         self.violations += oracle.violations
-        bugs = [line for line in self._log if "a bug in taskd" in line or "Unhandled" in line]
+        bugs = [line for line in self.log if "a bug in taskd" in line or "Unhandled" in line]
         self.violations += [f"the log says: {line}" for line in bugs[:5]]
-        self._happened["stale ends dropped"] += sum("not its own any more" in line for line in self._log)
+        self._happened["stale ends dropped"] += sum("not its own any more" in line for line in self.log)
 
     # --- the daemon ---
 
@@ -92,7 +97,7 @@ class Round:
             "SOAK_DAEMON": str(len(self.daemons) + 1),
         }
         if point is not None:
-            env[FAILPOINT] = f"{point}:{self._rng.randint(1, REACHED.get(point, 60))}"
+            env[FAILPOINT] = f"{point}:{self._rng.randint(1, REACHED.get(point, REACHED_OTHERS))}"
         self.daemons.append(time.time())
         self._process = subprocess.Popen(
             [
@@ -111,11 +116,11 @@ class Round:
         assert output is not None
         port = 0
         for line in output:
-            self._log.append(line.rstrip())
+            self.log.append(line.rstrip())
             if match := re.search(r"listening on .*port=(\d+)", line):
                 port = int(match[1])
                 break
-        threading.Thread(target=lambda: self._log.extend(map(str.rstrip, output)), daemon=True).start()
+        threading.Thread(target=lambda: self.log.extend(map(str.rstrip, output)), daemon=True).start()
         return port
 
     def _live(self, point: str | None, *, is_last: bool = False) -> None:
@@ -126,7 +131,7 @@ class Round:
         family = Family(process.pid)
         if port:
             with suppress(ConnectionError):
-                client = Client(port, self, self._rng, is_last=is_last)
+                client = Client(port, self, self._rng, has_point=point is not None, is_last=is_last)
                 client.run(family, self._happened)
         family.look()
         if is_last:
@@ -139,7 +144,7 @@ class Round:
             process.kill()
             process.wait(60)
             if process.returncode != -signal.SIGKILL:
-                self.violations.append(f"the daemon ended with {process.returncode}: {self._log[-20:]}")
+                self.violations.append(f"the daemon ended with {process.returncode}: {self.log[-20:]}")
 
     def next_tasks(self, count: int) -> list[Asked]:
         """Return tasks to submit: first those for which no answer came, then new ones."""
@@ -180,11 +185,13 @@ class Family:
 class Client:
     """A client that submits, waits for ends, and cancels, on one connection."""
 
-    def __init__(self, port: int, of: Round, rng: Random, *, is_last: bool) -> None:
+    def __init__(self, port: int, of: Round, rng: Random, *, has_point: bool, is_last: bool) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), 30)
         self._round = of
         self._rng = rng
+        self._has_point = has_point
         self._is_last = is_last
+        self._has_ends = False
         self._replies: dict[int, tuple[str, Any]] = {}
         self._last_id = 0
         self._rest = b""
@@ -199,7 +206,7 @@ class Client:
         began = time.monotonic()
         ending = began + (DRAIN_SECONDS if self._is_last else 30.0)
         kills: list[float] = []
-        is_answered = False
+        is_working = False
         while time.monotonic() < ending:
             while self._left and self._submitting < OUTSTANDING:
                 self._submit(self._left.pop(0))
@@ -214,9 +221,9 @@ class Client:
             ready, _, _ = select.select([self._socket], [], [], max(due - time.monotonic(), 0.0))
             if ready and not self._receive():
                 return
-            if not is_answered and ready and not self._is_last:
-                is_answered, now = True, time.monotonic()
-                ending = now + self._rng.uniform(*LIFE_SECONDS)
+            if not is_working and self._has_ends and not self._is_last:
+                is_working, now = True, time.monotonic()
+                ending = now + (POINT_SECONDS if self._has_point else self._rng.uniform(*LIFE_SECONDS))
                 kills = [self._rng.uniform(now, ending) for _ in range(self._rng.choice([0, 0, 1, 2]))]
             for when in [when for when in kills if when <= time.monotonic()]:
                 kills.remove(when)
@@ -261,6 +268,7 @@ class Client:
             self._submitting -= 1
             self._submitted(about, reply)
         elif kind == "wait" and result is not None:
+            self._has_ends = True
             about.answered.append(json.dumps([result["state"], result.get("result", result.get("error"))]))
         elif kind == "cancel" and result is not None:
             about.was_cancelled_unbegun = result["was"] in ("scheduled", "waiting")
@@ -281,7 +289,7 @@ class Client:
             self._ask("wait", asked, "taskd.wait", task=asked.task)
 
 
-def soak(kills: int, seed: int) -> int:
+def soak(kills: int, seed: int, log: IO[str] | None = None) -> int:
     """Run the soak, print its figures, and return the exit status."""
     rng = Random(seed)
     happened: Counter[str] = Counter()
@@ -301,6 +309,8 @@ def soak(kills: int, seed: int) -> int:
             print(f"{done} kills, {time.monotonic() - began:.0f} s: {_listed(one.counts)}", flush=True)
             for text in one.violations:
                 print(f"- {text}", flush=True)
+            if one.violations and log is not None:
+                log.write("\n".join(one.log))
     print(f"{done} kills of the daemon in {time.monotonic() - began:.0f} s")
     print(f"accidents: {_listed(happened)}")
     print(f"tasks: {_listed(counts)}")
@@ -317,10 +327,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.soak.kills.run")
     parser.add_argument("--kills", type=int, default=1000, help="how many times the daemon is killed")
     parser.add_argument("--seed", type=int, help="what everything that is random follows from")
+    parser.add_argument(
+        "--log", type=argparse.FileType("w"), help="write the log of a round that failed there"
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
     print(f"seed {seed}", flush=True)
-    return soak(options.kills, seed)
+    return soak(options.kills, seed, options.log)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """`twistd` that kills itself at a failpoint: the environment names it, and which time it is reached.
 
-``SOAK_FAILPOINT=COMMIT:17`` kills before the 17th commit, ``after COMMIT:17`` after it, when nobody has been
-answered yet; ``statement:100`` before the 100th statement of any transaction; ``write:3`` and ``after write:3``
-before and after that call of the store, and likewise its other calls.
+``SOAK_FAILPOINT=COMMIT:17`` kills before the 17th commit, ``after COMMIT:17`` after it, when nobody has
+been answered yet; ``statement:100`` before the 100th statement of any transaction; ``write:3`` and
+``after write:3`` before and after that call of the store, and likewise its other calls. Ended tasks are
+forgotten every `PRUNE_SECONDS`, so that this is soaked, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from functools import wraps
 from typing import Any
 
 from twisted.scripts.twistd import run
+
+from taskd.durable import tasks
+from taskd.store.sqlite import SqliteStore
 
 __all__ = ["CALLS", "FAILPOINT", "POINTS"]
 
@@ -62,8 +66,6 @@ def install(point: Failpoint) -> None:
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **named: connect(*args, **{"factory": Connection, **named})
 
-    from taskd.store.sqlite import SqliteStore
-
     def reporting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def report(*args: Any) -> Any:
@@ -78,7 +80,10 @@ def install(point: Failpoint) -> None:
         setattr(SqliteStore, name, reporting(name, getattr(SqliteStore, name)))
 
 
+PRUNE_SECONDS = 0.2
+
 if __name__ == "__main__":
+    tasks.PRUNE_SECONDS = PRUNE_SECONDS
     if given := os.environ.pop(FAILPOINT, ""):
         name, _, count = given.rpartition(":")
         install(Failpoint(name, int(count)))
