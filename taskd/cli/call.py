@@ -21,7 +21,7 @@ from taskd.functions.parameters import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
 
-__all__ = ["call", "parse_arguments"]
+__all__ = ["as_json_argument", "call", "parse_arguments"]
 
 
 @click.command()
@@ -39,7 +39,7 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         parameters = await fetch_parameters(client, function) if arguments else {}
-        args = parse_arguments(arguments, TextConverter(parameters, _as_json))
+        args = parse_arguments(arguments, TextConverter(parameters, as_json_argument))
         with progress_view(function) as view:
             try:
                 result = await client.request(
@@ -57,7 +57,8 @@ def call(function: str, arguments: tuple[str, ...], options: Options, server: st
     run_with_client(run, server)
 
 
-def _as_json(name: str, text: str) -> str:
+def as_json_argument(name: str, text: str) -> str:
+    """Return how JSON is written as an argument on a command line."""
     return shlex.quote(f"{name}:={text}")
 
 

@@ -8,12 +8,20 @@ import sys
 import click
 
 from taskd import __version__
+from taskd.cli.attach import attach
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.functions import functions
+from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
+from taskd.cli.pausing import pause, resume
+from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
+from taskd.cli.show import show
 from taskd.cli.status_view import status
+from taskd.cli.submit import submit
+from taskd.cli.wait import wait
+from taskd.cli.why import why
 
 __all__ = ["main"]
 
@@ -43,7 +51,12 @@ def main() -> None:
     """
 
 
-for _command in (call, map_, cancel, functions, status):
+_COMMANDS = (
+    *(call, map_, functions, status, cancel),
+    *(submit, attach, wait, list_, show, why, retry, pause, resume),
+)
+
+for _command in _COMMANDS:
     main.add_command(_command)
 
 

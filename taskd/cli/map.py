@@ -1,4 +1,4 @@
-"""The subcommand ``taskd map``: makes a call for each row of a file."""
+"""The subcommand ``taskd map``: makes a call for each row of a file, or submits them as a batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from taskd.cli.conversion import TextConverter
 from taskd.cli.failed_rows import FailedRows, free_name
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.map_run import MapRun, Results
-from taskd.cli.options import call_options, server_options
+from taskd.cli.map_submit import Batch, submit_rows
+from taskd.cli.options import server_options, submit_options
 from taskd.cli.row_files import RowFile
 from taskd.cli.running import FAILED, USAGE, fail, run_with_client
 from taskd.client import TaskClient
-from taskd.model import Options
+from taskd.model import Options, SubmitOptions
 from taskd.net.reactor import Reactor
 
 __all__ = ["map_"]
@@ -43,7 +44,11 @@ DEFAULT_CONCURRENCY = 50
 @click.option(
     "--output", type=click.Path(dir_okay=False, writable=True), help="Write results there, as JSON lines."
 )
-@call_options
+@click.option("--submit", is_flag=True, help="Store the rows as one batch of tasks, all or none.")
+@click.option("--then", metavar="FUNCTION", help="With --submit: call that when all rows have ended.")
+@click.option("--token", metavar="TEXT", help="With --submit: the same token again stores nothing.")
+@click.option("--no-wait", is_flag=True, help="With --submit: print the id of the batch, and end.")
+@submit_options
 @server_options
 def map_(
     function: str,
@@ -51,15 +56,26 @@ def map_(
     concurrency: int,
     failed: str | None,
     output: str | None,
-    options: Options,
+    then: str | None,
+    token: str | None,
+    options: SubmitOptions,
     server: str,
+    *,
+    submit: bool,
+    no_wait: bool,
 ) -> None:
     """Call FUNCTION once for each row of FILE: CSV with a header, or JSON lines; - is the standard input.
 
     Rows that fail go to a file of the same kind, which says why and can be
     mapped again; the exit status is then 1. After Ctrl-C the rows that have
     not been answered go there too.
+
+    With --submit, the rows become a batch of stored tasks, which goes on whatever
+    happens to this command; the id of the batch is printed on stdout.
     """
+    call = Options(options.timeout, options.deadline, options.priority)
+    if not submit and (then or token or no_wait or options != _submit_options(call)):
+        fail("--then, --token, --no-wait, --delay, --at, --retries and --keep need --submit", USAGE)
     try:
         source = RowFile(file)
         total = source.rows().count()
@@ -71,13 +87,17 @@ def map_(
     if output is not None and _is_same(output, failed_path):
         fail(f"{output} cannot have both the results and the failed rows", USAGE)
 
+    if submit:
+        batch = Batch(function, options, then, token)
+        submit_rows(source, batch, server, failed_path, output, waits=not no_wait)
+
     async def run(reactor: Reactor, client: TaskClient) -> None:
         parameters = await fetch_parameters(client, function)
         convert = TextConverter(parameters, lambda _, text: f"the cell as JSON: {text}")
         rows = source.rows()
         failed_rows = FailedRows(failed_path, rows)
         results = Results(output) if output is not None else None
-        map_run = MapRun(reactor, client, function, options, failed_rows, results)
+        map_run = MapRun(reactor, client, function, call, failed_rows, results)
         try:
             await map_run.run(rows.read(convert), total, concurrency)
         finally:
@@ -90,6 +110,10 @@ def map_(
             raise SystemExit(FAILED)
 
     run_with_client(run, server)
+
+
+def _submit_options(call: Options) -> SubmitOptions:
+    return SubmitOptions(timeout=call.timeout, deadline=call.deadline, priority=call.priority)
 
 
 def _check_target(target: str | None, source: str) -> None:

@@ -38,9 +38,9 @@ class Results:
     def __init__(self, path: str) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # until `close`
 
-    def add(self, row: Row, result: Any) -> None:
-        """Write the result of a row. Raises `OSError` if it cannot be written."""
-        write_whole(self._file, msgspec.json.encode({"line": row.line, "result": result}) + b"\n")
+    def add(self, line: int, result: Any) -> None:
+        """Write the result of the row that begins on this line. Raises `OSError` if it cannot be written."""
+        write_whole(self._file, msgspec.json.encode({"line": line, "result": result}) + b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -145,7 +145,7 @@ class MapRun:
         """Write the result of a row that is done; return why it has failed after all, or an empty text."""
         try:
             if self._results is not None:
-                self._results.add(row, result)
+                self._results.add(row.line, result)
         except OSError as error:
             self._stop(f"not sent: the results cannot be written: {error}")
             return f"it was done, but its result could not be written: {error}"

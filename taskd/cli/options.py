@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from taskd.model import PRIORITY, Options
+from taskd.model import PRIORITY, Options, SubmitOptions
 
-__all__ = ["call_options", "json_option", "server_options"]
+__all__ = ["call_options", "json_option", "server_options", "submit_options"]
 
 DEFAULT_SERVER = "tcp:127.0.0.1:12345"
 
@@ -55,6 +55,41 @@ def call_options(function: ClickFunction) -> ClickFunction:
     @wraps(function)
     def with_options(*, timeout: float | None, deadline: float | None, priority: int, **others: Any) -> None:
         function(options=Options(timeout, deadline, priority), **others)
+
+    return with_options
+
+
+def submit_options(function: ClickFunction) -> ClickFunction:
+    """Add the options of the tasks that a command submits; the function gets them as `options`."""
+    seconds = click.FloatRange(0)
+
+    @click.option(
+        "--delay", type=seconds, metavar="SECONDS", default=0.0, help="Do not start it before that."
+    )
+    @click.option("--at", metavar="TIME", help="Do not start it before that: 2030-01-31T09:00:00+01:00.")
+    @click.option("--retries", type=click.IntRange(0), help="Try it so many times more if it fails.")
+    @click.option("--keep", type=seconds, metavar="SECONDS", help="Forget it so long after its end.")
+    @call_options
+    @wraps(function)
+    def with_options(
+        *,
+        options: Options,
+        delay: float,
+        at: str | None,
+        retries: int | None,
+        keep: float | None,
+        **others: Any,
+    ) -> None:
+        asked = SubmitOptions(
+            timeout=options.timeout,
+            priority=options.priority,
+            delay=delay,
+            at=at,
+            deadline=options.deadline,
+            retries=retries,
+            keep=keep,
+        )
+        function(options=asked, **others)
 
     return with_options
 

@@ -37,9 +37,11 @@ class ProgressView(Protocol):
         """Show a report instead of the one before."""
 
 
-def progress_view(title: str) -> ProgressView:
-    """Return the view that suits stderr."""
-    return UpdatedLine(title, console.err) if console.err.is_terminal else Lines(title, console.err)
+def progress_view(title: str, *, each_message: bool = True) -> ProgressView:
+    """Return the view that suits stderr. `each_message` is as for `Lines`."""
+    if console.err.is_terminal:
+        return UpdatedLine(title, console.err)
+    return Lines(title, console.err, each_message=each_message)
 
 
 def progress_text(report: Report) -> str:
@@ -93,9 +95,20 @@ class UpdatedLine:
 
 
 class Lines:
-    """A line for each report with a new message, and one a `LINE_SECONDS` for those with new numbers."""
+    """A line for each report with a new message, and one a `LINE_SECONDS` for those with new numbers.
 
-    def __init__(self, title: str, output: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    Unless `each_message`, new messages are treated like new numbers.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        output: Console,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        each_message: bool = True,
+    ) -> None:
+        self._each_message = each_message
         self._title = title
         self._output = output
         self._clock = clock
@@ -113,7 +126,8 @@ class Lines:
     def show(self, report: Report) -> None:
         """Print the report, or keep it until it is time for the next line. As `ProgressView.show`."""
         self._kept = progress_text(report)
-        if report.message != self._message or self._clock() - self._printed_at >= LINE_SECONDS:
+        is_new = self._each_message and report.message != self._message
+        if is_new or self._clock() - self._printed_at >= LINE_SECONDS:
             self._message = report.message
             self._print(self._kept)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
@@ -15,7 +15,7 @@ from taskd.errors import TaskdError, Unreachable
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
 
-__all__ = ["USAGE", "Command", "fail", "run_with_client"]
+__all__ = ["FAILED", "USAGE", "Command", "fail", "report", "run_with_client"]
 
 FAILED = 1
 USAGE = 2
@@ -24,24 +24,31 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as in shells."""
 
 Command = Callable[[Reactor, TaskClient], Awaitable[None]]
+OnEvent = Callable[[dict[str, Any]], object]
+
+
+def report(message: str) -> None:
+    """Print a message on stderr, as one of this command."""
+    err.print(f"taskd: {printable(message)}", markup=False, soft_wrap=True)
 
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
     """Print a message on stderr, and exit with `status`."""
-    err.print(f"taskd: {printable(message)}", markup=False, soft_wrap=True)
+    report(message)
     raise SystemExit(status)
 
 
-def run_with_client(command: Command, server: str) -> NoReturn:
+def run_with_client(command: Command, server: str, on_event: OnEvent | None = None) -> NoReturn:
     """Run a command with a client of `server`, an endpoint string or a gateway's URL, and exit.
 
+    `on_event` gets the events that the server pushes.
     A command raises `TaskdError` if the server refused something, and `OSError`
     or `ValueError` if an argument or a file cannot be used.
     """
 
     async def run(reactor: Reactor) -> None:
         try:
-            client = TaskClient(reactor, server, link="pooled")
+            client = TaskClient(reactor, server, link="pooled", on_event=on_event)
         except ValueError as error:
             fail(str(error), USAGE)
         stopping: list[bool] = []

@@ -20,10 +20,13 @@ from msgspec import Raw
 from taskd.errors import Busy, Cancelled, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.methods import cancel_line
-from taskd.protocol.replies import parse_reply
+from taskd.protocol.replies import EventPushed, parse_reply
 from taskd.protocol.request_lines import request_line
 
-__all__ = ["CANCELLED_UNSENT", "NO_REPLY", "PendingCalls", "Waiter"]
+__all__ = ["CANCELLED_UNSENT", "NO_REPLY", "OnEvent", "PendingCalls", "Waiter"]
+
+OnEvent = Callable[[Raw], object]
+"""What is called with each event that the server pushes, as JSON text; events are not told apart by calls."""
 
 NO_REPLY = Result(Raw(b"null"))
 """The outcome of a call that was sent and detached."""
@@ -50,10 +53,12 @@ class PendingCalls:
 
     `send` gets lines without their LF; it is called only between `opened` and
     `fail`. After `fail` another connection may be opened: the numbers go on.
+    `on_event` gets the events that are pushed on the connection.
     """
 
-    def __init__(self, send: Callable[[bytes], None], window: int) -> None:
+    def __init__(self, send: Callable[[bytes], None], window: int, on_event: OnEvent | None = None) -> None:
         self._send = send
+        self._on_event = on_event
         self._window = window
         self._numbers = count(1)
         self._waiters: dict[bytes, Waiter | None] = {}
@@ -125,7 +130,7 @@ class PendingCalls:
                 self.detach(request_id)
 
     def received(self, line: bytes) -> None:
-        """Take in a reply or a progress notification. Raises `ParseError` for anything else."""
+        """Take in a reply or a notification. Raises `ParseError` for anything else."""
         reply = parse_reply(line)
         request_id = b"" if reply.id is None else bytes(reply.id)
         body = reply.body
@@ -133,6 +138,10 @@ class PendingCalls:
             waiter = self._waiters.get(request_id)
             if waiter is not None:
                 waiter.progressed(body)
+            return
+        if isinstance(body, EventPushed):
+            if self._on_event is not None:
+                self._on_event(body.event)
             return
         if reply.id is None and isinstance(body, Failure) and body.code == Busy.code:
             self._end_all(body)

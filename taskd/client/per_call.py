@@ -16,7 +16,7 @@ from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import cancel_line
-from taskd.protocol.replies import parse_bare_reply, parse_reply
+from taskd.protocol.replies import EventPushed, parse_bare_reply, parse_reply
 from taskd.protocol.request_lines import request_line
 from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 from taskd.scheduler.arrivals import NO_ROOM
@@ -197,6 +197,8 @@ class _Exchange(Connection):
                 return
             if isinstance(body, Progress):
                 report(self._on_progress, body)
+            elif isinstance(body, EventPushed):
+                continue  # pushed between the reply to an attach and the end of its connection
             else:
                 self._finish(body)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, PendingCall, lost
-from taskd.client.pending import PendingCalls
+from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall
 from taskd.client.slots import ConnectionSlots
@@ -35,7 +35,7 @@ class _Kept(Connection):
 
     def __init__(self, link: PooledLink) -> None:
         self._link = link
-        self.calls = PendingCalls(self._send_line, MAX_CALLS_PER_CONNECTION)
+        self.calls = PendingCalls(self._send_line, MAX_CALLS_PER_CONNECTION, link.on_event)
         self.connecting: Connecting | None = None
         self._unsent: list[bytes] = []
 
@@ -90,7 +90,8 @@ class PooledLink:
     connection of its own, and is sent in its dialect. `server` is a client
     endpoint string; raises `ValueError` if it is not valid. `max_reply` is in
     bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`;
-    `meters` makes a counter of replies for each shared connection.
+    `meters` makes a counter of replies for each shared connection; `on_event`
+    gets the events that are pushed on those.
     Is a `taskd.client.link.Link`.
     """
 
@@ -103,8 +104,10 @@ class PooledLink:
         own_ends: set[object] | None = None,
         alone: int = ALONE,
         meters: Callable[[], Meter] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.server = server
+        self.on_event = on_event
         self.turn_end = TurnEnd(reactor)
         self._reactor = reactor
         self._connector = connector(reactor, server)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import structs
+from msgspec import Raw, structs
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskd.client.link import Link, OnProgress, PendingCall
+from taskd.client.pending import OnEvent
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
@@ -22,7 +24,7 @@ from taskd.protocol.request_lines import encode_arguments
 
 __all__ = ["TaskClient"]
 
-_LINKS: dict[str, Callable[[Reactor, str], Link]] = {"per-call": PerCallLink, "pooled": PooledLink}
+_log = Logger(namespace="taskd.client")
 
 
 class TaskClient:
@@ -37,23 +39,36 @@ class TaskClient:
     (``tcp:HOST:PORT``, ``unix:PATH``, ``tls:HOST:PORT:trustRoots=…``), or a
     gateway's ``ws://…``. `link` is ``per-call`` (a connection for each call) or
     ``pooled`` (connections are kept, with many calls in flight on each); a
-    websocket is always kept. Raises `ValueError` for an address that is not valid.
+    websocket is always kept. `on_event` is called with each event of the stored
+    tasks and batches that ``taskd.attach`` was asked for, a dict as `docs/protocol.md`
+    has it; that needs connections which are kept. Raises `ValueError` for an
+    address that is not valid.
     """
 
     def __init__(
-        self, reactor: Reactor, server: str, *, link: Literal["per-call", "pooled"] = "per-call"
+        self,
+        reactor: Reactor,
+        server: str,
+        *,
+        link: Literal["per-call", "pooled"] = "per-call",
+        on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._link: Link
+        pushed = None if on_event is None else _decoded(on_event)
         if is_websocket(server):
             # Autobahn takes a while to import, and several MiB: only those who use websockets pay for it.
             from taskd.client.websocket import WebSocketLink
 
-            self._link = WebSocketLink(reactor, websocket_url(server))
-        elif link in _LINKS:
-            self._link = _LINKS[link](reactor, server)
+            self._link = WebSocketLink(reactor, websocket_url(server), pushed)
+        elif link == "pooled":
+            self._link = PooledLink(reactor, server, on_event=pushed)
+        elif link != "per-call":
+            raise ValueError(f"link must be one of per-call, pooled, not {link!r}")
+        elif on_event is not None:
+            raise ValueError("events are pushed on connections that are kept: link must be pooled")
         else:
-            raise ValueError(f"link must be one of {', '.join(_LINKS)}, not {link!r}")
+            self._link = PerCallLink(reactor, server)
 
     def call(
         self,
@@ -117,6 +132,18 @@ class TaskClient:
         Their tasks go on, except those whose `on_disconnect` is "cancel".
         """
         self._link.close()
+
+
+def _decoded(on_event: Callable[[dict[str, Any]], object]) -> OnEvent:
+    """Return a function that passes events on, decoded. If `on_event` raises, that is logged."""
+
+    def pushed(event: Raw) -> None:
+        try:
+            on_event(msgspec.json.decode(event))
+        except Exception:
+            _log.failure("an on_event callback raised")
+
+    return pushed
 
 
 def _cancel(reason: Failure, pending: PendingCall) -> Failure:

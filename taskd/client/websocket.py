@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.link import CLOSED, MAX_REPLY, Meter, OnProgress, PendingCall, explain
-from taskd.client.pending import PendingCalls
+from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call
@@ -105,10 +105,10 @@ class WebSocketLink:
     """Keeps one websocket, with many calls in flight.
 
     `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
-    if it is not. Is a `taskd.client.link.Link`.
+    if it is not. `on_event` gets the events that are pushed on it. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Reactor, url: str) -> None:
+    def __init__(self, reactor: Reactor, url: str, on_event: OnEvent | None = None) -> None:
         self._url = url
         try:
             self._factory = _Factory(url, self, reactor)
@@ -118,7 +118,7 @@ class WebSocketLink:
             ) from error
         self._protocol: _Protocol | None = None
         self._connector: Any = None
-        self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET)
+        self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET, on_event)
 
     def call(
         self,

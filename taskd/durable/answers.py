@@ -9,9 +9,10 @@ from msgspec import Raw
 
 from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
 from taskd.model import Failure, Result
+from taskd.protocol.event_lines import Kind
 from taskd.store.base import StoreError
 
-__all__ = ["refused", "result", "unknown_task"]
+__all__ = ["refused", "result", "unknown", "unknown_task"]
 
 
 def result(value: Any) -> Result:
@@ -29,9 +30,14 @@ def refused(error: Exception) -> Failure:
 
 
 def unknown_task(task: str) -> InvalidParams:
+    """Return the error for an id that is none of this store's tasks."""
+    return unknown("task", task)
+
+
+def unknown(kind: Kind, id: str) -> InvalidParams:  # noqa: A002
     """Return the error for an id that is none of this store's."""
     return InvalidParams(
-        f"there is no task {quoted(task)} in this store: it was never accepted here, or has been forgotten "
+        f"there is no {kind} {quoted(id)} in this store: it was never accepted here, or has been forgotten "
         "some time after its end (keep)",
-        argument="task",
+        argument=kind,
     )

@@ -9,11 +9,12 @@ from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.attaching import Attaching
 from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import InternalError, InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, Result, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, Progress, Result, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.scheduler.task import Task
@@ -76,6 +77,7 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._attaching = Attaching(tasks.hub, tasks.read_log)
         self._holding = Holding(tasks, functions)
 
     def use(self, functions: list[FunctionInfo]) -> None:
@@ -109,6 +111,8 @@ class StoredMethods:
 
         task = self._tasks.submit(request.function, request.args, options, stored)
         stop = self._tasks.wait(task, ended)
+        if requester is not None and request.wants_progress:
+            self._tasks.listen(task, lambda progress: _report(requester, request, progress))
 
     def _track(self, request: Request[Task], requester: Requester | None) -> None:
         """Store the task of a call, and answer with its id."""
@@ -215,6 +219,36 @@ class StoredMethods:
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None
 
+    def attach(
+        self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Outcome | None:
+        """Push the events of a task or a batch to the asker's connection."""
+        return self._attaching.attach(asker, task, batch, after)
+
+    def detach(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome:
+        """Push no more events of a task or a batch."""
+        return self._attaching.detach(asker, task, batch)
+
+    def events(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Outcome | None:
+        """Answer with events of a task or a batch."""
+        return self._attaching.events(asker, task, batch, after, limit)
+
+    def read_again(self, requester: Requester) -> None:
+        """Push events again to a connection that was slow to read."""
+        self._tasks.hub.resume(requester)
+
+    def gone(self, requester: Requester) -> None:
+        """Push nothing more to a connection that is gone."""
+        self._tasks.hub.gone(requester)
+
     def list(
         self,
         asker: Asker,
@@ -223,6 +257,9 @@ class StoredMethods:
         function: str | None = None,
         after: str = "",
         limit: int = 100,
+        batch: str | None = None,
+        key: str | None = None,
+        like: str | None = None,
     ) -> Outcome | None:
         """Answer with stored tasks."""
         if state is not None and state not in _STATES:
@@ -231,7 +268,9 @@ class StoredMethods:
             )
         if not 0 < limit <= MAX_LISTED:
             raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
-        wanted = Filter(None if state is None else [_STATES[state]], function)
+        if like == "":
+            raise InvalidParams("taskd.list: like is the beginning or the end of an id", argument="like")
+        wanted = Filter(None if state is None else [_STATES[state]], function, batch, key, like)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
             lambda records: asker.answer(result([TaskView.of(record) for record in records])),
             lambda reason: asker.answer(refused(reason.value)),
@@ -241,6 +280,11 @@ class StoredMethods:
 
 def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
     requester.task_ended(request, outcome)
+    requester.flush()
+
+
+def _report(requester: Requester, request: Request[Task], progress: Progress) -> None:
+    requester.task_progressed(request, progress)
     requester.flush()
 
 

@@ -30,7 +30,7 @@ class Marks(Protocol):
 
 
 class OnceGate:
-    """Holds claimed tasks until their starts are stored; then `give` is called, or `drop` if they are gone."""
+    """Holds claimed tasks until their starts are stored: then calls `give`, or `drop` if they are gone."""
 
     def __init__(self, marks: Marks, give: Callable[[Run], object], drop: Callable[[Run], object]) -> None:
         self._marks = marks
@@ -66,6 +66,7 @@ class OnceGate:
 
     def _marked(self, run: Run, is_own: bool) -> None:  # noqa: FBT001
         if is_own:
+            run.start_committed(is_own)
             self._give(run)
         else:  # it was cancelled while it was held
             self._drop(run)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+from msgspec import Raw
+
+from taskd.durable.reports import Reports
 from taskd.model import Outcome, Progress, Raised
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Task
-from taskd.store.records import Record
+from taskd.store.records import Record, first_seq
 
 __all__ = ["Attempts", "Run"]
 
@@ -21,19 +25,29 @@ class Attempts(Protocol):
     def ended(self, run: Run, outcome: Outcome, /) -> None:
         """Settle an attempt."""
 
+    def progressed(self, run: Run, progress: Progress, /) -> None:
+        """Pass progress on to whoever has called the function."""
+
+    def reports(self, run: Run, /) -> Reports:
+        """Return where the progress and the partial results of an attempt go."""
+
 
 class Run:
     """A stored task that this node has claimed; the subscriber of its task in the scheduler."""
 
     __slots__ = (
+        "_reports",
         "_tasks",
         "has_started",
         "is_cancelled",
         "is_marked",
+        "is_start_committed",
         "lane",
         "raised",
         "record",
+        "result",
         "retries",
+        "seq",
         "task",
     )
 
@@ -44,9 +58,14 @@ class Run:
         self.lane = lane
         self.record = record
         self.task: Task | None = None
-        self.has_started = False
+        self.has_started = self.is_start_committed = False
         self.is_marked = self.is_cancelled = False
         """Whether the store has its start before a worker has it, and whether it was cancelled meanwhile."""
+        self.seq = 0
+        """The sequence number that was given out last in this attempt."""
+        self.result: bytes | None = None
+        """The result, if it has ended with one."""
+        self._reports: Reports | None = None
         self.raised: Raised | None = None
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
@@ -58,13 +77,32 @@ class Run:
 
     def mark(self) -> None:
         """Count the attempt as started, before a worker has been given the task."""
-        self.has_started = self.is_marked = True
+        self.is_marked = True
+        self._number()
+
+    def _number(self) -> None:
+        self.has_started = True
+        # As the store numbers the start.
+        self.seq = max(self.record.last_seq + 1, first_seq(self.attempt))
 
     def started(self) -> None:
         """Note that a worker has been given the task; what it returns unbegun is given out again."""
-        if not self.has_started or self.is_marked:
-            self.has_started = True
+        if not self.has_started:
+            self._number()
             self._tasks.started(self)
+        elif self.is_marked:
+            self._tasks.started(self)
+
+    def start_committed(self, _is_own: bool) -> None:  # noqa: FBT001
+        """Note that the start is in the log."""
+        self.is_start_committed = True
+        if self._reports is not None:
+            self._reports.committed()
+
+    def next_seq(self) -> int:
+        """Return the sequence number of the next event of this attempt."""
+        self.seq += 1
+        return self.seq
 
     def failed(self, raised: Raised) -> None:
         """Keep what the worker reports of the attempt that has failed, until it is settled."""
@@ -83,11 +121,31 @@ class Run:
         return True
 
     def task_progressed(self, key: object, progress: Progress) -> None:
-        """Drop the progress."""
+        """Push the progress to whoever watches, and store it in time."""
+        shown = _ShownProgress(progress.done, progress.total, progress.message)
+        self._tasks.progressed(self, progress)
+        self._to_reports().progressed(msgspec.json.encode(shown))
+
+    def task_partial(self, key: object, value: Raw) -> None:
+        """Store a value that the function has yielded, and push it."""
+        self._to_reports().partial(value)
+
+    def _to_reports(self) -> Reports:
+        if self._reports is None:
+            self._reports = self._tasks.reports(self)
+        return self._reports
 
     def flush(self) -> None:
         """Do nothing."""
 
     def task_ended(self, key: object, outcome: Outcome) -> None:
         """Settle the attempt."""
+        if self._reports is not None:
+            self._reports.end()
         self._tasks.ended(self, outcome)
+
+
+class _ShownProgress(msgspec.Struct, omit_defaults=True):
+    done: float | int
+    total: float | int | None = None
+    message: str | None = None

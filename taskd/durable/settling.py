@@ -10,7 +10,7 @@ from taskd.durable.run import Run
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, ShuttingDown, TimedOut, WorkerLost
 from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
-from taskd.store.records import Settle, State, first_seq
+from taskd.store.records import Settle, State
 
 __all__ = ["settle_of"]
 
@@ -34,7 +34,7 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
     """
     record, attempt = run.record, run.attempt
     task = record.new.id
-    seq = first_seq(attempt) + 1
+    seq = run.next_seq()
     if isinstance(outcome, Result):
         return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
     error = msgspec.json.encode(outcome)

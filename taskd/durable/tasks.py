@@ -18,21 +18,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.deadlines import LATE, Deadlines
+from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
 from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.once import OnceGate
+from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, StoredCall, SubmitOptions
+from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
 from taskd.net.timers import Alarm
+from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.store.base import Store, StoreError
-from taskd.store.records import ENDED, Accepted, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
@@ -85,7 +88,8 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.writer = StoreWriter(store, execute, clock, now, self._claimed)
+        self.hub = EventHub(self.read_log, self._with_result)
+        self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, self._forget)
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
@@ -94,6 +98,7 @@ class DurableTasks:
         self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
+        self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._deadlines = Deadlines(self, execute, clock, now)
@@ -122,6 +127,7 @@ class DurableTasks:
         self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.hub.look_again()
         self._look_everywhere()
         self._promote()
         self._deadlines.look()
@@ -245,7 +251,9 @@ class DurableTasks:
         new = run.record.new
         kept = _options.decode(new.options)
         run.retries = kept.retries
-        options = Options(timeout=kept.timeout, priority=kept.priority, deadline=self._time_left(run.record))
+        deadline = self._time_left(run.record)
+        # Its progress is asked for, since anybody may watch it.
+        options = Options(kept.timeout, deadline, kept.priority, progress=True)
         args = None if new.args is None else Raw(new.args)
         call = StoredCall(new.function, args, options, run.started, run.failed)
         try:
@@ -267,7 +275,18 @@ class DurableTasks:
         if run.is_marked:
             self._once.remove(run)
             return
-        self.writer.start(Start(run.record.new.id, run.attempt))
+        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
+
+    def progressed(self, run: Run, progress: Progress) -> None:
+        """Pass progress on to whoever has called the function."""
+        for listener in self._listeners.get(run.record.new.id, ()):
+            listener(progress)
+
+    def reports(self, run: Run) -> Reports:
+        """Return where the progress and the partial results of an attempt go."""
+        task, committed = run.record.new.id, run.is_start_committed
+        push, clock = self.hub.publish, self._clock
+        return Reports(task, run.next_seq, self.writer, push, clock, self._now, is_start_committed=committed)
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
@@ -281,6 +300,7 @@ class DurableTasks:
             self.writer.release(run.record.new.id)
             self._forget(run)
             return
+        run.result = settle.outcome if settle.state is State.SUCCEEDED else None
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
@@ -356,7 +376,32 @@ class DurableTasks:
         """Call a reading function of the store, in its thread."""
         return self._execute(function)
 
+    def read_log(self, kind: Kind, id: str, after: int, limit: int) -> Deferred[Page | None]:  # noqa: A002
+        """Read a part of the log of a task or a batch, and its state; None if there is none."""
+
+        def page() -> Page | None:
+            record = self.store.get(id) if kind == "task" else None
+            if record is None:
+                return None
+            events = self.store.events(id, after, limit)
+            if events and events[-1].event == "succeeded":
+                record = self.store.get(id) or record  # it may have ended meanwhile
+                events[-1] = with_result(events[-1], record.outcome)
+            is_over = record.state in FINAL and len(events) < limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+
+        return self._execute(page)
+
+    def _with_result(self, event: Event) -> Event:
+        run = self._runs.get(event.task) if event.event == "succeeded" else None
+        return event if run is None else with_result(event, run.result)
+
     # --- waiting for the end ---
+
+    def listen(self, task: str, listener: Callable[[Progress], object]) -> None:
+        """Call `listener` with the progress of a task, until that has ended."""
+        self._listeners.setdefault(task, []).append(listener)
+        self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
 
     def wait(self, task: str, waiter: Callable[[State, bytes | None], object]) -> Callable[[], None]:
         """Call `waiter` with the state and the outcome when a task has ended; return how to wait no longer.

@@ -96,7 +96,8 @@ class StoreWriter:
     Answers are called in the reactor, after the commit, with what the store has
     answered; submits, cancels and the like get a `StoreError` if it has failed.
     Starts, events and settles are never given up: they are tried again until
-    they are stored. `claimed` is called with the tasks that may be started.
+    they are stored. `claimed` is called with the tasks that may be started, and
+    `logged` with the events that a commit has added to logs, before any answer.
     """
 
     def __init__(
@@ -106,12 +107,14 @@ class StoreWriter:
         clock: IReactorTime,
         now: Callable[[], float],
         claimed: Callable[[list[Record]], object],
+        logged: Callable[[list[Event]], object] = lambda events: None,  # noqa: ARG005
     ) -> None:
         self._store = store
         self._execute = execute
         self._clock = clock
         self._now = now
         self._claimed = claimed
+        self._logged = logged
         self._turn_end = TurnEnd(clock)
         self._is_writing = self._has_turn = False
         self._idle: list[Deferred[None]] = []
@@ -155,9 +158,9 @@ class StoreWriter:
         self.starts.add(start, answer)
         self._soon()
 
-    def event(self, event: Event) -> None:
-        """Add an event to a task's log."""
-        self.events.add(event, None)
+    def event(self, event: Event, answer: Callable[[bool], object] | None = None) -> None:
+        """Add an event to a task's log; the answer is as for `start`."""
+        self.events.add(event, answer)
         self._soon()
 
     def settle(self, settle: Settle, answer: Callable[[bool], object]) -> None:
@@ -223,10 +226,14 @@ class StoreWriter:
             _log.info("the store works again")
             self.fault = None
         self._release(taken)
+        self._logged(written.events)
         stale = set(written.stale)
         for start, answer in zip(taken.starts.items, taken.starts.answers, strict=True):
             if answer is not None:
                 answer(start.id not in stale)
+        for event, noted in zip(taken.events.items, taken.events.answers, strict=True):
+            if noted is not None:
+                noted(event.task not in stale)
         for settle, done in zip(taken.settles.items, taken.settles.answers, strict=True):
             if done is not None:
                 done(settle.id not in stale)

@@ -267,6 +267,12 @@ class RemoteBackend:
     def resume(self, requester: Requester) -> None:
         """Do nothing, since calls that have been sent cannot be throttled."""
 
+    def read_again(self, requester: Requester) -> None:
+        """Do nothing."""
+
+    def gone(self, requester: Requester) -> None:
+        """Do nothing."""
+
     def stop_accepting(self) -> None:
         """Refuse new requests."""
         self._is_stopping = True

@@ -55,6 +55,7 @@ class Peer(BudgetedPeer[Work]):
         "_transport",
         "_turns",
         "is_reading",
+        "watches",
     )
 
     def __init__(
@@ -104,13 +105,16 @@ class Peer(BudgetedPeer[Work]):
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
         self.is_reading = True
+        self.watches = 0
+        """How many stored tasks and batches the peer watches: kept by whoever pushes their events."""
         self.is_full = False
         """Whether the peer leaves too much unread, or is owed more than its share of the memory."""
 
     @property
     def idle_handle(self) -> Handle | None:
         """The socket, if everything that was asked is answered and every answer has been sent, else None."""
-        return self.sender.handle if self.session.is_idle and self.sender.empty else None
+        is_idle = self.session.is_idle and self.sender.empty and not self.watches
+        return self.sender.handle if is_idle else None
 
     # --- what comes in ---
 
@@ -191,6 +195,8 @@ class Peer(BudgetedPeer[Work]):
         if self._end_watch is not None:
             self._forget_end()
         self.sender.close()
+        if self.watches:
+            self._backend.gone(self)
         heir = self._heir()
         if self._account is not None:
             self._account.close()
@@ -236,6 +242,16 @@ class Peer(BudgetedPeer[Work]):
         """Report a request's progress."""
         if not self._is_gone:
             self.session.report(key, progress, congested=self.sender.congested)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer is slow to read, or is owed too much: no events should be pushed to it now."""
+        return self.sender.congested or self.is_full
+
+    def notify(self, line: bytes) -> None:
+        """Send a notification."""
+        if not self._is_gone:
+            self.session.notify(line)
 
     def cancel_request(self, asking: Request[Any], request_id: bytes) -> None:
         """Cancel this connection's request with this id; `asking` is answered when that has ended."""
@@ -373,11 +389,15 @@ class Peer(BudgetedPeer[Work]):
         self._send(self.session.take(resumed=True))
         if self.session.has_more:
             self.flush()
+        if self.watches and not self.is_congested:
+            self._backend.read_again(self)
 
     def _check_full(self) -> None:
         was_full, self.is_full = self.is_full, self.sender.full or not self._may_reply
         if was_full and not self.sender.full:  # at least the oldest task may start: see `needs`
             self._backend.resume(self)
+            if self.watches and not self.is_congested:
+                self._backend.read_again(self)
 
     # --- the stop ---
 

@@ -37,6 +37,12 @@ class Backend(Protocol[Work]):
     def resume(self, requester: Requester, /) -> None:
         """Let the throttled work of a requester start: it was full and reads again, or is gone."""
 
+    def read_again(self, requester: Requester, /) -> None:
+        """Push events again to a requester that watches tasks, and was slow to read."""
+
+    def gone(self, requester: Requester, /) -> None:
+        """Push no more events to a requester that watched tasks: its connection is lost."""
+
     @property
     def parties(self) -> Parties:
         """The parties that connections to this backend belong to."""

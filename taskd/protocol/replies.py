@@ -12,6 +12,7 @@ from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.requests import BARE, Dialect, check_text
 
 __all__ = [
+    "EventPushed",
     "ParsedReply",
     "batch_reply",
     "batch_too_large",
@@ -91,15 +92,21 @@ def too_large(limit: int) -> TooLarge:
     return TooLarge(f"a message is at most {limit} bytes, with its LF; this one is longer", limit=limit)
 
 
-class ParsedReply(msgspec.Struct, frozen=True):
-    """A parsed reply or notification: `body` is the outcome or the progress of request `id`.
+class EventPushed(msgspec.Struct, frozen=True):
+    """A ``taskd.event`` notification: `event` is the event of a stored task or a batch, as JSON text."""
 
-    `id` is None if the reply has none (null): progress of a bare request, or
-    an error about a message that the server could not read.
+    event: Raw
+
+
+class ParsedReply(msgspec.Struct, frozen=True):
+    """A parsed reply or notification: `body` is the outcome or the progress of request `id`, or an event.
+
+    `id` is None if the reply has none (null): progress of a bare request, an
+    error about a message that the server could not read, or an event.
     """
 
     id: Raw | None
-    body: Outcome | Progress
+    body: Outcome | Progress | EventPushed
 
 
 class _Reply(msgspec.Struct):
@@ -108,25 +115,33 @@ class _Reply(msgspec.Struct):
     result: Raw | UnsetType = UNSET
     error: Failure | UnsetType = UNSET
     method: str | UnsetType = UNSET
-    params: _ProgressParams | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
 
 
 _reply = msgspec.json.Decoder(_Reply)
+_progress = msgspec.json.Decoder(_ProgressParams)
 
 
 def parse_reply(line: bytes) -> ParsedReply:
-    """Read a JSON-RPC reply or progress notification.
+    """Read a JSON-RPC reply, or a notification of progress or of an event.
 
     Raises `ParseError` for anything else: the peer does not speak this protocol.
     """
     check_text(line)
     try:
         reply = _reply.decode(line)
+        notified = reply.params
+        params = (
+            _progress.decode(notified)
+            if reply.method == "taskd.progress" and isinstance(notified, Raw)
+            else None
+        )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ParseError(f"no JSON-RPC reply: {error}") from None
-    if reply.method == "taskd.progress" and isinstance(reply.params, _ProgressParams):
-        params = reply.params
+    if params is not None:
         return ParsedReply(_id_or_none(params.id), Progress(params.done, params.total, params.message))
+    if reply.method == "taskd.event" and isinstance(notified, Raw):
+        return ParsedReply(None, EventPushed(notified))
     if isinstance(reply.result, Raw):
         return ParsedReply(_id_or_none(reply.id), Result(reply.result))
     if isinstance(reply.error, Failure):
@@ -147,7 +162,7 @@ class _BareError(msgspec.Struct, forbid_unknown_fields=True):
 _bare_error = msgspec.json.Decoder(_BareError)
 
 
-def parse_bare_reply(line: bytes) -> Outcome | Progress:
+def parse_bare_reply(line: bytes) -> Outcome | Progress | EventPushed:
     """Read the reply to a bare request: any JSON but ``{"error": …}`` is a result.
 
     Raises `ParseError` if the line is not JSON.

@@ -427,6 +427,10 @@ class Session(Generic[Work]):
                 self.owed -= len(self._late_progress.pop(request, b""))
             self._outbox.append(line)
 
+    def notify(self, line: bytes) -> None:
+        """Send a notification that no request has to do with."""
+        self._outbox.append(line)
+
     def _flush_progress(self, request: Request[Work]) -> None:
         assert self._late_progress is not None
         line = self._late_progress.pop(request, None)

@@ -6,9 +6,22 @@ from typing import Protocol, TypeVar
 
 from msgspec import Raw
 
+from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
-__all__ = ["NOT_GIVEN", "Answer", "StoredMethods"]
+__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
+
+SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
+GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
+ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
+PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
+
+STATES = (
+    *("scheduled", "waiting", "running"),
+    *("succeeded", "failed", "cancelled", "expired", "set_aside"),
+)
+"""The states of a stored task, unfinished ones first."""
 
 Asker = TypeVar("Asker", contravariant=True)
 
@@ -42,6 +55,30 @@ class StoredMethods(Protocol[Asker]):
     def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
         """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
 
+    def attach(
+        self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Answer:
+        """Answer with ``{"state": state, "seq": n}``, and push events to this connection from then on.
+
+        They come as notifications ``taskd.event``: first those after `after` that
+        there are, then each as it happens. It ends with `detach`, with the
+        connection, or with the last event that there can be.
+        """
+
+    def detach(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Answer:
+        """Push no more events, and answer with ``{"was": "attached"}`` or ``{"was": "not attached"}``."""
+
+    def events(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Answer:
+        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`."""
+
     def list(
         self,
         asker: Asker,
@@ -50,8 +87,14 @@ class StoredMethods(Protocol[Asker]):
         function: str | None = None,
         after: str = "",
         limit: int = 100,
+        batch: str | None = None,
+        key: str | None = None,
+        like: str | None = None,
     ) -> Answer:
-        """Answer with stored tasks as `get` does, in the order in which they were submitted."""
+        """Answer with stored tasks as `get` does, in the order in which they were submitted.
+
+        Those of a `batch`, with a `key`, or whose ids begin or end `like` that, if given.
+        """
 
     def retry(self, asker: Asker, /, task: str) -> Answer:
         """Put back a task that failed or was set aside; answer ``{"was": state}``.

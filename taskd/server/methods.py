@@ -29,6 +29,16 @@ class Requester(Subscriber, Protocol):
     def cancels_by_number(self) -> bool:
         """Whether it may cancel any task by its number."""
 
+    watches: int
+    """How many stored tasks and batches the connection watches."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the connection is slow to read, so that no events should be pushed to it now."""
+
+    def notify(self, line: bytes, /) -> None:
+        """Send a notification, without its LF. `flush` follows."""
+
     @property
     def may_name_callers(self) -> bool:
         """Whether the option `caller` is believed: the connection is a gateway's, or may be one's."""
@@ -91,6 +101,12 @@ class StoredCalls(StoredMethods[Asker], Protocol):
 
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:
         """Handle ``taskd.cancel`` of a stored task."""
+
+    def read_again(self, requester: Requester, /) -> None:
+        """Push events again to a connection that was slow to read."""
+
+    def gone(self, requester: Requester, /) -> None:
+        """Push nothing more to a connection that is gone."""
 
 
 class MethodServer(Protocol):

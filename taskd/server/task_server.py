@@ -256,6 +256,16 @@ class TaskServer:
         self._scheduler.queue.resume(requester)
         self._dispatcher.turn_soon()
 
+    def read_again(self, requester: Requester) -> None:
+        """Push events again to a requester that watches tasks, and was slow to read."""
+        if self.stored is not None:
+            self.stored.read_again(requester)
+
+    def gone(self, requester: Requester) -> None:
+        """Push no more events to a requester that watched tasks."""
+        if self.stored is not None:
+            self.stored.gone(requester)
+
     # --- code ---
 
     def reload(self) -> None:

@@ -42,7 +42,8 @@ class Written(msgspec.Struct):
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
-    they have been settled as waiting.
+    they have been settled as waiting. `events` are all that the batch has added
+    to logs, those of each task in the order of their sequence numbers.
     """
 
     accepted: list[Accepted]
@@ -50,6 +51,7 @@ class Written(msgspec.Struct):
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]
+    events: list[Event] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -60,12 +62,13 @@ class Overdue(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which tasks `Store.find` returns: None stands for any."""
+    """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends."""
 
     states: Collection[State] | None = None
     function: str | None = None
     batch: str | None = None
     key: str | None = None
+    like: str | None = None
 
 
 class Store(Protocol):
@@ -90,7 +93,8 @@ class Store(Protocol):
 
         Each task has one loss more and waits again; those of the functions in
         `once` have failed with `error` (JSON text). Call this once, before
-        anything is claimed.
+        anything is claimed. The event has the last sequence number of its attempt,
+        since whoever ran it may have given out any of the others.
         """
 
     def promote(self, now: float, limit: int) -> float | None:
@@ -119,9 +123,6 @@ class Store(Protocol):
 
     def get(self, id: str) -> Record | None:  # noqa: A002
         """Return a task, None if there is none with this id."""
-
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return up to `limit` ids that begin with `prefix`."""
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return up to `limit` tasks whose ids follow `after`, in the order of their ids."""

@@ -22,6 +22,7 @@ from taskd.store.records import (
     State,
     check_step,
     first_seq,
+    last_seq,
 )
 
 __all__ = ["MemoryStore"]
@@ -40,6 +41,7 @@ class MemoryStore:
         self._event_bytes = 0
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._logged: list[Event] = []
         self._paused: set[str] = set()
 
     @property
@@ -53,6 +55,7 @@ class MemoryStore:
 
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
+        self._logged = []
         accepted = [self._submit(new, now) for new in batch.submits]
         stale = [start.id for start in batch.starts if not self._start(start, now)]
         stale += [event.task for event in batch.events if not self._note(event)]
@@ -62,7 +65,7 @@ class MemoryStore:
         self._release(batch.releases)
         claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -93,6 +96,9 @@ class MemoryStore:
         record = self._records.get(event.task)
         if record is None or record.state is not State.RUNNING or event.seq <= record.last_seq:
             return False
+        log = self._events[event.task]
+        if event.event == log[-1].event == "progress":
+            self._event_bytes -= _size(log.pop())
         self._append(event)
         return True
 
@@ -168,6 +174,7 @@ class MemoryStore:
         self._event_bytes += _size(event)
         record = self._records[event.task]
         self._records[event.task] = msgspec.structs.replace(record, last_seq=event.seq)
+        self._logged.append(event)
 
     def _trim(self) -> None:
         """Forget the oldest ended tasks, if there are too many or everything takes too much."""
@@ -189,13 +196,14 @@ class MemoryStore:
         running = list(self._index.running)
         for task in running:
             record = self._records[task]
+            last = last_seq(record.attempt)
             losses = record.losses + 1
             if record.new.function in once:
                 self._change(record, State.FAILED, losses=losses, due=now, ended=now, outcome=error)
-                self._log(task, "failed", now, b'{"error":%b}' % (error or b"null"))
+                self._log(task, "failed", now, b'{"error":%b}' % (error or b"null"), last)
             else:
                 self._change(record, State.WAITING, losses=losses, due=now)
-                self._log(task, "lost", now)
+                self._log(task, "lost", now, least=last)
         self._release(list(self._claimed))
         return len(running)
 
@@ -249,10 +257,6 @@ class MemoryStore:
         """Return a task."""
         return self._records.get(id)
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`."""
-        return sorted(task for task in self._records if task.startswith(prefix))[:limit]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids."""
         found = [
@@ -263,6 +267,11 @@ class MemoryStore:
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
+            and (
+                wanted.like is None
+                or record.new.id.startswith(wanted.like)
+                or record.new.id.endswith(wanted.like)
+            )
         ]
         return sorted(found, key=lambda record: record.new.id)[:limit]
 

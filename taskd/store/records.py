@@ -11,6 +11,7 @@ from taskd.errors import StateError
 __all__ = [
     "ENDED",
     "EVENTS_PER_ATTEMPT",
+    "FINAL",
     "STEPS",
     "UNFINISHED",
     "Accepted",
@@ -23,6 +24,7 @@ __all__ = [
     "State",
     "check_step",
     "first_seq",
+    "last_seq",
 ]
 
 
@@ -74,10 +76,14 @@ _BY_HAND = {
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.SET_ASIDE})
 """The states of tasks that do nothing more by themselves."""
 
+FINAL = frozenset(state for state, following in STEPS.items() if not following)
+"""The states that no task ever leaves, whatever anybody does."""
+
 UNFINISHED = frozenset(State) - ENDED
 
-EVENTS_PER_ATTEMPT = 1 << 20
-"""Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them."""
+EVENTS_PER_ATTEMPT = 1 << 32
+"""Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them.
+A thousand a second use them up in 49 days; the integers of JavaScript suffice for 2 million attempts."""
 
 
 def check_step(old: State, new: State) -> State:
@@ -90,6 +96,11 @@ def check_step(old: State, new: State) -> State:
 def first_seq(attempt: int) -> int:
     """Return the first sequence number of an attempt's events; attempt 0 is what comes before the first."""
     return attempt * EVENTS_PER_ATTEMPT
+
+
+def last_seq(attempt: int) -> int:
+    """Return the last sequence number of an attempt's events, which only the note of its loss has."""
+    return first_seq(attempt + 1) - 1
 
 
 class New(msgspec.Struct, frozen=True):
@@ -197,7 +208,10 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event of a task's log: `data` is JSON text of an object, `at` in seconds since 1970."""
+    """An event of a task's log: `data` is JSON text of an object, `at` in seconds since 1970.
+
+    Progress takes the place of the progress before it, if nothing has come in between.
+    """
 
     task: str
     seq: int

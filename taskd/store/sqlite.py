@@ -24,8 +24,12 @@ from taskd.store.records import (
     Start,
     State,
     first_seq,
+    last_seq,
 )
-from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
+from taskd.store.sqlite_errors import explained
+from taskd.store.sqlite_file import bring_up_to_date, version_of
+from taskd.store.sqlite_log import LoggingCursor
+from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["SqliteStore"]
 
@@ -35,7 +39,10 @@ WAL_BYTES = 64 * 1024 * 1024
 _NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed"
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _NEW_COUNT = len(New.__struct_fields__)
-_LOG = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+_SUPERSEDE = (
+    "DELETE FROM event WHERE task = ?1 AND event = 'progress' "
+    "AND seq = (SELECT max(seq) FROM event WHERE task = ?1)"
+)
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -55,6 +62,8 @@ class SqliteStore:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.copy: str | None = None
+        """The copy of an older file that was made before it was brought to this version."""
         self._lock = _lock(path)
         try:
             self._database = self._open()
@@ -69,12 +78,11 @@ class SqliteStore:
             database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             with self._errors("opened"):
-                version = self._version(database)
+                version_of(database, self.path)
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-                if version < VERSION:
-                    migrate(database, version)
+                self.copy = bring_up_to_date(database, self.path)
                 # Shows at the start, and not with the first task, whether the file can be written.
                 database.execute("BEGIN IMMEDIATE")
                 database.execute(f"PRAGMA user_version = {VERSION}")
@@ -84,33 +92,20 @@ class SqliteStore:
             raise
         return database
 
-    def _version(self, database: sqlite3.Connection) -> int:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and application != APPLICATION_ID:
-            raise StoreError(f"{self.path} is an SQLite file of another program; name another file")
-        if version > VERSION:
-            raise StoreError(
-                f"{self.path} is of a newer version of taskd (schema {version}; this one knows {VERSION}): "
-                "use that version, or another file"
-            )
-        return int(version)
-
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be {what}: {_explained(error)}") from error
+            raise StoreError(f"{self.path} cannot be {what}: {explained(error)}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self) -> Iterator[LoggingCursor]:
         database = self._database
         with self._errors("written"):
             database.execute("BEGIN IMMEDIATE")
             try:
-                yield database.cursor()
+                yield database.cursor(LoggingCursor)
                 database.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # some errors have rolled it back already
@@ -137,7 +132,7 @@ class SqliteStore:
                     claims += sorted(at_once[function], key=Record.turn)
                 else:
                     claims += _claim(cursor, function, count)
-        return Written(accepted, stale, cancelled, put_back, claims)
+        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""
@@ -145,8 +140,8 @@ class SqliteStore:
             cursor.execute("UPDATE task SET claimed = 0 WHERE state = 1 AND claimed = 1")
             query = "SELECT id, function, attempt, last_seq FROM task WHERE state = 2"
             running = cursor.execute(query).fetchall()
-            for task, function, attempt, last_seq in running:
-                seq = max(last_seq + 1, first_seq(attempt))
+            for task, function, attempt, last in running:
+                seq = max(last + 1, last_seq(attempt))
                 fails = function in once
                 cursor.execute(
                     "UPDATE task SET state = ?, claimed = 0, losses = losses + 1, due = ?, last_seq = ?, "
@@ -158,7 +153,7 @@ class SqliteStore:
                     ),
                 )
                 data = b'{"error":%b}' % (error or b"null") if fails else b"{}"
-                cursor.execute(_LOG, (task, seq, "failed" if fails else "lost", now, data))
+                cursor.log(task, seq, "failed" if fails else "lost", now, data)
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
@@ -210,25 +205,19 @@ class SqliteStore:
         rows = self._read(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
         return _record(rows[0]) if rows else None
 
-    def ids_like(self, prefix: str, limit: int) -> list[str]:
-        """Return ids that begin with `prefix`. Raises `StoreError`."""
-        rows = self._read(
-            "SELECT id FROM task WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            prefix,
-            f"{prefix}\U0010ffff",
-            limit,
-        )
-        return [row[0] for row in rows]
-
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query, values = f"SELECT {_COLUMNS} FROM task WHERE id > ?", [after]
+        query = f"SELECT {_COLUMNS} FROM task WHERE id > ?"
+        values: list[str | int] = [after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
             if (value := getattr(wanted, name)) is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
+        if wanted.like is not None:
+            query += " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
+            values += [wanted.like, f"{wanted.like}\U0010ffff", -len(wanted.like), wanted.like]
         rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
         return [_record(row) for row in rows]
 
@@ -271,7 +260,7 @@ class SqliteStore:
 # --- single statements --------------------------------------------------------
 
 
-def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Record]]:
+def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Record]]:
     """Return a list for each function whose new tasks may all be claimed as they come: nothing else waits.
 
     These need no place in the index of waiting tasks, and no query.
@@ -291,7 +280,7 @@ def _claimed_at_once(cursor: sqlite3.Cursor, batch: Batch) -> dict[str, list[Rec
     }
 
 
-def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
+def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
@@ -308,11 +297,11 @@ def _submit(cursor: sqlite3.Cursor, new: New, now: float, at_once: dict[str, lis
     )
     if is_claimed:
         at_once[new.function].append(record)
-    cursor.execute(_LOG, (new.id, 1, "queued", now, b"{}"))
+    cursor.log(new.id, 1, "queued", now, b"{}")
     return Accepted(new.id)
 
 
-def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
+def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
     rows = cursor.execute(
         f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
         "ORDER BY priority, due, id LIMIT ?",
@@ -322,7 +311,7 @@ def _claim(cursor: sqlite3.Cursor, function: str, count: int) -> list[Record]:
     return [_record(row) for row in rows]
 
 
-def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
+def _joined(cursor: LoggingCursor, new: New) -> str | None:
     if new.token is not None:
         row = cursor.execute("SELECT id FROM task WHERE token = ?", (new.token,)).fetchone()
         if row is not None:
@@ -336,7 +325,7 @@ def _joined(cursor: sqlite3.Cursor, new: New) -> str | None:
     return None
 
 
-def _start(cursor: sqlite3.Cursor, start: Start, now: float) -> bool:
+def _start(cursor: LoggingCursor, start: Start, now: float) -> bool:
     row = cursor.execute(
         "UPDATE task SET state = 2, attempt = ?1, last_seq = max(last_seq + 1, ?2) "
         "WHERE id = ?3 AND state = 1 AND attempt = ?1 - 1 RETURNING last_seq",
@@ -344,20 +333,22 @@ def _start(cursor: sqlite3.Cursor, start: Start, now: float) -> bool:
     ).fetchone()
     if row is None:
         return False
-    cursor.execute(_LOG, (start.id, row[0], "started", now, b'{"attempt":%d}' % start.attempt))
+    cursor.log(start.id, row[0], "started", now, b'{"attempt":%d}' % start.attempt)
     return True
 
 
-def _note(cursor: sqlite3.Cursor, event: Event) -> bool:
+def _note(cursor: LoggingCursor, event: Event) -> bool:
     changed = cursor.execute(
         "UPDATE task SET last_seq = ?1 WHERE id = ?2 AND state = 2 AND last_seq < ?1", (event.seq, event.task)
     ).rowcount
     if changed:
-        cursor.execute(_LOG, (event.task, event.seq, event.event, event.at, event.data))
+        if event.event == "progress":
+            cursor.execute(_SUPERSEDE, (event.task,))
+        cursor.log(event.task, event.seq, event.event, event.at, event.data)
     return bool(changed)
 
 
-def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
+def _settle(cursor: LoggingCursor, settle: Settle, now: float) -> bool:
     row = cursor.execute(
         "UPDATE task SET claimed = 0, state = ?, errors = errors + ?, losses = losses + ?, due = ?, "
         "ended = ?, outcome = ?, last_seq = max(last_seq + 1, ?) "
@@ -370,11 +361,11 @@ def _settle(cursor: sqlite3.Cursor, settle: Settle, now: float) -> bool:
     ).fetchone()
     if row is None:
         return False
-    cursor.execute(_LOG, (settle.id, row[0], settle.event, now, settle.data))
+    cursor.log(settle.id, row[0], settle.event, now, settle.data)
     return True
 
 
-def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: float) -> State | None:
+def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float) -> State | None:
     """Cancel a task or put it back, if its state permits that; return the state that it was in."""
     row = cursor.execute(f"SELECT {_COLUMNS} FROM task WHERE id = ?", (task,)).fetchone()
     if row is None:
@@ -387,7 +378,7 @@ def _by_hand(cursor: sqlite3.Cursor, task: str, to: State, event: str, now: floa
             "WHERE id = ?",
             (int(to), now, task),
         )
-        cursor.execute(_LOG, (task, record.last_seq + 1, event, now, b"{}"))
+        cursor.log(task, record.last_seq + 1, event, now, b"{}")
     return record.state
 
 
@@ -416,19 +407,3 @@ def _lock(path: str) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def _explained(error: sqlite3.Error) -> str:
-    text = str(error)
-    advice = _ADVICE.get(getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0])
-    return f"{text} ({advice})" if advice else text
-
-
-_ADVICE = {
-    "NOTADB": "it is no SQLite file; name another file",
-    "CORRUPT": "it is damaged: see `taskd store check`, or restore a copy",
-    "FULL": "the disk is full",
-    "READONLY": "the file or its directory is read-only",
-    "CANTOPEN": "its directory must exist, and be writable",
-    "IOERR": "the disk reports an error",
-}

@@ -76,6 +76,16 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual(first.ends, [Failure(-32000, "no")])
         self.assertEqual(len(self.calls), 0)
 
+    def test_events_go_to_whoever_wants_them(self):
+        event = b'{"task":"t","seq":1}'
+        line = b'{"jsonrpc":"2.0","method":"taskd.event","params":%b}' % event
+        self.calls.received(line)  # nobody does
+        events = []
+        calls = PendingCalls(self.sent.append, 3, lambda event: events.append(bytes(event)))
+        calls.received(line)
+        self.assertEqual(events, [event])
+        self.assertRaises(ParseError, calls.received, line.replace(b"event", b"other", 1))
+
     def test_replies_that_belong_to_no_call_are_dropped(self):
         [(_, waiter)] = self.add()
         self.calls.opened()

@@ -20,8 +20,8 @@ class StoredCase(ServerCase):
         super().make(loaded=False, **more)
         self.store = MemoryStore()
         self.fails = False
-        tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)
-        self.server.stored = StoredMethods(self.clock, tasks, lambda: self.server.functions)
+        self.tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)
+        self.server.stored = StoredMethods(self.clock, self.tasks, lambda: self.server.functions)
         return self.server
 
     def execute(self, call):
@@ -70,6 +70,23 @@ class CallTests(StoredCase):
         client.call("g")
         self.finish()
         self.assertEqual(len(self.ask("list")), 1)
+
+    def test_a_call_of_a_durable_function_gets_its_progress(self):
+        self.make()
+        self.load()
+        client, silent = self.connect(), self.connect()
+        client.call("f", progress=True)
+        self.turns()
+        [number] = [number for number, worker in self.pool.workers.items() if worker.attempts]
+        self.pool.report(number, 1, 2)
+        [report] = client.received()
+        self.assertEqual(report["params"], {"id": 1, "done": 1, "total": 2})
+        self.finish()
+        self.assertEqual(client.reply(), 1)
+        silent.call("f")
+        self.turns()
+        self.pool.report(number, 1, 2)
+        self.assertEqual(silent.received(), [])
 
     def test_calls_that_come_before_the_import_are_stored_after_it(self):
         self.make()
@@ -190,10 +207,25 @@ class SubmitTests(StoredCase):
             ("wait", ["none"], "there is no task none"),
             ("list", ["asleep"], "a state is one of"),
             ("list", [None, None, "", 0], "limit is 1 to 1000"),
+            ("list", [None, None, "", 9, None, None, ""], "like is the beginning or the end of an id"),
         ):
             error = self.ask(method, *params)
             self.assertEqual(error["code"], -32602, (method, params))
             self.assertIn(text, error["message"])
+
+    def test_tasks_are_listed_by_their_keys_and_by_parts_of_their_ids(self):
+        first = self.ask("submit", "g", [], {"key": "a"})["task"]
+        second = self.ask("submit", "g", [], {"key": "b", "delay": 9})["task"]
+        for batch, key, like, expected in (
+            (None, "b", None, [second]),
+            ("none", None, None, []),
+            (None, None, first, [first]),
+            (None, None, second[-12:], [second]),
+            (None, None, first[:6], [first, second]),
+            (None, "a", second[-12:], []),
+        ):
+            found = self.ask("list", None, None, "", 9, batch, key, like)
+            self.assertEqual([each["task"] for each in found], expected, (batch, key, like))
 
     def test_stored_tasks_are_cancelled_by_their_ids(self):
         scheduled = self.ask("submit", "g", [], {"delay": 9})["task"]

@@ -101,7 +101,6 @@ class AcknowledgedTests(SqliteCase):
         self.assertEqual(store.rescue(3.0), 1)
         self.assertEqual([each.state for each in store.find(Filter(), "", 9)], [State.WAITING] * 2)
         self.assertEqual(store.get("1").losses, 1)
-        self.assertEqual(store.ids_like("1", 5), ["1"])
 
 
 class DescriptionTests(SqliteCase):

@@ -1,0 +1,99 @@
+"""The methods about the events of stored tasks: ``taskd.attach``, ``taskd.detach`` and ``taskd.events``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+
+from taskd.durable.answers import refused, result, unknown
+from taskd.durable.events import EventHub, Page, params_of
+from taskd.errors import Busy, InvalidParams
+from taskd.model import Failure, Outcome, Result
+from taskd.protocol.event_lines import Kind
+from taskd.server.methods import Asker
+
+__all__ = ["Attaching"]
+
+MAX_WATCHES = 10_000
+"""Tasks and batches that one connection watches at once: each takes some 500 bytes."""
+
+MAX_EVENTS = 1000
+"""Events in one answer to ``taskd.events``."""
+
+Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
+
+
+class Attaching:
+    """Handles the methods about events. `read` reads the logs, `hub` pushes what is added to them."""
+
+    def __init__(self, hub: EventHub, read: Read) -> None:
+        self._hub = hub
+        self._read = read
+
+    def attach(self, asker: Asker, task: str | None, batch: str | None, after: int) -> Outcome | None:
+        """Answer with the state, and push the events to the asker's connection."""
+        kind, id_ = _named("attach", task, batch)
+        _check_after("attach", after)
+        requester = asker.requester
+        if requester.watches >= MAX_WATCHES:
+            raise Busy(
+                f"taskd.attach: a connection watches at most {MAX_WATCHES} tasks and batches; detach some"
+            )
+        if not asker.wants_answer:
+            raise InvalidParams("taskd.attach: has an answer, so it must have an id")
+
+        def answer(page: Page | Exception | None) -> None:
+            asker.answer(_outcome(page, kind, id_))
+
+        self._hub.attach(requester, kind, id_, after, answer)
+        return None
+
+    def detach(self, asker: Asker, task: str | None, batch: str | None) -> Outcome:
+        """Push no more events to the asker's connection."""
+        _, id_ = _named("detach", task, batch)
+        was = self._hub.detach(asker.requester, id_)
+        return result({"was": "attached" if was else "not attached"})
+
+    def events(
+        self, asker: Asker, task: str | None, batch: str | None, after: int, limit: int
+    ) -> Outcome | None:
+        """Answer with events."""
+        kind, id_ = _named("events", task, batch)
+        _check_after("events", after)
+        if not 0 < limit <= MAX_EVENTS:
+            raise InvalidParams(f"taskd.events: limit is 1 to {MAX_EVENTS}, not {limit}", argument="limit")
+
+        def answer(page: Page | None) -> None:
+            if page is None:
+                asker.answer(_outcome(page, kind, id_))
+            else:
+                asker.answer(Result(Raw(b"[%b]" % b",".join(params_of(kind, each) for each in page.events))))
+
+        self._read(kind, id_, after, limit).addCallbacks(
+            answer, lambda reason: asker.answer(refused(reason.value))
+        )
+        return None
+
+
+def _named(method: str, task: str | None, batch: str | None) -> tuple[Kind, str]:
+    if (task is None) is (batch is None):
+        raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
+    return ("batch", batch) if batch is not None else ("task", task or "")
+
+
+def _check_after(method: str, after: int) -> None:
+    if after < 0:
+        raise InvalidParams(
+            f"taskd.{method}: after is the sequence number of an event, or 0 for all, not {after}",
+            argument="after",
+        )
+
+
+def _outcome(page: Page | Exception | None, kind: Kind, id_: str) -> Outcome:
+    if isinstance(page, Exception):
+        return refused(page)
+    if page is None:
+        return Failure.of(unknown(kind, id_))
+    return result({"state": page.state, "seq": page.seq})

@@ -1,0 +1,303 @@
+"""Who watches which stored task or batch, and the pushing of events to them.
+
+A watcher gets every event of the log once and in order: it is added first, then
+the log is read after what it has seen, then events are pushed as they come,
+except those that it has got. While a connection is slow to read, nothing is
+kept for it: once it reads again, the log is read after the last event that it
+has got. So it misses only progress that newer progress has replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.errors import InternalError
+from taskd.protocol.event_lines import Kind, event_line, event_params
+from taskd.store.base import StoreError
+from taskd.store.records import Event
+
+__all__ = ["EventHub", "Page", "Watcher", "params_of", "with_result"]
+
+_log = Logger(namespace="taskd.store")
+
+PAGE = 50
+"""Events that are read from a log at once: each may be long, and the next are read once these are sent."""
+
+MAX_EARLY = 1000
+"""Events that are kept for a watcher while the log is read for it: more come only if reading takes long,
+and then the log is read again."""
+
+UNFLUSHED = 65536
+"""Bytes that are given to a connection before it is asked whether it reads them."""
+
+LAST_EVENTS = frozenset({"succeeded", "cancelled", "expired", "ended"})
+"""Events after which there are no others, whatever anybody does."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a log, and the state of what it is about, read before it.
+
+    `seq` is the number of the last event that was in the log then. Nothing can follow if `is_over`.
+    """
+
+    state: str
+    seq: int
+    events: list[Event]
+    is_over: bool = False
+
+
+Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
+"""Reads up to so many events of a task or a batch after a sequence number; None if it does not exist."""
+
+
+class Watcher(Protocol):
+    """A connection that events can be pushed to."""
+
+    watches: int
+    """How many tasks and batches the connection watches."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the connection is slow to read; `EventHub.resume` is called when it is not any more."""
+
+    def notify(self, line: bytes, /) -> None:
+        """Send a notification, without its LF. `flush` follows."""
+
+    def flush(self) -> None:
+        """Send what has been passed on."""
+
+
+class _State(Enum):
+    READING = auto()
+    """The log is being read."""
+    LIVE = auto()
+    BEHIND = auto()
+    """The connection is slow: the log is read when it reads again."""
+
+
+class _Watch:
+    """One connection that watches one task or batch; `sent` is the number of the last event that it got."""
+
+    __slots__ = ("early", "has_missed", "id", "kind", "sent", "state", "watcher")
+
+    def __init__(self, watcher: Watcher, kind: Kind, id: str, sent: int) -> None:  # noqa: A002
+        self.watcher = watcher
+        self.kind = kind
+        self.id = id
+        self.sent = sent
+        self.state = _State.READING
+        self.early: list[Event] = []
+        self.has_missed = False
+
+
+class EventHub:
+    """Pushes events to whoever watches. `read` reads the logs.
+
+    `completed` returns a published event as it is to be pushed, and is called only if it is.
+    """
+
+    def __init__(self, read: Read, completed: Callable[[Event], Event] = lambda event: event) -> None:
+        self._read = read
+        self._completed = completed
+        self._watches: dict[str, dict[Watcher, _Watch]] = {}
+        self._by_watcher: dict[Watcher, dict[str, _Watch]] = {}
+        self._unflushed: dict[Watcher, int] = {}
+
+    @property
+    def watched(self) -> int:
+        """The number of tasks and batches that anybody watches."""
+        return len(self._watches)
+
+    # --- who watches ---
+
+    def attach(
+        self,
+        watcher: Watcher,
+        kind: Kind,
+        id: str,  # noqa: A002
+        after: int,
+        answer: Callable[[Page | Exception | None], object],
+    ) -> None:
+        """Push the events of a task or batch after `after` to a connection, until `detach` or the last one.
+
+        `answer` is called before the first event, with a page for the state, None if
+        there is no such task or batch, or why the log cannot be read.
+        """
+        self.detach(watcher, id)
+        watch = _Watch(watcher, kind, id, after)
+        self._watches.setdefault(id, {})[watcher] = watch
+        self._by_watcher.setdefault(watcher, {})[id] = watch
+        watcher.watches += 1
+
+        def is_there(page: Page | None) -> Page | None:
+            if page is None:
+                self._forget(watch)
+            answer(page)
+            return page
+
+        def cannot(reason: TwistedFailure) -> None:
+            self._forget(watch)
+            error = reason.value
+            answer(error if isinstance(error, StoreError) else InternalError("a bug in taskd; see its log"))
+            if not isinstance(error, StoreError):
+                _broke(reason)
+
+        reading = self._read(kind, id, after, PAGE)
+        reading.addCallbacks(is_there, cannot)
+        reading.addCallback(self._have_read, watch)
+        reading.addErrback(_broke)
+
+    def detach(self, watcher: Watcher, id: str) -> bool:  # noqa: A002
+        """Push no more events of a task or batch to a connection; return whether any were."""
+        watch = self._by_watcher.get(watcher, {}).get(id)
+        if watch is not None:
+            self._forget(watch)
+        return watch is not None
+
+    def gone(self, watcher: Watcher) -> None:
+        """Push nothing more to a connection."""
+        for watch in list(self._by_watcher.get(watcher, {}).values()):
+            self._forget(watch)
+
+    def _forget(self, watch: _Watch) -> None:
+        watches = self._watches.get(watch.id, {})
+        if watches.get(watch.watcher) is not watch:
+            return
+        watch.watcher.watches -= 1
+        del watches[watch.watcher]
+        if not watches:
+            del self._watches[watch.id]
+        others = self._by_watcher[watch.watcher]
+        del others[watch.id]
+        if not others:
+            del self._by_watcher[watch.watcher]
+
+    def _is_over(self, watch: _Watch) -> bool:
+        return self._watches.get(watch.id, {}).get(watch.watcher) is not watch
+
+    # --- live events ---
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Push events to whoever watches: of each task or batch in order, its id being `Event.task`.
+
+        They are in its log by now, or are progress, or are of what has no log.
+        """
+        watched = self._watches
+        for event in events:
+            if event.task in watched:
+                self._publish(self._completed(event), watched[event.task])
+        self._flush()
+
+    def _publish(self, event: Event, watches: dict[Watcher, _Watch]) -> None:
+        line = b""
+        for watch in list(watches.values()):
+            if event.seq <= watch.sent:
+                continue
+            if watch.state is _State.LIVE:
+                if watch.watcher.is_congested:
+                    watch.state = _State.BEHIND
+                else:
+                    line = line or event_line(params_of(watch.kind, event))
+                    self._send(watch, event, line)
+            elif watch.state is _State.READING:
+                if len(watch.early) < MAX_EARLY:
+                    watch.early.append(event)
+                else:
+                    watch.has_missed = True
+
+    def _send(self, watch: _Watch, event: Event, line: bytes) -> None:
+        watcher = watch.watcher
+        watch.sent = event.seq
+        watcher.notify(line)
+        unflushed = self._unflushed.get(watcher, 0) + len(line)
+        self._unflushed[watcher] = unflushed
+        if event.event in LAST_EVENTS:
+            self._forget(watch)
+        if unflushed > UNFLUSHED:
+            del self._unflushed[watcher]
+            watcher.flush()
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, {}
+        for watcher in unflushed:
+            watcher.flush()
+
+    # --- reading the log ---
+
+    def resume(self, watcher: Watcher) -> None:
+        """Go on with a connection that was congested."""
+        for watch in list(self._by_watcher.get(watcher, {}).values()):
+            if watch.state is _State.BEHIND:
+                self._read_on(watch)
+
+    def look_again(self) -> None:
+        """Read all logs that anybody watches: something may have been added to them unseen."""
+        for watches in list(self._watches.values()):
+            for watch in list(watches.values()):
+                if watch.state is _State.LIVE:
+                    self._read_on(watch)
+                watch.has_missed = watch.state is _State.READING
+
+    def _read_on(self, watch: _Watch) -> None:
+        watch.state = _State.READING
+        watch.has_missed = False
+        watch.early = []
+        reading = self._read(watch.kind, watch.id, watch.sent, PAGE)
+        reading.addCallbacks(self._have_read, self._cannot_read, callbackArgs=(watch,), errbackArgs=(watch,))
+        reading.addErrback(_broke)
+
+    def _cannot_read(self, reason: TwistedFailure, watch: _Watch) -> None:
+        _log.warn("the events of {id} cannot be read: {why}", id=watch.id, why=reason.getErrorMessage())
+        watch.state = _State.BEHIND
+
+    def _have_read(self, page: Page | None, watch: _Watch) -> None:
+        if self._is_over(watch):
+            return
+        if page is None:
+            self._forget(watch)  # it has been forgotten, a time after its end
+            return
+        if not self._send_all(watch, page.events):
+            return
+        if len(page.events) == PAGE or watch.has_missed:
+            self._read_on(watch)
+            return
+        early, watch.early = watch.early, []
+        if self._send_all(watch, early):
+            watch.state = _State.LIVE
+            if page.is_over:
+                self._forget(watch)
+
+    def _send_all(self, watch: _Watch, events: list[Event]) -> bool:
+        """Send those of these events that are new; return whether all were, and more may follow."""
+        for event in events:
+            if watch.watcher.is_congested:
+                watch.state = _State.BEHIND
+                watch.early = []
+                return False
+            if event.seq > watch.sent:
+                self._send(watch, event, event_line(params_of(watch.kind, event)))
+                if self._is_over(watch):
+                    break
+        self._flush()
+        return not self._is_over(watch)
+
+
+def with_result(event: Event, result: bytes | None) -> Event:
+    """Return the event of a task that has succeeded with its result, which its log does not repeat."""
+    return event if result is None else msgspec.structs.replace(event, data=b'{"result":%b}' % result)
+
+
+def params_of(kind: Kind, event: Event) -> bytes:
+    """Encode an event as a JSON object."""
+    return event_params(kind, event.task, event.seq, event.event, round(event.at, 3), event.data)
+
+
+def _broke(reason: TwistedFailure) -> None:
+    _log.failure("a bug in taskd", reason)

@@ -1,0 +1,89 @@
+"""The commands about stored tasks, as people and scripts use them: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.live.support import APPS, Daemon, kept_daemon, run_taskd
+
+FAILED, NOT_YET = 1, 75
+"""Exit statuses."""
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    directory = tmp_path_factory.mktemp("stored")
+    app = str(APPS / "lasting.py")
+    with kept_daemon(
+        *("--app", app, "--workers", "2", "--store", "sqlite:tasks.db", "--error-details", "traceback"),
+        directory=directory,
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def taskd(daemon: Daemon) -> Command:
+    return lambda *arguments: run_taskd(daemon.tcp, *arguments)
+
+
+def done(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command printed; it must have succeeded with nothing on stderr."""
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    return ended.stdout
+
+
+def answer(ended: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(done(ended))
+
+
+def test_a_submitted_task_is_waited_for_by_any_part_of_its_id(taskd: Command) -> None:
+    task = done(taskd("submit", "mark", "number=5")).strip()
+    assert done(taskd("wait", task)) == "5\n"
+    assert done(taskd("wait", task[-12:])) == "5\n"
+    assert answer(taskd("wait", task[:23], "--json"))["state"] == "succeeded"
+    ended = taskd("wait", "ffffffffffff")
+    assert ended.returncode == FAILED
+    assert "whose id begins or ends with ffffffffffff" in ended.stderr
+
+
+def test_a_submit_is_refused_with_the_function_that_was_meant(taskd: Command) -> None:
+    for arguments in ("mrk",), ("mrk", "number=1"):
+        ended = taskd("submit", *arguments)
+        assert ended.returncode == FAILED
+        assert "did you mean mark?" in ended.stderr
+
+
+def test_a_second_submit_with_the_same_token_prints_the_same_id(taskd: Command) -> None:
+    first = answer(taskd("submit", "mark", "number=1", "--token", "once", "--json"))
+    second = taskd("submit", "mark", "number=1", "--token", "once")
+    assert second.stdout.strip() == first["task"]
+    assert "joined" in second.stderr
+
+
+def test_a_task_that_is_not_due_is_listed_and_cancelled(taskd: Command) -> None:
+    task = done(taskd("submit", "mark", "number=7", "--delay", "3600", "--key", "later")).strip()
+    assert taskd("wait", task, "--timeout", "0").returncode == NOT_YET
+    listed = done(taskd("list", "--state", "scheduled", "--function", "mark"))
+    assert f"\n{task[-12:]}  mark" in listed
+    assert "key later, due 2" in listed
+    assert [each["task"] for each in answer(taskd("list", "--key", "later", "--json"))] == [task]
+    assert done(taskd("cancel", task)) == f"{task}: was scheduled\n"
+    again = taskd("cancel", task[-14:])
+    assert (again.returncode, again.stdout) == (FAILED, f"{task}: is not in flight\n")
+    assert "the task is cancelled" in taskd("wait", task).stderr
+
+
+def test_a_list_goes_on_after_its_limit(taskd: Command) -> None:
+    tasks = [done(taskd("submit", "plain", f"number={number}")).strip() for number in range(3)]
+    first = taskd("list", "--function", "plain", "--limit", "2")
+    assert first.stdout.count("plain") == 2
+    assert f"there are more: --after {tasks[1]}" in first.stderr
+    rest = done(taskd("list", "--function", "plain", "--after", tasks[1]))
+    assert rest.count("plain") == 1
