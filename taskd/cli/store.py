@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import click
 import msgspec
@@ -107,7 +108,7 @@ def export(file: str) -> None:
     with _errors(), opened_for_reading(file) as database:
         rows = database.execute(f"SELECT {', '.join(_EXPORTED)} FROM task ORDER BY id")  # noqa: S608
         for row in rows:
-            task = {
+            task: dict[str, Any] = {
                 name: Raw(value) if name in _JSON and value is not None else value
                 for name, value in zip(_EXPORTED, row, strict=True)
             }

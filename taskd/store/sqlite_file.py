@@ -26,6 +26,10 @@ SELECT task.id FROM task WHERE state > 2 AND
  AND event.event IN ('succeeded', 'failed', 'cancelled', 'expired', 'set_aside')) <> 1 LIMIT ?
 """
 _LOST_EVENTS = "SELECT DISTINCT task FROM event WHERE task NOT IN (SELECT id FROM task) LIMIT ?"
+_QUERIES = (
+    (_WRONG_ENDS, "has ended, but its last event is no end"),
+    (_LOST_EVENTS, "has events, and is lost"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def bring_up_to_date(database: sqlite3.Connection, path: str) -> str | None:
         with suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise StoreError(
-            f"{path} cannot be brought from schema {version} to {VERSION}, and is as it was: {explained(error)}"
+            f"{path} is left at schema {version}, since it cannot be migrated to {VERSION}: {explained(error)}"
         ) from error
     return copy
 
@@ -91,7 +95,7 @@ def _copy(database: sqlite3.Connection, path: str, version: int) -> str:
             Path(part).unlink(missing_ok=True)
         reason = explained(error) if isinstance(error, sqlite3.Error) else error.strerror
         raise StoreError(
-            f"{path} has schema {version} and needs {VERSION}, but cannot be copied to {copy} before: {reason}"
+            f"{path} has schema {version} and needs {VERSION}, but cannot be copied to {copy}: {reason}"
         ) from error
     return copy
 
@@ -119,10 +123,7 @@ def check_file(path: str) -> Health:
         problems = [] if found == ["ok"] else found
         counts: dict[str, int] = {}
         if not problems:
-            for query, what in (
-                (_WRONG_ENDS, "has not ended once"),
-                (_LOST_EVENTS, "has events and is lost"),
-            ):
+            for query, what in _QUERIES:
                 rows = database.execute(query, (MAX_PROBLEMS,))
                 problems += [f"task {task} {what}" for (task,) in rows]
             rows = database.execute("SELECT state, count(*) FROM task GROUP BY state")

@@ -272,9 +272,8 @@ class Client:
             about.answered.append(json.dumps([result["state"], result.get("result", result.get("error"))]))
         elif kind == "cancel" and result is not None:
             about.was_cancelled_unbegun = result["was"] in ("scheduled", "waiting")
-        elif kind == "list":
-            if result is None or result:
-                self._unfinished.add(about)
+        elif kind == "list" and (result is None or result):
+            self._unfinished.add(about)
 
     def _submitted(self, asked: Asked, reply: dict[str, Any]) -> None:
         if "result" not in reply:
