@@ -17,7 +17,7 @@ from taskd.store.records import Start
 
 __all__ = ["OnceGate"]
 
-AHEAD = 8
+AHEAD = 4
 """Tasks that are marked and have no worker yet: enough to keep the workers busy while a commit runs, and no
 more, since a kill of the daemon loses them."""
 

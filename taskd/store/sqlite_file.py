@@ -77,7 +77,7 @@ def bring_up_to_date(database: sqlite3.Connection, path: str) -> str | None:
         with suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise StoreError(
-            f"{path} is left at schema {version}, since it cannot be migrated to {VERSION}: {explained(error)}"
+            f"{path} is left at schema {version}, as it cannot be migrated to {VERSION}: {explained(error)}"
         ) from error
     return copy
 
@@ -119,8 +119,7 @@ def check_file(path: str) -> Health:
     """Check a file: its pages, its indexes, and that each ended task has one end. Raises `StoreError`."""
     with opened_for_reading(path) as database:
         version = version_of(database, path)
-        found = [row[0] for row in database.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})")]
-        problems = [] if found == ["ok"] else found
+        problems = _damages(database)
         counts: dict[str, int] = {}
         if not problems:
             for query, what in _QUERIES:
@@ -131,3 +130,11 @@ def check_file(path: str) -> Health:
     log = Path(f"{path}-wal")
     log_size = log.stat().st_size if log.exists() else 0
     return Health(path, version, os.path.getsize(path), log_size, counts, problems)
+
+
+def _damages(database: sqlite3.Connection) -> list[str]:
+    try:
+        found = [str(row[0]) for row in database.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})")]
+    except sqlite3.DatabaseError as error:
+        found = [str(error)]
+    return [] if found == ["ok"] else found

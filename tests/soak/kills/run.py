@@ -1,4 +1,4 @@
-"""``make soak ARGS=--kills``: a durable load on a daemon that is killed again and again, on one SQLite file.
+"""``make soak ARGS='--kills 1000'``: a durable load on a daemon that is killed again and again.
 
 ``python -m tests.soak.kills.run --kills 1000 --seed 7``. The daemon is killed at random instants and at every
 failpoint of the store (see `twistd`), its fork server and its workers at random instants. At the end of each
@@ -43,12 +43,12 @@ OUTSTANDING = 100
 LIFE_SECONDS = 0.01, 0.9
 """Seconds from the first end of a task to the kill, at least and at most."""
 
-REACHED = {"statement": 2000, "rescue": 1, "after rescue": 1, "promote": 8, "after promote": 8}
+REACHED = {"statement": 1000, "rescue": 1, "after rescue": 1, "promote": 5, "after promote": 5}
 """How often a failpoint is reached in a life, about; `REACHED_OTHERS` if it is not here."""
 
-REACHED_OTHERS = 25
+REACHED_OTHERS = 15
 
-POINT_SECONDS = 4.0
+POINT_SECONDS = 2.0
 """Seconds that a daemon has to reach its failpoint; it is killed then."""
 
 DRAIN_SECONDS = 120.0
@@ -152,7 +152,7 @@ class Round:
         for _ in range(count):
             number = len(self.asked) + 1
             function = self._rng.choice(FUNCTIONS)
-            seconds = self._rng.choice([0.0, 0.0, 0.001, 0.005, 0.1])
+            seconds = self._rng.choice([0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.005, 0.005, 0.05])
             delay = self._rng.choice([0.0] * 9 + [0.2])
             self.asked[number] = made_now = Asked(number, function, seconds, delay)
             made.append(made_now)
