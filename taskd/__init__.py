@@ -4,16 +4,19 @@ An app module needs only what is exported here. None of it imports Twisted, so
 that worker processes stay small.
 """
 
+from taskd.functions.current import CurrentTask, current_task
 from taskd.functions.decorators import on_worker_start, on_worker_stop, task
 from taskd.functions.progress import progress
 from taskd.functions.retries import Retry
 from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 
 __all__ = [
+    "CurrentTask",
     "Retry",
     "TaskCancelled",
     "TaskStopped",
     "TaskTimeout",
+    "current_task",
     "on_worker_start",
     "on_worker_stop",
     "progress",

@@ -120,11 +120,17 @@ class Raised(msgspec.Struct, frozen=True):
 class StoredCall(Call, frozen=True, eq=False, gc=False):
     """A call of a stored task, whose options are never `NO_OPTIONS` itself.
 
-    `started` notes its start; `raised` comes before an outcome that is a failure of its function.
+    `started` notes its start; `raised` comes before an outcome that is a failure of
+    its function, `yielded` with each value that a generator function yields. `id`,
+    `attempt` and `was_interrupted` are what the function may ask for.
     """
 
     started: Callable[[], object] = bool  # which does nothing
     raised: Callable[[Raised], object] = bool
+    yielded: Callable[[Raw], object] = bool
+    id: str | None = None
+    attempt: int = 1
+    was_interrupted: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):

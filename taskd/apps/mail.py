@@ -18,9 +18,17 @@ must be percent-encoded. They are sent only over TLS, or to a server on this
 machine (a loopback address). TLS always verifies the certificate and the
 host's name, by the system's authorities or those in ``SSL_CERT_FILE``.
 
-A mail is never sent twice: if a connection ends after the mail's content was
+`send_mail` is durable: a mail that was accepted is sent, though the daemon dies
+meanwhile. It is tried again if the server cannot be reached, breaks off before it
+has the mail, or refuses it for now (a reply 4xx); not if it refuses the mail for
+good (5xx).
+
+None of these sends a mail twice: if a connection ends after the mail's content was
 sent and before the server has answered, the task fails with
-`OutcomeUnknownError`, and the caller decides what to do.
+`OutcomeUnknownError`, and the caller decides what to do. But if the worker's
+process or the daemon dies while a mail is being sent, nobody knows how far it
+has come, and it is sent again, with the same Message-ID: that is made from the
+task's id.
 """
 
 from __future__ import annotations
@@ -37,7 +45,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from taskd import on_worker_stop, task
+from taskd import current_task, on_worker_stop, task
 from taskd.apps.mail_message import Mail, compose
 
 __all__ = [
@@ -47,6 +55,7 @@ __all__ = [
     "MailError",
     "OutcomeUnknownError",
     "RefusedError",
+    "RefusedForNowError",
     "ServerAwayError",
     "configured_delivery",
     "delivery_to",
@@ -70,6 +79,19 @@ CHECK_TIMEOUT = 5.0
 answer QUIT: rather than wait longer, it is better to open a new connection."""
 
 
+RETRIES = 8
+"""Attempts after the first one: with `BACKOFF`, they are spread over about twenty minutes,
+forty-three at most. That is longer than a mail server's restart, and than servers take that
+refuse every new sender for some minutes (greylisting); callers do not wait for hours."""
+
+BACKOFF = 10.0
+"""Seconds before the second attempt at most; doubled with each."""
+
+KEEP = 86400.0
+"""Seconds for which an ended task is kept, so that the mails of a night that failed can be
+looked at, and put back, in the morning."""
+
+
 class MailError(Exception):
     """The mail was not sent or, for `OutcomeUnknownError`, may not have been. No text has the password."""
 
@@ -79,7 +101,7 @@ class ConfigError(MailError, ValueError):
 
 
 class ServerAwayError(MailError):
-    """The server cannot be reached, or closed the connection before it had the mail. Retrying may help."""
+    """The server cannot be reached, or closed the connection before it had the mail. It is tried again."""
 
 
 class InsecureError(MailError):
@@ -94,9 +116,16 @@ class RefusedError(MailError):
     """The server does not accept this mail: its sender, its recipient or its content."""
 
 
+class RefusedForNowError(RefusedError):
+    """The server does not accept this mail now (a reply 4xx). It is tried again."""
+
+
 class OutcomeUnknownError(MailError):
     """The connection ended after the mail was sent and before the answer: it may have been delivered."""
 
+
+RETRY_FOR = (ServerAwayError, RefusedForNowError)
+"""What does not mean that the mail will never be sent."""
 
 _TLS = {
     ("smtp", ""): "offered",
@@ -291,6 +320,9 @@ class SmtpDelivery:
         except smtplib.SMTPServerDisconnected:
             raise
         except smtplib.SMTPException as error:
+            if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code // 100 == 4:
+                problem = f"{server} could not check the login of {server.user}: {_answer(error)}"
+                raise ServerAwayError(problem) from error
             raise LoginError(f"{server} refused the login of {server.user}: {_answer(error)}") from error
 
     def _explained(self, error: OSError) -> MailError:
@@ -299,6 +331,8 @@ class SmtpDelivery:
         match error:
             case ssl.SSLCertVerificationError():
                 return InsecureError(f"{server}: its certificate cannot be trusted: {error.verify_message}")
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return ServerAwayError(f"{server} broke off while TLS began")
             case ssl.SSLError():
                 return InsecureError(f"{server}: TLS failed: {error.reason or error}")
             case smtplib.SMTPException():
@@ -345,7 +379,7 @@ class SmtpDelivery:
         if code == 421:
             smtp.close()
         if code // 100 != 2:
-            raise RefusedError(f"{self.server} refused the mail: {outcome}")
+            raise _refusal(code)(f"{self.server} refused the mail: {outcome}")
 
     def _expect(self, kind: int, answer: tuple[int, bytes], what: str) -> None:
         """Raise `RefusedError` or `ServerAwayError` unless the answer's first digit is `kind`."""
@@ -353,9 +387,13 @@ class SmtpDelivery:
         if code // 100 == kind:
             return
         if code // 100 in (4, 5) and code != 421:
-            raise RefusedError(f"{self.server} refused {what}: {_reply(code, text)}")
+            raise _refusal(code)(f"{self.server} refused {what}: {_reply(code, text)}")
         # 421 announces that the server closes the connection; other codes make no sense here.
         raise ServerAwayError(f"{self.server} broke off at {what}: {_reply(code, text)}")
+
+
+def _refusal(code: int) -> type[RefusedError]:
+    return RefusedForNowError if code // 100 == 4 else RefusedError
 
 
 def is_loopback(smtp: smtplib.SMTP) -> bool:
@@ -393,19 +431,26 @@ def _configured() -> Delivery:
     return _delivery
 
 
-@task
+@task(
+    durable=True,
+    retries=RETRIES,
+    backoff=BACKOFF,
+    retry_for=RETRY_FOR,
+    keep=KEEP,
+)
 def send_mail(
     from_: str, to: str, contents: str, subject: str = "", html: str | None = None
 ) -> dict[str, str]:
-    """Send one mail, and return its new Message-ID.
+    """Send one mail, and return its Message-ID.
 
     `from_` and `to` are one address each, with or without a name
     (``Ann <ann@example.org>``); `contents` is the text, and `html` the same as
     HTML. Returns ``{"message_id": "<...>"}`` when the server has accepted the
     mail, or when it is stored. This is not idempotent: each call sends another
-    mail. Raises `ValueError`, which names the argument, and `MailError`.
+    mail. All attempts of one task have the same Message-ID.
+    Raises `ValueError`, which names the argument, and `MailError`.
     """
-    mail = compose(from_, to, contents, subject, html)
+    mail = compose(from_, to, contents, subject, html, unique=current_task().id)
     _configured().deliver(mail)
     return {"message_id": mail.message_id}
 

@@ -42,8 +42,16 @@ _ADDRESS = rf'(?:{_WORDS}|"[^"\\]+")@(?:{_WORDS}|\[[^\s\[\]\\]+\])'
 _MAILBOX = re.compile(rf'({_ADDRESS})|(?:"((?:[^"\\]|\\.)*)"|([^@<>:;,\\"]*?))\s*<({_ADDRESS})>')
 
 
-def compose(from_: str, to: str, contents: str, subject: str = "", html: str | None = None) -> Mail:
-    """Make a mail with a new Message-ID, dated now.
+def compose(
+    from_: str,
+    to: str,
+    contents: str,
+    subject: str = "",
+    html: str | None = None,
+    *,
+    unique: str | None = None,
+) -> Mail:
+    """Make a mail, dated now, whose Message-ID is made from `unique`, or else a new one.
 
     Raises `ValueError`, which names the argument, if `from_` or `to` is not one
     address, if an address or the subject contains a control character (such as
@@ -54,7 +62,8 @@ def compose(from_: str, to: str, contents: str, subject: str = "", html: str | N
     _refuse(_CONTROL, "subject", subject)
     _refuse(_SURROGATE, "contents", contents)
     _refuse(_SURROGATE, "html", html or "")
-    message_id = make_msgid(domain=sender.rpartition("@")[2])
+    domain = sender.rpartition("@")[2]
+    message_id = make_msgid(domain=domain) if unique is None else f"<{unique}@{domain}>"
     headers = {
         "From": _mailbox("From", sender_name, sender),
         "To": _mailbox("To", recipient_name, recipient),

@@ -10,15 +10,15 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.attaching import Attaching
+from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
-from taskd.errors import InternalError, InvalidParams, quoted
+from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, Progress, Result, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
-from taskd.scheduler.task import Task
-from taskd.server.methods import Asker, Requester
+from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import StoreStatus
 from taskd.store.base import Filter, StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
@@ -92,29 +92,16 @@ class StoredMethods:
 
     # --- in ---
 
-    def call(self, request: Request[Task], requester: Requester | None) -> None:
+    def call(self, request: Request[Work], requester: Requester | None) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
-        options = request.options
-
-        if options.track:
+        if request.options.track:
             self._track(request, requester)
-            return
+        elif requester is not None:
+            OrdinaryCall(self._tasks, request, requester)
+        else:
+            self._tasks.submit(request.function, request.args, request.options, lambda _: None)
 
-        def stored(accepted: Accepted | StoreError) -> None:
-            if isinstance(accepted, StoreError) and requester is not None:
-                stop()
-                _answer(requester, request, refused(accepted))
-
-        def ended(state: State, outcome: bytes | None) -> None:
-            if requester is not None:
-                _answer(requester, request, _outcome(state, outcome))
-
-        task = self._tasks.submit(request.function, request.args, options, stored)
-        stop = self._tasks.wait(task, ended)
-        if requester is not None and request.wants_progress:
-            self._tasks.listen(task, lambda progress: _report(requester, request, progress))
-
-    def _track(self, request: Request[Task], requester: Requester | None) -> None:
+    def _track(self, request: Request[Work], requester: Requester | None) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -125,7 +112,8 @@ class StoredMethods:
 
         def stored(accepted: Accepted | StoreError) -> None:
             if requester is not None:
-                _answer(requester, request, _accepted(accepted))
+                requester.task_ended(request, _accepted(accepted))
+                requester.flush()
 
         self._tasks.submit(request.function, request.args, request.options, stored)
 
@@ -278,23 +266,7 @@ class StoredMethods:
         return None
 
 
-def _answer(requester: Requester, request: Request[Task], outcome: Outcome) -> None:
-    requester.task_ended(request, outcome)
-    requester.flush()
-
-
-def _report(requester: Requester, request: Request[Task], progress: Progress) -> None:
-    requester.task_progressed(request, progress)
-    requester.flush()
-
-
 def _accepted(accepted: Accepted | StoreError) -> Outcome:
     if isinstance(accepted, StoreError):
         return refused(accepted)
     return result({"task": accepted.id, "joined": accepted.joined})
-
-
-def _outcome(state: State, outcome: bytes | None) -> Outcome:
-    if outcome is None:
-        return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))
-    return Result(Raw(outcome)) if state is State.SUCCEEDED else msgspec.json.decode(outcome, type=Failure)

@@ -50,11 +50,14 @@ class OnceGate:
             self._ahead.remove(run)
             self._go_on()
 
-    def take_held(self) -> list[Run]:
-        """Return the tasks that are not marked, and hold them no more."""
-        held = list(self._held)
+    def drop(self, run: Run) -> None:
+        """Hold a task no more. Idempotent."""
+        if run in self._held:
+            self._held.remove(run)
+
+    def close(self) -> None:
+        """Hold nothing any more, and mark nothing."""
         self._held.clear()
-        return held
 
     def _go_on(self) -> None:
         while self._held and len(self._ahead) < AHEAD:

@@ -126,7 +126,7 @@ class Run:
         self._tasks.progressed(self, progress)
         self._to_reports().progressed(msgspec.json.encode(shown))
 
-    def task_partial(self, key: object, value: Raw) -> None:
+    def yielded(self, value: Raw) -> None:
         """Store a value that the function has yielded, and push it."""
         self._to_reports().partial(value)
 

@@ -6,8 +6,8 @@ queue; the others wait in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,26 +15,26 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
+from taskd.durable.limiter import Limiter
 from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.once import OnceGate
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.settling import settle_of
+from taskd.durable.upkeep import Upkeep
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
-from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
-from taskd.store.base import Store, StoreError
+from taskd.store.base import KeyedWant, Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
@@ -43,12 +43,6 @@ _log = Logger(namespace="taskd.store")
 
 WINDOW = 10_000
 """Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
-
-PROMOTED = 1000
-"""Scheduled tasks that are let wait in one transaction."""
-
-PRUNE_SECONDS, PRUNED = 10.0, 1000
-"""Seconds between two times that ended tasks are forgotten, and how many at once."""
 
 NO_DURABILITY = Durability()
 
@@ -90,17 +84,17 @@ class DurableTasks:
         self._ids = Ids()
         self.hub = EventHub(self.read_log, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
-        self._once = OnceGate(self.writer, self._marked, self._forget)
+        self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
         self._in_window: dict[str, int] = {}
         self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
+        self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
-        self._alarm = Alarm(clock, self._promote)
-        self._prune_alarm = Alarm(clock, self._prune)
+        self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self._is_stopping = self._is_open = False
 
@@ -114,13 +108,16 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
+        self._limiter.use(functions, list(self._runs.values()))
+        for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
+            self._let_go(run)
         if self._is_open:
             self._look_everywhere()
             return
         self._is_open = True
         once = {name for name, durability in self._functions.items() if durability.once}
         opening = self._execute(lambda: (self.store.rescue(self._now(), once, _LOST), self.store.paused()))
-        opening.addCallbacks(self._rescued, self._broke)
+        opening.addCallbacks(self._rescued, self._upkeep.broke)
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
         count, paused = found
@@ -129,13 +126,15 @@ class DurableTasks:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self.hub.look_again()
         self._look_everywhere()
-        self._promote()
+        self._upkeep.begin()
         self._deadlines.look()
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def _look_everywhere(self) -> None:
         self._has_backlog.update(self._functions)
         for function in self._functions:
+            claims = self._limiter.claims(function)
+            if claims is not None:
+                claims.is_unscanned = True
             self._refill(function)
 
     # --- in ---
@@ -162,7 +161,7 @@ class DurableTasks:
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
                 if not is_due:
-                    self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
+                    self._upkeep.watch(new.due)
                 elif new.id not in self._runs:
                     self._has_backlog.add(function)
                 if new.deadline is not None:
@@ -171,7 +170,7 @@ class DurableTasks:
 
         self.writer.submit(new, accepted)
         if is_due:
-            self._refill(function, new_too=True)
+            self._refill(function, new_too=True, key=new.limit_key)
         return new.id
 
     def new(
@@ -191,10 +190,11 @@ class DurableTasks:
                 f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
             )
         keep = options.keep if isinstance(options, SubmitOptions) else None
+        given = None if args is None else bytes(args)
         return New(
             self._ids.make(now),
             function,
-            None if args is None else bytes(args),
+            given,
             msgspec.json.encode(kept),
             kept.priority,
             moments.due,
@@ -204,36 +204,66 @@ class DurableTasks:
             None,
             durability.keep if keep is None else keep,
             moments.is_fixed,
+            self._limiter.key(function, given),
         )
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
-    def _refill(self, function: str, *, new_too: bool = False) -> None:
-        """Claim waiting tasks of a function, if there is room for many in its window."""
-        room = WINDOW - self._in_window.get(function, 0)
+    def _refill(self, function: str, *, new_too: bool = False, key: str | None = None) -> None:
+        """Claim waiting tasks of a function, if there is room for many in its window.
+
+        With `new_too`, one has come that may be claimed at once, with this limit key.
+        """
         if self._is_stopping or not self._is_open or function not in self._functions:
             return
         if function in self.paused:
             return
-        if room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+        claims, room = self._limiter.claims(function), self._room(function)
+        if claims is not None:
+            claims.is_unscanned |= new_too and key is None
+            if claims.is_unscanned and room >= WINDOW // 2:
+                self.writer.want(function, claims.scan(room))
+            elif new_too and key is not None:
+                self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
+        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
             self.writer.want(function, room)
 
-    def _claimed(self, records: list[Record]) -> None:
+    def _room(self, function: str) -> int:
+        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
+        claimed = self._in_window.get(function, 0)
+        if self._limiter.claims(function) is not None:
+            claimed -= self._limiter.held(function)
+        return WINDOW - claimed
+
+    def _want(self, function: str, want: KeyedWant | None) -> None:
+        if want is not None:
+            self.writer.want(function, want)
+
+    def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._limiter.claimed(function, want, records)
         for record in records:
             if self._deadlines.is_expiring(record.new.id):
+                self._uncount(record, waits=False)
                 continue
             function = record.new.function
-            if function in self.paused:
-                self.writer.release(record.new.id)
-                continue
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._begin(Run(self, record, self._lane))
+            run = self._runs[record.new.id] = Run(self, record, self._lane)
+            if function in self.paused:
+                self._let_go(run)
+            elif not self._limiter.holds(run, self._time_left(record)):
+                self._give(run)
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
+        self._limiter.admit()
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._refill(function)  # what is held leaves room for more keys
 
-    def _begin(self, run: Run) -> None:
-        self._runs[run.record.new.id] = run
+    def _give(self, run: Run) -> None:
+        """Give a claimed task to the task server, once its start is stored if it runs once."""
         if self._durability(run.record.new.function).once:
             self._once.add(run)
         else:
@@ -241,9 +271,9 @@ class DurableTasks:
 
     def _marked(self, run: Run) -> None:
         if self._is_stopping:
-            self.ended(run, Failure.of(ShuttingDown("the server is shutting down")))
+            self.ended(run, _STOPPING)
         elif run.is_cancelled:
-            self.ended(run, Failure.of(Cancelled("the task was cancelled")))
+            self.ended(run, _CANCELLED)
         else:
             self._run(run)
 
@@ -255,7 +285,17 @@ class DurableTasks:
         # Its progress is asked for, since anybody may watch it.
         options = Options(kept.timeout, deadline, kept.priority, progress=True)
         args = None if new.args is None else Raw(new.args)
-        call = StoredCall(new.function, args, options, run.started, run.failed)
+        call = StoredCall(
+            new.function,
+            args,
+            options,
+            run.started,
+            run.failed,
+            run.yielded,
+            new.id,
+            run.record.attempt + 1,
+            run.record.losses > 0,
+        )
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -272,6 +312,7 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
+        self._limiter.started(run)
         if run.is_marked:
             self._once.remove(run)
             return
@@ -290,6 +331,7 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
+        self._limiter.remove(run)
         if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
             outcome = LATE
         durability = self._durability(run.record.new.function)
@@ -297,14 +339,13 @@ class DurableTasks:
             durability = msgspec.structs.replace(durability, retries=run.retries)
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
-            self.writer.release(run.record.new.id)
-            self._forget(run)
+            self._release(run)
             return
         run.result = settle.outcome if settle.state is State.SUCCEEDED else None
         self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
 
     def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
-        self._forget(run)
+        self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
                 "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
@@ -315,22 +356,45 @@ class DurableTasks:
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
+            self._upkeep.watch(settle.due)
         elif settle.state is State.WAITING:
             self._has_backlog.add(run.record.new.function)
-            self._refill(run.record.new.function, new_too=True)
+            if self._limiter.claims(run.record.new.function) is None:
+                self._refill(run.record.new.function, new_too=True)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
         for waiter in self._waiters.pop(task, ()):
             waiter(state, outcome)
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: Run, *, waits: bool) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
         self._once.remove(run)
+        self._limiter.remove(run)
         self._in_window[function] -= 1
+        self._uncount(run.record, waits=waits)
         self._refill(function)
+
+    def _uncount(self, record: Record, *, waits: bool) -> None:
+        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
+        function = record.new.function
+        claims = self._limiter.claims(function)
+        if claims is not None:
+            pending = self.writer.wants.get(function)
+            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
+            if not self._is_stopping and function not in self.paused:
+                self._want(function, want)
+
+    def _release(self, run: Run) -> None:
+        """Put back into the store what was claimed and has not started."""
+        self.writer.release(run.record.new.id)
+        self._forget(run, waits=True)
+
+    def _let_go(self, run: Run) -> None:
+        """Put back what was claimed, unless a worker has it."""
+        if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
+            self._release(run)
 
     # --- held, and put back ---
 
@@ -340,7 +404,8 @@ class DurableTasks:
         def stored(was: bool) -> bool:  # noqa: FBT001
             if paused:
                 self.paused |= {function}
-                self._let_go(function)
+                for run in [each for each in self._runs.values() if each.record.new.function == function]:
+                    self._let_go(run)
             else:
                 self.paused -= {function}
                 self._has_backlog.add(function)
@@ -348,13 +413,6 @@ class DurableTasks:
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
-
-    def _let_go(self, function: str) -> None:
-        """Put back into the store what has been claimed and is not started."""
-        for run in [each for each in self._runs.values() if each.record.new.function == function]:
-            if run.task is not None and not run.has_started and self._runner.withdraw(run.task):
-                self.writer.release(run.record.new.id)
-                self._forget(run)
 
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
@@ -427,9 +485,15 @@ class DurableTasks:
             self.wait(task, lambda _state, _outcome: answer(state))
             self._runner.cancel(run.task)
             return
-        if run is not None and run.task is None and run.is_marked:
-            run.is_cancelled = True
+        if run is not None and run.task is None:
             self.wait(task, lambda _state, _outcome: answer(State.WAITING))
+            if run.is_marked:  # its start is being stored
+                run.is_cancelled = True
+            else:
+                self._once.drop(run)
+                self.ended(
+                    run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
+                )
             return
 
         def cancelled(state: State | StoreError | None) -> None:
@@ -439,54 +503,28 @@ class DurableTasks:
 
         self.writer.cancel(task, cancelled)
 
-    # --- time ---
-
-    def _promote(self) -> None:
-        promoting = self._execute(lambda: self.store.promote(self._now(), PROMOTED))
-        promoting.addCallbacks(self._promoted, self._broke)
-
-    def _promoted(self, next_due: float | None) -> None:
-        self._look_everywhere()
-        if next_due is not None and next_due < inf:
-            self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
-
-    def _prune(self) -> None:
-        pruning = self._execute(lambda: self.store.prune(self._now(), PRUNED))
-        pruning.addCallbacks(self._pruned, self._broke)
-
-    def _pruned(self, count: int) -> None:
-        self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
-
-    def _broke(self, reason: TwistedFailure) -> None:
-        if reason.check(StoreError) is None:
-            _log.failure("a bug in taskd", reason)
-        else:
-            _log.error("{error}", error=reason.getErrorMessage())
-        self._alarm.set(self._clock.seconds() + 1.0)
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
-
     # --- the stop ---
 
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self._is_stopping = True
         if self.store.is_lasting:
-            for run in self._once.take_held():
-                del self._runs[run.record.new.id]
+            self._limiter.close()
+        if self.store.is_lasting:
+            self._once.close()
             for run in list(self._runs.values()):
-                if run.task is None or (run.has_started and not run.is_marked):
-                    continue
-                if self._runner.withdraw(run.task):
-                    if run.is_marked:
-                        self.ended(run, Failure.of(ShuttingDown("the server is shutting down")))
-                    else:
-                        del self._runs[run.record.new.id]
+                if run.is_marked and run.task is not None and self._runner.withdraw(run.task):
+                    self.ended(run, _STOPPING)
+                elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
+                    del self._runs[run.record.new.id]
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store; fires when that is done."""
-        return self.writer.flushed().addBoth(lambda _: self.store.close())
+        return self.writer.flushed().addBoth(lambda _: self._upkeep.close())
 
 
+_CANCELLED = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
+_STOPPING = Failure.of(ShuttingDown("the server is shutting down"))
 _LOST = msgspec.json.encode(
     Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
 )

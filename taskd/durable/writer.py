@@ -6,9 +6,10 @@ everything that has come meanwhile in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
-from taskd.store.base import Batch, Store, StoreError, Written
+from taskd.store.base import Batch, KeyedWant, Store, StoreError, Want, Written
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["Execute", "StoreWriter"]
@@ -97,7 +98,8 @@ class StoreWriter:
     answered; submits, cancels and the like get a `StoreError` if it has failed.
     Starts, events and settles are never given up: they are tried again until
     they are stored. `claimed` is called with the tasks that may be started, and
-    `logged` with the events that a commit has added to logs, before any answer.
+    with what was wanted; `logged` with the events that a commit has added to logs,
+    before any answer.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class StoreWriter:
         execute: Execute,
         clock: IReactorTime,
         now: Callable[[], float],
-        claimed: Callable[[list[Record]], object],
+        claimed: Callable[[list[Record], Mapping[str, Want]], object],
         logged: Callable[[list[Event]], object] = lambda events: None,  # noqa: ARG005
     ) -> None:
         self._store = store
@@ -125,7 +127,7 @@ class StoreWriter:
         self.cancels: _Pending[str, State | StoreError | None] = _Pending()
         self.put_backs: _Pending[str, State | StoreError | None] = _Pending()
         self.releases: _Pending[str, None] = _Pending()
-        self.wants: dict[str, int] = {}
+        self.wants: dict[str, Want] = {}
         self.pending_bytes = 0
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
@@ -183,9 +185,9 @@ class StoreWriter:
         self.releases.add(task, None)
         self._soon()
 
-    def want(self, function: str, count: int) -> None:
-        """Have up to `count` waiting tasks of a function claimed with the next transaction."""
-        self.wants[function] = count
+    def want(self, function: str, want: Want) -> None:
+        """Have waiting tasks of a function claimed with the next transaction."""
+        self.wants[function] = want
         self._soon()
 
     # --- transactions ---
@@ -240,8 +242,8 @@ class StoreWriter:
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
-        if written.claims:
-            self._claimed(written.claims)
+        if taken.wants:
+            self._claimed(written.claims, taken.wants)
         self._go_on()
 
     def _failed(self, reason: TwistedFailure, taken: _Taken) -> None:
@@ -258,7 +260,8 @@ class StoreWriter:
         self.events.put_back(taken.events)
         self.settles.put_back(taken.settles)
         self.releases.put_back(taken.releases)
-        self.wants = {**taken.wants, **self.wants}
+        for function, want in taken.wants.items():
+            self.wants[function] = _both(want, self.wants.get(function))
         for pending in (taken.submits, taken.cancels, taken.put_backs):
             _answer(pending, [error] * len(pending.items))
         self._is_writing = True  # until it is tried again
@@ -293,3 +296,12 @@ def _answer(pending: _Pending[Any, Any], answers: list[Any]) -> None:
     for answer, value in zip(pending.answers, answers, strict=True):
         if answer is not None:
             answer(value)
+
+
+def _both(earlier: Want, later: Want | None) -> Want:
+    """Return what is wanted if nothing of `earlier` was claimed."""
+    if not isinstance(earlier, KeyedWant) or not isinstance(later, KeyedWant):
+        return earlier if later is None else later
+    if earlier.keys is None or later.keys is None:
+        return earlier if earlier.keys is None else later
+    return msgspec.structs.replace(later, keys={**earlier.keys, **later.keys})

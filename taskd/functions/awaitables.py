@@ -22,8 +22,12 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def may_be_async(function: Callable[..., Any]) -> bool:
-    """Return whether `function` is an ``async def``, or decorators, however plain, around one."""
-    return is_async(function) or inspect.iscoroutinefunction(innermost(function))
+    """Return whether `function` is an ``async def``, or decorators, however plain, around one.
+
+    It may be an async generator function, too.
+    """
+    inside = innermost(function)
+    return is_async(function) or inspect.iscoroutinefunction(inside) or inspect.isasyncgenfunction(inside)
 
 
 must_await = inspect.isawaitable

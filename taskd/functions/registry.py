@@ -170,7 +170,7 @@ class Registry:
         module that is imported again, or reloaded, replaces its functions.
 
         Raises `TypeError` if `function` cannot be a function of an app (a
-        class, a generator, a method without its object) or has no name;
+        class, a method without its object) or has no name;
         `ValueError` if the name is reserved or belongs to another function, if
         `timeout` is not above 0, or if `grace` is below 0.
         """

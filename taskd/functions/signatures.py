@@ -75,11 +75,6 @@ def require_function(function: object) -> None:
             f"only a function can be registered, not the class {function.__qualname__}: "
             "write a function that makes one and uses it"
         )
-    for called in function, getattr(type(function), "__call__", None):  # noqa: B004  # the method itself
-        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-            raise TypeError(
-                f"{function!r} is a generator; a registered function returns its result: collect it in a list"
-            )
     if not isinstance(function, FunctionType):
         return
     owner = function.__qualname__.rpartition(".")[0]

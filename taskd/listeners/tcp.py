@@ -23,7 +23,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import too_large
 from taskd.protocol.session import MAX_OUTSTANDING, Session
 from taskd.scheduler.parties import Lane
-from taskd.scheduler.task import Task
+from taskd.server.methods import Work
 from taskd.server.task_server import TaskServer
 
 __all__ = ["TaskFactory", "TaskProtocol", "TcpLimits"]
@@ -59,7 +59,7 @@ class TaskProtocol(LinearLineReceiver):
         limits = factory.limits
         self.MAX_LENGTH = limits.max_message
         super().connectionMade()
-        self.client: Peer[Task] = Peer(
+        self.client: Peer[Work] = Peer(
             self,
             factory.server,
             Session(

@@ -40,6 +40,7 @@ from taskd.worker.messages import (
     Reported,
     Returned,
     Stopped,
+    Yielded,
     decode_from_worker,
     encode,
     encode_all,
@@ -61,7 +62,7 @@ _task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
-WorkerMessage: TypeAlias = Done | Dropped | Failed | Stopped | Returned | Reported | Grown
+WorkerMessage: TypeAlias = Done | Dropped | Failed | Stopped | Returned | Reported | Yielded | Grown
 
 _OUTCOMES = (Done, Failed, Stopped, Dropped)
 

@@ -62,6 +62,12 @@ class Completion:
                 subscriber.task_progressed(key, progress)
                 subscriber.flush()
 
+    @staticmethod
+    def yielded(task: Task, value: Raw) -> None:
+        """Pass on a value that the function of a stored task has yielded, unless it has its outcome."""
+        if type(task.call) is StoredCall and task.is_in_flight:
+            task.call.yielded(value)
+
     def succeeded(self, task: Task, value: Raw) -> None:
         """Complete a task whose function returned."""
         self._counters.done += 1

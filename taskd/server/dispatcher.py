@@ -41,10 +41,12 @@ from taskd.server.feedback import Feedback
 from taskd.server.reload import Reloader
 from taskd.server.unanswered import Unanswered
 from taskd.worker.messages import (
+    IS_DESCRIBED,
     IS_SHORT,
     NULL,
     WANTS_PROGRESS,
     Attempt,
+    DescribedAttempt,
     Interrupt,
 )
 
@@ -268,4 +270,19 @@ def _attempt(task: Task) -> Attempt:
             flags |= WANTS_PROGRESS
         if type(call) is StoredCall:
             call.started()
+            return DescribedAttempt(
+                task.number,
+                task.attempts,
+                call.function,
+                call.args or NULL,
+                flags | IS_DESCRIBED,
+                task.limit,
+                call.id,
+                call.attempt,
+                call.was_interrupted,
+            )
+    if task.limit is not None:
+        args = call.args or NULL
+        flags |= IS_DESCRIBED
+        return DescribedAttempt(task.number, task.attempts, call.function, args, flags, task.limit)
     return Attempt(task.number, task.attempts, call.function, call.args or NULL, flags)

@@ -22,7 +22,7 @@ from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
 from taskd.server.long_results import LongResults, ResultSource
 from taskd.server.reload import Reloader
-from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped
+from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped, Yielded
 
 __all__ = ["Feedback", "Turns"]
 
@@ -120,6 +120,10 @@ class Feedback:
                     task = self._scheduler.fleet.view(number).get(message.task)
                     self._completion.progressed(task, Progress(message.done, message.total, message.message))
                     subscribers[task.subscriber] = None
+                elif isinstance(message, Yielded):
+                    self._completion.yielded(
+                        self._scheduler.fleet.view(number).get(message.task), message.value
+                    )
                 else:
                     self._replace_grown(number, message.kib, now)
         finally:

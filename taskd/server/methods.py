@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -19,7 +19,7 @@ from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.status import RecentStatus, ServerStatus, StoreStatus
 
-__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls"]
+__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work"]
 
 
 class Requester(Subscriber, Protocol):
@@ -55,7 +55,7 @@ class Asker:
     """The request that a method answers, and the connection that it came from."""
 
     requester: Requester
-    request: Request[Task]
+    request: Request[Work]
 
     @property
     def wants_answer(self) -> bool:
@@ -86,6 +86,20 @@ class _CancelWatch(Nobody):
             requester.flush()
 
 
+class StoredWork(Protocol):
+    """The stored task of an ordinary call, as the connection of its caller sees it."""
+
+    def cancel(self) -> None:
+        """Cancel the task; its request is answered when that has ended."""
+
+    def detach(self) -> None:
+        """Let the task go on without its caller."""
+
+
+Work: TypeAlias = "Task | StoredWork"
+"""The `Request.work` of a task server: a task, or a stored one."""
+
+
 class StoredCalls(StoredMethods[Asker], Protocol):
     """The tasks that are stored, as far as the task server needs them."""
 
@@ -96,7 +110,7 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     def status(self) -> StoreStatus:
         """The state of the store."""
 
-    def call(self, request: Request[Task], requester: Requester | None, /) -> None:
+    def call(self, request: Request[Work], requester: Requester | None, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""
 
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:

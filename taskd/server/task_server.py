@@ -28,7 +28,7 @@ from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
-from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls
+from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -106,13 +106,24 @@ class TaskServer:
         """Return the task with this number, None if it has ended or never existed."""
         return self._in_flight.get(number)
 
-    def cancel(self, task: Task) -> None:
+    def cancel(self, work: Work) -> None:
         """Cancel a task in flight; its subscribers get the outcome, possibly before this returns."""
-        self._dispatcher.cancel(task)
+        if isinstance(work, Task):
+            self._dispatcher.cancel(work)
+        else:
+            work.cancel()
 
-    def detach(self, task: Task, account: Account | None = None, held: int = 0) -> None:
-        """Let a task go on without its submitter; at its end, release `held` bytes of an account."""
-        task.detach(account, held)
+    def detach(self, work: Work, account: Account | None = None, held: int = 0) -> None:
+        """Let a task go on without its submitter; at its end, release `held` bytes of an account.
+
+        A stored task holds none of them.
+        """
+        if isinstance(work, Task):
+            work.detach(account, held)
+            return
+        work.detach()
+        if account is not None:
+            account.release(held)
 
     def status(self) -> ServerStatus:
         """Return what the server and each of its workers is doing."""
@@ -137,7 +148,7 @@ class TaskServer:
 
     # --- requests ---
 
-    def submit(self, requests: Sequence[Request[Task]], requester: Requester) -> None:
+    def submit(self, requests: Sequence[Request[Work]], requester: Requester) -> None:
         """Accept requests of one connection, each as a task, which becomes its `Request.work`.
 
         Each request is answered exactly once, by `Requester.task_ended` with the
@@ -154,7 +165,7 @@ class TaskServer:
                 requester.task_ended(request, internal_error(request.function))
         self._dispatcher.submitted(now)
 
-    def _accept(self, request: Request[Task], requester: Requester, now: float) -> None:
+    def _accept(self, request: Request[Work], requester: Requester, now: float) -> None:
         stats = self._stats.get(request.function)
         if stats is None or self._dispatcher.is_stopping:
             stats = self._begin_otherwise(request, requester)
@@ -196,7 +207,7 @@ class TaskServer:
         self._in_flight[task.number] = task
         request.work = task
 
-    def _begin_otherwise(self, request: Request[Task], requester: Requester) -> FunctionStats | None:
+    def _begin_otherwise(self, request: Request[Work], requester: Requester) -> FunctionStats | None:
         """Begin with a request that is no plain call; return statistics if it is one of an unknown function.
 
         Raises `TaskdError` to refuse it.
@@ -211,7 +222,7 @@ class TaskServer:
             return None
         return self._unknown(request)
 
-    def _track(self, request: Request[Task], requester: Requester) -> None:
+    def _track(self, request: Request[Work], requester: Requester) -> None:
         """Store the task of a call with the option `track`, and answer with its id."""
         if self.stored is None:
             raise NotAllowed("options.track: this server has no store")
@@ -309,7 +320,7 @@ class TaskServer:
                 if task.stats.name in self._durable:
                     del self._in_flight[task.number]
                     requester = None if isinstance(task.subscriber, Nobody) else task.subscriber
-                    request = cast("Request[Task]", task.call)
+                    request = cast("Request[Work]", task.call)
                     request.work = None
                     self.stored.call(request, cast("Requester | None", requester))
                 else:

@@ -9,11 +9,37 @@ import msgspec
 
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["Batch", "Filter", "Overdue", "Store", "StoreError", "Written"]
+__all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
     """A failure of a store: its text has what is wrong, where, and what would be right."""
+
+
+class KeyedWant(msgspec.Struct):
+    """How many waiting tasks of a function with a concurrency key may be claimed: `count` altogether.
+
+    With `keys`, each of these keys may have so many. Without, every key may have
+    `each`, less what is claimed of it already: keys are taken in their order,
+    those after `after` first. So a key with any number of waiting tasks leaves
+    room for the others. Tasks whose `limit_key` is None are taken only
+    `with_unkeyed`, last, as if they were those of one more key.
+    """
+
+    count: int
+    keys: dict[str, int] | None = None
+    each: int = 0
+    claimed: Mapping[str | None, int] = {}
+    after: str = ""
+    with_unkeyed: bool = False
+
+    def room(self, key: str | None) -> int:
+        """Return how many of a key may be claimed, as far as the others leave room."""
+        return max(self.each - self.claimed.get(key, 0), 0)
+
+
+Want = int | KeyedWant
+"""How many waiting tasks of a function may be claimed."""
 
 
 class Batch(msgspec.Struct):
@@ -30,7 +56,7 @@ class Batch(msgspec.Struct):
     cancels: Sequence[str] = ()
     put_backs: Sequence[str] = ()
     releases: Sequence[str] = ()
-    want: Mapping[str, int] = {}
+    want: Mapping[str, Want] = {}
 
 
 class Written(msgspec.Struct):

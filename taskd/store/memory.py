@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, Overdue, Written
+from taskd.store.base import Batch, Filter, KeyedWant, Overdue, Want, Written
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
@@ -63,7 +63,7 @@ class MemoryStore:
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._release(batch.releases)
-        claims = [record for function, count in batch.want.items() for record in self._claim(function, count)]
+        claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         self._trim()
         return Written(accepted, stale, cancelled, put_back, claims, self._logged)
 
@@ -150,11 +150,27 @@ class MemoryStore:
                 if (record := self._records.get(task)) is not None and record.state is State.WAITING:
                     self._index.wait(record)
 
-    def _claim(self, function: str, count: int) -> Iterator[Record]:
-        if count > 0:
-            for record in islice(self._index.next_waiting(function, self._claimed), count):
-                self._claimed.add(record.new.id)
-                yield record
+    def _claim(self, function: str, want: Want) -> Iterator[Record]:
+        if isinstance(want, int):
+            waiting = islice(self._index.next_waiting(function, self._claimed), want)
+        else:
+            waiting = islice(self._waiting_by_key(function, want), want.count)
+        for record in waiting:
+            self._claimed.add(record.new.id)
+            yield record
+
+    def _waiting_by_key(self, function: str, want: KeyedWant) -> Iterator[Record]:
+        rooms: Iterable[tuple[str | None, int]]
+        if want.keys is not None:
+            rooms = want.keys.items()
+        else:
+            keys = sorted(key for key in self._index.limit_keys(function) if key is not None)
+            keys.sort(key=lambda key: key <= want.after)
+            rooms = [(key, want.room(key)) for key in keys]
+        for key, room in rooms:
+            yield from islice(self._index.next_of_key(function, key, self._claimed), room)
+        if want.with_unkeyed:
+            yield from islice(self._index.next_of_key(function, None, self._claimed), want.room(None))
 
     def _change(self, record: Record, state: State, **changes: object) -> None:
         check_step(record.state, state)

@@ -20,7 +20,7 @@ class MemoryIndex:
 
     def __init__(self, records: dict[str, Record]) -> None:
         self._records = records
-        self._waiting: dict[str, list[tuple[int, float, str]]] = {}
+        self._waiting: dict[str, dict[str | None, list[tuple[int, float, str]]]] = {}
         self._scheduled: list[tuple[float, str]] = []
         self._keys: dict[tuple[str, str], str] = {}
         self.running: dict[str, None] = {}
@@ -68,22 +68,47 @@ class MemoryIndex:
 
     def wait(self, record: Record) -> None:
         """Put a waiting task into the queue of its function, from which `next_waiting` had taken it."""
-        heappush(self._waiting.setdefault(record.new.function, []), record.turn())
+        queues = self._waiting.setdefault(record.new.function, {})
+        heappush(queues.setdefault(record.new.limit_key, []), record.turn())
 
     def with_key(self, function: str, key: str) -> str | None:
         """Return the unfinished task of a function that has this key."""
         return self._keys.get((function, key))
 
+    def limit_keys(self, function: str) -> list[str | None]:
+        """Return the limit keys of which tasks of a function may wait."""
+        return list(self._waiting.get(function, ()))
+
+    def next_of_key(self, function: str, key: str | None, claimed: Collection[str]) -> Iterator[Record]:
+        """Take waiting tasks with a limit key from the queue, in their order, but for those claimed."""
+        while (record := self._first(function, key, claimed)) is not None:
+            heappop(self._waiting[function][key])
+            yield record
+
     def next_waiting(self, function: str, claimed: Collection[str]) -> Iterator[Record]:
         """Take waiting tasks from the queue, in their order, but for those that are claimed."""
-        queue = self._waiting.get(function, [])
+        while True:
+            keys = self.limit_keys(function)
+            heads = [head for key in keys if (head := self._first(function, key, claimed)) is not None]
+            if not heads:
+                return
+            record = min(heads, key=Record.turn)
+            heappop(self._waiting[function][record.new.limit_key])
+            yield record
+
+    def _first(self, function: str, key: str | None, claimed: Collection[str]) -> Record | None:
+        queues = self._waiting.get(function, {})
+        queue = queues.get(key, [])
         while queue:
-            turn = heappop(queue)
+            turn = queue[0]
             record = self._records.get(turn[2])
             is_waiting = record is not None and record.state is State.WAITING and record.turn() == turn
-            if record is not None and is_waiting and turn[2] not in claimed:
-                yield record
-        self._waiting.pop(function, None)
+            if is_waiting and turn[2] not in claimed:
+                return record
+            heappop(queue)
+        if queues.pop(key, None) is not None and not queues:
+            del self._waiting[function]
+        return None
 
     def next_due(self) -> Record | None:
         """Return the scheduled task that is due first."""

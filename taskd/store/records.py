@@ -112,6 +112,8 @@ class New(msgspec.Struct, frozen=True):
     same `token`. `keep` is for how many seconds it is kept after its end. It is not
     started for the first time after its `deadline`. What `is_fixed` is due by the
     calendar; other times are distances, and are moved when the clock is set.
+    `limit_key` is the value of its function's concurrency key, "" if it leaves that
+    out, None if the function had no such key when the task was submitted.
     """
 
     id: str
@@ -126,6 +128,7 @@ class New(msgspec.Struct, frozen=True):
     batch: str | None = None
     keep: float = 0.0
     is_fixed: bool = False
+    limit_key: str | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):

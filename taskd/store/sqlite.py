@@ -28,6 +28,7 @@ from taskd.store.records import (
 )
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
+from taskd.store.sqlite_limits import claim_by_key
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_schema import VERSION
 
@@ -36,7 +37,7 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed"
+_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key"
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _NEW_COUNT = len(New.__struct_fields__)
 _SUPERSEDE = (
@@ -127,11 +128,13 @@ class SqliteStore:
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
             cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
-            for function, count in batch.want.items():
+            for function, want in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
+                elif isinstance(want, int):
+                    claims += _claim(cursor, function, want)
                 else:
-                    claims += _claim(cursor, function, count)
+                    claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
         return Written(accepted, stale, cancelled, put_back, claims, cursor.logged)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
@@ -276,7 +279,9 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Reco
     return {
         function: []
         for function, count in batch.want.items()
-        if 0 < counts[function] <= count and not cursor.execute(_BACKLOG, (function,)).fetchone()
+        if isinstance(count, int)
+        and 0 < counts[function] <= count
+        and not cursor.execute(_BACKLOG, (function,)).fetchone()
     }
 
 
@@ -288,10 +293,11 @@ def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list
     is_claimed = state is State.WAITING and new.function in at_once
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
-        f"INSERT INTO task ({_COLUMNS}, claimed) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        f"INSERT INTO task ({_COLUMNS}, claimed) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, new.is_fixed),
+            *(new.key, new.token, new.batch, new.keep, new.is_fixed, new.limit_key),
             *(int(state), now, record.due, is_claimed),
         ),
     )

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean for whoever runs a store, and what can be done."""
+"""The errors of SQLite: their meaning, and what can be done."""
 
 from __future__ import annotations
 

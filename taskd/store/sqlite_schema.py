@@ -65,7 +65,13 @@ CREATE TABLE schedule (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED, _TIME]
+_LIMITS = """
+ALTER TABLE task ADD COLUMN limit_key TEXT;
+CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
+    WHERE state = 1 AND claimed = 0 AND limit_key IS NOT NULL;
+"""
+
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

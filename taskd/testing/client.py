@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 import msgspec
@@ -89,10 +90,12 @@ class MemoryTaskClient:
         report_progress_to(report)
         try:
             result = known.callable(*positional, **named)
-            if must_await(result):
+            if type(result) is GeneratorType:
+                result = list(result)
+            elif type(result) is AsyncGeneratorType or must_await(result):
                 # In a thread, since the caller's reactor may be running an asyncio loop.
                 with ThreadPoolExecutor(1) as thread:
-                    result = thread.submit(asyncio.run, settled(result)).result()
+                    result = thread.submit(asyncio.run, _settled(result)).result()
             return msgspec.json.decode(encode_result(result))
         except NotJSON as error:
             raise error.failure() from None
@@ -101,3 +104,9 @@ class MemoryTaskClient:
             raise TaskFailed(one_line(error), **data) from error
         finally:
             report_progress_to(None)
+
+
+async def _settled(result: Any) -> Any:
+    """Await a result, and collect what an async generator yields."""
+    value = await settled(result)
+    return [item async for item in value] if type(value) is AsyncGeneratorType else value

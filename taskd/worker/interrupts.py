@@ -49,6 +49,11 @@ class Interrupter:
         """The running attempt, which may be interrupted; None if no function runs."""
         return self._running
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the attempt that runs, or ran last, was interrupted."""
+        return self._stop is not None
+
     def begin(self, attempt: Attempt, *, is_async: bool) -> None:
         """Note that the function is about to be called. Until `end`, a stop may be raised anywhere."""
         self._stop = None
@@ -123,10 +128,10 @@ class Interrupter:
         if get_ident() != self._thread:
             yield  # signal handlers do not run in this thread
             return
-        self._shielded = True
+        before, self._shielded = self._shielded, True
         try:
             yield
         finally:
-            self._shielded = False
-            if self._signalled:
+            self._shielded = before
+            if self._signalled and not before:
                 self.handle_signal()

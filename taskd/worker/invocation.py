@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 import msgspec
@@ -19,8 +20,19 @@ from taskd.functions.retries import Verdict, verdict_on
 from taskd.functions.signatures import explain_misfit
 from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
+from taskd.worker.generators import UnfitValue, Yields, consume, consume_async
 from taskd.worker.interrupts import Interrupter
-from taskd.worker.messages import IS_SHORT, NULL, Attempt, Done, Failed, Stopped, WorkerConfig
+from taskd.worker.messages import (
+    IS_SHORT,
+    NULL,
+    Attempt,
+    DescribedAttempt,
+    Done,
+    Failed,
+    Stopped,
+    WorkerConfig,
+    Yielded,
+)
 from taskd.worker.results import NotJSON, encode_result
 from taskd.worker.tracebacks import traceback_of
 
@@ -35,6 +47,7 @@ class Invoker:
 
     Each is called in a context of its own, a copy of the current one, so that its
     context variables end with it. `clean_start` puts back what it has changed.
+    What stored tasks yield is sent with `send`.
     """
 
     def __init__(
@@ -43,11 +56,13 @@ class Invoker:
         config: WorkerConfig,
         interrupter: Interrupter,
         clean_start: CleanStart,
+        send: Callable[[Yielded], object],
     ) -> None:
         self._registry = registry
         self._config = config
         self._interrupter = interrupter
         self._clean_start = clean_start
+        self._send = send
         self._has_output = clean_start.has_output
         self._process = clean_start.process
         self._event_loop = clean_start.event_loop
@@ -70,7 +85,7 @@ class Invoker:
         try:
             try:
                 interrupter.begin(attempt, is_async=function.is_async)
-                result = self._call(function, args, kwargs)
+                result = self._call(attempt, function, args, kwargs)
             finally:
                 stop = interrupter.end()
         except BaseException as raised:  # SystemExit too: it ends the task, not the worker
@@ -94,27 +109,51 @@ class Invoker:
             return self._raised(attempt.task, seconds, error, verdict_on(error, function.retry_for))
         return self._returned(attempt.task, seconds, result)
 
-    def _call(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _call(self, attempt: Attempt, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         context = copy_context()
         if function.is_async:
-            return self._event_loop.run(self._await(function, args, kwargs), context)
+            return self._event_loop.run(self._await(attempt, function, args, kwargs), context)
         run = context.run
         result = run(function.callable, *args, **kwargs) if kwargs else run(function.callable, *args)
-        if type(result) in NEVER_AWAITABLE or not must_await(result):
+        if type(result) in NEVER_AWAITABLE:
+            return result
+        if type(result) is GeneratorType:
+            return run(consume, result, self._yields(attempt))
+        if type(result) is not AsyncGeneratorType and not must_await(result):
             return result
         # From here on, a stop cancels what is awaited; it is not raised inside of asyncio.
         self._interrupter.expect_async_task()
-        return self._event_loop.run(self._settle(result), context)
+        return self._event_loop.run(self._settle(attempt, result), context)
 
-    async def _await(self, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        return await self._settle(function.callable(*args, **kwargs))
+    def _yields(self, attempt: Attempt) -> Yields:
+        is_stored = type(attempt) is DescribedAttempt and attempt.id is not None
+        interrupter = self._interrupter
 
-    async def _settle(self, result: Any) -> Any:
+        def send(message: Yielded) -> None:
+            self._process.leave_if_forked()
+            self._send(message)
+
+        return Yields(
+            attempt.task,
+            self._config.max_result,
+            send if is_stored else None,
+            interrupter.shield,
+            lambda: interrupter.is_stopped,
+        )
+
+    async def _await(
+        self, attempt: Attempt, function: Function, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        return await self._settle(attempt, function.callable(*args, **kwargs))
+
+    async def _settle(self, attempt: Attempt, result: Any) -> Any:
         from asyncio import current_task
 
         self._interrupter.set_async_task(current_task())
         try:
             value = await settled(result)
+            if type(value) is AsyncGeneratorType:
+                value = await consume_async(value, self._yields(attempt))
         except BaseException as error:
             self._process.leave_if_forked(error)  # here, since the loop's descriptors are the worker's
             raise
@@ -128,15 +167,21 @@ class Invoker:
         try:
             value = encode_result(result)
         except NotJSON as error:
-            failure = error.failure()
-            if self._config.error_details == "type":
-                return _hidden(task, seconds, failure, "the result is not JSON", output=has_output)
-            return _refused(task, seconds, failure, output=has_output)
+            return self._unfit(task, seconds, error, output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
             return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
         return Done(task, seconds, has_output, Raw(value))
+
+    def _unfit(self, task: int, seconds: float, reason: NotJSON | TooLarge, *, output: bool) -> Failed:
+        """Return the failure for a result, or a value that was yielded, which cannot be sent."""
+        if isinstance(reason, TooLarge):
+            return _refused(task, seconds, reason, output=output)
+        failure = reason.failure()
+        if self._config.error_details == "type":
+            return _hidden(task, seconds, failure, "the result is not JSON", output=output)
+        return _refused(task, seconds, failure, output=output)
 
     def _misfit(self, attempt: Attempt, misfit: InvalidParams) -> Failed:
         """Return the failure for arguments that do not fit."""
@@ -150,6 +195,8 @@ class Invoker:
         return _hidden(attempt.task, 0.0, hidden, f"{attempt.function}: argument {argument!r} does not fit")
 
     def _raised(self, task: int, seconds: float, error: BaseException, verdict: Verdict | None) -> Failed:
+        if type(error) is UnfitValue:
+            return self._unfit(task, seconds, error.reason, output=self._has_output())
         name, text = type_name(type(error)), text_of(error)
         trace = traceback_of(error, _is_above)
         limit = self._config.hard_memory

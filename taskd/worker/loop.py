@@ -14,20 +14,24 @@ from contextlib import closing, suppress
 
 from msgspec import Raw
 
+from taskd.functions.current import describe_current_task_by
 from taskd.functions.progress import report_progress_to
 from taskd.functions.registry import Registry
 from taskd.worker.board import Board
 from taskd.worker.clean_start import CleanStart
+from taskd.worker.current import CurrentTasks
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
 from taskd.worker.logs import adopt_logging
 from taskd.worker.memory import MemoryWatch
 from taskd.worker.messages import (
+    IS_DESCRIBED,
     IS_SHORT,
     POKE,
     RECEIVE_SIZE,
     WANTS_PROGRESS,
     Attempt,
+    DescribedAttempt,
     Grown,
     Interrupt,
     Ready,
@@ -36,6 +40,7 @@ from taskd.worker.messages import (
     Returned,
     WholeLines,
     WorkerConfig,
+    Yielded,
     decode_to_worker,
     encode,
 )
@@ -54,6 +59,8 @@ ERRORS = 2
 """The descriptor of stderr."""
 
 _IDLE = "idle"
+
+_IS_SPECIAL = WANTS_PROGRESS | IS_DESCRIBED
 
 _READY = encode(Ready())
 
@@ -84,13 +91,15 @@ class WorkerLoop:
         self._clean_start = CleanStart(OUTPUT, ERRORS, self._interrupter.on_signal)
         self._process = self._clean_start.process
         self._memory = MemoryWatch(config.max_memory) if config.max_memory is not None else None
-        self._invoker = Invoker(registry, config, self._interrupter, self._clean_start)
+        self._invoker = Invoker(registry, config, self._interrupter, self._clean_start, self._send)
         self._progress = ProgressReporter(self._send)
+        self._current = CurrentTasks(self._interrupter)
         self._idle_title = title(config.name, _IDLE)
 
     def prepare(self) -> None:
         """Prepare, in the fork server, what is the same in each worker, so that they share its memory."""
         report_progress_to(self._report)
+        describe_current_task_by(self._current.current)
         signal.signal(POKE, self._interrupter.on_signal)
 
     def run(self, channel: SocketType, board: Board, place: int) -> None:
@@ -154,15 +163,13 @@ class WorkerLoop:
         is_short = attempt.flags & IS_SHORT
         if not is_short:
             self._set_title(f"{attempt.function} #{attempt.task}")
-        if attempt.flags & WANTS_PROGRESS:
-            running_task.set(attempt.task)
-            self._progress.begin(attempt.task)
+        if attempt.flags & _IS_SPECIAL:
+            self._begin_special(attempt)
         self._board.begin(self._place, attempt.task)
         started = time.perf_counter()
         outcome = self._invoker.invoke(attempt, started)
-        if attempt.flags & WANTS_PROGRESS:
-            self._progress.end()
-            running_task.set(UNREPORTED)
+        if attempt.flags & _IS_SPECIAL:
+            self._end_special(attempt)
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
@@ -179,11 +186,24 @@ class WorkerLoop:
         ):
             self._flush()
 
+    def _begin_special(self, attempt: Attempt) -> None:
+        if attempt.flags & WANTS_PROGRESS:
+            running_task.set(attempt.task)
+            self._progress.begin(attempt.task)
+        if type(attempt) is DescribedAttempt:
+            self._current.begin(attempt, time.perf_counter())
+
+    def _end_special(self, attempt: Attempt) -> None:
+        if attempt.flags & WANTS_PROGRESS:
+            self._progress.end()
+            running_task.set(UNREPORTED)
+        self._current.end()
+
     # --- messages from the daemon ---
 
     def _handle_messages(self, data: bytes) -> None:
         for message in decode_to_worker(self._lines.receive(data)):
-            if type(message) is Attempt:
+            if type(message) is Attempt or type(message) is DescribedAttempt:
                 self._queue.append(message)
             elif type(message) is Interrupt:
                 self._interrupt(message)
@@ -223,7 +243,7 @@ class WorkerLoop:
 
     # --- messages to the daemon ---
 
-    def _send(self, message: Ready | Reported | Returned) -> None:
+    def _send(self, message: Ready | Reported | Returned | Yielded) -> None:
         with self._sending:
             self._channel.sendall(encode(message))
 

@@ -22,6 +22,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.functions.retries import Verdict
 
 __all__ = [
+    "IS_DESCRIBED",
     "IS_SHORT",
     "LOGGED_BYTES",
     "MAX_LINE",
@@ -30,6 +31,7 @@ __all__ = [
     "RECEIVE_SIZE",
     "WANTS_PROGRESS",
     "Attempt",
+    "DescribedAttempt",
     "Done",
     "Dropped",
     "ErrorDetails",
@@ -55,6 +57,7 @@ __all__ = [
     "ToWorker",
     "WholeLines",
     "WorkerConfig",
+    "Yielded",
     "decode_config",
     "decode_from_fork_server",
     "decode_from_worker",
@@ -87,11 +90,15 @@ IS_SHORT = 2
 """A flag of `Attempt`: the function is known to be short; its process title is not worth setting."""
 
 
+IS_DESCRIBED = 4
+"""A flag of `Attempt`: it is a `DescribedAttempt`."""
+
+
 class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=False):
     """One attempt at a task: the order to run its function.
 
     `number` counts the task's attempts, from 1. `args` is `NULL` for none
-    (msgspec has no optional `Raw`). `flags` is a sum of `WANTS_PROGRESS` and `IS_SHORT`.
+    (msgspec has no optional `Raw`). `flags` is a sum of `WANTS_PROGRESS`, `IS_SHORT` and others.
     """
 
     task: int
@@ -99,6 +106,19 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, tag="attempt", gc=Fa
     function: str
     args: Raw
     flags: int
+
+
+class DescribedAttempt(Attempt, frozen=True, array_like=True, tag="described", gc=False):
+    """An attempt with what its function may ask about its task. Its `flags` have `IS_DESCRIBED`.
+
+    `limit` is in seconds of run time, None for none. `id`, `attempt` and
+    `was_interrupted` are those of a stored task, as `taskd.current_task` has them.
+    """
+
+    limit: float | None = None
+    id: str | None = None
+    attempt: int = 1
+    was_interrupted: bool = False
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):
@@ -118,7 +138,7 @@ class Reclaim(msgspec.Struct, frozen=True, array_like=True, tag="reclaim"):
     """The order to return every task that has not begun."""
 
 
-ToWorker: TypeAlias = Attempt | Interrupt | Reclaim
+ToWorker: TypeAlias = Attempt | DescribedAttempt | Interrupt | Reclaim
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
@@ -194,13 +214,20 @@ class Reported(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
     message: str | None
 
 
+class Yielded(msgspec.Struct, frozen=True, array_like=True, tag="yielded"):
+    """A value that the running function, a generator, has yielded; of stored tasks alone."""
+
+    task: int
+    value: Raw
+
+
 class Grown(msgspec.Struct, frozen=True, array_like=True, tag="grown"):
     """The report, before the outcome of a task, that the worker has `kib` KiB resident, too many."""
 
     kib: int
 
 
-FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Grown
+FromWorker: TypeAlias = Ready | Done | Dropped | Failed | Stopped | Returned | Reported | Yielded | Grown
 
 
 ErrorDetails: TypeAlias = Literal["type", "message", "traceback"]

@@ -7,12 +7,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskd.store.base import Batch, Filter
+from taskd.store.base import Batch, Filter, KeyedWant
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Start, State, first_seq
 from taskd.store.sqlite import SqliteStore
 
 FUNCTIONS = ("f", "g")
+LIMIT_KEYS = (None, "", "1", "2")
 SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
 
 
@@ -44,7 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
-                st.sampled_from((None, 2.0, 8.0)),
+                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS),
             ),
             min_size=1, max_size=4,
         ),
@@ -57,9 +58,9 @@ class StoreMachine(RuleBasedStateMachine):
                 due=self.now + delay if delay else 0.0,
                 deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
-                is_fixed=token == "x",
+                is_fixed=token == "x", limit_key=limit_key,
             )
-            for function, delay, priority, key, token, late in tasks
+            for function, delay, priority, key, token, late, limit_key in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -139,6 +140,20 @@ class StoreMachine(RuleBasedStateMachine):
         before = len(self.model.find(Filter(), "", 10_000))
         self.both(lambda store: store.prune(self.now, 10_000))
         assert len(self.model.find(Filter(), "", 10_000)) <= before
+
+    @rule(
+        keys=st.one_of(st.none(), st.dictionaries(st.sampled_from(LIMIT_KEYS[1:]), st.integers(0, 3))),
+        each=st.integers(0, 3), count=st.integers(0, 6), after=st.sampled_from(LIMIT_KEYS[1:]),
+        claimed=st.dictionaries(st.sampled_from(LIMIT_KEYS), st.integers(0, 3)),
+        with_unkeyed=st.booleans(), function=st.sampled_from(FUNCTIONS), starts=st.booleans(),
+    )  # fmt: skip
+    def claim_by_key(self, keys, each, count, after, claimed, with_unkeyed, function, starts):
+        want = KeyedWant(count, keys, each, claimed, after, with_unkeyed)
+        claims = self.write(want={function: want}).claims
+        if starts:
+            self.start(claims)
+        else:
+            self.write(releases=[each.new.id for each in claims])
 
     @rule(function=st.sampled_from(FUNCTIONS), paused=st.booleans())
     def pause(self, function, paused):

@@ -16,8 +16,7 @@ from email import message_from_bytes, policy
 
 import pytest
 import trustme
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult
+from aiosmtpd.smtp import AuthResult
 
 from taskd.apps import mail
 from taskd.apps.mail import (
@@ -26,97 +25,16 @@ from taskd.apps.mail import (
     MailError,
     OutcomeUnknownError,
     RefusedError,
+    RefusedForNowError,
     ServerAwayError,
     delivery_to,
     send_mail,
 )
 from taskd.apps.mail_message import compose
 from taskd.functions.registry import registry
-
-DEADLINE = 10
-"""Seconds after which a test fails: nothing here takes that long."""
+from tests.live.mail_servers import DEADLINE, Handler, MailServer, refusing
 
 ANN, BOB = "ann@example.org", "bob@example.org"
-
-
-class Session(SMTP):
-    """An SMTP session that reports when its connection is closed."""
-
-    def __init__(self, *args, **options):
-        self.over = threading.Event()
-        super().__init__(*args, **options)
-
-    def connection_lost(self, error):
-        super().connection_lost(error)
-        self.over.set()
-
-
-class Handler:
-    """A handler that accepts and keeps every mail with its SMTP commands; a test overrides single steps."""
-
-    def __init__(self):
-        self.taken = []
-        self.resets = 0
-        self.left = threading.Event()
-
-    async def handle_DATA(self, server, session, envelope):
-        self.taken.append((session, envelope))
-        return "250 taken"
-
-    async def handle_RSET(self, server, session, envelope):
-        self.resets += 1
-        return "250 forgotten"
-
-    async def handle_QUIT(self, server, session, envelope):
-        self.left.set()
-        return "221 bye"
-
-
-class MailServer(Controller):
-    """An SMTP server on a free port, which counts its connections."""
-
-    def __init__(self, handler=None, port=0, **options):
-        super().__init__(handler or Handler(), hostname="127.0.0.1", port=port, **options)
-        self.sessions = []
-
-    def factory(self):
-        session = Session(self.handler, loop=self.loop, **self.SMTP_kwargs)
-        self.sessions.append(session)
-        return session
-
-    def _trigger_server(self):
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
-
-    def __enter__(self):
-        self.start()
-        assert self.sessions[0].over.wait(DEADLINE)
-        self.sessions.clear()  # start() itself has opened a connection, to check that it works.
-        return self
-
-    def __exit__(self, *_):
-        for session in self.sessions:
-            self.loop.call_soon_threadsafe(self._leave, session)
-        self.stop()
-
-    def leave_all(self, last_words=b""):
-        """Close every connection, as servers do with idle ones."""
-        for session in self.sessions:
-            self.loop.call_soon_threadsafe(self._leave, session, last_words)
-            assert session.over.wait(DEADLINE)
-
-    @staticmethod
-    def _leave(session, last_words=b""):
-        if session.transport is None:
-            pass  # It has never been connected (TLS failed), or is closed already.
-        elif last_words:
-            session.transport.write(last_words)
-            session.transport.close()
-        else:
-            session.transport.abort()  # close() waits until the client closes, too
-
-    def url(self, options="", *, scheme="smtp", login="", host="127.0.0.1"):
-        return f"{scheme}://{login}{host}:{self.port}{options}"
 
 
 @pytest.fixture
@@ -259,27 +177,6 @@ def test_a_line_break_in_an_argument_is_refused_before_anything_is_sent(
     assert (handler.taken, server.sessions) == ([], [])
 
 
-def refusing(step, answer):
-    """Make a handler that gives `answer` at `step`, the first time."""
-
-    class Refusing(Handler):
-        answers = [answer]
-
-    async def refuse(self, server, session, envelope, *args):
-        if self.answers:
-            return self.answers.pop()
-        if step == "DATA":
-            return await super(Refusing, self).handle_DATA(server, session, envelope)
-        if step == "MAIL":
-            envelope.mail_from = args[0]
-        else:
-            envelope.rcpt_tos.append(args[0])
-        return "250 OK"
-
-    setattr(Refusing, f"handle_{step}", refuse)
-    return Refusing()
-
-
 @pytest.mark.parametrize(
     ("step", "answer", "told"),
     [
@@ -287,6 +184,7 @@ def refusing(step, answer):
         ("RCPT", "450-busy\r\n450 come again", f"refused the recipient {BOB}: 450 busy come again"),
         ("MAIL", "553 not you", f"refused the sender {ANN}: 553 not you"),
         ("DATA", "554 that is spam", "refused the mail: 554 that is spam"),
+        ("DATA", "452 the disk is full", "refused the mail: 452 the disk is full"),
     ],
 )
 def test_a_refusal_is_reported_in_the_servers_words_and_the_connection_stays(step, answer, told, opened):
@@ -296,6 +194,7 @@ def test_a_refusal_is_reported_in_the_servers_words_and_the_connection_stays(ste
         with pytest.raises(RefusedError) as caught:
             delivery.deliver(a_mail("refused"))
         assert str(caught.value) == f"smtp://127.0.0.1:{server.port} {told}"
+        assert isinstance(caught.value, RefusedForNowError) == answer.startswith("4")
         delivery.deliver(a_mail("taken"))
     assert subjects(handler) == ["taken"]
     assert len(server.sessions) == 1
@@ -463,7 +362,7 @@ def test_the_next_mail_reconnects_after_a_server_refused_one_and_disconnected(op
     handler = refusing("DATA", "421 shutting down")
     with MailServer(handler) as server:
         delivery = opened(server.url())
-        with pytest.raises(RefusedError, match="refused the mail: 421 shutting down"):
+        with pytest.raises(RefusedForNowError, match="refused the mail: 421 shutting down"):
             delivery.deliver(a_mail("one"))
         delivery.deliver(a_mail("two"))
     assert (subjects(handler), len(server.sessions)) == (["two"], 2)
@@ -700,6 +599,38 @@ def test_a_server_that_disconnects_during_the_login_is_unreachable_and_has_not_r
     with MailServer(handler, authenticator=leave, tls_context=tls) as server:
         with pytest.raises(ServerAwayError, match=r"did not take the connection: .*closed"):
             opened(server.url(login=RIGHT)).deliver(a_mail())
+
+
+def test_a_server_that_cannot_check_a_login_now_is_away_and_has_not_refused_it(handler, opened, tls):
+    def unable(*_):
+        return AuthResult(success=False, handled=False, message="454 4.7.0 the directory is down")
+
+    with MailServer(handler, authenticator=unable, tls_context=tls) as server:
+        with pytest.raises(ServerAwayError, match=r"could not check the login of ann@example.org: 454 4"):
+            opened(server.url(login=RIGHT)).deliver(a_mail())
+
+
+@pytest.mark.parametrize("first_words", [b"", b"220 hello\r\n"])
+def test_a_server_that_breaks_off_while_tls_begins_is_away(first_words, opened, tls):
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+
+        def leave():
+            connection, _ = listener.accept()
+            stack.callback(connection.close)
+            if first_words:
+                connection.sendall(first_words)
+                for answer in (b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n"):
+                    connection.recv(1000)
+                    connection.sendall(answer)
+            connection.recv(1000)
+            connection.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        url = f"{'smtp' if first_words else 'smtps'}://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ServerAwayError, match=f"^{url} broke off while TLS began$"):
+            opened(url).deliver(a_mail())
+        thread.join(DEADLINE)
 
 
 def test_a_server_without_login_support_is_reported(handler, opened, tls):

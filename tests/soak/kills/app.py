@@ -8,7 +8,7 @@ from taskd import task
 
 _EFFECTS = os.open(os.environ.get("SOAK_EFFECTS", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 _DAEMON = os.environ.get("SOAK_DAEMON", "0")
-"""Which of the daemons of a soak this is: so it can be told who ran a task."""
+"""The number of the daemon of this soak that runs the tasks."""
 
 KEEP = 86400.0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.scripts.twistd import run
 
-from taskd.durable import tasks
+from taskd.durable import upkeep
 from taskd.store.sqlite import SqliteStore
 
 __all__ = ["CALLS", "FAILPOINT", "POINTS"]
@@ -83,7 +83,7 @@ def install(point: Failpoint) -> None:
 PRUNE_SECONDS = 0.2
 
 if __name__ == "__main__":
-    tasks.PRUNE_SECONDS = PRUNE_SECONDS
+    upkeep.PRUNE_SECONDS = PRUNE_SECONDS
     if given := os.environ.pop(FAILPOINT, ""):
         name, _, count = given.rpartition(":")
         install(Failpoint(name, int(count)))

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.apps import mail
 from taskd.apps.mail import ConfigError, delivery_to
 from taskd.apps.mail_message import Mail, compose
+from taskd.functions.registry import registry
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120)
 INJECTED = "=?utf-8?q?x=0d=0aBcc=3a_eve=40example.org?="
@@ -34,6 +35,17 @@ def the_recipient(sent: Mail) -> Address:
     return address
 
 
+class FunctionTests(SynchronousTestCase):
+    def test_a_mail_is_stored_and_tried_again_only_for_what_may_pass(self):
+        function = registry["send_mail"]
+        assert function.durable is not None
+        self.assertEqual((function.durable.retries, function.durable.once), (8, False))
+        self.assertTrue(issubclass(mail.RefusedForNowError, function.retry_for))
+        self.assertTrue(issubclass(mail.ServerAwayError, function.retry_for))
+        for lasting in mail.RefusedError, mail.OutcomeUnknownError, mail.LoginError, mail.ConfigError:
+            self.assertFalse(issubclass(lasting, function.retry_for), lasting)
+
+
 class ComposeTests(SynchronousTestCase):
     def test_the_message_id_is_unique_and_in_the_domain_of_the_sender(self):
         first = compose("Ann <ann@mail.example.org>", "bob@example.org", "x")
@@ -41,6 +53,13 @@ class ComposeTests(SynchronousTestCase):
         self.assertRegex(first.message_id, r"^<[^@<>\s]+@mail\.example\.org>$")
         self.assertNotEqual(first.message_id, second.message_id)
         self.assertEqual(read(first)["Message-ID"], first.message_id)
+
+    def test_the_message_id_is_made_from_what_is_unique_so_that_a_second_attempt_has_the_same(self):
+        sent = [
+            compose("Ann <ann@mail.example.org>", "bob@example.org", "x", unique="0192-ab") for _ in range(2)
+        ]
+        self.assertEqual([each.message_id for each in sent], ["<0192-ab@mail.example.org>"] * 2)
+        self.assertEqual(read(sent[0])["Message-ID"], "<0192-ab@mail.example.org>")
 
     def test_a_mail_has_a_date(self):
         header: Any = read(compose("ann@example.org", "bob@example.org", "x"))["Date"]

@@ -325,6 +325,20 @@ class RetryTests(DurableCase):
         self.assertIs(self.state(task), State.FAILED)
 
 
+class CurrentTaskTests(DurableCase):
+    retries = 1
+
+    def test_each_attempt_knows_the_id_its_number_and_whether_the_one_before_was_lost(self):
+        task = self.submit()
+        seen = []
+        for outcome in Failure.of(WorkerLost("killed")), Failure.of(TaskFailed("no")), Result(Raw(b"1")):
+            running = self.begin()
+            seen.append((running.call.id, running.call.attempt, running.call.was_interrupted))
+            self.end(running, outcome)
+            self.turn(4.0)
+        self.assertEqual(seen, [(task, 1, False), (task, 2, True), (task, 3, True)])
+
+
 class OnceTests(DurableCase):
     once = True
 

@@ -19,7 +19,13 @@ class WriterCase(SynchronousTestCase):
         self.running = []
         self.claims = []
         self.answers = []
-        self.writer = StoreWriter(self.store, self.execute, self.clock, lambda: 1000.0, self.claims.extend)
+        self.writer = StoreWriter(
+            self.store,
+            self.execute,
+            self.clock,
+            lambda: 1000.0,
+            lambda claims, wants: self.claims.extend(claims),
+        )
 
     def execute(self, function):
         """Keep a function until `commit`, as a thread would that is busy."""

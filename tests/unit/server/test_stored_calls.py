@@ -4,6 +4,7 @@ from msgspec import Raw
 
 from taskd.functions.retries import Verdict
 from taskd.model import Options, Raised, StoredCall
+from taskd.worker.messages import IS_DESCRIBED, Yielded
 from tests.unit.pools import LoggingCase
 from tests.unit.tasks import FakeSubscriber
 
@@ -14,9 +15,12 @@ class StoredCallTests(LoggingCase):
         self.make()
         self.subscriber = FakeSubscriber()
         self.raised = []
+        self.yielded = []
 
     def run_stored(self, **more):
-        call = StoredCall("f", Raw(b"[1]"), Options(), raised=self.raised.append, **more)
+        call = StoredCall(
+            "f", Raw(b"[1]"), Options(), raised=self.raised.append, yielded=self.yielded.append, **more
+        )
         self.task = self.server.run(call, self.subscriber, self.subscriber.lane)
         self.clock.advance(0)
 
@@ -38,3 +42,37 @@ class StoredCallTests(LoggingCase):
             self.server.cancel(self.task)
             self.pool.stop_task(1, traceback)
         self.assertEqual(self.raised, [Raised("the trace")])
+
+    def test_a_worker_learns_what_the_function_may_ask_about_its_task(self):
+        self.run_stored(id="the-id", attempt=2, was_interrupted=True)
+        [attempt] = self.pool.workers[1].attempts
+        self.assertEqual((attempt.id, attempt.attempt, attempt.was_interrupted), ("the-id", 2, True))
+        self.assertTrue(attempt.flags & IS_DESCRIBED)
+
+    def test_a_worker_learns_the_time_limit_of_any_task_that_has_one(self):
+        client = self.connect()
+        client.call("f", timeout=3.0)
+        self.clock.advance(0)
+        [attempt] = self.pool.workers[1].attempts
+        self.assertEqual((attempt.limit, attempt.id, attempt.flags), (3.0, None, IS_DESCRIBED))
+
+    def test_what_a_function_yields_is_passed_on_until_its_task_has_an_outcome(self):
+        self.run_stored()
+        self.pool.begin(1)
+        number = self.task.number
+        self.pool.say(1, Yielded(number, Raw(b"1")), Yielded(number, Raw(b"2")))
+        self.assertEqual([bytes(value) for value in self.yielded], [b"1", b"2"])
+        self.server.cancel(self.task)
+        self.clock.advance(100)  # its grace is over
+        self.assertEqual(len(self.subscriber.sent), 1)
+        self.pool.say(1, Yielded(number, Raw(b"3")))
+        self.assertEqual(len(self.yielded), 2)
+
+    def test_what_other_tasks_yield_is_dropped(self):
+        client = self.connect()
+        client.call("f")
+        self.clock.advance(0)
+        number = self.pool.workers[1].attempts[0].task
+        self.pool.say(1, Yielded(number, Raw(b"1")))
+        self.pool.finish(1, b"[1]")
+        self.assertEqual(client.reply(), [1])

@@ -74,6 +74,20 @@ class MemoryTaskClientTests(SynchronousTestCase):
             functions.add(function)
         self.client = MemoryTaskClient(functions)
 
+    def test_what_a_generator_function_yields_is_a_list(self):
+        def numbers(count: int):
+            yield from range(count)
+
+        async def async_numbers(count: int):
+            for number in range(count):
+                yield number
+
+        for function in numbers, async_numbers:
+            functions = Registry()
+            functions.add(function, "f")
+            client = MemoryTaskClient(functions)
+            self.assertEqual(self.successResultOf(client.call("f", count=3)), [0, 1, 2])
+
     def test_a_call_gives_what_a_server_would_give(self):
         self.assertEqual(self.successResultOf(self.client.call("add", a=2, b=3)), 5)
         self.assertEqual(self.successResultOf(self.client.request("add", [2])), 3)

@@ -146,6 +146,19 @@ class ShieldTests(InterrupterCase):
             pass
         self.assertEqual(self.reads, 0)
 
+    def test_a_shield_inside_another_one_ends_with_the_outer_one(self):
+        done = []
+
+        def function():
+            with self.interrupter.shield():
+                with self.interrupter.shield():
+                    self.send()
+                done.append("written")
+
+        self.begin()
+        self.assertRaises(TaskCancelled, function)
+        self.assertEqual(done, ["written"])
+
     def test_a_shield_in_another_thread_does_not_delay_an_interrupt(self):
         entered, may_leave = threading.Event(), threading.Event()
 

@@ -17,7 +17,17 @@ from taskd.protocol.nesting import MAX_VALUE_NESTING
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.interrupts import Interrupter
 from taskd.worker.invocation import Invoker
-from taskd.worker.messages import NULL, Attempt, Done, Failed, Interrupt, Stopped, WorkerConfig
+from taskd.worker.messages import (
+    IS_DESCRIBED,
+    NULL,
+    Attempt,
+    DescribedAttempt,
+    Done,
+    Failed,
+    Interrupt,
+    Stopped,
+    WorkerConfig,
+)
 
 CONFIG = WorkerConfig(apps=[], directory="", name="TaskWorker", max_result=1000)
 
@@ -25,9 +35,12 @@ NO_PIPE = 1 << 20
 """No descriptor of this process."""
 
 
-class InvokerTests(SynchronousTestCase):
+class InvokerCase(SynchronousTestCase):
+    """Calls functions as a worker does, in this process."""
+
     def setUp(self):
         self.sent = []
+        self.yielded = []
         self.wrote = False
         self.interrupter = Interrupter(self.read_messages)
         self.config = CONFIG
@@ -42,16 +55,25 @@ class InvokerTests(SynchronousTestCase):
         self.sent.append(Interrupt(task, 1, cancelled))
         self.interrupter.on_signal()
 
-    def call(self, function, args=NULL, task=1):
+    def call(self, function, args=NULL, task=1, stored=None):
         registry = Registry()
         registry.add(function, "f")
         clean_start = CleanStart(NO_PIPE, NO_PIPE, self.interrupter.on_signal)
         self.patch(clean_start, "has_output", lambda: self.wrote)
         self.event_loop = clean_start.event_loop
         self.addCleanup(self.event_loop.close)
-        self.invoker = Invoker(registry, self.config, self.interrupter, clean_start)
-        return self.invoker.invoke(Attempt(task, 1, "f", Raw(args), 0), 0.0)
+        self.invoker = Invoker(registry, self.config, self.interrupter, clean_start, self.yielded.append)
+        attempt = Attempt(task, 1, "f", Raw(args), 0)
+        if stored is not None:
+            attempt = DescribedAttempt(task, 1, "f", Raw(args), IS_DESCRIBED, None, stored)
+        return self.invoker.invoke(attempt, 0.0)
 
+    def with_details(self, details):
+        """Return the configuration with other details of errors for callers."""
+        return msgspec.structs.replace(CONFIG, error_details=details)
+
+
+class InvokerTests(InvokerCase):
     # --- verdicts ---
 
     def test_what_was_raised_is_judged_for_stored_tasks(self):
@@ -110,14 +132,13 @@ class InvokerTests(SynchronousTestCase):
             self.assertIsInstance(done, Done)
             self.assertEqual(bytes(done.value), b"5")
 
-    def test_a_generator_has_failed(self):
+    def test_a_generator_that_an_async_function_returns_has_failed(self):
         async def later():
             return (number for number in range(3))
 
-        for function in later, lambda: (number for number in range(3)):
-            failed = self.call(function)
-            self.assertEqual(failed.code, -32000)
-            self.assertIn("generator", failed.message)
+        failed = self.call(later)
+        self.assertEqual(failed.code, -32000)
+        self.assertIn("generator", failed.message)
 
     def test_without_an_async_function_no_event_loop_is_made(self):
         self.call(lambda: 1)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
+from taskd.functions.current import describe_current_task_by
 from taskd.functions.progress import progress, report_progress_to
 from taskd.functions.raised import MAX_TEXT
 from taskd.functions.registry import Registry
@@ -84,6 +85,7 @@ class WorkerCase(SynchronousTestCase):
         self.patch(loop, "setproctitle", self.titles.append)
         self.patch(loop, "OUTPUT", NO_PIPE)
         self.addCleanup(report_progress_to, report_progress_to(None))
+        self.addCleanup(describe_current_task_by, describe_current_task_by(None))
         self.addCleanup(signal.signal, POKE, signal.getsignal(POKE))
         self.registry = Registry()
         self.config = CONFIG

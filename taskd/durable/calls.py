@@ -1,0 +1,77 @@
+"""Ordinary calls of durable functions: each is stored, and answered when its task has ended."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from taskd.durable.answers import refused
+from taskd.durable.tasks import DurableTasks
+from taskd.errors import Cancelled, InternalError
+from taskd.model import Failure, Outcome, Progress, Result
+from taskd.protocol.requests import Request
+from taskd.server.methods import Requester, Work
+from taskd.store.base import StoreError
+from taskd.store.records import Accepted, State
+
+__all__ = ["OrdinaryCall"]
+
+
+class OrdinaryCall:
+    """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`."""
+
+    __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
+
+    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester) -> None:
+        self._tasks = tasks
+        self._request = request
+        self._requester: Requester | None = requester
+        self._task = tasks.submit(request.function, request.args, request.options, self._stored)
+        self._stop = tasks.wait(self._task, self._ended)
+        if request.wants_progress:
+            tasks.listen(self._task, self._progressed)
+        request.work = self
+
+    def cancel(self) -> None:
+        """Cancel the task, whether it waits, runs, or waits for its next attempt."""
+        self._tasks.cancel(self._task, self._cancelled)
+
+    def detach(self) -> None:
+        """Let the task go on without its caller."""
+        self._requester = None
+        self._stop()
+
+    def _stored(self, accepted: Accepted | StoreError) -> None:
+        if isinstance(accepted, StoreError):
+            self._stop()
+            self._answer(refused(accepted))
+
+    def _cancelled(self, state: State | StoreError | None) -> None:
+        if state is State.RUNNING and self._request.work is self:
+            self.cancel()  # it has begun while the store was asked
+
+    def _progressed(self, progress: Progress) -> None:
+        if self._requester is not None:
+            self._requester.task_progressed(self._request, progress)
+            self._requester.flush()
+
+    def _ended(self, state: State, outcome: bytes | None) -> None:
+        self._answer(outcome_of(self._request.function, state, outcome))
+
+    def _answer(self, outcome: Outcome) -> None:
+        requester, self._requester = self._requester, None
+        self._request.work = None
+        if requester is not None:
+            requester.task_ended(self._request, outcome)
+            requester.flush()
+
+
+def outcome_of(function: str, state: State, outcome: bytes | None) -> Outcome:
+    """Return what the caller of a function gets for its stored task, which has ended."""
+    if state is State.SUCCEEDED and outcome is not None:
+        return Result(Raw(outcome))
+    if outcome is not None:
+        return msgspec.json.decode(outcome, type=Failure)
+    if state is State.CANCELLED:
+        return Failure.of(Cancelled(f"{function} was cancelled before it was started", was="waiting"))
+    return Failure.of(InternalError(f"the task has ended as {state.name.lower()}, without an outcome"))

@@ -1,0 +1,108 @@
+"""What to claim of a function with a concurrency key: a few tasks of each, so that none fills the window."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from taskd.durable.limit_keys import NO_KEY
+from taskd.store.base import KeyedWant
+from taskd.store.records import Record
+
+__all__ = ["PREFETCHED", "KeyedClaims"]
+
+PREFETCHED = 16
+"""Tasks of one key that are claimed beyond those that may run: enough for a store that answers in some ms."""
+
+
+class KeyedClaims:
+    """The claimed tasks of one function, counted by the `limit_key` that the store has for them.
+
+    The store is asked for the tasks of single keys, when something has come or
+    ended there; and now and then for those of all keys, in turns. `each` is how
+    many of a key are claimed at most.
+
+    A key is *open* if the store may have more of it than was claimed. It is
+    asked for again once half of what was claimed is gone.
+    """
+
+    def __init__(self, each: int) -> None:
+        self.each = each
+        self.is_unscanned = True
+        """Whether there may be keys in the store of which nothing is known."""
+        self._has_unkeyed = True
+        self._after = NO_KEY
+        self._claimed: Counter[str | None] = Counter()
+        self._open: set[str] = set()
+
+    def count(self, key: str | None) -> None:
+        """Count a task that was claimed before the function had this key."""
+        self._claimed[key] += 1
+
+    def submitted(self, key: str, room: int, pending: object) -> KeyedWant | None:
+        """Return what to want after a task of a key has come; None if nothing new.
+
+        `room` is how many tasks may be claimed; `pending` is what is wanted and
+        not taken yet, to which this is added if it is by key.
+        """
+        if self._claimed[key] >= self.each:
+            self._open.add(key)
+            return None
+        return self._ask(key, room, pending)
+
+    def _ask(self, key: str, room: int, pending: object) -> KeyedWant | None:
+        if room <= 0:
+            self.is_unscanned = True
+            return None
+        wanted = self.each - self._claimed[key]
+        if wanted <= 0:
+            self._open.add(key)
+            return None
+        if isinstance(pending, KeyedWant):
+            if pending.keys is not None:
+                pending.keys[key] = wanted
+            return None  # else all keys are wanted, and this one with them
+        return KeyedWant(room, {key: wanted})
+
+    def scan(self, room: int) -> KeyedWant:
+        """Return the want for all keys."""
+        self.is_unscanned = False
+        self._open.update(
+            key for key, count in self._claimed.items() if key is not None and count >= self.each
+        )
+        return KeyedWant(room, None, self.each, dict(self._claimed), self._after, self._has_unkeyed)
+
+    def claimed(self, want: KeyedWant, records: list[Record]) -> None:
+        """Note what was claimed for a want."""
+        got = Counter(record.new.limit_key for record in records)
+        self._claimed += got
+        if want.keys is not None:
+            asked = dict(want.keys)
+        else:
+            asked = {key: want.room(key) for key in got if key is not None}
+            self._has_unkeyed = want.with_unkeyed and got[None] >= want.room(None)
+        self._open.update(key for key, count in asked.items() if got[key] >= count)
+        if len(records) >= want.count:
+            self.is_unscanned = True
+            last = next((each.new.limit_key for each in reversed(records) if each.new.limit_key), None)
+            if want.keys is None and last is not None:
+                self._after = last
+                self._open.add(last)  # it may have been cut short
+
+    def ended(self, key: str | None, room: int, pending: object, *, waits: bool) -> KeyedWant | None:
+        """Note that a claimed task is not claimed any more; return what to want, None if nothing new.
+
+        `waits` says that it waits in the store again.
+        """
+        self._claimed[key] -= 1
+        if key is None:
+            if self._claimed[None] <= self.each // 2 and self._has_unkeyed:
+                self.is_unscanned = True
+            return None
+        if self._claimed[key] <= 0:
+            del self._claimed[key]
+        if waits:
+            self._open.add(key)
+        if key in self._open and (waits or self._claimed[key] <= self.each // 2):
+            self._open.discard(key)
+            return self._ask(key, room, pending)
+        return None

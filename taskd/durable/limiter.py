@@ -1,0 +1,202 @@
+"""The limits of all functions: holds claimed tasks until they may be started, and knows what to claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from twisted.internet.interfaces import IReactorTime
+
+from taskd.durable.keyed_claims import PREFETCHED, KeyedClaims
+from taskd.durable.late_tasks import LateTasks
+from taskd.durable.limit_keys import key_reader
+from taskd.durable.limits import Hold, Limits
+from taskd.durable.run import Run
+from taskd.functions.durability import Durability, Rate
+from taskd.functions.registry import FunctionInfo
+from taskd.net.timers import Alarm, TurnEnd
+from taskd.store.base import KeyedWant
+from taskd.store.records import Record
+
+__all__ = ["Limiter"]
+
+
+@dataclass(slots=True)
+class _Limited:
+    """One function that has limits; `terms` are what they depend on, and `claims` is None without a key."""
+
+    terms: tuple[int | None, Rate | None, str | None, tuple[str, ...]]
+    limits: Limits
+    claims: KeyedClaims | None
+    key_of: Callable[[bytes | None], str] = field(repr=False)
+
+
+class Limiter:
+    """Holds the claimed tasks of functions with limits.
+
+    `give` gives one to the task server, `expire` ends one that is held until its deadline.
+    Functions without limits cost one look into a dictionary.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        give: Callable[[Run], object],
+        expire: Callable[[Run], object],
+        window: int,
+    ) -> None:
+        self._clock = clock
+        self._give = give
+        self._late = LateTasks(clock, self._is_held, expire)
+        self._window = window
+        self._functions: dict[str, _Limited] = {}
+        self._changed: dict[str, None] = {}
+        self._turn_end = TurnEnd(clock)
+        self._alarm = Alarm(clock, self._rang)
+        self._is_closed = False
+
+    # --- the app ---
+
+    def use(self, functions: Iterable[FunctionInfo], runs: Iterable[Run]) -> None:
+        """Hold the tasks of these functions to their limits from now on; `runs` are the claimed ones."""
+        old, self._functions = self._functions, {}
+        for each in functions:
+            durable = each.durable
+            if durable is not None and (durable.concurrency is not None or durable.rate is not None):
+                self._functions[each.name] = _limited(each, durable, self._window, old.get(each.name))
+        changed = {
+            name
+            for name in old.keys() | self._functions.keys()
+            if old.get(name) is not self._functions.get(name)
+        }
+        for run in runs:
+            function = run.record.new.function
+            if function in changed:
+                limited = self._functions.get(function)
+                if limited is not None:
+                    _add(limited, run)
+                elif run.task is None and any(each.name == function for each in functions):
+                    self._give(run)
+        for name in changed & self._functions.keys():
+            self._see_to(name)
+
+    # --- claims ---
+
+    def key(self, function: str, args: bytes | None) -> str | None:
+        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
+        limited = self._functions.get(function)
+        return None if limited is None or limited.claims is None else limited.key_of(args)
+
+    def claims(self, function: str) -> KeyedClaims | None:
+        """Return what is claimed of each key of a function, None if it has no concurrency key."""
+        limited = self._functions.get(function)
+        return None if limited is None else limited.claims
+
+    def held(self, function: str) -> int:
+        """Return how many tasks of a function are held."""
+        limited = self._functions.get(function)
+        return 0 if limited is None else limited.limits.held
+
+    def claimed(self, function: str, want: KeyedWant, records: list[Record]) -> None:
+        """Note what was claimed for a want by key."""
+        claims = self.claims(function)
+        if claims is not None:
+            claims.claimed(want, [record for record in records if record.new.function == function])
+
+    # --- tasks ---
+
+    def holds(self, run: Run, time_left: float | None) -> bool:
+        """Take a claimed task, to be given to the task server later; return whether it has limits.
+
+        It must start in `time_left` seconds, None if at any time.
+        """
+        limited = self._functions.get(run.record.new.function)
+        if limited is None:
+            return False
+        limited.limits.add(run)
+        if time_left is not None:
+            self._late.watch(run, time_left)
+        self._see_to(run.record.new.function)
+        return True
+
+    def _is_held(self, run: Run) -> bool:
+        limited = self._functions.get(run.record.new.function)
+        return limited is not None and limited.limits.is_held(run)
+
+    def started(self, run: Run) -> None:
+        """Note that a worker has been given a task."""
+        limited = self._functions.get(run.record.new.function)
+        if limited is not None:
+            limited.limits.started(run, self._clock.seconds())
+            self._see_to(run.record.new.function)
+
+    def remove(self, run: Run) -> None:
+        """Note that a task runs no more, or is not to be started. Idempotent."""
+        limited = self._functions.get(run.record.new.function)
+        if limited is not None:
+            limited.limits.remove(run)
+            self._see_to(run.record.new.function)
+
+    def hold(self, run: Run) -> Hold | None:
+        """Return what holds a task, None if nothing does here."""
+        limited = self._functions.get(run.record.new.function)
+        return None if limited is None else limited.limits.hold(run, self._clock.seconds())
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._is_closed = True
+
+    # --- turns ---
+
+    def _see_to(self, function: str) -> None:
+        if not self._changed:
+            self._turn_end.call(self.admit)
+        self._changed[function] = None
+
+    def admit(self) -> None:
+        """Give what may be started to the task server, now rather than at the end of the reactor's turn."""
+        changed, self._changed = self._changed, {}
+        now, next_time = self._clock.seconds(), inf
+        for function in changed:
+            limited = self._functions.get(function)
+            if limited is not None and not self._is_closed:
+                for run in limited.limits.admit(now):
+                    self._give(run)
+                next_time = min(next_time, limited.limits.next_time)
+        if next_time < inf:
+            self._alarm.set(next_time)
+
+    def _rang(self) -> None:
+        now, next_time = self._clock.seconds(), inf
+        for function, limited in self._functions.items():
+            if limited.limits.next_time <= now:
+                self._see_to(function)
+            else:
+                next_time = min(next_time, limited.limits.next_time)
+        if next_time < inf:
+            self._alarm.set(next_time)
+
+
+def _limited(function: FunctionInfo, durable: Durability, window: int, old: _Limited | None) -> _Limited:
+    """Return the limits of a function: the old ones if nothing has changed."""
+    terms = (durable.concurrency, durable.rate, durable.concurrency_key, tuple(function.parameters))
+    if old is not None and old.terms == terms:
+        return old
+    key_of = key_reader(durable.concurrency_key, function.parameters)
+    limits = Limits(durable.concurrency, durable.rate, key_of)
+    if old is not None and old.terms[2] == durable.concurrency_key:
+        limits.keep_starts(old.limits)
+    claims = None
+    if durable.concurrency_key is not None:
+        claims = KeyedClaims(min(2 * (durable.concurrency or 0) + PREFETCHED, window // 2))
+    return _Limited(terms, limits, claims, key_of)
+
+
+def _add(limited: _Limited, run: Run) -> None:
+    if run.task is None:
+        limited.limits.add(run)
+    else:
+        limited.limits.add_admitted(run)
+    if limited.claims is not None:
+        limited.claims.count(run.record.new.limit_key)
