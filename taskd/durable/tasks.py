@@ -44,6 +44,12 @@ _log = Logger(namespace="taskd.store")
 WINDOW = 10_000
 """Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
 
+FIRST_WINDOW = 500
+"""Waiting tasks of each function that are claimed at first: 20 ms, so that the first starts soon."""
+
+GIVE_UP_SECONDS = 20.0
+"""Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
+
 NO_DURABILITY = Durability()
 
 Value = TypeVar("Value")
@@ -227,7 +233,7 @@ class DurableTasks:
             elif new_too and key is not None:
                 self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
         elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
-            self.writer.want(function, room)
+            self.writer.want(function, room if function in self._in_window else FIRST_WINDOW)
 
     def _room(self, function: str) -> int:
         """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
@@ -370,6 +376,9 @@ class DurableTasks:
     def _forget(self, run: Run, *, waits: bool) -> None:
         function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
+        run.task = (
+            None  # which refers to the run through objects that the garbage collector does not look into
+        )
         self._once.remove(run)
         self._limiter.remove(run)
         self._in_window[function] -= 1
@@ -520,7 +529,9 @@ class DurableTasks:
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store; fires when that is done."""
-        return self.writer.flushed().addBoth(lambda _: self._upkeep.close())
+        flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
+        flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
+        return flushed.addBoth(lambda _: self._upkeep.close())
 
 
 _CANCELLED = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))

@@ -44,6 +44,8 @@ class Upkeep:
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_closed = False
+        self._fault: str | None = None
+        """The failure that was logged last, since it comes again every second."""
 
     def begin(self) -> None:
         """Begin, once the store is open."""
@@ -65,6 +67,7 @@ class Upkeep:
             promoting.addCallbacks(self._promoted, self.broke)
 
     def _promoted(self, next_due: float | None) -> None:
+        self._fault = None
         self._look()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
@@ -82,6 +85,9 @@ class Upkeep:
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         else:
-            _log.error("{error}", error=reason.getErrorMessage())
+            error = reason.getErrorMessage()
+            if error != self._fault:
+                _log.error("{error}", error=error)
+            self._fault = error
         self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)

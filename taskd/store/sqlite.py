@@ -71,6 +71,7 @@ class SqliteStore:
         except BaseException:
             os.close(self._lock)
             raise
+        self._identity = _identity(path)
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
 
@@ -103,6 +104,11 @@ class SqliteStore:
     @contextmanager
     def _transaction(self) -> Iterator[LoggingCursor]:
         database = self._database
+        if _identity(self.path) != self._identity:
+            raise StoreError(
+                f"{self.path} was removed or replaced while in use, and what is written now would be lost: "
+                "put back a copy, and start the daemon again"
+            )
         with self._errors("written"):
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -413,3 +419,12 @@ def _lock(path: str) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another in its place, None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

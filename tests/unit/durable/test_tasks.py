@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import tasks as tasks_module
 from taskd.durable.once import AHEAD
-from taskd.durable.tasks import DurableTasks
+from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
     Cancelled,
     InvalidParams,
@@ -23,6 +23,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State
 from tests.unit.tasks import make_task
@@ -391,3 +392,28 @@ class OnceTests(DurableCase):
         self.end(self.begin(), Failure.of(WorkerLost("killed")))
         self.assertIs(self.state(task), State.FAILED)
         self.assertEqual(self.store.get(task).losses, 1)
+
+
+class StopTests(DurableCase):
+    def test_a_stop_waits_only_for_some_time_for_a_store_that_has_failed(self):
+        self.submit()
+        task = self.begin()
+
+        def fail(batch, now):
+            raise StoreError("the disk is full")
+
+        self.store.write = fail
+        task.subscriber.task_ended(task.key, Result(Raw(b"1")))
+        self.turn()
+        self.tasks.stop_accepting()
+        closed = self.tasks.close()
+        self.turn(1.0)
+        self.assertNoResult(closed)
+        self.turn(GIVE_UP_SECONDS)
+        self.successResultOf(closed)
+
+    def test_a_run_that_has_ended_does_not_keep_its_task_alive(self):
+        self.submit()
+        task = self.begin()
+        self.end(task, Result(Raw(b"1")))
+        self.assertIsNone(task.subscriber.task)

@@ -91,6 +91,16 @@ class FailureTests(SqliteCase):
         store.write(Batch([New("2", "f")]), 1.0)
         self.assertEqual(len(store.find(Filter(), "", 100)), 2)
 
+    def test_a_file_that_was_removed_or_replaced_is_not_written(self):
+        store = self.open()
+        store.write(Batch([New("1", "f")]), 1.0)
+        os.rename(self.path, f"{self.path}.old")
+        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        Path(self.path).touch()
+        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        os.rename(f"{self.path}.old", self.path)
+        store.write(Batch([New("2", "f")]), 1.0)
+
 
 class AcknowledgedTests(SqliteCase):
     def test_written_tasks_are_there_after_the_file_is_opened_again(self):
