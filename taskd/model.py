@@ -105,7 +105,7 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """What a worker reports of a failed attempt besides the reply, for stored tasks.
+    """A report on a failed attempt, besides the reply, for stored tasks.
 
     `traceback` is None if there is none. `may_retry` is False if nothing will
     change by trying again, or the function does not want it. `after` is the number of

@@ -36,7 +36,7 @@ async def fetch_events(client: TaskClient, target: Target, after: int = 0) -> li
             after = events[-1]["seq"]
         page = await client.request(EVENTS, target.params(after=after, limit=PAGE))
         events += page
-        if len(page) < PAGE:
+        if not page:  # a page of long events is shorter than asked for
             return events
 
 

@@ -73,10 +73,8 @@ def event_lines(event: dict[str, Any]) -> Iterator[str]:
     details = _details(event)
     name = str(event["event"]).replace("_", " ")
     yield f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}  {name}{f': {details}' if details else ''}"
-    error = event.get("error")
-    data = error.get("data") if isinstance(error, dict) else None
-    if isinstance(data, dict) and isinstance(data.get("traceback"), str):
-        for line in printable(data["traceback"]).rstrip().splitlines():
+    if isinstance(traceback := event.get("traceback"), str):
+        for line in printable(traceback).rstrip().splitlines():
             yield INDENT + line
 
 

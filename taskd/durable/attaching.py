@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -13,6 +13,7 @@ from taskd.errors import Busy, InvalidParams
 from taskd.model import Failure, Outcome, Result
 from taskd.protocol.event_lines import Kind
 from taskd.server.methods import Asker
+from taskd.store.records import Event
 
 __all__ = ["Attaching"]
 
@@ -21,6 +22,9 @@ MAX_WATCHES = 10_000
 
 MAX_EVENTS = 1000
 """Events in one answer to ``taskd.events``."""
+
+MAX_EVENT_BYTES = 1024 * 1024
+"""Bytes of the events in one answer to ``taskd.events``, unless it is one event; then others can be read."""
 
 Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
 
@@ -32,10 +36,12 @@ class Attaching:
         self._hub = hub
         self._read = read
 
-    def attach(self, asker: Asker, task: str | None, batch: str | None, after: int) -> Outcome | None:
+    def attach(
+        self, asker: Asker, task: str | None = None, batch: str | None = None, after: int = 0
+    ) -> Outcome | None:
         """Answer with the state, and push the events to the asker's connection."""
         kind, id_ = _named("attach", task, batch)
-        _check_after("attach", after)
+        _check_after("attach", after, least=-1)
         requester = asker.requester
         if requester.watches >= MAX_WATCHES:
             raise Busy(
@@ -50,7 +56,7 @@ class Attaching:
         self._hub.attach(requester, kind, id_, after, answer)
         return None
 
-    def detach(self, asker: Asker, task: str | None, batch: str | None) -> Outcome:
+    def detach(self, asker: Asker, task: str | None = None, batch: str | None = None) -> Outcome:
         """Push no more events to the asker's connection."""
         _, id_ = _named("detach", task, batch)
         was = self._hub.detach(asker.requester, id_)
@@ -69,12 +75,23 @@ class Attaching:
             if page is None:
                 asker.answer(_outcome(page, kind, id_))
             else:
-                asker.answer(Result(Raw(b"[%b]" % b",".join(params_of(kind, each) for each in page.events))))
+                asker.answer(Result(Raw(b"[%b]" % b",".join(_some(kind, page.events)))))
 
         self._read(kind, id_, after, limit).addCallbacks(
             answer, lambda reason: asker.answer(refused(reason.value))
         )
         return None
+
+
+def _some(kind: Kind, events: list[Event]) -> Iterator[bytes]:
+    """Encode events, up to `MAX_EVENT_BYTES` together, but one at least."""
+    size = 0
+    for event in events:
+        params = params_of(kind, event)
+        size += len(params)
+        if size > MAX_EVENT_BYTES and size > len(params):
+            return
+        yield params
 
 
 def _named(method: str, task: str | None, batch: str | None) -> tuple[Kind, str]:
@@ -83,10 +100,11 @@ def _named(method: str, task: str | None, batch: str | None) -> tuple[Kind, str]
     return ("batch", batch) if batch is not None else ("task", task or "")
 
 
-def _check_after(method: str, after: int) -> None:
-    if after < 0:
+def _check_after(method: str, after: int, least: int = 0) -> None:
+    if after < least:
         raise InvalidParams(
-            f"taskd.{method}: after is the sequence number of an event, or 0 for all, not {after}",
+            f"taskd.{method}: after is the sequence number of an event, or 0 for all, or -1 (of attach) for "
+            f"new ones alone, not {after}",
             argument="after",
         )
 

@@ -1,4 +1,4 @@
-"""Who watches which stored task or batch, and the pushing of events to them.
+"""The watchers of stored tasks and batches, and the pushing of events to them.
 
 A watcher gets every event of the log once and in order: it is added first, then
 the log is read after what it has seen, then events are pushed as they come,
@@ -15,10 +15,13 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import InternalError
+from taskd.durable.answers import unknown
+from taskd.errors import InternalError, TaskdError
+from taskd.model import Failure
 from taskd.protocol.event_lines import Kind, event_line, event_params
 from taskd.store.base import StoreError
 from taskd.store.records import Event
@@ -34,23 +37,34 @@ MAX_EARLY = 1000
 """Events that are kept for a watcher while the log is read for it: more come only if reading takes long,
 and then the log is read again."""
 
+NEVER = (1 << 62) - 1
+"""A sequence number that no event has."""
+
+CROWD = 50
+"""Connections that watch the same, up to which they get all progress at once."""
+
+PACE = 0.25
+"""Seconds that progress for more of them waits for newer progress: 1000 of them take a tenth of a second."""
+
 UNFLUSHED = 65536
 """Bytes that are given to a connection before it is asked whether it reads them."""
 
-LAST_EVENTS = frozenset({"succeeded", "cancelled", "expired", "ended"})
-"""Events after which there are no others, whatever anybody does."""
+LAST_EVENTS = frozenset({"succeeded", "cancelled", "expired", "ended", "detached"})
+"""Events after which there are no others, whatever anybody does; "detached" is in no log."""
 
 
 class Page(msgspec.Struct, frozen=True):
     """A part of a log, and the state of what it is about, read before it.
 
-    `seq` is the number of the last event that was in the log then. Nothing can follow if `is_over`.
+    `seq` is the number of the last event that was in the log then. If it
+    `has_more`, the events after these can be read; nothing can follow if `is_over`.
     """
 
     state: str
     seq: int
     events: list[Event]
     is_over: bool = False
+    has_more: bool = False
 
 
 Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
@@ -98,14 +112,26 @@ class _Watch:
 
 
 class EventHub:
-    """Pushes events to whoever watches. `read` reads the logs.
+    """Pushes events to whoever watches. `read` reads the logs, `now` returns the seconds since 1970.
 
-    `completed` returns a published event as it is to be pushed, and is called only if it is.
+    `completed` returns a published event as it should be pushed, and is called only if somebody gets it.
+    `unwatched` is called with the kind and the id of what nobody watches any more.
     """
 
-    def __init__(self, read: Read, completed: Callable[[Event], Event] = lambda event: event) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        read: Read,
+        now: Callable[[], float],
+        completed: Callable[[Event], Event] = lambda event: event,
+        unwatched: Callable[[Kind, str], object] = lambda kind, id_: None,  # noqa: ARG005
+    ) -> None:
+        self._clock = clock
+        self._paced: dict[str, Event] = {}
         self._read = read
+        self._now = now
         self._completed = completed
+        self._unwatched = unwatched
         self._watches: dict[str, dict[Watcher, _Watch]] = {}
         self._by_watcher: dict[Watcher, dict[str, _Watch]] = {}
         self._unflushed: dict[Watcher, int] = {}
@@ -127,6 +153,7 @@ class EventHub:
     ) -> None:
         """Push the events of a task or batch after `after` to a connection, until `detach` or the last one.
 
+        If `after` is negative, only events that are not in the log yet are pushed.
         `answer` is called before the first event, with a page for the state, None if
         there is no such task or batch, or why the log cannot be read.
         """
@@ -144,12 +171,13 @@ class EventHub:
 
         def cannot(reason: TwistedFailure) -> None:
             self._forget(watch)
-            error = reason.value
-            answer(error if isinstance(error, StoreError) else InternalError("a bug in taskd; see its log"))
-            if not isinstance(error, StoreError):
+            if isinstance(reason.value, StoreError | TaskdError):
+                answer(reason.value)
+            else:
+                answer(InternalError("a bug in taskd; see its log"))
                 _broke(reason)
 
-        reading = self._read(kind, id, after, PAGE)
+        reading = self._read(kind, id, after if after >= 0 else NEVER, PAGE)
         reading.addCallbacks(is_there, cannot)
         reading.addCallback(self._have_read, watch)
         reading.addErrback(_broke)
@@ -178,9 +206,23 @@ class EventHub:
         del others[watch.id]
         if not others:
             del self._by_watcher[watch.watcher]
+        if not watches:
+            self._unwatched(watch.kind, watch.id)
 
     def _is_over(self, watch: _Watch) -> bool:
         return self._watches.get(watch.id, {}).get(watch.watcher) is not watch
+
+    def lose(self, id: str) -> None:  # noqa: A002
+        """Push a last event to all who watch a task or batch: it does not exist any more."""
+        for watch in list(self._watches.get(id, {}).values()):
+            self._lose(watch)
+        self._flush()
+
+    def _lose(self, watch: _Watch) -> None:
+        error = msgspec.json.encode(Failure.of(unknown(watch.kind, watch.id)))
+        event = Event(watch.id, max(watch.sent, 0), "detached", self._now(), b'{"error":%b}' % error)
+        self._send(watch, event, event_line(params_of(watch.kind, event)))
+        self._flush()
 
     # --- live events ---
 
@@ -191,8 +233,27 @@ class EventHub:
         """
         watched = self._watches
         for event in events:
-            if event.task in watched:
-                self._publish(self._completed(event), watched[event.task])
+            watches = watched.get(event.task)
+            if watches is None:
+                continue
+            if event.event == "progress" and len(watches) > CROWD:
+                self._pace(event)
+                continue
+            if event.task in self._paced:
+                self._publish(self._paced.pop(event.task), watches)
+            self._publish(self._completed(event), watches)
+        self._flush()
+
+    def _pace(self, event: Event) -> None:
+        """Push progress later, or newer progress in its place."""
+        if not self._paced:
+            self._clock.callLater(PACE, self._push_paced)
+        self._paced[event.task] = event
+
+    def _push_paced(self) -> None:
+        paced, self._paced = self._paced, {}
+        for id_, event in paced.items():
+            self._publish(event, self._watches.get(id_, {}))
         self._flush()
 
     def _publish(self, event: Event, watches: dict[Watcher, _Watch]) -> None:
@@ -211,6 +272,8 @@ class EventHub:
                     watch.early.append(event)
                 else:
                     watch.has_missed = True
+            elif not watch.watcher.is_congested:  # the log could not be read
+                self._read_on(watch)
 
     def _send(self, watch: _Watch, event: Event, line: bytes) -> None:
         watcher = watch.watcher
@@ -237,13 +300,17 @@ class EventHub:
             if watch.state is _State.BEHIND:
                 self._read_on(watch)
 
-    def look_again(self) -> None:
-        """Read all logs that anybody watches: something may have been added to them unseen."""
-        for watches in list(self._watches.values()):
-            for watch in list(watches.values()):
-                if watch.state is _State.LIVE:
+    def look_again(self, ids: Iterable[str] | None = None) -> None:
+        """Read the logs of these tasks and batches for who watches them, of all by default.
+
+        Something may have been added to them unseen.
+        """
+        for id_ in list(self._watches) if ids is None else ids:
+            for watch in list(self._watches.get(id_, {}).values()):
+                if watch.state is _State.READING:
+                    watch.has_missed = True
+                elif not watch.watcher.is_congested:
                     self._read_on(watch)
-                watch.has_missed = watch.state is _State.READING
 
     def _read_on(self, watch: _Watch) -> None:
         watch.state = _State.READING
@@ -253,6 +320,10 @@ class EventHub:
         reading.addCallbacks(self._have_read, self._cannot_read, callbackArgs=(watch,), errbackArgs=(watch,))
         reading.addErrback(_broke)
 
+    def _read_next(self, watch: _Watch) -> None:
+        if not self._is_over(watch):
+            self._read_on(watch)
+
     def _cannot_read(self, reason: TwistedFailure, watch: _Watch) -> None:
         _log.warn("the events of {id} cannot be read: {why}", id=watch.id, why=reason.getErrorMessage())
         watch.state = _State.BEHIND
@@ -261,12 +332,15 @@ class EventHub:
         if self._is_over(watch):
             return
         if page is None:
-            self._forget(watch)  # it has been forgotten, a time after its end
+            self._lose(watch)
             return
+        if watch.sent < 0:
+            watch.sent = page.seq
         if not self._send_all(watch, page.events):
             return
-        if len(page.events) == PAGE or watch.has_missed:
-            self._read_on(watch)
+        if page.has_more or watch.has_missed:
+            # In a turn of its own, so that others have theirs; the log may be read at once.
+            self._clock.callLater(0, self._read_next, watch)
             return
         early, watch.early = watch.early, []
         if self._send_all(watch, early):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 
 __all__ = ["Ids"]
 
@@ -21,4 +20,5 @@ class Ids:
         value = stamp if stamp > self._last else self._last + 1
         self._last = value
         milliseconds, fraction = value >> 12, value & 0xFFF
-        return str(uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random))
+        text = f"{(milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

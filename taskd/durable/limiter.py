@@ -138,10 +138,10 @@ class Limiter:
             limited.limits.remove(run)
             self._see_to(run.record.new.function)
 
-    def hold(self, run: Run) -> Hold | None:
-        """Return what holds a task, None if nothing does here."""
-        limited = self._functions.get(run.record.new.function)
-        return None if limited is None else limited.limits.hold(run, self._clock.seconds())
+    def hold(self, record: Record) -> Hold | None:
+        """Return what holds a task, be it claimed or not; None if nothing does here."""
+        limited = self._functions.get(record.new.function)
+        return None if limited is None else limited.limits.hold(record, self._clock.seconds())
 
     def close(self) -> None:
         """Start nothing more."""

@@ -15,6 +15,7 @@ from math import inf
 
 from taskd.durable.run import Run
 from taskd.functions.durability import Rate
+from taskd.store.records import Record
 
 __all__ = ["Hold", "Limits"]
 
@@ -260,12 +261,15 @@ class Limits:
 
     # --- for people ---
 
-    def hold(self, run: Run, now: float) -> Hold | None:
-        """Return what holds a task, None if nothing does here."""
-        if not self.is_held(run):
+    def hold(self, record: Record, now: float) -> Hold | None:
+        """Return what holds a task, be it claimed or not; None if nothing does here."""
+        key = self._keys.get(self._key_of(record.new.args))
+        if key is None or any(run.record.new.id == record.new.id for run in key.admitted):
             return None
-        key = self._where[run]
-        before = sum(_turn(other) < _turn(run) for other in key.waiting)
+        if key.head() is None and self._has_room(key):
+            return None
+        turn = record.turn()
+        before = sum(_turn(other) < turn for other in key.waiting)
         is_full = self._concurrency is not None and len(key.admitted) >= self._concurrency
         running = [other.record.new.id for other in key.admitted] if is_full else []
         seconds = None

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.attaching import Attaching
+from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.tasks import DurableTasks
@@ -78,6 +79,7 @@ class StoredMethods:
         self._tasks = tasks
         self._functions = functions
         self._attaching = Attaching(tasks.hub, tasks.read_log)
+        self._batches = BatchMethods(clock, tasks, functions)
         self._holding = Holding(tasks, functions)
 
     def use(self, functions: list[FunctionInfo]) -> None:
@@ -140,14 +142,27 @@ class StoredMethods:
         self._tasks.submit(function, given, options, stored, token=token)
         return None
 
+    def submit_batch(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: list[Raw],
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        then: str | None = None,
+        token: str | None = None,
+    ) -> Outcome | None:
+        """Store many tasks of a function, all or none, and answer with their ids."""
+        return self._batches.submit(asker, function, args, options, then, token)
+
     def cancel(self, asker: Asker, task: str) -> Outcome | None:
-        """Cancel a stored task, and answer with what it was: waiting, running, scheduled or done."""
+        """Cancel a stored task or a batch, and answer with what it was: waiting, running, scheduled, done."""
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, StoreError):
                 asker.answer(refused(state))
             elif state is None:
-                asker.answer(Failure.of(unknown_task(task)))
+                self._batches.cancel(asker, task, lambda: asker.answer(Failure.of(unknown_task(task))))
             else:
                 asker.answer(result({"was": "done" if state in ENDED else state.name.lower()}))
 
@@ -160,6 +175,11 @@ class StoredMethods:
         """Put back a task that failed or was set aside."""
         return self._holding.retry(asker, task)
 
+    def why(self, asker: Asker, /, task: str) -> Outcome | None:
+        """Answer with what holds a task."""
+        self._find(asker, task, lambda record: asker.answer(result(self._tasks.why(record))))
+        return None
+
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
         """Start no stored task of a function until it is resumed."""
         return self._holding.pause(asker, function, paused=True)
@@ -170,8 +190,12 @@ class StoredMethods:
 
     # --- out ---
 
-    def get(self, asker: Asker, /, task: str) -> Outcome | None:
-        """Answer with a stored task."""
+    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome | None:
+        """Answer with a stored task, or with a batch."""
+        task = _task_of("get", task, batch)
+        if batch is not None:
+            self._batches.get(asker, batch)
+            return None
         self._show(asker, task, asker.answer)
         return None
 
@@ -189,8 +213,14 @@ class StoredMethods:
             got, lambda reason: asker.answer(refused(reason.value))
         )
 
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Outcome | None:
-        """Answer with a stored task once it has ended, or after `timeout` seconds."""
+    def wait(
+        self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
+    ) -> Outcome | None:
+        """Answer with a stored task or a batch once it has ended, or after `timeout` seconds."""
+        task = _task_of("wait", task, batch)
+        if batch is not None:
+            self._batches.wait(asker, batch, timeout)
+            return None
         is_over = False
 
         def over(*_: object) -> None:
@@ -264,6 +294,13 @@ class StoredMethods:
             lambda reason: asker.answer(refused(reason.value)),
         )
         return None
+
+
+def _task_of(method: str, task: str | None, batch: str | None) -> str:
+    """Return the task that is named, "" if a batch is. Raises `InvalidParams` unless one of them is."""
+    if (task is None) is (batch is None):
+        raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
+    return task or ""
 
 
 def _accepted(accepted: Accepted | StoreError) -> Outcome:

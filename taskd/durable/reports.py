@@ -31,7 +31,7 @@ MAX_HELD = 1000
 
 
 class Reports:
-    """What an attempt has reported. `next_seq` gives out its sequence numbers, `push` passes events on.
+    """The reports of one attempt. `next_seq` gives out its sequence numbers, `push` passes events on.
 
     If the start of the attempt is not committed yet, `committed` must be called when it is.
     """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 
 import msgspec
+from msgspec import Raw
 
 from taskd.durable.run import Run
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, ShuttingDown, TimedOut, WorkerLost
 from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
-from taskd.store.records import Settle, State
+from taskd.store.records import Event, Settle, State
 
-__all__ = ["settle_of"]
+__all__ = ["settle_of", "without_traceback"]
 
 MAX_LOSSES = 2
 """Processes that may die under a task before it is set aside: the task itself probably kills them."""
@@ -68,6 +69,15 @@ class _Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure
     traceback: str | None = None
     due: float | None = None
+
+
+def without_traceback(event: Event) -> Event:
+    """Return an event as callers get it who must not see tracebacks (``--error-details``)."""
+    if b'"traceback"' not in event.data or event.event == "partial":
+        return event
+    members = msgspec.json.decode(event.data, type=dict[str, Raw])
+    members.pop("traceback", None)
+    return msgspec.structs.replace(event, data=msgspec.json.encode(members))
 
 
 def _may_retry(outcome: Failure, raised: Raised | None, durability: Durability) -> bool:

@@ -29,6 +29,7 @@ class StorePart:
     def __init__(self, reactor: Reactor, server: TaskServer, choice: StoreChoice) -> None:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
         self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, time.time)
+        self._tasks.shows_tracebacks = server.shows_tracebacks
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 
     @property

@@ -16,15 +16,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.durable.batch_events import batch_page
+from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub, Page, with_result
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
+from taskd.durable.limits import Hold
 from taskd.durable.moments import Moments, RunOptions
 from taskd.durable.once import OnceGate
+from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
-from taskd.durable.settling import settle_of
+from taskd.durable.settling import settle_of, without_traceback
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
@@ -34,6 +38,7 @@ from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, S
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
+from taskd.server.position import Position
 from taskd.store.base import KeyedWant, Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
@@ -67,6 +72,9 @@ class Runner(Protocol):
     def cancel(self, task: Task) -> None:
         """Cancel a task in flight."""
 
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
+
 
 class DurableTasks:
     """The stored tasks of one node. `execute` runs the store's functions, one at a time.
@@ -88,9 +96,11 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(self.read_log, self._with_result)
+        self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
+        self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
+        self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
@@ -102,7 +112,9 @@ class DurableTasks:
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
-        self._is_stopping = self._is_open = False
+        self.is_stopping = self._is_open = False
+        self.shows_tracebacks = False
+        """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
 
     @property
     def claimed(self) -> int:
@@ -130,6 +142,7 @@ class DurableTasks:
         self.paused = frozenset(paused)
         if count:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+        self.batches.resume()
         self.hub.look_again()
         self._look_everywhere()
         self._upkeep.begin()
@@ -158,7 +171,7 @@ class DurableTasks:
 
         Raises `TaskdError` if it cannot be accepted.
         """
-        if self._is_stopping:
+        if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
         new = self.new(function, args, options, now, token=token)
@@ -221,7 +234,7 @@ class DurableTasks:
 
         With `new_too`, one has come that may be claimed at once, with this limit key.
         """
-        if self._is_stopping or not self._is_open or function not in self._functions:
+        if self.is_stopping or not self._is_open or function not in self._functions:
             return
         if function in self.paused:
             return
@@ -256,17 +269,23 @@ class DurableTasks:
                 continue
             function = record.new.function
             self._in_window[function] = self._in_window.get(function, 0) + 1
-            run = self._runs[record.new.id] = Run(self, record, self._lane)
-            if function in self.paused:
-                self._let_go(run)
-            elif not self._limiter.holds(run, self._time_left(record)):
-                self._give(run)
+            self._take(Run(self, record, self._lane))
         for function in {record.new.function for record in records}:
             self._has_backlog.add(function)
         self._limiter.admit()
         for function, want in wants.items():
             if isinstance(want, KeyedWant):
                 self._refill(function)  # what is held leaves room for more keys
+
+    def _take(self, run: Run) -> None:
+        record = run.record
+        self._runs[record.new.id] = run
+        if record.new.batch is not None and record.new.batch in self.batches.cancelling:
+            self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
+        elif record.new.function in self.paused:
+            self._let_go(run)
+        elif not self._limiter.holds(run, self._time_left(record)):
+            self._give(run)
 
     def _give(self, run: Run) -> None:
         """Give a claimed task to the task server, once its start is stored if it runs once."""
@@ -276,7 +295,7 @@ class DurableTasks:
             self._run(run)
 
     def _marked(self, run: Run) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             self.ended(run, _STOPPING)
         elif run.is_cancelled:
             self.ended(run, _CANCELLED)
@@ -361,6 +380,8 @@ class DurableTasks:
             )
         elif settle.state in ENDED:
             self.announce(settle.id, settle.state, settle.outcome)
+        elif run.record.new.batch in self.batches.cancelling:
+            self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
             self._upkeep.watch(settle.due)
         elif settle.state is State.WAITING:
@@ -381,6 +402,7 @@ class DurableTasks:
         )
         self._once.remove(run)
         self._limiter.remove(run)
+        run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
         self._in_window[function] -= 1
         self._uncount(run.record, waits=waits)
         self._refill(function)
@@ -392,7 +414,7 @@ class DurableTasks:
         if claims is not None:
             pending = self.writer.wants.get(function)
             want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
-            if not self._is_stopping and function not in self.paused:
+            if not self.is_stopping and function not in self.paused:
                 self._want(function, want)
 
     def _release(self, run: Run) -> None:
@@ -423,6 +445,35 @@ class DurableTasks:
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
 
+    def why(self, record: Record) -> Why:
+        """Return what holds a task."""
+        return why(record, self, self._now())
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the store, None if nothing is."""
+        return self.writer.fault
+
+    def durability(self, function: str) -> Durability | None:
+        """Return how a function's tasks are stored; None for an unknown function."""
+        return self._functions.get(function)
+
+    def run_of(self, task: str) -> Run | None:
+        """Return the run of a claimed task."""
+        return self._runs.get(task)
+
+    def hold(self, record: Record) -> Hold | None:
+        """Return what holds a task because of limits, whether it is claimed or not."""
+        return self._limiter.hold(record)
+
+    def position(self, run: Run) -> Position | None:
+        """Return the place of a claimed task in the queue for a worker."""
+        return None if run.task is None else self._runner.position(run.task)
+
+    def claimed_of(self, function: str) -> int:
+        """Return how many tasks of a function are claimed."""
+        return self._in_window.get(function, 0)
+
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
 
@@ -447,21 +498,28 @@ class DurableTasks:
         """Read a part of the log of a task or a batch, and its state; None if there is none."""
 
         def page() -> Page | None:
-            record = self.store.get(id) if kind == "task" else None
+            if kind == "batch":
+                batch = self.store.batches.get(id)
+                return None if batch is None else batch_page(batch, after, self._now())
+            record = self.store.get(id)
             if record is None:
                 return None
-            events = self.store.events(id, after, limit)
+            events = [self._shown(each) for each in self.store.events(id, after, limit)]
             if events and events[-1].event == "succeeded":
                 record = self.store.get(id) or record  # it may have ended meanwhile
                 events[-1] = with_result(events[-1], record.outcome)
             is_over = record.state in FINAL and len(events) < limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over)
+            has_more = len(events) == limit
+            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
 
         return self._execute(page)
 
+    def _shown(self, event: Event) -> Event:
+        return event if self.shows_tracebacks else without_traceback(event)
+
     def _with_result(self, event: Event) -> Event:
         run = self._runs.get(event.task) if event.event == "succeeded" else None
-        return event if run is None else with_result(event, run.result)
+        return self._shown(event) if run is None else with_result(event, run.result)
 
     # --- waiting for the end ---
 
@@ -512,11 +570,47 @@ class DurableTasks:
 
         self.writer.cancel(task, cancelled)
 
+    # --- batches ---
+
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._now()
+
+    def stored(self, task: New) -> None:
+        """See to it that a task is started when it is due, or one like it: it is stored."""
+        if task.due > self._now():
+            self._upkeep.watch(task.due)
+        else:
+            self._has_backlog.add(task.function)
+            self._refill(task.function, new_too=True)
+        if task.deadline is not None:
+            self._deadlines.watch(task.deadline)
+
+    def members_claimed(self, batch: str) -> list[str]:
+        """Return the ids of the tasks of a batch that this node has claimed, in their order."""
+        return sorted(task for task, run in self._runs.items() if run.record.new.batch == batch)
+
+    def cancel_claimed(self, task: str) -> None:
+        """Cancel a task if this node has claimed it."""
+        if task in self._runs:
+            self.cancel(task, bool)
+
+    def limit_key(self, function: str, args: bytes) -> str | None:
+        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
+        return self._limiter.key(function, args)
+
+    def cancelled(self, events: list[Event]) -> None:
+        """Pass on that the store has cancelled tasks."""
+        self.hub.publish(events)
+        for event in events:
+            self.announce(event.task, State.CANCELLED, None)
+
     # --- the stop ---
 
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
-        self._is_stopping = True
+        self.is_stopping = True
+        self.batches.stop()
         if self.store.is_lasting:
             self._limiter.close()
         if self.store.is_lasting:

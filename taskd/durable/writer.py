@@ -18,6 +18,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
 from taskd.store.base import Batch, KeyedWant, Store, StoreError, Want, Written
+from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["Execute", "StoreWriter"]
@@ -129,6 +130,7 @@ class StoreWriter:
         self.releases: _Pending[str, None] = _Pending()
         self.wants: dict[str, Want] = {}
         self.pending_bytes = 0
+        self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
@@ -242,6 +244,8 @@ class StoreWriter:
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
+        if written.batches:
+            self.batches_changed(written.batches)
         if taken.wants:
             self._claimed(written.claims, taken.wants)
         self._go_on()

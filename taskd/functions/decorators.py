@@ -1,4 +1,4 @@
-"""What app modules register their functions and hooks with."""
+"""The decorators with which app modules register their functions and hooks."""
 
 from __future__ import annotations
 

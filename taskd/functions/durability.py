@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import inf
 
 import msgspec
 
+from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.retries import RETRY_FOR, RetryFor, covers_timeouts, names_of
 
 __all__ = ["DAY", "Durability", "Rate"]
@@ -109,6 +111,17 @@ class Durability(msgspec.Struct, frozen=True):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < inf:
                 raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds!r}")
         return chosen
+
+    def check_key(self, parameters: Mapping[str, ParameterInfo]) -> None:
+        """Raise `TypeError` if `concurrency_key` is no argument of a function with these parameters."""
+        name = self.concurrency_key
+        if name is None or any(each.passed == "more_names" for each in parameters.values()):
+            return
+        names = [each for each, parameter in parameters.items() if parameter.passed != "more_positions"]
+        if name not in names:
+            raise TypeError(
+                f"concurrency_key {name!r} is none of its arguments, which are {', '.join(names) or 'none'}"
+            )
 
 
 def _is_count(value: object, least: int) -> bool:

@@ -110,12 +110,18 @@ class Function:
         return place(source) if source is not None else repr(self.callable)
 
     def describe(self) -> FunctionInfo:
-        """Return the function's description for callers. Raises as `Parameters` does."""
+        """Return the function's description for callers.
+
+        Raises as `Parameters` does, and `TypeError` if its concurrency key is none of its parameters.
+        """
+        parameters = describe_parameters(self.parameters)
+        if self.durable is not None:
+            self.durable.check_key(parameters)
         return FunctionInfo(
             name=self.name,
             signature=encodable(f"{self.name}{signature_text(self.parameters.signature)}"),
             summary=encodable(_doc(self.callable).partition("\n")[0]),
-            parameters=describe_parameters(self.parameters),
+            parameters=parameters,
             timeout=self.timeout,
             grace=self.grace,
             durable=self.durable,

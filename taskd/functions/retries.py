@@ -51,7 +51,7 @@ class Retry(Exception):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether a task is to be tried again after what its function raised, as far as that decides it.
+    """A judgement on an exception: whether it is a reason to try the task again.
 
     `after` is the number of seconds that the function has asked for, None for the back-off.
     """

@@ -20,6 +20,7 @@ from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peers import Peers
+from taskd.listeners.remote_events import RemoteEvents
 from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.wire import Backend
@@ -33,6 +34,7 @@ from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.methods import CANCEL, cancel_target
 from taskd.protocol.requests import Request
+from taskd.protocol.stored_methods import ATTACH, DETACH
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.parties import Lane, Parties
@@ -141,6 +143,10 @@ class RemoteBackend:
         """The certificates of the links to task servers by TLS."""
         self._slots = ConnectionSlots(config.max_connections)
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
+        self._events = RemoteEvents(
+            reactor, config.task_servers, config.max_message + ENVELOPE, config.own_ends
+        )
+        self.certificates += [link for link in self._events.links if link.server.lower().startswith("tls:")]
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
         self._end_with_caller: set[PendingCall] = set()
@@ -187,6 +193,9 @@ class RemoteBackend:
             raise ShuttingDown("the gateway is shutting down")
         if self.budget.is_spent:
             raise no_memory(self.budget)
+        if request.function in (ATTACH, DETACH):
+            self._events.handle(request, requester)
+            return
         on_progress = None
         if request.options.progress and not request.is_notification:
 
@@ -268,10 +277,12 @@ class RemoteBackend:
         """Do nothing, since calls that have been sent cannot be throttled."""
 
     def read_again(self, requester: Requester) -> None:
-        """Do nothing."""
+        """Push events again to a websocket that was slow to read."""
+        self._events.read_again(requester)
 
     def gone(self, requester: Requester) -> None:
-        """Do nothing."""
+        """Push no more events to a websocket that is gone."""
+        self._events.gone(requester)
 
     def stop_accepting(self) -> None:
         """Refuse new requests."""
@@ -280,6 +291,7 @@ class RemoteBackend:
     def close(self) -> None:
         """Drop the connections to task servers."""
         self._link.close()
+        self._events.close()
         self.unanswered.close()
 
 

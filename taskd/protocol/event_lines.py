@@ -6,7 +6,15 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Kind", "event_line", "event_params"]
+from taskd.errors import ParseError
+
+__all__ = [
+    "Kind",
+    "ParsedEvent",
+    "event_line",
+    "event_params",
+    "parse_event",
+]
 
 Kind = Literal["task", "batch"]
 """What an event is about: the name of the parameter that has its id."""
@@ -25,3 +33,35 @@ def event_params(kind: Kind, id: str, seq: int, event: str, at: float, data: byt
 def event_line(params: bytes) -> bytes:
     """Return the notification, without its LF, of an event that `event_params` has encoded."""
     return b'{"jsonrpc":"2.0","method":"taskd.event","params":%b}' % params
+
+
+class ParsedEvent(msgspec.Struct, frozen=True):
+    """An event as a task server has sent it; `data` is JSON text of an object."""
+
+    kind: Kind
+    id: str
+    seq: int
+    event: str
+    at: float
+    data: bytes
+
+
+def parse_event(params: bytes) -> ParsedEvent:
+    """Read an event as `event_params` has encoded it. Raises `ParseError`."""
+    try:
+        members = _members.decode(params)
+        kind: Kind = "batch" if "batch" in members else "task"
+        own = [msgspec.json.decode(members.pop(name)) for name in (kind, "seq", "event", "at")]
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+        raise ParseError(f"no event: {error}") from None
+    id_, seq, event, at = own
+    if not (isinstance(id_, str) and isinstance(seq, int) and isinstance(event, str) and _is_number(at)):
+        raise ParseError("no event: a member has the wrong type")
+    return ParsedEvent(kind, id_, seq, event, at, msgspec.json.encode(members))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -22,6 +22,7 @@ __all__ = [
     "WAS_DONE",
     "CancelTarget",
     "Methods",
+    "bound",
     "cancel_line",
     "cancel_target",
     "dispatch",
@@ -102,7 +103,7 @@ _OWN, _STORED = _methods_of(Methods), _methods_of(StoredMethods)
 _PARAMETERS = {**_OWN, **_STORED}
 
 
-def _bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
+def bound(call: Call) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return a call's arguments, converted. Raises `MethodNotFound` or `InvalidParams`."""
     parameters = _PARAMETERS.get(call.function)
     if parameters is None:
@@ -131,7 +132,7 @@ def dispatch(
 
     Raises `MethodNotFound`, `InvalidParams`, `NotAllowed`, or as the handler does.
     """
-    args, named = _bound(call)
+    args, named = bound(call)
     table: object = methods
     if call.function in _STORED:
         if stored is None:
@@ -183,7 +184,7 @@ class CancelTarget:
 
 def cancel_target(call: Call, *, by_number: bool) -> CancelTarget:
     """Return the target of a call of ``taskd.cancel``. Raises as `CancelTarget.named` does."""
-    args, named = _bound(call)
+    args, named = bound(call)
     return CancelTarget.named(*args, **named, by_number=by_number)
 
 

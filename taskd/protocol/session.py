@@ -403,9 +403,7 @@ class Session(Generic[Work]):
 
     def needs(self, request: Request[Work]) -> bool:
         """Return whether replies wait for this request: it is the oldest, or in the batch of the oldest."""
-        oldest = next(iter(self.in_flight), None)
-        if oldest is None:
-            return True
+        oldest = next(iter(self.in_flight), request)
         return request is oldest or (request.batch is not None and request.batch is oldest.batch)
 
     def report(self, request: Request[Work], progress: Progress, *, congested: bool = False) -> None:
@@ -433,8 +431,7 @@ class Session(Generic[Work]):
 
     def _flush_progress(self, request: Request[Work]) -> None:
         assert self._late_progress is not None
-        line = self._late_progress.pop(request, None)
-        if line is not None:
+        if line := self._late_progress.pop(request, b""):
             self.owed -= len(line)
             self._outbox.append(line)
 
@@ -460,8 +457,7 @@ class Session(Generic[Work]):
             self._outbox.extend(self._late_progress.values())
             self.owed -= sum(map(len, self._late_progress.values()))
             self._late_progress = None
-        taken = self._outbox
-        if taken:
+        if taken := self._outbox:
             self._outbox = []
         return taken
 

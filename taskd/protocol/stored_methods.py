@@ -13,7 +13,7 @@ __all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
 
 SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
 GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
-ATTACH, EVENT = f"{RESERVED}attach", f"{RESERVED}event"
+ATTACH, DETACH, EVENT = f"{RESERVED}attach", f"{RESERVED}detach", f"{RESERVED}event"
 RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
 PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 
@@ -49,10 +49,29 @@ class StoredMethods(Protocol[Asker]):
         A second submit with the same `token` joins the task of the first.
         """
 
-    def get(self, asker: Asker, /, task: str) -> Answer:
-        """Answer with a stored task: its state, its attempts, its outcome if it has one."""
+    def submit_batch(
+        self,
+        asker: Asker,
+        /,
+        function: str,
+        args: list[Raw],
+        options: SubmitOptions = NO_SUBMIT_OPTIONS,
+        then: str | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """Store a task for each of `args`, all or none.
 
-    def wait(self, asker: Asker, /, task: str, timeout: float | None = None) -> Answer:
+        The answer is ``{"batch": id, "tasks": [id, …], "joined": bool}``. A second
+        submit with the same `token` joins the batch of the first. When all
+        have ended, `then` is called with batch, done, failed, cancelled and total.
+        """
+
+    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Answer:
+        """Answer with a stored task: its state, its attempts, its outcome if it has one; or with a batch."""
+
+    def wait(
+        self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
+    ) -> Answer:
         """Answer as `get` does, but once the task has ended, or after `timeout` seconds."""
 
     def attach(
@@ -61,7 +80,7 @@ class StoredMethods(Protocol[Asker]):
         """Answer with ``{"state": state, "seq": n}``, and push events to this connection from then on.
 
         They come as notifications ``taskd.event``: first those after `after` that
-        there are, then each as it happens. It ends with `detach`, with the
+        there are (none of them if it is -1), then each as it happens. It ends with `detach`, with the
         connection, or with the last event that there can be.
         """
 
@@ -77,7 +96,10 @@ class StoredMethods(Protocol[Asker]):
         after: int = 0,
         limit: int = 1000,
     ) -> Answer:
-        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`."""
+        """Answer with the events of a task as `attach` pushes them, after `after` and at most `limit`.
+
+        There may be fewer if they are long, but at least one if there is any.
+        """
 
     def list(
         self,
@@ -101,6 +123,9 @@ class StoredMethods(Protocol[Asker]):
 
         It waits again, with all of its attempts before it. Any other state is refused.
         """
+
+    def why(self, asker: Asker, /, task: str) -> Answer:
+        """Answer with what exactly holds a task: ``{"state", "reason", …}``, as docs/protocol.md has it."""
 
     def pause(self, asker: Asker, /, function: str) -> Answer:
         """Start no stored task of a function until `resume`, which a restart does not change.

@@ -29,6 +29,7 @@ from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
+from taskd.server.position import Position, position_of
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -94,6 +95,11 @@ class TaskServer:
     def loaded(self) -> Deferred[None]:
         """A Deferred that fires when the app is imported, and fails with `StartError` if it cannot be."""
         return self._dispatcher.pool.loaded
+
+    @property
+    def shows_tracebacks(self) -> bool:
+        """Whether callers may get the traceback of an exception."""
+        return self._config.pool.config.error_details == "traceback"
 
     # --- what `taskd.server.methods` asks for ---
 
@@ -261,6 +267,10 @@ class TaskServer:
         self._scheduler.queue.remove(task)
         del self._in_flight[task.number]
         return True
+
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
+        return position_of(self._scheduler, task)
 
     def resume(self, requester: Requester) -> None:
         """Let the throttled tasks of a requester start: it was full and reads again, or is gone."""

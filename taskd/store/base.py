@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
@@ -69,7 +70,8 @@ class Written(msgspec.Struct):
     and only failed ones and those that were set aside are put back. `claims` are
     tasks that the caller may start, and that no later batch returns again until
     they have been settled as waiting. `events` are all that the batch has added
-    to logs, those of each task in the order of their sequence numbers.
+    to logs, those of each task in the order of their sequence numbers. `batches`
+    are those whose counts have changed since the last transaction that returned them.
     """
 
     accepted: list[Accepted]
@@ -78,6 +80,7 @@ class Written(msgspec.Struct):
     put_back: list[State | None]
     claims: list[Record]
     events: list[Event] = []
+    batches: list[BatchRecord] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -108,6 +111,10 @@ class Store(Protocol):
     """Whether what is acknowledged is there after the end of the process, and of the machine."""
 
     @property
+    def batches(self) -> BatchStore:
+        """The batches that it keeps."""
+
+    @property
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
@@ -136,7 +143,7 @@ class Store(Protocol):
         """
 
     def prune(self, now: float, limit: int) -> int:
-        """Forget up to `limit` ended tasks that have been kept for long enough; return how many."""
+        """Forget up to `limit` ended tasks and batches that have been kept long enough; return how many."""
 
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more; return whether it was.

@@ -9,9 +9,11 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Batch, Filter, KeyedWant, Overdue, Want, Written
+from taskd.store.memory_batches import MemoryBatches
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
+    CANCELLABLE,
     UNFINISHED,
     Accepted,
     Event,
@@ -42,6 +44,7 @@ class MemoryStore:
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
         self._logged: list[Event] = []
+        self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
         self._paused: set[str] = set()
 
     @property
@@ -63,9 +66,10 @@ class MemoryStore:
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._release(batch.releases)
+        changed = self.batches.close(now)
         claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims, self._logged)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged, changed)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -134,6 +138,13 @@ class MemoryStore:
             self._log(task, "cancelled", now)
         return record.state
 
+    def _cancel_unclaimed(self, task: str, now: float) -> Event | None:
+        record = self._records.get(task)
+        if record is None or task in self._claimed or record.state not in CANCELLABLE:
+            return None
+        self._cancel(task, now)
+        return self._events[task][-1]
+
     def _put_back(self, task: str, now: float) -> State | None:
         record = self._records.get(task)
         if record is None:
@@ -175,6 +186,8 @@ class MemoryStore:
     def _change(self, record: Record, state: State, **changes: object) -> None:
         check_step(record.state, state)
         self._put(msgspec.structs.replace(record, state=state, **changes))
+        if record.new.batch is not None:
+            self.batches.count(record.new.batch, record.state, state)
 
     def _put(self, record: Record) -> None:
         self._index.change(self._records.get(record.new.id), record)
@@ -252,7 +265,7 @@ class MemoryStore:
         over = [record.new.id for record in ended if self._is_over(record, now)][:limit]
         for task in over:
             self._forget(task)
-        return len(over)
+        return len(over) + self.batches.prune(now, limit - len(over))
 
     def _is_over(self, record: Record, now: float) -> bool:
         return record.ended is not None and record.ended + min(record.new.keep, self._limits.seconds) <= now

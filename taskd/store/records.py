@@ -9,6 +9,7 @@ import msgspec
 from taskd.errors import StateError
 
 __all__ = [
+    "CANCELLABLE",
     "ENDED",
     "EVENTS_PER_ATTEMPT",
     "FINAL",
@@ -80,6 +81,9 @@ FINAL = frozenset(state for state, following in STEPS.items() if not following)
 """The states that no task ever leaves, whatever anybody does."""
 
 UNFINISHED = frozenset(State) - ENDED
+
+CANCELLABLE = frozenset({State.SCHEDULED, State.WAITING})
+"""The unfinished states of tasks that do not run, which a cancel ends at once."""
 
 EVENTS_PER_ATTEMPT = 1 << 32
 """Sequence numbers of an attempt: so its events come after those of earlier ones, whoever numbers them.

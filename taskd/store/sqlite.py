@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -26,6 +26,7 @@ from taskd.store.records import (
     first_seq,
     last_seq,
 )
+from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_limits import claim_by_key
@@ -49,6 +50,7 @@ _BY_HAND = {
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
 
 class SqliteStore:
@@ -74,6 +76,7 @@ class SqliteStore:
         self._identity = _identity(path)
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
+        self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -134,6 +137,7 @@ class SqliteStore:
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
             cursor.executemany("UPDATE task SET claimed = 0 WHERE id = ? AND state = 1", released)
+            changed = close_batches(cursor, now, _submit)
             for function, want in batch.want.items():
                 if function in at_once:
                     claims += sorted(at_once[function], key=Record.turn)
@@ -141,7 +145,7 @@ class SqliteStore:
                     claims += _claim(cursor, function, want)
                 else:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
-        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged)
+        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""
@@ -184,7 +188,8 @@ class SqliteStore:
             ).fetchall()
             cursor.executemany("DELETE FROM event WHERE task = ?", over)
             cursor.executemany("DELETE FROM task WHERE id = ?", over)
-        return len(over)
+            batches = prune_batches(cursor, now, limit - len(over))
+        return len(over) + batches
 
     def pause(self, function: str, *, paused: bool) -> bool:
         """Note that a function is paused, or is not any more. Raises `StoreError`."""
@@ -291,7 +296,9 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Reco
     }
 
 
-def _submit(cursor: LoggingCursor, new: New, now: float, at_once: dict[str, list[Record]]) -> Accepted:
+def _submit(
+    cursor: LoggingCursor, new: New, now: float, at_once: Mapping[str, list[Record]] = _NONE_AT_ONCE
+) -> Accepted:
     known = _joined(cursor, new)
     if known is not None:
         return Accepted(known, joined=True)
@@ -392,6 +399,12 @@ def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float
         )
         cursor.log(task, record.last_seq + 1, event, now, b"{}")
     return record.state
+
+
+def _cancel(cursor: LoggingCursor, task: str, now: float) -> Event:
+    """Cancel a task that waits or is scheduled; return the event."""
+    _by_hand(cursor, task, State.CANCELLED, "cancelled", now)
+    return cursor.logged[-1]
 
 
 def _record(row: Any) -> Record:

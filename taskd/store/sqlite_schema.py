@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from taskd.store.sqlite_batches import BATCH_TABLES
+
 __all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
 APPLICATION_ID = 0x7461736B
@@ -71,7 +73,7 @@ CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
     WHERE state = 1 AND claimed = 0 AND limit_key IS NOT NULL;
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS]
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -1,4 +1,4 @@
-"""What `taskd.current_task` returns in a worker."""
+"""The source of `taskd.current_task` in a worker."""
 
 from __future__ import annotations
 

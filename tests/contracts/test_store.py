@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskd.store.base import Batch, Filter, KeyedWant
+from taskd.store.batches import NewBatch, Rows
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Start, State, first_seq
 from taskd.store.sqlite import SqliteStore
@@ -30,6 +31,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.ids = []
         self.running = {}
+        self.batches = []
 
     def both(self, call):
         expected, answer = call(self.model), call(self.store)
@@ -65,6 +67,45 @@ class StoreMachine(RuleBasedStateMachine):
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
         self.start(written.claims)
+
+    @rule(
+        sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
+        token=st.sampled_from((None, None, "x")), follows=st.booleans(),
+    )  # fmt: skip
+    def submit_batch(self, sizes, delay, token, follows):
+        name, then = f"{next(self.numbers):08}", None
+        parts = [
+            Rows(
+                [f"{next(self.numbers):08}" for _ in range(size)],
+                [b"[%d]" % each for each in range(size)],
+                [None, "a", "b"][:size] if size > 1 else None,
+            )
+            for size in sizes
+        ]
+        if follows:
+            then = New(f"{next(self.numbers):08}", "g", keep=20.0)
+        task = New("", "f", due=self.now + delay if delay else 0.0, batch=name, keep=20.0)
+        new = NewBatch(name, task, parts, token, then, keep=20.0)
+        if self.both(lambda store: store.batches.add(new, self.now)).id == name:
+            self.batches.append(name)
+            self.ids += [each for part in parts for each in part.ids]
+        if then is not None:
+            self.ids.append(then.id)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def unpack(self, data):
+        batch = data.draw(st.sampled_from(self.batches))
+        self.both(lambda store: store.batches.unpack(batch, self.now))
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), limit=st.integers(1, 5))
+    def cancel_batch(self, data, limit):
+        batch, after = data.draw(st.sampled_from([*self.batches, "unknown"])), ""
+        self.both(lambda store: store.batches.cancel(batch))
+        while after is not None:
+            rows = self.both(lambda store: store.batches.cancel_rows(batch, after, limit, self.now))  # noqa: B023
+            after = rows.last
 
     @rule(count=st.integers(0, 3), function=st.sampled_from(FUNCTIONS))
     def claim_and_start(self, count, function):
@@ -180,6 +221,15 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.batches.unended())
+        for batch in self.batches[-3:]:
+            record = self.both(lambda store: store.batches.get(batch))  # noqa: B023
+            if record is not None and (record.ended is None or record.token is not None):
+                tasks = self.both(lambda store: store.batches.tasks(batch))  # noqa: B023
+                found = self.model.find(Filter(batch=batch), "", 1000)
+                assert record.total == len(tasks)
+                assert record.over >= sum(each.ended is not None for each in found)
+                assert record.ended is None or record.is_stored
         self.both(lambda store: store.paused())
         for task in self.ids[-5:]:
             events = self.both(lambda store: store.events(task, 0, 1000))  # noqa: B023

@@ -62,9 +62,15 @@ def test_an_exception_that_is_no_reason_to_try_again_ends_the_task_at_once(daemo
     assert client.ask(bare("wrong"))["error"]["message"] == "ValueError: wrong for ever"
     [shown] = client.ask(rpc(1, "taskd.list"))["result"]
     assert (shown["state"], shown["attempts"]) == ("failed", 1)
+    last = client.ask(rpc(2, "taskd.events", task=shown["task"]))["result"][-1]
+    assert (last["event"], last["error"]["data"]["type"], "traceback" in last) == (
+        "failed",
+        "ValueError",
+        False,
+    )
 
 
-def test_what_a_stored_task_yields_is_in_its_log_and_is_pushed(daemon: Daemon) -> None:
+def test_values_that_a_stored_task_yields_are_logged_and_pushed(daemon: Daemon) -> None:
     client = daemon.connect()
     task = client.ask(rpc(1, "taskd.submit", function="stored_numbers", args=[3]))["result"]["task"]
     client.send(rpc(2, "taskd.attach", task=task))

@@ -30,7 +30,8 @@ KEPT = 2000
 """Inputs that are kept, to be written down at a finding."""
 
 END_SECONDS = 20.0
-"""Seconds within which the server must have closed a connection whose sending side we have shut down."""
+"""Seconds without an answer after which the server must have closed a connection whose sending side is shut
+down: thousands of calls may wait for its two workers."""
 
 REST_SECONDS = 20.0
 """Seconds after the last input, within which nothing must be left over."""
@@ -152,20 +153,29 @@ class Fuzz:
             connection.end_sending()
             self.counts["half-closes"] += 1
             if reading is not None:
-                done, _ = await asyncio.wait([reading], timeout=END_SECONDS)
-                if not done:
-                    self.find(f"a connection stays open {END_SECONDS:g} s after the end of {data[-3000:]!r}")
+                await self._await_end(connection, reading, data)
         elif how < 0.5:
             connection.reset()
             self.counts["resets"] += 1
         elif how < 0.8:
             await asyncio.sleep(rng.uniform(0, 0.05))
 
+    async def _await_end(self, connection: Connection, reading: asyncio.Task[None], data: bytes) -> None:
+        """Await the end of a connection whose sending side is shut down, as long as answers come."""
+        done: set[asyncio.Task[None]] = set()
+        received = -1
+        while not done and received < connection.received:
+            received = connection.received
+            done, _ = await asyncio.wait([reading], timeout=END_SECONDS)
+        if not done:
+            self.find(f"a connection stays open {END_SECONDS:g} s after the last answer to {data[-3000:]!r}")
+
     async def _read(self, connection: Connection) -> None:
         last = b""
         with suppress(OSError):
             while data := await connection.reader.read(65536):
                 self.counts["bytes received"] += len(data)
+                connection.received += len(data)
                 seen = last + data
                 if any(each in seen for each in INTERNAL):
                     self.find(f"an internal error: {seen[-1000:]!r}")

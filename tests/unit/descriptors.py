@@ -3,10 +3,15 @@
 import gc
 import os
 
-__all__ = ["open_descriptors"]
+__all__ = ["descriptors", "open_descriptors"]
+
+
+def descriptors():
+    """Return the numbers of the open descriptors, without those of garbage that earlier tests have left."""
+    gc.collect()
+    return sorted(map(int, os.listdir("/proc/self/fd")))
 
 
 def open_descriptors():
-    """Count the open descriptors, without those of garbage that earlier tests have left."""
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    """Count the open descriptors in the same way."""
+    return len(descriptors())

@@ -45,3 +45,9 @@ def poison_once() -> None:
 def plain(number: int) -> int:
     _note(number)
     return number
+
+
+@task(durable=True)
+def count(batch: str, done: int, failed: int, cancelled: int, total: int) -> list[int]:
+    _note(-1)
+    return [done, failed, cancelled, total]

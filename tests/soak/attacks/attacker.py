@@ -50,6 +50,8 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.received = 0
+        """The bytes that have been read, as far as whoever reads counts them."""
 
     async def send(self, data: bytes, patience: float = 1.0) -> bool:
         """Send bytes; return whether the server has taken most of them within `patience` seconds.

@@ -60,6 +60,7 @@ class FollowerTests(SynchronousTestCase):
         self.client.answer({"state": "succeeded"})
         self.assertEqual(self.client.asked[-1], ("events", {"task": "t", "after": 2, "limit": PAGE}))
         self.client.answer([event(3), event(4)])
+        self.client.answer([])
         self.follower.pushed(event(4))
         self.assertEqual(self.successResultOf(end), {"state": "succeeded"})
         self.assertEqual(self.shown, [1, 2, 3, 4])
@@ -78,6 +79,7 @@ class FollowerTests(SynchronousTestCase):
         self.client.answer({"state": "succeeded", "seq": 9})
         self.client.answer({"state": "succeeded"})
         self.client.answer([event(9)])
+        self.client.answer([])
         self.assertEqual(self.successResultOf(end), {"state": "succeeded"})
         self.assertEqual(self.shown, [6, 9])
 
@@ -105,4 +107,6 @@ class EventsTests(SynchronousTestCase):
         client.answer([event(seq) for seq in range(1, PAGE + 1)])
         self.assertEqual(client.asked[-1][1]["after"], PAGE)
         client.answer([event(PAGE + 7)])
+        self.assertEqual(client.asked[-1][1]["after"], PAGE + 7)
+        client.answer([])
         self.assertEqual([each["seq"] for each in self.successResultOf(events)][-1], PAGE + 7)

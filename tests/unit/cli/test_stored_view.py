@@ -12,7 +12,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nVa
 ERROR = {
     "code": -32000,
     "message": "ValueError: no paper",
-    "data": {"type": "ValueError", "message": "no paper", "traceback": TRACEBACK},
+    "data": {"type": "ValueError", "message": "no paper"},
 }
 
 
@@ -117,6 +117,8 @@ class ShowTests(SynchronousTestCase):
             self.assertEqual(line, expected)
 
     def test_the_traceback_of_an_attempt_follows_its_line(self):
-        _, *rest = event_lines({"seq": 1, "event": "retrying", "at": 1.0, "error": ERROR})
+        _, *rest = event_lines(
+            {"seq": 1, "event": "retrying", "at": 1.0, "error": ERROR, "traceback": TRACEBACK}
+        )
         self.assertEqual(rest[0], "    Traceback (most recent call last):")
         self.assertEqual(rest[-1], "    ValueError: no \\x1b[2Jpaper")

@@ -1,6 +1,7 @@
 """Connections that watch stored tasks: every event once and in order, however slowly they read."""
 
 from taskd.durable import attaching, events
+from taskd.store.records import Event
 from tests.unit.durable.test_methods import StoredCase
 
 ATTEMPT = 1 << 32
@@ -100,6 +101,34 @@ class AttachTests(AttachCase):
         self.finish()
         self.assertEqual([self.names(client) for client in clients], [["succeeded"]] * 20)
 
+    def test_many_connections_get_progress_four_times_a_second(self):
+        self.patch(events, "CROWD", 2)
+        task = self.submit()
+        clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            self.attach(client, task)
+        for number in range(100):
+            self.report(number, seconds=0.01)
+            self.turns()
+        got = [[each.get("done") for each in self.pushed(client)] for client in clients]
+        self.assertEqual(got[0], got[2])
+        self.assertLessEqual(len(got[0]), 4)
+        self.report(100)
+        self.finish()
+        last = [self.pushed(client) for client in clients]
+        self.assertEqual([each["event"] for each in last[0]], ["progress", "succeeded"])
+        self.assertEqual(last[0][0]["done"], 100)
+        self.clock.advance(1.0)
+        self.assertEqual(clients[0].received(), [])
+
+    def test_only_new_events_can_be_asked_for(self):
+        task = self.submit()
+        client = self.connect()
+        reply, early = self.attach(client, task, after=-1)
+        self.assertEqual((reply["seq"], early), (ATTEMPT, []))
+        self.finish()
+        self.assertEqual(self.names(client), ["succeeded"])
+
     def test_a_connection_that_watches_a_task_is_not_idle(self):
         task = self.submit()
         client = self.connect()
@@ -113,7 +142,7 @@ class AttachTests(AttachCase):
             ("attach", {"task": "x", "batch": "y"}, "either a task or a batch"),
             ("attach", {"task": "none"}, "there is no task none"),
             ("attach", {"batch": "none"}, "there is no batch none"),
-            ("attach", {"task": "x", "after": -1}, "after is the sequence number"),
+            ("attach", {"task": "x", "after": -2}, "after is the sequence number"),
             ("events", {"task": "none"}, "there is no task none"),
             ("events", {"task": "x", "limit": 0}, "limit is 1 to 1000"),
             ("detach", {}, "either a task or a batch"),
@@ -197,6 +226,23 @@ class SlowReaderTests(AttachCase):
         self.assertEqual(client.received(), [])
         sender.resumeProducing()
         self.turns()
+        self.assertEqual(self.names(client), ["succeeded"])
+
+    def test_a_log_of_many_pages_is_read_in_many_turns(self):
+        self.patch(events, "PAGE", 1)
+        task = self.submit()
+        for number in range(1, 1000):
+            self.tasks.writer.event(Event(task, ATTEMPT + number, "partial", 1.0))
+        self.turns()
+        client, gone = self.connect(), self.connect()
+        self.attach(gone, task)
+        _, early = self.attach(client, task)
+        gone.disconnect()
+        for _ in range(1000):
+            self.turn()
+        seen = [each["seq"] for each in early + self.pushed(client)]
+        self.assertEqual(seen, [1, *range(ATTEMPT, ATTEMPT + 1000)])
+        self.finish()
         self.assertEqual(self.names(client), ["succeeded"])
 
     def test_a_long_log_is_read_as_the_connection_reads_it(self):

@@ -95,7 +95,7 @@ class LimitsMachine(RuleBasedStateMachine):
         assert self.limits.held == len(self.held)
         assert self.limits.admitted == len(self.admitted) + len(self.started)
         for run in self.held:
-            hold = self.limits.hold(run, self.now)
+            hold = self.limits.hold(run.record, self.now)
             assert hold.running or hold.seconds is not None
         if not self.held and not running and not recent:
             assert self.limits.is_empty
@@ -186,6 +186,6 @@ class LimitsTests(SynchronousTestCase):
         for run in runs:
             new.add(run)
         self.assertEqual(new.admit(0.5), runs[:1])
-        hold = new.hold(runs[1], 0.5)
+        hold = new.hold(runs[1].record, 0.5)
         self.assertEqual((hold.running, hold.seconds, hold.before), (["00005", "00006"], 0.5, 0))
-        self.assertIsNone(new.hold(runs[0], 0.5))
+        self.assertIsNone(new.hold(runs[0].record, 0.5))

@@ -23,9 +23,10 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.server.position import Position
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
-from taskd.store.records import State
+from taskd.store.records import State, last_seq
 from tests.unit.tasks import make_task
 
 
@@ -53,11 +54,30 @@ class FakeRunner:
         self.queue.remove(task)
         return True
 
+    def position(self, task):
+        return Position(self.queue.index(task), len(self.queue), 2, 2) if task in self.queue else None
+
 
 class LastingStore(MemoryStore):
     """A store in memory that passes for a lasting one."""
 
     is_lasting = True
+
+
+class Watcher:
+    """A connection that keeps the names of the events that it gets."""
+
+    is_congested = False
+    watches = 0
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def notify(self, line):
+        self.seen.append(json.loads(line)["params"]["event"])
+
+    def flush(self):
+        pass
 
 
 class DurableCase(SynchronousTestCase):
@@ -171,6 +191,31 @@ class DurableTests(DurableCase):
         self.end(self.begin(), Result(Raw(b"2")))
         self.assertEqual((self.state(task), self.state(waiting)), (State.SUCCEEDED, State.SUCCEEDED))
         self.assertEqual(self.store.get(task).attempt, 2)
+
+    def test_a_watcher_from_before_the_store_is_open_gets_the_loss_of_its_task(self):
+        task = self.submit()
+        self.begin()
+        seen = []
+        watcher = Watcher(seen)
+        self.tasks = DurableTasks(
+            self.clock, self.runner, self.store, execute, lambda: 1000.0 + self.clock.seconds()
+        )
+        self.tasks.hub.attach(watcher, "task", task, 0, lambda page: None)
+        self.assertEqual(seen, ["queued", "started"])
+        self.tasks.use([])
+        self.turn()
+        self.assertEqual(seen, ["queued", "started", "lost"])
+        self.assertEqual(self.store.events(task, 0, 9)[-1].seq, last_seq(1))
+
+    def test_a_watcher_of_a_task_that_is_forgotten_is_detached(self):
+        task = self.submit(delay=9.0)
+        seen = []
+        watcher = Watcher(seen)
+        self.tasks.hub.attach(watcher, "task", task, 0, lambda page: None)
+        self.assertEqual(watcher.watches, 1)
+        self.store.get = lambda task: None
+        self.tasks.hub.look_again()
+        self.assertEqual((seen, watcher.watches), (["queued", "detached"], 0))
 
     def test_a_scheduled_task_waits_until_it_is_due(self):
         task = self.submit(delay=5.0)
@@ -297,7 +342,7 @@ class RetryTests(DurableCase):
         self.turn()
         self.assertIs(self.state(task), State.WAITING)
 
-    def test_what_is_no_reason_to_try_again_ends_the_task(self):
+    def test_a_failure_that_is_no_reason_to_try_again_ends_the_task(self):
         task = self.submit()
         self.fail(may_retry=False)
         self.assertIs(self.state(task), State.FAILED)
@@ -314,6 +359,17 @@ class RetryTests(DurableCase):
         )
         self.assertEqual({each["error"]["message"] for each in logged}, {"no"})
         self.assertNotIn(b"Traceback", self.store.get(task).outcome)
+
+    def test_callers_get_the_tracebacks_only_if_the_operator_wants_that(self):
+        for wanted in False, True:
+            self.tasks.shows_tracebacks = wanted
+            task = self.submit()
+            self.fail("the trace", may_retry=False)
+            page = self.successResultOf(self.tasks.read_log("task", task, 0, 100))
+            shown = json.loads(page.events[-1].data)
+            self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
+            self.assertEqual(shown["error"]["message"], "no")
+            self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 
     def test_a_task_that_has_run_too_long_is_tried_again_only_if_its_function_wants_that(self):
         task = self.submit()

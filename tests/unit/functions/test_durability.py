@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.durability import Durability
+from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskTimeout
 
 
@@ -34,3 +35,27 @@ class DurabilityTests(SynchronousTestCase):
         for wrong in (-1.0, float("inf"), float("nan"), True, "3"):
             self.assertRaises(ValueError, self.of, backoff=wrong)
             self.assertRaises(ValueError, self.of, keep=wrong)
+
+
+class KeyTests(SynchronousTestCase):
+    def check(self, key, function):
+        registry = Registry()
+        durable = Durability.of(durable=True, concurrency=1, concurrency_key=key)
+        registry.add(function, durable=durable)
+        registry.compile()
+
+    def test_a_concurrency_key_is_an_argument_of_its_function(self):
+        def send(account, *more, text=""):
+            """Do nothing."""
+
+        def anything(**names):
+            """Do nothing."""
+
+        self.check("account", send)
+        self.check("text", send)
+        self.check("account", anything)
+        for wrong in ("acount", "more"):
+            error = self.assertRaises(TypeError, self.check, wrong, send)
+            self.assertIn(
+                f"concurrency_key '{wrong}' is none of its arguments, which are account, text", str(error)
+            )

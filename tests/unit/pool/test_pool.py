@@ -1,6 +1,5 @@
 """The pool as the task server uses it, with fork servers and workers controlled by the tests."""
 
-import os
 import resource
 
 from msgspec import Raw
@@ -14,6 +13,7 @@ from taskd.pool.output import OutputReader
 from taskd.pool.pool import Pool, PoolConfig
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import Done, Interrupt, WorkerConfig
+from tests.unit.descriptors import descriptors
 from tests.unit.pool.processes import FakeReactor, ForkServers
 
 CONFIG = WorkerConfig([], ".", "TaskWorker", 1000)
@@ -147,7 +147,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_a_start_without_free_descriptors_is_delayed_and_leaves_none_open(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = descriptors()
         free = 0
         while str(free) in before:
             free += 1
@@ -157,13 +157,13 @@ class PoolTests(SynchronousTestCase):
                 self.assertIsNone(self.pool.start_worker(1))
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+            self.assertEqual(descriptors(), before)
             self.reactor.advance(1.0)
         self.assertEqual(self.events, [("can start",)] * 2)
         self.assertEqual(self.start(), 1)
 
     def test_a_start_that_fails_for_any_reason_is_delayed_for_longer_each_time_and_leaves_none_open(self):
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = descriptors()
         add, failures = self.reactor.addReader, []
 
         def refuse(reader):
@@ -184,7 +184,7 @@ class PoolTests(SynchronousTestCase):
                 self.assertEqual((code.state, round(code.next_try, 6)), ("waiting", delay))
                 self.assertRegex(code.reason, f"^a worker cannot be started: .*{reason}")
                 self.reactor.turn()
-                self.assertEqual((sorted(os.listdir("/proc/self/fd")), self.events), (before, []))
+                self.assertEqual((descriptors(), self.events), (before, []))
                 self.assertIsNone(self.pool.start_worker(1))
                 self.reactor.advance(delay)
                 self.assertEqual(self.events, [("can start",)])

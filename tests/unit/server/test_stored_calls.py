@@ -56,7 +56,7 @@ class StoredCallTests(LoggingCase):
         [attempt] = self.pool.workers[1].attempts
         self.assertEqual((attempt.limit, attempt.id, attempt.flags), (3.0, None, IS_DESCRIBED))
 
-    def test_what_a_function_yields_is_passed_on_until_its_task_has_an_outcome(self):
+    def test_values_that_a_function_yields_are_passed_on_until_its_task_has_an_outcome(self):
         self.run_stored()
         self.pool.begin(1)
         number = self.task.number
@@ -68,7 +68,7 @@ class StoredCallTests(LoggingCase):
         self.pool.say(1, Yielded(number, Raw(b"3")))
         self.assertEqual(len(self.yielded), 2)
 
-    def test_what_other_tasks_yield_is_dropped(self):
+    def test_values_of_tasks_that_are_not_stored_are_dropped(self):
         client = self.connect()
         client.call("f")
         self.clock.advance(0)

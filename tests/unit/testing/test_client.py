@@ -74,7 +74,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
             functions.add(function)
         self.client = MemoryTaskClient(functions)
 
-    def test_what_a_generator_function_yields_is_a_list(self):
+    def test_a_generator_function_returns_the_list_of_its_values(self):
         def numbers(count: int):
             yield from range(count)
 

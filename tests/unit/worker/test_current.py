@@ -63,7 +63,7 @@ class CurrentTaskTests(WorkerCase):
         task = CurrentTask(1, "one")
         self.assertEqual(self.run_each(described(1, id="one"), function=function), [task] * 4)
 
-    def test_what_a_task_leaves_behind_still_belongs_to_it(self):
+    def test_code_that_a_task_leaves_behind_still_belongs_to_it(self):
         contexts = []
 
         def function():

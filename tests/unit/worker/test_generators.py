@@ -90,7 +90,7 @@ class YieldTests(GeneratorCase):
 
         self.assertEqual(self.result(self.call(function)), [[0], [0, 1]])
 
-    def test_what_a_generator_raises_is_the_failure_of_the_task(self):
+    def test_an_exception_of_a_generator_is_the_failure_of_the_task(self):
         def function():
             yield 1
             raise ValueError("no")

@@ -76,7 +76,7 @@ class InvokerCase(SynchronousTestCase):
 class InvokerTests(InvokerCase):
     # --- verdicts ---
 
-    def test_what_was_raised_is_judged_for_stored_tasks(self):
+    def test_exceptions_are_judged_for_stored_tasks(self):
         def raising(error):
             def function():
                 raise error

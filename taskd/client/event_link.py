@@ -1,0 +1,122 @@
+"""A connection to a task server over which the events of many stored tasks come, for those who watch them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.client.link import Connection, lost
+from taskd.client.pending import OnEvent, PendingCalls
+from taskd.client.shared_call import SharedCall
+from taskd.errors import ParseError
+from taskd.model import Call, Outcome
+from taskd.net.buffered_socket import BufferedSocket
+from taskd.net.client_transport import Connecting, connector
+from taskd.net.reactor import Reactor
+
+__all__ = ["EventLink"]
+
+MAX_CALLS = 500
+"""Calls in flight at once: half of what the server lets one connection have."""
+
+
+class _EventConnection(Connection):
+    """The connection of an `EventLink`."""
+
+    def __init__(self, link: EventLink) -> None:
+        self._link = link
+        self.calls = PendingCalls(self._send_line, MAX_CALLS, link.on_event)
+        self.connecting: Connecting | None = None
+        self._own_end: object = None
+
+    def opened(self) -> None:
+        if isinstance(self.transport, BufferedSocket):
+            with suppress(OSError):  # a unix socket, which has no name and knows no delay
+                self._own_end = self.transport.getHandle().getsockname()
+                self.transport.setTcpNoDelay(True)
+        if self._own_end:
+            self._link.own_ends.add(self._own_end)
+        self.calls.opened()
+
+    def _send_line(self, line: bytes) -> None:
+        self.transport.write(line + b"\n")
+
+    def lines_received(self, lines: list[bytes]) -> None:
+        for line in lines:
+            try:
+                self.calls.received(line)
+            except ParseError as error:
+                self.refuse(line, error)
+                return
+
+    def failed(self, reason: TwistedFailure) -> None:
+        """Fail the calls: the connection could not be made, or is lost."""
+        self._link.own_ends.discard(self._own_end)
+        why = self.why(reason)
+        self.calls.fail(lambda sent: lost(self._link.server, why, sent=sent))
+        self._link.is_lost(self)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+        elif self.connecting is not None:
+            self.connecting.cancel()
+
+
+class EventLink:
+    """A connection that is made when it is first needed, and `on_event` gets its events.
+
+    `on_lost` is called when it could not be made, or is lost; the next call makes another. `server`
+    is a client endpoint string; raises `ValueError` if it is not valid. The address of its own end
+    is kept in `own_ends`, for a server in the same process.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        server: str,
+        max_reply: int,
+        own_ends: set[object],
+        on_event: OnEvent,
+        on_lost: Callable[[], object],
+    ) -> None:
+        self.server = server
+        self.own_ends = own_ends
+        self.on_event = on_event
+        self._reactor = reactor
+        self._max_reply = max_reply
+        self._on_lost = on_lost
+        self._connector = connector(reactor, server)
+        self._connection: _EventConnection | None = None
+
+    def read_again(self) -> None:
+        """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
+        self._connector = connector(self._reactor, self.server)
+
+    def call(self, method: str, params: object) -> Deferred[Outcome]:
+        """Call one of the server's own methods; fails with `Unreachable` if it cannot be reached."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _EventConnection(self)
+            connection.MAX_LENGTH = self._max_reply
+            connection.connecting = self._connector.connect(connection)
+        call = Call(method, Raw(msgspec.json.encode(params)))
+        return SharedCall(connection.calls, call, None).outcome
+
+    def is_lost(self, connection: _EventConnection) -> None:
+        """Note that a connection is gone."""
+        if self._connection is connection:
+            self._connection = None
+            self._on_lost()
+
+    def close(self) -> None:
+        """Close the connection; nothing comes of it any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

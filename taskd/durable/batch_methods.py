@@ -1,0 +1,224 @@
+"""The methods about batches: ``taskd.submit_batch``, and ``get``, ``wait`` and ``cancel`` of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+from twisted.internet.interfaces import IReactorTime
+
+from taskd.durable.answers import refused, result
+from taskd.durable.ids import Ids
+from taskd.durable.rows import RowCheck
+from taskd.durable.tasks import DurableTasks
+from taskd.errors import InvalidParams, TaskdError, quoted
+from taskd.functions.descriptions import ParameterInfo
+from taskd.functions.registry import FunctionInfo
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
+from taskd.server.methods import Asker
+from taskd.store.base import StoreError
+from taskd.store.batches import BatchRecord, NewBatch, Rows, counts
+
+__all__ = ["BatchMethods", "BatchView"]
+
+MAX_ROWS = 200_000
+"""Tasks in one batch: the answer, with their ids, must not be longer than a message (10 MiB)."""
+
+ROWS_AT_ONCE = 500
+"""Rows that are checked in one step of the reactor, and stored in one transaction: each takes a few ms."""
+
+
+class Follower(msgspec.Struct, frozen=True):
+    """The function that is called when a batch has ended, and the id of its task."""
+
+    function: str
+    task: str
+
+
+class BatchView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A batch, as the methods show it. Times are in seconds since 1970."""
+
+    batch: str
+    function: str
+    state: str
+    created: float
+    done: int
+    failed: int
+    cancelled: int
+    total: int
+    ended: float | None = None
+    then: Follower | None = None
+
+    @classmethod
+    def of(cls, record: BatchRecord) -> BatchView:
+        """Return the view of a batch."""
+        then = record.then
+        return cls(
+            record.id,
+            record.task.function,
+            record.state,
+            round(record.created, 3),
+            record.done,
+            record.failed,
+            record.cancelled,
+            record.total,
+            None if record.ended is None else round(record.ended, 3),
+            None if then is None else Follower(then.function, then.id),
+        )
+
+
+class BatchMethods:
+    """Handles the methods about batches."""
+
+    def __init__(
+        self, clock: IReactorTime, tasks: DurableTasks, functions: Callable[[], list[FunctionInfo]]
+    ) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._batches = tasks.batches
+        self._functions = functions
+        self._ids = Ids()
+
+    # --- in ---
+
+    def submit(
+        self,
+        asker: Asker,
+        function: str,
+        args: list[Raw],
+        options: SubmitOptions,
+        then: str | None,
+        token: str | None,
+    ) -> Outcome | None:
+        """Store a task for each of `args`, all or none, and answer with their ids."""
+        if len(args) > MAX_ROWS:
+            raise InvalidParams(
+                f"taskd.submit_batch: a batch has at most {MAX_ROWS} tasks, not {len(args)}; submit several",
+                argument="args",
+                limit=MAX_ROWS,
+            )
+        if options.key is not None:
+            raise InvalidParams(
+                "taskd.submit_batch: all of its tasks would have the same key, so that they would be one; "
+                "token is what keeps a batch from being submitted twice",
+                argument="options.key",
+            )
+        rows = RowCheck(self._parameters("function", function))
+        now = self._tasks.now()
+        batch = self._ids.make(now)
+        task = replace(self._tasks.new(function, None, options, now), id="", batch=batch)
+        follower = None
+        if then is not None:
+            following = RowCheck(self._parameters("then", then))
+            following.check(
+                Raw(counts(batch, 0, 0, 0, 0)), f"then: {then} is called with the counts of a batch"
+            )
+            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now)
+        parts: list[Rows] = []
+
+        def store() -> None:
+            new = NewBatch(batch, task, parts, token, follower, task.keep)
+            self._batches.add(new, partial(self._added, asker, new))
+
+        def step(first: int) -> None:
+            try:
+                if first >= len(args):
+                    store()
+                    return
+                some = args[first : first + ROWS_AT_ONCE]
+                for place, row in enumerate(some, first):
+                    rows.check(row, f"args[{place}]")
+                given = [bytes(row) for row in some]
+                keys = [self._tasks.limit_key(function, each) for each in given]
+                ids = [self._ids.make(now) for _ in some]
+                parts.append(Rows(ids, given, keys if keys[0] is not None else None))
+            except TaskdError as error:
+                asker.answer(Failure.of(error))
+            else:
+                self._clock.callLater(0, step, first + ROWS_AT_ONCE)
+
+        step(0)
+        return None
+
+    def _parameters(self, argument: str, function: str) -> dict[str, ParameterInfo] | None:
+        known = self._functions()
+        for each in known:
+            if each.name == function:
+                return each.parameters
+        if known:
+            raise InvalidParams(
+                f"taskd.submit_batch: no such function: {quoted(function)}", argument=argument
+            )
+        return None  # the app is not imported yet
+
+    def _added(self, asker: Asker, new: NewBatch, batch: BatchRecord | TaskdError | StoreError) -> None:
+        def answer(tasks: list[str], *, joined: bool) -> None:
+            asker.answer(result({"batch": added, "tasks": tasks, "joined": joined}))
+
+        if isinstance(batch, TaskdError | StoreError):
+            asker.answer(refused(batch))
+            return
+        added = batch.id
+        if added == new.id:
+            answer([task for part in new.parts for task in part.ids], joined=False)
+        else:
+            self._batches.tasks_of(added).addCallbacks(
+                partial(answer, joined=True), lambda reason: asker.answer(refused(reason.value))
+            )
+
+    def cancel(self, asker: Asker, batch: str, unknown: Callable[[], object]) -> None:
+        """Cancel a batch, and answer with what it was, or call `unknown`."""
+
+        def cancelled(before: BatchRecord | StoreError | None) -> None:
+            if isinstance(before, StoreError):
+                asker.answer(refused(before))
+            elif before is None:
+                unknown()
+            else:
+                asker.answer(result({"was": "running" if before.ended is None else "done"}))
+
+        self._batches.cancel(batch, cancelled)
+
+    # --- out ---
+
+    def get(self, asker: Asker, batch: str) -> None:
+        """Answer with a batch."""
+        self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
+
+    def _find(self, asker: Asker, batch: str, found: Callable[[BatchRecord], object]) -> None:
+        def got(record: BatchRecord | None) -> None:
+            if record is None:
+                asker.answer(Failure.of(unknown_batch(batch)))
+            else:
+                found(record)
+
+        self._batches.get(batch).addCallbacks(got, lambda reason: asker.answer(refused(reason.value)))
+
+    def wait(self, asker: Asker, batch: str, timeout: float | None) -> None:
+        """Answer with a batch once it has ended, or after `timeout` seconds."""
+        is_over = False
+
+        def over(*_: object) -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                stop()
+                if timer is not None and timer.active():
+                    timer.cancel()
+                self.get(asker, batch)
+
+        stop = self._batches.wait(batch, over)  # first, so that no end is missed
+        timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
+        self._find(asker, batch, lambda record: over() if record.ended is not None else None)
+
+
+def unknown_batch(batch: str) -> InvalidParams:
+    """Return the error for an id that is none of this store's batches."""
+    return InvalidParams(
+        f"there is no batch {quoted(batch)} in this store: it was never accepted here, or has been forgotten "
+        "some time after its end (keep)",
+        argument="batch",
+    )

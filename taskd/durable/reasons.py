@@ -1,0 +1,206 @@
+"""The answer to ``taskd.why``: what exactly holds a task."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from taskd.durable.limits import Hold
+from taskd.durable.run import Run
+from taskd.functions.durability import Durability
+from taskd.server.position import Position
+from taskd.store.records import Record, State
+
+__all__ = ["Holders", "Why", "why"]
+
+MAX_NAMED = 20
+"""Running tasks that are named, of those that have the places of a key."""
+
+
+class HeldByConcurrency(msgspec.Struct, frozen=True):
+    """The limit `concurrency`: `MAX_NAMED` of the tasks that have its places; `before` are held before."""
+
+    limit: int
+    key: str
+    running: list[str]
+    before: int
+
+
+class HeldByRate(msgspec.Struct, frozen=True):
+    """The limit `rate`: at most `count` starts in `seconds`; the next one is possible after `next_start`."""
+
+    count: int
+    seconds: float
+    key: str
+    next_start: float
+    before: int
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """The place in the queue for a worker, as `taskd.server.position.Position` has it."""
+
+    before: int
+    waiting: int
+    workers: int
+    busy: int
+
+
+class Why(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task waits for: `reason` is for people, the rest for programs.
+
+    `due_in` is in seconds. Only what applies is there.
+    """
+
+    task: str
+    function: str
+    state: str
+    reason: str
+    attempts: int
+    due_in: float | None = None
+    paused: bool = False
+    stopping: bool = False
+    unknown_function: bool = False
+    fault: str | None = None
+    concurrency: HeldByConcurrency | None = None
+    rate: HeldByRate | None = None
+    queue: Queued | None = None
+
+
+class Holders(Protocol):
+    """Whatever may hold a task, as far as the reasons need it."""
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The functions of which nothing is started."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server shuts down."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the store."""
+
+    def durability(self, function: str) -> Durability | None:
+        """Return how a function's tasks are stored; None for an unknown function."""
+
+    def run_of(self, task: str) -> Run | None:
+        """Return the run of a claimed task."""
+
+    def hold(self, record: Record) -> Hold | None:
+        """Return what holds a task because of limits, whether it is claimed or not."""
+
+    def position(self, run: Run) -> Position | None:
+        """Return the place of a claimed task in the queue for a worker."""
+
+    def claimed_of(self, function: str) -> int:
+        """Return how many tasks of a function are claimed."""
+
+
+def why(record: Record, holders: Holders, now: float) -> Why:
+    """Return what holds a task; `now` is in seconds since 1970."""
+    function, state = record.new.function, record.state
+    run = holders.run_of(record.new.id)
+    if run is not None and run.has_started and state is State.WAITING:
+        state = State.RUNNING  # which the store has not written yet
+    known = Why(record.new.id, function, state.name.lower(), "", record.attempt)
+    if state is State.SCHEDULED:
+        return _scheduled(known, record, now)
+    if state is State.RUNNING:
+        number = record.attempt if run is None else run.attempt
+        return _because(known, f"nothing holds it: attempt {number} is running")
+    if state is not State.WAITING:
+        return _because(known, _ENDED[state])
+    return _waiting(known, record, run, holders)
+
+
+def _because(known: Why, reason: str, **facts: object) -> Why:
+    return msgspec.structs.replace(known, reason=reason, **facts)
+
+
+_ENDED = {
+    State.SUCCEEDED: "nothing holds it: it has succeeded",
+    State.FAILED: "it has failed, and is not tried again by itself; taskd.retry puts it back",
+    State.CANCELLED: "it was cancelled, which is final",
+    State.EXPIRED: "it was not started by its deadline, which is final",
+    State.SET_ASIDE: "its process has died under it too often; taskd.retry puts it back",
+}
+
+
+def _scheduled(known: Why, record: Record, now: float) -> Why:
+    due_in = round(max(record.due - now, 0.0), 3)
+    if record.errors:
+        return _because(
+            known, f"attempt {record.attempt} has failed; it is tried again in {due_in} s", due_in=due_in
+        )
+    return _because(known, f"it is not due yet, but in {due_in} s", due_in=due_in)
+
+
+def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> Why:
+    function = record.new.function
+    durability = holders.durability(function)
+    if holders.is_stopping:
+        return _because(
+            known, "the server is shutting down: the task is left for the next start", stopping=True
+        )
+    if holders.fault is not None:
+        return _because(
+            known, f"the store has failed, and is tried every second: {holders.fault}", fault=holders.fault
+        )
+    if durability is None:
+        return _because(
+            known, f"the app has no function {function} (now): it waits until it has", unknown_function=True
+        )
+    if function in holders.paused:
+        return _because(known, f"{function} is paused, until taskd.resume", paused=True)
+    hold = holders.hold(record)
+    if hold is not None:
+        return _held(known, hold, durability)
+    position = None if run is None else holders.position(run)
+    if position is not None:
+        return _queued(known, position)
+    if run is not None:
+        return _because(known, "it is being given to a worker")
+    claimed = holders.claimed_of(function)
+    return _because(
+        known,
+        f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",
+    )
+
+
+def _held(known: Why, hold: Hold, durability: Durability) -> Why:
+    of_key = "" if durability.concurrency_key is None else f" with {durability.concurrency_key} = {hold.key}"
+    concurrency = rate = None
+    reasons = []
+    if hold.running and durability.concurrency is not None:
+        running = hold.running[:MAX_NAMED]
+        concurrency = HeldByConcurrency(durability.concurrency, hold.key, running, hold.before)
+        reasons.append(
+            f"concurrency={durability.concurrency}: {', '.join(running)} of {known.function}{of_key} "
+            f"{'has its place' if len(running) == 1 else 'have the places'}"
+        )
+    if hold.seconds is not None and durability.rate is not None:
+        limit = durability.rate
+        rate = HeldByRate(limit.count, limit.seconds, hold.key, round(hold.seconds, 3), hold.before)
+        reasons.append(
+            f"rate={limit.count} in {limit.seconds:g} s: the next start of {known.function}{of_key} "
+            f"is possible in {rate.next_start} s"
+        )
+    if hold.before:
+        reasons.append(f"{hold.before} more wait before it")
+    reason = "; ".join(reasons) or "its turn is about to come"
+    return _because(known, reason, concurrency=concurrency, rate=rate)
+
+
+def _queued(known: Why, position: Position) -> Why:
+    queue = Queued(position.before, position.waiting, position.workers, position.busy)
+    if not position.workers:
+        reason = "no worker is ready"
+    elif position.busy == position.workers:
+        reason = f"no worker is free: all {position.workers} are busy"
+    else:
+        reason = "a worker is about to take it"
+    if position.before:
+        reason += f"; {position.before} tasks of the store come before it"
+    return _because(known, reason, queue=queue)

@@ -1,0 +1,148 @@
+"""Batches in the memory store."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Container, Sequence
+from itertools import islice
+
+import msgspec
+from msgspec.structs import replace
+
+from taskd.store.batches import FAILED, BatchRecord, CancelledRows, NewBatch, Rows, follower
+from taskd.store.records import ENDED, Event, New, State
+
+__all__ = ["MemoryBatches"]
+
+
+class _Kept(msgspec.Struct):
+    record: BatchRecord
+    parts: Sequence[Rows]
+    ids: list[str]
+
+
+class MemoryBatches:
+    """Keeps batches in dictionaries. Implements `taskd.store.batches.BatchStore`.
+
+    `tasks` has the ids of the tasks that are stored. `submit` stores a task;
+    `cancel` cancels one unless it is claimed or has ended, and returns the
+    event, None if it has done nothing.
+    """
+
+    def __init__(
+        self,
+        tasks: Container[str],
+        submit: Callable[[New, float], object],
+        cancel: Callable[[str, float], Event | None],
+    ) -> None:
+        self._stored = tasks
+        self._submit = submit
+        self._cancel = cancel
+        self._batches: dict[str, _Kept] = {}
+        self._tokens: dict[str, str] = {}
+        self._changed: dict[str, None] = {}
+
+    def add(self, new: NewBatch, now: float) -> BatchRecord:
+        """Accept a batch."""
+        if new.token is not None and new.token in self._tokens:
+            return self._batches[self._tokens[new.token]].record
+        record = BatchRecord(new.id, new.task, new.total, now, len(new.parts), new.keep, new.token, new.then)
+        self._batches[new.id] = _Kept(record, new.parts, [each for part in new.parts for each in part.ids])
+        if new.token is not None:
+            self._tokens[new.token] = new.id
+        self._changed[new.id] = None
+        self.close(now)
+        return self._batches[new.id].record
+
+    def unpack(self, batch: str, now: float) -> BatchRecord | None:
+        """Store the next part."""
+        kept = self._batches.get(batch)
+        if kept is None:
+            return None
+        record = kept.record
+        if not record.is_stored:
+            part = kept.parts[record.stored]
+            for task in part.tasks(record.task):
+                self._submit(task, now)
+            kept.record = replace(record, stored=record.stored + 1)
+            if kept.record.is_stored:
+                kept.parts = ()
+        return kept.record
+
+    def cancel(self, batch: str) -> BatchRecord | None:
+        """Note that a batch shall be cancelled."""
+        kept = self._batches.get(batch)
+        if kept is None:
+            return None
+        before = kept.record
+        if before.ended is None:
+            kept.record = replace(before, is_cancelled=True)
+        return before
+
+    def cancel_rows(self, batch: str, after: str, limit: int, now: float) -> CancelledRows:
+        """Cancel tasks of a batch."""
+        kept = self._batches.get(batch)
+        ids = [] if kept is None else kept.ids
+        place = bisect_right(ids, after)
+        stored = (ids[each] for each in range(place, len(ids)) if ids[each] in self._stored)
+        looked = list(islice(stored, limit))
+        events = [event for task in looked if (event := self._cancel(task, now)) is not None]
+        self.close(now)
+        return CancelledRows(events, looked[-1] if looked else None, self.get(batch))
+
+    def get(self, batch: str) -> BatchRecord | None:
+        """Return a batch."""
+        kept = self._batches.get(batch)
+        return None if kept is None else kept.record
+
+    def tasks(self, batch: str) -> list[str]:
+        """Return the ids of its tasks."""
+        kept = self._batches.get(batch)
+        return [] if kept is None else list(kept.ids)
+
+    def unended(self) -> list[BatchRecord]:
+        """Return the batches that have not ended."""
+        return [kept.record for kept in self._batches.values() if kept.record.ended is None]
+
+    # --- what happens to tasks ---
+
+    def count(self, batch: str, old: State, new: State) -> None:
+        """Count a task of a batch that goes from one state to another."""
+        kept = self._batches.get(batch)
+        if kept is None or old is new or not {old, new} & ENDED:
+            return
+        record = kept.record
+        kept.record = replace(
+            record,
+            done=record.done + (new is State.SUCCEEDED) - (old is State.SUCCEEDED),
+            failed=record.failed + (new in FAILED) - (old in FAILED),
+            cancelled=record.cancelled + (new is State.CANCELLED) - (old is State.CANCELLED),
+        )
+        self._changed[batch] = None
+
+    def close(self, now: float) -> list[BatchRecord]:
+        """End the batches whose tasks have all ended; return all that have changed since the last call."""
+        changed, self._changed = self._changed, {}
+        for batch in changed:
+            kept = self._batches[batch]
+            if kept.record.ended is None and kept.record.over == kept.record.total:
+                kept.record = replace(kept.record, ended=now)
+                if (then := follower(kept.record)) is not None:
+                    self._submit(then, now)
+                if kept.record.token is None:
+                    kept.ids = []  # nobody can ask for them again
+        return [self._batches[batch].record for batch in sorted(changed)]
+
+    def prune(self, now: float, limit: int) -> int:
+        """Forget up to `limit` batches that ended long enough ago; return how many."""
+        over = [
+            kept.record
+            for kept in self._batches.values()
+            if kept.record.ended is not None and kept.record.ended + kept.record.keep <= now
+        ][:limit]
+        for record in over:
+            del self._batches[record.id]
+            self._changed.pop(record.id, None)
+            if record.token is not None:
+                del self._tokens[record.token]
+        return len(over)
