@@ -49,6 +49,7 @@ SECONDS = {
     "test_cli.py": 155,
     "test_client.py": 31,
     "test_clients.py": 3,
+    "test_clock.py": 14,
     "test_connecting.py": 2,
     "test_certificates.py": 8,
     "test_descriptors.py": 10,

@@ -23,11 +23,20 @@ from taskd.net.reactor import Reactor
 OUTBOX = HERE / "outbox"
 
 
-class Sending(ProcessProtocol):
-    """A `taskd map` that writes to this terminal; `ended` fires with its exit status."""
+class Command(ProcessProtocol):
+    """A `taskd` command that writes to this terminal; `ended` fires with its exit status."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Reactor, *arguments: str) -> None:
         self.ended: Deferred[int] = Deferred()
+        shown = [os.path.relpath(each) if os.path.isabs(each) else each for each in arguments]
+        print(" ".join(["taskd", *shown]) + "\n", flush=True)
+        command = [str(BIN / "taskd"), *arguments]
+        process = reactor.spawnProcess(
+            self, command[0], command, env=None, path=str(HERE), childFDs={0: 0, 1: 1, 2: 2}
+        )
+        reactor.addSystemEventTrigger(
+            "before", "shutdown", lambda: process.pid and process.signalProcess("KILL")
+        )
 
     def processEnded(self, reason: Failure) -> None:
         """Fire `ended`."""
@@ -52,14 +61,8 @@ async def measure(reactor: Reactor, client: TaskClient, meanwhile: Deferred[int]
 async def send(reactor: Reactor, server: Server) -> int:
     """Send the newsletter into a Maildir; return the exit status of `taskd map`."""
     client = await server.wait_until_ready(reactor)
-    sending = Sending()
-    command = [str(BIN / "taskd"), "map", "send_mail", str(HERE / "users.csv"), "--via", server.url]
-    print(f"taskd map send_mail {os.path.relpath(HERE / 'users.csv')} --via {server.url}\n", flush=True)
     began = time.monotonic()
-    process = reactor.spawnProcess(
-        sending, command[0], command, env=None, path=str(HERE), childFDs={0: 0, 1: 1, 2: 2}
-    )
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: process.pid and process.signalProcess("KILL"))
+    sending = Command(reactor, "map", "send_mail", str(HERE / "users.csv"), "--via", server.url)
     try:
         times = await measure(reactor, client, sending.ended)
     except TaskdError as error:

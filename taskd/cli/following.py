@@ -53,6 +53,7 @@ class Follower:
         self._after = after
         self._target: Target | None = None
         self._show: Callable[[Event], object] = bool  # which does nothing
+        self._is_stopping = False
 
     def pushed(self, event: Event) -> None:
         """Show an event, unless it was shown before, or is about something else."""
@@ -69,6 +70,7 @@ class Follower:
         Raises `TaskdError` if the server refuses, or does not come back.
         """
         self._target, self._show = target, show
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         is_attached = False
         lost_at: float | None = None
         while True:
@@ -80,7 +82,7 @@ class Follower:
                 for event in await fetch_events(client, target, self._after):
                     self.pushed(event)
             except (Unreachable, Busy, ShuttingDown) as error:
-                if not is_attached:
+                if self._is_stopping or not is_attached:
                     raise
                 now = reactor.seconds()
                 if lost_at is None:
@@ -91,3 +93,6 @@ class Follower:
                 await deferLater(reactor, RETRY_SECONDS)
             else:
                 return answer
+
+    def _stop(self) -> None:
+        self._is_stopping = True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from taskd.cli.console import duration, json_text, out, table
@@ -66,6 +69,25 @@ def print_status(answer: dict[str, Any]) -> None:
             counts = (str(function[key]) for key in counted)
             functions.add_row(Text(function["name"]), *counts, *times, duration(limit) if limit else "")
         out.print(functions)
+    if answer.get("schedules"):
+        out.print(_schedules(answer["schedules"], time.time()))
+
+
+def _schedules(schedules: list[dict[str, Any]], now: float) -> Table:
+    """Return the table of the functions that the server runs by itself, the next one first."""
+    shown = table("scheduled", "when", "next", "", "last")
+    for each in schedules:
+        left = "" if each["next"] is None else f"in {duration(max(each['next'] - now, 0.0))}"
+        times = (_time(each["next"], "never"), left, _time(each["last"], ""))
+        shown.add_row(Text(each["function"]), Text(each["schedule"]), *times)
+    return shown
+
+
+def _time(seconds: float | None, otherwise: str) -> str:
+    """Return a time by the clock of this machine's zone."""
+    if seconds is None:
+        return otherwise
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
 
 
 def size(count: int) -> str:

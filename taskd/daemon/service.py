@@ -28,7 +28,7 @@ from taskd.daemon.startup import (
 )
 from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.malloc import map_long_blocks_alone
-from taskd.net.reactor import Reactor, installed_reactor
+from taskd.net.reactor import Reactor, installed_reactor, use_steady_time
 from taskd.worker.process_title import setproctitle, title
 
 __all__ = ["Options", "TaskdService", "makeService"]
@@ -47,6 +47,7 @@ def makeService(options: DaemonOptions) -> IService:
     check_twistd_options(twistd)
     log = open_log(twistd)
     reactor = installed_reactor()
+    use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
     config = ServiceConfig.of(options, logical_directory(os.environ))
     if log is not None and log.name == STANDARD_OUTPUT:

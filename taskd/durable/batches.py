@@ -43,7 +43,7 @@ class BatchTasks(Protocol):
     """The stored tasks of this node, as far as their batches need them."""
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
 
     def members_claimed(self, batch: str) -> list[str]:
         """Return the ids of the tasks of a batch that this node has claimed."""
@@ -223,7 +223,7 @@ class DurableBatches:
                 self.cancelling.discard(batch.id)
                 if batch.then is not None:
                     self._tasks.stored(batch.then)
-                for waiter in self._waiters.pop(batch.id, ()):
+                for waiter in [*self._waiters.pop(batch.id, ())]:  # of which each takes itself out
                     waiter(batch)
         self._progress.changed(batches)
 

@@ -28,8 +28,6 @@ class OrdinaryCall:
         self._requester: Requester | None = requester
         self._task = tasks.submit(request.function, request.args, request.options, self._stored)
         self._stop = tasks.wait(self._task, self._ended)
-        if request.wants_progress:
-            tasks.listen(self._task, self._progressed)
         request.work = self
 
     def cancel(self) -> None:
@@ -45,10 +43,12 @@ class OrdinaryCall:
         if isinstance(accepted, StoreError):
             self._stop()
             self._answer(refused(accepted))
+        elif self._request.wants_progress and self._requester is not None:
+            self._tasks.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:
-        if state is State.RUNNING and self._request.work is self:
-            self.cancel()  # it has begun while the store was asked
+        if state is State.RUNNING:  # it has begun while the store was asked
+            self._tasks.cancel(self._task, lambda _: None)
 
     def _progressed(self, progress: Progress) -> None:
         if self._requester is not None:

@@ -1,4 +1,4 @@
-"""What to claim of a function with a concurrency key: a few tasks of each, so that none fills the window."""
+"""Claims for functions with a concurrency key: a few tasks of each key, so that none fills the window."""
 
 from __future__ import annotations
 

@@ -132,14 +132,14 @@ class Limiter:
             self._see_to(run.record.new.function)
 
     def remove(self, run: Run) -> None:
-        """Note that a task runs no more, or is not to be started. Idempotent."""
+        """Note that a task runs no more, or will not be started. Idempotent."""
         limited = self._functions.get(run.record.new.function)
         if limited is not None:
             limited.limits.remove(run)
             self._see_to(run.record.new.function)
 
     def hold(self, record: Record) -> Hold | None:
-        """Return what holds a task, be it claimed or not; None if nothing does here."""
+        """Return what holds a task, whether it is claimed or not; None if nothing does here."""
         limited = self._functions.get(record.new.function)
         return None if limited is None else limited.limits.hold(record, self._clock.seconds())
 

@@ -27,7 +27,7 @@ thousandth longer."""
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What holds a task: the tasks that have its places, or the seconds until the rate permits a start.
+    """The reason why a task is held: tasks have its places, or the rate permits no start for so many seconds.
 
     `before` is the number of tasks of the same key that are held before it.
     """
@@ -192,7 +192,7 @@ class Limits:
                 self._changed[key] = None
 
     def remove(self, run: Run) -> None:
-        """Count a task no more: it has ended, or is not to be started. Idempotent."""
+        """Count a task no more: it has ended, or will not be started. Idempotent."""
         key = self._where.pop(run, None)
         if key is None:
             return
@@ -256,13 +256,13 @@ class Limits:
 
     @property
     def next_time(self) -> float:
-        """When `admit` is to be called at the latest, if nothing else happens before."""
+        """When `admit` must be called at the latest, if nothing else happens before."""
         return self._alarms[0][0] if self._alarms else inf
 
     # --- for people ---
 
     def hold(self, record: Record, now: float) -> Hold | None:
-        """Return what holds a task, be it claimed or not; None if nothing does here."""
+        """Return what holds a task, whether it is claimed or not; None if nothing does here."""
         key = self._keys.get(self._key_of(record.new.args))
         if key is None or any(run.record.new.id == record.new.id for run in key.admitted):
             return None

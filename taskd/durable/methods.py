@@ -20,7 +20,7 @@ from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.server.methods import Asker, Requester, Work
-from taskd.server.status import StoreStatus
+from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import Filter, StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
 
@@ -91,6 +91,11 @@ class StoredMethods:
         """The state of the store."""
         tasks = self._tasks
         return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.writer.fault, sorted(tasks.paused))
+
+    @property
+    def schedules(self) -> list[ScheduleStatus]:
+        """The schedules of the functions."""
+        return self._tasks.schedules.status
 
     # --- in ---
 

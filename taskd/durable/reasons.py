@@ -8,6 +8,7 @@ import msgspec
 
 from taskd.durable.limits import Hold
 from taskd.durable.run import Run
+from taskd.durable.window import Window
 from taskd.functions.durability import Durability
 from taskd.server.position import Position
 from taskd.store.records import Record, State
@@ -47,7 +48,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Why(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a task waits for: `reason` is for people, the rest for programs.
+    """The answer to why a task waits: `reason` is for people, the rest for programs.
 
     `due_in` is in seconds. Only what applies is there.
     """
@@ -68,7 +69,7 @@ class Why(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Holders(Protocol):
-    """Whatever may hold a task, as far as the reasons need it."""
+    """Everything that may hold a task, as far as the reasons need it."""
 
     @property
     def paused(self) -> frozenset[str]:
@@ -80,7 +81,7 @@ class Holders(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the store."""
+        """The fault of the store, None if there is none."""
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
@@ -94,8 +95,9 @@ class Holders(Protocol):
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
 
-    def claimed_of(self, function: str) -> int:
-        """Return how many tasks of a function are claimed."""
+    @property
+    def window(self) -> Window:
+        """The window of claimed tasks."""
 
 
 def why(record: Record, holders: Holders, now: float) -> Why:
@@ -162,7 +164,7 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         return _queued(known, position)
     if run is not None:
         return _because(known, "it is being given to a worker")
-    claimed = holders.claimed_of(function)
+    claimed = holders.window.claimed_of(function)
     return _because(
         known,
         f"it waits in the store until its turn comes: {claimed} tasks of {function} are claimed before it",

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorThreads
 from taskd.durable.methods import StoredMethods
 from taskd.durable.opening import Opening, StoreChoice
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.wall_clock import WallClock
 from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
 from taskd.server.task_server import TaskServer
@@ -28,14 +29,19 @@ class StorePart:
 
     def __init__(self, reactor: Reactor, server: TaskServer, choice: StoreChoice) -> None:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
-        self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, time.time)
+        self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
+        self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, self._wall_clock.now)
         self._tasks.shows_tracebacks = server.shows_tracebacks
+        self._wall_clock.start()
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 
     @property
     def error(self) -> StoreError | None:
         """Why the store could not be opened when the functions were known; None if it could."""
         return self._opening.error
+
+    def _clock_moved(self, seconds: float) -> None:
+        self._tasks.clock_moved(seconds, self._wall_clock.follow)
 
     def stop_accepting(self) -> None:
         """Refuse new tasks; what waits is left in the store."""
@@ -55,6 +61,7 @@ class StorePart:
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
+        self._wall_clock.stop()
         return self._tasks.close().addBoth(lambda _: self._opening.end_thread())
 
 

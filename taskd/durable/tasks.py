@@ -28,8 +28,10 @@ from taskd.durable.once import OnceGate
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
+from taskd.durable.schedules import Schedules
 from taskd.durable.settling import settle_of, without_traceback
 from taskd.durable.upkeep import Upkeep
+from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
@@ -39,18 +41,13 @@ from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
-from taskd.store.base import KeyedWant, Store, StoreError, Want
+from taskd.store.base import Store, StoreError, Want
 from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
 _log = Logger(namespace="taskd.store")
 
-WINDOW = 10_000
-"""Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
-
-FIRST_WINDOW = 500
-"""Waiting tasks of each function that are claimed at first: 20 ms, so that the first starts soon."""
 
 GIVE_UP_SECONDS = 20.0
 """Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
@@ -104,14 +101,14 @@ class DurableTasks:
         self._functions: dict[str, Durability] = {}
         self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
-        self._in_window: dict[str, int] = {}
-        self._has_backlog: set[str] = set()
         self.paused: frozenset[str] = frozenset()
         self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
+        self.window = Window(self.writer, self._limiter, self._may_claim)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
         self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
+        self.schedules = Schedules(self, execute, clock, now)
         self.is_stopping = self._is_open = False
         self.shows_tracebacks = False
         """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
@@ -130,12 +127,14 @@ class DurableTasks:
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
         if self._is_open:
-            self._look_everywhere()
+            self.window.look_everywhere(self._functions)
+            self.schedules.use(functions)
             return
         self._is_open = True
         once = {name for name, durability in self._functions.items() if durability.once}
         opening = self._execute(lambda: (self.store.rescue(self._now(), once, _LOST), self.store.paused()))
         opening.addCallbacks(self._rescued, self._upkeep.broke)
+        opening.addCallback(lambda _: self.schedules.use(functions))
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
         count, paused = found
@@ -144,17 +143,21 @@ class DurableTasks:
             _log.info("{count} tasks were running when the store was last used: they run again", count=count)
         self.batches.resume()
         self.hub.look_again()
-        self._look_everywhere()
+        self.window.look_everywhere(self._functions)
         self._upkeep.begin()
         self._deadlines.look()
 
     def _look_everywhere(self) -> None:
-        self._has_backlog.update(self._functions)
-        for function in self._functions:
-            claims = self._limiter.claims(function)
-            if claims is not None:
-                claims.is_unscanned = True
-            self._refill(function)
+        self.window.look_everywhere(self._functions)
+
+    def look(self, function: str) -> None:
+        """Claim the waiting tasks of a function, with the next transaction."""
+        self.window.stored(function)
+        self.window.claim(function)
+
+    def _may_claim(self, function: str) -> bool:
+        is_ready = self._is_open and not self.is_stopping
+        return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
 
@@ -182,14 +185,14 @@ class DurableTasks:
                 if not is_due:
                     self._upkeep.watch(new.due)
                 elif new.id not in self._runs:
-                    self._has_backlog.add(function)
+                    self.window.stored(function)
                 if new.deadline is not None:
                     self._deadlines.watch(new.deadline)
             answer(given)
 
         self.writer.submit(new, accepted)
         if is_due:
-            self._refill(function, new_too=True, key=new.limit_key)
+            self.window.claim(function, new.limit_key)
         return new.id
 
     def new(
@@ -229,53 +232,16 @@ class DurableTasks:
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
 
-    def _refill(self, function: str, *, new_too: bool = False, key: str | None = None) -> None:
-        """Claim waiting tasks of a function, if there is room for many in its window.
-
-        With `new_too`, one has come that may be claimed at once, with this limit key.
-        """
-        if self.is_stopping or not self._is_open or function not in self._functions:
-            return
-        if function in self.paused:
-            return
-        claims, room = self._limiter.claims(function), self._room(function)
-        if claims is not None:
-            claims.is_unscanned |= new_too and key is None
-            if claims.is_unscanned and room >= WINDOW // 2:
-                self.writer.want(function, claims.scan(room))
-            elif new_too and key is not None:
-                self._want(function, claims.submitted(key, room, self.writer.wants.get(function)))
-        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
-            self.writer.want(function, room if function in self._in_window else FIRST_WINDOW)
-
-    def _room(self, function: str) -> int:
-        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
-        claimed = self._in_window.get(function, 0)
-        if self._limiter.claims(function) is not None:
-            claimed -= self._limiter.held(function)
-        return WINDOW - claimed
-
-    def _want(self, function: str, want: KeyedWant | None) -> None:
-        if want is not None:
-            self.writer.want(function, want)
-
     def _claimed(self, records: list[Record], wants: Mapping[str, Want]) -> None:
-        for function, want in wants.items():
-            if isinstance(want, KeyedWant):
-                self._limiter.claimed(function, want, records)
+        self.window.answered(records, wants)
         for record in records:
+            self.window.enter(record)
             if self._deadlines.is_expiring(record.new.id):
-                self._uncount(record, waits=False)
-                continue
-            function = record.new.function
-            self._in_window[function] = self._in_window.get(function, 0) + 1
-            self._take(Run(self, record, self._lane))
-        for function in {record.new.function for record in records}:
-            self._has_backlog.add(function)
+                self.window.leave(record, waits=False)
+            else:
+                self._take(Run(self, record, self._lane))
         self._limiter.admit()
-        for function, want in wants.items():
-            if isinstance(want, KeyedWant):
-                self._refill(function)  # what is held leaves room for more keys
+        self.window.look_at_more(wants)
 
     def _take(self, run: Run) -> None:
         record = run.record
@@ -385,17 +351,14 @@ class DurableTasks:
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
             self._upkeep.watch(settle.due)
         elif settle.state is State.WAITING:
-            self._has_backlog.add(run.record.new.function)
-            if self._limiter.claims(run.record.new.function) is None:
-                self._refill(run.record.new.function, new_too=True)
+            self.window.claim(run.record.new.function, run.record.new.limit_key)
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
-        for waiter in self._waiters.pop(task, ()):
+        for waiter in [*self._waiters.pop(task, ())]:  # of which each takes itself out
             waiter(state, outcome)
 
     def _forget(self, run: Run, *, waits: bool) -> None:
-        function = run.record.new.function
         self._runs.pop(run.record.new.id, None)
         run.task = (
             None  # which refers to the run through objects that the garbage collector does not look into
@@ -403,19 +366,7 @@ class DurableTasks:
         self._once.remove(run)
         self._limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
-        self._in_window[function] -= 1
-        self._uncount(run.record, waits=waits)
-        self._refill(function)
-
-    def _uncount(self, record: Record, *, waits: bool) -> None:
-        """Count a claimed task no more among those of its limit key; it may wait in the store again."""
-        function = record.new.function
-        claims = self._limiter.claims(function)
-        if claims is not None:
-            pending = self.writer.wants.get(function)
-            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
-            if not self.is_stopping and function not in self.paused:
-                self._want(function, want)
+        self.window.leave(run.record, waits=waits)
 
     def _release(self, run: Run) -> None:
         """Put back into the store what was claimed and has not started."""
@@ -439,8 +390,7 @@ class DurableTasks:
                     self._let_go(run)
             else:
                 self.paused -= {function}
-                self._has_backlog.add(function)
-                self._refill(function, new_too=True)
+                self.window.claim(function)
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
@@ -470,16 +420,12 @@ class DurableTasks:
         """Return the place of a claimed task in the queue for a worker."""
         return None if run.task is None else self._runner.position(run.task)
 
-    def claimed_of(self, function: str) -> int:
-        """Return how many tasks of a function are claimed."""
-        return self._in_window.get(function, 0)
-
     def put_back(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Let a task that failed or was set aside wait again; the answer is its state before."""
 
         def done(was: State | StoreError | None) -> None:
             if was in (State.FAILED, State.SET_ASIDE):
-                self._look_everywhere()
+                self.window.look_everywhere(self._functions)
             answer(was)
 
         self.writer.put_back(task, done)
@@ -577,12 +523,11 @@ class DurableTasks:
         return self._now()
 
     def stored(self, task: New) -> None:
-        """See to it that a task is started when it is due, or one like it: it is stored."""
+        """Schedule the start of tasks that have been stored, of which this is one."""
         if task.due > self._now():
             self._upkeep.watch(task.due)
         else:
-            self._has_backlog.add(task.function)
-            self._refill(task.function, new_too=True)
+            self.window.claim(task.function, task.limit_key)
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
@@ -605,11 +550,30 @@ class DurableTasks:
         for event in events:
             self.announce(event.task, State.CANCELLED, None)
 
+    # --- time ---
+
+    def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
+        """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
+
+        So delays, back-off, deadlines and intervals take as long as ever.
+        """
+
+        def moving() -> None:
+            names = self.schedules.clock_moved(seconds)
+            follow(seconds)
+            self.writer.move(seconds, names)
+            self._upkeep.clock_moved(seconds)
+            self._deadlines.watch(0.0)
+
+        _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
+        self.writer.between(moving)
+
     # --- the stop ---
 
     def stop_accepting(self) -> None:
         """Refuse new tasks. Those that wait are left in the store, if that lasts."""
         self.is_stopping = True
+        self.schedules.stop()
         self.batches.stop()
         if self.store.is_lasting:
             self._limiter.close()

@@ -24,6 +24,9 @@ PROMOTED = 1000
 PRUNE_SECONDS, PRUNED = 10.0, 1000
 """Seconds between two times that ended tasks are forgotten, and how many in one transaction."""
 
+MAX_PRUNE_LAG = 86400.0
+"""Seconds for which tasks are kept longer at most after the clock has been put forward."""
+
 
 class Upkeep:
     """Keeps a store tidy, in its thread. `look` is called when tasks may have become due."""
@@ -44,6 +47,7 @@ class Upkeep:
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_closed = False
+        self._prune_lag = 0.0
         self._fault: str | None = None
         """The failure that was logged last, since it comes again every second."""
 
@@ -55,6 +59,12 @@ class Upkeep:
     def watch(self, due: float) -> None:
         """Look for scheduled tasks at `due`, in seconds since 1970; those must be stored by now."""
         self._alarm.set(self._clock.seconds() + max(due - self._now(), 0.0))
+
+    def clock_moved(self, seconds: float) -> None:
+        """Keep ended tasks for as long as ever, although the clock was set; look for those that are due."""
+        # What has ended has no new time, and must not be forgotten early.
+        self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
+        self._alarm.set(self._clock.seconds())
 
     def close(self) -> Deferred[None]:
         """Close the store after what has been begun."""
@@ -74,7 +84,7 @@ class Upkeep:
 
     def _prune(self) -> None:
         if not self._is_closed:
-            pruning = self._execute(lambda: self._store.prune(self._now(), PRUNED))
+            pruning = self._execute(lambda: self._store.prune(self._now() - self._prune_lag, PRUNED))
             pruning.addCallbacks(self._pruned, self.broke)
 
     def _pruned(self, count: int) -> None:

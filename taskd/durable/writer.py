@@ -6,7 +6,7 @@ everything that has come meanwhile in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
 from taskd.store.base import Batch, KeyedWant, Store, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
-from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = ["Execute", "StoreWriter"]
 
@@ -78,6 +78,8 @@ class _Taken:
         self.put_backs = writer.put_backs.take()
         self.releases = writer.releases.take()
         self.wants, writer.wants = writer.wants, {}
+        self.ticks = writer.ticks.take()
+        self.shift, writer.shift = writer.shift, None
 
     def batch(self) -> Batch:
         return Batch(
@@ -89,6 +91,8 @@ class _Taken:
             self.put_backs.items,
             self.releases.items,
             self.wants,
+            ticks=self.ticks.items,
+            shift=self.shift,
         )
 
 
@@ -129,6 +133,9 @@ class StoreWriter:
         self.put_backs: _Pending[str, State | StoreError | None] = _Pending()
         self.releases: _Pending[str, None] = _Pending()
         self.wants: dict[str, Want] = {}
+        self.ticks: _Pending[Tick, Accepted | StoreError | None] = _Pending()
+        self.shift: Shift | None = None
+        self._between: list[Callable[[], object]] = []
         self.pending_bytes = 0
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.fault: str | None = None
@@ -192,6 +199,27 @@ class StoreWriter:
         self.wants[function] = want
         self._soon()
 
+    def tick(self, tick: Tick, answer: Callable[[Accepted | StoreError | None], object]) -> None:
+        """Store the task of a tick; the answer is None if the tick was there already, or has no task."""
+        self.ticks.add(tick, answer)
+        self._soon()
+
+    def between(self, function: Callable[[], object]) -> None:
+        """Call a function once no transaction is in flight: at once, or before the next one begins."""
+        if self._is_writing:
+            self._between.append(function)
+        else:
+            function()
+
+    def move(self, seconds: float, names: Collection[str]) -> None:
+        """Write first that the clock has been set, and move what waits to be written. Call this `between`."""
+        earlier = 0.0 if self.shift is None else self.shift.seconds
+        self.shift = Shift(earlier + seconds, names)
+        self.submits.items = [new.moved(seconds) for new in self.submits.items]
+        self.ticks.items = [tick.moved(seconds) if tick.name in names else tick for tick in self.ticks.items]
+        self.settles.items = [settle.moved(seconds) for settle in self.settles.items]
+        self._write()
+
     # --- transactions ---
 
     def _soon(self) -> None:
@@ -222,6 +250,8 @@ class StoreWriter:
             or self.put_backs.items
             or self.releases.items
             or self.wants
+            or self.ticks.items
+            or self.shift is not None
         )
 
     def _written(self, written: Written, taken: _Taken) -> None:
@@ -244,6 +274,7 @@ class StoreWriter:
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
+        _answer(taken.ticks, written.ticked)
         if written.batches:
             self.batches_changed(written.batches)
         if taken.wants:
@@ -266,7 +297,8 @@ class StoreWriter:
         self.releases.put_back(taken.releases)
         for function, want in taken.wants.items():
             self.wants[function] = _both(want, self.wants.get(function))
-        for pending in (taken.submits, taken.cancels, taken.put_backs):
+        self.shift = taken.shift
+        for pending in (taken.submits, taken.cancels, taken.put_backs, taken.ticks):
             _answer(pending, [error] * len(pending.items))
         self._is_writing = True  # until it is tried again
         self._clock.callLater(RETRY_SECONDS, self._try_again)
@@ -279,6 +311,9 @@ class StoreWriter:
         self.pending_bytes -= sum(len(new.args or b"") + len(new.options) for new in taken.submits.items)
 
     def _go_on(self) -> None:
+        between, self._between = self._between, []
+        for function in between:
+            self.between(function)
         if self.has_pending:
             self._soon()
         elif not self._is_writing:

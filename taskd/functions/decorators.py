@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 from taskd.functions import registry as registered
 from taskd.functions.durability import Durability
 from taskd.functions.retries import RETRY_FOR, RetryFor, checked_retry_for
+from taskd.functions.schedule import Missed, Schedule
 
 __all__ = ["on_worker_start", "on_worker_stop", "task"]
 
@@ -31,6 +32,10 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    cron: str | None = None,
+    every: float | None = None,
+    timezone: str | None = None,
+    missed: Missed | None = None,
     retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Callable[[_Function], _Function]: ...
 def task(
@@ -48,6 +53,10 @@ def task(
     concurrency: int | None = None,
     rate: str | None = None,
     concurrency_key: str | None = None,
+    cron: str | None = None,
+    every: float | None = None,
+    timezone: str | None = None,
+    missed: Missed | None = None,
     retry_for: type[BaseException] | RetryFor = RETRY_FOR,
 ) -> Any:
     """Register a function, so that it can be called as a task; return it unchanged.
@@ -65,8 +74,15 @@ def task(
     and start at `rate` at most (``"100/min"``);
     with `concurrency_key`, the name of an argument, that holds for each of its values.
 
-    Raises as `Registry.add` and `Durability.of` do, and `ValueError` for a wrong `retry_for`.
+    With `cron` (a line such as ``"30 2 * * *"``, by the clocks of `timezone`, by
+    default UTC) or with `every` (seconds), the server itself has the function run,
+    without arguments, as a stored task. `missed` says which times are made up for
+    that came while the server did not run: none ("skip", the default), the last
+    one ("last"), or each ("all").
+
+    Raises as `Registry.add`, `Durability.of` and `Schedule.of` do, and `ValueError` for a wrong `retry_for`.
     """
+    schedule = Schedule.of(cron, every, timezone, missed, durable=durable)
     judged = checked_retry_for(retry_for)
     durability = Durability.of(
         durable=durable,
@@ -81,7 +97,9 @@ def task(
     )
 
     def register(function: _Function) -> _Function:
-        registered.registry.add(function, name, timeout, grace, durability, retry_for=judged)
+        registered.registry.add(
+            function, name, timeout, grace, durability, schedule=schedule, retry_for=judged
+        )
         return function
 
     return register if function is None else register(function)

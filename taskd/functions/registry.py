@@ -30,6 +30,7 @@ from taskd.functions.origins import Origin
 from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
 from taskd.functions.retries import RETRY_FOR, RetryFor
+from taskd.functions.schedule import Schedule
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 
@@ -53,7 +54,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     signature. `signature` is in Python's notation, but with those names;
     `summary` is the first line of the docstring. `timeout` is the function's
     own time limit (None for none) and `grace` the time that it has to clean up,
-    both in seconds. `durable` says how its tasks are stored, None if only some are.
+    both in seconds. `durable` says how its tasks are stored, None if only some are,
+    and `schedule` when the server runs it by itself, None for never.
     """
 
     name: str
@@ -63,6 +65,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     timeout: float | None = None
     grace: float = GRACE
     durable: Durability | None = None
+    schedule: Schedule | None = None
 
 
 class Function:
@@ -70,8 +73,9 @@ class Function:
 
     `timeout` is its own time limit in seconds, None for none; `grace` is the
     time that it has to clean up, in seconds. `origin` is where it was registered.
-    `durable` says how its tasks are stored, None if only those that are submitted.
-    After an exception of the classes `retry_for` those may be tried again.
+    `durable` says how its tasks are stored, None if only those that are submitted;
+    after an exception of the classes `retry_for` those may be tried again.
+    `schedule` says when the server runs it by itself, None for never.
     """
 
     def __init__(
@@ -82,9 +86,11 @@ class Function:
         grace: float = GRACE,
         origin: Origin | None = None,
         durable: Durability | None = None,
+        schedule: Schedule | None = None,
         retry_for: RetryFor = RETRY_FOR,
     ) -> None:
         self.durable = durable
+        self.schedule = schedule
         self.retry_for = retry_for
         self.name = name
         self.callable = function
@@ -125,6 +131,7 @@ class Function:
             timeout=self.timeout,
             grace=self.grace,
             durable=self.durable,
+            schedule=self.schedule,
         )
 
 
@@ -167,6 +174,7 @@ class Registry:
         timeout: float | None = None,
         grace: float | None = None,
         durable: Durability | None = None,
+        schedule: Schedule | None = None,
         retry_for: RetryFor = RETRY_FOR,
     ) -> Function:
         """Register `function` under `name` (default: its own name).
@@ -194,6 +202,7 @@ class Registry:
             GRACE if grace is None else grace,
             Origin.current(),
             durable,
+            schedule,
             retry_for,
         )
         known = self._functions.get(added.name)
@@ -205,13 +214,26 @@ class Registry:
     def compile(self) -> None:
         """Resolve and describe every signature now, so that a mistake shows at the start.
 
-        Raises `TypeError`, which names the function, if a signature cannot be resolved.
+        Raises `TypeError`, which names the function, if a signature cannot be
+        resolved, or if a function with a schedule needs arguments.
         """
         for entry in self:
             try:
-                msgspec.json.encode(entry.describe())
+                described = entry.describe()
+                msgspec.json.encode(described)
+                _check_schedule(described)
             except Exception as error:
                 raise TypeError(f"function {entry.name!r} ({entry.where}): {error}") from error
+
+
+def _check_schedule(function: FunctionInfo) -> None:
+    """Raise `ValueError` if a function with a schedule, which runs without arguments, needs some."""
+    needed = [name for name, parameter in function.parameters.items() if parameter.required]
+    if function.schedule is not None and needed:
+        raise ValueError(
+            f"it has a schedule ({function.schedule.line}), and is run without arguments: "
+            f"give {', '.join(needed)} a default"
+        )
 
 
 def _name_of(function: Callable[..., Any], name: object) -> str:

@@ -6,6 +6,7 @@ combines those that a program needs. Here `Reactor` does.
 
 from __future__ import annotations
 
+import time
 from typing import cast
 
 from twisted.internet.interfaces import (
@@ -19,7 +20,7 @@ from twisted.internet.interfaces import (
     IReactorUNIX,
 )
 
-__all__ = ["Reactor", "installed_reactor"]
+__all__ = ["Reactor", "installed_reactor", "use_steady_time"]
 
 
 class Reactor(
@@ -33,6 +34,16 @@ class Reactor(
     IReactorUNIX,
 ):
     """The interfaces of a reactor that taskd uses: those that the epoll, poll and asyncio reactors share."""
+
+
+def use_steady_time(reactor: Reactor) -> None:
+    """Have a reactor's timers go by a clock that nobody can set, unless it has timers already.
+
+    Twisted's go by the time of day: if that is put back by an hour, every timer
+    is late by an hour.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]
 
 
 def installed_reactor() -> Reactor:

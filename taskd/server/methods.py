@@ -17,7 +17,7 @@ from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN, StoredMethods
 from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
-from taskd.server.status import RecentStatus, ServerStatus, StoreStatus
+from taskd.server.status import RecentStatus, ScheduleStatus, ServerStatus, StoreStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work"]
 
@@ -109,6 +109,10 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     @property
     def status(self) -> StoreStatus:
         """The state of the store."""
+
+    @property
+    def schedules(self) -> list[ScheduleStatus]:
+        """The schedules of the functions."""
 
     def call(self, request: Request[Work], requester: Requester | None, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""

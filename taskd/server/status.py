@@ -26,6 +26,7 @@ __all__ = [
     "FunctionStatus",
     "PartyStatus",
     "RecentStatus",
+    "ScheduleStatus",
     "ServerStatus",
     "WorkerStatus",
     "server_status",
@@ -132,6 +133,15 @@ class StoreStatus(msgspec.Struct, frozen=True):
     paused: list[str] = []
 
 
+class ScheduleStatus(msgspec.Struct, frozen=True):
+    """The schedule of a function, its next tick and its last one, in seconds since 1970; None for none."""
+
+    function: str
+    schedule: str
+    next: float | None
+    last: float | None
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """The status of a server: times are in seconds, `waiting` and `running` are numbers of tasks.
 
@@ -158,6 +168,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     max_workers: int
     budget: BudgetStatus
     store: StoreStatus | None
+    schedules: list[ScheduleStatus]
     counts: Counters
     unanswered: dict[str, int]
     log_lines_lost: int

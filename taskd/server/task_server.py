@@ -150,6 +150,7 @@ class TaskServer:
             unanswered=self.unanswered.counts,
             log_lines_lost=self.log_lines_lost(),
             store=self.stored.status if self.stored is not None else None,
+            schedules=self.stored.schedules if self.stored is not None else [],
         )
 
     # --- requests ---

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from taskd.store.batches import BatchRecord, BatchStore
-from taskd.store.records import Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
@@ -48,6 +48,9 @@ class Batch(msgspec.Struct):
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.
+    `ticks` come after the submits. A `shift` comes before everything else: it moves
+    the times of unfinished tasks that are not fixed, and the last ticks of the
+    schedules that it names.
     """
 
     submits: Sequence[New] = ()
@@ -58,6 +61,8 @@ class Batch(msgspec.Struct):
     put_backs: Sequence[str] = ()
     releases: Sequence[str] = ()
     want: Mapping[str, Want] = {}
+    ticks: Sequence[Tick] = ()
+    shift: Shift | None = None
 
 
 class Written(msgspec.Struct):
@@ -72,6 +77,7 @@ class Written(msgspec.Struct):
     they have been settled as waiting. `events` are all that the batch has added
     to logs, those of each task in the order of their sequence numbers. `batches`
     are those whose counts have changed since the last transaction that returned them.
+    `ticked` has the task of each tick, None for one that was there already, or has none.
     """
 
     accepted: list[Accepted]
@@ -81,6 +87,7 @@ class Written(msgspec.Struct):
     claims: list[Record]
     events: list[Event] = []
     batches: list[BatchRecord] = []
+    ticked: list[Accepted | None] = []
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -162,6 +169,9 @@ class Store(Protocol):
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
+
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule, by its name."""
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""

@@ -144,7 +144,8 @@ class BatchStore(Protocol):
     def cancel_rows(self, batch: str, after: str, limit: int, now: float) -> CancelledRows:
         """Look at up to `limit` tasks of a batch after an id; cancel those that nobody has claimed.
 
-        Tasks that have ended, and those that are claimed, stay as they are.
+        Tasks that have ended, and those that are claimed, stay as they are. In a
+        batch that has ended there is nothing to look at.
         """
 
     def get(self, batch: str) -> BatchRecord | None:

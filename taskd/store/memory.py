@@ -17,11 +17,14 @@ from taskd.store.records import (
     UNFINISHED,
     Accepted,
     Event,
+    LastTick,
     New,
     Record,
     Settle,
+    Shift,
     Start,
     State,
+    Tick,
     check_step,
     first_seq,
     last_seq,
@@ -43,6 +46,7 @@ class MemoryStore:
         self._event_bytes = 0
         self._tokens: dict[str, str] = {}
         self._claimed: set[str] = set()
+        self._ticks: dict[str, LastTick] = {}
         self._logged: list[Event] = []
         self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
         self._paused: set[str] = set()
@@ -59,7 +63,10 @@ class MemoryStore:
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch."""
         self._logged = []
+        if batch.shift is not None:
+            self._shift(batch.shift)
         accepted = [self._submit(new, now) for new in batch.submits]
+        ticked = [self._tick(tick, now) for tick in batch.ticks]
         stale = [start.id for start in batch.starts if not self._start(start, now)]
         stale += [event.task for event in batch.events if not self._note(event)]
         stale += [settle.id for settle in batch.settles if not self._settle(settle, now)]
@@ -69,7 +76,23 @@ class MemoryStore:
         changed = self.batches.close(now)
         claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims, self._logged, changed)
+        return Written(accepted, stale, cancelled, put_back, claims, self._logged, changed, ticked)
+
+    def _shift(self, shift: Shift) -> None:
+        for record in list(self._records.values()):
+            if record.state in (State.SCHEDULED, State.WAITING) and not record.new.is_fixed:
+                moved = record.new.moved(shift.seconds)
+                self._put(msgspec.structs.replace(record, new=moved, due=record.due + shift.seconds))
+        for name in shift.names:
+            if (last := self._ticks.get(name)) is not None:
+                self._ticks[name] = LastTick(last.line, last.at + shift.seconds)
+
+    def _tick(self, tick: Tick, now: float) -> Accepted | None:
+        last = self._ticks.get(tick.name)
+        if last is not None and last.line == tick.line and last.at >= tick.at:
+            return None
+        self._ticks[tick.name] = LastTick(tick.line, tick.at)
+        return None if tick.new is None else self._submit(tick.new, now)
 
     def _submit(self, new: New, now: float) -> Accepted:
         known = self._joined(new)
@@ -248,16 +271,13 @@ class MemoryStore:
 
     def overdue(self, now: float, limit: int) -> Overdue:
         """Return tasks whose deadlines have passed."""
-        unstarted = sorted(
-            (record.new.deadline, record.new.id, record.state)
-            for record in self._records.values()
-            if record.new.deadline is not None
-            and record.attempt == 0
-            and record.state in (State.SCHEDULED, State.WAITING)
-            and record.new.id not in self._claimed
-        )
-        over = [task for when, task, state in unstarted if when <= now and state is State.WAITING]
-        return Overdue(over[:limit], next((when for when, _, _ in unstarted if when > now), None))
+        found, upcoming = self._index.overdue(now)
+        over = [
+            record.new.id
+            for record in found
+            if record.state is State.WAITING and record.new.id not in self._claimed
+        ]
+        return Overdue(over[:limit], upcoming)
 
     def prune(self, now: float, limit: int) -> int:
         """Forget ended tasks."""
@@ -307,6 +327,10 @@ class MemoryStore:
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task."""
         return [event for event in self._events.get(task, ()) if event.seq > after][:limit]
+
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule."""
+        return dict(self._ticks)
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are."""

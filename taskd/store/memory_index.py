@@ -22,6 +22,7 @@ class MemoryIndex:
         self._records = records
         self._waiting: dict[str, dict[str | None, list[tuple[int, float, str]]]] = {}
         self._scheduled: list[tuple[float, str]] = []
+        self._deadlines: list[tuple[float, str]] = []
         self._keys: dict[tuple[str, str], str] = {}
         self.running: dict[str, None] = {}
         self.ended: dict[str, None] = {}
@@ -36,6 +37,8 @@ class MemoryIndex:
         before = None if old is None else old.state
         if old is not None and (new is None or new.state is not before):
             self._leave(old)
+        if new is not None and new.new.deadline is not None and (old is None or old.new != new.new):
+            heappush(self._deadlines, (new.new.deadline, new.new.id))
         if new is not None and (before is not new.state or (old is not None and old.due != new.due)):
             self._enter(new)
 
@@ -109,6 +112,22 @@ class MemoryIndex:
         if queues.pop(key, None) is not None and not queues:
             del self._waiting[function]
         return None
+
+    def overdue(self, now: float) -> tuple[list[Record], float | None]:
+        """Return the unstarted tasks whose deadlines have passed, in their order, and the next deadline."""
+        found: dict[str, Record] = {}
+        while self._deadlines:
+            deadline, task = self._deadlines[0]
+            record = self._records.get(task)
+            if record is not None and record.is_unstarted and record.new.deadline == deadline:
+                if deadline > now:
+                    break
+                found[task] = record
+            heappop(self._deadlines)
+        upcoming = self._deadlines[0][0] if self._deadlines else None
+        for record in found.values():  # which have not ended yet
+            heappush(self._deadlines, (record.new.deadline or 0.0, record.new.id))
+        return list(found.values()), upcoming
 
     def next_due(self) -> Record | None:
         """Return the scheduled task that is due first."""

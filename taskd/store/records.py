@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
 
 import msgspec
@@ -18,11 +19,14 @@ __all__ = [
     "Accepted",
     "Claim",
     "Event",
+    "LastTick",
     "New",
     "Record",
     "Settle",
+    "Shift",
     "Start",
     "State",
+    "Tick",
     "check_step",
     "first_seq",
     "last_seq",
@@ -134,6 +138,16 @@ class New(msgspec.Struct, frozen=True):
     is_fixed: bool = False
     limit_key: str | None = None
 
+    def moved(self, seconds: float) -> New:
+        """Return the task after the clock has been set by `seconds`."""
+        if self.is_fixed:
+            return self
+        return msgspec.structs.replace(
+            self,
+            due=self.due + seconds if self.due else 0.0,
+            deadline=None if self.deadline is None else self.deadline + seconds,
+        )
+
 
 class Accepted(msgspec.Struct, frozen=True):
     """The answer to one `New`: the task that there is now, and whether it was there before."""
@@ -161,6 +175,11 @@ class Record(msgspec.Struct, frozen=True):
     outcome: bytes | None = None
     last_seq: int = 0
 
+    @property
+    def is_unstarted(self) -> bool:
+        """Whether it waits or is scheduled, and has never been started."""
+        return self.attempt == 0 and self.state in (State.SCHEDULED, State.WAITING)
+
     def turn(self) -> tuple[int, float, str]:
         """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
         return self.new.priority, self.due, self.new.id
@@ -172,6 +191,37 @@ class Record(msgspec.Struct, frozen=True):
     def new_key(self) -> New:
         """Return the task as it was new, without its token: so that only its key may be another's."""
         return msgspec.structs.replace(self.new, token=None)
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """A time at which a schedule has the task `new` stored, None to note only that it has passed.
+
+    `line` is the schedule as a text. There is nothing to do if the last tick
+    of the same `name` and `line` was not before `at`.
+    """
+
+    name: str
+    line: str
+    at: float
+    new: New | None = None
+
+    def moved(self, seconds: float) -> Tick:
+        """Return the tick after the clock has been set by `seconds`, if its schedule goes on as before."""
+        return msgspec.structs.replace(self, at=self.at + seconds)
+
+
+class LastTick(msgspec.Struct, frozen=True):
+    """The last tick of a schedule, and the schedule as a text."""
+
+    line: str
+    at: float
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """The clock has been set, by so many `seconds`; the names are those of schedules that go on as before."""
+
+    seconds: float
+    names: Collection[str] = ()
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -207,6 +257,10 @@ class Settle(msgspec.Struct, frozen=True):
     is_error: bool = False
     is_loss: bool = False
     seq: int = 0
+
+    def moved(self, seconds: float) -> Settle:
+        """Return the end of the attempt after the clock has been set by `seconds`."""
+        return msgspec.structs.replace(self, due=self.due + seconds) if self.due else self
 
     @property
     def source(self) -> State:

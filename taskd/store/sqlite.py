@@ -18,11 +18,14 @@ from taskd.store.records import (
     UNFINISHED,
     Accepted,
     Event,
+    LastTick,
     New,
     Record,
     Settle,
+    Shift,
     Start,
     State,
+    Tick,
     first_seq,
     last_seq,
 )
@@ -129,7 +132,10 @@ class SqliteStore:
         claims: list[Record] = []
         with self._transaction() as cursor:
             at_once = _claimed_at_once(cursor, batch)
+            if batch.shift is not None:
+                _shift(cursor, batch.shift)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
+            ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
             stale += [event.task for event in batch.events if not _note(cursor, event)]
             stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
@@ -145,7 +151,7 @@ class SqliteStore:
                     claims += _claim(cursor, function, want)
                 else:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
-        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed)
+        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed, ticked)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""
@@ -247,14 +253,19 @@ class SqliteStore:
 
     def overdue(self, now: float, limit: int) -> Overdue:
         """Return tasks whose deadlines have passed. Raises `StoreError`."""
-        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND claimed = 0 AND deadline"
+        unstarted = "deadline IS NOT NULL AND state <= 1 AND attempt = 0 AND deadline"
         rows = self._read(
-            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 ORDER BY deadline, id LIMIT ?",
+            f"SELECT id FROM task WHERE {unstarted} <= ? AND state = 1 AND claimed = 0 "
+            "ORDER BY deadline, id LIMIT ?",
             now,
             limit,
         )
         later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
         return Overdue([row[0] for row in rows], later[0][0])
+
+    def last_ticks(self) -> dict[str, LastTick]:
+        """Return the last tick of each schedule. Raises `StoreError`."""
+        return {name: LastTick(line, at) for name, line, at in self._read("SELECT * FROM schedule")}
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are. Raises `StoreError`."""
@@ -283,6 +294,7 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Reco
         batch.cancels
         or batch.put_backs
         or batch.releases
+        or batch.ticks
         or any(settle.state is State.WAITING for settle in batch.settles)
     ):
         return {}
@@ -318,6 +330,25 @@ def _submit(
         at_once[new.function].append(record)
     cursor.log(new.id, 1, "queued", now, b"{}")
     return Accepted(new.id)
+
+
+def _tick(cursor: LoggingCursor, tick: Tick, now: float) -> Accepted | None:
+    changed = cursor.execute(
+        "INSERT INTO schedule VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET line = ?2, last = ?3 "
+        "WHERE line != ?2 OR last < ?3",
+        (tick.name, tick.line, tick.at),
+    ).rowcount
+    return None if not changed or tick.new is None else _submit(cursor, tick.new, now, {})
+
+
+def _shift(cursor: LoggingCursor, shift: Shift) -> None:
+    cursor.execute(
+        "UPDATE task SET due = due + ?1, wanted = iif(wanted, wanted + ?1, 0), deadline = deadline + ?1 "
+        "WHERE state <= 1 AND fixed = 0",
+        (shift.seconds,),
+    )
+    names = [(shift.seconds, name) for name in shift.names]
+    cursor.executemany("UPDATE schedule SET last = last + ? WHERE name = ?", names)
 
 
 def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:

@@ -144,6 +144,9 @@ class SqliteBatches:
     def cancel_rows(self, batch: str, after: str, limit: int, now: float) -> CancelledRows:
         """Cancel tasks of a batch. Raises `StoreError`."""
         with self._transaction() as cursor:
+            record = _one(cursor, "id", batch)
+            if record is None or record.ended is not None:
+                return CancelledRows([], None, record)
             looked = cursor.execute(
                 "SELECT id, state IN (0, 1) AND claimed = 0 FROM task WHERE batch = ? AND id > ? "
                 "ORDER BY id LIMIT ?",

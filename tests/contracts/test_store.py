@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from taskd.store.base import Batch, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.memory import MemoryStore
-from taskd.store.records import UNFINISHED, Event, New, Settle, Start, State, first_seq
+from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
 from taskd.store.sqlite import SqliteStore
 
 FUNCTIONS = ("f", "g")
@@ -148,6 +148,31 @@ class StoreMachine(RuleBasedStateMachine):
             stale = self.write(settles=[settle]).stale
             assert stale == ([] if state is State.CANCELLED else [task])
 
+    @rule(
+        name=st.sampled_from(("f", "nightly")),
+        line=st.sampled_from(("every 5 s", "every 6 s")),
+        ago=st.sampled_from((0.0, 0.5, 5.0)),
+        key=st.sampled_from((None, "a")),
+        has_task=st.booleans(),
+    )
+    def tick(self, name, line, ago, key, has_task):
+        new = New(f"{next(self.numbers):08}", "f", key=key, keep=20.0) if has_task else None
+        at = self.now - ago
+        before = self.model.last_ticks().get(name)
+        [accepted] = self.write(ticks=[Tick(name, line, at, new)]).ticked
+        is_known = before is not None and before.line == line and before.at >= at
+        assert (accepted is None) == (is_known or not has_task)
+        if accepted is not None and not accepted.joined:
+            self.ids.append(accepted.id)
+
+    @rule(
+        seconds=st.sampled_from((-30.0, 0.5, 30.0)),
+        names=st.sets(st.sampled_from(("f", "nightly", "unknown"))),
+    )
+    def set_the_clock(self, seconds, names):
+        self.now += seconds
+        self.write(shift=Shift(seconds, names))
+
     @rule(limit=st.integers(1, 3))
     def expire(self, limit):
         overdue = self.both(lambda store: store.overdue(self.now, limit))
@@ -221,6 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.last_ticks())
         self.both(lambda store: store.batches.unended())
         for batch in self.batches[-3:]:
             record = self.both(lambda store: store.batches.get(batch))  # noqa: B023

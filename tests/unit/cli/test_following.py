@@ -36,9 +36,20 @@ def event(seq, task="t"):
     return {"task": task, "seq": seq, "event": "progress"}
 
 
+class FakeReactor(Clock):
+    """A clock that notes what would be called at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.at_end = []
+
+    def addSystemEventTrigger(self, phase, event, call):
+        self.at_end.append(call)
+
+
 class FollowerTests(SynchronousTestCase):
     def setUp(self):
-        self.clock = Clock()
+        self.clock = FakeReactor()
         self.client = FakeClient()
         self.shown = []
         self.losses = []
@@ -92,6 +103,15 @@ class FollowerTests(SynchronousTestCase):
             self.clock.advance(RETRY_SECONDS)
             self.client.answer(GONE)
         self.failureResultOf(end, Unreachable)
+
+    def test_the_end_of_this_process_is_not_taken_for_the_servers(self):
+        end = self.follow()
+        self.client.answer({"state": "running", "seq": 0})
+        for call in self.clock.at_end:
+            call()
+        self.client.answer(GONE)
+        self.failureResultOf(end, Unreachable)
+        self.assertEqual(self.losses, [])
 
     def test_a_server_that_was_never_reached_or_refuses_is_not_waited_for(self):
         for error in GONE, InvalidParams("there is no such task"):

@@ -1,5 +1,7 @@
 """What `taskd status` prints."""
 
+import time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.console import out
@@ -41,6 +43,18 @@ class PrintStatusTests(SynchronousTestCase):
             "4.0 MiB of 256.0 MiB held for clients, most for: 192.0.2.7 3.0 MiB", self.printed(budget=budget)
         )
         self.assertNotIn("held for clients", self.printed())
+
+    def test_schedules_are_shown_with_their_next_time(self):
+        now = time.time()
+        shown = self.printed(
+            schedules=[
+                {"function": "report", "schedule": "every 60 s", "next": now + 30, "last": 1.8e9},
+                {"function": "leap", "schedule": "0 0 * 2 MON#5 (UTC)", "next": None, "last": None},
+            ]
+        )
+        self.assertRegex(shown, r"report +every 60 s +20\d\d-.* in (30|29)\.\d s +2027-01-1\d ")
+        self.assertRegex(shown, r"leap +0 0 \* 2 MON#5 \(UTC\) +never")
+        self.assertNotIn("scheduled", self.printed())
 
     def printed(self, **more):
         with out.capture() as capture:

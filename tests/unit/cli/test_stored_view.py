@@ -116,6 +116,12 @@ class ShowTests(SynchronousTestCase):
         ):
             self.assertEqual(line, expected)
 
+    def test_the_log_has_tracebacks_that_callers_do_not_get(self):
+        error = {"code": -32000, "message": "ValueError: no paper"}
+        lines = list(event_lines({"event": "failed", "at": 1.0, "error": error, "traceback": TRACEBACK}))
+        self.assertEqual(len(lines), 4)
+        self.assertTrue(lines[0].endswith("failed: ValueError: no paper"))
+
     def test_the_traceback_of_an_attempt_follows_its_line(self):
         _, *rest = event_lines(
             {"seq": 1, "event": "retrying", "at": 1.0, "error": ERROR, "traceback": TRACEBACK}

@@ -175,7 +175,7 @@ class WrongTests(BatchCase):
 
 
 class CancelTests(BatchCase):
-    def test_a_cancel_ends_what_waits_and_what_runs(self):
+    def test_a_cancel_ends_waiting_and_running_tasks(self):
         given = self.submit([1], [2], [3], then="f")
         client = self.connect()
         client.call("taskd.cancel", params={"task": given["batch"]})
@@ -226,7 +226,7 @@ class AttachTests(BatchCase):
         self.finish()
         self.assertEqual(self.events(client), [(5, "ended", 4)])
 
-    def test_who_attaches_later_gets_the_newest_event_after_what_it_has_seen(self):
+    def test_a_later_watcher_gets_the_newest_event_that_it_has_not_seen(self):
         given = self.submit([1], [2])
         self.finish()
         self.assertEqual(self.events(self.attach(given["batch"])), [(1, "progress", 1)])
@@ -249,7 +249,7 @@ class AttachTests(BatchCase):
             },
         )
 
-    def test_a_cancel_is_pushed_to_who_watches_one_of_the_tasks(self):
+    def test_a_cancel_is_pushed_to_the_watchers_of_each_task(self):
         given = self.submit([1], options={"delay": 9.0})
         client = self.connect()
         client.call("taskd.attach", params={"task": given["tasks"][0]})

@@ -4,7 +4,7 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred, execute
 
 from taskd.durable import deadlines as deadlines_module
-from taskd.durable import tasks as tasks_module
+from taskd.durable import window as window_module
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import InvalidParams, TaskFailed
 from taskd.functions.registry import FunctionInfo
@@ -18,7 +18,7 @@ FAILED = Failure.of(TaskFailed("no", type="ValueError"))
 
 class DeadlineTests(DurableCase):
     def test_a_task_in_the_store_that_is_not_started_in_time_expires(self):
-        self.patch(tasks_module, "WINDOW", 1)
+        self.patch(window_module, "WINDOW", 1)
         self.submit()
         late, later = self.submit(deadline=5.0), self.submit(deadline=7.0)
         ended = []
@@ -49,14 +49,14 @@ class DeadlineTests(DurableCase):
         self.assertIs(self.state(task), State.SUCCEEDED)
 
     def test_deadlines_hold_over_a_restart(self):
-        self.patch(tasks_module, "WINDOW", 0)
+        self.patch(window_module, "WINDOW", 0)
         task = self.submit(deadline=5.0)
         self.start()
         self.turn(5.0)
         self.assertIs(self.state(task), State.EXPIRED)
 
     def test_many_tasks_expire_in_several_transactions(self):
-        self.patch(tasks_module, "WINDOW", 0)
+        self.patch(window_module, "WINDOW", 0)
         self.patch(deadlines_module, "EXPIRED", 2)
         tasks = [self.submit(deadline=5.0) for _ in range(5)]
         self.turn(5.0)
@@ -65,7 +65,7 @@ class DeadlineTests(DurableCase):
         self.assertEqual({self.state(task) for task in tasks}, {State.EXPIRED})
 
     def test_a_store_that_cannot_be_read_is_read_again(self):
-        self.patch(tasks_module, "WINDOW", 0)
+        self.patch(window_module, "WINDOW", 0)
         task = self.submit(deadline=5.0)
         overdue = self.store.overdue
 
@@ -103,7 +103,7 @@ class ClaimedWhileExpiringTests(DurableCase):
         return waits
 
     def test_a_task_that_is_claimed_while_it_expires_is_not_started(self):
-        self.patch(tasks_module, "WINDOW", 1)
+        self.patch(window_module, "WINDOW", 1)
         self.submit()
         late = self.submit(deadline=5.0)
         first = self.begin()

@@ -1,4 +1,4 @@
-"""Stored tasks that are held back, or put back by hand: pause, resume, retry."""
+"""Stored tasks of paused functions, and those put back by hand: pause, resume, retry."""
 
 from msgspec import Raw
 from twisted.internet.defer import execute
@@ -36,7 +36,7 @@ class PauseTests(DurableCase):
         ids = [task.subscriber.record.new.id for task in self.runner.queue]
         self.assertEqual(ids, [second, third])
 
-    def test_a_claim_that_is_under_way_at_the_pause_is_put_back(self):
+    def test_a_claim_in_flight_at_the_pause_is_put_back(self):
         delayed = []
         self.tasks = DurableTasks(
             self.clock, self.runner, self.store, lambda call: delayed.append(execute(call)) or delayed[-1],

@@ -9,7 +9,7 @@ from msgspec import Raw
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
-from taskd.durable import tasks as tasks_module
+from taskd.durable import window as window_module
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import Cancelled, WorkerLost
 from taskd.functions.descriptions import ParameterInfo
@@ -245,14 +245,14 @@ class Runs(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.window, tasks_module.WINDOW = tasks_module.WINDOW, self.WINDOW
+        self.window, window_module.WINDOW = window_module.WINDOW, self.WINDOW
         self.clock, self.store, self.runner = Clock(), LastingStore(), FakeRunner()
         self.running = []
         self.is_paused = False
         self.open()
 
     def teardown(self):
-        tasks_module.WINDOW = self.window
+        window_module.WINDOW = self.window
 
     def open(self):
         self.tasks = DurableTasks(

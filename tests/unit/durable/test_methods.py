@@ -187,6 +187,15 @@ class SubmitTests(StoredCase):
         self.assertEqual((shown["task"], shown["state"], shown["result"]), (task, "succeeded", 1))
         self.assertEqual(self.ask("wait", task), shown)
 
+    def test_all_who_wait_for_the_same_task_are_answered(self):
+        task = self.ask("submit", "g", [1])["task"]
+        clients = [self.connect() for _ in range(3)]
+        for client in clients:
+            client.call("taskd.wait", params=[task])
+        self.turns()
+        self.finish()
+        self.assertEqual([client.reply()["state"] for client in clients], ["succeeded"] * 3)
+
     def test_a_wait_ends_after_its_time(self):
         task = self.ask("submit", "g")["task"]
         client = self.connect()

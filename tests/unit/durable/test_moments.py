@@ -49,6 +49,6 @@ class MomentsTests(SynchronousTestCase):
         both = SubmitOptions(delay=1, at="1970-01-01T00:01:00Z")
         self.assertIn("not both", self.assertRaises(InvalidParams, Moments.of, both, 0.0).message)
 
-    def test_what_is_kept_until_the_run(self):
+    def test_some_options_are_kept_until_the_run(self):
         self.assertEqual(RunOptions.of(Options(timeout=2, priority=1)), RunOptions(2, 1))
         self.assertEqual(RunOptions.of(SubmitOptions(retries=0)), RunOptions(retries=0))

@@ -1,6 +1,6 @@
 """What ``taskd.why`` answers: the one thing that holds a task, and its facts."""
 
-from taskd.durable import tasks as tasks_module
+from taskd.durable import window as window_module
 from taskd.errors import Cancelled, TaskFailed, WorkerLost
 from taskd.functions.durability import Rate
 from taskd.model import Failure, SubmitOptions
@@ -99,7 +99,7 @@ class ReasonTests(ReasonCase):
         self.assertIn("the disk is full", why.reason)
 
     def test_a_task_beyond_the_window(self):
-        self.patch(tasks_module, "WINDOW", 2)
+        self.patch(window_module, "WINDOW", 2)
         for _ in range(2):
             self.submit_to(1)
         self.assertIn("2 tasks of f are claimed before it", self.reason(self.submit_to(1)))

@@ -29,13 +29,13 @@ class RowTests(SynchronousTestCase):
         self.assertIn(text, error.message)
         self.assertEqual(error.data["argument"], "args[7]")
 
-    def test_what_the_function_takes_passes(self):
+    def test_arguments_that_the_function_takes_pass(self):
         self.check(some, b"[1]", b'[-1.0, "x"]', b"[1,null]", b'{"n":1,"flag":true}')
         self.check(named, b'{"n":1}', b'{"n":1.5}')
         self.check(many, b"[1]", b'[1,"anything",{}]', b'{"first":1,"other":[]}')
         self.check(None, b"[1,2,3]", b'{"a":1}')
 
-    def test_what_is_wrong_is_named(self):
+    def test_a_wrong_argument_is_named(self):
         self.wrong(some, b"[]", "args[7]: argument 'n' is missing")
         self.wrong(some, b"{}", "args[7]: argument 'n' is missing")
         self.wrong(some, b"[1,null,true]", "args[7]: takes 2 positional arguments, got 3")

@@ -7,7 +7,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.durable import tasks as tasks_module
+from taskd.durable import window as window_module
 from taskd.durable.once import AHEAD
 from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
@@ -150,6 +150,7 @@ class DurableTests(DurableCase):
         self.tasks.wait(task, lambda state, outcome: ended.append((state, outcome)))
         self.end(running, Result(Raw(b'"done"')))
         self.assertEqual(ended, [(State.SUCCEEDED, b'"done"')])
+        self.assertIsNone(running.subscriber.task)  # so that nothing keeps it in memory
         self.assertEqual(self.events(task), ["queued", "started", "succeeded"])
 
     def test_the_start_of_a_task_that_is_given_out_twice_is_noted_once(self):
@@ -243,7 +244,7 @@ class DurableTests(DurableCase):
         self.assertIs(self.state(task), State.SUCCEEDED)
 
     def test_a_window_of_the_waiting_tasks_is_claimed(self):
-        self.patch(tasks_module, "WINDOW", 4)
+        self.patch(window_module, "WINDOW", 4)
         ids = [self.submit() for _ in range(10)]
         self.assertEqual(len(self.runner.queue), 4)
         for _ in range(10):

@@ -9,7 +9,7 @@ from taskd.durable.writer import RETRY_SECONDS, StoreWriter
 from taskd.errors import Busy
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
-from taskd.store.records import Event, New, Settle, Start, State, first_seq
+from taskd.store.records import Event, New, Settle, Start, State, Tick, first_seq
 
 
 class WriterCase(SynchronousTestCase):
@@ -130,6 +130,34 @@ class WriterTests(WriterCase):
         self.assertEqual(len(self.answers), 2)
         self.commit()
         self.assertEqual(len(self.answers), 3)
+
+    def test_the_clock_is_set_between_two_transactions_and_moves_what_waits(self):
+        calls = []
+        self.writer.between(lambda: calls.append("idle"))
+        self.submit("1")
+        self.clock.advance(0)
+        self.writer.submit(New("2", "f", due=5000.0), self.answers.append)
+        self.writer.submit(New("3", "f", due=5000.0, is_fixed=True), self.answers.append)
+        self.writer.tick(Tick("f", "every 5 s", 900.0), self.answers.append)
+        self.writer.tick(Tick("g", "0 3 * * *", 900.0), self.answers.append)
+        self.writer.between(lambda: calls.append(self.writer.move(3600.0, ["f"])))
+        self.assertEqual(calls, ["idle"])
+        self.commit()
+        self.assertEqual(calls, ["idle", None])
+        self.commit()
+        self.assertEqual([self.store.get(task).due for task in "23"], [8600.0, 5000.0])
+        ticks = self.store.last_ticks()
+        self.assertEqual((ticks["f"].at, ticks["g"].at), (4500.0, 900.0))
+
+    def test_a_clock_that_was_set_is_written_once_the_store_works_again(self):
+        self.writer.submit(New("1", "f", due=5000.0), self.answers.append)
+        self.commit()
+        self.writer.settle(Settle("none", 1, State.SCHEDULED, "retrying", due=5000.0), self.answers.append)
+        self.writer.move(60.0, [])
+        self.fail(StoreError("the disk is full"))
+        self.clock.advance(RETRY_SECONDS)
+        self.commit()
+        self.assertEqual(self.store.get("1").due, 5060.0)
 
     def test_flushed_fires_when_everything_is_written(self):
         self.successResultOf(self.writer.flushed())

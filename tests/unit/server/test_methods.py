@@ -43,6 +43,7 @@ class OwnMethodsTests(ServerCase):
                 "timeout": 3.0,
                 "grace": 5.0,
                 "durable": None,
+                "schedule": None,
             },
         )
         self.assertEqual((second["name"], second["timeout"], second["grace"]), ("g", None, 0.5))

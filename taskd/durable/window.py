@@ -1,0 +1,116 @@
+"""The window of claimed tasks: how many of each function this node has, and when it claims more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from taskd.durable.limiter import Limiter
+from taskd.durable.writer import StoreWriter
+from taskd.store.base import KeyedWant, Want
+from taskd.store.records import Record
+
+__all__ = ["WINDOW", "Window"]
+
+WINDOW = 10_000
+"""Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
+
+FIRST_WINDOW = 500
+"""Waiting tasks of each function that are claimed at first: 20 ms, so that the first starts soon."""
+
+
+class Window:
+    """Counts the claimed tasks of each function, and wants more from the store when there is room.
+
+    `may_claim` returns whether tasks of a function may be claimed now.
+    """
+
+    def __init__(self, writer: StoreWriter, limiter: Limiter, may_claim: Callable[[str], bool]) -> None:
+        self._writer = writer
+        self._limiter = limiter
+        self._may_claim = may_claim
+        self._claimed: dict[str, int] = {}
+        self._has_backlog: set[str] = set()
+
+    def claimed_of(self, function: str) -> int:
+        """Return how many tasks of a function are claimed."""
+        return self._claimed.get(function, 0)
+
+    def look_everywhere(self, functions: Iterable[str]) -> None:
+        """Claim tasks of these functions, of which the store may have some that are not known here."""
+        for function in functions:
+            self._has_backlog.add(function)
+            claims = self._limiter.claims(function)
+            if claims is not None:
+                claims.is_unscanned = True
+            self._refill(function)
+
+    def stored(self, function: str) -> None:
+        """Note that there is a task in the store which has not been claimed together with its submit."""
+        self._has_backlog.add(function)
+
+    def claim(self, function: str, key: str | None = None) -> None:
+        """Claim the waiting tasks of a function, since one has come, with this limit key; None for any."""
+        claims, room = self._limiter.claims(function), self._room(function)
+        if claims is None or key is None:
+            if claims is not None:
+                claims.is_unscanned = True
+            self._refill(function, new_too=True)
+        elif claims.is_unscanned and room >= WINDOW // 2:
+            self._refill(function)
+        elif self._may_claim(function):
+            self._want(function, claims.submitted(key, room, self._writer.wants.get(function)))
+
+    def _refill(self, function: str, *, new_too: bool = False) -> None:
+        """Claim waiting tasks of a function, if there is room for many, or, with `new_too`, for any."""
+        if not self._may_claim(function):
+            return
+        claims, room = self._limiter.claims(function), self._room(function)
+        if claims is not None:
+            if claims.is_unscanned and room >= WINDOW // 2:
+                self._writer.want(function, claims.scan(room))
+        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+            self._writer.want(function, room if function in self._claimed else FIRST_WINDOW)
+
+    def _room(self, function: str) -> int:
+        """Return how many tasks of a function may be claimed. With a limit key, held ones take no room."""
+        claimed = self.claimed_of(function)
+        if self._limiter.claims(function) is not None:
+            claimed -= self._limiter.held(function)
+        return WINDOW - claimed
+
+    def _want(self, function: str, want: KeyedWant | None) -> None:
+        if want is not None:
+            self._writer.want(function, want)
+
+    # --- claimed tasks ---
+
+    def answered(self, records: list[Record], wants: Mapping[str, Want]) -> None:
+        """Note what was claimed; `enter` follows for each."""
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._limiter.claimed(function, want, records)
+        self._has_backlog.update(record.new.function for record in records)
+
+    def look_at_more(self, wants: Mapping[str, Want]) -> None:
+        """Claim tasks of more keys, since those that are held leave room for them."""
+        for function, want in wants.items():
+            if isinstance(want, KeyedWant):
+                self._refill(function)
+
+    def enter(self, record: Record) -> None:
+        """Count a claimed task."""
+        self._claimed[record.new.function] = self.claimed_of(record.new.function) + 1
+
+    def leave(self, record: Record, *, waits: bool) -> None:
+        """Count a task no more: it has ended, or waits in the store again."""
+        function = record.new.function
+        self._claimed[function] -= 1
+        claims = self._limiter.claims(function)
+        if claims is not None:
+            pending = self._writer.wants.get(function)
+            want = claims.ended(record.new.limit_key, self._room(function), pending, waits=waits)
+            if self._may_claim(function):
+                self._want(function, want)
+        if waits:
+            self._has_backlog.add(function)
+        self._refill(function)
