@@ -63,6 +63,7 @@ lowest:
 	$(VENV)-lowest/bin/python tests/run.py tests/live
 
 # Half the load that a server can bear, and everything happens to it: SECONDS=60, SEED=7, ARGS='--haste 4', ARGS=--attackers.
+# With ARGS='--kills 1000' a daemon with a store is killed so many times, and nothing acknowledged may be lost.
 soak: $(VENV)/.test
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 

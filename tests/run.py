@@ -80,7 +80,7 @@ SECONDS = {
     "test_store.py": 20,
     "test_stored_commands.py": 15,
     "test_smoke.py": 4,
-    "test_soak.py": 17,
+    "test_soak.py": 30,
     "test_start.py": 21,
     "test_status.py": 25,
     "test_stop.py": 66,

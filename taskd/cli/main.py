@@ -19,6 +19,7 @@ from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
 from taskd.cli.show import show
 from taskd.cli.status_view import status
+from taskd.cli.store import store
 from taskd.cli.submit import submit
 from taskd.cli.wait import wait
 from taskd.cli.why import why
@@ -53,7 +54,7 @@ def main() -> None:
 
 _COMMANDS = (
     *(call, map_, functions, status, cancel),
-    *(submit, attach, wait, list_, show, why, retry, pause, resume),
+    *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
 )
 
 for _command in _COMMANDS:

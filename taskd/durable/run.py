@@ -39,6 +39,8 @@ class Run:
         "_reports",
         "_tasks",
         "has_started",
+        "is_cancelled",
+        "is_marked",
         "is_start_committed",
         "lane",
         "raised",
@@ -57,6 +59,8 @@ class Run:
         self.record = record
         self.task: Task | None = None
         self.has_started = self.is_start_committed = False
+        self.is_marked = self.is_cancelled = False
+        """Whether the store has its start before a worker has it, and whether it was cancelled meanwhile."""
         self.seq = 0
         """The sequence number that was given out last in this attempt."""
         self.result: bytes | None = None
@@ -71,12 +75,22 @@ class Run:
         """The number of the attempt that is running, or of the last one."""
         return self.record.attempt + self.has_started
 
+    def mark(self) -> None:
+        """Count the attempt as started, before a worker has been given the task."""
+        self.is_marked = True
+        self._number()
+
+    def _number(self) -> None:
+        self.has_started = True
+        # As the store numbers the start.
+        self.seq = max(self.record.last_seq + 1, first_seq(self.attempt))
+
     def started(self) -> None:
         """Note that a worker has been given the task; what it returns unbegun is given out again."""
         if not self.has_started:
-            self.has_started = True
-            # As the store numbers the start.
-            self.seq = max(self.record.last_seq + 1, first_seq(self.attempt))
+            self._number()
+            self._tasks.started(self)
+        elif self.is_marked:
             self._tasks.started(self)
 
     def start_committed(self, _is_own: bool) -> None:  # noqa: FBT001

@@ -44,7 +44,7 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
     data = msgspec.json.encode(_Trouble(outcome, trace))
     if outcome.code in _NOT_ITS_FAULT and not run.has_started:
         return None
-    if outcome.code == ShuttingDown.code:
+    if outcome.code in _NOT_ITS_FAULT:
         return Settle(task, attempt, State.WAITING, "returned", seq=seq)
     if outcome.code == Cancelled.code:
         return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)

@@ -7,7 +7,7 @@ queue; the others wait in the store.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,7 +15,6 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batch_events import batch_page
 from taskd.durable.batches import DurableBatches
@@ -25,18 +24,19 @@ from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
 from taskd.durable.limits import Hold
 from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.once import OnceGate
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.schedules import Schedules
 from taskd.durable.settling import settle_of, without_traceback
+from taskd.durable.upkeep import Upkeep
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
-from taskd.net.timers import Alarm
 from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
@@ -48,14 +48,9 @@ __all__ = ["DurableTasks", "Run", "Runner"]
 
 _log = Logger(namespace="taskd.store")
 
-PROMOTED = 1000
-"""Scheduled tasks that are let wait in one transaction."""
 
-PRUNE_SECONDS, PRUNED = 10.0, 1000
-"""Seconds between two times that ended tasks are forgotten, and how many at once."""
-
-MAX_PRUNE_LAG = 86400.0
-"""Seconds for which tasks are kept longer at most after the clock has been put forward."""
+GIVE_UP_SECONDS = 20.0
+"""Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
 
 NO_DURABILITY = Durability()
 
@@ -100,6 +95,7 @@ class DurableTasks:
         self._ids = Ids()
         self.hub = EventHub(clock, self.read_log, now, self._with_result)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
+        self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
         self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
@@ -110,11 +106,9 @@ class DurableTasks:
         self.window = Window(self.writer, self._limiter, self._may_claim)
         self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
-        self._alarm = Alarm(clock, self._promote)
-        self._prune_alarm = Alarm(clock, self._prune)
+        self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self._prune_lag = 0.0
         self.is_stopping = self._is_open = False
         self.shows_tracebacks = False
         """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
@@ -137,8 +131,9 @@ class DurableTasks:
             self.schedules.use(functions)
             return
         self._is_open = True
-        opening = self._execute(lambda: (self.store.rescue(self._now()), self.store.paused()))
-        opening.addCallbacks(self._rescued, self._broke)
+        once = {name for name, durability in self._functions.items() if durability.once}
+        opening = self._execute(lambda: (self.store.rescue(self._now(), once, _LOST), self.store.paused()))
+        opening.addCallbacks(self._rescued, self._upkeep.broke)
         opening.addCallback(lambda _: self.schedules.use(functions))
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
@@ -149,9 +144,11 @@ class DurableTasks:
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
-        self._promote()
+        self._upkeep.begin()
         self._deadlines.look()
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def _look_everywhere(self) -> None:
+        self.window.look_everywhere(self._functions)
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""
@@ -186,7 +183,7 @@ class DurableTasks:
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
                 if not is_due:
-                    self._alarm.set(self._clock.seconds() + max(new.due - self._now(), 0.0))
+                    self._upkeep.watch(new.due)
                 elif new.id not in self._runs:
                     self.window.stored(function)
                 if new.deadline is not None:
@@ -257,6 +254,21 @@ class DurableTasks:
             self._give(run)
 
     def _give(self, run: Run) -> None:
+        """Give a claimed task to the task server, once its start is stored if it runs once."""
+        if self._durability(run.record.new.function).once:
+            self._once.add(run)
+        else:
+            self._run(run)
+
+    def _marked(self, run: Run) -> None:
+        if self.is_stopping:
+            self.ended(run, _STOPPING)
+        elif run.is_cancelled:
+            self.ended(run, _CANCELLED)
+        else:
+            self._run(run)
+
+    def _run(self, run: Run) -> None:
         new = run.record.new
         kept = _options.decode(new.options)
         run.retries = kept.retries
@@ -292,6 +304,9 @@ class DurableTasks:
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
         self._limiter.started(run)
+        if run.is_marked:
+            self._once.remove(run)
+            return
         self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
 
     def progressed(self, run: Run, progress: Progress) -> None:
@@ -334,7 +349,7 @@ class DurableTasks:
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
-            self._alarm.set(self._clock.seconds() + max(settle.due - self._now(), 0.0))
+            self._upkeep.watch(settle.due)
         elif settle.state is State.WAITING:
             self.window.claim(run.record.new.function, run.record.new.limit_key)
 
@@ -345,6 +360,10 @@ class DurableTasks:
 
     def _forget(self, run: Run, *, waits: bool) -> None:
         self._runs.pop(run.record.new.id, None)
+        run.task = (
+            None  # which refers to the run through objects that the garbage collector does not look into
+        )
+        self._once.remove(run)
         self._limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
         self.window.leave(run.record, waits=waits)
@@ -481,7 +500,13 @@ class DurableTasks:
             return
         if run is not None and run.task is None:
             self.wait(task, lambda _state, _outcome: answer(State.WAITING))
-            self.ended(run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting")))
+            if run.is_marked:  # its start is being stored
+                run.is_cancelled = True
+            else:
+                self._once.drop(run)
+                self.ended(
+                    run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
+                )
             return
 
         def cancelled(state: State | StoreError | None) -> None:
@@ -500,7 +525,7 @@ class DurableTasks:
     def stored(self, task: New) -> None:
         """Schedule the start of tasks that have been stored, of which this is one."""
         if task.due > self._now():
-            self._alarm.set(self._clock.seconds() + task.due - self._now())
+            self._upkeep.watch(task.due)
         else:
             self.window.claim(task.function, task.limit_key)
         if task.deadline is not None:
@@ -527,15 +552,6 @@ class DurableTasks:
 
     # --- time ---
 
-    def _promote(self) -> None:
-        promoting = self._execute(lambda: self.store.promote(self._now(), PROMOTED))
-        promoting.addCallbacks(self._promoted, self._broke)
-
-    def _promoted(self, next_due: float | None) -> None:
-        self.window.look_everywhere(self._functions)
-        if next_due is not None and next_due < inf:
-            self._alarm.set(self._clock.seconds() + max(next_due - self._now(), 0.0))
-
     def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
         """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
 
@@ -546,28 +562,11 @@ class DurableTasks:
             names = self.schedules.clock_moved(seconds)
             follow(seconds)
             self.writer.move(seconds, names)
-            # What has ended has no new time, and must not be forgotten early.
-            self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
-            self._alarm.set(self._clock.seconds())
+            self._upkeep.clock_moved(seconds)
             self._deadlines.watch(0.0)
 
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
         self.writer.between(moving)
-
-    def _prune(self) -> None:
-        pruning = self._execute(lambda: self.store.prune(self._now() - self._prune_lag, PRUNED))
-        pruning.addCallbacks(self._pruned, self._broke)
-
-    def _pruned(self, count: int) -> None:
-        self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
-
-    def _broke(self, reason: TwistedFailure) -> None:
-        if reason.check(StoreError) is None:
-            _log.failure("a bug in taskd", reason)
-        else:
-            _log.error("{error}", error=reason.getErrorMessage())
-        self._alarm.set(self._clock.seconds() + 1.0)
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     # --- the stop ---
 
@@ -579,13 +578,24 @@ class DurableTasks:
         if self.store.is_lasting:
             self._limiter.close()
         if self.store.is_lasting:
+            self._once.close()
             for run in list(self._runs.values()):
-                if not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
+                if run.is_marked and run.task is not None and self._runner.withdraw(run.task):
+                    self.ended(run, _STOPPING)
+                elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
                     del self._runs[run.record.new.id]
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store; fires when that is done."""
-        return self.writer.flushed().addBoth(lambda _: self.store.close())
+        flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
+        flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
+        return flushed.addBoth(lambda _: self._upkeep.close())
 
+
+_CANCELLED = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
+_STOPPING = Failure.of(ShuttingDown("the server is shutting down"))
+_LOST = msgspec.json.encode(
+    Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
+)
 
 _options = msgspec.json.Decoder(RunOptions)

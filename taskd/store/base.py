@@ -128,12 +128,13 @@ class Store(Protocol):
     def write(self, batch: Batch, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
-    def rescue(self, now: float) -> int:
-        """Make the tasks that were running when the last process ended wait again; return how many.
+    def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
+        """End the attempts that were running when the last process ended; return how many.
 
-        Each has one loss more. Call this once, before anything is claimed. The
-        event has the last sequence number of its attempt, since whoever ran it
-        may have given out any of the others.
+        Each task has one loss more and waits again; those of the functions in
+        `once` have failed with `error` (JSON text). Call this once, before
+        anything is claimed. The event has the last sequence number of its attempt,
+        since whoever ran it may have given out any of the others.
         """
 
     def promote(self, now: float, limit: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 import msgspec
@@ -243,13 +243,19 @@ class MemoryStore:
         if record.new.token is not None:
             del self._tokens[record.new.token]
 
-    def rescue(self, now: float) -> int:
-        """Make running tasks wait again."""
+    def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
+        """Make running tasks wait again, or fail if they are to run once."""
         running = list(self._index.running)
         for task in running:
             record = self._records[task]
-            self._change(record, State.WAITING, losses=record.losses + 1, due=now)
-            self._log(task, "lost", now, least=last_seq(record.attempt))
+            last = last_seq(record.attempt)
+            losses = record.losses + 1
+            if record.new.function in once:
+                self._change(record, State.FAILED, losses=losses, due=now, ended=now, outcome=error)
+                self._log(task, "failed", now, b'{"error":%b}' % (error or b"null"), last)
+            else:
+                self._change(record, State.WAITING, losses=losses, due=now)
+                self._log(task, "lost", now, least=last)
         self._release(list(self._claimed))
         return len(running)
 

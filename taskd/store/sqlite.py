@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
@@ -30,9 +30,11 @@ from taskd.store.records import (
     last_seq,
 )
 from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
+from taskd.store.sqlite_errors import explained
+from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_limits import claim_by_key
 from taskd.store.sqlite_log import LoggingCursor
-from taskd.store.sqlite_schema import APPLICATION_ID, VERSION, migrate
+from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["SqliteStore"]
 
@@ -66,12 +68,15 @@ class SqliteStore:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.copy: str | None = None
+        """The copy of an older file that was made before it was brought to this version."""
         self._lock = _lock(path)
         try:
             self._database = self._open()
         except BaseException:
             os.close(self._lock)
             raise
+        self._identity = _identity(path)
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
@@ -81,12 +86,11 @@ class SqliteStore:
             database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             with self._errors("opened"):
-                version = self._version(database)
+                version_of(database, self.path)
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-                if version < VERSION:
-                    migrate(database, version)
+                self.copy = bring_up_to_date(database, self.path)
                 # Shows at the start, and not with the first task, whether the file can be written.
                 database.execute("BEGIN IMMEDIATE")
                 database.execute(f"PRAGMA user_version = {VERSION}")
@@ -96,29 +100,21 @@ class SqliteStore:
             raise
         return database
 
-    def _version(self, database: sqlite3.Connection) -> int:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and application != APPLICATION_ID:
-            raise StoreError(f"{self.path} is an SQLite file of another program; name another file")
-        if version > VERSION:
-            raise StoreError(
-                f"{self.path} is of a newer version of taskd (schema {version}; this one knows {VERSION}): "
-                "use that version, or another file"
-            )
-        return int(version)
-
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be {what}: {_explained(error)}") from error
+            raise StoreError(f"{self.path} cannot be {what}: {explained(error)}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[LoggingCursor]:
         database = self._database
+        if _identity(self.path) != self._identity:
+            raise StoreError(
+                f"{self.path} was removed or replaced while in use, and what is written now would be lost: "
+                "put back a copy, and start the daemon again"
+            )
         with self._errors("written"):
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -157,19 +153,26 @@ class SqliteStore:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
         return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed, ticked)
 
-    def rescue(self, now: float) -> int:
-        """Make running tasks wait again. Raises `StoreError`."""
+    def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
+        """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""
         with self._transaction() as cursor:
             cursor.execute("UPDATE task SET claimed = 0 WHERE state = 1 AND claimed = 1")
-            running = cursor.execute("SELECT id, attempt, last_seq FROM task WHERE state = 2").fetchall()
-            for task, attempt, last in running:
+            query = "SELECT id, function, attempt, last_seq FROM task WHERE state = 2"
+            running = cursor.execute(query).fetchall()
+            for task, function, attempt, last in running:
                 seq = max(last + 1, last_seq(attempt))
+                fails = function in once
                 cursor.execute(
-                    "UPDATE task SET state = 1, claimed = 0, losses = losses + 1, due = ?, last_seq = ? "
-                    "WHERE id = ?",
-                    (now, seq, task),
+                    "UPDATE task SET state = ?, claimed = 0, losses = losses + 1, due = ?, last_seq = ?, "
+                    "ended = ?, outcome = ? WHERE id = ?",
+                    (
+                        *(int(State.FAILED if fails else State.WAITING), now, seq),
+                        *((now, error) if fails else (None, None)),
+                        task,
+                    ),
                 )
-                cursor.log(task, seq, "lost", now, b"{}")
+                data = b'{"error":%b}' % (error or b"null") if fails else b"{}"
+                cursor.log(task, seq, "failed" if fails else "lost", now, data)
         return len(running)
 
     def promote(self, now: float, limit: int) -> float | None:
@@ -462,17 +465,10 @@ def _lock(path: str) -> int:
     return descriptor
 
 
-def _explained(error: sqlite3.Error) -> str:
-    text = str(error)
-    advice = _ADVICE.get(getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0])
-    return f"{text} ({advice})" if advice else text
-
-
-_ADVICE = {
-    "NOTADB": "it is no SQLite file; name another file",
-    "CORRUPT": "it is damaged: see `taskd store check`, or restore a copy",
-    "FULL": "the disk is full",
-    "READONLY": "the file or its directory is read-only",
-    "CANTOPEN": "its directory must exist, and be writable",
-    "IOERR": "the disk reports an error",
-}
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another in its place, None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

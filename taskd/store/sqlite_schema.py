@@ -79,10 +79,10 @@ _MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES]
 VERSION = len(_MIGRATIONS)
 
 
-def migrate(database: sqlite3.Connection, version: int) -> None:
-    """Bring a file from `version` to `VERSION`, in one transaction. Raises `sqlite3.Error`."""
-    script = "".join(_MIGRATIONS[version:])
+def migrate(database: sqlite3.Connection, version: int, to: int = VERSION) -> None:
+    """Bring a file from `version` to another, in one transaction. Raises `sqlite3.Error`."""
+    script = "".join(_MIGRATIONS[version:to])
     database.executescript(
-        f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION};"
+        f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {to};"
         f" PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
     )

@@ -225,10 +225,10 @@ class StoreMachine(RuleBasedStateMachine):
     def pause(self, function, paused):
         self.both(lambda store: store.pause(function, paused=paused))
 
-    @rule()
-    def restart(self):
+    @rule(once=st.sets(st.sampled_from(FUNCTIONS)))
+    def restart(self, once):
         self.store = self.reopen(self.store)
-        self.both(lambda store: store.rescue(self.now))
+        self.both(lambda store: store.rescue(self.now, once, b'"lost"'))
         self.running.clear()
 
     @rule(

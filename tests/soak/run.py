@@ -27,6 +27,7 @@ from tests.soak.attacks import ATTACKS, Attacker, Target
 from tests.soak.changes import Changes, Code
 from tests.soak.chaos import STAY, Chaos
 from tests.soak.clients import Clients, Stuck
+from tests.soak.kills import run as kills
 from tests.soak.ledger import Ledger
 from tests.soak.mix import Mix
 from tests.soak.peers import TextPeer
@@ -382,8 +383,12 @@ def main() -> int:
     parser.add_argument("--attackers", action="store_true", help="attack the server meanwhile")
     parser.add_argument("--leak", type=int, default=0, help="leak so many bytes with each task")
     parser.add_argument("--log", type=argparse.FileType("w"), help="write the server's log there")
+    parser.add_argument("--kills", type=int, help="kill a daemon with a store so many times instead")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(2))
+    if options.kills is not None:
+        print(f"seed {seed}", flush=True)
+        return kills.soak(options.kills, seed, options.log)
     print(f"{'seed':16} {seed}, {options.seconds:g} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         soak = Soak(

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import window as window_module
-from taskd.durable.tasks import DurableTasks
+from taskd.durable.once import AHEAD
+from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
     Cancelled,
     InvalidParams,
@@ -23,6 +24,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
 from taskd.server.position import Position
+from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State, last_seq
 from tests.unit.tasks import make_task
@@ -398,8 +400,77 @@ class CurrentTaskTests(DurableCase):
 class OnceTests(DurableCase):
     once = True
 
+    def test_a_task_is_given_to_a_worker_only_after_its_start_is_stored(self):
+        self.submit()
+        self.assertEqual(len(self.runner.queue), 1)
+        self.assertIs(self.state(self.runner.queue[0].subscriber.record.new.id), State.RUNNING)
+
+    def test_few_tasks_are_marked_ahead_of_their_workers(self):
+        tasks = [self.submit() for _ in range(AHEAD + 3)]
+        self.assertEqual(len(self.runner.queue), AHEAD)
+        self.assertIs(self.state(tasks[-1]), State.WAITING)
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.turn()
+        self.assertEqual(len(self.runner.queue), AHEAD)
+
+    def test_a_task_that_ran_when_the_daemon_died_is_not_run_again(self):
+        task = self.submit()
+        self.begin()
+        self.runner.queue.clear()
+        self.start()
+        self.assertEqual(self.runner.queue, [])
+        self.assertEqual((self.state(task), self.store.get(task).losses), (State.FAILED, 1))
+        self.assertEqual(self.events(task), ["queued", "started", "failed"])
+        self.assertIn(b"not run again", self.store.get(task).outcome)
+
+    def test_a_stop_returns_the_tasks_that_no_worker_has(self):
+        tasks = [self.submit() for _ in range(AHEAD + 1)]
+        self.tasks.stop_accepting()
+        self.turn()
+        self.assertEqual({self.state(task) for task in tasks}, {State.WAITING})
+        self.assertEqual(self.store.get(tasks[0]).losses, 0)
+        self.runner.queue.clear()
+        self.start()
+        self.assertEqual(len(self.runner.queue), AHEAD)
+
+    def test_a_task_that_is_held_can_be_cancelled(self):
+        tasks = [self.submit() for _ in range(AHEAD + 1)]
+        answers = []
+        self.tasks.cancel(tasks[-1], answers.append)
+        self.turn()
+        self.assertEqual((self.state(tasks[-1]), answers), (State.CANCELLED, [State.WAITING]))
+        self.end(self.begin(), Result(Raw(b"1")))
+        self.turn()
+        self.assertEqual(len(self.runner.queue), AHEAD - 1)
+        self.assertIs(self.state(tasks[-1]), State.CANCELLED)
+
     def test_a_task_that_runs_once_fails_with_its_process(self):
         task = self.submit()
         self.end(self.begin(), Failure.of(WorkerLost("killed")))
         self.assertIs(self.state(task), State.FAILED)
         self.assertEqual(self.store.get(task).losses, 1)
+
+
+class StopTests(DurableCase):
+    def test_a_stop_waits_only_for_some_time_for_a_store_that_has_failed(self):
+        self.submit()
+        task = self.begin()
+
+        def fail(batch, now):
+            raise StoreError("the disk is full")
+
+        self.store.write = fail
+        task.subscriber.task_ended(task.key, Result(Raw(b"1")))
+        self.turn()
+        self.tasks.stop_accepting()
+        closed = self.tasks.close()
+        self.turn(1.0)
+        self.assertNoResult(closed)
+        self.turn(GIVE_UP_SECONDS)
+        self.successResultOf(closed)
+
+    def test_a_run_that_has_ended_does_not_keep_its_task_alive(self):
+        self.submit()
+        task = self.begin()
+        self.end(task, Result(Raw(b"1")))
+        self.assertIsNone(task.subscriber.task)

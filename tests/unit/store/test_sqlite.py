@@ -11,7 +11,8 @@ from taskd.store.base import Batch, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
 from taskd.store.sqlite import SqliteStore
-from taskd.store.sqlite_schema import VERSION
+from taskd.store.sqlite_file import check_file
+from taskd.store.sqlite_schema import VERSION, migrate
 
 
 class SqliteCase(SynchronousTestCase):
@@ -90,6 +91,16 @@ class FailureTests(SqliteCase):
         store.write(Batch([New("2", "f")]), 1.0)
         self.assertEqual(len(store.find(Filter(), "", 100)), 2)
 
+    def test_a_file_that_was_removed_or_replaced_is_not_written(self):
+        store = self.open()
+        store.write(Batch([New("1", "f")]), 1.0)
+        os.rename(self.path, f"{self.path}.old")
+        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        Path(self.path).touch()
+        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        os.rename(f"{self.path}.old", self.path)
+        store.write(Batch([New("2", "f")]), 1.0)
+
 
 class AcknowledgedTests(SqliteCase):
     def test_written_tasks_are_there_after_the_file_is_opened_again(self):
@@ -113,3 +124,90 @@ class DescriptionTests(SqliteCase):
             self.assertIn(
                 "memory:LIMITS or sqlite:PATH", str(self.assertRaises(StoreError, open_store, wrong))
             )
+
+
+class MigrationTests(SqliteCase):
+    def make_old(self, version=1):
+        """Make a file of an older version, with a task."""
+        database = sqlite3.connect(self.path, isolation_level=None)
+        migrate(database, 0, version)
+        database.execute(
+            "INSERT INTO task (id, function, args, options, priority, wanted, keep, state, created, due) "
+            "VALUES ('1', 'f', '[1]', '{}', 5, 0, 1, 1, 1, 1)"
+        )
+        database.close()
+
+    def test_a_file_of_every_older_version_is_copied_and_migrated(self):
+        for version in range(1, VERSION):
+            self.make_old(version)
+            store = self.open()
+            self.assertEqual(store.copy, f"{self.path}.v{version}")
+            self.assertIs(store.get("1").state, State.WAITING)
+            store.close()
+            self.assertEqual(check_file(store.copy).version, version)
+            self.assertEqual(check_file(self.path).version, VERSION)
+            os.unlink(self.path)
+
+    def test_a_new_file_and_one_of_this_version_are_not_copied(self):
+        for _ in range(2):
+            store = self.open()
+            store.close()
+            self.assertIsNone(store.copy)
+
+    def test_a_file_that_cannot_be_copied_is_not_migrated(self):
+        self.make_old()
+        os.makedirs(f"{self.path}.v1.part")
+        self.assertIn("cannot be copied", self.refusal())
+        self.assertEqual(check_file(self.path).version, 1)
+
+    def test_a_migration_that_fails_leaves_the_file_as_it_was(self):
+        self.make_old()
+        database = sqlite3.connect(self.path)
+        database.execute("CREATE TABLE paused (something)")
+        database.close()
+        self.assertIn("is left at schema 1", self.refusal())
+        self.assertEqual(check_file(self.path).version, 1)
+        self.assertEqual(check_file(self.path).counts, {"waiting": 1})
+
+
+class CheckTests(SqliteCase):
+    def problem(self):
+        return str(self.assertRaises(StoreError, check_file, self.path))
+
+    def test_a_file_in_use_is_checked(self):
+        store = self.open()
+        store.write(Batch([New("1", "f"), New("2", "f")]), 1.0)
+        store.write(Batch(cancels=["2"]), 1.0)
+        health = check_file(self.path)
+        self.assertEqual((health.problems, health.counts), ([], {"waiting": 1, "cancelled": 1}))
+        self.assertGreater(health.log_size, 0)
+
+    def test_tasks_without_an_end_and_events_without_a_task_are_problems(self):
+        store = self.open()
+        store.write(Batch([New("1", "f"), New("2", "f")]), 1.0)
+        store.close()
+        database = sqlite3.connect(self.path)
+        database.execute("UPDATE task SET state = 3 WHERE id = '1'")
+        database.execute("DELETE FROM task WHERE id = '2'")
+        database.commit()
+        database.close()
+        self.assertEqual(
+            check_file(self.path).problems,
+            ["task 1 has ended, but its last event is no end", "task 2 has events, and is lost"],
+        )
+
+    def test_a_damaged_file_is_reported_and_not_used(self):
+        store = self.open()
+        store.write(Batch([New(f"{number:09}", "f", b"x" * 100) for number in range(500)]), 1.0)
+        store.close()
+        content = bytearray(Path(self.path).read_bytes())
+        content[4096 * 12 : 4096 * 30] = os.urandom(4096 * 18)
+        Path(self.path).write_bytes(content)
+        self.assertTrue(check_file(self.path).problems)
+
+    def test_missing_empty_and_other_files_are_named(self):
+        self.assertIn("there is no file", self.problem())
+        Path(self.path).touch()
+        self.assertIn("no daemon has used it", self.problem())
+        Path(self.path).write_text("notes")
+        self.assertIn("no SQLite file", self.problem())

@@ -1,0 +1,103 @@
+"""The upkeep of a store: lets tasks wait when they are due, and forgets ended ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from taskd.durable.writer import RETRY_SECONDS, Execute
+from taskd.net.timers import Alarm
+from taskd.store.base import Store, StoreError
+
+__all__ = ["Upkeep"]
+
+_log = Logger(namespace="taskd.store")
+
+PROMOTED = 1000
+"""Scheduled tasks that are let wait in one transaction."""
+
+PRUNE_SECONDS, PRUNED = 10.0, 1000
+"""Seconds between two times that ended tasks are forgotten, and how many in one transaction."""
+
+MAX_PRUNE_LAG = 86400.0
+"""Seconds for which tasks are kept longer at most after the clock has been put forward."""
+
+
+class Upkeep:
+    """Keeps a store tidy, in its thread. `look` is called when tasks may have become due."""
+
+    def __init__(
+        self,
+        store: Store,
+        execute: Execute,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        look: Callable[[], object],
+    ) -> None:
+        self._store = store
+        self._execute = execute
+        self._clock = clock
+        self._now = now
+        self._look = look
+        self._alarm = Alarm(clock, self._promote)
+        self._prune_alarm = Alarm(clock, self._prune)
+        self._is_closed = False
+        self._prune_lag = 0.0
+        self._fault: str | None = None
+        """The failure that was logged last, since it comes again every second."""
+
+    def begin(self) -> None:
+        """Begin, once the store is open."""
+        self._promote()
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def watch(self, due: float) -> None:
+        """Look for scheduled tasks at `due`, in seconds since 1970; those must be stored by now."""
+        self._alarm.set(self._clock.seconds() + max(due - self._now(), 0.0))
+
+    def clock_moved(self, seconds: float) -> None:
+        """Keep ended tasks for as long as ever, although the clock was set; look for those that are due."""
+        # What has ended has no new time, and must not be forgotten early.
+        self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
+        self._alarm.set(self._clock.seconds())
+
+    def close(self) -> Deferred[None]:
+        """Close the store after what has been begun."""
+        self._is_closed = True
+        return self._execute(self._store.close)
+
+    def _promote(self) -> None:
+        if not self._is_closed:
+            promoting = self._execute(lambda: self._store.promote(self._now(), PROMOTED))
+            promoting.addCallbacks(self._promoted, self.broke)
+
+    def _promoted(self, next_due: float | None) -> None:
+        self._fault = None
+        self._look()
+        if next_due is not None and next_due < inf:
+            self.watch(next_due)
+
+    def _prune(self) -> None:
+        if not self._is_closed:
+            pruning = self._execute(lambda: self._store.prune(self._now() - self._prune_lag, PRUNED))
+            pruning.addCallbacks(self._pruned, self.broke)
+
+    def _pruned(self, count: int) -> None:
+        self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
+
+    def broke(self, reason: TwistedFailure) -> None:
+        """Log that the store has failed, and try again later."""
+        if reason.check(StoreError) is None:
+            _log.failure("a bug in taskd", reason)
+        else:
+            error = reason.getErrorMessage()
+            if error != self._fault:
+                _log.error("{error}", error=error)
+            self._fault = error
+        self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
