@@ -382,7 +382,7 @@ class DurableTasks:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the store, None if nothing is."""
+        """The fault of the store, None if nothing is."""
         return self.writer.fault
 
     def durability(self, function: str) -> Durability | None:
