@@ -78,7 +78,7 @@ SECONDS = {
     "test_reload.py": 116,
     "test_short.py": 20,
     "test_store.py": 20,
-    "test_stored_commands.py": 15,
+    "test_stored_commands.py": 30,
     "test_smoke.py": 4,
     "test_soak.py": 30,
     "test_start.py": 21,

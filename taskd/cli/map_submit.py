@@ -44,7 +44,7 @@ NOT_DONE = ("failed", "set_aside", "expired", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is submitted, but for its rows."""
+    """A batch that is submitted, without its rows."""
 
     function: str
     options: SubmitOptions

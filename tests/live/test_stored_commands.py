@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +22,11 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("stored")
     app = str(APPS / "lasting.py")
-    with kept_daemon(
-        *("--app", app, "--workers", "2", "--store", "sqlite:tasks.db", "--error-details", "traceback"),
-        directory=directory,
-    ) as started:
-        yield started
+    options = ("--app", app, "--workers", "2", "--store", "sqlite:tasks.db", "--error-details", "traceback")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARKS", str(directory / "marks"))
+        with kept_daemon(*options, directory=directory) as started:
+            yield started
 
 
 @pytest.fixture
@@ -87,3 +88,54 @@ def test_a_list_goes_on_after_its_limit(taskd: Command) -> None:
     assert f"there are more: --after {tasks[1]}" in first.stderr
     rest = done(taskd("list", "--function", "plain", "--after", tasks[1]))
     assert rest.count("plain") == 1
+
+
+def test_a_task_is_watched_to_its_end_and_shown_afterwards(taskd: Command) -> None:
+    task = done(taskd("submit", "third_time", "number=31")).strip()
+    attached = taskd("attach", task)
+    assert (attached.returncode, attached.stdout) == (0, '"done"\n')
+    for words in ("  queued\n", "  started: attempt 3\n", "  retrying: RuntimeError: not yet; again at "):
+        assert words in attached.stderr
+    events = [json.loads(line) for line in done(taskd("attach", task, "--json")).splitlines()]
+    assert [each["event"] for each in events] == [
+        *("queued", "started", "retrying", "started", "retrying", "started", "succeeded")
+    ]
+    assert answer(taskd("show", task, "--json"))["events"] == events
+    shown = done(taskd("show", task[-12:]))
+    assert shown.count("RuntimeError: not yet\n") == 2  # the ends of two tracebacks
+
+
+def test_the_rows_of_a_file_are_a_batch(taskd: Command, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"number": 41}\n{"number": 42.5}\n{"number": 43}\n')
+    failed, results = tmp_path / "failed.jsonl", tmp_path / "results.jsonl"
+    ended = taskd("map", "mark", rows, "--submit", "--failed", failed, "--output", results)
+    assert ended.returncode == FAILED
+    assert "2 done, 1 failed, of 3" in ended.stderr
+    assert [json.loads(line)["line"] for line in results.read_text().splitlines()] == [1, 3]
+    assert "line 2: invalid params" in failed.read_text()
+    batch = ended.stdout.strip()
+    assert "2 done, 1 failed, of 3" in done(taskd("show", batch))
+    assert len(answer(taskd("list", "--batch", batch, "--state", "succeeded", "--json"))) == 2
+
+
+def test_a_batch_with_one_wrong_row_is_refused_with_its_line(taskd: Command, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"number": 51}\n{"nmber": 52}\n')
+    ended = taskd("map", "mark", rows, "--submit")
+    assert (ended.returncode, ended.stdout) == (FAILED, "")
+    assert "nothing was submitted: line 2: no parameter 'nmber'" in ended.stderr
+
+
+def test_a_function_is_paused_and_a_failed_task_is_put_back(taskd: Command) -> None:
+    assert done(taskd("pause", "plain")) == "plain: is paused now\n"
+    task = done(taskd("submit", "plain", "number=6")).strip()
+    assert "paused" in done(taskd("why", task))
+    assert answer(taskd("resume", "plain", "--json")) == {"was": "paused"}
+    assert done(taskd("wait", task)) == "6\n"
+    ended = taskd("retry", task, "--json")
+    assert ended.returncode == FAILED
+    assert "has succeeded" in ended.stderr
+    aside = done(taskd("submit", "poison")).strip()
+    assert "the task is set aside" in taskd("wait", aside).stderr
+    assert done(taskd("retry", aside)) == f"{aside}: was set aside, waits again\n"
