@@ -1,4 +1,4 @@
-"""Who waits for the end of which stored task, or for its progress, in this process."""
+"""Waiting for the end of a stored task, or for its progress, in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Waiter = Callable[[State, bytes | None], object]
 
 
 class Waiters:
-    """Those who wait for stored tasks, each of which must not have ended yet."""
+    """Keeps who waits for which stored task, none of which has ended yet."""
 
     def __init__(self) -> None:
         self._waiters: dict[str, list[Waiter]] = {}
