@@ -312,9 +312,9 @@ def _results(rounds: dict[str, _Round], notes: list[str], calls: Series) -> list
     backlog = Result(
         "stored-backlog",
         "Stored tasks: a backlog",
-        "Tasks that do nothing, two worker processes. A task is acknowledged when it is on the disk, and taken "
-        "off it when it has run; by Huey before it runs. All of them have been submitted when the workers "
-        "begin; counted from when a tenth of them has run.",
+        "Tasks that do nothing, two worker processes. A task is acknowledged when it is on the disk, and is "
+        "taken off it when it has run; by Huey before it runs. All of them have been submitted when the "
+        "workers begin; counted from when a tenth of them has run.",
         [*(one.backlog for one in rounds.values()), calls],
         targets("backlog", {"celery": 8, "dramatiq": 5, "huey": 5}),
         notes,
