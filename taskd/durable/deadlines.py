@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.waiters import Waiters
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import TimedOut
 from taskd.model import Failure
@@ -45,8 +46,9 @@ class _Tasks(Protocol):
     def writer(self) -> StoreWriter:
         """What writes to it."""
 
-    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
-        """Call those who wait for the end of a task."""
+    @property
+    def waiters(self) -> Waiters:
+        """Who waits for the ends of tasks."""
 
 
 class Deadlines:
@@ -101,7 +103,7 @@ class Deadlines:
     def _ended(self, task: str, is_own: bool) -> None:  # noqa: FBT001 (the writer passes it)
         self._expiring.discard(task)
         if is_own:
-            self._tasks.announce(task, State.EXPIRED, _LATE)
+            self._tasks.waiters.announce(task, State.EXPIRED, _LATE)
 
     def _broke(self, reason: TwistedFailure) -> None:
         if reason.check(StoreError) is None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
-from taskd.store.base import Batch, KeyedWant, Store, StoreError, Want, Written
+from taskd.store.base import Changes, KeyedWant, Store, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
 
@@ -82,8 +82,8 @@ class _Taken:
         self.ticks = writer.ticks.take()
         self.shift, writer.shift = writer.shift, None
 
-    def batch(self) -> Batch:
-        return Batch(
+    def batch(self) -> Changes:
+        return Changes(
             self.submits.items,
             self.starts.items,
             self.events.items,

@@ -10,7 +10,7 @@ import msgspec
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
-__all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
+__all__ = ["Changes", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
@@ -43,7 +43,7 @@ Want = int | KeyedWant
 """How many waiting tasks of a function may be claimed."""
 
 
-class Batch(msgspec.Struct):
+class Changes(msgspec.Struct):
     """The changes of one transaction, in the order of the fields.
 
     `releases` are tasks that were claimed and will not be started: others may
@@ -125,7 +125,7 @@ class Store(Protocol):
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
-    def write(self, batch: Batch, now: float) -> Written:
+    def write(self, batch: Changes, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:

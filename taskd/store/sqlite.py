@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Batch, Filter, Overdue, StoreError, Written
+from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -127,7 +127,7 @@ class SqliteStore:
 
     # --- one transaction each ---
 
-    def write(self, batch: Batch, now: float) -> Written:
+    def write(self, batch: Changes, now: float) -> Written:
         """Write a batch. Raises `StoreError`."""
         claims: list[Record] = []
         with self._transaction() as cursor:
@@ -285,7 +285,7 @@ class SqliteStore:
 # --- single statements --------------------------------------------------------
 
 
-def _claimed_at_once(cursor: LoggingCursor, batch: Batch) -> dict[str, list[Record]]:
+def _claimed_at_once(cursor: LoggingCursor, batch: Changes) -> dict[str, list[Record]]:
     """Return a list for each function whose new tasks may all be claimed as they come: nothing else waits.
 
     These need no place in the index of waiting tasks, and no query.

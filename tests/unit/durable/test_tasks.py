@@ -147,7 +147,7 @@ class DurableTests(DurableCase):
         self.assertEqual((running.call.function, bytes(running.call.args)), ("f", b"[1]"))
         self.assertIs(self.state(task), State.RUNNING)
         ended = []
-        self.tasks.wait(task, lambda state, outcome: ended.append((state, outcome)))
+        self.tasks.waiters.wait(task, lambda state, outcome: ended.append((state, outcome)))
         self.end(running, Result(Raw(b'"done"')))
         self.assertEqual(ended, [(State.SUCCEEDED, b'"done"')])
         self.assertIsNone(running.subscriber.task)  # so that nothing keeps it in memory
@@ -277,8 +277,8 @@ class DurableTests(DurableCase):
     def test_waiters_for_a_cancelled_task_are_called(self):
         scheduled = self.submit(delay=9.0)
         ended = []
-        self.tasks.wait(scheduled, lambda state, outcome: ended.append(state))
-        stop = self.tasks.wait(scheduled, lambda state, outcome: self.fail("it waits no longer"))
+        self.tasks.waiters.wait(scheduled, lambda state, outcome: ended.append(state))
+        stop = self.tasks.waiters.wait(scheduled, lambda state, outcome: self.fail("it waits no longer"))
         stop()
         stop()
         self.tasks.cancel(scheduled, lambda state: None)
@@ -363,13 +363,15 @@ class RetryTests(DurableCase):
 
     def test_callers_get_the_tracebacks_only_if_the_operator_wants_that(self):
         for wanted in False, True:
-            self.tasks.shows_tracebacks = wanted
+            self.tasks.log.shows_tracebacks = wanted
             task = self.submit()
             self.fail("the trace", may_retry=False)
-            page = self.successResultOf(self.tasks.read_log("task", task, 0, 100))
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100))
             shown = json.loads(page.events[-1].data)
             self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
             self.assertEqual(shown["error"]["message"], "no")
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, tracebacks=True))
+            self.assertEqual(json.loads(page.events[-1].data)["traceback"], "the trace")
             self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 
     def test_a_task_that_has_run_too_long_is_tried_again_only_if_its_function_wants_that(self):
