@@ -26,6 +26,7 @@ def refused(error: Exception) -> Failure:
         return Failure.of(error)
     if isinstance(error, StoreError):
         return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
+    _log.failure("a bug in taskd", TwistedFailure(error))
     return Failure.of(InternalError("a bug in taskd; see the server's log"))
 
 
