@@ -15,6 +15,7 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
@@ -33,7 +34,7 @@ from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
-from taskd.durable.writer import Execute, StoreWriter
+from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
 from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
@@ -108,7 +109,7 @@ class DurableTasks:
         self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = False
+        self.is_stopping = self._is_open = self._is_rescued = False
 
     @property
     def claimed(self) -> int:
@@ -123,22 +124,34 @@ class DurableTasks:
         self.limiter.use(functions, list(self._runs.values()))
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
-        if self._is_open:
+        if self._is_rescued:
             self.window.look_everywhere(self._functions)
-            self.schedules.use(functions)
-            return
-        self._is_open = True
+        elif not self._is_open:
+            self._is_open = True
+            self._rescue()
+        self.schedules.use(functions)
+
+    def _rescue(self) -> None:
         once = {name for name, durability in self._functions.items() if durability.once}
         store, now = self.store, self._now()
         opening = self._execute(lambda: (store.rescue(now, once, LOST_WITH_DAEMON), store.paused()))
-        opening.addCallbacks(self._rescued, self._upkeep.broke)
-        opening.addCallback(lambda _: self.schedules.use(functions))
+        opening.addCallbacks(self._rescued, self._not_rescued)
+
+    def _not_rescued(self, reason: TwistedFailure) -> None:
+        self._upkeep.report(reason)
+        if not self.is_stopping:
+            self._clock.callLater(RETRY_SECONDS, self._rescue)
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
         count, paused = found
+        self._is_rescued = True
         self.paused = frozenset(paused)
         if count:
-            _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+            _log.info(
+                "{count} tasks were running when the store was last used: they run again, "
+                "or have failed if they are run once",
+                count=count,
+            )
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
@@ -154,7 +167,7 @@ class DurableTasks:
         self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
-        is_ready = self._is_open and not self.is_stopping
+        is_ready = self._is_rescued and not self.is_stopping
         return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---

@@ -74,7 +74,7 @@ class Upkeep:
     def _promote(self) -> None:
         if not self._is_closed:
             promoting = self._execute(lambda: self._store.promote(self._now(), PROMOTED))
-            promoting.addCallbacks(self._promoted, self.broke)
+            promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
         self._fault = None
@@ -85,13 +85,18 @@ class Upkeep:
     def _prune(self) -> None:
         if not self._is_closed:
             pruning = self._execute(lambda: self._store.prune(self._now() - self._prune_lag, PRUNED))
-            pruning.addCallbacks(self._pruned, self.broke)
+            pruning.addCallbacks(self._pruned, self._broke)
 
     def _pruned(self, count: int) -> None:
         self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
 
-    def broke(self, reason: TwistedFailure) -> None:
-        """Log that the store has failed, and try again later."""
+    def _broke(self, reason: TwistedFailure) -> None:
+        self.report(reason)
+        self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def report(self, reason: TwistedFailure) -> None:
+        """Log that the store has failed, if it has not failed like that just before."""
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         else:
@@ -99,5 +104,3 @@ class Upkeep:
             if error != self._fault:
                 _log.error("{error}", error=error)
             self._fault = error
-        self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
