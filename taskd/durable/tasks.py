@@ -151,7 +151,11 @@ class DurableTasks:
         self._is_open = True
         self.paused = frozenset(paused)
         if count:
-            _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+            _log.info(
+                "{count} tasks were running when the store was last used: they run again, "
+                "or have failed if they are run once",
+                count=count,
+            )
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)

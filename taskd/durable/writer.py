@@ -81,6 +81,7 @@ class _Taken:
         self.wants, writer.wants = writer.wants, {}
         self.ticks = writer.ticks.take()
         self.shift, writer.shift = writer.shift, None
+        self.is_trial = writer.fault is not None
 
     def batch(self) -> Changes:
         return Changes(
@@ -94,6 +95,7 @@ class _Taken:
             self.wants,
             ticks=self.ticks.items,
             shift=self.shift,
+            is_trial=self.is_trial,
         )
 
 
@@ -124,7 +126,7 @@ class StoreWriter:
         self._claimed = claimed
         self._logged = logged
         self._turn_end = TurnEnd(clock)
-        self._is_writing = self._has_turn = False
+        self._is_writing = self._has_turn = self._is_closing = False
         self._idle: list[Deferred[None]] = []
         self.submits: _Pending[New, Accepted | StoreError] = _Pending()
         self.starts: _Pending[Start, bool] = _Pending()
@@ -232,7 +234,7 @@ class StoreWriter:
 
     def _write(self) -> None:
         self._has_turn = False
-        if self._is_writing or not self.has_pending:
+        if self._is_writing or not (self.has_pending or self._is_on_trial):
             return
         self._is_writing = True
         taken = _Taken(self)
@@ -256,6 +258,11 @@ class StoreWriter:
             or self.ticks.items
             or self.shift is not None
         )
+
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether the store has failed, and must be tried even if nothing waits to be written."""
+        return self.fault is not None and not self._is_closing
 
     def _written(self, written: Written, taken: _Taken) -> None:
         self._is_writing = False
@@ -313,7 +320,7 @@ class StoreWriter:
         between, self._between = self._between, []
         for function in between:
             self.between(function)
-        if self.has_pending:
+        if self.has_pending or self._is_on_trial:
             self._soon()
         elif not self._is_writing:
             idle, self._idle = self._idle, []
@@ -321,7 +328,8 @@ class StoreWriter:
                 each.callback(None)
 
     def flushed(self) -> Deferred[None]:
-        """Return a Deferred that fires when nothing is left to be written."""
+        """Return a Deferred that fires when nothing is left to be written. Call this at the end."""
+        self._is_closing = True
         fires: Deferred[None] = Deferred()
         if self.has_pending or self._is_writing:
             self._idle.append(fires)

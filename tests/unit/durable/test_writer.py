@@ -107,6 +107,32 @@ class WriterTests(WriterCase):
         self.commit()
         self.assertEqual(self.answers[-1].id, "3")
 
+    def test_a_store_that_has_failed_is_tried_again_though_nothing_waits_to_be_written(self):
+        answers = []
+        self.writer.cancel("1", answers.append)
+        self.fail(StoreError("the disk is full"))
+        self.assertEqual(str(answers[0]), "the disk is full")
+        self.clock.advance(RETRY_SECONDS)
+        self.fail(StoreError("the disk is still full"))
+        self.assertEqual(self.writer.fault, "the disk is still full")
+        self.assertRaises(Busy, self.submit, "1")
+        self.clock.advance(RETRY_SECONDS)
+        self.commit()
+        self.assertIsNone(self.writer.fault)
+        self.submit("1")
+        self.commit()
+        self.assertEqual(self.answers[0].id, "1")
+        self.clock.advance(RETRY_SECONDS)
+        self.assertEqual(self.running, [])
+
+    def test_a_store_that_has_failed_does_not_hold_up_the_end_if_nothing_waits_for_it(self):
+        self.writer.cancel("1", bool)
+        self.fail(StoreError("the disk is full"))
+        flushed = self.writer.flushed()
+        self.clock.advance(RETRY_SECONDS)
+        self.successResultOf(flushed)
+        self.assertEqual(self.running, [])
+
     def test_a_bug_of_a_store_is_logged_and_treated_like_a_failure(self):
         self.submit("1")
         self.fail(RuntimeError("a bug"))
