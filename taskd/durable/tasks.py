@@ -317,7 +317,7 @@ class DurableTasks:
         self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
-                "{function} {settle.id}: attempt {settle.attempt} is not its own any more: its end is dropped",
+                "{function} {settle.id}: attempt {settle.attempt} is no longer its own: its end is dropped",
                 function=run.record.new.function,
                 settle=settle,
             )

@@ -146,7 +146,7 @@ class WriterTests(WriterCase):
         self.clock.advance(RIDE_SECONDS)
         self.assertEqual(self.running, [])
 
-    def test_what_may_wait_does_so_for_a_moment_only(self):
+    def test_a_start_that_may_wait_does_so_for_a_moment_only(self):
         self.submit("1")
         self.writer.want("f", 5)
         self.clock.advance(0)
@@ -158,7 +158,7 @@ class WriterTests(WriterCase):
         self.commit()
         self.assertEqual(noted, [True])
 
-    def test_what_may_wait_does_not_at_a_stop(self):
+    def test_a_start_that_may_wait_does_not_at_a_stop(self):
         self.writer.start(Start("1", 1), may_wait=True)
         flushed = self.writer.flushed()
         self.commit()
