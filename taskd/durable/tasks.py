@@ -317,9 +317,9 @@ class DurableTasks:
         self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
-                "{function} {settle.id}: attempt {settle.attempt} is no longer its own: its end is dropped",
+                "{function} {end.id}: attempt {end.attempt} is not its own any more: its end is dropped",
                 function=run.record.new.function,
-                settle=settle,
+                end=settle,
             )
         elif settle.state in ENDED:
             self.waiters.announce(settle.id, settle.state, settle.outcome)
