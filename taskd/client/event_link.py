@@ -14,7 +14,7 @@ from taskd.client.link import Connection, lost
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError
-from taskd.model import Call, Outcome
+from taskd.model import Call, Options, Outcome
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
@@ -106,7 +106,7 @@ class EventLink:
             connection = self._connection = _EventConnection(self)
             connection.MAX_LENGTH = self._max_reply
             connection.connecting = self._connector.connect(connection)
-        call = Call(method, Raw(msgspec.json.encode(params)))
+        call = Call(method, Raw(msgspec.json.encode(params)), _FOR_OTHERS)
         return SharedCall(connection.calls, call, None).outcome
 
     def is_lost(self, connection: _EventConnection) -> None:
@@ -120,3 +120,7 @@ class EventLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+_FOR_OTHERS = Options(caller="gateway events")
+"""What shows the task server that these calls are for whoever watches, and not for this machine's user."""

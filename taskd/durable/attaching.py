@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import Protocol
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -27,13 +28,19 @@ MAX_EVENTS = 1000
 MAX_EVENT_BYTES = 1024 * 1024
 """Bytes of the events in one answer to ``taskd.events``, unless it is one event; then others can be read."""
 
-Read = Callable[[Kind, str, int, int], "Deferred[Page | None]"]
+
+class ReadLog(Protocol):
+    """Reads a part of the log of a task or a batch, and its state; None if there is none."""
+
+    def __call__(
+        self, kind: Kind, task: str, after: int, limit: int, /, *, tracebacks: bool = False
+    ) -> Deferred[Page | None]: ...
 
 
 class Attaching:
     """Handles the methods about events. `read` reads the logs, `hub` pushes what is added to them."""
 
-    def __init__(self, hub: EventHub, read: Read) -> None:
+    def __init__(self, hub: EventHub, read: ReadLog) -> None:
         self._hub = hub
         self._read = read
 
@@ -80,7 +87,7 @@ class Attaching:
             else:
                 asker.answer(Result(Raw(b"[%b]" % b",".join(_some(kind, page.events)))))
 
-        self._read(kind, id_, after, limit).addCallbacks(
+        self._read(kind, id_, after, limit, tracebacks=asker.is_trusted).addCallbacks(
             answer, lambda reason: asker.answer(refused(reason.value))
         )
         return None

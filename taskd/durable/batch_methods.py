@@ -132,7 +132,7 @@ class BatchMethods:
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
-                keys = [self._tasks.limit_key(function, each) for each in given]
+                keys = [self._tasks.limiter.key(function, each) for each in given]
                 ids = [self._ids.make(now) for _ in some]
                 parts.append(Rows(ids, given, keys if keys[0] is not None else None))
             except TaskdError as error:

@@ -27,7 +27,7 @@ class OrdinaryCall:
         self._request = request
         self._requester: Requester | None = requester
         self._task = tasks.submit(request.function, request.args, request.options, self._stored)
-        self._stop = tasks.wait(self._task, self._ended)
+        self._stop = tasks.waiters.wait(self._task, self._ended)
         request.work = self
 
     def cancel(self) -> None:
@@ -44,7 +44,7 @@ class OrdinaryCall:
             self._stop()
             self._answer(refused(accepted))
         elif self._request.wants_progress and self._requester is not None:
-            self._tasks.listen(self._task, self._progressed)
+            self._tasks.waiters.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:
         if state is State.RUNNING:  # it has begun while the store was asked

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.waiters import Waiters
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import TimedOut
 from taskd.model import Failure
@@ -45,8 +46,9 @@ class _Tasks(Protocol):
     def writer(self) -> StoreWriter:
         """What writes to it."""
 
-    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
-        """Call those who wait for the end of a task."""
+    @property
+    def waiters(self) -> Waiters:
+        """Who waits for the ends of tasks."""
 
 
 class Deadlines:
@@ -61,6 +63,7 @@ class Deadlines:
         self._now = now
         self._expiring: set[str] = set()
         self._alarm = Alarm(clock, self.look)
+        self._is_held = False
 
     def is_expiring(self, task: str) -> bool:
         """Return whether a task is being ended, so that it must not be started any more."""
@@ -72,8 +75,19 @@ class Deadlines:
 
     def look(self) -> None:
         """End what is overdue, and look again at the next deadline."""
-        reading = self._execute(lambda: self._tasks.store.overdue(self._now(), EXPIRED))
-        reading.addCallbacks(self._end, self._broke)
+        if not self._is_held:
+            now = self._now()  # and not that of the thread: the clock may be set until then
+            reading = self._execute(lambda: self._tasks.store.overdue(now, EXPIRED))
+            reading.addCallbacks(self._end, self._broke)
+
+    def hold(self) -> None:
+        """Look at nothing until `release`, since the clock was set."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Look again: the store has the times of the clock as it is now."""
+        self._is_held = False
+        self.look()
 
     def _end(self, overdue: Overdue) -> None:
         ending = [task for task in overdue.ids if task not in self._expiring]
@@ -89,7 +103,7 @@ class Deadlines:
     def _ended(self, task: str, is_own: bool) -> None:  # noqa: FBT001 (the writer passes it)
         self._expiring.discard(task)
         if is_own:
-            self._tasks.announce(task, State.EXPIRED, _LATE)
+            self._tasks.waiters.announce(task, State.EXPIRED, _LATE)
 
     def _broke(self, reason: TwistedFailure) -> None:
         if reason.check(StoreError) is None:

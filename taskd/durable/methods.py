@@ -78,7 +78,7 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
-        self._attaching = Attaching(tasks.hub, tasks.read_log)
+        self._attaching = Attaching(tasks.hub, tasks.log.read)
         self._batches = BatchMethods(clock, tasks, functions)
         self._holding = Holding(tasks, functions)
 
@@ -237,7 +237,7 @@ class StoredMethods:
                     timer.cancel()
                 self._show(asker, task, asker.answer)
 
-        stop = self._tasks.wait(task, over)  # first, so that no end is missed
+        stop = self._tasks.waiters.wait(task, over)  # first, so that no end is missed
         timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None

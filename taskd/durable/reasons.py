@@ -6,9 +6,11 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.durable.limiter import Limiter
 from taskd.durable.limits import Hold
 from taskd.durable.run import Run
 from taskd.durable.window import Window
+from taskd.durable.writer import StoreWriter
 from taskd.functions.durability import Durability
 from taskd.server.position import Position
 from taskd.store.records import Record, State
@@ -80,17 +82,18 @@ class Holders(Protocol):
         """Whether the server shuts down."""
 
     @property
-    def fault(self) -> str | None:
-        """The fault of the store, None if there is none."""
+    def writer(self) -> StoreWriter:
+        """The writer of the store."""
+
+    @property
+    def limiter(self) -> Limiter:
+        """The limits of functions."""
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
 
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""
-
-    def hold(self, record: Record) -> Hold | None:
-        """Return what holds a task because of limits, whether it is claimed or not."""
 
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
@@ -146,9 +149,11 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         return _because(
             known, "the server is shutting down: the task is left for the next start", stopping=True
         )
-    if holders.fault is not None:
+    if holders.writer.fault is not None:
         return _because(
-            known, f"the store has failed, and is tried every second: {holders.fault}", fault=holders.fault
+            known,
+            f"the store has failed, and is tried every second: {holders.writer.fault}",
+            fault=holders.writer.fault,
         )
     if durability is None:
         return _because(
@@ -156,7 +161,7 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         )
     if function in holders.paused:
         return _because(known, f"{function} is paused, until taskd.resume", paused=True)
-    hold = holders.hold(record)
+    hold = holders.limiter.hold(record)
     if hold is not None:
         return _held(known, hold, durability)
     position = None if run is None else holders.position(run)

@@ -13,7 +13,7 @@ from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
 from taskd.store.records import Event, Settle, State
 
-__all__ = ["settle_of", "without_traceback"]
+__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "settle_of", "without_traceback"]
 
 MAX_LOSSES = 2
 """Processes that may die under a task before it is set aside: the task itself probably kills them."""
@@ -23,6 +23,13 @@ MAX_BACKOFF = 3600.0
 
 MAX_AFTER = 366 * DAY
 """Seconds after which a function can have its task tried again at most: nobody waits for more than a year."""
+
+CANCELLED_WAITING = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
+STOPPING = Failure.of(ShuttingDown("the server is shutting down"))
+LOST_WITH_DAEMON = msgspec.json.encode(
+    Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
+)
+"""The outcome, as JSON text, of a task that runs once and was running when the daemon died."""
 
 _NOT_ITS_FAULT = (ShuttingDown.code, MethodNotFound.code)
 """Why a task is not started, although it can be later: the daemon stops, or new code lacks the function."""

@@ -31,7 +31,7 @@ class StorePart:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
         self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
         self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, self._wall_clock.now)
-        self._tasks.shows_tracebacks = server.shows_tracebacks
+        self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._wall_clock.start()
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 

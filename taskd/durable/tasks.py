@@ -15,39 +15,39 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.durable.batch_events import batch_page
 from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
-from taskd.durable.events import EventHub, Page, with_result
+from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
-from taskd.durable.limits import Hold
-from taskd.durable.moments import Moments, RunOptions
+from taskd.durable.logs import TaskLog
+from taskd.durable.moments import RunOptions
+from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import settle_of, without_traceback
+from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, settle_of
 from taskd.durable.upkeep import Upkeep
+from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
-from taskd.durable.writer import Execute, StoreWriter
-from taskd.errors import Cancelled, InvalidParams, ShuttingDown, TaskdError, TimedOut, WorkerLost
+from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
+from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
-from taskd.protocol.event_lines import Kind
 from taskd.scheduler.parties import Lane, Party
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
-from taskd.store.records import ENDED, FINAL, Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Event, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks", "Run", "Runner"]
 
 _log = Logger(namespace="taskd.store")
-
 
 GIVE_UP_SECONDS = 20.0
 """Seconds, at a stop, in which a store that has failed can recover: a working one needs a fraction of one."""
@@ -93,25 +93,24 @@ class DurableTasks:
         self._execute = execute
         self._now = now
         self._ids = Ids()
-        self.hub = EventHub(clock, self.read_log, now, self._with_result)
+        self._runs: dict[str, Run] = {}
+        self.log = TaskLog(store, execute, now, self._runs)
+        self.hub = EventHub(clock, self.log.read, now, self.log.completed)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
         self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
-        self._runs: dict[str, Run] = {}
         self._lane = Lane(Party("store"))
         self.paused: frozenset[str] = frozenset()
-        self._limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
-        self.window = Window(self.writer, self._limiter, self._may_claim)
-        self._waiters: dict[str, list[Callable[[State, bytes | None], object]]] = {}
-        self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
+        self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
+        self.window = Window(self.writer, self.limiter, self._may_claim)
+        self.waiters = Waiters()
         self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = False
-        self.shows_tracebacks = False
-        """Whether callers get the tracebacks in the logs of tasks; set by whoever knows."""
+        self.is_stopping = self._is_open = self._is_opening = False
+        self._app: list[FunctionInfo] = []
 
     @property
     def claimed(self) -> int:
@@ -123,29 +122,46 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
-        self._limiter.use(functions, list(self._runs.values()))
+        self._app = functions
+        self.limiter.use(functions, list(self._runs.values()))
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
         if self._is_open:
             self.window.look_everywhere(self._functions)
             self.schedules.use(functions)
             return
-        self._is_open = True
+        if not self._is_opening:
+            self._is_opening = True
+            self._open()
+
+    def _open(self) -> None:
+        """Put right what the last process has left, before anything is claimed, however often that fails."""
         once = {name for name, durability in self._functions.items() if durability.once}
-        opening = self._execute(lambda: (self.store.rescue(self._now(), once, _LOST), self.store.paused()))
-        opening.addCallbacks(self._rescued, self._upkeep.broke)
-        opening.addCallback(lambda _: self.schedules.use(functions))
+        store, now = self.store, self._now()
+        opening = self._execute(lambda: (store.rescue(now, once, LOST_WITH_DAEMON), store.paused()))
+        opening.addCallbacks(self._rescued, self._not_rescued)
+
+    def _not_rescued(self, reason: TwistedFailure) -> None:
+        self._upkeep.log(reason)
+        if not self.is_stopping:
+            self._clock.callLater(RETRY_SECONDS, self._open)
 
     def _rescued(self, found: tuple[int, list[str]]) -> None:
         count, paused = found
+        self._is_open = True
         self.paused = frozenset(paused)
         if count:
-            _log.info("{count} tasks were running when the store was last used: they run again", count=count)
+            _log.info(
+                "{count} tasks were running when the store was last used: they run again, "
+                "or have failed if they are run once",
+                count=count,
+            )
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
         self._upkeep.begin()
         self._deadlines.look()
+        self.schedules.use(self._app)
 
     def _look_everywhere(self) -> None:
         self.window.look_everywhere(self._functions)
@@ -182,12 +198,9 @@ class DurableTasks:
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if not is_due:
-                    self._upkeep.watch(new.due)
-                elif new.id not in self._runs:
+                if is_due and new.id not in self._runs:
                     self.window.stored(function)
-                if new.deadline is not None:
-                    self._deadlines.watch(new.deadline)
+                self._watch(new)
             answer(given)
 
         self.writer.submit(new, accepted)
@@ -205,29 +218,9 @@ class DurableTasks:
         token: str | None = None,
     ) -> New:
         """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
-        moments, kept = Moments.of(options, now), RunOptions.of(options)
         durability = self._durability(function)
-        if kept.retries and durability.once:
-            raise InvalidParams(
-                f"{function} is run once (once=True), so that it has no retries", argument="options.retries"
-            )
-        keep = options.keep if isinstance(options, SubmitOptions) else None
-        given = None if args is None else bytes(args)
-        return New(
-            self._ids.make(now),
-            function,
-            given,
-            msgspec.json.encode(kept),
-            kept.priority,
-            moments.due,
-            moments.deadline,
-            options.key if isinstance(options, SubmitOptions) else None,
-            token,
-            None,
-            durability.keep if keep is None else keep,
-            moments.is_fixed,
-            self._limiter.key(function, given),
-        )
+        new = new_task(self._ids.make(now), function, args, options, durability, now, token)
+        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args))
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -240,7 +233,7 @@ class DurableTasks:
                 self.window.leave(record, waits=False)
             else:
                 self._take(Run(self, record, self._lane))
-        self._limiter.admit()
+        self.limiter.admit()
         self.window.look_at_more(wants)
 
     def _take(self, run: Run) -> None:
@@ -250,7 +243,7 @@ class DurableTasks:
             self.ended(run, Failure.of(Cancelled("the batch was cancelled", was="waiting")))
         elif record.new.function in self.paused:
             self._let_go(run)
-        elif not self._limiter.holds(run, self._time_left(record)):
+        elif not self.limiter.holds(run, self._time_left(record)):
             self._give(run)
 
     def _give(self, run: Run) -> None:
@@ -262,9 +255,9 @@ class DurableTasks:
 
     def _marked(self, run: Run) -> None:
         if self.is_stopping:
-            self.ended(run, _STOPPING)
+            self.ended(run, STOPPING)
         elif run.is_cancelled:
-            self.ended(run, _CANCELLED)
+            self.ended(run, CANCELLED_WAITING)
         else:
             self._run(run)
 
@@ -303,16 +296,15 @@ class DurableTasks:
 
     def started(self, run: Run) -> None:
         """Note the start of an attempt in the store, which is not waited for."""
-        self._limiter.started(run)
+        self.limiter.started(run)
         if run.is_marked:
             self._once.remove(run)
             return
-        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
+        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed, may_wait=True)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Pass progress on to whoever has called the function."""
-        for listener in self._listeners.get(run.record.new.id, ()):
-            listener(progress)
+        self.waiters.progressed(run.record.new.id, progress)
 
     def reports(self, run: Run) -> Reports:
         """Return where the progress and the partial results of an attempt go."""
@@ -322,7 +314,7 @@ class DurableTasks:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Settle an attempt; who waits gets the outcome once it is stored."""
-        self._limiter.remove(run)
+        self.limiter.remove(run)
         if isinstance(outcome, Failure) and outcome.code == TimedOut.code and not run.has_started:
             outcome = LATE
         durability = self._durability(run.record.new.function)
@@ -333,19 +325,19 @@ class DurableTasks:
             self._release(run)
             return
         run.result = settle.outcome if settle.state is State.SUCCEEDED else None
-        self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
+        is_seen = self.waiters.are_there(settle.id) or self.hub.is_watched(settle.id) or run.record.new.batch
+        self.writer.settle(settle, partial(self._settled, run, settle), may_wait=not is_seen)
 
-    def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
+    def _settled(self, run: Run, settle: Settle, is_own: bool) -> None:  # noqa: FBT001
         self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
-                "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
+                "{function} {end.id}: attempt {end.attempt} is not its own any more: its end is dropped",
                 function=run.record.new.function,
-                task=settle.id,
-                attempt=settle.attempt,
+                end=settle,
             )
         elif settle.state in ENDED:
-            self.announce(settle.id, settle.state, settle.outcome)
+            self.waiters.announce(settle.id, settle.state, settle.outcome)
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
         elif settle.state is State.SCHEDULED:  # not before it is stored: the alarm would find nothing
@@ -353,18 +345,10 @@ class DurableTasks:
         elif settle.state is State.WAITING:
             self.window.claim(run.record.new.function, run.record.new.limit_key)
 
-    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
-        """Call those who wait for the end of a task, which has been stored."""
-        for waiter in [*self._waiters.pop(task, ())]:  # of which each takes itself out
-            waiter(state, outcome)
-
     def _forget(self, run: Run, *, waits: bool) -> None:
         self._runs.pop(run.record.new.id, None)
-        run.task = (
-            None  # which refers to the run through objects that the garbage collector does not look into
-        )
         self._once.remove(run)
-        self._limiter.remove(run)
+        self.limiter.remove(run)
         run.task = None  # the garbage collector does not see the cycle of a task, its call and its run
         self.window.leave(run.record, waits=waits)
 
@@ -399,11 +383,6 @@ class DurableTasks:
         """Return what holds a task."""
         return why(record, self, self._now())
 
-    @property
-    def fault(self) -> str | None:
-        """The fault of the store, None if there is none."""
-        return self.writer.fault
-
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
         return self._functions.get(function)
@@ -411,10 +390,6 @@ class DurableTasks:
     def run_of(self, task: str) -> Run | None:
         """Return the run of a claimed task."""
         return self._runs.get(task)
-
-    def hold(self, record: Record) -> Hold | None:
-        """Return what holds a task because of limits, whether it is claimed or not."""
-        return self._limiter.hold(record)
 
     def position(self, run: Run) -> Position | None:
         """Return the place of a claimed task in the queue for a worker."""
@@ -440,78 +415,28 @@ class DurableTasks:
         """Call a reading function of the store, in its thread."""
         return self._execute(function)
 
-    def read_log(self, kind: Kind, id: str, after: int, limit: int) -> Deferred[Page | None]:  # noqa: A002
-        """Read a part of the log of a task or a batch, and its state; None if there is none."""
-
-        def page() -> Page | None:
-            if kind == "batch":
-                batch = self.store.batches.get(id)
-                return None if batch is None else batch_page(batch, after, self._now())
-            record = self.store.get(id)
-            if record is None:
-                return None
-            events = [self._shown(each) for each in self.store.events(id, after, limit)]
-            if events and events[-1].event == "succeeded":
-                record = self.store.get(id) or record  # it may have ended meanwhile
-                events[-1] = with_result(events[-1], record.outcome)
-            is_over = record.state in FINAL and len(events) < limit
-            has_more = len(events) == limit
-            return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
-
-        return self._execute(page)
-
-    def _shown(self, event: Event) -> Event:
-        return event if self.shows_tracebacks else without_traceback(event)
-
-    def _with_result(self, event: Event) -> Event:
-        run = self._runs.get(event.task) if event.event == "succeeded" else None
-        return self._shown(event) if run is None else with_result(event, run.result)
-
-    # --- waiting for the end ---
-
-    def listen(self, task: str, listener: Callable[[Progress], object]) -> None:
-        """Call `listener` with the progress of a task, until that has ended."""
-        self._listeners.setdefault(task, []).append(listener)
-        self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
-
-    def wait(self, task: str, waiter: Callable[[State, bytes | None], object]) -> Callable[[], None]:
-        """Call `waiter` with the state and the outcome when a task has ended; return how to wait no longer.
-
-        The task must not have ended yet.
-        """
-        waiters = self._waiters.setdefault(task, [])
-        waiters.append(waiter)
-
-        def stop() -> None:
-            if waiter in waiters:
-                waiters.remove(waiter)
-                if not waiters and self._waiters.get(task) is waiters:
-                    del self._waiters[task]
-
-        return stop
+    # --- cancelling ---
 
     def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task, whether it waits, runs, or is scheduled; the answer is its state before."""
         run = self._runs.get(task)
         if run is not None and run.task is not None and run.task.is_in_flight:
             state = State.RUNNING if run.has_started else State.WAITING
-            self.wait(task, lambda _state, _outcome: answer(state))
+            self.waiters.wait(task, lambda _state, _outcome: answer(state))
             self._runner.cancel(run.task)
             return
         if run is not None and run.task is None:
-            self.wait(task, lambda _state, _outcome: answer(State.WAITING))
+            self.waiters.wait(task, lambda _state, _outcome: answer(State.WAITING))
             if run.is_marked:  # its start is being stored
                 run.is_cancelled = True
             else:
                 self._once.drop(run)
-                self.ended(
-                    run, Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
-                )
+                self.ended(run, CANCELLED_WAITING)
             return
 
         def cancelled(state: State | StoreError | None) -> None:
             if isinstance(state, State) and state not in ENDED and state is not State.RUNNING:
-                self.announce(task, State.CANCELLED, None)
+                self.waiters.announce(task, State.CANCELLED, None)
             answer(state)
 
         self.writer.cancel(task, cancelled)
@@ -524,10 +449,14 @@ class DurableTasks:
 
     def stored(self, task: New) -> None:
         """Schedule the start of tasks that have been stored, of which this is one."""
-        if task.due > self._now():
-            self._upkeep.watch(task.due)
-        else:
+        if task.due <= self._now():
             self.window.claim(task.function, task.limit_key)
+        self._watch(task)
+
+    def _watch(self, task: New) -> None:
+        """Look at a stored task at its times, since it may be scheduled even if they are past by now."""
+        if task.due:
+            self._upkeep.watch(task.due)
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
@@ -540,15 +469,11 @@ class DurableTasks:
         if task in self._runs:
             self.cancel(task, bool)
 
-    def limit_key(self, function: str, args: bytes) -> str | None:
-        """Return the value of a function's concurrency key in these arguments, None if it has no such key."""
-        return self._limiter.key(function, args)
-
     def cancelled(self, events: list[Event]) -> None:
         """Pass on that the store has cancelled tasks."""
         self.hub.publish(events)
         for event in events:
-            self.announce(event.task, State.CANCELLED, None)
+            self.waiters.announce(event.task, State.CANCELLED, None)
 
     # --- time ---
 
@@ -561,10 +486,15 @@ class DurableTasks:
         def moving() -> None:
             names = self.schedules.clock_moved(seconds)
             follow(seconds)
-            self.writer.move(seconds, names)
             self._upkeep.clock_moved(seconds)
-            self._deadlines.watch(0.0)
+            self._deadlines.hold()
+            self.writer.move(seconds, names)
 
+        def shifted() -> None:
+            self._upkeep.release()
+            self._deadlines.release()
+
+        self.writer.shifted = shifted
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
         self.writer.between(moving)
 
@@ -576,12 +506,11 @@ class DurableTasks:
         self.schedules.stop()
         self.batches.stop()
         if self.store.is_lasting:
-            self._limiter.close()
-        if self.store.is_lasting:
+            self.limiter.close()
             self._once.close()
             for run in list(self._runs.values()):
                 if run.is_marked and run.task is not None and self._runner.withdraw(run.task):
-                    self.ended(run, _STOPPING)
+                    self.ended(run, STOPPING)
                 elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
                     del self._runs[run.record.new.id]
 
@@ -591,11 +520,5 @@ class DurableTasks:
         flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
         return flushed.addBoth(lambda _: self._upkeep.close())
 
-
-_CANCELLED = Failure.of(Cancelled("the task was cancelled while it waited", was="waiting"))
-_STOPPING = Failure.of(ShuttingDown("the server is shutting down"))
-_LOST = msgspec.json.encode(
-    Failure.of(WorkerLost("the daemon ended while the task ran, or was about to: it is not run again (once)"))
-)
 
 _options = msgspec.json.Decoder(RunOptions)

@@ -46,7 +46,7 @@ class Upkeep:
         self._look = look
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
-        self._is_closed = False
+        self._is_closed = self._is_held = False
         self._prune_lag = 0.0
         self._fault: str | None = None
         """The failure that was logged last, since it comes again every second."""
@@ -61,10 +61,15 @@ class Upkeep:
         self._alarm.set(self._clock.seconds() + max(due - self._now(), 0.0))
 
     def clock_moved(self, seconds: float) -> None:
-        """Keep ended tasks for as long as ever, although the clock was set; look for those that are due."""
+        """Keep ended tasks for as long as ever, although the clock was set; promote none until `release`."""
         # What has ended has no new time, and must not be forgotten early.
         self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
-        self._alarm.set(self._clock.seconds())
+        self._is_held = True
+
+    def release(self) -> None:
+        """Look for scheduled tasks again: the store has the times of the clock as it is now."""
+        self._is_held = False
+        self._promote()
 
     def close(self) -> Deferred[None]:
         """Close the store after what has been begun."""
@@ -72,26 +77,33 @@ class Upkeep:
         return self._execute(self._store.close)
 
     def _promote(self) -> None:
-        if not self._is_closed:
-            promoting = self._execute(lambda: self._store.promote(self._now(), PROMOTED))
-            promoting.addCallbacks(self._promoted, self.broke)
+        if not (self._is_closed or self._is_held):
+            now = self._now()  # and not that of the thread: the clock may be set until then
+            promoting = self._execute(lambda: self._store.promote(now, PROMOTED))
+            promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
         self._fault = None
-        self._look()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
+        self._look()
 
     def _prune(self) -> None:
         if not self._is_closed:
-            pruning = self._execute(lambda: self._store.prune(self._now() - self._prune_lag, PRUNED))
-            pruning.addCallbacks(self._pruned, self.broke)
+            now = self._now() - self._prune_lag
+            pruning = self._execute(lambda: self._store.prune(now, PRUNED))
+            pruning.addCallbacks(self._pruned, self._broke)
 
     def _pruned(self, count: int) -> None:
         self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
 
-    def broke(self, reason: TwistedFailure) -> None:
-        """Log that the store has failed, and try again later."""
+    def _broke(self, reason: TwistedFailure) -> None:
+        self.log(reason)
+        self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+    def log(self, reason: TwistedFailure) -> None:
+        """Log that the store has failed."""
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         else:
@@ -99,5 +111,3 @@ class Upkeep:
             if error != self._fault:
                 _log.error("{error}", error=error)
             self._fault = error
-        self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)

@@ -109,7 +109,15 @@ class RemoteEvents:
 
     # --- the task servers ---
 
-    def _read(self, kind: Kind, id: str, after: int, limit: int) -> Deferred[Page | None]:  # noqa: A002
+    def _read(
+        self,
+        kind: Kind,
+        id: str,  # noqa: A002
+        after: int,
+        limit: int,
+        *,
+        tracebacks: bool = False,  # a gateway gets none: it asks for others
+    ) -> Deferred[Page | None]:
         return Deferred.fromCoroutine(self._page(kind, id, after, limit))
 
     async def _page(self, kind: Kind, id_: str, after: int, limit: int) -> Page | None:

@@ -63,6 +63,11 @@ class Asker:
         """Whether the answer will be sent: not to a notification."""
         return not self.request.is_notification
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the asker is on this machine, or has a certificate, and does not ask for somebody else."""
+        return self.requester.may_name_callers and self.request.options.caller is None
+
     def answer(self, outcome: Outcome) -> None:
         """Answer the request, after its handler has returned None."""
         self.requester.task_ended(self.request, outcome)

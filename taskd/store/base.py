@@ -10,7 +10,7 @@ import msgspec
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
-__all__ = ["Batch", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
+__all__ = ["Changes", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
@@ -43,14 +43,15 @@ Want = int | KeyedWant
 """How many waiting tasks of a function may be claimed."""
 
 
-class Batch(msgspec.Struct):
+class Changes(msgspec.Struct):
     """The changes of one transaction, in the order of the fields.
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.
     `ticks` come after the submits. A `shift` comes before everything else: it moves
     the times of unfinished tasks that are not fixed, and the last ticks of the
-    schedules that it names.
+    schedules that it names. With `is_trial` something is written in any case, so
+    that a store that has failed and cannot be written yet raises `StoreError`.
     """
 
     submits: Sequence[New] = ()
@@ -63,6 +64,7 @@ class Batch(msgspec.Struct):
     want: Mapping[str, Want] = {}
     ticks: Sequence[Tick] = ()
     shift: Shift | None = None
+    is_trial: bool = False
 
 
 class Written(msgspec.Struct):
@@ -125,7 +127,7 @@ class Store(Protocol):
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
-    def write(self, batch: Batch, now: float) -> Written:
+    def write(self, batch: Changes, now: float) -> Written:
         """Write a batch. Once this returns, nothing of it can be lost."""
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:

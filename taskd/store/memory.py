@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from taskd.store.base import Batch, Filter, KeyedWant, Overdue, Want, Written
+from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Want, Written
 from taskd.store.memory_batches import MemoryBatches
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
@@ -60,7 +60,7 @@ class MemoryStore:
 
     # --- one transaction each ---
 
-    def write(self, batch: Batch, now: float) -> Written:
+    def write(self, batch: Changes, now: float) -> Written:
         """Write a batch."""
         self._logged = []
         if batch.shift is not None:

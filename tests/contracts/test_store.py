@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskd.store.base import Batch, Filter, KeyedWant
+from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
@@ -39,7 +39,7 @@ class StoreMachine(RuleBasedStateMachine):
         return answer
 
     def write(self, **parts):
-        batch = Batch(**parts)
+        batch = Changes(**parts)
         return self.both(lambda store: store.write(batch, self.now))
 
     @rule(

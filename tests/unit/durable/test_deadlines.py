@@ -22,7 +22,7 @@ class DeadlineTests(DurableCase):
         self.submit()
         late, later = self.submit(deadline=5.0), self.submit(deadline=7.0)
         ended = []
-        self.tasks.wait(late, lambda state, outcome: ended.append((state, outcome)))
+        self.tasks.waiters.wait(late, lambda state, outcome: ended.append((state, outcome)))
         self.turn(5.0)
         [(state, outcome)] = ended
         self.assertIs(state, State.EXPIRED)

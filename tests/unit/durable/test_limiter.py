@@ -16,7 +16,7 @@ from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Result, SubmitOptions
-from taskd.store.base import Batch, Filter
+from taskd.store.base import Changes, Filter
 from taskd.store.records import New, State
 from tests.unit.durable.test_tasks import DurableCase, FakeRunner, LastingStore
 
@@ -78,7 +78,7 @@ class KeyTests(LimitCase):
             New(f"9{number:05}", "f", b"[%d]" % (number % 4 + 2), limit_key=str(number % 4 + 2))
             for number in range(8)
         ]
-        store.write(Batch(news), 999.0)
+        store.write(Changes(news), 999.0)
         self.store, self.runner = store, FakeRunner()
         self.start()
         self.assertEqual(sorted(self.queued()), ["1", "2", "3", "4", "5"])

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import window as window_module
+from taskd.durable import writer as writer_module
 from taskd.durable.once import AHEAD
 from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
@@ -88,6 +89,7 @@ class DurableCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = LastingStore()
         self.runner = FakeRunner()
+        self.patch(writer_module, "RIDE_SECONDS", 0.0)
         self.start()
 
     def start(self):
@@ -147,7 +149,7 @@ class DurableTests(DurableCase):
         self.assertEqual((running.call.function, bytes(running.call.args)), ("f", b"[1]"))
         self.assertIs(self.state(task), State.RUNNING)
         ended = []
-        self.tasks.wait(task, lambda state, outcome: ended.append((state, outcome)))
+        self.tasks.waiters.wait(task, lambda state, outcome: ended.append((state, outcome)))
         self.end(running, Result(Raw(b'"done"')))
         self.assertEqual(ended, [(State.SUCCEEDED, b'"done"')])
         self.assertIsNone(running.subscriber.task)  # so that nothing keeps it in memory
@@ -192,6 +194,27 @@ class DurableTests(DurableCase):
         self.end(self.begin(), Result(Raw(b"2")))
         self.assertEqual((self.state(task), self.state(waiting)), (State.SUCCEEDED, State.SUCCEEDED))
         self.assertEqual(self.store.get(task).attempt, 2)
+
+    def test_a_store_that_fails_at_the_start_is_tried_until_its_tasks_are_rescued(self):
+        ran, waits = self.submit(), self.submit("g")
+        self.begin()
+        self.store.pause("g", paused=True)
+        self.runner = FakeRunner()
+        rescue = self.store.rescue
+
+        def fail(*_):
+            raise StoreError("the disk is full")
+
+        self.store.rescue = fail
+        self.start()
+        new = self.submit()
+        self.turn(1.0)
+        self.assertEqual(self.runner.queue, [])
+        self.store.rescue = rescue
+        self.turn(1.0)
+        self.assertEqual(self.events(ran), ["queued", "started", "lost"])
+        self.assertEqual({task.call.id for task in self.runner.queue}, {ran, new})
+        self.assertIs(self.state(waits), State.WAITING)
 
     def test_a_watcher_from_before_the_store_is_open_gets_the_loss_of_its_task(self):
         task = self.submit()
@@ -277,8 +300,8 @@ class DurableTests(DurableCase):
     def test_waiters_for_a_cancelled_task_are_called(self):
         scheduled = self.submit(delay=9.0)
         ended = []
-        self.tasks.wait(scheduled, lambda state, outcome: ended.append(state))
-        stop = self.tasks.wait(scheduled, lambda state, outcome: self.fail("it waits no longer"))
+        self.tasks.waiters.wait(scheduled, lambda state, outcome: ended.append(state))
+        stop = self.tasks.waiters.wait(scheduled, lambda state, outcome: self.fail("it waits no longer"))
         stop()
         stop()
         self.tasks.cancel(scheduled, lambda state: None)
@@ -363,13 +386,15 @@ class RetryTests(DurableCase):
 
     def test_callers_get_the_tracebacks_only_if_the_operator_wants_that(self):
         for wanted in False, True:
-            self.tasks.shows_tracebacks = wanted
+            self.tasks.log.shows_tracebacks = wanted
             task = self.submit()
             self.fail("the trace", may_retry=False)
-            page = self.successResultOf(self.tasks.read_log("task", task, 0, 100))
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100))
             shown = json.loads(page.events[-1].data)
             self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
             self.assertEqual(shown["error"]["message"], "no")
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, tracebacks=True))
+            self.assertEqual(json.loads(page.events[-1].data)["traceback"], "the trace")
             self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 
     def test_a_task_that_has_run_too_long_is_tried_again_only_if_its_function_wants_that(self):

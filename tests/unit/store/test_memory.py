@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.store.base import Batch, Filter, StoreError
+from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.memory_limits import MemoryLimits
 from taskd.store.records import New, Settle, Start, State
@@ -10,11 +10,11 @@ from taskd.store.records import New, Settle, Start, State
 
 def run(store, *tasks, args=b"[1]", keep=1e9, token=None, now=1.0):
     """Let tasks succeed."""
-    store.write(Batch([New(task, "f", args, keep=keep, token=token) for task in tasks]), now)
-    claims = store.write(Batch(want={"f": len(tasks)}), now).claims
-    store.write(Batch(starts=[Start(each.new.id, 1) for each in claims]), now)
+    store.write(Changes([New(task, "f", args, keep=keep, token=token) for task in tasks]), now)
+    claims = store.write(Changes(want={"f": len(tasks)}), now).claims
+    store.write(Changes(starts=[Start(each.new.id, 1) for each in claims]), now)
     settles = [Settle(each.new.id, 1, State.SUCCEEDED, "succeeded", outcome=b"1") for each in claims]
-    store.write(Batch(settles=settles), now)
+    store.write(Changes(settles=settles), now)
 
 
 def ids(store):
@@ -29,7 +29,7 @@ class LimitTests(SynchronousTestCase):
         run(store, "2")
         self.assertEqual(ids(store), ["1", "2"])
         self.assertEqual(store.events("9", 0, 9), [])
-        self.assertFalse(store.write(Batch([New("3", "f", token="t")]), 2.0).accepted[0].joined)
+        self.assertFalse(store.write(Changes([New("3", "f", token="t")]), 2.0).accepted[0].joined)
 
     def test_ended_tasks_are_kept_no_longer_than_the_limit_whatever_they_ask_for(self):
         store = MemoryStore(MemoryLimits(seconds=60))
@@ -50,18 +50,18 @@ class LimitTests(SynchronousTestCase):
         store = MemoryStore(MemoryLimits(bytes=10_000))
         run(store, "0", args=b"[%s]" % (b"1" * 1000))
         before = store.room
-        store.write(Batch([New(str(number), "f", b"x" * 1000) for number in range(1, 20)]), 1.0)
+        store.write(Changes([New(str(number), "f", b"x" * 1000) for number in range(1, 20)]), 1.0)
         self.assertGreater(before, 9000)
         self.assertEqual(store.room, 0)
         self.assertEqual(len(ids(store)), 19)
 
     def test_a_task_is_claimed_once_although_it_was_released_and_claimed_before(self):
         store = MemoryStore()
-        store.write(Batch([New("1", "f")]), 1.0)
+        store.write(Changes([New("1", "f")]), 1.0)
         for _ in range(3):
-            self.assertEqual(len(store.write(Batch(want={"f": 5}), 1.0).claims), 1)
-            self.assertEqual(len(store.write(Batch(want={"f": 5}), 1.0).claims), 0)
-            store.write(Batch(releases=["1", "1", "unknown"]), 1.0)
+            self.assertEqual(len(store.write(Changes(want={"f": 5}), 1.0).claims), 1)
+            self.assertEqual(len(store.write(Changes(want={"f": 5}), 1.0).claims), 0)
+            store.write(Changes(releases=["1", "1", "unknown"]), 1.0)
 
 
 class ParseTests(SynchronousTestCase):

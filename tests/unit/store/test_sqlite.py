@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.opening import open_store
-from taskd.store.base import Batch, Filter, StoreError
+from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
 from taskd.store.sqlite import SqliteStore
@@ -71,42 +71,49 @@ class RefusalTests(SqliteCase):
 class FailureTests(SqliteCase):
     def test_a_full_file_raises_and_nothing_of_the_batch_is_written(self):
         store = self.open()
-        store.write(Batch([New("1", "f")]), 1.0)
+        store.write(Changes([New("1", "f")]), 1.0)
         store._database.execute("PRAGMA max_page_count = 20")
         large = [New(str(number), "f", b"x" * 4000) for number in range(2, 50)]
-        error = self.assertRaises(StoreError, store.write, Batch(large), 1.0)
+        error = self.assertRaises(StoreError, store.write, Changes(large), 1.0)
         self.assertIn("the disk is full", str(error))
         self.assertEqual(len(store.find(Filter(), "", 100)), 1)
         store._database.execute("PRAGMA max_page_count = 100000")
-        store.write(Batch(large), 1.0)
+        store.write(Changes(large), 1.0)
         self.assertEqual(len(store.find(Filter(), "", 100)), 49)
+
+    def test_a_trial_fails_while_the_file_cannot_be_written(self):
+        store = self.open()
+        store._database.execute("PRAGMA query_only = 1")
+        self.assertRaises(StoreError, store.write, Changes(is_trial=True), 1.0)
+        store._database.execute("PRAGMA query_only = 0")
+        store.write(Changes(is_trial=True), 1.0)
 
     def test_a_file_that_is_locked_by_a_reader_is_still_written(self):
         store = self.open()
-        store.write(Batch([New("1", "f")]), 1.0)
+        store.write(Changes([New("1", "f")]), 1.0)
         reader = sqlite3.connect(self.path)
         self.addCleanup(reader.close)
         reader.execute("BEGIN")
         self.assertEqual(reader.execute("SELECT count(*) FROM task").fetchone(), (1,))
-        store.write(Batch([New("2", "f")]), 1.0)
+        store.write(Changes([New("2", "f")]), 1.0)
         self.assertEqual(len(store.find(Filter(), "", 100)), 2)
 
     def test_a_file_that_was_removed_or_replaced_is_not_written(self):
         store = self.open()
-        store.write(Batch([New("1", "f")]), 1.0)
+        store.write(Changes([New("1", "f")]), 1.0)
         os.rename(self.path, f"{self.path}.old")
-        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        self.assertRaises(StoreError, store.write, Changes([New("2", "f")]), 1.0)
         Path(self.path).touch()
-        self.assertRaises(StoreError, store.write, Batch([New("2", "f")]), 1.0)
+        self.assertRaises(StoreError, store.write, Changes([New("2", "f")]), 1.0)
         os.rename(f"{self.path}.old", self.path)
-        store.write(Batch([New("2", "f")]), 1.0)
+        store.write(Changes([New("2", "f")]), 1.0)
 
 
 class AcknowledgedTests(SqliteCase):
     def test_written_tasks_are_there_after_the_file_is_opened_again(self):
         store = self.open()
-        claims = store.write(Batch([New("1", "f", b"[1]"), New("2", "f")], want={"f": 1}), 1.0).claims
-        store.write(Batch(starts=[Start(claims[0].new.id, 1)]), 2.0)
+        claims = store.write(Changes([New("1", "f", b"[1]"), New("2", "f")], want={"f": 1}), 1.0).claims
+        store.write(Changes(starts=[Start(claims[0].new.id, 1)]), 2.0)
         store.close()
         store = self.open()
         self.assertEqual(store.rescue(3.0), 1)
@@ -176,15 +183,15 @@ class CheckTests(SqliteCase):
 
     def test_a_file_in_use_is_checked(self):
         store = self.open()
-        store.write(Batch([New("1", "f"), New("2", "f")]), 1.0)
-        store.write(Batch(cancels=["2"]), 1.0)
+        store.write(Changes([New("1", "f"), New("2", "f")]), 1.0)
+        store.write(Changes(cancels=["2"]), 1.0)
         health = check_file(self.path)
         self.assertEqual((health.problems, health.counts), ([], {"waiting": 1, "cancelled": 1}))
         self.assertGreater(health.log_size, 0)
 
     def test_tasks_without_an_end_and_events_without_a_task_are_problems(self):
         store = self.open()
-        store.write(Batch([New("1", "f"), New("2", "f")]), 1.0)
+        store.write(Changes([New("1", "f"), New("2", "f")]), 1.0)
         store.close()
         database = sqlite3.connect(self.path)
         database.execute("UPDATE task SET state = 3 WHERE id = '1'")
@@ -198,7 +205,7 @@ class CheckTests(SqliteCase):
 
     def test_a_damaged_file_is_reported_and_not_used(self):
         store = self.open()
-        store.write(Batch([New(f"{number:09}", "f", b"x" * 100) for number in range(500)]), 1.0)
+        store.write(Changes([New(f"{number:09}", "f", b"x" * 100) for number in range(500)]), 1.0)
         store.close()
         content = bytearray(Path(self.path).read_bytes())
         content[4096 * 12 : 4096 * 30] = os.urandom(4096 * 18)

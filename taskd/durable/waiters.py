@@ -1,0 +1,53 @@
+"""Waiting for the end of a stored task, or for its progress, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskd.model import Progress
+from taskd.store.records import State
+
+__all__ = ["Waiter", "Waiters"]
+
+Waiter = Callable[[State, bytes | None], object]
+"""Gets the state in which a task has ended, and its outcome as JSON text, if it has one."""
+
+
+class Waiters:
+    """Keeps who waits for which stored task, none of which has ended yet."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
+
+    def wait(self, task: str, waiter: Waiter) -> Callable[[], None]:
+        """Call `waiter` when a task has ended; return how to wait no longer."""
+        waiters = self._waiters.setdefault(task, [])
+        waiters.append(waiter)
+
+        def stop() -> None:
+            if waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters and self._waiters.get(task) is waiters:
+                    del self._waiters[task]
+
+        return stop
+
+    def listen(self, task: str, listener: Callable[[Progress], object]) -> None:
+        """Call `listener` with the progress of a task, until that has ended."""
+        self._listeners.setdefault(task, []).append(listener)
+        self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
+
+    def are_there(self, task: str) -> bool:
+        """Return whether anybody waits for the end of a task, or for its progress."""
+        return task in self._waiters
+
+    def announce(self, task: str, state: State, outcome: bytes | None) -> None:
+        """Call those who wait for the end of a task, which has been stored."""
+        for waiter in [*self._waiters.pop(task, ())]:  # of which each takes itself out
+            waiter(state, outcome)
+
+    def progressed(self, task: str, progress: Progress) -> None:
+        """Call those who wait for the progress of a task."""
+        for listener in self._listeners.get(task, ()):
+            listener(progress)
