@@ -94,6 +94,8 @@ class Schedules:
         self._entries: dict[str, _Entry] = {}
         self._alarm = Alarm(clock, self._look)
         self._is_stopped = False
+        self._fault: str | None = None
+        """The failure that was logged last, since it comes again every second."""
 
     @property
     def status(self) -> list[ScheduleStatus]:
@@ -139,12 +141,14 @@ class Schedules:
     def _broke(self, reason: TwistedFailure) -> None:
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
-        else:
-            _log.error("schedules: {error}", error=reason.getErrorMessage())
-        self._clock.callLater(RETRY_SECONDS, self._read)
+        elif (error := reason.getErrorMessage()) != self._fault:
+            self._fault = error
+            _log.error("nothing is run by a schedule: {error}", error=error)
+        if not self._is_stopped:
+            self._clock.callLater(RETRY_SECONDS, self._read)
 
     def _known(self, ticks: dict[str, LastTick]) -> None:
-        now = self._now()
+        now, self._fault = self._now(), None
         for name, schedule in self._wanted.items():
             entry, last = self._entries.get(name), ticks.get(name)
             if entry is not None and entry.schedule.line == schedule.line:

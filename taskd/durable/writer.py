@@ -1,7 +1,8 @@
 """The writer of a store: collects changes while the last transaction runs (group commit).
 
-Nothing waits for a timer: an idle store is written at once, a busy one gets
-everything that has come meanwhile in one transaction.
+An idle store is written at once, a busy one gets everything that has come
+meanwhile in one transaction. Only what nobody waits for is written a moment later,
+together with what follows it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -30,6 +31,10 @@ MAX_PENDING = 64 * 1024 * 1024
 
 MAX_BATCH = 1000
 """New tasks in one transaction: it takes some 50 ms, and nobody should wait for a much longer one."""
+
+RIDE_SECONDS = 0.002
+"""Seconds in which what nobody waits for is written with something else: a short task ends within them, so
+that its start and its end need one commit, and so does the next submit of whoever has submitted it."""
 
 RETRY_SECONDS = 1.0
 """Seconds after which a store that has failed is tried again."""
@@ -81,6 +86,7 @@ class _Taken:
         self.wants, writer.wants = writer.wants, {}
         self.ticks = writer.ticks.take()
         self.shift, writer.shift = writer.shift, None
+        self.is_trial = writer.fault is not None
 
     def batch(self) -> Changes:
         return Changes(
@@ -94,6 +100,7 @@ class _Taken:
             self.wants,
             ticks=self.ticks.items,
             shift=self.shift,
+            is_trial=self.is_trial,
         )
 
 
@@ -124,7 +131,9 @@ class StoreWriter:
         self._claimed = claimed
         self._logged = logged
         self._turn_end = TurnEnd(clock)
-        self._is_writing = self._has_turn = False
+        self._is_writing = self._has_turn = self._is_closing = False
+        self._is_urgent = False
+        self._ride: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
         self.submits: _Pending[New, Accepted | StoreError] = _Pending()
         self.starts: _Pending[Start, bool] = _Pending()
@@ -167,20 +176,25 @@ class StoreWriter:
         self.submits.add(new, answer)
         self._soon()
 
-    def start(self, start: Start, answer: Callable[[bool], object] | None = None) -> None:
-        """Note the start of an attempt; the answer is whether it was still the task's own."""
+    def start(
+        self, start: Start, answer: Callable[[bool], object] | None = None, *, may_wait: bool = False
+    ) -> None:
+        """Note the start of an attempt; the answer is whether it was still the task's own.
+
+        What `may_wait` is written with whatever comes next, but after `RIDE_SECONDS` at the latest.
+        """
         self.starts.add(start, answer)
-        self._soon()
+        self._soon(may_wait=may_wait)
 
     def event(self, event: Event, answer: Callable[[bool], object] | None = None) -> None:
         """Add an event to a task's log; the answer is as for `start`."""
         self.events.add(event, answer)
         self._soon()
 
-    def settle(self, settle: Settle, answer: Callable[[bool], object]) -> None:
-        """Store the end of an attempt; the answer is whether it was still the task's own."""
+    def settle(self, settle: Settle, answer: Callable[[bool], object], *, may_wait: bool = False) -> None:
+        """Store the end of an attempt; the answer and `may_wait` are as for `start`."""
         self.settles.add(settle, answer)
-        self._soon()
+        self._soon(may_wait=may_wait)
 
     def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task that does not run; the answer is its state before, None if there is none."""
@@ -225,17 +239,26 @@ class StoreWriter:
 
     # --- transactions ---
 
-    def _soon(self) -> None:
-        if not self._is_writing and not self._has_turn:
+    def _soon(self, *, may_wait: bool = False) -> None:
+        self._is_urgent = self._is_urgent or not may_wait
+        if self._is_writing or self._has_turn:
+            return
+        if self._is_urgent:
             self._has_turn = True
             self._turn_end.call(self._write)
+        elif self._ride is None:
+            self._ride = self._clock.callLater(RIDE_SECONDS, self._write)
 
     def _write(self) -> None:
         self._has_turn = False
-        if self._is_writing or not self.has_pending:
+        if self._ride is not None and self._ride.active():
+            self._ride.cancel()
+        self._ride = None
+        if self._is_writing or not (self.has_pending or self._is_on_trial):
             return
         self._is_writing = True
         taken = _Taken(self)
+        self._is_urgent = bool(self.submits.items)  # of which a transaction takes only so many
         batch, now = taken.batch(), self._now()
         writing = self._execute(lambda: self._store.write(batch, now))
         writing.addCallbacks(self._written, self._failed, callbackArgs=(taken,), errbackArgs=(taken,))
@@ -256,6 +279,11 @@ class StoreWriter:
             or self.ticks.items
             or self.shift is not None
         )
+
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether the store has failed, and must be tried even if nothing waits to be written."""
+        return self.fault is not None and not self._is_closing
 
     def _written(self, written: Written, taken: _Taken) -> None:
         self._is_writing = False
@@ -297,6 +325,7 @@ class StoreWriter:
         for function, want in taken.wants.items():
             self.wants[function] = _both(want, self.wants.get(function))
         self.shift = taken.shift
+        self._is_urgent = True
         for pending in (taken.submits, taken.cancels, taken.put_backs, taken.ticks):
             _answer(pending, [error] * len(pending.items))
         self._is_writing = True  # until it is tried again
@@ -313,18 +342,20 @@ class StoreWriter:
         between, self._between = self._between, []
         for function in between:
             self.between(function)
-        if self.has_pending:
-            self._soon()
+        if self.has_pending or self._is_on_trial:
+            self._soon(may_wait=not self._is_on_trial)
         elif not self._is_writing:
             idle, self._idle = self._idle, []
             for each in idle:
                 each.callback(None)
 
     def flushed(self) -> Deferred[None]:
-        """Return a Deferred that fires when nothing is left to be written."""
+        """Return a Deferred that fires when nothing is left to be written. Call this at the end."""
+        self._is_closing = True
         fires: Deferred[None] = Deferred()
         if self.has_pending or self._is_writing:
             self._idle.append(fires)
+            self._soon()
         else:
             fires.callback(None)
         return fires

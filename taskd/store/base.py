@@ -50,7 +50,8 @@ class Changes(msgspec.Struct):
     claim them. `want` says how many waiting tasks of each function may be claimed.
     `ticks` come after the submits. A `shift` comes before everything else: it moves
     the times of unfinished tasks that are not fixed, and the last ticks of the
-    schedules that it names.
+    schedules that it names. With `is_trial` something is written in any case, so
+    that a store that has failed and cannot be written yet raises `StoreError`.
     """
 
     submits: Sequence[New] = ()
@@ -63,6 +64,7 @@ class Changes(msgspec.Struct):
     want: Mapping[str, Want] = {}
     ticks: Sequence[Tick] = ()
     shift: Shift | None = None
+    is_trial: bool = False
 
 
 class Written(msgspec.Struct):

@@ -53,6 +53,7 @@ _BY_HAND = {
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
 _BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_TRIAL = f"PRAGMA user_version = {VERSION}"  # writes a page, though nothing is changed
 _NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
 
@@ -93,7 +94,7 @@ class SqliteStore:
                 self.copy = bring_up_to_date(database, self.path)
                 # Shows at the start, and not with the first task, whether the file can be written.
                 database.execute("BEGIN IMMEDIATE")
-                database.execute(f"PRAGMA user_version = {VERSION}")
+                database.execute(_TRIAL)
                 database.execute("COMMIT")
         except BaseException:
             database.close()
@@ -131,6 +132,8 @@ class SqliteStore:
         """Write a batch. Raises `StoreError`."""
         claims: list[Record] = []
         with self._transaction() as cursor:
+            if batch.is_trial:
+                cursor.execute(_TRIAL)
             at_once = _claimed_at_once(cursor, batch)
             if batch.shift is not None:
                 _shift(cursor, batch.shift)

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import window as window_module
+from taskd.durable import writer as writer_module
 from taskd.durable.once import AHEAD
 from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
@@ -88,6 +89,7 @@ class DurableCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = LastingStore()
         self.runner = FakeRunner()
+        self.patch(writer_module, "RIDE_SECONDS", 0.0)
         self.start()
 
     def start(self):
@@ -192,6 +194,27 @@ class DurableTests(DurableCase):
         self.end(self.begin(), Result(Raw(b"2")))
         self.assertEqual((self.state(task), self.state(waiting)), (State.SUCCEEDED, State.SUCCEEDED))
         self.assertEqual(self.store.get(task).attempt, 2)
+
+    def test_a_store_that_fails_at_the_start_is_tried_until_its_tasks_are_rescued(self):
+        ran, waits = self.submit(), self.submit("g")
+        self.begin()
+        self.store.pause("g", paused=True)
+        self.runner = FakeRunner()
+        rescue = self.store.rescue
+
+        def fail(*_):
+            raise StoreError("the disk is full")
+
+        self.store.rescue = fail
+        self.start()
+        new = self.submit()
+        self.turn(1.0)
+        self.assertEqual(self.runner.queue, [])
+        self.store.rescue = rescue
+        self.turn(1.0)
+        self.assertEqual(self.events(ran), ["queued", "started", "lost"])
+        self.assertEqual({task.call.id for task in self.runner.queue}, {ran, new})
+        self.assertIs(self.state(waits), State.WAITING)
 
     def test_a_watcher_from_before_the_store_is_open_gets_the_loss_of_its_task(self):
         task = self.submit()

@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import writer as writer_module
-from taskd.durable.writer import RETRY_SECONDS, StoreWriter
+from taskd.durable.writer import RETRY_SECONDS, RIDE_SECONDS, StoreWriter
 from taskd.errors import Busy
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
@@ -107,6 +107,32 @@ class WriterTests(WriterCase):
         self.commit()
         self.assertEqual(self.answers[-1].id, "3")
 
+    def test_a_store_that_has_failed_is_tried_again_though_nothing_waits_to_be_written(self):
+        answers = []
+        self.writer.cancel("1", answers.append)
+        self.fail(StoreError("the disk is full"))
+        self.assertEqual(str(answers[0]), "the disk is full")
+        self.clock.advance(RETRY_SECONDS)
+        self.fail(StoreError("the disk is still full"))
+        self.assertEqual(self.writer.fault, "the disk is still full")
+        self.assertRaises(Busy, self.submit, "1")
+        self.clock.advance(RETRY_SECONDS)
+        self.commit()
+        self.assertIsNone(self.writer.fault)
+        self.submit("1")
+        self.commit()
+        self.assertEqual(self.answers[0].id, "1")
+        self.clock.advance(RETRY_SECONDS)
+        self.assertEqual(self.running, [])
+
+    def test_a_store_that_has_failed_does_not_hold_up_the_end_if_nothing_waits_for_it(self):
+        self.writer.cancel("1", bool)
+        self.fail(StoreError("the disk is full"))
+        flushed = self.writer.flushed()
+        self.clock.advance(RETRY_SECONDS)
+        self.successResultOf(flushed)
+        self.assertEqual(self.running, [])
+
     def test_a_bug_of_a_store_is_logged_and_treated_like_a_failure(self):
         self.submit("1")
         self.fail(RuntimeError("a bug"))
@@ -130,6 +156,39 @@ class WriterTests(WriterCase):
         self.assertEqual(len(self.answers), 2)
         self.commit()
         self.assertEqual(len(self.answers), 3)
+
+    def test_a_start_and_an_end_that_nobody_waits_for_are_written_with_the_next_submit(self):
+        self.submit("1")
+        self.writer.want("f", 5)
+        self.commit()
+        noted = []
+        self.writer.start(Start("1", 1), noted.append, may_wait=True)
+        self.writer.settle(Settle("1", 1, State.SUCCEEDED, "succeeded"), noted.append, may_wait=True)
+        self.clock.advance(RIDE_SECONDS / 2)
+        self.assertEqual(self.running, [])
+        self.submit("2")
+        self.commit()
+        self.assertEqual((noted, self.answers[-1].id), ([True, True], "2"))
+        self.clock.advance(RIDE_SECONDS)
+        self.assertEqual(self.running, [])
+
+    def test_a_start_that_may_wait_does_so_for_a_moment_only(self):
+        self.submit("1")
+        self.writer.want("f", 5)
+        self.clock.advance(0)
+        noted = []
+        self.writer.start(Start("1", 1), noted.append, may_wait=True)
+        self.commit()
+        self.assertEqual(self.running, [])
+        self.clock.advance(RIDE_SECONDS)
+        self.commit()
+        self.assertEqual(noted, [True])
+
+    def test_a_start_that_may_wait_does_not_at_a_stop(self):
+        self.writer.start(Start("1", 1), may_wait=True)
+        flushed = self.writer.flushed()
+        self.commit()
+        self.successResultOf(flushed)
 
     def test_the_clock_is_set_between_two_transactions_and_moves_what_waits(self):
         calls = []

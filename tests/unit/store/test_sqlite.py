@@ -81,6 +81,13 @@ class FailureTests(SqliteCase):
         store.write(Changes(large), 1.0)
         self.assertEqual(len(store.find(Filter(), "", 100)), 49)
 
+    def test_a_trial_fails_while_the_file_cannot_be_written(self):
+        store = self.open()
+        store._database.execute("PRAGMA query_only = 1")
+        self.assertRaises(StoreError, store.write, Changes(is_trial=True), 1.0)
+        store._database.execute("PRAGMA query_only = 0")
+        store.write(Changes(is_trial=True), 1.0)
+
     def test_a_file_that_is_locked_by_a_reader_is_still_written(self):
         store = self.open()
         store.write(Changes([New("1", "f")]), 1.0)
