@@ -83,6 +83,7 @@ class MemoryStore:
             if record.state in (State.SCHEDULED, State.WAITING) and not record.new.is_fixed:
                 moved = record.new.moved(shift.seconds)
                 self._put(msgspec.structs.replace(record, new=moved, due=record.due + shift.seconds))
+        self.batches.shift(shift.seconds)
         for name in shift.names:
             if (last := self._ticks.get(name)) is not None:
                 self._ticks[name] = LastTick(last.line, last.at + shift.seconds)

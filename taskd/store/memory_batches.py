@@ -69,6 +69,12 @@ class MemoryBatches:
                 kept.parts = ()
         return kept.record
 
+    def shift(self, seconds: float) -> None:
+        """Move the times of tasks that are not stored yet, since the clock was set by `seconds`."""
+        for kept in self._batches.values():
+            if kept.record.ended is None and not kept.record.is_stored:
+                kept.record = replace(kept.record, task=kept.record.task.moved(seconds))
+
     def cancel(self, batch: str) -> BatchRecord | None:
         """Note that a batch shall be cancelled."""
         kept = self._batches.get(batch)

@@ -29,7 +29,7 @@ from taskd.store.records import (
     first_seq,
     last_seq,
 )
-from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
+from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches, shift_batches
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_limits import claim_by_key
@@ -137,6 +137,7 @@ class SqliteStore:
             at_once = _claimed_at_once(cursor, batch)
             if batch.shift is not None:
                 _shift(cursor, batch.shift)
+                shift_batches(cursor, batch.shift.seconds)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             stale = [start.id for start in batch.starts if not _start(cursor, start, now)]

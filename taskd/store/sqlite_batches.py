@@ -17,7 +17,7 @@ from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, foll
 from taskd.store.records import Event, New
 from taskd.store.sqlite_log import LoggingCursor
 
-__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "prune_batches"]
+__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "prune_batches", "shift_batches"]
 
 BATCH_TABLES = """
 CREATE TABLE batch (
@@ -186,6 +186,16 @@ def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[Bat
         cursor.execute("UPDATE batch SET changed = 0, ended = ? WHERE id = ?", (record.ended, record.id))
         records.append(record)
     return records
+
+
+def shift_batches(cursor: LoggingCursor, seconds: float) -> None:
+    """Move the times of tasks that are not stored yet, since the clock was set by `seconds`."""
+    unstored = "SELECT id, task FROM batch WHERE ended IS NULL AND stored < parts"
+    moved = [
+        (msgspec.msgpack.encode(_new.decode(task).moved(seconds)), batch)
+        for batch, task in cursor.execute(unstored).fetchall()
+    ]
+    cursor.executemany("UPDATE batch SET task = ? WHERE id = ?", moved)
 
 
 def prune_batches(cursor: LoggingCursor, now: float, limit: int) -> int:
