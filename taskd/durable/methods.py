@@ -90,7 +90,7 @@ class StoredMethods:
     def status(self) -> StoreStatus:
         """The state of the store."""
         tasks = self._tasks
-        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.writer.fault, sorted(tasks.paused))
+        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.fault, sorted(tasks.paused))
 
     @property
     def schedules(self) -> list[ScheduleStatus]:

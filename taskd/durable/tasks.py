@@ -15,7 +15,6 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
@@ -30,11 +29,11 @@ from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, STOPPING, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
-from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
+from taskd.durable.writer import Execute, StoreWriter
 from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
@@ -106,7 +105,9 @@ class DurableTasks:
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
+        self._upkeep = Upkeep(
+            store, execute, clock, now, lambda: self.window.look_everywhere(self._functions)
+        )
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
         self.is_stopping = self._is_open = self._is_rescued = False
@@ -115,6 +116,11 @@ class DurableTasks:
     def claimed(self) -> int:
         """The number of tasks that this node has claimed and not settled."""
         return len(self._runs)
+
+    @property
+    def fault(self) -> str | None:
+        """Why the store cannot be used at the moment; None if it can."""
+        return self.writer.fault or self._upkeep.fault
 
     # --- the app ---
 
@@ -128,38 +134,19 @@ class DurableTasks:
             self.window.look_everywhere(self._functions)
         elif not self._is_open:
             self._is_open = True
-            self._rescue()
+            self._upkeep.rescue(self._run_once, self._rescued)
         self.schedules.use(functions)
 
-    def _rescue(self) -> None:
-        once = {name for name, durability in self._functions.items() if durability.once}
-        store, now = self.store, self._now()
-        opening = self._execute(lambda: (store.rescue(now, once, LOST_WITH_DAEMON), store.paused()))
-        opening.addCallbacks(self._rescued, self._not_rescued)
+    def _run_once(self) -> set[str]:
+        return {name for name, durability in self._functions.items() if durability.once}
 
-    def _not_rescued(self, reason: TwistedFailure) -> None:
-        self._upkeep.report(reason)
-        if not self.is_stopping:
-            self._clock.callLater(RETRY_SECONDS, self._rescue)
-
-    def _rescued(self, found: tuple[int, list[str]]) -> None:
-        count, paused = found
+    def _rescued(self, paused: list[str]) -> None:
         self._is_rescued = True
         self.paused = frozenset(paused)
-        if count:
-            _log.info(
-                "{count} tasks were running when the store was last used: they run again, "
-                "or have failed if they are run once",
-                count=count,
-            )
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
-        self._upkeep.begin()
         self._deadlines.look()
-
-    def _look_everywhere(self) -> None:
-        self.window.look_everywhere(self._functions)
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""

@@ -1,8 +1,8 @@
-"""The upkeep of a store: lets tasks wait when they are due, and forgets ended ones."""
+"""The upkeep of a store: rescues what ran before, lets tasks wait when they are due, forgets ended ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from math import inf
 
 from twisted.internet.defer import Deferred
@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.settling import LOST_WITH_DAEMON
 from taskd.durable.writer import RETRY_SECONDS, Execute
 from taskd.net.timers import Alarm
 from taskd.store.base import Store, StoreError
@@ -48,13 +49,35 @@ class Upkeep:
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_closed = False
         self._prune_lag = 0.0
-        self._fault: str | None = None
-        """The failure that was logged last, since it comes again every second."""
+        self.fault: str | None = None
+        """The failure that was logged last, since it comes again every second; None while there is none."""
 
-    def begin(self) -> None:
-        """Begin, once the store is open."""
-        self._promote()
-        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+    def rescue(self, once: Callable[[], Set[str]], done: Callable[[list[str]], object]) -> None:
+        """Rescue the tasks that ran when the store was last used, and begin; try that until it works.
+
+        `once` returns the functions that are run once; `done` is called with those that are paused.
+        """
+        store, now, functions = self._store, self._now(), once()
+
+        def rescued(found: tuple[int, list[str]]) -> None:
+            count, paused = found
+            if count:
+                _log.info(
+                    "{count} tasks were running when the store was last used: they run again, "
+                    "or have failed if they are run once",
+                    count=count,
+                )
+            done(paused)
+            self._promote()
+            self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
+
+        def broke(reason: TwistedFailure) -> None:
+            self._report(reason)
+            if not self._is_closed:
+                self._clock.callLater(RETRY_SECONDS, self.rescue, once, done)
+
+        rescuing = self._execute(lambda: (store.rescue(now, functions, LOST_WITH_DAEMON), store.paused()))
+        rescuing.addCallbacks(rescued, broke)
 
     def watch(self, due: float) -> None:
         """Look for scheduled tasks at `due`, in seconds since 1970; those must be stored by now."""
@@ -77,7 +100,7 @@ class Upkeep:
             promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
-        self._fault = None
+        self.fault = None
         self._look()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
@@ -91,16 +114,15 @@ class Upkeep:
         self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
 
     def _broke(self, reason: TwistedFailure) -> None:
-        self.report(reason)
+        self._report(reason)
         self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
-    def report(self, reason: TwistedFailure) -> None:
-        """Log that the store has failed, if it has not failed like that just before."""
+    def _report(self, reason: TwistedFailure) -> None:
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         else:
             error = reason.getErrorMessage()
-            if error != self._fault:
+            if error != self.fault:
                 _log.error("{error}", error=error)
-            self._fault = error
+            self.fault = error
