@@ -51,12 +51,19 @@ def about(settings: str) -> dict[str, str]:
         "Twisted, Autobahn": f"{version('twisted')}, {version('autobahn')}",
         "Workerman": _workerman(),
         "Redis": _of_first_version(_first_line("redis-server", "--version")),
+        "RabbitMQ, PostgreSQL": ", ".join(
+            _debian(package) or "not there" for package in ("rabbitmq-server", "postgresql")
+        ),
         "processor": f"{processor}, {os.cpu_count()} processors",
         "memory": f"{int(memory or 0) / 2**20:.0f} GiB",
         "kernel": platform.release(),
         "load before": f"{os.getloadavg()[0]:.2f}, mean of a minute",
         "run": settings,
     }
+
+
+def _debian(package: str) -> str:
+    return _first_line("dpkg-query", "--show", "--showformat", "${Version}", package)
 
 
 def _of_first_version(line: str) -> str:

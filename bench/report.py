@@ -27,11 +27,12 @@ is shown as missed.
 TAIL = """\
 ## Measuring it yourself
 
-`make bench` needs a C compiler, for the load generator alone; Redis, which it installs from Debian where it
-may; and, for Workerman, `php` and the variables `WORKERMAN_DIR` and `WORKERMAN_COROUTINE_DIR` with checkouts
-of walkor/workerman and workerman-php/coroutine. What is not there is left out, and the page reports it.
+`make bench` needs a C compiler, for the load generator alone; Redis, RabbitMQ and PostgreSQL, which it
+installs from Debian where it may; and, for Workerman, `php` and the variables `WORKERMAN_DIR` and
+`WORKERMAN_COROUTINE_DIR` with checkouts of walkor/workerman and workerman-php/coroutine. What is not there is
+left out, and the page reports it.
 
-`make bench ARGS=--quick` takes less than three minutes, and `ARGS='--only pipelined'` runs one scenario; both
+`make bench ARGS=--quick` takes some five minutes, and `ARGS='--only pipelined'` runs one scenario; both
 leave this page alone and write one into `build/bench`. `make profile` records where the dispatcher's time
 goes, as a flame graph in `profile.svg`; `SCENARIO=` names another load than `pipelined`.
 """

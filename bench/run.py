@@ -24,7 +24,9 @@ from bench.report import figure, sentence, spread, write
 from bench.results import Report, Result
 from bench.scenarios import latency, naps, tcp, websockets
 from bench.settings import FULL, QUICK
+from bench.stored import stored
 from bench.tools import BUILD, ROOT, Missing, program, say
+from bench.waiting import many_waiting, watched
 
 SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "naps": naps,
@@ -35,6 +37,9 @@ SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "latency": latency,
     "tail": short_beside_long,
     "queues": queues,
+    "stored": stored,
+    "many": many_waiting,
+    "watched": watched,
     "start": start,
     "held": lambda field: held(field.settings),
 }
@@ -56,9 +61,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="less than three minutes, and less to be relied on"
-    )
+    parser.add_argument("--quick", action="store_true", help="some five minutes, and less to be relied on")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="may be given several times")
     parser.add_argument("--rounds", type=int, help="of each contestant in each scenario")
     parser.add_argument(

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from bench.processes import PAUSE, end, free_port, leaves, pss_kib, tree, wait_for_port
@@ -97,7 +98,9 @@ class Taskd(Server):
         *options: str,
         workers: int = 100,
         websocket: bool = True,
+        app: Path = BENCH / "tasks.py",
         launcher: tuple[str, ...] = (str(TWISTD),),
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.workers = workers
         self.port = free_port()
@@ -105,16 +108,21 @@ class Taskd(Server):
         where = f"tcp:{self.websocket}:interface=127.0.0.1" if websocket else "none"
         super().__init__(
             [
-                *launcher, "-n", "--pidfile=", "taskd", "--app", str(BENCH / "tasks.py"),
+                *launcher, "-n", "--pidfile=", "taskd", "--app", str(app),
                 "--workers", str(workers), "--listen", f"tcp:{self.port}:interface=127.0.0.1",
                 "--websocket", where, *options,
-            ]
+            ],
+            **environ,
         )  # fmt: skip
 
     def wait_until_ready(self) -> None:
         """Wait until every worker is idle."""
         wait_for_answer(self.port, self)
         self.wait_for_workers("idle", self.workers)
+
+    def wait_for_listening(self) -> None:
+        """Wait until it accepts connections. Raises `TimeoutError`."""
+        wait_for_port(self.port, self.process)
 
     def wait_for_workers(self, state: str, number: int, patience: float = 60.0) -> None:
         """Wait until so many workers are `idle` or `busy`. Raises `TimeoutError`."""

@@ -22,6 +22,13 @@ class Settings:
     idle: int = 5_000
     in_flight: int = 800
     """Tasks in flight in a client of a task queue: as many as 50 connections with 16 on each."""
+    stored_share: float = 1.0
+    """The share of the stored tasks of `bench.stored.PEERS` that is submitted in a round."""
+    stored_seconds: float = 2.0
+    stored_paced: int = 150
+    """Stored tasks that are submitted one every 20 ms."""
+    many_stored: int = 1_000_000
+    watchers: int = 1_000
     beside: str = ""
     """The `twistd` of another environment, whose taskd takes part as well: an older one, say."""
 
@@ -40,4 +47,9 @@ QUICK = Settings(
     waiting=2_000,
     idle=1_000,
     in_flight=200,
+    stored_share=0.25,
+    stored_seconds=1.0,
+    stored_paced=50,
+    many_stored=100_000,
+    watchers=200,
 )

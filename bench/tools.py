@@ -1,4 +1,4 @@
-"""What the measurements need and the project does not: compiled programs, peers' environments, Redis."""
+"""What the measurements need and the project does not: compiled programs, peers' environments, brokers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ PACKAGES = {
     "dramatiq": ["dramatiq[redis]"],
     "huey": ["huey", "redis"],
     "rq": ["rq"],
+    "stored_celery": ["celery"],
+    "stored_dramatiq": ["dramatiq[rabbitmq]"],
+    "stored_huey": ["huey"],
+    "stored_procrastinate": ["procrastinate", "psycopg[binary]"],
     "profile": ["py-spy"],
 }
 """What each environment has; its first package is the one that it is for."""
@@ -69,6 +73,31 @@ def redis_server() -> str:
     if found is None:
         raise Missing("celery, dramatiq, huey and rq need redis-server (on Debian: apt install redis-server)")
     return found
+
+
+def rabbitmq_server() -> str:
+    """The path of RabbitMQ's own program, which is installed where that is possible."""
+    program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if not program.exists():
+        install("rabbitmq-server")
+    if not program.exists():
+        raise Missing("celery and dramatiq need RabbitMQ (on Debian: apt install rabbitmq-server)")
+    return str(program)
+
+
+def postgres() -> Path:
+    """The directory of PostgreSQL's programs, of the newest version; installed where that is possible."""
+
+    def newest() -> Path | None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: len(str(path)))
+        return found[-1].parent if found else None
+
+    if newest() is None:
+        install("postgresql")
+    programs = newest()
+    if programs is None:
+        raise Missing("procrastinate needs PostgreSQL (on Debian: apt install postgresql)")
+    return programs
 
 
 def environment(name: str) -> Path:

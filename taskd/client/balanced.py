@@ -12,6 +12,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.client.balancer import Balancer, ServerLoad
 from taskd.client.link import Link, Meter, OnProgress, PendingCall
 from taskd.client.pending import CANCELLED_UNSENT
+from taskd.client.stored_calls import home_of, is_unknown, names_stored
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Outcome
 from taskd.protocol.requests import JSON_RPC, Dialect
@@ -22,17 +23,23 @@ _log = Logger(namespace="taskd.client")
 
 
 class _BalancedCall:
-    """A call that goes from server to server until one has it. Is a `taskd.client.link.PendingCall`."""
+    """A call that goes from server to server until one has it. Is a `taskd.client.link.PendingCall`.
+
+    One about a stored task goes on until a server knows the task; `home` is the
+    number of the only server that may have it, if there is one.
+    """
 
     __slots__ = (
         "_call",
         "_dialect",
+        "_home",
         "_is_detached",
         "_link",
         "_meter",
         "_on_progress",
         "_pending",
         "_tried",
+        "_unknown",
         "outcome",
     )
 
@@ -43,23 +50,28 @@ class _BalancedCall:
         on_progress: OnProgress | None,
         dialect: Dialect,
         meter: Meter | None,
+        home: int | None,
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
+        self._home = home
+        self._unknown: Outcome | None = None  # what the last server answered that does not know the task
         self._link = link
         self._call = call
         self._on_progress = on_progress
         self._dialect = dialect
         self._meter = meter
         self._is_detached = False
-        self._tried: dict[ServerLoad, str] = {}  # with the reasons why it could not be sent
+        self._tried: dict[ServerLoad, str] = {}  # with the reasons why it could not be sent, "" if it was
         self._pending: PendingCall
 
     def send(self) -> None:
         """Send the call to the least busy server that was not tried, if there is one."""
-        server = self._link.choose(self._tried)
+        server = self._link.choose(self._tried, self._home)
         if server is None:
-            error = Unreachable("; ".join(self._tried.values()), sent=False)
-            self.outcome.callback(Failure.of(error))
+            reasons = [reason for reason in self._tried.values() if reason]
+            if reasons or self._unknown is None:  # one that cannot be reached may know the task
+                self._unknown = Failure.of(Unreachable("; ".join(reasons), sent=False))
+            self.outcome.callback(self._unknown)
             return
         link = self._link.link_to(server)
         self._pending = link.call(self._call, self._on_progress, self._dialect, self._meter)
@@ -80,7 +92,12 @@ class _BalancedCall:
 
     def _ended(self, outcome: Outcome, server: ServerLoad) -> None:
         self._link.ended(server, outcome)
-        self.outcome.callback(outcome)
+        if is_unknown(outcome) and names_stored(self._call):
+            self._tried[server] = ""
+            self._unknown = outcome
+            self.send()
+        else:
+            self.outcome.callback(outcome)
 
     def _failed(self, reason: TwistedFailure, server: ServerLoad) -> None:
         error = _unreachable(reason)
@@ -103,8 +120,9 @@ class BalancedLink:
     """Sends each call to the least busy server that answers.
 
     A call that could not be sent goes to the next server. A call that was sent
-    is never sent again, because it may have been run. `PendingCall.outcome`
-    never fails: that no server can be reached is an outcome. Is a
+    is never sent again, because it may have been run, unless it asks about a stored
+    task that the server does not know. `PendingCall.outcome` never fails: that no
+    server can be reached is an outcome. Is a
     `taskd.client.link.Link`.
     """
 
@@ -127,13 +145,18 @@ class BalancedLink:
             pending = self._only.call(call, on_progress, dialect, meter)
             pending.outcome.addErrback(_as_outcome)
             return pending
-        balanced = _BalancedCall(self, call, on_progress, dialect, meter)
+        home = home_of(call, len(self._links))
+        balanced = _BalancedCall(self, call, on_progress, dialect, meter, home)
         balanced.send()
         return balanced
 
-    def choose(self, tried: dict[ServerLoad, str]) -> ServerLoad | None:
-        """Return the server that should get a call, None if all were tried."""
-        server = self._balancer.choose(self._clock.seconds(), tried)
+    def choose(self, tried: dict[ServerLoad, str], home: int | None = None) -> ServerLoad | None:
+        """Return the server that should get a call, None if all were tried, or its `home` was."""
+        if home is None:
+            server = self._balancer.choose(self._clock.seconds(), tried)
+        else:
+            only = self._balancer.servers[home]
+            server = None if only in tried else only
         if server is not None:
             self._balancer.started(server)
         return server

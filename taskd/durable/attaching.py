@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 from msgspec import Raw
@@ -59,6 +60,8 @@ class Attaching:
 
         def answer(page: Page | Exception | None) -> None:
             asker.answer(_outcome(page, kind, id_))
+            if isinstance(page, Page) and asker.when_sent(partial(self._hub.release, requester, id_)):
+                self._hub.hold(requester, id_)
 
         self._hub.attach(requester, kind, id_, after, answer)
         return None

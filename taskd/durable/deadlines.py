@@ -63,6 +63,7 @@ class Deadlines:
         self._now = now
         self._expiring: set[str] = set()
         self._alarm = Alarm(clock, self.look)
+        self._is_held = False
 
     def is_expiring(self, task: str) -> bool:
         """Return whether a task is being ended, so that it must not be started any more."""
@@ -74,8 +75,19 @@ class Deadlines:
 
     def look(self) -> None:
         """End what is overdue, and look again at the next deadline."""
-        reading = self._execute(lambda: self._tasks.store.overdue(self._now(), EXPIRED))
-        reading.addCallbacks(self._end, self._broke)
+        if not self._is_held:
+            now = self._now()  # and not that of the thread: the clock may be set until then
+            reading = self._execute(lambda: self._tasks.store.overdue(now, EXPIRED))
+            reading.addCallbacks(self._end, self._broke)
+
+    def hold(self) -> None:
+        """Look at nothing until `release`, since the clock was set."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Look again: the store has the times of the clock as it is now."""
+        self._is_held = False
+        self.look()
 
     def _end(self, overdue: Overdue) -> None:
         ending = [task for task in overdue.ids if task not in self._expiring]

@@ -94,6 +94,8 @@ class _State(Enum):
     LIVE = auto()
     BEHIND = auto()
     """The connection is slow: the log is read when it reads again."""
+    HELD = auto()
+    """The answer to the attach has not been sent: the log is read when it has been."""
 
 
 class _Watch:
@@ -189,6 +191,21 @@ class EventHub:
             self._forget(watch)
         return watch is not None
 
+    def hold(self, watcher: Watcher, id: str) -> None:  # noqa: A002
+        """Push the events of a task or batch to a connection after `release` only.
+
+        Call this when an attach is answered, if the answer is not sent at once.
+        """
+        watch = self._by_watcher.get(watcher, {}).get(id)
+        if watch is not None:
+            watch.state = _State.HELD
+
+    def release(self, watcher: Watcher, id: str) -> None:  # noqa: A002
+        """Begin to push events that were on `hold`."""
+        watch = self._by_watcher.get(watcher, {}).get(id)
+        if watch is not None and watch.state is _State.HELD:
+            self._read_on(watch)
+
     def gone(self, watcher: Watcher) -> None:
         """Push nothing more to a connection."""
         for watch in list(self._by_watcher.get(watcher, {}).values()):
@@ -272,7 +289,7 @@ class EventHub:
                     watch.early.append(event)
                 else:
                     watch.has_missed = True
-            elif not watch.watcher.is_congested:  # the log could not be read
+            elif watch.state is _State.BEHIND and not watch.watcher.is_congested:  # the log could not be read
                 self._read_on(watch)
 
     def _send(self, watch: _Watch, event: Event, line: bytes) -> None:
@@ -309,7 +326,7 @@ class EventHub:
             for watch in list(self._watches.get(id_, {}).values()):
                 if watch.state is _State.READING:
                     watch.has_missed = True
-                elif not watch.watcher.is_congested:
+                elif watch.state is not _State.HELD and not watch.watcher.is_congested:
                     self._read_on(watch)
 
     def _read_on(self, watch: _Watch) -> None:
@@ -336,6 +353,9 @@ class EventHub:
             return
         if watch.sent < 0:
             watch.sent = page.seq
+        if watch.state is _State.HELD:
+            watch.early = []
+            return
         if not self._send_all(watch, page.events):
             return
         if page.has_more or watch.has_missed:

@@ -15,6 +15,7 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
 from taskd.durable.deadlines import LATE, Deadlines
@@ -29,11 +30,11 @@ from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, STOPPING, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
-from taskd.durable.writer import Execute, StoreWriter
+from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
 from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
@@ -105,12 +106,11 @@ class DurableTasks:
         self.limiter = Limiter(clock, self._give, lambda run: self.ended(run, LATE), WINDOW)
         self.window = Window(self.writer, self.limiter, self._may_claim)
         self.waiters = Waiters()
-        self._upkeep = Upkeep(
-            store, execute, clock, now, lambda: self.window.look_everywhere(self._functions)
-        )
+        self._upkeep = Upkeep(store, execute, clock, now, self._look_everywhere)
         self._deadlines = Deadlines(self, execute, clock, now)
         self.schedules = Schedules(self, execute, clock, now)
-        self.is_stopping = self._is_open = self._is_rescued = False
+        self.is_stopping = self._is_open = self._is_opening = False
+        self._app: list[FunctionInfo] = []
 
     @property
     def claimed(self) -> int:
@@ -127,26 +127,49 @@ class DurableTasks:
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
+        self._app = functions
         self.limiter.use(functions, list(self._runs.values()))
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
-        if self._is_rescued:
+        if self._is_open:
             self.window.look_everywhere(self._functions)
-        elif not self._is_open:
-            self._is_open = True
-            self._upkeep.rescue(self._run_once, self._rescued)
-        self.schedules.use(functions)
+            self.schedules.use(functions)
+            return
+        if not self._is_opening:
+            self._is_opening = True
+            self._open()
 
-    def _run_once(self) -> set[str]:
-        return {name for name, durability in self._functions.items() if durability.once}
+    def _open(self) -> None:
+        """Put right what the last process has left, before anything is claimed, however often that fails."""
+        once = {name for name, durability in self._functions.items() if durability.once}
+        store, now = self.store, self._now()
+        opening = self._execute(lambda: (store.rescue(now, once, LOST_WITH_DAEMON), store.paused()))
+        opening.addCallbacks(self._rescued, self._not_rescued)
 
-    def _rescued(self, paused: list[str]) -> None:
-        self._is_rescued = True
+    def _not_rescued(self, reason: TwistedFailure) -> None:
+        self._upkeep.log(reason)
+        if not self.is_stopping:
+            self._clock.callLater(RETRY_SECONDS, self._open)
+
+    def _rescued(self, found: tuple[int, list[str]]) -> None:
+        count, paused = found
+        self._is_open = True
         self.paused = frozenset(paused)
+        if count:
+            _log.info(
+                "{count} tasks were running when the store was last used: they run again, "
+                "or have failed if they are run once",
+                count=count,
+            )
         self.batches.resume()
         self.hub.look_again()
         self.window.look_everywhere(self._functions)
+        self._upkeep.begin()
         self._deadlines.look()
+        self.schedules.use(self._app)
+
+    def _look_everywhere(self) -> None:
+        self.window.look_everywhere(self._functions)
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""
@@ -154,7 +177,7 @@ class DurableTasks:
         self.window.claim(function)
 
     def _may_claim(self, function: str) -> bool:
-        is_ready = self._is_rescued and not self.is_stopping
+        is_ready = self._is_open and not self.is_stopping
         return is_ready and function in self._functions and function not in self.paused
 
     # --- in ---
@@ -180,12 +203,9 @@ class DurableTasks:
 
         def accepted(given: Accepted | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
-                if not is_due:
-                    self._upkeep.watch(new.due)
-                elif new.id not in self._runs:
+                if is_due and new.id not in self._runs:
                     self.window.stored(function)
-                if new.deadline is not None:
-                    self._deadlines.watch(new.deadline)
+                self._watch(new)
             answer(given)
 
         self.writer.submit(new, accepted)
@@ -434,10 +454,14 @@ class DurableTasks:
 
     def stored(self, task: New) -> None:
         """Schedule the start of tasks that have been stored, of which this is one."""
-        if task.due > self._now():
-            self._upkeep.watch(task.due)
-        else:
+        if task.due <= self._now():
             self.window.claim(task.function, task.limit_key)
+        self._watch(task)
+
+    def _watch(self, task: New) -> None:
+        """Look at a stored task at its times, since it may be scheduled even if they are past by now."""
+        if task.due:
+            self._upkeep.watch(task.due)
         if task.deadline is not None:
             self._deadlines.watch(task.deadline)
 
@@ -467,10 +491,15 @@ class DurableTasks:
         def moving() -> None:
             names = self.schedules.clock_moved(seconds)
             follow(seconds)
-            self.writer.move(seconds, names)
             self._upkeep.clock_moved(seconds)
-            self._deadlines.watch(0.0)
+            self._deadlines.hold()
+            self.writer.move(seconds, names)
 
+        def shifted() -> None:
+            self._upkeep.release()
+            self._deadlines.release()
+
+        self.writer.shifted = shifted
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
         self.writer.between(moving)
 

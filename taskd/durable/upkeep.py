@@ -1,8 +1,8 @@
-"""The upkeep of a store: rescues what ran before, lets tasks wait when they are due, forgets ended ones."""
+"""The upkeep of a store: lets tasks wait when they are due, and forgets ended ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from math import inf
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.durable.settling import LOST_WITH_DAEMON
 from taskd.durable.writer import RETRY_SECONDS, Execute
 from taskd.net.timers import Alarm
 from taskd.store.base import Store, StoreError
@@ -47,47 +46,30 @@ class Upkeep:
         self._look = look
         self._alarm = Alarm(clock, self._promote)
         self._prune_alarm = Alarm(clock, self._prune)
-        self._is_closed = False
+        self._is_closed = self._is_held = False
         self._prune_lag = 0.0
         self.fault: str | None = None
-        """The failure that was logged last, since it comes again every second; None while there is none."""
+        """The failure that was logged last, since it comes again every second."""
 
-    def rescue(self, once: Callable[[], Set[str]], done: Callable[[list[str]], object]) -> None:
-        """Rescue the tasks that ran when the store was last used, and begin; try that until it works.
-
-        `once` returns the functions that are run once; `done` is called with those that are paused.
-        """
-        store, now, functions = self._store, self._now(), once()
-
-        def rescued(found: tuple[int, list[str]]) -> None:
-            count, paused = found
-            if count:
-                _log.info(
-                    "{count} tasks were running when the store was last used: they run again, "
-                    "or have failed if they are run once",
-                    count=count,
-                )
-            done(paused)
-            self._promote()
-            self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
-
-        def broke(reason: TwistedFailure) -> None:
-            self._report(reason)
-            if not self._is_closed:
-                self._clock.callLater(RETRY_SECONDS, self.rescue, once, done)
-
-        rescuing = self._execute(lambda: (store.rescue(now, functions, LOST_WITH_DAEMON), store.paused()))
-        rescuing.addCallbacks(rescued, broke)
+    def begin(self) -> None:
+        """Begin, once the store is open."""
+        self._promote()
+        self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
     def watch(self, due: float) -> None:
         """Look for scheduled tasks at `due`, in seconds since 1970; those must be stored by now."""
         self._alarm.set(self._clock.seconds() + max(due - self._now(), 0.0))
 
     def clock_moved(self, seconds: float) -> None:
-        """Keep ended tasks for as long as ever, although the clock was set; look for those that are due."""
+        """Keep ended tasks for as long as ever, although the clock was set; promote none until `release`."""
         # What has ended has no new time, and must not be forgotten early.
         self._prune_lag = min(max(self._prune_lag + seconds, 0.0), MAX_PRUNE_LAG)
-        self._alarm.set(self._clock.seconds())
+        self._is_held = True
+
+    def release(self) -> None:
+        """Look for scheduled tasks again: the store has the times of the clock as it is now."""
+        self._is_held = False
+        self._promote()
 
     def close(self) -> Deferred[None]:
         """Close the store after what has been begun."""
@@ -95,30 +77,33 @@ class Upkeep:
         return self._execute(self._store.close)
 
     def _promote(self) -> None:
-        if not self._is_closed:
-            promoting = self._execute(lambda: self._store.promote(self._now(), PROMOTED))
+        if not (self._is_closed or self._is_held):
+            now = self._now()  # and not that of the thread: the clock may be set until then
+            promoting = self._execute(lambda: self._store.promote(now, PROMOTED))
             promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
         self.fault = None
-        self._look()
         if next_due is not None and next_due < inf:
             self.watch(next_due)
+        self._look()
 
     def _prune(self) -> None:
         if not self._is_closed:
-            pruning = self._execute(lambda: self._store.prune(self._now() - self._prune_lag, PRUNED))
+            now = self._now() - self._prune_lag
+            pruning = self._execute(lambda: self._store.prune(now, PRUNED))
             pruning.addCallbacks(self._pruned, self._broke)
 
     def _pruned(self, count: int) -> None:
         self._prune_alarm.set(self._clock.seconds() + (0.0 if count == PRUNED else PRUNE_SECONDS))
 
     def _broke(self, reason: TwistedFailure) -> None:
-        self._report(reason)
+        self.log(reason)
         self._alarm.set(self._clock.seconds() + RETRY_SECONDS)
         self._prune_alarm.set(self._clock.seconds() + PRUNE_SECONDS)
 
-    def _report(self, reason: TwistedFailure) -> None:
+    def log(self, reason: TwistedFailure) -> None:
+        """Log that the store has failed."""
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         else:

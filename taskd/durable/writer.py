@@ -69,7 +69,8 @@ class _Taken:
     """What one transaction writes."""
 
     def __init__(self, writer: StoreWriter) -> None:
-        self.submits = writer.submits.take(MAX_BATCH)
+        # All of what has been moved with the clock goes with the shift, so that `shifted` comes after it.
+        self.submits = writer.submits.take(MAX_BATCH if writer.shift is None else None)
         # All of these, since the end of an attempt must not come before its start.
         self.starts = writer.starts.take()
         self.events = writer.events.take()
@@ -140,6 +141,8 @@ class StoreWriter:
         self._between: list[Callable[[], object]] = []
         self.pending_bytes = 0
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
+        self.shifted: Callable[[], object] = bool
+        """Called when everything in the store has the times of a clock that was set."""
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
@@ -269,15 +272,9 @@ class StoreWriter:
         self._release(taken)
         self._logged(written.events)
         stale = set(written.stale)
-        for start, answer in zip(taken.starts.items, taken.starts.answers, strict=True):
-            if answer is not None:
-                answer(start.id not in stale)
-        for event, noted in zip(taken.events.items, taken.events.answers, strict=True):
-            if noted is not None:
-                noted(event.task not in stale)
-        for settle, done in zip(taken.settles.items, taken.settles.answers, strict=True):
-            if done is not None:
-                done(settle.id not in stale)
+        _answer(taken.starts, [start.id not in stale for start in taken.starts.items])
+        _answer(taken.events, [event.task not in stale for event in taken.events.items])
+        _answer(taken.settles, [settle.id not in stale for settle in taken.settles.items])
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)
@@ -286,6 +283,8 @@ class StoreWriter:
             self.batches_changed(written.batches)
         if taken.wants:
             self._claimed(written.claims, taken.wants)
+        if taken.shift is not None:
+            self.shifted()
         self._go_on()
 
     def _failed(self, reason: TwistedFailure, taken: _Taken) -> None:

@@ -139,10 +139,16 @@ class RemoteEvents:
         """Have a task server push the events that follow the last one that has come; return the state.
 
         With it comes the number of the last event in the log. Returns None if no
-        task server knows the task or batch.
+        task server knows the task or batch. Raises `Unreachable` if one cannot be
+        reached, and no other one knows it.
         """
+        unreachable: Unreachable | None = None
         for link in [watched.link] if watched.link is not None else self.links:
-            answer = await link.call(ATTACH, {**watched.params(), "after": watched.seen})
+            try:
+                answer = await link.call(ATTACH, {**watched.params(), "after": watched.seen})
+            except Unreachable as error:
+                unreachable = error
+                continue
             if not isinstance(answer, Failure):
                 attached = _attached.decode(answer.value)
                 watched.link = link
@@ -152,6 +158,8 @@ class RemoteEvents:
                 return attached.state, attached.seq
             if answer.code != InvalidParams.code:
                 raise answer.exception()
+        if unreachable is not None:
+            raise unreachable
         return None
 
     def _got(self, params: Raw) -> None:

@@ -53,14 +53,27 @@ Work = TypeVar("Work")
 
 
 class BatchReplies:
-    """The replies to a batch, collected until no member of it is `missing`; their `size` is in bytes."""
+    """The replies to a batch, collected until no member of it is `missing`; their `size` is in bytes.
 
-    __slots__ = ("missing", "replies", "size")
+    What is in `when_replied` is called when they go out, to send what must follow them.
+    """
+
+    __slots__ = ("missing", "replies", "size", "when_replied")
 
     def __init__(self, missing: int) -> None:
         self.missing = missing
         self.replies: list[bytes] = []
         self.size = 0
+        self.when_replied: tuple[Callable[[], object], ...] = ()
+
+    def add(self, reply: bytes | None) -> int:
+        """Take in the reply to a member, None if it gets none; return its bytes."""
+        self.missing -= 1
+        if reply is None:
+            return 0
+        self.replies.append(reply)
+        self.size += len(reply)
+        return len(reply)
 
 
 # Not frozen like its base `Call`, since the session and its user fill in the last four members.

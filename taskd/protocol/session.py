@@ -333,14 +333,12 @@ class Session(Generic[Work]):
         return True
 
     def _reply_in_batch(self, batch: BatchReplies, reply: bytes | None) -> None:
-        if reply is not None:
-            batch.replies.append(reply)
-            batch.size += len(reply)
-            self.owed += len(reply)
-        batch.missing -= 1
+        self.owed += batch.add(reply)
         if not batch.missing and batch.replies:
             self.owed -= batch.size
             self._outbox.append(batch_reply(batch.replies))
+            for follow in batch.when_replied:
+                follow()
 
     def _refuse(self, invalid: Invalid) -> None:
         failure = Failure.of(invalid.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -71,6 +72,17 @@ class Asker:
         """Answer the request, after its handler has returned None."""
         self.requester.task_ended(self.request, outcome)
         self.requester.flush()
+
+    def when_sent(self, follow: Callable[[], object]) -> bool:
+        """Call `follow` when the answer goes out, if it waits for others of its batch; return whether it does.
+
+        Call this after `answer`.
+        """
+        batch = self.request.batch
+        if batch is None or not batch.missing:
+            return False
+        batch.when_replied += (follow,)
+        return True
 
 
 class _CancelWatch(Nobody):

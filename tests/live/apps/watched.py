@@ -1,6 +1,7 @@
 """Durable functions whose progress the tests make."""
 
 import time
+from collections.abc import Iterator
 
 from taskd import progress, task
 
@@ -29,3 +30,14 @@ def busy(reports: int, seconds: float) -> int:
         progress(number, reports)
         time.sleep(seconds)
     return reports
+
+
+@task(durable=True)
+def report() -> Iterator[str]:
+    """Write a chapter for each line that comes through the FIFO "chapters", up to the line "end"."""
+    with open("chapters") as lines:
+        for number, line in enumerate(lines, 1):
+            if line == "end\n":
+                break
+            progress(number, 10)
+            yield f"Chapter {line.strip()}"

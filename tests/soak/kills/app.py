@@ -40,6 +40,12 @@ def flaky(number: int, seconds: float = 0.0) -> list[str | int]:
     return result
 
 
+@task(durable=True, keep=KEEP)
+def closed(batch: str, done: int, failed: int, cancelled: int, total: int) -> list[str | int]:
+    """Be called at the end of a batch."""
+    return [batch, done, failed, cancelled, total]
+
+
 @task(durable=True, keep=0.0)
 def brief(number: int, seconds: float = 0.0) -> list[str | int]:
     """Be forgotten soon after the end."""

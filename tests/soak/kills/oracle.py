@@ -10,7 +10,7 @@ from pathlib import Path
 from taskd.store.base import Filter, Store
 from taskd.store.records import ENDED, Event, Record, State
 
-__all__ = ["Asked", "Oracle"]
+__all__ = ["Asked", "AskedBatch", "Oracle"]
 
 PAGE = 1000
 """Tasks that are read at once."""
@@ -39,6 +39,18 @@ class Asked:
     answered: list[str] = field(default_factory=list)
     """The states and outcomes that the client has been sent, as JSON text."""
     was_cancelled_unbegun: bool = False
+    is_in_batch: bool = False
+
+
+@dataclass
+class AskedBatch:
+    """A batch that a client has asked for."""
+
+    token: str
+    rows: list[Asked]
+    delay: float
+    batch: str | None = None
+    """The id, once it is acknowledged."""
 
 
 @dataclass
@@ -87,8 +99,8 @@ class Oracle:
             else:
                 self._check(asked, record, store.events(asked.task, 0, 10_000))
         for record in found.values():
-            number = json.loads(record.new.args or b"[0]")[0]
-            numbers[number] += 1
+            if record.new.function != "closed":
+                numbers[json.loads(record.new.args or b"[0]")[0]] += 1
         for number, count in numbers.items():
             if count > 1:
                 self.violate(f"{number} was accepted {count} times, although its token is the same")
@@ -97,6 +109,32 @@ class Oracle:
             self.counts["ran more than once"] += (
                 self._asked[number].function != "flaky" and len(runs.begun) > 1
             )
+
+    def check_batches(self, store: Store, batches: list[AskedBatch]) -> None:
+        """Check every batch: its counts, its tasks, and the call at its end."""
+        for asked in batches:
+            if asked.batch is None:
+                continue
+            self.counts["batches"] += 1
+            record = store.batches.get(asked.batch)
+            if record is None:
+                self.violate(f"{asked} is lost")
+                continue
+            tasks = store.find(Filter(batch=asked.batch), "", PAGE)
+            ended = Counter(task.state for task in tasks)
+            counts = [record.done, record.failed, record.cancelled, record.total]
+            right = [
+                ended[State.SUCCEEDED],
+                ended[State.FAILED] + ended[State.SET_ASIDE],
+                ended[State.CANCELLED],
+            ]
+            if record.ended is None or counts != [*right, len(asked.rows)] or len(tasks) != len(asked.rows):
+                self.violate(f"{asked} has the counts {counts}, and its tasks are {ended}")
+            then = None if record.then is None else store.get(record.then.id)
+            if then is None or then.state is not State.SUCCEEDED or then.outcome is None:
+                self.violate(f"{asked} has ended, and there was called {then}")
+            elif json.loads(then.outcome) != [asked.batch, *counts]:
+                self.violate(f"{asked} has the counts {counts}, and was called {then}")
 
     def _check_forgotten(self, asked: Asked) -> None:
         if asked.function != "brief":

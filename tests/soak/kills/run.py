@@ -1,9 +1,9 @@
 """``make soak ARGS='--kills 1000'``: a durable load on a daemon that is killed again and again.
 
 ``python -m tests.soak.kills.run --kills 1000 --seed 7``. The daemon is killed at random instants and at every
-failpoint of the store (see `twistd`), its fork server and its workers at random instants. At the end of each
-round `oracle` compares what clients were answered, what the functions have done, and what the store has. The
-exit status is 1, with the reasons, if they differ.
+failpoint of the store in turn (see `plan` and `twistd`), its fork server and its workers at random instants.
+At the end of each round `oracle` compares what clients were answered, what the functions have done, and what
+the store has. The exit status is 1, with the reasons, if they differ.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import argparse
 import json
 import os
 import re
-import select
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import IO, Any
+from typing import IO
 
 from taskd.store.sqlite import SqliteStore
-from tests.soak.kills.oracle import Asked, Oracle
-from tests.soak.kills.twistd import FAILPOINT, POINTS
-from tests.soak.server import children_of
+from tests.soak.kills.client import Client, Family
+from tests.soak.kills.oracle import Asked, AskedBatch, Oracle
+from tests.soak.kills.plan import Plan, Target
+from tests.soak.kills.twistd import FAILPOINT
 
 ROUND = 50
 """Kills of the daemon on one file; then everything is checked, and a new file begun."""
@@ -37,22 +37,8 @@ ROUND = 50
 PER_LIFE = 250
 """New tasks for each life of the daemon: it lives for about a second."""
 
-OUTSTANDING = 100
-"""Submits that a client has in flight."""
-
-LIFE_SECONDS = 0.01, 0.9
-"""Seconds from the first end of a task to the kill, at least and at most."""
-
-REACHED = {"statement": 1000, "rescue": 1, "after rescue": 1, "promote": 5, "after promote": 5}
-"""How often a failpoint is reached in a life, about; `REACHED_OTHERS` if it is not here."""
-
-REACHED_OTHERS = 15
-
-POINT_SECONDS = 2.0
-"""Seconds that a daemon has to reach its failpoint; it is killed then."""
-
-DRAIN_SECONDS = 120.0
-"""Seconds within which everything must have ended after the last start."""
+PER_BATCH = 20
+"""Tasks of a batch."""
 
 FUNCTIONS = ["mark"] * 11 + ["mark_once"] * 3 + ["flaky"] * 3 + ["brief"] * 2
 
@@ -60,26 +46,31 @@ FUNCTIONS = ["mark"] * 11 + ["mark_once"] * 3 + ["flaky"] * 3 + ["brief"] * 2
 class Round:
     """Some lives of a daemon on one file. Everything random follows from `rng`, but for the instants."""
 
-    def __init__(self, directory: Path, rng: Random, happened: Counter[str]) -> None:
+    def __init__(
+        self, directory: Path, rng: Random, happened: Counter[str], plan: Plan, starter: Starter
+    ) -> None:
         self.directory = directory
+        self.batches: list[AskedBatch] = []
         self.asked: dict[int, Asked] = {}
         self.daemons: list[float] = []
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self._rng = rng
         self._happened = happened
-        self._waited: dict[str, Asked] = {}
+        self._plan = plan
+        self._starter = starter
         self._process: subprocess.Popen[str] | None = None
         self.log: list[str] = []
 
     def run(self, kills: int) -> None:
         """Kill the daemon so many times, and check what is left."""
         for _ in range(kills):
-            self._live(self._rng.choice(POINTS) if self._rng.random() < 0.6 else None)
+            self._live(self._plan.next())
         self._live(None, is_last=True)
         store = SqliteStore(str(self.directory / "tasks.db"))
         oracle = Oracle(self.asked, self.directory / "effects", self.daemons)
         oracle.check(store)
+        oracle.check_batches(store, self.batches)
         store.close()
         self.counts = oracle.counts
         self.violations += oracle.violations
@@ -89,29 +80,20 @@ class Round:
 
     # --- the daemon ---
 
-    def _start(self, point: str | None) -> int:
+    def _start(self, target: Target | None) -> int:
         """Start a daemon, and return its port; 0 if it has ended by then."""
-        env = {
-            **os.environ,
+        environment = {
             "SOAK_EFFECTS": str(self.directory / "effects"),
             "SOAK_DAEMON": str(len(self.daemons) + 1),
+            FAILPOINT: "" if target is None else str(target),
         }
-        if point is not None:
-            env[FAILPOINT] = f"{point}:{self._rng.randint(1, REACHED.get(point, REACHED_OTHERS))}"
+        arguments = [
+            *("--nodaemon", "--pidfile=", "taskd", "--workers", "3", "--websocket", "none"),
+            *("--app", str(Path(__file__).with_name("app.py")), "--listen", "tcp:0:interface=127.0.0.1"),
+            *("--store", f"sqlite:{self.directory}/tasks.db"),
+        ]
         self.daemons.append(time.time())
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.soak.kills.twistd", "--nodaemon", "--pidfile=", "taskd"),
-                *("--app", str(Path(__file__).with_name("app.py")), "--workers", "3"),
-                *("--store", f"sqlite:{self.directory}/tasks.db", "--websocket", "none"),
-                *("--listen", "tcp:0:interface=127.0.0.1"),
-            ],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._process = self._starter.start(arguments, environment)
         output = self._process.stdout
         assert output is not None
         port = 0
@@ -123,169 +105,108 @@ class Round:
         threading.Thread(target=lambda: self.log.extend(map(str.rstrip, output)), daemon=True).start()
         return port
 
-    def _live(self, point: str | None, *, is_last: bool = False) -> None:
+    def _live(self, target: Target | None, *, is_last: bool = False) -> None:
         """Load a daemon until it is killed or, the last time, has nothing left to do."""
-        port = self._start(point)
+        port = self._start(target)
         process = self._process
         assert process is not None
         family = Family(process.pid)
+        is_gone = not port
         if port:
-            with suppress(ConnectionError):
-                client = Client(port, self, self._rng, has_point=point is not None, is_last=is_last)
-                client.run(family, self._happened)
-        family.look()
+            try:
+                client = Client(port, self, self._rng, target, is_last=is_last)
+                self._starter.prepare()
+                is_gone = not client.run(family, self._happened)
+            except ConnectionError:
+                is_gone = True
         if is_last:
             process.terminate()
             if process.wait(60) != -signal.SIGTERM:
                 self.violations.append(f"the daemon ended with status {process.returncode}")
-        else:
-            reached = process.poll() is not None or not port
-            self._happened[f"kill at {point}" if reached and point else "kill of the daemon"] += 1
+            return
+        if target is not None:
+            self._plan.ended(target, was_reached=is_gone)
+        elif is_gone:
+            self.violations.append(f"the daemon ended by itself: {self.log[-20:]}")
+        self._happened["kill at a failpoint" if is_gone else "kill at a random instant"] += 1
+        if not is_gone:
             process.kill()
-            process.wait(60)
-            if process.returncode != -signal.SIGKILL:
-                self.violations.append(f"the daemon ended with {process.returncode}: {self.log[-20:]}")
+        if process.wait(60) != -signal.SIGKILL:
+            self.violations.append(f"the daemon ended with {process.returncode}: {self.log[-20:]}")
 
-    def next_tasks(self, count: int) -> list[Asked]:
-        """Return tasks to submit: first those for which no answer came, then new ones."""
-        made = []
-        for _ in range(count):
-            number = len(self.asked) + 1
-            function = self._rng.choice(FUNCTIONS)
-            seconds = self._rng.choice([0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.005, 0.005, 0.05])
-            delay = self._rng.choice([0.0] * 9 + [0.2])
-            self.asked[number] = made_now = Asked(number, function, seconds, delay)
-            made.append(made_now)
-        return made
+    # --- the work ---
+
+    def next_tasks(self) -> list[Asked]:
+        """Return new tasks to submit."""
+        return [
+            self._new(
+                self._rng.choice(FUNCTIONS),
+                self._rng.choice([0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.005, 0.005, 0.05]),
+                self._rng.choice([0.0] * 9 + [0.2]),
+            )
+            for _ in range(PER_LIFE)
+        ]
+
+    def _new(self, function: str, seconds: float, delay: float, *, is_in_batch: bool = False) -> Asked:
+        number = len(self.asked) + 1
+        self.asked[number] = asked = Asked(number, function, seconds, delay, is_in_batch=is_in_batch)
+        return asked
+
+    def next_batch(self) -> AskedBatch:
+        """Return a new batch to submit."""
+        delay = self._rng.choice([0.0, 0.0, 0.01, 0.1])
+        rows = [self._new("mark", 0.005, delay, is_in_batch=True) for _ in range(PER_BATCH)]
+        batch = AskedBatch(f"batch {len(self.batches) + 1}", rows, delay)
+        self.batches.append(batch)
+        return batch
+
+    def unfinished(self) -> int:
+        """Return how many tasks and batches have not ended.
+
+        With one query: a task that is tried again could slip through a list for each state.
+        """
+        with closing(sqlite3.connect(f"file:{self.directory}/tasks.db?mode=ro", uri=True)) as database:
+            query = (
+                "SELECT (SELECT count(*) FROM task WHERE state <= 2) + "
+                "(SELECT count(*) FROM batch WHERE ended IS NULL)"
+            )
+            (count,) = database.execute(query).fetchone()
+        return int(count)
 
 
-class Family:
-    """The processes of a daemon."""
+class Starter:
+    """Starts daemons; the next one may be prepared ahead, so that it needs to import nothing."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.fork_servers: list[int] = []
-        self.workers: list[int] = []
+    def __init__(self) -> None:
+        self._prepared: subprocess.Popen[str] | None = None
 
-    def look(self) -> None:
-        """Note the present ones."""
-        self.fork_servers = children_of(self.pid)
-        self.workers = [worker for fork_server in self.fork_servers for worker in children_of(fork_server)]
+    def prepare(self) -> None:
+        """Begin the next daemon, which waits for `start`."""
+        if self._prepared is None:
+            self._prepared = subprocess.Popen(
+                [sys.executable, "-m", "tests.soak.kills.twistd"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
-    def kill_one(self, rng: Random, happened: Counter[str]) -> None:
-        """Kill a worker or the fork server."""
-        self.look()
-        victims = self.fork_servers if rng.random() < 0.3 else self.workers
-        if victims:
-            with suppress(ProcessLookupError):
-                os.kill(rng.choice(victims), signal.SIGKILL)
-                happened["kill of a fork server" if victims is self.fork_servers else "kill of a worker"] += 1
+    def start(self, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        """Start a daemon with these arguments and additions to the environment."""
+        self.prepare()
+        process, self._prepared = self._prepared, None
+        assert process is not None
+        assert process.stdin is not None
+        with process.stdin as stdin:
+            stdin.write(json.dumps({"arguments": arguments, "environment": environment}) + "\n")
+        return process
 
-
-class Client:
-    """A client that submits, waits for ends, and cancels, on one connection."""
-
-    def __init__(self, port: int, of: Round, rng: Random, *, has_point: bool, is_last: bool) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 30)
-        self._round = of
-        self._rng = rng
-        self._has_point = has_point
-        self._is_last = is_last
-        self._has_ends = False
-        self._replies: dict[int, tuple[str, Any]] = {}
-        self._last_id = 0
-        self._rest = b""
-        self._left = [each for each in of.asked.values() if each.task is None]
-        self._left += of.next_tasks(0 if is_last else PER_LIFE)
-        self._submitting = 0
-        self._unfinished: set[str] = {"waiting"}
-        self._lines: list[bytes] = []
-
-    def run(self, family: Family, happened: Counter[str]) -> None:
-        """Go on until the daemon has to be killed, or is gone; the last time, until all has ended."""
-        began = time.monotonic()
-        ending = began + (DRAIN_SECONDS if self._is_last else 30.0)
-        kills: list[float] = []
-        is_working = False
-        while time.monotonic() < ending:
-            while self._left and self._submitting < OUTSTANDING:
-                self._submit(self._left.pop(0))
-            if self._is_last and not self._left and not self._replies:
-                if not self._unfinished:
-                    return
-                self._unfinished = set()
-                for state in ("waiting", "running", "scheduled"):
-                    self._ask("list", state, "taskd.list", state=state, limit=1)
-            self._flush()
-            due = min([ending, *kills])
-            ready, _, _ = select.select([self._socket], [], [], max(due - time.monotonic(), 0.0))
-            if ready and not self._receive():
-                return
-            if not is_working and self._has_ends and not self._is_last:
-                is_working, now = True, time.monotonic()
-                ending = now + (POINT_SECONDS if self._has_point else self._rng.uniform(*LIFE_SECONDS))
-                kills = [self._rng.uniform(now, ending) for _ in range(self._rng.choice([0, 0, 1, 2]))]
-            for when in [when for when in kills if when <= time.monotonic()]:
-                kills.remove(when)
-                family.kill_one(self._rng, happened)
-        if self._is_last:
-            self._round.violations.append(f"not everything has ended: {self._unfinished or self._replies}")
-
-    def _ask(self, kind: str, about: Any, method: str, **params: Any) -> None:
-        self._last_id += 1
-        self._replies[self._last_id] = kind, about
-        message = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
-        self._lines.append(json.dumps(message).encode() + b"\n")
-
-    def _submit(self, asked: Asked) -> None:
-        self._submitting += 1
-        self._ask(
-            "submit",
-            asked,
-            "taskd.submit",
-            function=asked.function,
-            args=[asked.number, asked.seconds],
-            options={"delay": asked.delay},
-            token=str(asked.number),
-        )
-
-    def _flush(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            self._socket.sendall(b"".join(lines))
-
-    def _receive(self) -> bool:
-        chunk = self._socket.recv(1 << 16)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            self._reply(json.loads(line))
-        return bool(chunk)
-
-    def _reply(self, reply: dict[str, Any]) -> None:
-        kind, about = self._replies.pop(reply["id"])
-        result = reply.get("result")
-        if kind == "submit":
-            self._submitting -= 1
-            self._submitted(about, reply)
-        elif kind == "wait" and result is not None:
-            self._has_ends = True
-            about.answered.append(json.dumps([result["state"], result.get("result", result.get("error"))]))
-        elif kind == "cancel" and result is not None:
-            about.was_cancelled_unbegun = result["was"] in ("scheduled", "waiting")
-        elif kind == "list" and (result is None or result):
-            self._unfinished.add(about)
-
-    def _submitted(self, asked: Asked, reply: dict[str, Any]) -> None:
-        if "result" not in reply:
-            self._round.violations.append(f"{asked} was refused: {reply}")
-            return
-        asked.task = reply["result"]["task"]
-        if asked.function == "brief":
-            return
-        if asked.delay and self._rng.random() < 0.5:
-            self._ask("cancel", asked, "taskd.cancel", task=asked.task)
-        elif self._rng.random() < 0.3:
-            self._ask("wait", asked, "taskd.wait", task=asked.task)
+    def close(self) -> None:
+        """Let go of the daemon that was prepared."""
+        if self._prepared is not None:
+            self._prepared.kill()
+            self._prepared.wait()
+            self._prepared = None
 
 
 def soak(kills: int, seed: int, log: IO[str] | None = None) -> int:
@@ -294,12 +215,13 @@ def soak(kills: int, seed: int, log: IO[str] | None = None) -> int:
     happened: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     violations: list[str] = []
+    plan, starter = Plan(rng), Starter()
     began = time.monotonic()
     done = 0
     while done < kills:
         now = min(ROUND, kills - done)
         with tempfile.TemporaryDirectory(prefix="kills-") as directory:
-            one = Round(Path(directory), rng, happened)
+            one = Round(Path(directory), rng, happened, plan, starter)
             one.run(now)
         done += now
         counts += one.counts
@@ -311,6 +233,8 @@ def soak(kills: int, seed: int, log: IO[str] | None = None) -> int:
             if one.violations and log is not None:
                 log.write("\n".join(one.log))
     print(f"{done} kills of the daemon in {time.monotonic() - began:.0f} s")
+    starter.close()
+    print(plan.report())
     print(f"accidents: {_listed(happened)}")
     print(f"tasks: {_listed(counts)}")
     print(f"{len(violations)} violations" if violations else "all is well")

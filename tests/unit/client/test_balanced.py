@@ -1,5 +1,6 @@
 """Calls over several servers, without a network."""
 
+import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -7,13 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.client.balanced import BalancedLink
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
-from taskd.errors import Unreachable
+from taskd.errors import InvalidParams, Unreachable
 from taskd.model import Call, Failure, Result
 from taskd.protocol.requests import BARE, JSON_RPC
 
 CALL = Call("f", Raw(b"[1]"))
 GONE = Unreachable("gone", sent=True)
 AWAY = Unreachable("away", sent=False)
+UNKNOWN = Failure.of(InvalidParams("there is no task t", argument="task"))
 METER = object()
 DONE = Result(Raw(b'"done"'))
 
@@ -151,3 +153,76 @@ class BalancedLinkTests(SynchronousTestCase):
             self.assertEqual(self.a.calls[-1].arguments, (CALL, print, BARE, METER))
             end()
             self.assertEqual(self.successResultOf(pending.outcome), outcome)
+
+
+class StoredCallTests(SynchronousTestCase):
+    def setUp(self):
+        self.fakes = {name: FakeLink() for name in "abc"}
+        self.link = BalancedLink(Clock(), "abc", self.fakes.__getitem__)
+
+    def answer(self, name, outcome):
+        self.fakes[name].answer(outcome)
+
+    def asked(self):
+        return [len(fake.calls) for fake in self.fakes.values()]
+
+    def submit(self, **params):
+        """Submit something; return which server has got it."""
+        before = self.asked()
+        self.link.call(Call("taskd.submit", Raw(msgspec.json.encode({"function": "f", **params}))))
+        [asked] = [number for number in range(3) if self.asked()[number] > before[number]]
+        return asked
+
+    def test_a_call_about_a_stored_task_goes_on_until_a_server_knows_it(self):
+        for method in ("get", "wait", "events", "cancel", "retry", "why"):
+            pending = self.link.call(Call(f"taskd.{method}", Raw(b'{"task":"t"}')))
+            self.answer("a", UNKNOWN)
+            self.assertNoResult(pending.outcome)
+            self.answer("b", DONE)
+            self.assertEqual(self.successResultOf(pending.outcome), DONE)
+        self.assertEqual(self.asked(), [6, 6, 0])
+
+    def test_a_task_that_no_server_knows_is_unknown(self):
+        pending = self.link.call(Call("taskd.get", Raw(b'{"task":"t"}')))
+        for name in "abc":
+            self.answer(name, UNKNOWN)
+        self.assertEqual(self.successResultOf(pending.outcome), UNKNOWN)
+
+    def test_a_task_is_not_unknown_while_a_server_cannot_be_reached(self):
+        pending = self.link.call(Call("taskd.get", Raw(b'{"task":"t"}')))
+        self.answer("a", UNKNOWN)
+        self.fakes["b"].fail(AWAY)
+        self.answer("c", UNKNOWN)
+        self.assertEqual(self.successResultOf(pending.outcome), Failure.of(AWAY))
+
+    def test_the_refusal_of_any_other_call_is_its_outcome(self):
+        for function, outcome in (("f", UNKNOWN), ("taskd.get", Failure.of(InvalidParams("no", argument="x")))):
+            pending = self.link.call(Call(function, Raw(b"{}")))
+            self.answer("a", outcome)
+            self.assertEqual(self.successResultOf(pending.outcome), outcome)
+
+    def test_submits_with_the_same_token_or_key_have_the_same_server(self):
+        tokens = [str(number) for number in range(20)]
+        first = [self.submit(token=token) for token in tokens]
+        self.assertEqual([self.submit(args=[1], token=token) for token in tokens], first)
+        self.assertEqual(set(first), {0, 1, 2})
+        first = [self.submit(options={"key": token}) for token in tokens]
+        self.assertEqual(
+            [self.submit(options={"key": token, "delay": 1}, token="other") for token in tokens], first
+        )
+        batch = Call("taskd.submit_batch", Raw(b'["f",[[1]],{},null,"token"]'))
+        before = self.asked()
+        for _ in range(3):
+            self.link.call(batch)
+        self.assertEqual(sorted(a - b for a, b in zip(self.asked(), before, strict=True)), [0, 0, 3])
+
+    def test_submits_without_a_token_or_with_wrong_arguments_go_to_the_least_busy_server(self):
+        self.assertEqual([self.submit() for _ in range(3)], [0, 1, 2])
+        self.assertEqual([self.submit(options={"key": 5}) for _ in range(3)], [0, 1, 2])
+
+    def test_a_submit_with_a_token_goes_to_no_other_server(self):
+        home = self.submit(token="t")
+        pending = self.link.call(Call("taskd.submit", Raw(b'{"function":"f","token":"t"}')))
+        self.fakes["abc"[home]].fail(AWAY)
+        self.assertEqual(self.successResultOf(pending.outcome), Failure.of(AWAY))
+        self.assertEqual(sum(self.asked()), 2)

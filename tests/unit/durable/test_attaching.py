@@ -121,6 +121,41 @@ class AttachTests(AttachCase):
         self.clock.advance(1.0)
         self.assertEqual(clients[0].received(), [])
 
+    def test_events_follow_the_reply_to_the_batch_with_the_attach(self):
+        tasks = [self.submit(), self.submit()]
+        client = self.connect()
+        methods = [("attach", task) for task in tasks] + [("attach", tasks[0]), ("wait", tasks[0])]
+        client.send([
+            {"jsonrpc": "2.0", "id": number, "method": f"taskd.{method}", "params": [task]}
+            for number, (method, task) in enumerate(methods)
+        ])  # fmt: skip
+        self.turns()
+        self.report(1)
+        self.assertEqual(client.received(), [])
+        self.finish()
+        self.turns()
+        replies, *pushed = client.received()
+        self.assertEqual([each["id"] for each in replies], [0, 1, 2, 3])
+        events = [each["params"] for each in pushed]
+        of_first = [each["event"] for each in events if each["task"] == tasks[0]]
+        self.assertEqual(of_first, ["queued", "started", "progress", "succeeded"])
+        of_second = [each["event"] for each in events if each["task"] == tasks[1]]
+        self.assertEqual(of_second[0], "queued")
+        self.assertEqual(client.protocol.client.watches, 1)
+
+    def test_a_batch_whose_connection_is_gone_begins_no_push(self):
+        task = self.submit()
+        client = self.connect()
+        client.send([
+            {"jsonrpc": "2.0", "id": number, "method": f"taskd.{method}", "params": [task]}
+            for number, method in enumerate(["attach", "wait"])
+        ])  # fmt: skip
+        self.turns()
+        client.disconnect()
+        self.finish()
+        self.turns()
+        self.assertEqual(client.protocol.client.watches, 0)
+
     def test_only_new_events_can_be_asked_for(self):
         task = self.submit()
         client = self.connect()
