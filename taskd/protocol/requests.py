@@ -7,7 +7,7 @@ which carries the error to answer with.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 

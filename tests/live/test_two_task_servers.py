@@ -45,7 +45,9 @@ class Page:
 
     async def batch(self, *calls):
         """Send a batch; its replies must come before all events."""
-        self._ws.send([rpc(f"taskd.{method}", params, number) for number, (method, params) in enumerate(calls)])
+        self._ws.send(
+            [rpc(f"taskd.{method}", params, number) for number, (method, params) in enumerate(calls)]
+        )
         replies = json.loads(await self._ws.receive())
         assert isinstance(replies, list)
         return [reply["result"] for reply in sorted(replies, key=lambda reply: reply["id"])]
@@ -72,8 +74,12 @@ async def test_a_stored_task_is_found_whichever_task_server_has_it(clean_start, 
     page, other = Page(await websocket(url)), Page(await websocket(url))
 
     # With these tokens both servers get tasks, and the same token gives the same one.
-    tasks = [(await page.call("submit", function="busy", args=[0, 0], token=str(n)))["result"] for n in range(6)]
-    again = [(await other.call("submit", function="busy", args=[0, 0], token=str(n)))["result"] for n in range(6)]
+    tasks = [
+        (await page.call("submit", function="busy", args=[0, 0], token=str(n)))["result"] for n in range(6)
+    ]
+    again = [
+        (await other.call("submit", function="busy", args=[0, 0], token=str(n)))["result"] for n in range(6)
+    ]
     assert [each["task"] for each in again] == [each["task"] for each in tasks]
     assert all(each["joined"] for each in again)
     ids = [each["task"] for each in tasks]

@@ -196,7 +196,10 @@ class StoredCallTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(pending.outcome), Failure.of(AWAY))
 
     def test_the_refusal_of_any_other_call_is_its_outcome(self):
-        for function, outcome in (("f", UNKNOWN), ("taskd.get", Failure.of(InvalidParams("no", argument="x")))):
+        for function, outcome in (
+            ("f", UNKNOWN),
+            ("taskd.get", Failure.of(InvalidParams("no", argument="x"))),
+        ):
             pending = self.link.call(Call(function, Raw(b"{}")))
             self.answer("a", outcome)
             self.assertEqual(self.successResultOf(pending.outcome), outcome)
