@@ -52,7 +52,7 @@ def fill(path: Path, tasks: int) -> None:
 def _fill(path: str, tasks: int) -> None:
     # In a process of its own, as what the daemon itself imports is no business of the others here.
     from taskd.durable.ids import Ids
-    from taskd.store.base import Batch
+    from taskd.store.base import Changes
     from taskd.store.records import New
     from taskd.store.sqlite import SqliteStore
 
@@ -60,7 +60,7 @@ def _fill(path: str, tasks: int) -> None:
     for done in range(0, tasks, 5_000):
         some = min(5_000, tasks - done)
         news = [New(ids.make(now), "stored", b"[0]", keep=3600.0) for _ in range(some)]
-        store.write(Batch(submits=news), now)
+        store.write(Changes(submits=news), now)
     store.close()
 
 

@@ -143,6 +143,10 @@ class EventHub:
         """The number of tasks and batches that anybody watches."""
         return len(self._watches)
 
+    def is_watched(self, id: str) -> bool:  # noqa: A002
+        """Return whether anybody watches a task or a batch."""
+        return id in self._watches
+
     # --- who watches ---
 
     def attach(

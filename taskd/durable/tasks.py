@@ -305,7 +305,7 @@ class DurableTasks:
         if run.is_marked:
             self._once.remove(run)
             return
-        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed)
+        self.writer.start(Start(run.record.new.id, run.attempt), run.start_committed, may_wait=True)
 
     def progressed(self, run: Run, progress: Progress) -> None:
         """Pass progress on to whoever has called the function."""
@@ -330,16 +330,16 @@ class DurableTasks:
             self._release(run)
             return
         run.result = settle.outcome if settle.state is State.SUCCEEDED else None
-        self.writer.settle(settle, lambda is_own: self._settled(run, settle, is_own=is_own))
+        is_seen = self.waiters.are_there(settle.id) or self.hub.is_watched(settle.id) or run.record.new.batch
+        self.writer.settle(settle, partial(self._settled, run, settle), may_wait=not is_seen)
 
-    def _settled(self, run: Run, settle: Settle, *, is_own: bool) -> None:
+    def _settled(self, run: Run, settle: Settle, is_own: bool) -> None:  # noqa: FBT001
         self._forget(run, waits=settle.state is State.WAITING)
         if not is_own:
             _log.warn(
-                "{function} {task}: attempt {attempt} is not its own any more: its end is dropped",
+                "{function} {end.id}: attempt {end.attempt} is not its own any more: its end is dropped",
                 function=run.record.new.function,
-                task=settle.id,
-                attempt=settle.attempt,
+                end=settle,
             )
         elif settle.state in ENDED:
             self.waiters.announce(settle.id, settle.state, settle.outcome)

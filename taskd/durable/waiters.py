@@ -38,6 +38,10 @@ class Waiters:
         self._listeners.setdefault(task, []).append(listener)
         self.wait(task, lambda _state, _outcome: self._listeners.pop(task, None))
 
+    def are_there(self, task: str) -> bool:
+        """Return whether anybody waits for the end of a task, or for its progress."""
+        return task in self._waiters
+
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""
         for waiter in [*self._waiters.pop(task, ())]:  # of which each takes itself out

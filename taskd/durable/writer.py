@@ -1,7 +1,8 @@
 """The writer of a store: collects changes while the last transaction runs (group commit).
 
-Nothing waits for a timer: an idle store is written at once, a busy one gets
-everything that has come meanwhile in one transaction.
+An idle store is written at once, a busy one gets everything that has come
+meanwhile in one transaction. Only what nobody waits for is written a moment later,
+together with what follows it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -30,6 +31,10 @@ MAX_PENDING = 64 * 1024 * 1024
 
 MAX_BATCH = 1000
 """New tasks in one transaction: it takes some 50 ms, and nobody should wait for a much longer one."""
+
+RIDE_SECONDS = 0.002
+"""Seconds in which what nobody waits for is written with something else: a short task ends within them, so
+that its start and its end need one commit, and so does the next submit of whoever has submitted it."""
 
 RETRY_SECONDS = 1.0
 """Seconds after which a store that has failed is tried again."""
@@ -127,6 +132,8 @@ class StoreWriter:
         self._logged = logged
         self._turn_end = TurnEnd(clock)
         self._is_writing = self._has_turn = self._is_closing = False
+        self._is_urgent = False
+        self._ride: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
         self.submits: _Pending[New, Accepted | StoreError] = _Pending()
         self.starts: _Pending[Start, bool] = _Pending()
@@ -169,20 +176,25 @@ class StoreWriter:
         self.submits.add(new, answer)
         self._soon()
 
-    def start(self, start: Start, answer: Callable[[bool], object] | None = None) -> None:
-        """Note the start of an attempt; the answer is whether it was still the task's own."""
+    def start(
+        self, start: Start, answer: Callable[[bool], object] | None = None, *, may_wait: bool = False
+    ) -> None:
+        """Note the start of an attempt; the answer is whether it was still the task's own.
+
+        What `may_wait` is written with whatever comes next, but after `RIDE_SECONDS` at the latest.
+        """
         self.starts.add(start, answer)
-        self._soon()
+        self._soon(may_wait=may_wait)
 
     def event(self, event: Event, answer: Callable[[bool], object] | None = None) -> None:
         """Add an event to a task's log; the answer is as for `start`."""
         self.events.add(event, answer)
         self._soon()
 
-    def settle(self, settle: Settle, answer: Callable[[bool], object]) -> None:
-        """Store the end of an attempt; the answer is whether it was still the task's own."""
+    def settle(self, settle: Settle, answer: Callable[[bool], object], *, may_wait: bool = False) -> None:
+        """Store the end of an attempt; the answer and `may_wait` are as for `start`."""
         self.settles.add(settle, answer)
-        self._soon()
+        self._soon(may_wait=may_wait)
 
     def cancel(self, task: str, answer: Callable[[State | StoreError | None], object]) -> None:
         """Cancel a task that does not run; the answer is its state before, None if there is none."""
@@ -227,17 +239,26 @@ class StoreWriter:
 
     # --- transactions ---
 
-    def _soon(self) -> None:
-        if not self._is_writing and not self._has_turn:
+    def _soon(self, *, may_wait: bool = False) -> None:
+        self._is_urgent = self._is_urgent or not may_wait
+        if self._is_writing or self._has_turn:
+            return
+        if self._is_urgent:
             self._has_turn = True
             self._turn_end.call(self._write)
+        elif self._ride is None:
+            self._ride = self._clock.callLater(RIDE_SECONDS, self._write)
 
     def _write(self) -> None:
         self._has_turn = False
+        if self._ride is not None and self._ride.active():
+            self._ride.cancel()
+        self._ride = None
         if self._is_writing or not (self.has_pending or self._is_on_trial):
             return
         self._is_writing = True
         taken = _Taken(self)
+        self._is_urgent = bool(self.submits.items)  # of which a transaction takes only so many
         batch, now = taken.batch(), self._now()
         writing = self._execute(lambda: self._store.write(batch, now))
         writing.addCallbacks(self._written, self._failed, callbackArgs=(taken,), errbackArgs=(taken,))
@@ -304,6 +325,7 @@ class StoreWriter:
         for function, want in taken.wants.items():
             self.wants[function] = _both(want, self.wants.get(function))
         self.shift = taken.shift
+        self._is_urgent = True
         for pending in (taken.submits, taken.cancels, taken.put_backs, taken.ticks):
             _answer(pending, [error] * len(pending.items))
         self._is_writing = True  # until it is tried again
@@ -321,7 +343,7 @@ class StoreWriter:
         for function in between:
             self.between(function)
         if self.has_pending or self._is_on_trial:
-            self._soon()
+            self._soon(may_wait=not self._is_on_trial)
         elif not self._is_writing:
             idle, self._idle = self._idle, []
             for each in idle:
@@ -333,6 +355,7 @@ class StoreWriter:
         fires: Deferred[None] = Deferred()
         if self.has_pending or self._is_writing:
             self._idle.append(fires)
+            self._soon()
         else:
             fires.callback(None)
         return fires

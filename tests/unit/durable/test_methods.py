@@ -3,6 +3,7 @@
 import msgspec
 from twisted.internet.defer import execute
 
+from taskd.durable import writer as writer_module
 from taskd.durable.methods import StoredMethods
 from taskd.durable.tasks import DurableTasks
 from taskd.functions.descriptions import ParameterInfo
@@ -24,6 +25,7 @@ def takes_anything(name):
 class StoredCase(ServerCase):
     def make(self, **more):
         super().make(loaded=False, **more)
+        self.patch(writer_module, "RIDE_SECONDS", 0.0)
         self.store = MemoryStore()
         self.fails = False
         self.tasks = DurableTasks(self.clock, self.server, self.store, self.execute, self.clock.seconds)

@@ -5,6 +5,7 @@ from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 
 from taskd.durable import schedules as schedules_module
+from taskd.durable import writer as writer_module
 from taskd.durable.tasks import DurableTasks
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.schedule import Schedule
@@ -21,6 +22,7 @@ class ScheduleCase(DurableCase):
 
     def setUp(self):
         self.fails = False
+        self.patch(writer_module, "RIDE_SECONDS", 0.0)
         self.set_by = 0.0
         self.clock = Clock()
         self.store = LastingStore()

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import window as window_module
+from taskd.durable import writer as writer_module
 from taskd.durable.once import AHEAD
 from taskd.durable.tasks import GIVE_UP_SECONDS, DurableTasks
 from taskd.errors import (
@@ -88,6 +89,7 @@ class DurableCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = LastingStore()
         self.runner = FakeRunner()
+        self.patch(writer_module, "RIDE_SECONDS", 0.0)
         self.start()
 
     def start(self):

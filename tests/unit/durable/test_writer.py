@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable import writer as writer_module
-from taskd.durable.writer import RETRY_SECONDS, StoreWriter
+from taskd.durable.writer import RETRY_SECONDS, RIDE_SECONDS, StoreWriter
 from taskd.errors import Busy
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
@@ -156,6 +156,39 @@ class WriterTests(WriterCase):
         self.assertEqual(len(self.answers), 2)
         self.commit()
         self.assertEqual(len(self.answers), 3)
+
+    def test_a_start_and_an_end_that_nobody_waits_for_are_written_with_the_next_submit(self):
+        self.submit("1")
+        self.writer.want("f", 5)
+        self.commit()
+        noted = []
+        self.writer.start(Start("1", 1), noted.append, may_wait=True)
+        self.writer.settle(Settle("1", 1, State.SUCCEEDED, "succeeded"), noted.append, may_wait=True)
+        self.clock.advance(RIDE_SECONDS / 2)
+        self.assertEqual(self.running, [])
+        self.submit("2")
+        self.commit()
+        self.assertEqual((noted, self.answers[-1].id), ([True, True], "2"))
+        self.clock.advance(RIDE_SECONDS)
+        self.assertEqual(self.running, [])
+
+    def test_a_start_that_may_wait_does_so_for_a_moment_only(self):
+        self.submit("1")
+        self.writer.want("f", 5)
+        self.clock.advance(0)
+        noted = []
+        self.writer.start(Start("1", 1), noted.append, may_wait=True)
+        self.commit()
+        self.assertEqual(self.running, [])
+        self.clock.advance(RIDE_SECONDS)
+        self.commit()
+        self.assertEqual(noted, [True])
+
+    def test_a_start_that_may_wait_does_not_at_a_stop(self):
+        self.writer.start(Start("1", 1), may_wait=True)
+        flushed = self.writer.flushed()
+        self.commit()
+        self.successResultOf(flushed)
 
     def test_the_clock_is_set_between_two_transactions_and_moves_what_waits(self):
         calls = []
