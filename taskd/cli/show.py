@@ -33,7 +33,7 @@ INDENT = " " * 4
 def show(task: str, server: str, *, as_json: bool) -> None:
     """Show the task ID: its state, its log, and the error of every attempt; or the batch ID.
 
-    A task's ID may be shortened to how it begins or ends.
+    The ID may be shortened to how it begins or ends.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001

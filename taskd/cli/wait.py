@@ -34,7 +34,7 @@ _UNFINISHED = ("scheduled", "waiting", "running")
 def wait(task: str, timeout: float | None, server: str, *, as_json: bool) -> None:
     """Wait until the task ID has ended, and print its result as JSON; or until the batch ID has ended.
 
-    A task's ID may be shortened to how it begins or ends. The exit status is 1
+    The ID may be shortened to how it begins or ends. The exit status is 1
     if it has not succeeded, and 75 if it has not ended within the timeout.
     """
 

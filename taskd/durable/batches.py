@@ -246,6 +246,10 @@ class DurableBatches:
         """Read a batch."""
         return self._execute(lambda: self._store.batches.get(batch))
 
+    def find(self, like: str | None, after: str, limit: int) -> Deferred[list[BatchRecord]]:
+        """Read batches, in the order of their ids."""
+        return self._execute(lambda: self._store.batches.find(like, after, limit))
+
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""
         return self._execute(lambda: self._store.batches.tasks(batch))

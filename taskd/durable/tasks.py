@@ -117,6 +117,11 @@ class DurableTasks:
         """The number of tasks that this node has claimed and not settled."""
         return len(self._runs)
 
+    @property
+    def fault(self) -> str | None:
+        """Why the store cannot be used at the moment; None if it can."""
+        return self.writer.fault or self._upkeep.fault
+
     # --- the app ---
 
     def use(self, functions: list[FunctionInfo]) -> None:

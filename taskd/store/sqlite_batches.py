@@ -17,7 +17,7 @@ from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, foll
 from taskd.store.records import Event, New
 from taskd.store.sqlite_log import LoggingCursor
 
-__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "prune_batches", "shift_batches"]
+__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "id_like", "prune_batches", "shift_batches"]
 
 BATCH_TABLES = """
 CREATE TABLE batch (
@@ -171,6 +171,20 @@ class SqliteBatches:
         """Return the batches that have not ended. Raises `StoreError`."""
         rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
         return [_record(row) for row in rows]
+
+    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+        """Return batches in the order of their ids. Raises `StoreError`."""
+        condition, values = id_like(like)
+        query = f"SELECT {_COLUMNS} FROM batch WHERE id > ?{condition} ORDER BY id LIMIT ?"
+        return [_record(row) for row in self._read(query, after, *values, limit)]
+
+
+def id_like(like: str | None) -> tuple[str, list[str | int]]:
+    """Return the condition that an id begins or ends with a text, after others, and its values."""
+    if like is None:
+        return "", []
+    condition = " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
+    return condition, [like, f"{like}\U0010ffff", -len(like), like]
 
 
 def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[BatchRecord]:

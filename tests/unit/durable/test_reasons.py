@@ -38,7 +38,7 @@ class ReasonTests(ReasonCase):
         self.submit_to(1)
         why = self.why(self.submit_to(1))
         self.assertEqual(why.queue.before, 1)
-        self.assertEqual(why.reason, "no worker is free: all 2 are busy; 1 tasks of the store come before it")
+        self.assertEqual(why.reason, "no worker is free: all 2 are busy; stored tasks that come before it: 1")
 
     def test_workers(self):
         task = self.submit_to(1)
@@ -114,10 +114,15 @@ class LimitReasonTests(ReasonCase):
         self.assertEqual(why.concurrency.running, [first, second])
         self.assertEqual(
             why.reason,
-            f"concurrency=2: {first}, {second} of f with account = 1 have the places; 1 more wait before it",
+            f"concurrency=2: {first}, {second} of f with account = 1 have the places; 1 more waits before it",
         )
         self.assertIsNone(self.why(first).concurrency)
         self.assertEqual(self.why(third).concurrency.before, 0)
+
+    def test_the_tasks_without_a_value_of_the_key_have_the_places_of_one_key(self):
+        self.use(concurrency=1, concurrency_key="missing")
+        self.submit_to(1)
+        self.assertIn(" of f without missing has its place", self.reason(self.submit_to(1)))
 
     def test_a_task_of_a_full_key_that_is_still_in_the_store(self):
         self.use(concurrency=1, concurrency_key="account")
