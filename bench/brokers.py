@@ -39,7 +39,7 @@ class RabbitMQ(Server):
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
     def wait_until_ready(self) -> None:
         """Wait until it listens, which is the last thing that its start does."""

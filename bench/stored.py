@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -230,7 +231,9 @@ def contestants(directory: Path) -> Iterator[tuple[list[Contestant], list[str]]]
                 continue
             marks_in = directory / f"marks-{name}"
             marks_in.mkdir()
-            peer = Peer(name, commands, {**brokers[name], "MARKS": str(marks_in)}, marks_in)
+            peer = Peer(
+                name, commands, {**brokers[name], "MARKS": str(marks_in), "PYTHONPATH": str(PEERS)}, marks_in
+            )
             stack.callback(peer.hold)
             if name == "procrastinate":
                 schema = [
@@ -244,9 +247,10 @@ def contestants(directory: Path) -> Iterator[tuple[list[Contestant], list[str]]]
 
 
 def _run(command: list[str], environ: Mapping[str, str]) -> None:
-    with Server(command, **environ) as server:
-        if server.process.wait(60):
-            raise LoadFailed(f"{' '.join(command)} has failed")
+    env = {**os.environ, **environ}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=PEERS, env=env)
+    if done.returncode:
+        raise LoadFailed(f"{' '.join(command)} has failed: {done.stderr[-300:]}")
 
 
 def stored(field: Field) -> list[Result]:

@@ -1,9 +1,10 @@
 """A stored task on Procrastinate with PostgreSQL."""
 
 import os
+from functools import cache
 
 import marks
-from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
+from procrastinate import App, PsycopgConnector
 
 app = App(connector=PsycopgConnector(conninfo=os.environ["POSTGRES_URL"]))
 
@@ -14,15 +15,13 @@ def stored(sent: float) -> None:
     marks.note(sent)
 
 
-_client = app.with_connector(SyncPsycopgConnector(conninfo=os.environ["POSTGRES_URL"]))
+@cache
+def client() -> App:
+    """The app with connections for a program that blocks."""
+    return app.open()
 
 
 def submit(sent: float) -> None:
     """Return once it is committed."""
-    if not _is_open:
-        _client.open()
-        _is_open.append(True)
-    _client.configure_task("stored_procrastinate.stored").defer(sent=sent)
-
-
-_is_open: list[bool] = []
+    client()
+    stored.defer(sent=sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from taskd.durable.limiter import Limiter
@@ -86,10 +87,14 @@ class Window:
 
     def answered(self, records: list[Record], wants: Mapping[str, Want]) -> None:
         """Note what was claimed; `enter` follows for each."""
+        counts = Counter([record.new.function for record in records])
         for function, want in wants.items():
             if isinstance(want, KeyedWant):
                 self._limiter.claimed(function, want, records)
-        self._has_backlog.update(record.new.function for record in records)
+            elif counts[function] < want:
+                self._has_backlog.discard(function)
+            else:
+                self._has_backlog.add(function)
 
     def look_at_more(self, wants: Mapping[str, Want]) -> None:
         """Claim tasks of more keys, since those that are held leave room for them."""
