@@ -201,7 +201,7 @@ class SetClockTests(DueCase):
 
 
 class FailingStartTests(DueCase):
-    def test_what_ran_when_the_last_process_ended_is_put_right_once_the_store_works(self):
+    def test_tasks_that_ran_when_the_last_process_ended_are_put_right_once_the_store_works(self):
         task = self.ask()
         self.turns()
         [run] = self.runner.queue

@@ -66,7 +66,7 @@ class DefaultTests(OpeningCase):
         opening.use([function("g", False)])
         self.assertEqual(self.successResultOf(done), {})
 
-    def test_what_is_submitted_before_waits_for_the_store(self):
+    def test_tasks_submitted_before_the_store_is_open_wait_for_it(self):
         opening = self.opening()
         clock = Clock()
         writer = StoreWriter(opening.store, opening.execute, clock, clock.seconds, lambda claims, wants: None)
