@@ -68,6 +68,9 @@ class Contestant(Protocol):
     def begin(self) -> None:
         """Let the workers run."""
 
+    def rest(self) -> None:
+        """Use as little as possible while others are measured."""
+
 
 @dataclass(slots=True)
 class Ours:
@@ -87,6 +90,9 @@ class Ours:
     def begin(self) -> None:
         """Resume it."""
         ask(self.taskd.port, "taskd.resume", "stored")
+
+    def rest(self) -> None:
+        """Do nothing: it is idle."""
 
 
 @dataclass(slots=True)
@@ -120,6 +126,10 @@ class Peer:
         programs = environment(self.module)
         for program, *options in self.commands:
             self.running.append(Server([str(programs / program), *options], **self.environ))
+
+    def rest(self) -> None:
+        """End the workers."""
+        self.hold()
 
     def settle(self) -> None:
         """Wait until all of their processes have come up."""
@@ -193,8 +203,6 @@ def _measure(one: Contestant, settings: Settings, into: _Round) -> None:
     # Those of earlier rounds are in the files as well, of the processes that have ended too.
     new = sorted(_without(delays, earlier.delays))
     into.start.values.append(round(1000 * median(new), 3))
-    if isinstance(one, Peer):
-        one.hold()
 
 
 def _without(values: list[float], others: list[float]) -> list[float]:
@@ -268,6 +276,8 @@ def stored(field: Field) -> list[Result]:
                     except (LoadFailed, OSError) as error:
                         say(f"  {one.name}: {error}")
                         rounds[one.name].backlog.failures.append(str(error))
+                    finally:
+                        one.rest()
             calls = _calls(field, found[0])
     return _results(rounds, notes, calls)
 

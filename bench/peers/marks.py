@@ -47,13 +47,16 @@ class _File:
 
 
 _file: _File | None = None
+_making = threading.Lock()
 
 
 def note(sent: float) -> None:
     """Note that a task has started, which was submitted at `sent`; 0 if nobody asks for its delay."""
     global _file
     if _file is None or _file.pid != os.getpid():
-        _file = _File()
+        with _making:
+            if _file is None or _file.pid != os.getpid():
+                _file = _File()
     _file.note(sent)
 
 
@@ -80,7 +83,7 @@ def read(directory: Path) -> Marks:
     return found
 
 
-def wait_for(directory: Path, count: int, patience: float = 120.0, pause: float = 0.002) -> Marks:
+def wait_for(directory: Path, count: int, patience: float = 60.0, pause: float = 0.002) -> Marks:
     """Wait until so many tasks have run. Raises `TimeoutError`."""
     ending = time.monotonic() + patience
     while (found := read(directory)).count < count:

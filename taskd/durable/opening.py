@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -26,6 +27,10 @@ _log = Logger(namespace="taskd.store")
 
 MEMORY = "memory"
 SQLITE = "sqlite:"
+
+SWITCH_SECONDS = 0.0005
+"""Seconds after which the interpreter lets the other thread go on. The store's thread gives way in each
+statement; with Python's 5 ms it would wait that long to go on, while the reactor is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,7 @@ class Opening:
         store = self._later.chosen = open_store(description)
         self._is_open = True
         if store.is_lasting:
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._pool = ThreadPool(1, 1, "store")
             self._pool.start()
         held, self._held = self._held, []

@@ -277,6 +277,14 @@ class DurableTests(DurableCase):
             self.end(self.begin(), Result(Raw(b"1")))
         self.assertEqual({self.state(task) for task in ids}, {State.SUCCEEDED})
 
+    def test_a_task_that_ends_has_nothing_claimed_if_no_other_waits(self):
+        self.submit()
+        running = self.begin()
+        wants = []
+        self.patch(self.tasks.writer, "want", lambda function, want: wants.append((function, want)))
+        self.end(running, Result(Raw(b"1")))
+        self.assertEqual(wants, [])
+
     def test_ended_tasks_are_forgotten_after_a_time(self):
         task = self.submit()
         self.end(self.begin(), Result(Raw(b"1")))
