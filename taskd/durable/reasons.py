@@ -112,8 +112,7 @@ def why(record: Record, holders: Holders, now: float) -> Why:
     if state is State.SCHEDULED:
         return _scheduled(known, record, now)
     if state is State.RUNNING:
-        number = record.attempt if run is None else run.attempt
-        return _because(known, f"nothing holds it: attempt {number} is running")
+        return _running(known, record.attempt if run is None else run.attempt, run, holders.fault)
     if state is not State.WAITING:
         return _because(known, _ENDED[state])
     return _waiting(known, record, run, holders)
@@ -121,6 +120,14 @@ def why(record: Record, holders: Holders, now: float) -> Why:
 
 def _because(known: Why, reason: str, **facts: object) -> Why:
     return msgspec.structs.replace(known, reason=reason, **facts)
+
+
+def _running(known: Why, attempt: int, run: Run | None, fault: str | None) -> Why:
+    if fault is None or run is None or (run.task is not None and run.task.is_in_flight):
+        return _because(known, f"nothing holds it: attempt {attempt} is running")
+    return _because(
+        known, f"attempt {attempt} has ended, and the store has failed to store that: {fault}", fault=fault
+    )
 
 
 _ENDED = {

@@ -1,10 +1,14 @@
 """What ``taskd.why`` answers: the one thing that holds a task, and its facts."""
 
+from msgspec import Raw
+
 from taskd.durable import window as window_module
 from taskd.errors import Cancelled, TaskFailed, WorkerLost
 from taskd.functions.durability import Rate
-from taskd.model import Failure, SubmitOptions
+from taskd.model import Failure, Result, SubmitOptions
+from taskd.scheduler import TaskState
 from taskd.server.position import Position
+from taskd.store.base import StoreError
 from tests.unit.durable.test_limiter import LimitCase
 from tests.unit.durable.test_methods import StoredCase
 
@@ -97,6 +101,20 @@ class ReasonTests(ReasonCase):
         why = self.why(task)
         self.assertEqual(why.fault, "the disk is full")
         self.assertIn("the disk is full", why.reason)
+
+    def test_a_task_whose_end_cannot_be_stored(self):
+        task = self.submit_to(1)
+        running = self.begin()
+
+        def fail(*_):
+            raise StoreError("the disk is full")
+
+        self.store.write = fail
+        running.state = TaskState.DONE
+        self.end(running, Result(Raw(b"1")))
+        why = self.why(task)
+        self.assertEqual((why.state, why.fault), ("running", "the disk is full"))
+        self.assertIn("attempt 1 has ended, and the store has failed to store that", why.reason)
 
     def test_a_task_beyond_the_window(self):
         self.patch(window_module, "WINDOW", 2)
