@@ -65,6 +65,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 NO_OPTIONS = Options()
 
 
+MAX_AHEAD = 100 * 365 * 86400
+"""Seconds to the latest time that may be named: a century, so that every time has a date."""
+
+
 class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a task that is submitted: when and how to run it.
 
@@ -77,12 +81,12 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
-    delay: Annotated[float, Meta(ge=0)] = 0.0
+    delay: Annotated[float, Meta(ge=0, le=MAX_AHEAD)] = 0.0
     at: str | None = None
-    deadline: Annotated[float, Meta(gt=0)] | None = None
+    deadline: Annotated[float, Meta(gt=0, le=MAX_AHEAD)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     retries: Annotated[int, Meta(ge=0)] | None = None
-    keep: Annotated[float, Meta(ge=0)] | None = None
+    keep: Annotated[float, Meta(ge=0, le=MAX_AHEAD)] | None = None
 
 
 NO_SUBMIT_OPTIONS = SubmitOptions()

@@ -33,7 +33,7 @@ __all__ = ["attach"]
 def attach(task: str, after: int, server: str, *, as_json: bool) -> None:
     """Show the progress and the events of the task or batch ID until it has ended, and print its result.
 
-    A task's ID may be shortened to how it begins or ends. Ctrl-C ends this
+    The ID may be shortened to how it begins or ends. Ctrl-C ends this
     command, not the task. If the server is restarted meanwhile, this goes on when
     it is back. With --json, every event is a line on stdout, and nothing else is.
     """

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from taskd.cli.options import server_options
+from taskd.cli.console import json_text
+from taskd.cli.options import json_option, server_options
 from taskd.cli.running import FAILED, fail, run_with_client
 from taskd.cli.stored_ids import full_id
 from taskd.client import TaskClient
@@ -19,9 +20,10 @@ __all__ = ["cancel"]
 
 @click.command()
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@json_option
 @server_options
-def cancel(tasks: tuple[str, ...], server: str) -> None:
-    """Cancel each TASK: a number, as `taskd status` and the log show it, or the id of a stored task.
+def cancel(tasks: tuple[str, ...], server: str, *, as_json: bool) -> None:
+    """Cancel each TASK: a number, as `taskd status` and the log show it, or the id of a stored task or batch.
 
     A number needs the address of the task server itself (`--server`): a gateway
     (`--via`) lets nobody cancel the tasks of others by it. An id may be shortened
@@ -38,7 +40,9 @@ def cancel(tasks: tuple[str, ...], server: str) -> None:
         except NotAllowed as error:
             numbers = " ".join(tasks)
             fail(f"{error.name}: {error.message}, as with: taskd cancel {numbers} --server ADDRESS")
-        for task, answer in answers:
+        if as_json:
+            click.echo(json_text([{"task": task, **answer} for task, answer in answers]))
+        for task, answer in () if as_json else answers:
             click.echo(f"{f'#{task}' if isinstance(task, int) else task}: {_describe(answer)}")
         if any(answer["was"] == "done" for _, answer in answers):
             raise SystemExit(FAILED)

@@ -10,7 +10,7 @@ from taskd.cli.console import err, json_text, out
 from taskd.cli.options import json_option, server_options
 from taskd.cli.running import run_with_client
 from taskd.cli.stored_ids import full_id
-from taskd.cli.stored_view import tasks_table
+from taskd.cli.stored_view import batches_table, tasks_table
 from taskd.client import TaskClient
 from taskd.net.reactor import Reactor
 from taskd.protocol.stored_methods import LIST, STATES
@@ -29,6 +29,7 @@ SHOWN = 100
 @click.option("--function", metavar="NAME", help="Those of this function alone.")
 @click.option("--batch", metavar="ID", help="Those of this batch alone.")
 @click.option("--key", metavar="TEXT", help="Those with this key alone.")
+@click.option("--batches", is_flag=True, help="Batches instead of tasks.")
 @click.option("--after", metavar="ID", help="Those submitted after this task alone.")
 @click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="So many at most.")
 @json_option
@@ -42,33 +43,45 @@ def list_(
     limit: int,
     server: str,
     *,
+    batches: bool,
     as_json: bool,
 ) -> None:
-    """List the tasks in the store, in the order in which they were submitted.
+    """List the tasks (or batches) in the store, in the order in which they were submitted.
 
     The table has the ends of their ids; every command takes them so.
     """
+    if batches and any(each is not None for each in (state, function, batch, key)):
+        raise click.UsageError("--batches is of all batches: it takes none of the filters of tasks")
+    what = "batch" if batches else "task"
     wanted = {"state": state, "function": function, "batch": batch, "key": key}
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
         filters: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-        if after is not None:
-            filters["after"] = await full_id(client, after)
-        tasks: list[dict[str, Any]] = []
-        has_more = True
-        while has_more and len(tasks) <= limit:
-            asked = min(limit + 1 - len(tasks), PAGE)  # one more, to know whether there are more
-            page = await client.request(LIST, {**filters, "limit": asked})
-            tasks += page
-            has_more = len(page) == asked
-            if page:
-                filters["after"] = page[-1]["task"]
+        for name, part in ("after", after), ("batch", batch):
+            if part is not None:
+                filters[name] = await full_id(client, part)
+        if batches:
+            filters["batches"] = True
+        tasks = await _fetch(client, filters, what, limit + 1)  # one more, to know whether there are more
         shown = tasks[:limit]
         if as_json:
             click.echo(json_text(shown))
         elif shown:
-            out.print(tasks_table(shown))
+            out.print(batches_table(shown) if batches else tasks_table(shown))
         if len(tasks) > limit:
-            err.print(f"there are more: --after {shown[-1]['task']}", markup=False)
+            err.print(f"there are more: --after {shown[-1][what]}", markup=False)
 
     run_with_client(run, server)
+
+
+async def _fetch(client: TaskClient, filters: dict[str, Any], what: str, most: int) -> list[dict[str, Any]]:
+    """Fetch up to `most` tasks or batches, a page at a time."""
+    found: list[dict[str, Any]] = []
+    while len(found) < most:
+        asked = min(most - len(found), PAGE)
+        page = await client.request(LIST, {**filters, "limit": asked})
+        found += page
+        if len(page) < asked:
+            break
+        filters["after"] = page[-1][what]
+    return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import click
+from twisted.internet.defer import Deferred, gatherResults
 
 from taskd.cli.batch_view import batch_text, show_batch
 from taskd.cli.console import err
@@ -26,12 +27,15 @@ from taskd.client import TaskClient
 from taskd.errors import InvalidParams, TooLarge
 from taskd.model import SubmitOptions
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import LIST, SUBMIT_BATCH
+from taskd.protocol.stored_methods import GET, LIST, SUBMIT_BATCH
 
 __all__ = ["Batch", "submit_rows"]
 
 PAGE = 1000
 """Tasks that are asked for at once: as many as the server gives."""
+
+AT_ONCE = 50
+"""Results that are asked for at once: each may be as long as a message."""
 
 MAX_NAMED = 3
 """Wrong rows that are named before a batch is refused."""
@@ -148,10 +152,24 @@ async def _tasks(client: TaskClient, target: Target, state: str) -> AsyncIterato
 async def _write_results(client: TaskClient, target: Target, line_of: dict[str, int], path: str) -> None:
     results = Results(path)
     try:
-        async for task in _tasks(client, target, "succeeded"):
-            results.add(line_of[task["task"]], task.get("result"))
+        done: list[str] = [task["task"] async for task in _tasks(client, target, "succeeded")]
+        for first in range(0, len(done), AT_ONCE):
+            some = done[first : first + AT_ONCE]
+            asked = [Deferred.fromCoroutine(_get(client, task)) for task in some]
+            for task, answer in zip(some, await gatherResults(asked, consumeErrors=True), strict=True):
+                if answer is not None:
+                    results.add(line_of[task], answer.get("result"))
     finally:
         results.close()
+
+
+async def _get(client: TaskClient, task: str) -> dict[str, Any] | None:
+    """Fetch a task with its result; return None if it is forgotten."""
+    try:
+        answer: dict[str, Any] = await client.request(GET, {"task": task})
+    except InvalidParams:
+        return None
+    return answer
 
 
 async def _write_failed(

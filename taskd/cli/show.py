@@ -33,7 +33,7 @@ INDENT = " " * 4
 def show(task: str, server: str, *, as_json: bool) -> None:
     """Show the task ID: its state, its log, and the error of every attempt; or the batch ID.
 
-    A task's ID may be shortened to how it begins or ends.
+    The ID may be shortened to how it begins or ends.
     """
 
     async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
@@ -57,14 +57,20 @@ def task_lines(task: dict[str, Any]) -> Iterator[str]:
         yield f"due {moment(task['due'])}"
     if task.get("ended") is not None:
         yield f"ended {moment(task['ended'])}, after {duration(task['ended'] - task['created'])}"
-    counts = [f"{task['attempts']} attempts"]
-    counts += [f"{task[name]} {name}" for name in ("errors", "losses") if task[name]]
+    counts = [_count(task["attempts"], "attempt", "attempts")]
+    counts += [
+        _count(task[many], one, many) for one, many in (("error", "errors"), ("loss", "losses")) if task[many]
+    ]
     yield ", ".join(counts)
     for name in ("key", "batch"):
         if task.get(name) is not None:
             yield f"{name} {printable(str(task[name]))}"
     if "result" in task:
         yield f"result {json_text(task['result'])}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def event_lines(event: dict[str, Any]) -> Iterator[str]:

@@ -73,6 +73,17 @@ def print_status(answer: dict[str, Any]) -> None:
         out.print(_schedules(answer["schedules"], time.time()))
 
 
+def _store(store: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about the store; none about one in memory that nobody uses."""
+    if store["lasting"] or store["claimed"]:
+        where = "in a file" if store["lasting"] else "in memory"
+        yield f"stored tasks: {where}; {store['claimed']} claimed"
+    if store["fault"] is not None:
+        yield f"the store has failed, and is tried every second: {printable(store['fault'])}"
+    if store.get("paused"):
+        yield f"paused: {', '.join(map(printable, store['paused']))}"
+
+
 def _schedules(schedules: list[dict[str, Any]], now: float) -> Table:
     """Return the table of the functions that the server runs by itself, the next one first."""
     shown = table("scheduled", "when", "next", "", "last")
@@ -123,5 +134,7 @@ def _summary(answer: dict[str, Any]) -> Iterator[str]:
         shown = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
         if shown:
             yield heading + ", ".join(shown)
+    if store := answer.get("store"):
+        yield from _store(store)
     if lost := answer.get("log_lines_lost"):
         yield f"{lost} lines of the log were lost"

@@ -29,26 +29,29 @@ def as_id(text: str) -> str:
 
 
 async def full_id(client: TaskClient, text: str) -> str:
-    """Return the whole id of the one task whose id begins or ends with `text`.
+    """Return the whole id of the one task or batch whose id begins or ends with `text`.
 
     A whole id is returned unchanged, whether there is such a task or not.
     Raises `ValueError` for a text that is no part of an id, and `InvalidParams`
-    if no task has it, or several do.
+    if nothing has it, or several have.
     """
     text = as_id(text)
     if _WHOLE.fullmatch(text):
         return text
-    found = await client.request(LIST, {"like": text, "limit": MAX_NAMED + 1})
-    if not found:
+    like = {"like": text, "limit": MAX_NAMED + 1}
+    tasks = await client.request(LIST, like)
+    batches = await client.request(LIST, {**like, "batches": True})
+    if not tasks and not batches:
         raise InvalidParams(f"there is no task in this store whose id begins or ends with {text}")
-    if len(found) > 1:
-        names = [f"{short_id(task['task'])} ({task['function']}, {task['state']})" for task in found]
+    if len(tasks) + len(batches) > 1:
+        names = [f"{short_id(task['task'])} ({task['function']}, {task['state']})" for task in tasks]
+        names += [f"{short_id(batch['batch'])} (a batch of {batch['function']})" for batch in batches]
         more = " and others" if len(names) > MAX_NAMED else ""
         raise InvalidParams(
             f"{text} could be any of {', '.join(names[:MAX_NAMED])}{more}: write more of the id, "
             "from its beginning or its end"
         )
-    return str(found[0]["task"])
+    return str(tasks[0]["task"] if tasks else batches[0]["batch"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Target:
 
 
 async def find_target(client: TaskClient, text: str) -> tuple[Target, dict[str, Any]]:
-    """Return the task or the batch with an id, and how it is now. Only a task's id may be shortened.
+    """Return the task or the batch with an id, and how it is now.
 
     Raises as `full_id` does, and `InvalidParams` if there is neither.
     """

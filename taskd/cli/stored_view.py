@@ -12,7 +12,7 @@ from rich.text import Text
 from taskd.cli.console import table
 from taskd.printable import printable
 
-__all__ = ["error_text", "moment", "short_id", "state_text", "tasks_table"]
+__all__ = ["batches_table", "error_text", "moment", "short_id", "state_text", "tasks_table"]
 
 MAX_ERROR = 100
 """Characters of an error in a table; `taskd show` has all of it."""
@@ -25,7 +25,10 @@ def short_id(task: str) -> str:
 
 def moment(seconds: float) -> str:
     """Format a time, given in seconds since 1970, by the clock on the wall here."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # beyond the years that a calendar has
+        return f"{seconds:g} s after 1970"
 
 
 def state_text(task: dict[str, Any]) -> str:
@@ -54,6 +57,21 @@ def tasks_table(tasks: Iterable[dict[str, Any]]) -> Table:
             moment(task["created"]),
             str(task["attempts"]),
             Text(_remark(task)),
+        )
+    return made
+
+
+def batches_table(batches: Iterable[dict[str, Any]]) -> Table:
+    """Return a table of batches, with short ids."""
+    counted = ("done", "failed", "cancelled", "total")
+    made = table("batch", "function", "state", "submitted", *counted, right=(4, 5, 6, 7))
+    for batch in batches:
+        made.add_row(
+            short_id(batch["batch"]),
+            Text(printable(batch["function"])),
+            state_text(batch),
+            moment(batch["created"]),
+            *(str(batch[name]) for name in counted),
         )
     return made
 

@@ -9,6 +9,7 @@ import click
 
 from taskd.cli.batch_view import batch_text
 from taskd.cli.console import json_text, out
+from taskd.cli.following import wait_for_end
 from taskd.cli.options import json_option, server_options
 from taskd.cli.running import FAILED, fail, report, run_with_client
 from taskd.cli.stored_ids import find_target
@@ -16,7 +17,6 @@ from taskd.cli.stored_view import state_text
 from taskd.client import TaskClient
 from taskd.errors import exception_for
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import WAIT
 
 __all__ = ["NOT_YET", "is_over", "print_end", "wait", "why_ended"]
 
@@ -34,18 +34,22 @@ _UNFINISHED = ("scheduled", "waiting", "running")
 def wait(task: str, timeout: float | None, server: str, *, as_json: bool) -> None:
     """Wait until the task ID has ended, and print its result as JSON; or until the batch ID has ended.
 
-    A task's ID may be shortened to how it begins or ends. The exit status is 1
-    if it has not succeeded, and 75 if it has not ended within the timeout.
+    The ID may be shortened to how it begins or ends. The exit status is 1
+    if it has not succeeded, and 75 if it has not ended within the timeout. If the
+    server is restarted meanwhile, this goes on when it is back.
     """
 
-    async def run(reactor: Reactor, client: TaskClient) -> None:  # noqa: ARG001
+    async def run(reactor: Reactor, client: TaskClient) -> None:
         target, answer = await find_target(client, task)
         if not is_over(answer):
-            more = {} if timeout is None else {"timeout": timeout}
-            answer = await client.request(WAIT, target.params(**more))
+            answer = await wait_for_end(reactor, client, target, timeout, _lost)
         print_end(answer, as_json=as_json)
 
     run_with_client(run, server)
+
+
+def _lost(why: str) -> None:
+    report(f"{why}; waiting for the server")
 
 
 def is_over(answer: dict[str, Any]) -> bool:

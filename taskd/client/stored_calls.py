@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from zlib import crc32
 
 from taskd.errors import InvalidParams, TaskdError
-from taskd.model import NO_SUBMIT_OPTIONS, Call, Failure, Outcome, SubmitOptions
+from taskd.model import Call, Failure, Outcome, SubmitOptions
 from taskd.protocol.methods import CANCEL, bound
 from taskd.protocol.stored_methods import EVENTS, GET, RETRY, SUBMIT, SUBMIT_BATCH, WAIT, WHY
 
@@ -15,8 +13,11 @@ __all__ = ["home_of", "is_unknown", "names_stored"]
 
 _BY_ID = frozenset({CANCEL, EVENTS, GET, RETRY, WAIT, WHY})
 
-Identity = tuple[str, ...]
-"""What makes two submits one task: the function and the key, or the token. Empty if nothing does."""
+_POSITIONS = {
+    SUBMIT: ("function", "args", "options", "token"),
+    SUBMIT_BATCH: ("function", "args", "options", "then", "token"),
+}
+"""The names of the parameters of each method that submits, in order."""
 
 
 def names_stored(call: Call) -> bool:
@@ -40,29 +41,19 @@ def home_of(call: Call, servers: int) -> int | None:
     Submits with the same token, or of a function with the same key, have the same
     server. Returns None for any other call, also one whose arguments are wrong.
     """
-    identify = _IDENTITIES.get(call.function)
-    if identify is None:
+    positions = _POSITIONS.get(call.function)
+    if positions is None:
         return None
     try:
         args, named = bound(call)
     except TaskdError:
         return None
-    identity = identify(*args, **named)
-    return crc32("\0".join(identity).encode("utf-8", "replace")) % servers if identity else None
+    submitted = dict(zip(positions, args, strict=False)) | named
+    token, options = submitted.get("token"), submitted.get("options")
+    if call.function == SUBMIT and isinstance(options, SubmitOptions) and options.key is not None:
+        return _number(f"key\0{submitted['function']}\0{options.key}", servers)
+    return None if token is None else _number(f"token\0{token}", servers)
 
 
-def _of_task(
-    function: str, args: Any = None, options: SubmitOptions = NO_SUBMIT_OPTIONS, token: str | None = None
-) -> Identity:
-    if options.key is not None:
-        return ("key", function, options.key)
-    return () if token is None else ("token", token)
-
-
-def _of_batch(
-    function: str, args: Any, options: Any = None, then: str | None = None, token: str | None = None
-) -> Identity:
-    return () if token is None else ("token", token)
-
-
-_IDENTITIES: dict[str, Callable[..., Identity]] = {SUBMIT: _of_task, SUBMIT_BATCH: _of_batch}
+def _number(identity: str, servers: int) -> int:
+    return crc32(identity.encode("utf-8", "replace")) % servers

@@ -10,7 +10,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.durable.answers import refused, result
+from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
@@ -112,10 +112,7 @@ class BatchMethods:
         task = replace(self._tasks.new(function, None, options, now), id="", batch=batch)
         follower = None
         if then is not None:
-            following = RowCheck(self._parameters("then", then))
-            following.check(
-                Raw(counts(batch, 0, 0, 0, 0)), f"then: {then} is called with the counts of a batch"
-            )
+            self._check_follower(then, batch)
             follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now)
         parts: list[Rows] = []
 
@@ -142,6 +139,16 @@ class BatchMethods:
 
         step(0)
         return None
+
+    def _check_follower(self, then: str, batch: str) -> None:
+        check = RowCheck(self._parameters("then", then))
+        try:
+            check.check(Raw(counts(batch, 0, 0, 0, 0)), "then")
+        except InvalidParams as error:
+            why = error.message.removeprefix("then: ")
+            raise InvalidParams(
+                f"then: {then} is called with the counts of a batch: {why}", **error.data
+            ) from None
 
     def _parameters(self, argument: str, function: str) -> dict[str, ParameterInfo] | None:
         known = self._functions()
@@ -184,9 +191,25 @@ class BatchMethods:
 
     # --- out ---
 
+    def unknown_task(self, asker: Asker, task: str) -> None:
+        """Answer that there is no task with an id, which may be a batch's."""
+
+        def got(record: BatchRecord | None) -> None:
+            error = unknown_task(task) if record is None else _no_task(task)
+            asker.answer(Failure.of(error))
+
+        self._batches.get(task).addCallbacks(got, lambda reason: asker.answer(refused(reason.value)))
+
     def get(self, asker: Asker, batch: str) -> None:
         """Answer with a batch."""
         self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
+
+    def list(self, asker: Asker, like: str | None, after: str, limit: int) -> None:
+        """Answer with batches in the order of their ids."""
+        self._batches.find(like, after, limit).addCallbacks(
+            lambda found: asker.answer(result([BatchView.of(record) for record in found])),
+            lambda reason: asker.answer(refused(reason.value)),
+        )
 
     def _find(self, asker: Asker, batch: str, found: Callable[[BatchRecord], object]) -> None:
         def got(record: BatchRecord | None) -> None:
@@ -221,4 +244,12 @@ def unknown_batch(batch: str) -> InvalidParams:
         f"there is no batch {quoted(batch)} in this store: it was never accepted here, or has been forgotten "
         "some time after its end (keep)",
         argument="batch",
+    )
+
+
+def _no_task(batch: str) -> InvalidParams:
+    return InvalidParams(
+        f"{quoted(batch)} is a batch, not a task: name it as batch where that is possible, or one of its "
+        "tasks, which taskd.list has",
+        argument="task",
     )

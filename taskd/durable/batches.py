@@ -121,14 +121,14 @@ class DurableBatches:
             answer(ShuttingDown("the server is shutting down; the batch is accepted"))
             return
 
-        def stored(now: BatchRecord | None) -> None:
-            now = now or batch  # it is forgotten already
-            if now.stored > batch.stored:
-                self._tasks.stored(now.task)
-            if now.is_stored or now is batch:
-                answer(now)
+        def stored(found: BatchRecord | None) -> None:
+            after = found or batch  # it is forgotten already
+            if after.stored > batch.stored:
+                self._tasks.stored(after.task)
+            if after.is_stored or after is batch:
+                answer(after)
             else:
-                self._clock.callLater(0, self._store_tasks, now, answer)
+                self._clock.callLater(0, self._store_tasks, after, answer)
 
         def failed(reason: TwistedFailure) -> None:
             _store_error(reason)
@@ -137,9 +137,8 @@ class DurableBatches:
         if batch.is_stored:
             answer(batch)
         else:
-            self._execute(lambda: self._store.batches.unpack(batch.id, self._now())).addCallbacks(
-                stored, failed
-            )
+            now = self._now()  # and not that of the thread: the clock may be set until then
+            self._execute(lambda: self._store.batches.unpack(batch.id, now)).addCallbacks(stored, failed)
 
     def resume(self) -> None:
         """Go on with what the last process had begun. Call this once, before anything is claimed."""
@@ -246,6 +245,10 @@ class DurableBatches:
     def get(self, batch: str) -> Deferred[BatchRecord | None]:
         """Read a batch."""
         return self._execute(lambda: self._store.batches.get(batch))
+
+    def find(self, like: str | None, after: str, limit: int) -> Deferred[list[BatchRecord]]:
+        """Read batches, in the order of their ids."""
+        return self._execute(lambda: self._store.batches.find(like, after, limit))
 
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""

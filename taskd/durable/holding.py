@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.answers import refused, result
 from taskd.errors import InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Outcome
@@ -36,11 +36,17 @@ class Holder(Protocol):
 
 
 class Holding:
-    """Handles ``taskd.pause``, ``taskd.resume`` and ``taskd.retry``."""
+    """Handles ``taskd.pause``, ``taskd.resume`` and ``taskd.retry``; `unknown` answers about other ids."""
 
-    def __init__(self, tasks: Holder, functions: Callable[[], list[FunctionInfo]]) -> None:
+    def __init__(
+        self,
+        tasks: Holder,
+        functions: Callable[[], list[FunctionInfo]],
+        unknown: Callable[[Asker, str], object],
+    ) -> None:
         self._tasks = tasks
         self._functions = functions
+        self._unknown = unknown
 
     # --- pause ---
 
@@ -65,7 +71,7 @@ class Holding:
             if isinstance(was, StoreError):
                 asker.answer(refused(was))
             elif was is None:
-                asker.answer(Failure.of(unknown_task(task)))
+                self._unknown(asker, task)
             elif was not in (State.FAILED, State.SET_ASIDE):
                 asker.answer(Failure.of(_not_to_be_retried(was)))
             else:

@@ -13,6 +13,7 @@ from taskd.durable.attaching import Attaching
 from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
+from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
@@ -28,6 +29,8 @@ __all__ = ["StoredMethods", "TaskView"]
 
 MAX_LISTED = 1000
 """Tasks in one answer to ``taskd.list``."""
+
+_NO_ARGS = Raw(b"[]")
 
 _STATES = {state.name.lower(): state for state in State}
 
@@ -45,6 +48,7 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     due: float
     ended: float | None = None
     key: str | None = None
+    batch: str | None = None
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
 
@@ -62,8 +66,9 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
             record.errors,
             record.losses,
             round(record.due, 3),
-            record.ended,
+            None if record.ended is None else round(record.ended, 3),
             record.new.key,
+            record.new.batch,
             outcome if succeeded else UNSET,
             UNSET if succeeded else outcome,
         )
@@ -78,19 +83,21 @@ class StoredMethods:
         self._clock = clock
         self._tasks = tasks
         self._functions = functions
+        self._checks: dict[str, RowCheck] = {}
         self._attaching = Attaching(tasks.hub, tasks.log.read)
         self._batches = BatchMethods(clock, tasks, functions)
-        self._holding = Holding(tasks, functions)
+        self._holding = Holding(tasks, functions, self._batches.unknown_task)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
+        self._checks = {each.name: RowCheck(each.parameters) for each in functions}
         self._tasks.use(functions)
 
     @property
     def status(self) -> StoreStatus:
         """The state of the store."""
         tasks = self._tasks
-        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.writer.fault, sorted(tasks.paused))
+        return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.fault, sorted(tasks.paused))
 
     @property
     def schedules(self) -> list[ScheduleStatus]:
@@ -134,18 +141,23 @@ class StoredMethods:
         token: str | None = None,
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
-        known = self._functions()
-        if known and all(each.name != function for each in known):
-            raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
+        self._check_function(function)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
+        if (check := self._checks.get(function)) is not None:
+            check.check(_NO_ARGS if given is None else given, "args")
 
         def stored(accepted: Accepted | StoreError) -> None:
             asker.answer(_accepted(accepted))
 
         self._tasks.submit(function, given, options, stored, token=token)
         return None
+
+    def _check_function(self, function: str) -> None:
+        known = self._functions()
+        if known and all(each.name != function for each in known):
+            raise InvalidParams(f"taskd.submit: no such function: {quoted(function)}", argument="function")
 
     def submit_batch(
         self,
@@ -210,7 +222,7 @@ class StoredMethods:
     def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
         def got(record: Record | None) -> None:
             if record is None:
-                asker.answer(Failure.of(unknown_task(task)))
+                self._batches.unknown_task(asker, task)
             else:
                 found(record)
 
@@ -283,8 +295,9 @@ class StoredMethods:
         batch: str | None = None,
         key: str | None = None,
         like: str | None = None,
+        batches: bool = False,  # noqa: FBT001, FBT002
     ) -> Outcome | None:
-        """Answer with stored tasks."""
+        """Answer with stored tasks, or with batches."""
         if state is not None and state not in _STATES:
             raise InvalidParams(
                 f"taskd.list: a state is one of {', '.join(_STATES)}, not {quoted(state)}", argument="state"
@@ -293,7 +306,15 @@ class StoredMethods:
             raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
         if like == "":
             raise InvalidParams("taskd.list: like is the beginning or the end of an id", argument="like")
-        wanted = Filter(None if state is None else [_STATES[state]], function, batch, key, like)
+        if batches:
+            if (state, function, batch, key) != (None, None, None, None):
+                raise InvalidParams(
+                    "taskd.list: batches are found by after, limit and like alone", argument="batches"
+                )
+            self._batches.list(asker, like, after, limit)
+            return None
+        states = None if state is None else [_STATES[state]]
+        wanted = Filter(states, function, batch, key, like, is_brief=True)
         self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
             lambda records: asker.answer(result([TaskView.of(record) for record in records])),
             lambda reason: asker.answer(refused(reason.value)),

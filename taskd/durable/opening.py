@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -58,6 +59,8 @@ class _NotYet:
     """Stands for a store that is not chosen yet. It is asked for nothing but this: `execute` waits."""
 
     is_lasting = False
+    room = inf
+    """What it will have room for is not known: whoever writes has a bound of its own for what waits."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -10,7 +10,6 @@ from taskd.durable.limiter import Limiter
 from taskd.durable.limits import Hold
 from taskd.durable.run import Run
 from taskd.durable.window import Window
-from taskd.durable.writer import StoreWriter
 from taskd.functions.durability import Durability
 from taskd.server.position import Position
 from taskd.store.records import Record, State
@@ -82,8 +81,8 @@ class Holders(Protocol):
         """Whether the server shuts down."""
 
     @property
-    def writer(self) -> StoreWriter:
-        """The writer of the store."""
+    def fault(self) -> str | None:
+        """Why the store cannot be used at the moment; None if it can."""
 
     @property
     def limiter(self) -> Limiter:
@@ -113,8 +112,7 @@ def why(record: Record, holders: Holders, now: float) -> Why:
     if state is State.SCHEDULED:
         return _scheduled(known, record, now)
     if state is State.RUNNING:
-        number = record.attempt if run is None else run.attempt
-        return _because(known, f"nothing holds it: attempt {number} is running")
+        return _running(known, record.attempt if run is None else run.attempt, run, holders.fault)
     if state is not State.WAITING:
         return _because(known, _ENDED[state])
     return _waiting(known, record, run, holders)
@@ -122,6 +120,14 @@ def why(record: Record, holders: Holders, now: float) -> Why:
 
 def _because(known: Why, reason: str, **facts: object) -> Why:
     return msgspec.structs.replace(known, reason=reason, **facts)
+
+
+def _running(known: Why, attempt: int, run: Run | None, fault: str | None) -> Why:
+    if fault is None or run is None or (run.task is not None and run.task.is_in_flight):
+        return _because(known, f"nothing holds it: attempt {attempt} is running")
+    return _because(
+        known, f"attempt {attempt} has ended, and the store has failed to store that: {fault}", fault=fault
+    )
 
 
 _ENDED = {
@@ -149,11 +155,11 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
         return _because(
             known, "the server is shutting down: the task is left for the next start", stopping=True
         )
-    if holders.writer.fault is not None:
+    if holders.fault is not None:
         return _because(
             known,
-            f"the store has failed, and is tried every second: {holders.writer.fault}",
-            fault=holders.writer.fault,
+            f"the store has failed, and is tried every second: {holders.fault}",
+            fault=holders.fault,
         )
     if durability is None:
         return _because(
@@ -177,7 +183,8 @@ def _waiting(known: Why, record: Record, run: Run | None, holders: Holders) -> W
 
 
 def _held(known: Why, hold: Hold, durability: Durability) -> Why:
-    of_key = "" if durability.concurrency_key is None else f" with {durability.concurrency_key} = {hold.key}"
+    name = durability.concurrency_key
+    of_key = "" if name is None else f" with {name} = {hold.key}" if hold.key else f" without {name}"
     concurrency = rate = None
     reasons = []
     if hold.running and durability.concurrency is not None:
@@ -195,7 +202,7 @@ def _held(known: Why, hold: Hold, durability: Durability) -> Why:
             f"is possible in {rate.next_start} s"
         )
     if hold.before:
-        reasons.append(f"{hold.before} more wait before it")
+        reasons.append("1 more waits before it" if hold.before == 1 else f"{hold.before} more wait before it")
     reason = "; ".join(reasons) or "its turn is about to come"
     return _because(known, reason, concurrency=concurrency, rate=rate)
 
@@ -209,5 +216,5 @@ def _queued(known: Why, position: Position) -> Why:
     else:
         reason = "a worker is about to take it"
     if position.before:
-        reason += f"; {position.before} tasks of the store come before it"
+        reason += f"; stored tasks that come before it: {position.before}"
     return _because(known, reason, queue=queue)

@@ -7,13 +7,15 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
+from taskd.durable.moments import RunOptions
 from taskd.durable.reports import Reports
-from taskd.model import Outcome, Progress, Raised
+from taskd.model import Call, Options, Outcome, Progress, Raised, StoredCall
 from taskd.scheduler.parties import Lane
-from taskd.scheduler.task import Task
+from taskd.scheduler.task import Subscriber, Task
+from taskd.server.position import Position
 from taskd.store.records import Record, first_seq
 
-__all__ = ["Attempts", "Run"]
+__all__ = ["Attempts", "Run", "Runner"]
 
 
 class Attempts(Protocol):
@@ -30,6 +32,22 @@ class Attempts(Protocol):
 
     def reports(self, run: Run, /) -> Reports:
         """Return where the progress and the partial results of an attempt go."""
+
+
+class Runner(Protocol):
+    """The task server, as far as stored tasks need it."""
+
+    def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
+        """Queue a task. Raises `TaskdError` if there is no such function."""
+
+    def withdraw(self, task: Task) -> bool:
+        """Take back a task that waits, without an outcome; return whether it did."""
+
+    def cancel(self, task: Task) -> None:
+        """Cancel a task in flight."""
+
+    def position(self, task: Task) -> Position | None:
+        """Return the place of a task in the queue, None if it does not wait there."""
 
 
 class Run:
@@ -69,6 +87,23 @@ class Run:
         self.raised: Raised | None = None
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
+
+    def call(self, deadline: float | None) -> StoredCall:
+        """Return the call of the next attempt, which must start in `deadline` seconds (None: whenever)."""
+        new, kept = self.record.new, _options.decode(self.record.new.options)
+        self.retries = kept.retries
+        return StoredCall(
+            new.function,
+            None if new.args is None else Raw(new.args),
+            # Its progress is asked for, since anybody may watch it.
+            Options(kept.timeout, deadline, kept.priority, progress=True),
+            self.started,
+            self.failed,
+            self.yielded,
+            new.id,
+            self.record.attempt + 1,
+            self.record.losses > 0,
+        )
 
     @property
     def attempt(self) -> int:
@@ -149,3 +184,6 @@ class _ShownProgress(msgspec.Struct, omit_defaults=True):
     done: float | int
     total: float | int | None = None
     message: str | None = None
+
+
+_options = msgspec.json.Decoder(RunOptions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -23,12 +23,11 @@ from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
 from taskd.durable.limiter import Limiter
 from taskd.durable.logs import TaskLog
-from taskd.durable.moments import RunOptions
 from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
 from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
-from taskd.durable.run import Run
+from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
 from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, settle_of
 from taskd.durable.upkeep import Upkeep
@@ -38,14 +37,13 @@ from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
 from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Call, Failure, Options, Outcome, Progress, StoredCall, SubmitOptions
+from taskd.model import Failure, Options, Outcome, Progress, SubmitOptions
 from taskd.scheduler.parties import Lane, Party
-from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
 from taskd.store.records import ENDED, Accepted, Event, New, Record, Settle, Start, State
 
-__all__ = ["DurableTasks", "Run", "Runner"]
+__all__ = ["DurableTasks"]
 
 _log = Logger(namespace="taskd.store")
 
@@ -55,22 +53,6 @@ GIVE_UP_SECONDS = 20.0
 NO_DURABILITY = Durability()
 
 Value = TypeVar("Value")
-
-
-class Runner(Protocol):
-    """The task server, as far as stored tasks need it."""
-
-    def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
-        """Queue a task. Raises `TaskdError` if there is no such function."""
-
-    def withdraw(self, task: Task) -> bool:
-        """Take back a task that waits, without an outcome; return whether it did."""
-
-    def cancel(self, task: Task) -> None:
-        """Cancel a task in flight."""
-
-    def position(self, task: Task) -> Position | None:
-        """Return the place of a task in the queue, None if it does not wait there."""
 
 
 class DurableTasks:
@@ -116,6 +98,11 @@ class DurableTasks:
     def claimed(self) -> int:
         """The number of tasks that this node has claimed and not settled."""
         return len(self._runs)
+
+    @property
+    def fault(self) -> str | None:
+        """Why the store cannot be used at the moment; None if it can."""
+        return self.writer.fault or self._upkeep.fault
 
     # --- the app ---
 
@@ -262,28 +249,11 @@ class DurableTasks:
             self._run(run)
 
     def _run(self, run: Run) -> None:
-        new = run.record.new
-        kept = _options.decode(new.options)
-        run.retries = kept.retries
-        deadline = self._time_left(run.record)
-        # Its progress is asked for, since anybody may watch it.
-        options = Options(kept.timeout, deadline, kept.priority, progress=True)
-        args = None if new.args is None else Raw(new.args)
-        call = StoredCall(
-            new.function,
-            args,
-            options,
-            run.started,
-            run.failed,
-            run.yielded,
-            new.id,
-            run.record.attempt + 1,
-            run.record.losses > 0,
-        )
+        call = run.call(self._time_left(run.record))
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
-            self._functions.pop(new.function, None)  # until the next `use`
+            self._functions.pop(call.function, None)  # until the next `use`
             self.ended(run, Failure.of(error))
 
     def _time_left(self, record: Record) -> float | None:
@@ -519,6 +489,3 @@ class DurableTasks:
         flushed = self.writer.flushed().addTimeout(GIVE_UP_SECONDS, self._clock)
         flushed.addErrback(lambda _: _log.error("the ends of tasks cannot be stored: these run again"))
         return flushed.addBoth(lambda _: self._upkeep.close())
-
-
-_options = msgspec.json.Decoder(RunOptions)

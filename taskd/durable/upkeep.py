@@ -48,7 +48,7 @@ class Upkeep:
         self._prune_alarm = Alarm(clock, self._prune)
         self._is_closed = self._is_held = False
         self._prune_lag = 0.0
-        self._fault: str | None = None
+        self.fault: str | None = None
         """The failure that was logged last, since it comes again every second."""
 
     def begin(self) -> None:
@@ -83,7 +83,7 @@ class Upkeep:
             promoting.addCallbacks(self._promoted, self._broke)
 
     def _promoted(self, next_due: float | None) -> None:
-        self._fault = None
+        self.fault = None
         if next_due is not None and next_due < inf:
             self.watch(next_due)
         self._look()
@@ -108,6 +108,6 @@ class Upkeep:
             _log.failure("a bug in taskd", reason)
         else:
             error = reason.getErrorMessage()
-            if error != self._fault:
+            if error != self.fault:
                 _log.error("{error}", error=error)
-            self._fault = error
+            self.fault = error

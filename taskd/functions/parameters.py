@@ -40,7 +40,10 @@ MAX_REASON = 500
 """Characters of the reason why an argument does not fit: the reason may quote the argument."""
 
 _ARRAY_STARTS, _NULL_STARTS = b"[n"
-_EXPECTED = re.compile(r"Expected `(?P<expected>.*?)`(?:, got `(?P<got>.*?)`)?(?: - at `\$(?P<path>.*)`)?$")
+_EXPECTED = re.compile(
+    r"Expected `(?P<expected>[^`]*)`(?P<bound> [^`]*?)?(?:, got `(?P<got>[^`]*)`)?"
+    r"(?: - at `\$(?P<path>.*)`)?$"
+)
 
 _Bound = tuple[Sequence[Any], dict[str, Any]]
 """Positional and keyword arguments, as a function is called with them."""
@@ -307,6 +310,7 @@ class Parameters:
             if match := _EXPECTED.match(str(error)):
                 found = match.groupdict()
                 data["argument"] = name + (found.pop("path") or "")
+                found["expected"] += found.pop("bound") or ""
                 data |= {key: value for key, value in found.items() if value}
             # The cause, if there is one, is what a check of the app has raised.
             misfit = InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from itertools import islice, takewhile
 from math import floor, inf
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo
 
 import msgspec
-from cronsim import CronSim, CronSimError
 
 __all__ = ["Missed", "Schedule"]
 
@@ -21,10 +18,6 @@ LEAST_EVERY = 1.0
 
 REPEATED = 7200.0
 """Seconds that clocks are put back at most, with one more hour: those in between come twice."""
-
-_FIELDS = "minute, hour, day of the month, month, day of the week"
-
-_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", re.ASCII)
 
 
 class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,8 +66,11 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
         if every is not None:
             raise ValueError("a function has cron or every: not both")
         zone = "UTC" if timezone is None else timezone
-        _check_zone(zone)
-        _check_line(cron)
+        # Imported only where it is needed: time zones import `threading`, which no worker should have to.
+        from taskd.functions import cron_lines
+
+        cron_lines.check_zone(zone)
+        cron_lines.check_line(cron)
         return cls(cron=" ".join(cron.split()), timezone=zone, missed=policy)
 
     @property
@@ -110,49 +106,13 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
         ticks = takewhile(lambda tick: tick > after, self._ticks(until + REPEATED, reverse=True))
         return list(islice((tick for tick in ticks if tick <= until), limit))[::-1]
 
-    def _ticks(self, time: float, *, reverse: bool = False) -> Any:
-        start = datetime.fromtimestamp(
-            floor(time), UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
-        )
-        return (tick.timestamp() for tick in CronSim(self.cron or "", start, reverse))
+    def _ticks(self, time: float, *, reverse: bool = False) -> Iterator[float]:
+        from taskd.functions import cron_lines
+
+        return cron_lines.ticks(self.cron or "", self.timezone, floor(time), reverse=reverse)
 
 
 def _interval(every: object) -> float:
     if isinstance(every, bool) or not isinstance(every, int | float) or not LEAST_EVERY <= every < inf:
         raise ValueError(f"every is a number of seconds, {LEAST_EVERY:g} or more, not {every!r}")
     return float(every)
-
-
-def _check_zone(zone: object) -> None:
-    try:
-        if not isinstance(zone, str) or _ZONE.fullmatch(zone) is None:
-            raise ValueError(zone)
-        ZoneInfo(zone)
-    except (ValueError, OSError, KeyError):
-        raise ValueError(
-            f"timezone is the name of a zone, such as Europe/Berlin, not {zone!r} (the zones are those of "
-            "the system, or of the package tzdata)"
-        ) from None
-
-
-def _check_line(line: object) -> None:
-    if not isinstance(line, str) or len(line.split()) != 5:
-        raise ValueError(f'cron is a line of five fields ({_FIELDS}), such as "30 2 * * 1-5", not {line!r}')
-    try:
-        next(CronSim(line, datetime.fromtimestamp(0, UTC)))
-    except (CronSimError, StopIteration) as error:
-        reason = "it never comes, since none of its months has such a day"
-        if not _never_comes(line):
-            reason = str(error)
-        raise ValueError(f"cron {line!r}: {reason} (the fields are {_FIELDS})") from None
-
-
-def _never_comes(line: str) -> bool:
-    """Return whether a line that is refused has a day and months that are right by themselves."""
-    minute, hour, day, month, weekday = line.split()
-    try:
-        CronSim(f"{minute} {hour} {day} * {weekday}", datetime.fromtimestamp(0, UTC))
-        CronSim(f"{minute} {hour} 1 {month} {weekday}", datetime.fromtimestamp(0, UTC))
-    except CronSimError:
-        return False
-    return True

@@ -142,11 +142,10 @@ class RemoteBackend:
         self.certificates: list[RenewableCertificates] = []
         """The certificates of the links to task servers by TLS."""
         self._slots = ConnectionSlots(config.max_connections)
-        self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._events = RemoteEvents(
             reactor, config.task_servers, config.max_message + ENVELOPE, config.own_ends
         )
-        self.certificates += [link for link in self._events.links if link.server.lower().startswith("tls:")]
+        self._link = BalancedLink(reactor, config.task_servers, self._link_to)
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
         self._end_with_caller: set[PendingCall] = set()
@@ -170,7 +169,8 @@ class RemoteBackend:
                 meters=lambda: ReplyMeter(_Shared(self._shared_account)),
             )
         if server.lower().startswith("tls:"):
-            self.certificates.append(link)
+            events = [each for each in self._events.links if each.server == server]
+            self.certificates.append(_Together(link, *events))
         return link
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
@@ -398,3 +398,15 @@ class Gateway:
         if isinstance(self._backend, RemoteBackend):
             self._backend.close()
         return self._peers.close()
+
+
+class _Together:
+    """The certificates of one task server, for all links to it."""
+
+    def __init__(self, *links: RenewableCertificates) -> None:
+        self._links = links
+
+    def read_again(self) -> None:
+        """Use for new connections what the files have now. Raises `ValueError`."""
+        for link in self._links:
+            link.read_again()

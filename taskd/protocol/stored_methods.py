@@ -112,10 +112,12 @@ class StoredMethods(Protocol[Asker]):
         batch: str | None = None,
         key: str | None = None,
         like: str | None = None,
+        batches: bool = False,  # noqa: FBT001, FBT002
     ) -> Answer:
-        """Answer with stored tasks as `get` does, in the order in which they were submitted.
+        """Answer with stored tasks as `get` does but without results, in the order of their submits.
 
         Those of a `batch`, with a `key`, or whose ids begin or end `like` that, if given.
+        With `batches` the answer has batches instead, and only `after`, `limit` and `like` count.
         """
 
     def retry(self, asker: Asker, /, task: str) -> Answer:

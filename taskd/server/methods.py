@@ -74,9 +74,9 @@ class Asker:
         self.requester.flush()
 
     def when_sent(self, follow: Callable[[], object]) -> bool:
-        """Call `follow` when the answer goes out, if it waits for others of its batch; return whether it does.
+        """Call `follow` when the answer goes out, if that is later; return whether it is.
 
-        Call this after `answer`.
+        An answer waits for the others of its batch. Call this after `answer`.
         """
         batch = self.request.batch
         if batch is None or not batch.missing:

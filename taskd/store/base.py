@@ -100,13 +100,17 @@ class Overdue(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends."""
+    """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends.
+
+    With `is_brief` they have neither arguments nor results, which may be large.
+    """
 
     states: Collection[State] | None = None
     function: str | None = None
     batch: str | None = None
     key: str | None = None
     like: str | None = None
+    is_brief: bool = False
 
 
 class Store(Protocol):

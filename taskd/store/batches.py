@@ -160,6 +160,9 @@ class BatchStore(Protocol):
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""
 
+    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+        """Return up to `limit` batches whose ids follow `after`, in their order; `like` is as for tasks."""
+
 
 def follower(batch: BatchRecord) -> New | None:
     """Return the task that follows a batch which has ended, with the counts as its arguments."""

@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Want, Written
-from taskd.store.memory_batches import MemoryBatches
+from taskd.store.memory_batches import MemoryBatches, is_like
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
 from taskd.store.records import (
@@ -83,6 +83,7 @@ class MemoryStore:
             if record.state in (State.SCHEDULED, State.WAITING) and not record.new.is_fixed:
                 moved = record.new.moved(shift.seconds)
                 self._put(msgspec.structs.replace(record, new=moved, due=record.due + shift.seconds))
+        self.batches.shift(shift.seconds)
         for name in shift.names:
             if (last := self._ticks.get(name)) is not None:
                 self._ticks[name] = LastTick(last.line, last.at + shift.seconds)
@@ -316,13 +317,10 @@ class MemoryStore:
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
-            and (
-                wanted.like is None
-                or record.new.id.startswith(wanted.like)
-                or record.new.id.endswith(wanted.like)
-            )
+            and is_like(record.new.id, wanted.like)
         ]
-        return sorted(found, key=lambda record: record.new.id)[:limit]
+        records = sorted(found, key=lambda record: record.new.id)[:limit]
+        return [record.brief() for record in records] if wanted.is_brief else records
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task."""

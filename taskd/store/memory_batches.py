@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from taskd.store.batches import FAILED, BatchRecord, CancelledRows, NewBatch, Rows, follower
 from taskd.store.records import ENDED, Event, New, State
 
-__all__ = ["MemoryBatches"]
+__all__ = ["MemoryBatches", "is_like"]
 
 
 class _Kept(msgspec.Struct):
@@ -69,6 +69,12 @@ class MemoryBatches:
                 kept.parts = ()
         return kept.record
 
+    def shift(self, seconds: float) -> None:
+        """Move the times of tasks that are not stored yet, since the clock was set by `seconds`."""
+        for kept in self._batches.values():
+            if kept.record.ended is None and not kept.record.is_stored:
+                kept.record = replace(kept.record, task=kept.record.task.moved(seconds))
+
     def cancel(self, batch: str) -> BatchRecord | None:
         """Note that a batch shall be cancelled."""
         kept = self._batches.get(batch)
@@ -103,6 +109,11 @@ class MemoryBatches:
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""
         return [kept.record for kept in self._batches.values() if kept.record.ended is None]
+
+    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+        """Return batches in the order of their ids."""
+        found = [each for each in sorted(self._batches) if each > after and is_like(each, like)]
+        return [self._batches[each].record for each in found[:limit]]
 
     # --- what happens to tasks ---
 
@@ -146,3 +157,8 @@ class MemoryBatches:
             if record.token is not None:
                 del self._tokens[record.token]
         return len(over)
+
+
+def is_like(id: str, like: str | None) -> bool:  # noqa: A002
+    """Return whether an id begins or ends with a text; any is like None."""
+    return like is None or id.startswith(like) or id.endswith(like)

@@ -188,6 +188,12 @@ class Record(msgspec.Struct, frozen=True):
         """Return whether a cancel, or putting it back, may bring the task to `state` now."""
         return state in _BY_HAND.get(self.state, ())
 
+    def brief(self) -> Record:
+        """Return the record without what may be large: its arguments, and its result."""
+        outcome = None if self.state is State.SUCCEEDED else self.outcome
+        new = msgspec.structs.replace(self.new, args=None)
+        return msgspec.structs.replace(self, new=new, outcome=outcome)
+
     def new_key(self) -> New:
         """Return the task as it was new, without its token: so that only its key may be another's."""
         return msgspec.structs.replace(self.new, token=None)

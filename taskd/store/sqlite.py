@@ -29,7 +29,13 @@ from taskd.store.records import (
     first_seq,
     last_seq,
 )
-from taskd.store.sqlite_batches import SqliteBatches, close_batches, prune_batches
+from taskd.store.sqlite_batches import (
+    SqliteBatches,
+    close_batches,
+    id_like,
+    prune_batches,
+    shift_batches,
+)
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_limits import claim_by_key
@@ -43,6 +49,7 @@ WAL_BYTES = 64 * 1024 * 1024
 
 _NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key"
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
+_BRIEF = _COLUMNS.replace(" args,", " NULL,").replace(" outcome,", " iif(state = 3, NULL, outcome),")
 _NEW_COUNT = len(New.__struct_fields__)
 _SUPERSEDE = (
     "DELETE FROM event WHERE task = ?1 AND event = 'progress' "
@@ -149,6 +156,7 @@ class SqliteStore:
             at_once = _claimed_at_once(cursor, batch)
             if batch.shift is not None:
                 _shift(cursor, batch.shift)
+                shift_batches(cursor, batch.shift.seconds)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
@@ -242,7 +250,7 @@ class SqliteStore:
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query = f"SELECT {_COLUMNS} FROM task WHERE id > ?"
+        query = f"SELECT {_BRIEF if wanted.is_brief else _COLUMNS} FROM task WHERE id > ?"
         values: list[str | int] = [after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
@@ -250,10 +258,8 @@ class SqliteStore:
             if (value := getattr(wanted, name)) is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
-        if wanted.like is not None:
-            query += " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
-            values += [wanted.like, f"{wanted.like}\U0010ffff", -len(wanted.like), wanted.like]
-        rows = self._read(f"{query} ORDER BY id LIMIT ?", *values, limit)
+        condition, like = id_like(wanted.like)
+        rows = self._read(f"{query}{condition} ORDER BY id LIMIT ?", *values, *like, limit)
         return [_record(row) for row in rows]
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:

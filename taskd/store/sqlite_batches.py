@@ -17,7 +17,7 @@ from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, foll
 from taskd.store.records import Event, New
 from taskd.store.sqlite_log import LoggingCursor
 
-__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "prune_batches"]
+__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "id_like", "prune_batches", "shift_batches"]
 
 BATCH_TABLES = """
 CREATE TABLE batch (
@@ -172,6 +172,20 @@ class SqliteBatches:
         rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
         return [_record(row) for row in rows]
 
+    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+        """Return batches in the order of their ids. Raises `StoreError`."""
+        condition, values = id_like(like)
+        query = f"SELECT {_COLUMNS} FROM batch WHERE id > ?{condition} ORDER BY id LIMIT ?"
+        return [_record(row) for row in self._read(query, after, *values, limit)]
+
+
+def id_like(like: str | None) -> tuple[str, list[str | int]]:
+    """Return the condition that an id begins or ends with a text, after others, and its values."""
+    if like is None:
+        return "", []
+    condition = " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
+    return condition, [like, f"{like}\U0010ffff", -len(like), like]
+
 
 def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[BatchRecord]:
     """End the batches whose tasks have all ended; return all that have changed since the last call."""
@@ -186,6 +200,16 @@ def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[Bat
         cursor.execute("UPDATE batch SET changed = 0, ended = ? WHERE id = ?", (record.ended, record.id))
         records.append(record)
     return records
+
+
+def shift_batches(cursor: LoggingCursor, seconds: float) -> None:
+    """Move the times of tasks that are not stored yet, since the clock was set by `seconds`."""
+    unstored = "SELECT id, task FROM batch WHERE ended IS NULL AND stored < parts"
+    moved = [
+        (msgspec.msgpack.encode(_new.decode(task).moved(seconds)), batch)
+        for batch, task in cursor.execute(unstored).fetchall()
+    ]
+    cursor.executemany("UPDATE batch SET task = ? WHERE id = ?", moved)
 
 
 def prune_batches(cursor: LoggingCursor, now: float, limit: int) -> int:

@@ -234,10 +234,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
         batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
-        like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")),
+        like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")), is_brief=st.booleans(),
     )  # fmt: skip
-    def find(self, states, function, batch, key, limit, like):
-        wanted = Filter(states, function, batch, key, like)
+    def find(self, states, function, batch, key, limit, like, is_brief):
+        self.both(lambda store: store.batches.find(like, "", limit))
+        wanted = Filter(states, function, batch, key, like, is_brief)
         first = self.both(lambda store: store.find(wanted, "", limit))
         if first:
             self.both(lambda store: store.find(wanted, first[-1].new.id, limit))

@@ -17,12 +17,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 import pytest_twisted
 
-from tests.live.peers import in_thread
+from tests.live.peers import in_thread, rpc
 from tests.live.support import APPS, TIMEOUT
 from tests.live.test_events import LINKS, Steps
 
@@ -153,6 +153,7 @@ async def test_a_page_shows_every_event_once_although_it_is_loaded_again(
     tab = Tab(await websocket(await in_thread(browser.open_tab, f"{site}?gateway={gateway}")))
     await tab.wait_until('document.readyState === "complete" && socket.readyState === WebSocket.OPEN')
     await tab.evaluate("button.click()")
+    await tab.reload()  # maybe before the answer has come, which has the id of the task
     for number in (1, 2):
         chapters.to(number)
         await tab.wait_until(shows(f"Chapter {number}"))
@@ -164,13 +165,10 @@ async def test_a_page_shows_every_event_once_although_it_is_loaded_again(
     await tab.reload()
     await tab.wait_until('state.textContent === "succeeded" && socket.readyState === WebSocket.OPEN')
     lines = await tab.lines()
-    assert [text.strip() for _, text in lines] == [
-        *("queued", "started"),
-        *("progress 1 of 10", "partial Chapter 1"),
-        *("progress 2 of 10", "partial Chapter 2"),
-        *("progress 3 of 10", "partial Chapter 3"),
-        "succeeded",
-    ]
     numbers = [number for number, _ in lines]
     assert numbers == sorted(set(numbers))
-    assert urlsplit(await tab.evaluate("location.href")).netloc in site
+    # Progress that is reported while the page is away may have been replaced by newer progress.
+    assert [text.strip() for _, text in lines if "progress" not in text] == [
+        *("queued", "started", "partial Chapter 1", "partial Chapter 2", "partial Chapter 3", "succeeded")
+    ]
+    assert len(await in_thread(lambda: daemon.connect().ask(rpc("taskd.list"))["result"])) == 1

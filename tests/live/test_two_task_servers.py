@@ -1,4 +1,4 @@
-"""Stored tasks behind a gateway with two task servers, one of them by TLS: each call reaches the right one."""
+"""Stored tasks behind a gateway with two task servers, one of them by TLS: each call finds the right one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNREACHABLE = -32007
 
 @pytest.fixture
 def secured(tmp_path):
-    """The endpoint string of a server with a certificate, and one for its clients, for a port to be filled in."""
+    """The endpoint strings of a server with a certificate and, with the port left out, of its clients."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     leaf = ca.issue_cert("localhost")

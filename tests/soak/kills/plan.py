@@ -50,7 +50,7 @@ class Plan:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._left = deque(POINTS)
+        self._left = deque(rng.sample(POINTS, len(POINTS)))
         self._most = {point: TIMES.get(point.removeprefix("after "), OTHER_TIMES) for point in POINTS}
         self.reached: Counter[str] = Counter(dict.fromkeys(POINTS, 0))
         self.missed = 0

@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli.following import PAGE, PATIENCE, RETRY_SECONDS, Follower, fetch_events
+from taskd.cli.following import PAGE, PATIENCE, RETRY_SECONDS, Follower, fetch_events, wait_for_end
 from taskd.cli.stored_ids import Target
 from taskd.errors import InvalidParams, Unreachable
 
@@ -118,6 +118,47 @@ class FollowerTests(SynchronousTestCase):
             end = self.follow()
             self.client.answer(error)
             self.failureResultOf(end, type(error))
+
+
+class WaitTests(SynchronousTestCase):
+    def setUp(self):
+        self.clock = FakeReactor()
+        self.client = FakeClient()
+        self.losses = []
+
+    def wait(self, timeout=None):
+        waiting = wait_for_end(self.clock, self.client, TASK, timeout, self.losses.append)
+        return Deferred.fromCoroutine(waiting)
+
+    def test_a_server_that_is_restarted_is_asked_again_for_the_rest_of_the_time(self):
+        end = self.wait(timeout=9.0)
+        self.assertEqual(self.client.asked[-1], ("wait", {"task": "t", "timeout": 9.0}))
+        for _ in range(2):
+            self.client.answer(GONE)
+            self.clock.advance(RETRY_SECONDS)
+        self.client.answer({"state": "running"})
+        self.assertEqual(self.client.asked[-1], ("wait", {"task": "t", "timeout": 9.0 - 2 * RETRY_SECONDS}))
+        self.assertEqual(self.losses, [GONE.message])
+        self.clock.advance(PATIENCE)
+        self.client.answer(GONE)
+        self.assertNoResult(end)
+        self.clock.advance(RETRY_SECONDS)
+        self.client.answer({"state": "succeeded"})
+        self.client.answer({"state": "succeeded"})
+        self.assertEqual(self.successResultOf(end), {"state": "succeeded"})
+
+    def test_a_server_that_refuses_or_stays_away_is_an_error(self):
+        end = self.wait()
+        self.client.answer(InvalidParams("there is no such task"))
+        self.failureResultOf(end, InvalidParams)
+        end = self.wait()
+        self.client.answer(GONE)
+        self.clock.advance(RETRY_SECONDS)
+        while self.clock.seconds() <= PATIENCE + RETRY_SECONDS:
+            self.assertNoResult(end)
+            self.client.answer(GONE)
+            self.clock.advance(RETRY_SECONDS)
+        self.failureResultOf(end, Unreachable)
 
 
 class EventsTests(SynchronousTestCase):

@@ -44,6 +44,19 @@ class PrintStatusTests(SynchronousTestCase):
         )
         self.assertNotIn("held for clients", self.printed())
 
+    def test_the_store_is_shown_with_its_fault_and_the_functions_that_are_paused(self):
+        store = {"lasting": True, "claimed": 3, "fault": "the disk is full", "paused": ["f", "g"]}
+        shown = self.printed(store=store)
+        for line in (
+            "stored tasks: in a file; 3 claimed",
+            "the store has failed, and is tried every second: the disk is full",
+            "paused: f, g",
+        ):
+            self.assertIn(f"\n{line}\n", shown)
+        nothing = {"lasting": False, "claimed": 0, "fault": None, "paused": []}
+        self.assertEqual(self.printed(store=nothing), self.printed())
+        self.assertIn("stored tasks: in memory; 1 claimed", self.printed(store={**nothing, "claimed": 1}))
+
     def test_schedules_are_shown_with_their_next_time(self):
         now = time.time()
         shown = self.printed(

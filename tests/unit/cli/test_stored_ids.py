@@ -13,16 +13,19 @@ OTHER = "01a21e49-eef0-799d-b5c2-a7087f60e2e4"
 class FakeClient:
     """Lists tasks by how their ids begin and end, as a server does."""
 
-    def __init__(self, *ids):
+    def __init__(self, *ids, batches=()):
         self.ids = ids
+        self.batches = batches
         self.asked = 0
 
     def request(self, method, params):
         self.asked += 1
         assert method == "taskd.list"
         like = params["like"]
-        found = [task for task in self.ids if task.startswith(like) or task.endswith(like)]
-        tasks = [{"task": task, "function": "f", "state": "failed"} for task in found]
+        kind = "batch" if params.get("batches") else "task"
+        ids = self.batches if kind == "batch" else self.ids
+        found = [each for each in ids if each.startswith(like) or each.endswith(like)]
+        tasks = [{kind: each, "function": "f", "state": "failed"} for each in found]
         return succeed(tasks[: params["limit"]])
 
 
@@ -48,6 +51,11 @@ class FullIdTests(SynchronousTestCase):
         error = self.refused("01a2", FakeClient(*[ONE] * 9), InvalidParams)
         self.assertEqual(error.count("b60ac1ede97d"), 3)
         self.assertIn("and others", error)
+
+    def test_the_id_of_a_batch_is_known_likewise(self):
+        self.assertEqual(self.full("ede97d", FakeClient(OTHER, batches=[ONE])), ONE)
+        error = self.refused("01a2", FakeClient(OTHER, batches=[ONE]), InvalidParams)
+        self.assertIn("any of a7087f60e2e4 (f, failed), b60ac1ede97d (a batch of f): write more", error)
 
     def test_an_unknown_id_is_refused(self):
         error = self.refused("abc", FakeClient(ONE), InvalidParams)

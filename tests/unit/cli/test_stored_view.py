@@ -93,7 +93,7 @@ class ShowTests(SynchronousTestCase):
             task_lines(task(state="succeeded", ended=1795804491.5, attempts=2, errors=1, key="k", result=[1]))
         )
         self.assertEqual(lines[0], "01a21e49-e532-7bc6-b50c-b60ac1ede97d  f: succeeded")
-        for line in ("2 attempts, 1 errors", "key k", "result [\n  1\n]"):
+        for line in ("2 attempts, 1 error", "key k", "result [\n  1\n]"):
             self.assertIn(line, lines)
         self.assertIn("after 2.5 s", lines[2])
         self.assertIn("due", " ".join(task_lines(task(state="scheduled"))))

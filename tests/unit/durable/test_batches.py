@@ -163,6 +163,12 @@ class WrongTests(BatchCase):
             self.assertIn(text, error["message"])
         self.assertEqual(self.ask("list"), [])
 
+    def test_a_function_that_cannot_follow_is_named_by_its_place(self):
+        client = self.connect()
+        client.call("taskd.submit_batch", params={"function": "g", "args": [[1]], "then": "g"})
+        self.turns()
+        self.assertEqual(client.reply()["data"]["argument"], "then")
+
     def test_too_many_rows_are_refused(self):
         self.patch(batch_methods, "MAX_ROWS", 2)
         self.assertIn("at most 2 tasks, not 3", self.submit([], [], [])["message"])

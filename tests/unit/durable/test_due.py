@@ -149,6 +149,19 @@ class SetClockTests(DueCase):
         self.turns(9.0)
         self.assertEqual(len(self.runner.queue), 1)
 
+    def test_the_tasks_of_a_batch_that_are_not_stored_yet_move_with_the_clock(self):
+        task = self.tasks.new("f", None, SubmitOptions(delay=10.0), self.now())
+        rows = [Rows(["b1"], [b"[1]"], None), Rows(["b2"], [b"[2]"], None)]
+        self.tasks.batches.add(NewBatch("b", task, rows, None, None, 0.0), [].append)
+        self.thread.run()
+        self.thread.answer()
+        self.move(HOUR)
+        self.turns()
+        self.turns(9.0)
+        self.assertEqual(len(self.runner.queue), 0)
+        self.turns(1.0)
+        self.assertEqual(len(self.runner.queue), 2)
+
     def test_an_attempt_that_failed_before_the_clock_was_put_back_is_tried_again_in_time(self):
         self.ask()
         self.turns()
@@ -188,7 +201,7 @@ class SetClockTests(DueCase):
 
 
 class FailingStartTests(DueCase):
-    def test_what_ran_when_the_last_process_ended_is_put_right_once_the_store_works(self):
+    def test_tasks_that_ran_when_the_last_process_ended_are_put_right_once_the_store_works(self):
         task = self.ask()
         self.turns()
         [run] = self.runner.queue

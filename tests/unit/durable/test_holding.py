@@ -8,6 +8,7 @@ from taskd.errors import TaskFailed, WorkerLost
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure, Options, Result
+from taskd.store.base import StoreError
 from taskd.store.records import State
 from tests.unit.durable.test_methods import StoredCase
 from tests.unit.durable.test_tasks import DurableCase
@@ -102,6 +103,18 @@ class MethodTests(StoredCase):
         [number] = [number for number, worker in self.pool.workers.items() if worker.attempts]
         self.pool.fail(number)
         self.turns()
+
+    def test_a_pause_that_cannot_be_stored_is_refused(self):
+        def broken(function, *, paused):
+            raise error
+
+        self.store.pause = broken
+        error = StoreError("the disk is full")
+        self.assertIn("the disk is full", self.ask("pause", "f")["message"])
+        error = ZeroDivisionError()
+        self.assertEqual(self.ask("pause", "f")["code"], -32603)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)  # where the answer points
+        self.assertEqual(self.tasks.paused, frozenset())
 
     def test_a_function_is_paused_and_resumed(self):
         self.assertEqual(self.ask("pause", "f"), {"was": "running"})

@@ -6,6 +6,7 @@ from twisted.internet.defer import execute
 from taskd.durable import writer as writer_module
 from taskd.durable.methods import StoredMethods
 from taskd.durable.tasks import DurableTasks
+from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.durability import Durability
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
@@ -14,6 +15,11 @@ from tests.unit.pools import ServerCase, function
 
 def durable(name):
     return msgspec.structs.replace(function(name), durable=Durability())
+
+
+def takes_anything(name):
+    values = ParameterInfo([], passed="more_positions")
+    return msgspec.structs.replace(function(name), parameters={"values": values})
 
 
 class StoredCase(ServerCase):
@@ -35,7 +41,7 @@ class StoredCase(ServerCase):
         raise StoreError("the disk is full")
 
     def load(self):
-        self.pool.load(durable("f"), function("g"))
+        self.pool.load(durable("f"), takes_anything("g"))
         self.turn()
         self.pool.ready()
         self.turns()
@@ -237,6 +243,46 @@ class SubmitTests(StoredCase):
         ):
             found = self.ask("list", None, None, "", 9, batch, key, like)
             self.assertEqual([each["task"] for each in found], expected, (batch, key, like))
+
+    def test_an_option_beyond_its_bounds_is_named_with_them(self):
+        for option, argument, expected in (
+            ({"delay": -1}, "options.delay", "float >= 0.0"),
+            ({"delay": 1e300}, "options.delay", "float <= 3153600000.0"),
+            ({"key": ""}, "options.key", "str of length >= 1"),
+        ):
+            data = self.ask("submit", "g", [], option)["data"]
+            self.assertEqual((data["argument"], data["expected"]), (argument, expected))
+
+    def test_a_list_has_no_results_and_may_be_of_batches(self):
+        task = self.ask("submit", "g", [1])["task"]
+        self.finish()
+        self.assertIn("result", self.ask("get", task))
+        self.assertEqual(
+            [(each["state"], "result" in each) for each in self.ask("list")], [("succeeded", False)]
+        )
+        added = self.ask("submit_batch", "g", [[1], [2]])
+        self.assertEqual(
+            [each.get("batch") for each in self.ask("list")], [None, added["batch"], added["batch"]]
+        )
+        for like in (None, added["batch"][-9:]):
+            [batch] = self.ask("list", None, None, "", 9, None, None, like, True)
+            self.assertEqual((batch["batch"], batch["total"]), (added["batch"], 2))
+        self.assertEqual(self.ask("list", None, None, added["batch"], 9, None, None, None, True), [])
+        wrong = self.ask("list", "failed", None, "", 9, None, None, None, True)
+        self.assertEqual(wrong["data"], {"argument": "batches"})
+
+    def test_the_id_of_a_batch_is_not_taken_for_an_unknown_task(self):
+        batch = self.ask("submit_batch", "g", [[1]])["batch"]
+        for method in ("get", "wait", "why", "retry"):
+            self.assertIn(f"{batch} is a batch, not a task", self.ask(method, batch)["message"])
+
+    def test_arguments_that_cannot_fit_are_refused(self):
+        for args in ([1, 2], {"n": 1}, [], None):
+            answer = self.ask("submit", "f", *([] if args is None else [args]))
+            if args:
+                self.assertEqual((answer["code"], answer["data"]["argument"]), (-32602, "args"))
+            else:
+                self.assertIn("task", answer)
 
     def test_stored_tasks_are_cancelled_by_their_ids(self):
         scheduled = self.ask("submit", "g", [], {"delay": 9})["task"]

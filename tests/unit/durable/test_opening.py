@@ -2,14 +2,17 @@
 
 import os
 
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.opening import Opening, StoreChoice
+from taskd.durable.writer import StoreWriter
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.store.base import StoreError
+from taskd.store.records import New
 
 
 def function(name, durable):
@@ -62,6 +65,18 @@ class DefaultTests(OpeningCase):
         self.assertNoResult(done)
         opening.use([function("g", False)])
         self.assertEqual(self.successResultOf(done), {})
+
+    def test_tasks_submitted_before_the_store_is_open_wait_for_it(self):
+        opening = self.opening()
+        clock = Clock()
+        writer = StoreWriter(opening.store, opening.execute, clock, clock.seconds, lambda claims, wants: None)
+        accepted = []
+        writer.submit(New("t", "f"), accepted.append)
+        clock.advance(0)
+        self.assertEqual(accepted, [])
+        opening.use([function("g", False)])
+        clock.advance(0)
+        self.assertEqual([each.id for each in accepted], ["t"])
 
     def test_a_file_that_cannot_be_opened_is_an_error_that_names_the_choices(self):
         os.makedirs(self.path)

@@ -1,10 +1,14 @@
 """What ``taskd.why`` answers: the one thing that holds a task, and its facts."""
 
+from msgspec import Raw
+
 from taskd.durable import window as window_module
 from taskd.errors import Cancelled, TaskFailed, WorkerLost
 from taskd.functions.durability import Rate
-from taskd.model import Failure, SubmitOptions
+from taskd.model import Failure, Result, SubmitOptions
+from taskd.scheduler import TaskState
 from taskd.server.position import Position
+from taskd.store.base import StoreError
 from tests.unit.durable.test_limiter import LimitCase
 from tests.unit.durable.test_methods import StoredCase
 
@@ -38,7 +42,7 @@ class ReasonTests(ReasonCase):
         self.submit_to(1)
         why = self.why(self.submit_to(1))
         self.assertEqual(why.queue.before, 1)
-        self.assertEqual(why.reason, "no worker is free: all 2 are busy; 1 tasks of the store come before it")
+        self.assertEqual(why.reason, "no worker is free: all 2 are busy; stored tasks that come before it: 1")
 
     def test_workers(self):
         task = self.submit_to(1)
@@ -98,6 +102,20 @@ class ReasonTests(ReasonCase):
         self.assertEqual(why.fault, "the disk is full")
         self.assertIn("the disk is full", why.reason)
 
+    def test_a_task_whose_end_cannot_be_stored(self):
+        task = self.submit_to(1)
+        running = self.begin()
+
+        def fail(*_):
+            raise StoreError("the disk is full")
+
+        self.store.write = fail
+        running.state = TaskState.DONE
+        self.end(running, Result(Raw(b"1")))
+        why = self.why(task)
+        self.assertEqual((why.state, why.fault), ("running", "the disk is full"))
+        self.assertIn("attempt 1 has ended, and the store has failed to store that", why.reason)
+
     def test_a_task_beyond_the_window(self):
         self.patch(window_module, "WINDOW", 2)
         for _ in range(2):
@@ -114,10 +132,15 @@ class LimitReasonTests(ReasonCase):
         self.assertEqual(why.concurrency.running, [first, second])
         self.assertEqual(
             why.reason,
-            f"concurrency=2: {first}, {second} of f with account = 1 have the places; 1 more wait before it",
+            f"concurrency=2: {first}, {second} of f with account = 1 have the places; 1 more waits before it",
         )
         self.assertIsNone(self.why(first).concurrency)
         self.assertEqual(self.why(third).concurrency.before, 0)
+
+    def test_the_tasks_without_a_value_of_the_key_have_the_places_of_one_key(self):
+        self.use(concurrency=1, concurrency_key="missing")
+        self.submit_to(1)
+        self.assertIn(" of f without missing has its place", self.reason(self.submit_to(1)))
 
     def test_a_task_of_a_full_key_that_is_still_in_the_store(self):
         self.use(concurrency=1, concurrency_key="account")

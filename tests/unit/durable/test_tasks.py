@@ -210,8 +210,10 @@ class DurableTests(DurableCase):
         new = self.submit()
         self.turn(1.0)
         self.assertEqual(self.runner.queue, [])
+        self.assertEqual(self.tasks.fault, "the disk is full")
         self.store.rescue = rescue
         self.turn(1.0)
+        self.assertIsNone(self.tasks.fault)
         self.assertEqual(self.events(ran), ["queued", "started", "lost"])
         self.assertEqual({task.call.id for task in self.runner.queue}, {ran, new})
         self.assertIs(self.state(waits), State.WAITING)
