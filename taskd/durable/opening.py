@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
+from taskd.durable.store_thread import StoreThread
 from taskd.functions.registry import FunctionInfo
 from taskd.store.base import Store, StoreError
 from taskd.store.memory import MemoryStore
@@ -90,7 +89,7 @@ class Opening:
         self._choice = choice
         self._later = _Later()
         self.store = cast(Store, self._later)
-        self._pool: ThreadPool | None = None
+        self._thread: StoreThread | None = None
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._is_open = False
         if not choice.is_default:
@@ -135,16 +134,15 @@ class Opening:
         self._is_open = True
         if store.is_lasting:
             sys.setswitchinterval(SWITCH_SECONDS)
-            self._pool = ThreadPool(1, 1, "store")
-            self._pool.start()
+            self._thread = StoreThread(self._reactor)
         held, self._held = self._held, []
         for function, fires in held:
             self.execute(function).chainDeferred(fires)
 
     def execute(self, function: Callable[[], Any]) -> Deferred[Any]:
         """Run a function of the store; the Deferred fires in the reactor with its result."""
-        if self._pool is not None:
-            return deferToThreadPool(self._reactor, self._pool, function)
+        if self._thread is not None:
+            return self._thread.execute(function)
         deferred: Deferred[Any] = Deferred()
         if not self._is_open and self.error is None:
             self._held.append((function, deferred))
@@ -170,5 +168,5 @@ class Opening:
 
     def end_thread(self) -> None:
         """End the thread, once the store is closed."""
-        if self._pool is not None:
-            self._pool.stop()
+        if self._thread is not None:
+            self._thread.end()
