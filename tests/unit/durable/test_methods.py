@@ -217,7 +217,11 @@ class SubmitTests(StoredCase):
             ("submit", ["none"], "no such function: none"),
             ("submit", ["g", 5], "args is an object or an array"),
             ("submit", ["g", [], {"delay": -1}], "delay"),
-            ("submit", ["g", [], {"later": 1}], "later"),
+            (
+                "submit",
+                ["g", [], {"later": 1}],
+                "unknown field `later`; there may be: timeout, priority, delay,",
+            ),
             ("submit", ["g", [], {"at": "2026-12-24T18:00:00"}], "at has no zone"),
             ("submit", ["g", [], {"at": "2026-12-24T18:00:00Z", "delay": 1}], "not both"),
             ("get", ["none"], "there is no task none"),
