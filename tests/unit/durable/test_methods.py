@@ -224,6 +224,8 @@ class SubmitTests(StoredCase):
             ),
             ("submit", ["g", [], {"at": "2026-12-24T18:00:00"}], "at has no zone"),
             ("submit", ["g", [], {"at": "2026-12-24T18:00:00Z", "delay": 1}], "not both"),
+            ("submit", ["g", [], {}, ""], "'token': Expected `str` of length >= 1"),
+            ("submit", ["g", [], {}, "t" * 201], "'token': Expected `str` of length <= 200"),
             ("get", ["none"], "there is no task none"),
             ("wait", ["none"], "there is no task none"),
             ("list", ["asleep"], "a state is one of"),
