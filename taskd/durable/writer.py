@@ -352,7 +352,7 @@ class StoreWriter:
     def flushed(self) -> Deferred[None]:
         """Return a Deferred that fires when nothing is left to be written. Call this at the end."""
         self._is_closing = True
-        self.wants = {}  # nothing is to be started any more
+        self.wants = {}  # nothing will be started any more
         fires: Deferred[None] = Deferred()
         if self.has_pending or self._is_writing:
             self._idle.append(fires)
