@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
@@ -32,6 +32,13 @@ _log = Logger(namespace="taskd.store")
 
 PAGE = 50
 """Events that are read from a log at once: each may be long, and the next are read once these are sent."""
+
+PAGE_BYTES = 131_072
+"""Bytes of events that are read from a log at once, judging by those read before: a connection that is slow
+to read takes about as many, and the others would be read again."""
+
+MAX_READS = 2
+"""Logs that are read at once: what should be stored meanwhile waits no longer than these take."""
 
 MAX_EARLY = 1000
 """Events that are kept for a watcher while the log is read for it: more come only if reading takes long,
@@ -101,7 +108,7 @@ class _State(Enum):
 class _Watch:
     """One connection that watches one task or batch; `sent` is the number of the last event that it got."""
 
-    __slots__ = ("early", "has_missed", "id", "kind", "sent", "state", "watcher")
+    __slots__ = ("early", "has_missed", "id", "kind", "page", "sent", "state", "watcher")
 
     def __init__(self, watcher: Watcher, kind: Kind, id: str, sent: int) -> None:  # noqa: A002
         self.watcher = watcher
@@ -111,6 +118,8 @@ class _Watch:
         self.state = _State.READING
         self.early: list[Event] = []
         self.has_missed = False
+        self.page = PAGE
+        """Events to be read from the log at once."""
 
 
 class EventHub:
@@ -118,6 +127,7 @@ class EventHub:
 
     `completed` returns a published event as it should be pushed, and is called only if somebody gets it.
     `unwatched` is called with the kind and the id of what nobody watches any more.
+    At most `max_reads` logs are read at once.
     """
 
     def __init__(
@@ -127,10 +137,12 @@ class EventHub:
         now: Callable[[], float],
         completed: Callable[[Event], Event] = lambda event: event,
         unwatched: Callable[[Kind, str], object] = lambda kind, id_: None,  # noqa: ARG005
+        max_reads: int = MAX_READS,
     ) -> None:
         self._clock = clock
         self._paced: dict[str, Event] = {}
         self._read = read
+        self._reads = DeferredSemaphore(max_reads)
         self._now = now
         self._completed = completed
         self._unwatched = unwatched
@@ -183,7 +195,7 @@ class EventHub:
                 answer(InternalError("a bug in taskd; see its log"))
                 _broke(reason)
 
-        reading = self._read(kind, id, after if after >= 0 else NEVER, PAGE)
+        reading = self._reads.run(self._read, kind, id, after if after >= 0 else NEVER, PAGE)
         reading.addCallbacks(is_there, cannot)
         reading.addCallback(self._have_read, watch)
         reading.addErrback(_broke)
@@ -337,9 +349,14 @@ class EventHub:
         watch.state = _State.READING
         watch.has_missed = False
         watch.early = []
-        reading = self._read(watch.kind, watch.id, watch.sent, PAGE)
+        reading = self._reads.run(self._read_page, watch)
         reading.addCallbacks(self._have_read, self._cannot_read, callbackArgs=(watch,), errbackArgs=(watch,))
         reading.addErrback(_broke)
+
+    def _read_page(self, watch: _Watch) -> Deferred[Page | None]:
+        if self._is_over(watch):
+            return succeed(None)
+        return self._read(watch.kind, watch.id, watch.sent, watch.page)
 
     def _read_next(self, watch: _Watch) -> None:
         if not self._is_over(watch):
@@ -357,6 +374,8 @@ class EventHub:
             return
         if watch.sent < 0:
             watch.sent = page.seq
+        size = sum(len(event.data) for event in page.events)
+        watch.page = min(PAGE, PAGE_BYTES * len(page.events) // size or 1) if size else PAGE
         if watch.state is _State.HELD:
             watch.early = []
             return

@@ -102,7 +102,8 @@ class Run:
             self.yielded,
             new.id,
             self.record.attempt + 1,
-            self.record.losses > 0,
+            # An end that is no error of the function, and after which it goes on, is an interruption.
+            self.record.attempt > self.record.errors,
         )
 
     @property

@@ -13,7 +13,7 @@ from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
 from taskd.store.records import Event, Settle, State
 
-__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "settle_of", "without_traceback"]
+__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "is_loss", "settle_of", "without_traceback"]
 
 MAX_LOSSES = 2
 """Processes that may die under a task before it is set aside: the task itself probably kills them."""
@@ -57,7 +57,7 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
         return Settle(task, attempt, State.CANCELLED, "cancelled", data, error, seq=seq)
     if outcome.code == TimedOut.code and not run.has_started:
         return Settle(task, attempt, State.EXPIRED, "expired", data, error, seq=seq)
-    if outcome.code == WorkerLost.code:
+    if is_loss(outcome):
         if durability.once:
             return Settle(task, attempt, State.FAILED, "failed", data, error, is_loss=True, seq=seq)
         if record.losses + 1 >= MAX_LOSSES:
@@ -68,6 +68,11 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
         data = msgspec.json.encode(_Trouble(outcome, trace, round(due, 3)))
         return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
     return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
+
+
+def is_loss(outcome: Outcome) -> bool:
+    """Return whether the process of an attempt has died under it."""
+    return isinstance(outcome, Failure) and outcome.code == WorkerLost.code
 
 
 class _Trouble(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -29,7 +29,7 @@ from taskd.durable.reasons import Why, why
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
-from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, settle_of
+from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
@@ -290,6 +290,8 @@ class DurableTasks:
         durability = self._durability(run.record.new.function)
         if run.retries is not None:
             durability = msgspec.structs.replace(durability, retries=run.retries)
+        if self.is_stopping and not durability.once and is_loss(outcome):
+            outcome = STOPPING  # no fault of the task's: any number of stops must not set it aside
         settle = settle_of(run, outcome, durability, self._now())
         if settle is None:
             self._release(run)

@@ -322,7 +322,7 @@ class StoreWriter:
         self.events.put_back(taken.events)
         self.settles.put_back(taken.settles)
         self.releases.put_back(taken.releases)
-        for function, want in taken.wants.items():
+        for function, want in () if self._is_closing else taken.wants.items():
             self.wants[function] = _both(want, self.wants.get(function))
         self.shift = taken.shift
         self._is_urgent = True
@@ -352,6 +352,7 @@ class StoreWriter:
     def flushed(self) -> Deferred[None]:
         """Return a Deferred that fires when nothing is left to be written. Call this at the end."""
         self._is_closing = True
+        self.wants = {}  # nothing will be started any more
         fires: Deferred[None] = Deferred()
         if self.has_pending or self._is_writing:
             self._idle.append(fires)

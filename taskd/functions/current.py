@@ -17,7 +17,8 @@ class CurrentTask:
     same in all its attempts; None for other tasks. `attempt` counts the runs of a
     stored task, from 1. `deadline` is the number of seconds that were left of
     the time limit when `current_task` was called, None without a limit. `was_interrupted` says
-    that a process died under an earlier attempt, which may have done some of the work.
+    that an earlier attempt may have done some of the work: its process or the server ended,
+    or the task was put back by hand.
     """
 
     number: int = 0

@@ -45,6 +45,8 @@ _EXPECTED = re.compile(
     r"(?: - at `\$(?P<path>.*)`)?$"
 )
 
+_UNKNOWN_MEMBER = re.compile(r"Object contains unknown field `[^`]*`")
+
 _Bound = tuple[Sequence[Any], dict[str, Any]]
 """Positional and keyword arguments, as a function is called with them."""
 
@@ -66,6 +68,13 @@ def _custom_type(info: Any, seen: set[int]) -> type | None:
     else:
         return None
     return next((found for part in parts if (found := _custom_type(part, seen))), None)
+
+
+def _known_members(error: msgspec.ValidationError, kind: Any) -> str:
+    """Return which members there may be, if the error is an unknown one of the structure itself."""
+    if _UNKNOWN_MEMBER.fullmatch(str(error)) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return f"; there may be: {', '.join(kind.__struct_encode_fields__) or 'none'}"
+    return ""
 
 
 def _convert_custom(kind: type, value: Any) -> Any:
@@ -312,8 +321,9 @@ class Parameters:
                 data["argument"] = name + (found.pop("path") or "")
                 found["expected"] += found.pop("bound") or ""
                 data |= {key: value for key, value in found.items() if value}
+            why = quoted(str(error), MAX_REASON) + _known_members(error, decoder.type)
             # The cause, if there is one, is what a check of the app has raised.
-            misfit = InvalidParams(f"argument {name!r}: {quoted(str(error), MAX_REASON)}", **data)
+            misfit = InvalidParams(f"argument {name!r}: {why}", **data)
             raise misfit from error.__cause__
         except Exception as error:  # a type of the app may run checks that raise anything
             why = quoted(one_line(error), MAX_REASON)

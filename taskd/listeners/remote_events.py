@@ -37,6 +37,9 @@ _log = Logger(namespace="taskd.gateway")
 RECONNECT_SECONDS = 1.0
 """Seconds after which a lost connection is made again: a restart of a task server takes as long."""
 
+MAX_READS = 100
+"""Logs that are read at once: each may have to wait for a task server, others need not wait for that."""
+
 ONLY_NEW = -1
 """The `after` of an attach that asks for no events of before."""
 
@@ -73,7 +76,7 @@ class RemoteEvents:
             EventLink(reactor, server, max_reply, own_ends, self._got, self._reconnect) for server in servers
         ]
         self._watched: dict[str, _Watched] = {}
-        self._hub = EventHub(reactor, self._read, time.time, unwatched=self._unwatched)
+        self._hub = EventHub(reactor, self._read, time.time, unwatched=self._unwatched, max_reads=MAX_READS)
         self._attaching = Attaching(self._hub, self._read)
         self._timer: IDelayedCall | None = None
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
-__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
+__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods", "Token"]
 
 SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
 GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
@@ -28,6 +28,9 @@ Asker = TypeVar("Asker", contravariant=True)
 Answer = Outcome | None
 """The return type of a handler: the outcome, or None if the handler answers later."""
 
+Token = Annotated[str, Meta(min_length=1, max_length=200)]
+"""What makes a submit known: as long as a hash in any notation, since the store keeps an index of them."""
+
 NOT_GIVEN = Raw(b"null")
 """The default of a raw argument: msgspec has no optional `Raw`, and none of these may be null."""
 
@@ -42,7 +45,7 @@ class StoredMethods(Protocol[Asker]):
         function: str,
         args: Raw = NOT_GIVEN,
         options: SubmitOptions = NO_SUBMIT_OPTIONS,
-        token: str | None = None,
+        token: Token | None = None,
     ) -> Answer:
         """Store a task, and answer with ``{"task": id, "joined": bool}`` before it is run.
 
@@ -57,7 +60,7 @@ class StoredMethods(Protocol[Asker]):
         args: list[Raw],
         options: SubmitOptions = NO_SUBMIT_OPTIONS,
         then: str | None = None,
-        token: str | None = None,
+        token: Token | None = None,
     ) -> Answer:
         """Store a task for each of `args`, all or none.
 

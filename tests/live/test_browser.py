@@ -84,7 +84,10 @@ class Tab:
                 return message
 
     async def evaluate(self, script):
-        """Return the value of an expression, once it is settled if it is a promise."""
+        """Return the value of an expression, once it is settled if it is a promise.
+
+        It is None if the page has gone meanwhile.
+        """
         answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer.get("result", {}), answer
         return answer["result"]["result"].get("value") if "result" in answer else None
@@ -97,13 +100,15 @@ class Tab:
             pass
 
     async def wait_until(self, condition):
-        """Wait until an expression is true, which is looked at whenever the page has changed."""
-        await self.evaluate(
+        """Wait until an expression is true, in this page or the one that takes its place."""
+        script = (
             "new Promise(done => {"
             f"  const look = () => {{ if ({condition}) done(true); else setTimeout(look, 10); }};"
             "  look();"
             "})"
         )
+        while not await self.evaluate(script):
+            pass
 
     async def lines(self):
         """Return the number and the text of each event that is shown."""
@@ -151,7 +156,7 @@ async def test_a_page_shows_every_event_once_although_it_is_loaded_again(
     chapters = Steps(tmp_path / "chapters")
     gateway = await in_thread(lambda: daemon.wait_until_ready().ws)
     tab = Tab(await websocket(await in_thread(browser.open_tab, f"{site}?gateway={gateway}")))
-    await tab.wait_until('document.readyState === "complete" && socket.readyState === WebSocket.OPEN')
+    await tab.wait_until('typeof socket !== "undefined" && socket?.readyState === WebSocket.OPEN')
     await tab.evaluate("button.click()")
     await tab.reload()  # maybe before the answer has come, which has the id of the task
     for number in (1, 2):
@@ -163,7 +168,7 @@ async def test_a_page_shows_every_event_once_although_it_is_loaded_again(
     chapters.end()
     await tab.wait_until(shows("succeeded"))
     await tab.reload()
-    await tab.wait_until('state.textContent === "succeeded" && socket.readyState === WebSocket.OPEN')
+    await tab.wait_until('state.textContent === "succeeded" && socket?.readyState === WebSocket.OPEN')
     lines = await tab.lines()
     numbers = [number for number, _ in lines]
     assert numbers == sorted(set(numbers))

@@ -78,6 +78,7 @@ def test_a_task_that_is_not_due_is_listed_and_cancelled(taskd: Command) -> None:
     assert done(taskd("cancel", task)) == f"{task}: was scheduled\n"
     again = taskd("cancel", task[-14:])
     assert (again.returncode, again.stdout) == (FAILED, f"{task}: is not in flight\n")
+    assert json.loads(taskd("cancel", task, "--json").stdout) == [{"task": task, "was": "done"}]
     assert "the task is cancelled" in taskd("wait", task).stderr
 
 
@@ -115,8 +116,11 @@ def test_the_rows_of_a_file_are_a_batch(taskd: Command, tmp_path: Path) -> None:
     assert [json.loads(line)["line"] for line in results.read_text().splitlines()] == [1, 3]
     assert "line 2: invalid params" in failed.read_text()
     batch = ended.stdout.strip()
-    assert "2 done, 1 failed, of 3" in done(taskd("show", batch))
-    assert len(answer(taskd("list", "--batch", batch, "--state", "succeeded", "--json"))) == 2
+    for part in batch, batch[-12:]:
+        assert "2 done, 1 failed, of 3" in done(taskd("show", part))
+        assert len(answer(taskd("list", "--batch", part, "--state", "succeeded", "--json"))) == 2
+    assert f"\n{batch[-12:]}  mark      failed" in done(taskd("list", "--batches"))
+    assert "is a batch, not a task" in taskd("why", batch).stderr
 
 
 def test_a_batch_with_one_wrong_row_is_refused_with_its_line(taskd: Command, tmp_path: Path) -> None:
@@ -129,6 +133,7 @@ def test_a_batch_with_one_wrong_row_is_refused_with_its_line(taskd: Command, tmp
 
 def test_a_function_is_paused_and_a_failed_task_is_put_back(taskd: Command) -> None:
     assert done(taskd("pause", "plain")) == "plain: is paused now\n"
+    assert "\nstored tasks: in a file; 0 claimed\npaused: plain\n" in done(taskd("status"))
     task = done(taskd("submit", "plain", "number=6")).strip()
     assert "paused" in done(taskd("why", task))
     assert answer(taskd("resume", "plain", "--json")) == {"was": "paused"}

@@ -31,6 +31,7 @@ class HubTests(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
         self.reads = []
+        self.after = []
         self.unwatched = []
         self.hub = EventHub(
             self.clock, self.read, lambda: 5.0, unwatched=lambda kind, id_: self.unwatched.append(id_)
@@ -41,6 +42,8 @@ class HubTests(SynchronousTestCase):
 
     def read(self, kind, id_, after, limit):
         reading = Deferred()
+        self.limit = limit
+        self.after.append(after)
         self.reads.append((after, reading))
         return reading
 
@@ -123,3 +126,33 @@ class HubTests(SynchronousTestCase):
         self.assertEqual(self.watcher.got, [1, 2])
         self.hub.lose("t")
         self.assertEqual((self.watcher.got[-1], self.watcher.watches), (2, 0))
+
+    def test_of_long_events_fewer_are_read_at_once(self):
+        self.patch(events_module, "PAGE_BYTES", 1000)
+        for length, expected in ((300, 3), (5000, 1), (10, events_module.PAGE)):
+            after, reading = self.reads.pop()
+            data = b'{"value":"%b"}' % (b"x" * (length - len('{"value":""}')))
+            page = [Event("t", after + 1 + number, "partial", 1.0, data) for number in range(2)]
+            reading.callback(Page("running", 9, page, has_more=True))
+            self.clock.advance(0)
+            self.assertEqual(self.limit, expected)
+
+    def test_only_a_few_logs_are_read_at_once(self):
+        others = [FakeWatcher() for _ in range(4)]
+        for other in others:
+            self.hub.attach(other, "task", "t", 0, self.answers.append)
+        self.assertEqual(len(self.reads), events_module.MAX_READS)
+        while self.reads:
+            self.answer(1)
+        self.assertEqual([other.got for other in others], [[1]] * 4)
+
+    def test_a_log_is_not_read_for_a_watcher_that_went_while_it_waited_for_its_turn(self):
+        self.answer(1)
+        others = [FakeWatcher() for _ in range(events_module.MAX_READS)]
+        for other in others:
+            self.hub.attach(other, "task", "other", 0, self.answers.append)
+        self.hub.look_again(["t"])
+        self.hub.gone(self.watcher)
+        while self.reads:
+            self.answer()
+        self.assertEqual((self.watcher.got, self.after), ([1], [0] * 3))

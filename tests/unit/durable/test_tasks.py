@@ -431,6 +431,26 @@ class CurrentTaskTests(DurableCase):
             self.turn(4.0)
         self.assertEqual(seen, [(task, 1, False), (task, 2, True), (task, 3, True)])
 
+    def test_a_failure_is_no_interruption_and_a_stop_or_being_put_back_is_one(self):
+        task = self.submit()
+        self.fail(may_retry=True)
+        self.turn(4.0)
+        running = self.begin()
+        self.assertFalse(running.call.was_interrupted)
+        for _ in range(3):
+            self.tasks.stop_accepting()
+            self.end(running, Failure.of(WorkerLost("killed")))
+            self.runner = FakeRunner()
+            self.start()
+            running = self.begin()
+            self.assertTrue(running.call.was_interrupted)
+        self.assertEqual(self.events(task)[-4:], ["returned", "started", "returned", "started"])
+        self.assertEqual(self.store.get(task).losses, 0)
+        self.end(running, Failure.of(TaskFailed("no")))
+        self.tasks.put_back(task, bool)
+        self.turn(4.0)
+        self.assertTrue(self.begin().call.was_interrupted)
+
 
 class OnceTests(DurableCase):
     once = True

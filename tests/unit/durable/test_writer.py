@@ -127,8 +127,13 @@ class WriterTests(WriterCase):
 
     def test_a_store_that_has_failed_does_not_hold_up_the_end_if_nothing_waits_for_it(self):
         self.writer.cancel("1", bool)
+        self.writer.want("f", 5)
         self.fail(StoreError("the disk is full"))
+        self.clock.advance(RETRY_SECONDS)
+        self.clock.advance(0)
+        self.writer.want("g", 5)
         flushed = self.writer.flushed()
+        self.fail(StoreError("the disk is full"))
         self.clock.advance(RETRY_SECONDS)
         self.successResultOf(flushed)
         self.assertEqual(self.running, [])

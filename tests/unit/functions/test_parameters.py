@@ -26,6 +26,15 @@ class Point(msgspec.Struct):
     y: int = 0
 
 
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    a: int = 0
+    b: int = 0
+
+
+class Bare(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
 @dataclasses.dataclass
 class Address:
     street: str
@@ -349,6 +358,33 @@ class BindTests(SynchronousTestCase):
             function.__annotations__["a"] = annotation
             error = self.assertRaises(InvalidParams, bind, function, [value])
             self.assertTrue(error.data["argument"].startswith("a"), error.data)
+
+    def test_an_unknown_member_of_a_structure_is_refused_with_those_that_there_may_be(self):
+        for annotation, ending in (
+            (Strict, "unknown field `c`; there may be: a, b"),
+            (Bare, "unknown field `c`; there may be: none"),
+            (Strict | None, "unknown field `c`"),
+            (list[Strict], "unknown field `c` - at `$[0]`"),
+        ):
+
+            def function(a):
+                pass
+
+            function.__annotations__["a"] = annotation
+            value = {"c": 1}
+            error = self.assertRaises(
+                InvalidParams, bind, function, [[value] if annotation == list[Strict] else value]
+            )
+            self.assertTrue(error.message.endswith(ending), error.message)
+
+    def test_the_bounds_of_an_argument_are_part_of_what_is_expected(self):
+        def function(
+            a: Annotated[int, msgspec.Meta(ge=1)], b: Annotated[str, msgspec.Meta(max_length=2)] = ""
+        ):
+            pass
+
+        self.assert_refused(function, [0], argument="a", expected="int >= 1")
+        self.assert_refused(function, [1, "abc"], argument="b", expected="str of length <= 2")
 
     def test_errors_use_the_argument_names_on_the_wire(self):
         def function(from_: list[int]):
