@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.functions.durability import Durability
+from taskd.functions.durability import Durability, Rate
 from taskd.functions.registry import Registry
 from taskd.functions.stops import TaskTimeout
 
@@ -23,6 +23,28 @@ class DurabilityTests(SynchronousTestCase):
         self.assertFalse(Durability.of(durable=True, retry_for=(OSError,)).retries_timeouts)
         self.assertTrue(self.of().retries_timeouts)
         self.assertRaises(ValueError, Durability.of, durable=False, retry_for=(OSError,))
+
+    def test_a_rate_is_a_number_of_starts_in_a_unit_of_time(self):
+        for text, expected in (
+            ("100/min", Rate(100, 60.0)),
+            ("1/s", Rate(1, 1.0)),
+            ("5/d", Rate(5, 86400.0)),
+        ):
+            self.assertEqual(Rate.parse(text), expected)
+        for wrong in ("100", "0/s", "-1/s", "1/week", "1.5/s", "", 100, None):
+            self.assertRaises(ValueError, Rate.parse, wrong)
+
+    def test_limits_are_checked(self):
+        chosen = Durability.of(durable=True, concurrency=2, rate="3/s", concurrency_key="account")
+        self.assertEqual(
+            (chosen.concurrency, chosen.rate, chosen.concurrency_key), (2, Rate(3, 1.0), "account")
+        )
+        for wrong in (0, -1, 1.5, True, "2"):
+            self.assertRaises(ValueError, Durability.of, durable=True, concurrency=wrong)
+        for wrong in ("", 3):
+            self.assertRaises(ValueError, Durability.of, durable=True, concurrency=1, concurrency_key=wrong)
+        self.assertRaises(ValueError, Durability.of, durable=True, concurrency_key="account")
+        self.assertRaises(ValueError, Durability.of, durable=False, concurrency=1)
 
     def test_contradictions_are_refused(self):
         self.assertRaises(ValueError, self.of, durable=False, retries=1)
