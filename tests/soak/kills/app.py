@@ -4,13 +4,16 @@ import os
 import random
 import time
 
-from taskd import task
+from taskd import current_task, task
 
 _EFFECTS = os.open(os.environ.get("SOAK_EFFECTS", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 _DAEMON = os.environ.get("SOAK_DAEMON", "0")
 """The number of the daemon of this soak that runs the tasks."""
 
 KEEP = 86400.0
+
+MOST_FAILURES = 10
+"""Attempts of which any may fail: with more, the back-off, which doubles, would outlast the soak."""
 
 
 def _run(number: int, seconds: float) -> list[str | int]:
@@ -35,7 +38,7 @@ def mark_once(number: int, seconds: float = 0.0) -> list[str | int]:
 @task(durable=True, retries=50, backoff=0.001, keep=KEEP)
 def flaky(number: int, seconds: float = 0.0) -> list[str | int]:
     result = _run(number, seconds)
-    if random.random() < 0.5:
+    if random.random() < 0.5 and current_task().attempt < MOST_FAILURES:
         raise RuntimeError("not this time")
     return result
 

@@ -145,7 +145,7 @@ class Oracle:
     def _check(self, asked: Asked, record: Record, events: list[Event]) -> None:
         runs = self._runs[asked.number]
         if record.state not in ENDED:
-            self.violate(f"{asked} is {record.state.name} for ever")
+            self.violate(f"{asked} is {record.state.name} after {record.errors} errors, due at {record.due}")
             return
         self.counts[record.state.name.lower()] += 1
         if json.loads(record.new.args or b"[0]")[0] != asked.number or record.new.function != asked.function:
