@@ -13,7 +13,6 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.client.link import Connection, lost
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
-from taskd.errors import ParseError
 from taskd.model import Call, Options, Outcome
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
@@ -47,12 +46,7 @@ class _EventConnection(Connection):
         self.transport.write(line + b"\n")
 
     def lines_received(self, lines: list[bytes]) -> None:
-        for line in lines:
-            try:
-                self.calls.received(line)
-            except ParseError as error:
-                self.refuse(line, error)
-                return
+        self.read(lines, self.calls.received)
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the calls: the connection could not be made, or is lost."""

@@ -232,6 +232,15 @@ class Connection(LinearLineReceiver):
         self.fault = fault
         self.transport.abortConnection()
 
+    def read(self, lines: list[bytes], received: Callable[[bytes], object]) -> None:
+        """Pass on each line, up to one for which `received` raises `ParseError`: that one is refused."""
+        for line in lines:
+            try:
+                received(line)
+            except ParseError as error:
+                self.refuse(line, error)
+                return
+
     def refuse(self, line: bytes, error: ParseError) -> None:
         """Abort, since the server sent what is no reply."""
         foreign = not_a_task_server(line)

@@ -12,7 +12,6 @@ from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall
 from taskd.client.slots import ConnectionSlots
-from taskd.errors import ParseError
 from taskd.model import Call
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
@@ -67,12 +66,7 @@ class _Kept(Connection):
             self.connecting.cancel()
 
     def lines_received(self, lines: list[bytes]) -> None:
-        for line in lines:
-            try:
-                self.calls.received(line)
-            except ParseError as error:
-                self.refuse(line, error)
-                return
+        self.read(lines, self.calls.received)
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the calls: the connection could not be made, or is lost."""

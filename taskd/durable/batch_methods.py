@@ -14,6 +14,7 @@ from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.waiters import call_in_time
 from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
@@ -222,19 +223,10 @@ class BatchMethods:
 
     def wait(self, asker: Asker, batch: str, timeout: float | None) -> None:
         """Answer with a batch once it has ended, or after `timeout` seconds."""
-        is_over = False
-
-        def over(*_: object) -> None:
-            nonlocal is_over
-            if not is_over:
-                is_over = True
-                stop()
-                if timer is not None and timer.active():
-                    timer.cancel()
-                self.get(asker, batch)
-
-        stop = self._batches.wait(batch, over)  # first, so that no end is missed
-        timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
+        # Waiting comes first, so that no end is missed.
+        over = call_in_time(
+            self._clock, timeout, partial(self._batches.wait, batch), lambda: self.get(asker, batch)
+        )
         self._find(asker, batch, lambda record: over() if record.ended is not None else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -15,6 +16,7 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.waiters import call_in_time
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
@@ -238,19 +240,13 @@ class StoredMethods:
         if batch is not None:
             self._batches.wait(asker, batch, timeout)
             return None
-        is_over = False
-
-        def over(*_: object) -> None:
-            nonlocal is_over
-            if not is_over:
-                is_over = True
-                stop()
-                if timer is not None and timer.active():
-                    timer.cancel()
-                self._show(asker, task, asker.answer)
-
-        stop = self._tasks.waiters.wait(task, over)  # first, so that no end is missed
-        timer = None if timeout is None else self._clock.callLater(max(timeout, 0.0), over)
+        # Waiting comes first, so that no end is missed.
+        over = call_in_time(
+            self._clock,
+            timeout,
+            partial(self._tasks.waiters.wait, task),
+            lambda: self._show(asker, task, asker.answer),
+        )
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None
 

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IReactorTime
+
 from taskd.model import Progress
 from taskd.store.records import State
 
-__all__ = ["Waiter", "Waiters"]
+__all__ = ["Waiter", "Waiters", "call_in_time"]
 
 Waiter = Callable[[State, bytes | None], object]
 """Gets the state in which a task has ended, and its outcome as JSON text, if it has one."""
+
+
+def call_in_time(
+    clock: IReactorTime,
+    seconds: float | None,
+    wait: Callable[[Callable[..., object]], Callable[[], None]],
+    over: Callable[[], object],
+) -> Callable[[], None]:
+    """Call `over` once: when that for which `wait` waits has come, or after `seconds`, None for no limit.
+
+    `wait` returns how to wait no longer. Returns how to have `over` called at once, unless it has been.
+    """
+    is_over = False
+
+    def end(*_: object) -> None:
+        nonlocal is_over
+        if not is_over:
+            is_over = True
+            stop()
+            if timer is not None and timer.active():
+                timer.cancel()
+            over()
+
+    stop = wait(end)
+    timer = None if seconds is None else clock.callLater(max(seconds, 0.0), end)
+    return end
 
 
 class Waiters:

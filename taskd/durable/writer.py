@@ -292,10 +292,9 @@ class StoreWriter:
             self.fault = None
         self._release(taken)
         self._logged(written.events)
-        stale = set(written.stale)
-        _answer(taken.starts, [start.id not in stale for start in taken.starts.items])
-        _answer(taken.events, [event.task not in stale for event in taken.events.items])
-        _answer(taken.settles, [settle.id not in stale for settle in taken.settles.items])
+        _answer(taken.starts, written.own.starts)
+        _answer(taken.events, written.own.events)
+        _answer(taken.settles, written.own.settles)
         _answer(taken.submits, written.accepted)
         _answer(taken.cancels, written.cancelled)
         _answer(taken.put_backs, written.put_back)

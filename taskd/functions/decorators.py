@@ -70,9 +70,9 @@ def task(
     process or the daemon has died, or, with `once`, never. It is tried `retries`
     times more if it raises an exception of the classes `retry_for`, or `Retry`, after
     a random part of `backoff` seconds, doubled with each failure. What has ended is
-    kept for `keep` seconds. At most `concurrency` of its tasks run at the same time,
-    and start at `rate` at most (``"100/min"``);
-    with `concurrency_key`, the name of an argument, that holds for each of its values.
+    kept for `keep` seconds. At most `concurrency` of its tasks run at the same time, and
+    they start at `rate` at most (``"100/min"``); with `concurrency_key`, the name of an
+    argument, both hold for each of its values.
 
     With `cron` (a line such as ``"30 2 * * *"``, by the clocks of `timezone`, by
     default UTC) or with `every` (seconds), the server itself has the function run,

@@ -10,7 +10,7 @@ import msgspec
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
-__all__ = ["Changes", "Filter", "KeyedWant", "Overdue", "Store", "StoreError", "Want", "Written"]
+__all__ = ["Changes", "Filter", "KeyedWant", "Overdue", "Own", "Store", "StoreError", "Want", "Written"]
 
 
 class StoreError(Exception):
@@ -67,11 +67,18 @@ class Changes(msgspec.Struct):
     is_trial: bool = False
 
 
+class Own(msgspec.Struct):
+    """Which starts, events and settles of a batch are of present attempts: only these are written."""
+
+    starts: list[bool]
+    events: list[bool]
+    settles: list[bool]
+
+
 class Written(msgspec.Struct):
     """The answers to a batch, each list in the order of what it answers.
 
-    `stale` has the ids of the starts, events and settles of an attempt that is
-    not the task's present one: nothing of them was written. `cancelled` and
+    `own` says what was written of the starts, events and settles. `cancelled` and
     `put_back` have the states in which the tasks were before, None for tasks
     that do not exist; only tasks that wait or are scheduled are cancelled here,
     and only failed ones and those that were set aside are put back. `claims` are
@@ -83,7 +90,7 @@ class Written(msgspec.Struct):
     """
 
     accepted: list[Accepted]
-    stale: list[str]
+    own: Own
     cancelled: list[State | None]
     put_back: list[State | None]
     claims: list[Record]

@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Want, Written
+from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Own, Want, Written
 from taskd.store.memory_batches import MemoryBatches, is_like
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
@@ -67,16 +67,18 @@ class MemoryStore:
             self._shift(batch.shift)
         accepted = [self._submit(new, now) for new in batch.submits]
         ticked = [self._tick(tick, now) for tick in batch.ticks]
-        stale = [start.id for start in batch.starts if not self._start(start, now)]
-        stale += [event.task for event in batch.events if not self._note(event)]
-        stale += [settle.id for settle in batch.settles if not self._settle(settle, now)]
+        own = Own(
+            [self._start(start, now) for start in batch.starts],
+            [self._note(event) for event in batch.events],
+            [self._settle(settle, now) for settle in batch.settles],
+        )
         cancelled = [self._cancel(task, now) for task in batch.cancels]
         put_back = [self._put_back(task, now) for task in batch.put_backs]
         self._release(batch.releases)
         changed = self.batches.close(now)
         claims = [record for function, want in batch.want.items() for record in self._claim(function, want)]
         self._trim()
-        return Written(accepted, stale, cancelled, put_back, claims, self._logged, changed, ticked)
+        return Written(accepted, own, cancelled, put_back, claims, self._logged, changed, ticked)
 
     def _shift(self, shift: Shift) -> None:
         for record in list(self._records.values()):

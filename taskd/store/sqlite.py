@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
+from taskd.store.base import Changes, Filter, Overdue, Own, StoreError, Written
 from taskd.store.records import (
     UNFINISHED,
     Accepted,
@@ -159,9 +159,11 @@ class SqliteStore:
                 shift_batches(cursor, batch.shift.seconds)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
-            stale = [start.id for start in batch.starts if not _start(cursor, start, now)]
-            stale += [event.task for event in batch.events if not _note(cursor, event)]
-            stale += [settle.id for settle in batch.settles if not _settle(cursor, settle, now)]
+            own = Own(
+                [_start(cursor, start, now) for start in batch.starts],
+                [_note(cursor, event) for event in batch.events],
+                [_settle(cursor, settle, now) for settle in batch.settles],
+            )
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
@@ -174,7 +176,7 @@ class SqliteStore:
                     claims += _claim(cursor, function, want)
                 else:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
-        return Written(accepted, stale, cancelled, put_back, claims, cursor.logged, changed, ticked)
+        return Written(accepted, own, cancelled, put_back, claims, cursor.logged, changed, ticked)
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once. Raises `StoreError`."""

@@ -112,7 +112,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.start(self.write(want={function: count}).claims)
 
     def start(self, claims):
-        assert self.write(starts=[Start(each.new.id, each.attempt + 1) for each in claims]).stale == []
+        own = self.write(starts=[Start(each.new.id, each.attempt + 1) for each in claims]).own
+        assert own.starts == [True] * len(claims)
         self.running |= {each.new.id: each.attempt + 1 for each in claims}
 
     @precondition(lambda self: self.running)
@@ -133,8 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
             not is_loss,
             is_loss,
         )
-        stale = self.write(settles=[settle]).stale
-        assert stale == ([task] if is_stale else [])
+        assert self.write(settles=[settle]).own.settles == [not is_stale]
         if not is_stale:
             del self.running[task]
 
@@ -145,8 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
         record = self.model.get(task)
         if record is not None and record.state is State.WAITING:
             settle = Settle(task, record.attempt, state, state.name.lower())
-            stale = self.write(settles=[settle]).stale
-            assert stale == ([] if state is State.CANCELLED else [task])
+            assert self.write(settles=[settle]).own.settles == [state is State.CANCELLED]
 
     @rule(
         name=st.sampled_from(("f", "nightly")),
@@ -177,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
     def expire(self, limit):
         overdue = self.both(lambda store: store.overdue(self.now, limit))
         settles = [Settle(task, 0, State.EXPIRED, "expired") for task in overdue.ids]
-        assert self.write(settles=settles).stale == []
+        assert self.write(settles=settles).own.settles == [True] * len(settles)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())

@@ -51,6 +51,18 @@ class WriterCase(SynchronousTestCase):
 
 
 class WriterTests(WriterCase):
+    def test_a_late_event_of_a_task_leaves_its_end_what_it_is(self):
+        self.submit("1")
+        self.commit()
+        self.writer.start(Start("1", 1))
+        self.commit()
+        ends = []
+        self.writer.event(Event("1", 1, "progress", 1000.0))  # whose number is that of an earlier event
+        self.writer.settle(Settle("1", 1, State.SUCCEEDED, "succeeded"), ends.append)
+        self.commit()
+        self.assertEqual(ends, [True])
+        self.assertIs(self.store.get("1").state, State.SUCCEEDED)
+
     def test_changes_that_come_while_a_transaction_runs_are_written_by_the_next_one(self):
         self.submit("1")
         self.clock.advance(0)
