@@ -53,23 +53,19 @@ def run(*command, cwd, timeout=TIMEOUT, check=True):
 
 
 class Venv:
-    """A new virtual environment, filled by the pip of this one."""
+    """A new virtual environment, filled by the pip of this one; of another Python, by that one's own pip."""
 
     def __init__(self, directory, python=sys.executable):
         self.directory = directory
-        run(python, "-m", "venv", "--without-pip", directory / "venv", cwd=directory, timeout=INSTALL_TIMEOUT)
+        # An older pip cannot be run by a newer Python.
+        without_pip = [] if python != sys.executable else ["--without-pip"]
+        run(python, "-m", "venv", *without_pip, directory / "venv", cwd=directory, timeout=INSTALL_TIMEOUT)
         self.bin = directory / "venv" / "bin"
+        own = self.bin / "python"
+        self._pip = [own, "-m", "pip"] if not without_pip else [sys.executable, "-m", "pip", "--python", own]
 
     def pip(self, *arguments):
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            self.bin / "python",
-            "--disable-pip-version-check",
-            "-q",
-        ]
+        pip = [*self._pip, "--disable-pip-version-check", "-q"]
         return run(*pip, *arguments, cwd=self.directory, timeout=INSTALL_TIMEOUT)
 
     def install(self, *what):
