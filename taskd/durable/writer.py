@@ -36,6 +36,9 @@ RIDE_SECONDS = 0.002
 """Seconds in which what nobody waits for is written with something else: a short task ends within them, so
 that its start and its end need one commit, and so does the next submit of whoever has submitted it."""
 
+MANY = 64
+"""Starts that are written without waiting for anything: there are more where they come from."""
+
 RETRY_SECONDS = 1.0
 """Seconds after which a store that has failed is tried again."""
 
@@ -291,6 +294,8 @@ class StoreWriter:
             _log.info("the store works again")
             self.fault = None
         self._release(taken)
+        if len(self.starts.items) > MANY and not self._between:
+            self._write()  # now, so that the disk is at work while this is answered
         self._logged(written.events)
         _answer(taken.starts, written.own.starts)
         _answer(taken.events, written.own.events)

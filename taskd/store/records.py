@@ -111,6 +111,10 @@ def last_seq(attempt: int) -> int:
     return first_seq(attempt + 1) - 1
 
 
+_SOURCES = {state: State.WAITING if state in STEPS[State.WAITING] else State.RUNNING for state in State}
+"""The other state, besides running, from which a task may go to each in which an attempt ends."""
+
+
 class New(msgspec.Struct, frozen=True):
     """A task to be stored. Times are seconds since 1970, by the clock of whoever stores it.
 
@@ -271,7 +275,7 @@ class Settle(msgspec.Struct, frozen=True):
     @property
     def source(self) -> State:
         """The other state, besides running, from which the task may come."""
-        return State.WAITING if self.state in STEPS[State.WAITING] else State.RUNNING
+        return _SOURCES[self.state]
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -13,22 +13,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Changes, Filter, Overdue, Own, StoreError, Written
+from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
-    UNFINISHED,
     Accepted,
     Event,
     LastTick,
     New,
     Record,
-    Settle,
     Shift,
-    Start,
     State,
     Tick,
-    first_seq,
     last_seq,
 )
+from taskd.store.sqlite_attempts import write_attempts
 from taskd.store.sqlite_batches import (
     SqliteBatches,
     close_batches,
@@ -38,7 +35,7 @@ from taskd.store.sqlite_batches import (
 )
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
-from taskd.store.sqlite_limits import claim_by_key
+from taskd.store.sqlite_limits import claim_by_key, mark_claimed
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_schema import VERSION
 
@@ -51,22 +48,6 @@ _NEW = "id, function, args, options, priority, wanted, deadline, key, token, bat
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _BRIEF = _COLUMNS.replace(" args,", " NULL,").replace(" outcome,", " iif(state = 3, NULL, outcome),")
 _NEW_COUNT = len(New.__struct_fields__)
-_SUPERSEDE = (
-    "DELETE FROM event WHERE task = ?1 AND event = 'progress' "
-    "AND seq = (SELECT max(seq) FROM event WHERE task = ?1)"
-)
-_START_VALUES = "UPDATE task SET state = 2, attempt = ?1, last_seq = "
-_START_WHERE = " WHERE id = ?3 AND state = 1 AND attempt = ?1 - 1"
-_SETTLE_VALUES = (
-    "UPDATE task SET claimed = 0, state = ?2, errors = errors + ?3, losses = losses + ?4, due = ?5, "
-    "ended = ?6, outcome = ?7, last_seq = "
-)
-_SETTLE_WHERE = " WHERE id = ?8 AND state IN (?9, ?10) AND attempt = ?11"
-# The sequence number is nearly always the given one; having it returned costs half as much again.
-_START = f"{_START_VALUES} ?2 {_START_WHERE} AND last_seq < ?2"
-_START_NUMBERED = f"{_START_VALUES} max(last_seq + 1, ?2) {_START_WHERE} RETURNING last_seq"
-_SETTLE = f"{_SETTLE_VALUES} ?1 {_SETTLE_WHERE} AND last_seq < ?1"
-_SETTLE_NUMBERED = f"{_SETTLE_VALUES} max(last_seq + 1, ?1) {_SETTLE_WHERE} RETURNING last_seq"
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -138,7 +119,9 @@ class SqliteStore:
         with self._errors("written"):
             database.execute("BEGIN IMMEDIATE")
             try:
-                yield database.cursor(LoggingCursor)
+                cursor = database.cursor(LoggingCursor)
+                yield cursor
+                cursor.flush()
                 database.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # some errors have rolled it back already
@@ -159,11 +142,7 @@ class SqliteStore:
                 shift_batches(cursor, batch.shift.seconds)
             accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
-            own = Own(
-                [_start(cursor, start, now) for start in batch.starts],
-                [_note(cursor, event) for event in batch.events],
-                [_settle(cursor, settle, now) for settle in batch.settles],
-            )
+            own = write_attempts(cursor, batch, now)
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
             put_back = [_by_hand(cursor, task, State.WAITING, "queued", now) for task in batch.put_backs]
             released = [(task,) for task in batch.releases]
@@ -380,7 +359,7 @@ def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
         "ORDER BY priority, due, id LIMIT ?",
         (function, count),
     ).fetchall()
-    cursor.executemany("UPDATE task SET claimed = 1 WHERE id = ?", [(row[0],) for row in rows])
+    mark_claimed(cursor, rows)
     return [_record(row) for row in rows]
 
 
@@ -396,44 +375,6 @@ def _joined(cursor: LoggingCursor, new: New) -> str | None:
         if row is not None:
             return str(row[0])
     return None
-
-
-def _start(cursor: LoggingCursor, start: Start, now: float) -> bool:
-    attempt, seq = start.attempt, first_seq(start.attempt)
-    if not cursor.execute(_START, (attempt, seq, start.id)).rowcount:
-        row = cursor.execute(_START_NUMBERED, (attempt, seq, start.id)).fetchone()
-        if row is None:
-            return False
-        seq = row[0]
-    cursor.log(start.id, seq, "started", now, b'{"attempt":%d}' % attempt)
-    return True
-
-
-def _note(cursor: LoggingCursor, event: Event) -> bool:
-    changed = cursor.execute(
-        "UPDATE task SET last_seq = ?1 WHERE id = ?2 AND state = 2 AND last_seq < ?1", (event.seq, event.task)
-    ).rowcount
-    if changed:
-        if event.event == "progress":
-            cursor.execute(_SUPERSEDE, (event.task,))
-        cursor.log(event.task, event.seq, event.event, event.at, event.data)
-    return bool(changed)
-
-
-def _settle(cursor: LoggingCursor, settle: Settle, now: float) -> bool:
-    values = (
-        *(settle.seq, int(settle.state), settle.is_error, settle.is_loss, settle.due or now),
-        *(None if settle.state in UNFINISHED else now, settle.outcome, settle.id),
-        *(int(State.RUNNING), int(settle.source), settle.attempt),
-    )
-    seq = settle.seq
-    if not cursor.execute(_SETTLE, values).rowcount:
-        row = cursor.execute(_SETTLE_NUMBERED, values).fetchone()
-        if row is None:
-            return False
-        seq = row[0]
-    cursor.log(settle.id, seq, settle.event, now, settle.data)
-    return True
 
 
 def _by_hand(cursor: LoggingCursor, task: str, to: State, event: str, now: float) -> State | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from taskd.store.base import KeyedWant
 from taskd.store.records import Record
+from taskd.store.sqlite_bulk import rows_text
 
-__all__ = ["claim_by_key"]
+__all__ = ["claim_by_key", "mark_claimed"]
 
 _WAITING = "state = 1 AND claimed = 0 AND function = ?"
 _NEXT_KEY = (
@@ -17,6 +18,12 @@ _NEXT_KEY = (
     "ORDER BY limit_key LIMIT 1"
 )
 _FIRST_KEY, _LATER_KEY = _NEXT_KEY.format(">="), _NEXT_KEY.format(">")
+
+
+def mark_claimed(cursor: sqlite3.Cursor, rows: Sequence[Any]) -> None:
+    """Note that tasks are claimed, of which these are the rows, with their ids first."""
+    query = "UPDATE task SET claimed = 1 WHERE id IN (SELECT value FROM json_each(?))"
+    cursor.execute(query, (rows_text(row[0] for row in rows),))
 
 
 def claim_by_key(
@@ -35,7 +42,7 @@ def claim_by_key(
             "ORDER BY priority, due, id LIMIT ?",
             (function, *values, min(most, want.count - len(claims))),
         ).fetchall()
-        cursor.executemany("UPDATE task SET claimed = 1 WHERE id = ?", [(row[0],) for row in rows])
+        mark_claimed(cursor, rows)
         claims.extend(map(record_of, rows))
 
     rooms = want.keys.items() if want.keys is not None else _rooms(cursor, function, want)
