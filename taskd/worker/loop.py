@@ -52,6 +52,10 @@ __all__ = ["WorkerLoop", "rehearse"]
 OUTCOME_DELAY = 0.001
 """Seconds that an outcome may wait for the outcomes of the worker's next tasks."""
 
+MAX_UNSENT = 16
+"""Outcomes that wait for others at most: half of the tasks that a worker may have at once, so that the daemon
+gives it more while it runs the other half."""
+
 OUTPUT = 1
 """The descriptor of the pipe that the daemon reads: stdout, which stderr shares."""
 
@@ -181,8 +185,10 @@ class WorkerLoop:
             return  # the loop sends the outcomes next
         if outcome.output or excess is not None:
             self._return_queue()  # the outputs of tasks must be kept apart; this worker has run enough
-        elif started + outcome.seconds - self._unsent_since > OUTCOME_DELAY or not self._board.keep(
-            self._place, line
+        elif (
+            len(self._unsent) >= MAX_UNSENT
+            or started + outcome.seconds - self._unsent_since > OUTCOME_DELAY
+            or not self._board.keep(self._place, line)
         ):
             self._flush()
 
