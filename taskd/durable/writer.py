@@ -64,8 +64,12 @@ class _Pending(Generic[Item, Answer]):
 
     def take(self, most: int | None = None) -> _Pending[Item, Answer]:
         taken: _Pending[Item, Answer] = _Pending()
-        taken.items, taken.answers = self.items[:most], self.answers[:most]
-        del self.items[:most], self.answers[:most]
+        if most is None or len(self.items) <= most:
+            taken.items, self.items = self.items, taken.items
+            taken.answers, self.answers = self.answers, taken.answers
+        else:
+            taken.items, taken.answers = self.items[:most], self.answers[:most]
+            del self.items[:most], self.answers[:most]
         return taken
 
     def put_back(self, taken: _Pending[Item, Answer]) -> None:
