@@ -14,6 +14,9 @@ from taskd.client import Client
 
 UNIT = "µs, median"
 
+TURN = 50
+"""Calls in one turn."""
+
 MOST = 1.3
 """How many times an exchange on a bare socket a call may take."""
 
@@ -37,10 +40,8 @@ def blocking(field: Field) -> list[Result]:
 
     bare = Series("a bare socket", UNIT, "sendall, recv, json.loads")
     ours = Series("Client.call", UNIT, "a connection from its pool")
-    alternate(
-        field.settings.rounds,
-        {"bare": (bare, _timed(exchange, rounds)), "ours": (ours, _timed(call, rounds))},
-    )
+    both = _Interleaved(exchange, call, rounds)
+    alternate(field.settings.rounds, {"bare": (bare, both.measure), "ours": (ours, lambda: both.second)})
     sock.close()
     client.close()
     actual = ours.median / bare.median if bare.median else 0.0
@@ -55,15 +56,22 @@ def blocking(field: Field) -> list[Result]:
     ]
 
 
-def _timed(once: Callable[[int], None], rounds: int) -> Callable[[], float]:
-    """Return a measurement of the median of so many calls, in µs."""
+class _Interleaved:
+    """Measures two things in turns of a few calls, so that both have the same share of what else goes on."""
 
-    def measure() -> float:
-        taken = []
-        for number in range(rounds):
-            began = time.perf_counter()
-            once(number)
-            taken.append(time.perf_counter() - began)
-        return median(taken) * 1e6
+    def __init__(self, first: Callable[[int], None], second: Callable[[int], None], rounds: int) -> None:
+        self._both = (first, second)
+        self._rounds = rounds
+        self.second = 0.0
 
-    return measure
+    def measure(self) -> float:
+        """Return the median of the first, in µs, and keep that of the second."""
+        taken: tuple[list[float], list[float]] = ([], [])
+        for began in range(0, self._rounds, TURN):
+            for once, times in zip(self._both, taken, strict=True):
+                for number in range(began, began + TURN):
+                    start = time.perf_counter()
+                    once(number)
+                    times.append(time.perf_counter() - start)
+        first, self.second = (median(times) * 1e6 for times in taken)
+        return first
