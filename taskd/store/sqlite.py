@@ -215,6 +215,8 @@ class SqliteStore:
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         with self._readers, self._errors("read"):
+            if self._lock < 0:
+                raise StoreError(f"{self.path} is closed: the daemon stops")
             if self._reader is None:
                 self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = 1")
@@ -276,12 +278,13 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file, and let others use it."""
-        if self._lock >= 0:
-            if self._reader is not None:
-                self._reader.close()
-            self._database.close()
-            os.close(self._lock)
-            self._lock = -1
+        with self._readers:
+            if self._lock >= 0:
+                if self._reader is not None:
+                    self._reader.close()
+                self._database.close()
+                os.close(self._lock)
+                self._lock = -1
 
 
 # --- single statements --------------------------------------------------------
