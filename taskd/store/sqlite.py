@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
+from taskd.store.base import CLAIM_BYTES, Changes, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
     Accepted,
     Event,
@@ -357,11 +357,16 @@ def _shift(cursor: LoggingCursor, shift: Shift) -> None:
 
 
 def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
-    rows = cursor.execute(
+    rows, size = [], 0
+    for row in cursor.execute(
         f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
         "ORDER BY priority, due, id LIMIT ?",
         (function, count),
-    ).fetchall()
+    ):
+        rows.append(row)
+        size += len(row[2] or b"")  # the arguments
+        if size >= CLAIM_BYTES:
+            break
     mark_claimed(cursor, rows)
     return [_record(row) for row in rows]
 
