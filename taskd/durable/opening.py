@@ -146,7 +146,7 @@ class Opening:
         return self._run(self._thread, function)
 
     def read(self, function: Callable[[], Any]) -> Deferred[Any]:
-        """Run a function that only reads, as `execute` does; what is to be written does not wait for it."""
+        """Run a function that only reads, as `execute` does; no write waits for it."""
         return self._run(self._reading_thread, function)
 
     def _run(self, thread: StoreThread | None, function: Callable[[], Any]) -> Deferred[Any]:

@@ -119,7 +119,7 @@ class NamedTests(OpeningCase):
         opening = self.opening("memory")
         self.failureResultOf(opening.execute(lambda: 1 / 0), ZeroDivisionError)
 
-    def test_what_is_read_does_not_wait_for_what_is_written(self):
+    def test_reading_does_not_wait_for_writing(self):
         opening = self.opening(f"sqlite:{self.path}")
         is_written, is_read = threading.Event(), threading.Event()
         self.addCleanup(is_written.set)
