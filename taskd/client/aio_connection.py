@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from typing import cast
 
 from msgspec import Raw
 
-from taskd.client.addresses import Address, TcpAddress, TlsFiles, UnixAddress, WebSocketAddress
+from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, Conversation
 from taskd.client.pending import Waiter
 from taskd.model import Call
@@ -32,6 +31,7 @@ class AsyncConnection(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         address: Address,
+        tls: ssl.SSLContext | None,
         *,
         on_event: Callable[[Raw], object],
         on_over: Callable[[AsyncConnection], object],
@@ -41,13 +41,18 @@ class AsyncConnection(asyncio.Protocol):
         self.talk = Conversation(address.text, window=self.window, on_event=on_event)
         self.is_open = False
         """Whether calls are sent as they come, and not only once the connection is made."""
+        self.was_open = False
+        self.is_refused = False
+        """Whether the server's certificate was refused, so that another attempt would be no use."""
         self._loop = loop
         self._address = address
+        self._tls = tls
         self._on_over = on_over
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
         self._beat: asyncio.TimerHandle | None = None
         self._has_reported = False
+        self._ready = asyncio.Event()
         if is_websocket:
             from taskd.client.websocket_wire import WebSocketWire  # which those without websockets need not have
 
@@ -118,8 +123,10 @@ class AsyncConnection(asyncio.Protocol):
         try:
             async with asyncio.timeout(timeout):
                 await self._connect()
-        except (OSError, ssl.SSLError, ValueError) as error:
-            self.fail(_explained(error, timeout))
+                await self._ready.wait()
+        except (OSError, ssl.SSLError) as error:
+            self.is_refused = isinstance(error, ssl.SSLCertVerificationError)
+            self.fail(self._explained(error, timeout))
         except BaseException:
             self.fail("the attempt to connect was given up")
             raise
@@ -129,10 +136,9 @@ class AsyncConnection(asyncio.Protocol):
         if isinstance(address, UnixAddress):
             await self._loop.create_unix_connection(lambda: self, address.path)
             return
-        context = None if address.tls is None else tls_context(address.tls)
-        name = None if context is None else address.host
+        name = None if self._tls is None else address.host
         await self._loop.create_connection(
-            lambda: self, address.host, address.port, ssl=context, server_hostname=name
+            lambda: self, address.host, address.port, ssl=self._tls, server_hostname=name
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -146,7 +152,8 @@ class AsyncConnection(asyncio.Protocol):
             self._transport.write(self._wire.data_to_send())
 
     def _opened(self) -> None:
-        self.is_open = True
+        self.is_open = self.was_open = True
+        self._ready.set()
         self.talk.opened(self._loop.time())
         self._flush()
 
@@ -178,7 +185,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the calls."""
-        self.fail("it closed the connection" if exc is None else _explained(exc))
+        self.fail("it closed the connection" if exc is None else self._explained(exc))
 
     def fail(self, why: str) -> None:
         """Fail the calls, and close: the connection could not be made, is lost, or is not wanted any more."""
@@ -197,6 +204,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         self.is_open = False
+        self._ready.set()
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -206,21 +214,15 @@ class AsyncConnection(asyncio.Protocol):
             self._has_reported = True
             self._on_over(self)
 
+    def _explained(self, error: Exception, timeout: float = 0.0) -> str:
+        """Return why the connection could not be made or was lost, in words."""
+        if isinstance(error, ssl.SSLError):
+            from taskd.client.tls_context import why_refused
 
-def _explained(error: Exception, timeout: float = 0.0) -> str:
-    """Return why a connection could not be made or was lost, in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    if isinstance(error, TimeoutError):
-        return f"it has not answered within {timeout:g} s"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return how to speak TLS: the server's certificate must be for its name. Raises `OSError`, `ValueError`."""
-    context = ssl.create_default_context()
-    return context
+            host = "" if isinstance(self._address, UnixAddress) else self._address.host
+            return why_refused(error, host)
+        if isinstance(error, TimeoutError) and not error.strerror:
+            return f"it has not answered within {timeout:g} s"
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return str(error) or type(error).__name__
