@@ -9,10 +9,10 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from taskd.client.addresses import UnixAddress, server_address
-from taskd.client.aio_handles import AsyncBatch, AsyncTask
 from taskd.client.aio_link import AsyncLink
 from taskd.client.answers import result_of
-from taskd.client.words import NO_WORDS, Words, call_of, named_call, row_call, submit_batch_of, submit_of
+from taskd.client.async_handles import AsyncBatch, AsyncTask
+from taskd.client.words import NO_WORDS, call_of, named_call, row_call, submit_batch_of, submit_of
 from taskd.errors import TaskdError
 from taskd.protocol.method_names import FUNCTIONS, PING, STATUS
 
@@ -215,7 +215,10 @@ class AsyncClient:
         return AsyncTask(link, answer["task"], joined=answer["joined"])
 
     async def submit_batch(
-        self, function: Callable[..., Any] | str, rows: Iterable[object], then: Callable[..., Any] | str | None = None
+        self,
+        function: Callable[..., Any] | str,
+        rows: Iterable[object],
+        then: Callable[..., Any] | str | None = None,
     ) -> AsyncBatch:
         """Store a task for each row, all or none. When they have ended, the function `then` is called.
 

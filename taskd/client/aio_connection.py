@@ -54,7 +54,9 @@ class AsyncConnection(asyncio.Protocol):
         self._has_reported = False
         self._ready = asyncio.Event()
         if is_websocket:
-            from taskd.client.websocket_wire import WebSocketWire  # which those without websockets need not have
+            from taskd.client.websocket_wire import (
+                WebSocketWire,  # which those without websockets need not have
+            )
 
             self._wire: WebSocketWire | None = WebSocketWire(address)
         else:

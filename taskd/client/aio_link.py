@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 from taskd.client.addresses import Address
 from taskd.client.aio_connection import AsyncConnection
-from taskd.client.aio_watches import Watch, Watches
 from taskd.client.answers import Following, lost, not_in_time
+from taskd.client.watches import Watch, Watches
 from taskd.client.words import OnProgress, named_call
 from taskd.errors import TaskdError, Unreachable
 from taskd.model import Call, Outcome, Progress
@@ -137,6 +137,10 @@ class AsyncLink:
         self._send(waiter)
         return True
 
+    def clock(self) -> float:
+        """Return the seconds of the event loop's clock."""
+        return self.loop.time()
+
     async def sleep(self, seconds: float) -> None:
         """Wait before another attempt."""
         await asyncio.sleep(seconds)
@@ -200,7 +204,7 @@ class AsyncLink:
         """Watch the events of a task or a batch over one connection. Raises the server's refusal."""
         connection = self._with_room()
         watches = self._connections[connection]
-        watch = Watch(self.loop, following)
+        watch = Watch(asyncio.Event(), following)
         after = watches.add(watch)
         connection.talk.is_watching = True
         try:

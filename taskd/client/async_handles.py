@@ -1,11 +1,11 @@
-"""Stored tasks and batches, as an asyncio program holds them."""
+"""Stored tasks and batches as coroutines, which run in asyncio's event loop as under Twisted."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Generic, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, Protocol, TypeVar
 
-from taskd.client.aio_link import AsyncLink
 from taskd.client.answers import (
     Event,
     Following,
@@ -18,14 +18,31 @@ from taskd.client.answers import (
     value_of,
 )
 from taskd.client.patience import WAIT_STEP, Patience
+from taskd.client.watches import Watch
 from taskd.client.words import named_call
 from taskd.errors import TaskdError
-from taskd.model import Outcome
+from taskd.model import Call, Outcome
 from taskd.protocol.method_names import CANCEL, GET, RETRY, WAIT, WHY
 
-__all__ = ["AsyncBatch", "AsyncTask"]
+__all__ = ["Asking", "AsyncBatch", "AsyncTask"]
 
 R = TypeVar("R")
+
+
+class Asking(Protocol):
+    """A way to ask a server, in an event loop."""
+
+    def clock(self) -> float:
+        """Return seconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    async def outcome(self, call: Call) -> Outcome:
+        """Send a call and wait for its outcome."""
+
+    def watching(self, following: Following) -> AbstractAsyncContextManager[Watch]:
+        """Watch the events of a task or a batch over one connection."""
 
 
 class _Stored:
@@ -33,7 +50,7 @@ class _Stored:
 
     _kind: Kind
 
-    def __init__(self, link: AsyncLink, id: str) -> None:  # noqa: A002
+    def __init__(self, link: Asking, id: str) -> None:  # noqa: A002
         self.id = id
         self._link = link
 
@@ -58,7 +75,7 @@ class _Stored:
         Raises the server's refusal, as for a task that it does not know.
         """
         following = Following(self._kind, self.id, after)
-        patience = Patience(self._link.loop.time)
+        patience = Patience(self._link.clock)
         while not following.is_over:
             try:
                 async with self._link.watching(following) as watch:
@@ -74,7 +91,7 @@ class _Stored:
 
     async def _ended(self, timeout: float | None) -> dict[str, Any]:
         """Wait for the end, and return the answer of ``taskd.wait``. Raises `WaitTimeout`."""
-        clock = self._link.loop.time
+        clock = self._link.clock
         patience = Patience(clock)
         ends_at = None if timeout is None else clock() + timeout
         while True:
@@ -99,7 +116,7 @@ class AsyncTask(_Stored, Generic[R]):
 
     _kind = "task"
 
-    def __init__(self, link: AsyncLink, id: str, *, joined: bool = False) -> None:  # noqa: A002
+    def __init__(self, link: Asking, id: str, *, joined: bool = False) -> None:  # noqa: A002
         super().__init__(link, id)
         self.joined = joined
 
@@ -128,7 +145,7 @@ class AsyncBatch(_Stored):
 
     _kind = "batch"
 
-    def __init__(self, link: AsyncLink, id: str, tasks: list[str], *, joined: bool = False) -> None:  # noqa: A002
+    def __init__(self, link: Asking, id: str, tasks: list[str], *, joined: bool = False) -> None:  # noqa: A002
         super().__init__(link, id)
         self.tasks = tasks
         self.joined = joined

@@ -1,9 +1,9 @@
-"""The events of stored tasks and batches that come over one connection of an `AsyncClient`, for who iterates."""
+"""The events of stored tasks and batches that come over one connection, for those who iterate over them."""
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future
 from collections import deque
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -11,7 +11,7 @@ from msgspec import Raw
 from taskd.client.answers import Following
 from taskd.errors import Unreachable
 
-__all__ = ["Watch", "Watches"]
+__all__ = ["Signal", "Watch", "Watches"]
 
 MAX_BEHIND = 1000
 """Events that are kept for an iterator that is slow: others are read from the server's log later."""
@@ -28,17 +28,29 @@ class _Named(msgspec.Struct):
 _named = msgspec.json.Decoder(_Named)
 
 
+class Signal(Protocol):
+    """Something to be waited for, such as an `asyncio.Event`."""
+
+    def set(self) -> None:
+        """Wake who waits."""
+
+    def clear(self) -> None:
+        """Have the next `wait` wait."""
+
+    async def wait(self) -> Any:
+        """Wait until it is set."""
+
+
 class Watch:
     """The events for one iterator, as they are pushed. Once it is cut off, those that follow are missing."""
 
-    def __init__(self, loop: AbstractEventLoop, following: Following) -> None:
+    def __init__(self, signal: Signal, following: Following) -> None:
         self.following = following
-        self._loop = loop
+        self._signal = signal
         self._inbox: deque[Raw] = deque()
         self._bytes = 0
         self._is_cut_off = False
         self._lost: Unreachable | None = None
-        self._waiting: Future[None] | None = None
 
     def push(self, event: Raw) -> None:
         """Take an event."""
@@ -49,16 +61,12 @@ class Watch:
             self._is_cut_off = True
         else:
             self._inbox.append(event)
-        self._wake()
+        self._signal.set()
 
     def lose(self, error: Unreachable) -> None:
         """Note that the connection is lost: nothing follows."""
         self._lost = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        self._signal.set()
 
     async def next(self) -> Raw | None:
         """Return the next event; None once this is cut off. Raises `Unreachable` if the connection is lost."""
@@ -67,11 +75,8 @@ class Watch:
                 return None
             if self._lost is not None:
                 raise self._lost
-            self._waiting = self._loop.create_future()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
+            self._signal.clear()
+            await self._signal.wait()
         event = self._inbox.popleft()
         self._bytes -= memoryview(event).nbytes
         return event
@@ -90,7 +95,9 @@ class Watches:
     def add(self, watch: Watch) -> int:
         """Add an iterator; return after which event the server must push, so that none of all misses one."""
         others = self._by_id.setdefault(watch.following.id, [])
-        after = min((each.following.after for each in [*others, watch] if each.following.after >= 0), default=-1)
+        after = min(
+            (each.following.after for each in [*others, watch] if each.following.after >= 0), default=-1
+        )
         others.append(watch)
         return after if others[1:] else watch.following.after
 
