@@ -36,8 +36,7 @@ class AsyncConnection(asyncio.Protocol):
         on_event: Callable[[Raw], object],
         on_over: Callable[[AsyncConnection], object],
     ) -> None:
-        is_websocket = isinstance(address, WebSocketAddress)
-        self.window = MAX_CALLS_PER_WEBSOCKET if is_websocket else MAX_CALLS
+        self.window = MAX_CALLS_PER_WEBSOCKET if isinstance(address, WebSocketAddress) else MAX_CALLS
         self.talk = Conversation(address.text, window=self.window, on_event=on_event)
         self.is_open = False
         """Whether calls are sent as they come, and not only once the connection is made."""
@@ -53,7 +52,7 @@ class AsyncConnection(asyncio.Protocol):
         self._beat: asyncio.TimerHandle | None = None
         self._has_reported = False
         self._ready = asyncio.Event()
-        if is_websocket:
+        if isinstance(address, WebSocketAddress):
             from taskd.client.websocket_wire import (
                 WebSocketWire,  # which those without websockets need not have
             )

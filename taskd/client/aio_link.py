@@ -20,7 +20,7 @@ from taskd.protocol.method_names import ATTACH, DETACH
 __all__ = ["AsyncLink"]
 
 MAX_CONNECTIONS = 8
-"""Connections to one server: one is enough for `MAX_CALLS`, and those that wait for stored tasks count too."""
+"""Connections to one server: one takes `MAX_CALLS`, of which waits for stored tasks are some."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds before the second attempt to connect, and between two later ones: a restart takes about one."""

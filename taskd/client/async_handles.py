@@ -141,7 +141,7 @@ class AsyncTask(_Stored, Generic[R]):
 
 
 class AsyncBatch(_Stored):
-    """A batch of stored tasks. `tasks` are their ids, if this is the answer to a submit; `joined` as for a task."""
+    """A batch of stored tasks. `tasks` are their ids, if it was submitted here; `joined` as for a task."""
 
     _kind = "batch"
 
@@ -151,8 +151,8 @@ class AsyncBatch(_Stored):
         self.joined = joined
 
     async def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until all tasks have ended; return how many are done, failed and cancelled, the total, and the state.
+        """Wait until all tasks have ended; return ``done``, ``failed``, ``cancelled``, ``total``, ``state``.
 
-        Raises `WaitTimeout` after `timeout` seconds; the batch goes on.
+        The first four are counts. Raises `WaitTimeout` after `timeout` seconds; the batch goes on.
         """
         return batch_counts(await self._ended(timeout))

@@ -69,7 +69,7 @@ class Watch:
         self._signal.set()
 
     async def next(self) -> Raw | None:
-        """Return the next event; None once this is cut off. Raises `Unreachable` if the connection is lost."""
+        """Return the next event; None once this is cut off. Raises `Unreachable` for a lost connection."""
         while not self._inbox:
             if self._is_cut_off:
                 return None
@@ -95,11 +95,9 @@ class Watches:
     def add(self, watch: Watch) -> int:
         """Add an iterator; return after which event the server must push, so that none of all misses one."""
         others = self._by_id.setdefault(watch.following.id, [])
-        after = min(
-            (each.following.after for each in [*others, watch] if each.following.after >= 0), default=-1
-        )
         others.append(watch)
-        return after if others[1:] else watch.following.after
+        known = [each.following.after for each in others]
+        return min((after for after in known if after >= 0), default=-1)
 
     def remove(self, watch: Watch) -> bool:
         """Remove an iterator; return whether it was the last of its task or batch."""
