@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskd.client.aio import AsyncClient
+    from taskd.client.blocking import Client
     from taskd.client.twisted import TaskClient
 
 __all__ = ["AsyncClient", "Client", "TaskClient"]

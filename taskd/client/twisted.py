@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
-    Coroutine,
-    Generator,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -119,21 +118,21 @@ class TaskClient:
     # --- calls ---
 
     @overload
-    def call(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]: ...
-    @overload
     def call(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[R]: ...
     @overload
     def call(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[list[R]]: ...
     @overload
     def call(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[list[R]]: ...
     @overload
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]: ...
+    @overload
+    def call(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]: ...
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call a function, which is given itself or by its name.
 
@@ -203,23 +202,23 @@ class TaskClient:
     # --- stored tasks ---
 
     @overload
-    def submit(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]: ...
-    @overload
     def submit(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[R]]: ...
     @overload
     def submit(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[list[R]]]: ...
     @overload
     def submit(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[list[R]]]: ...
     @overload
     def submit(
         self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[R]]: ...
+    @overload
+    def submit(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]: ...
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]:
         """Store a task; fires with it before it is run. Arguments and errors are as for `call`.
 
@@ -258,9 +257,9 @@ class TaskClient:
 
     # --- the server ---
 
-    def ping(self) -> Deferred[str]:
-        """Ask the server for a sign of life: "pong"."""
-        return self._called(named_call(PING, {}))
+    def ping(self) -> Deferred[None]:
+        """Fire if the server answers. Fails with `Unreachable` or `WaitTimeout`."""
+        return self._called(named_call(PING, {})).addCallback(lambda _: None)
 
     def functions(self) -> Deferred[list[dict[str, Any]]]:
         """Return a description of each function that can be called, as docs/protocol.md has it."""
