@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 from taskd.client.addresses import UnixAddress, server_address
@@ -15,6 +15,7 @@ from taskd.client.async_handles import AsyncBatch, AsyncTask
 from taskd.client.words import (
     CONCURRENCY,
     NO_WORDS,
+    GivenOptions,
     call_of,
     named_call,
     row_call,
@@ -110,7 +111,7 @@ class AsyncClient:
         """Drop the connections of this event loop; calls in flight fail, and their tasks go on."""
         await self._links.here().close()
 
-    def with_options(self, **options: Any) -> Self:
+    def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, which shares the connections."""
         made = object.__new__(type(self))
         made._links = self._links

@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
 from msgspec import Raw, structs
@@ -32,6 +32,7 @@ from taskd.client.twisted_map import map_rows
 from taskd.client.words import (
     CONCURRENCY,
     NO_WORDS,
+    GivenOptions,
     call_of,
     named_call,
     row_call,
@@ -102,7 +103,7 @@ class TaskClient:
             make_connection = partial(_event_connection, reactor, server)
         self._asking = TwistedAsking(reactor, server, self._link, make_connection)
 
-    def with_options(self, **options: Any) -> Self:
+    def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, which shares the connections.
 
         The options are those of `taskd.client.words.Words.with_options`: those of
