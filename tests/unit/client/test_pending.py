@@ -219,7 +219,7 @@ class Collecting:
 
 
 class RefusalTests(SynchronousTestCase):
-    def test_a_message_that_is_too_long_is_told_from_those_before_and_behind_it(self):
+    def test_a_message_that_is_too_long_ends_alone_and_those_behind_it_are_unsent(self):
         sent = []
         calls = PendingCalls(sent.append, 10)
         calls.opened()

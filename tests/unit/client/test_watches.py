@@ -48,7 +48,7 @@ class WatchTests(SynchronousTestCase):
         self.watches.pushed(event(4))
         self.assertEqual(seq_of(self.successResultOf(waiting)), 4)
 
-    def test_what_others_get_before_its_own_attach_is_answered_is_not_for_a_watch(self):
+    def test_a_watch_gets_nothing_before_its_own_attach_is_answered(self):
         watch, _ = self.watch(live=False)
         self.watches.pushed(event(2))
         watch.begin()
