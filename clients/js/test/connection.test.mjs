@@ -255,3 +255,17 @@ test("without a WebSocket of its own, Node uses the package ws, or names it", as
     globalThis.WebSocket = own;
   }
 });
+
+test("nothing is sent into a websocket that is closing", async () => {
+  const taskd = network.client();
+  handled(taskd.call("f"));
+  const socket = await network.open();
+  socket.readyState = 2;
+  const result = taskd.call("g");
+  assert.equal(socket.texts.length, 1);
+  await socket.drop(1001);
+  await clock.advance(1);
+  const next = await network.open();
+  await next.answer("g");
+  assert.equal(await result, "g");
+});
