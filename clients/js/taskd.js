@@ -398,7 +398,7 @@ class Connection {
  */
 class Request {
   isUnwanted = false;
-  wasSent = false;
+  mayHaveRun = false;
   waitingSince = now();
   refusedSince;
 
@@ -482,7 +482,6 @@ class Requests {
       if (request.refusedSince !== undefined && this.#restart.isSet) continue;
       this.#unsent.delete(request);
       this.#inFlight.set(request.id, request);
-      request.wasSent = true;
       this.#connection.send(request.text);
     }
   }
@@ -498,7 +497,7 @@ class Requests {
         next = Math.min(next, left);
       } else {
         this.#unsent.delete(request);
-        request.reject(lost(`no connection within ${this.#connectTimeout} s (${this.#why})`, request.wasSent));
+        request.reject(lost(`no connection within ${this.#connectTimeout} s (${this.#why})`, request.mayHaveRun));
       }
     }
     if (next < Infinity) {
@@ -540,11 +539,17 @@ class Requests {
     this.#flush();
   }
 
-  /** Put back a request that a server which is being restarted has not taken, and return whether that was done. */
-  #isPutBack(request, { code }) {
-    if (!request.isRepeatable || request.isUnwanted || !RESTARTING.has(code)) return false;
+  /**
+   * Put back a request that a server which is being restarted has not taken, and return whether that was done.
+   * A gateway that could not send a call has done nothing, so that even a call may be sent again.
+   */
+  #isPutBack(request, { code, data }) {
+    const isUnsent = code === UNREACHABLE && data?.sent === false;
+    if (request.isUnwanted || request.isFleeting) return false;
+    if (!isUnsent && !(request.isRepeatable && RESTARTING.has(code))) return false;
     request.refusedSince ??= now();
     if (!request.isPatient && now() - request.refusedSince > this.#connectTimeout) return false;
+    request.mayHaveRun ||= !isUnsent;
     this.#unsent.add(request);
     if (!this.#restart.isSet) this.#restart.set(restartPause(), () => this.#flush());
     return true;
@@ -562,6 +567,7 @@ class Requests {
       if (request.text.length === longest) {
         request.reject(new TaskdError(TOO_LARGE, "the message was longer than the server takes", { sent: true }));
       } else if (request.isRepeatable) {
+        request.mayHaveRun = true;
         again.push(request);
       } else {
         request.reject(lost(why, true));
@@ -587,7 +593,7 @@ class Requests {
 
   close() {
     this.#isClosed = true;
-    this.fail(request => lost("the client was closed", request.wasSent));
+    this.fail(request => lost("the client was closed", request.mayHaveRun || this.#inFlight.has(request.id)));
   }
 }
 
