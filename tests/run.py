@@ -61,7 +61,7 @@ SECONDS = {
     "test_generators.py": 12,
     "test_holding.py": 8,
     "test_import.py": 44,
-    "test_js_client.py": 25,
+    "test_js_client.py": 45,
     "test_limits.py": 64,
     "test_links.py": 15,
     "test_log.py": 14,

@@ -36,6 +36,7 @@ INSTALL_TIMEOUT = 120.0
 """Seconds for npm, which may have to download."""
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
+no_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 def websocket_option():
@@ -118,6 +119,26 @@ def test_every_method_of_the_javascript_client_works_with_a_real_server(clean_st
     daemon = clean_start("--app", str(APPS / "called.py"), "--workers", "2", "--link", link)
     url = daemon.wait_until_ready().ws
     run(NODE, *websocket_option(), SCRIPTS / "methods.mjs", CLIENT / "taskd.js", url, tmp_path, cwd=tmp_path)
+
+
+@no_chromium
+@pytest_twisted.ensureDeferred
+async def test_the_code_on_the_gateways_own_page_works_there(shared, websocket, tmp_path):
+    browser = await in_thread(Browser, tmp_path / "profile")
+    try:
+        page = shared.ws.replace("ws:", "http:")
+        tab = Tab(await websocket(await in_thread(browser.open_tab, page)))
+        await tab.wait_until('document.querySelector("code")')
+        script = (
+            "(async () => { let shown;"
+            " const code = document.querySelector('code').textContent;"
+            " const console = { log: value => { shown = value; } };"
+            " await eval(`(async console => { ${code} })`)(console);"
+            " return shown.map(({ name }) => name); })()"
+        )
+        assert "hello" in await tab.evaluate(script)
+    finally:
+        await in_thread(browser.close)
 
 
 # --- a server that is restarted ----------------------------------------------
@@ -220,9 +241,6 @@ def program(request, tmp_path, packages, pages, websocket):
     yield start
     for each in running:
         each.close() if isinstance(each, Browser) else each.kill()
-
-
-no_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.mark.parametrize(
