@@ -511,7 +511,13 @@ final class Task extends Handle
     {
         $answer = $this->wait($timeout);
         if ($answer['state'] !== 'succeeded') {
-            throw Error::of($answer['error'] ?? ['message' => "the task {$this->id} is {$answer['state']}"]);
+            $message = "the task {$this->id} is {$answer['state']}";
+            // A task that was never started has no error of its own.
+            throw isset($answer['error']) ? Error::of($answer['error']) : match ($answer['state']) {
+                'cancelled' => new Cancelled($message),
+                'expired' => new TimedOut($message),
+                default => new Error($message),
+            };
         }
         return $answer['result'] ?? null;
     }
