@@ -1,4 +1,4 @@
-"""The PHP client against real servers, and against scripted ones where a connection must end at a certain point.
+"""The PHP client against real servers, and scripted ones whose connections end at a certain point.
 
 Runs where PHP is installed or can be.
 """
@@ -131,15 +131,18 @@ def test_arguments_that_cannot_be_sent_and_addresses_that_are_none_are_refused_w
         caught(fn () => $client->call('echo', ["\\xff"]));
         caught(fn () => $client->call('echo', [1 => 'a', 'b' => 2]));
         caught(fn () => iterator_to_array($client->map('echo', [1], concurrency: 0)));
-        foreach (['ws://a:1', 'a', 'a:99999', 'tls::1', 'tls:a:1:trustRoots=/no', 'tls:a:1:x=y'] as $address) {
+        $addresses = ['ws://a:1', 'a', 'a:99999', 'tls::1', 'tls:a:1:trustRoots=/no', 'tls:a:1:x=y'];
+        foreach ($addresses as $address) {
             caught(fn () => new Taskd\\Client($address));
         }
-        foreach (['127.0.0.1:%1$d', 'tcp:localhost:%1$d', 'tcp://localhost:%1$d/', ':%1$d', ' %1$d'] as $form) {
+        $forms = ['127.0.0.1:%1$d', 'tcp:localhost:%1$d', 'tcp://localhost:%1$d/', ':%1$d', ' %1$d'];
+        foreach ($forms as $form) {
             show((new Taskd\\Client(sprintf($form, getenv('TASKD_SERVER'))))->ping());
         }
     """)
     assert [each.partition(";")[0] for each in shown] == [
-        "the arguments of echo cannot be written as JSON: Malformed UTF-8 characters, possibly incorrectly encoded",
+        "the arguments of echo cannot be written as JSON: "
+        "Malformed UTF-8 characters, possibly incorrectly encoded",
         "arguments are a list, or have names: there is the number 1 among the names",
         "concurrency is from 1 to 1000, not 0",
         "the address ws://a:1: it is the address of a gateway, and this client needs a task server",
@@ -264,7 +267,9 @@ def test_a_task_that_failed_can_be_put_back_and_one_that_waits_can_be_cancelled(
         $task = $client->submit('poison_once');
         try { $task->result(); } catch (Taskd\\WorkerLost $error) { show($error->data['signal']); }
         show([$task->state(), $task->retry()]);
-        try { $task->result(); } catch (Taskd\\WorkerLost $error) { show(count(iterator_to_array($task->events(), false))); }
+        try { $task->result(); } catch (Taskd\\WorkerLost $error) {
+            show(count(iterator_to_array($task->events(), false)));
+        }
         $later = $client->submit('mark', [1], delay: 600, priority: 1, keep: 60, token: 'a');
         $same = $client->submit('mark', [1], token: 'a');
         show([$later->id === $same->id, $same->joined]);
@@ -296,7 +301,9 @@ def test_a_batch_is_stored_counted_and_followed(program, lasting):
         $again = $client->batch($batch->id);
         foreach ($again->events() as $event) $last = $event;
         show([count($batch->tasks), $last->event, $last->data['done'], $again->result(), $again->cancel()]);
-        try { $client->submitBatch('mark', [[1], ['x']]); } catch (Taskd\\InvalidParams $error) { show('none'); }
+        try {
+            $client->submitBatch('mark', [[1], ['x']]);
+        } catch (Taskd\\InvalidParams $error) { show('none'); }
         """,
         lasting("lasting.py").wait_until_ready().port(),
     ).end()
@@ -340,7 +347,9 @@ def test_a_call_that_was_sent_when_the_server_died_is_not_sent_again(program, st
         $client = new Taskd\\Client(connectTimeout: 20.0);
         try {
             $client->call('wait_for', [getenv('GATE')]);
-        } catch (Taskd\\Unreachable $error) { show([$error->getCode(), $error->sent(), $error->data['server']]); }
+        } catch (Taskd\\Unreachable $error) {
+            show([$error->getCode(), $error->sent(), $error->data['server']]);
+        }
         fgets(STDIN);
         show($client->call('hello'));
         """,
@@ -453,7 +462,9 @@ def test_a_server_of_another_kind_is_named_as_such(program):
     server = Scripted(lambda connection: connection.send(b"HTTP/1.1 400 Bad Request"))
     shown = program(
         """
-        try { (new Taskd\\Client())->call('hello'); } catch (Taskd\\Unreachable $error) { show($error->getMessage()); }
+        try {
+            (new Taskd\\Client())->call('hello');
+        } catch (Taskd\\Unreachable $error) { show($error->getMessage()); }
         """,
         server.port,
     ).end()
@@ -493,7 +504,8 @@ def test_unix_sockets_have_several_spellings(program, start, tmp_path):
     start("--listen", "unix:a.sock").wait_until_ready()
     shown = program(
         """
-        foreach (['unix:a.sock', 'unix://' . getcwd() . '/a.sock', getcwd() . '/a.sock', './a.sock'] as $address) {
+        $path = getcwd() . '/a.sock';
+        foreach (['unix:a.sock', "unix://$path", $path, './a.sock'] as $address) {
             show((new Taskd\\Client($address))->call('hello'));
         }
         """,
