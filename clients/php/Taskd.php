@@ -244,8 +244,8 @@ final class Client
     /**
      * Have a task stored, and return its handle at once.
      *
-     * A submit with a `token` is sent again if the connection is lost: the
-     * server stores one task for a token.
+     * It is sent again if the connection is lost: the server stores one task
+     * for a token, and without one of yours it gets one of its own.
      *
      * @param array<mixed> $args as for `call`
      * @param ?string $key of the unfinished tasks of a function only one has the same key
@@ -277,9 +277,10 @@ final class Client
             'retries' => $retries,
             'keep' => $keep,
         ];
-        $params = ['function' => $function, 'args' => Message::args($args) ?: null, 'token' => $token];
-        $answer = $this->store('taskd.submit', $params, $options, $token !== null);
-        return new Task($this->link, $answer['task'], $answer['joined']);
+        $params = ['function' => $function, 'args' => Message::args($args) ?: null];
+        $answer = $this->store('taskd.submit', $params, $options, $token);
+        // With nothing that others know, it can have joined only itself, when it was sent again.
+        return new Task($this->link, $answer['task'], $answer['joined'] && ($token ?? $key) !== null);
     }
 
     /**
@@ -314,9 +315,10 @@ final class Client
         foreach ($rows as $row) {
             $args[] = Message::args(is_array($row) ? $row : [$row]);
         }
-        $params = ['function' => $function, 'args' => $args, 'then' => $then, 'token' => $token];
-        $answer = $this->store('taskd.submit_batch', $params, $options, $token !== null);
-        return new Batch($this->link, $answer['batch'], (array) $answer['tasks'], $answer['joined']);
+        $params = ['function' => $function, 'args' => $args, 'then' => $then];
+        $answer = $this->store('taskd.submit_batch', $params, $options, $token);
+        $joined = $answer['joined'] && $token !== null;
+        return new Batch($this->link, $answer['batch'], (array) $answer['tasks'], $joined);
     }
 
     /**
@@ -325,11 +327,12 @@ final class Client
      *
      * @return array<string, mixed>
      */
-    private function store(string $method, array $params, array $options, bool $again): array
+    private function store(string $method, array $params, array $options, ?string $token): array
     {
         $options = Message::given($options);
-        $params = Message::given($params + ['options' => $options ?: null]);
-        return (array) $this->link->ask(Message::of($method, $params), $again);
+        $token ??= bin2hex(random_bytes(16));
+        $params = Message::given($params + ['options' => $options ?: null, 'token' => $token]);
+        return (array) $this->link->ask(Message::of($method, $params), true);
     }
 
     /** Return the handle of a stored task. */

@@ -18,6 +18,9 @@ from tests.live.support import APPS, TIMEOUT, Connection
 
 WHY_NOT = php.why_not()
 
+NOT_UTF8 = "Malformed UTF-8 characters, possibly incorrectly encoded"
+"""How PHP says that a text is not UTF-8."""
+
 pytestmark = pytest.mark.skipif(WHY_NOT != "", reason=WHY_NOT)
 
 
@@ -141,8 +144,7 @@ def test_arguments_that_cannot_be_sent_and_addresses_that_are_none_are_refused_w
         }
     """)
     assert [each.partition(";")[0] for each in shown] == [
-        "the arguments of echo cannot be written as JSON: "
-        "Malformed UTF-8 characters, possibly incorrectly encoded",
+        f"the arguments of echo cannot be written as JSON: {NOT_UTF8}",
         "arguments are a list, or have names: there is the number 1 among the names",
         "concurrency is from 1 to 1000, not 0",
         "the address ws://a:1: it is the address of a gateway, and this client needs a task server",
