@@ -1,0 +1,108 @@
+"""Every page of docs/frameworks and docs/coming-from, followed as it stands by somebody who has a shell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+import pytest_twisted
+
+from tests.live import pages
+from tests.live.peers import in_thread
+from tests.live.test_browser import CHROMIUM, Browser, Tab
+
+CLIENTS = pages.ROOT / "clients"
+
+NEEDS = {
+    "frameworks/django.md": ("curl",),
+    "frameworks/fastapi.md": ("curl",),
+    "frameworks/flask.md": ("curl",),
+    "frameworks/node.md": ("curl", "node", "npm"),
+    "frameworks/php.md": ("curl", "php"),
+    "frameworks/twisted.md": ("curl",),
+    "frameworks/browser.md": (),
+    "coming-from/celery.md": ("redis-server",),
+    "coming-from/rq.md": ("redis-server",),
+    "coming-from/workerman.md": ("php",),
+}
+"""The programs that each page needs; Python's packages are installed for the tests."""
+
+FOLLOWED_BY_HAND = {"frameworks/browser.md"}
+"""Pages whose reader does something that is no command."""
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """Make the reader of a page, who has written its files."""
+    readers = []
+
+    def read(name):
+        if why_not := pages.missing(*NEEDS[name]):
+            pytest.skip(why_not)
+        try:
+            pages.environment()
+        except subprocess.CalledProcessError:
+            pytest.skip("the frameworks cannot be installed here")
+        readers.append(pages.Reader(pages.Page(name), tmp_path))
+        return readers[-1]
+
+    yield read
+    for each in readers:
+        each.leave()
+
+
+def test_every_page_is_followed():
+    found = {
+        f"{folder}/{path.name}"
+        for folder in ("frameworks", "coming-from")
+        for path in (pages.DOCS / folder).glob("*.md")
+    }
+    assert found - {"frameworks/index.md", "coming-from/index.md"} == NEEDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in NEEDS if name.startswith("frameworks")))
+def test_a_page_needs_few_lines_of_the_readers_own(name):
+    page = pages.Page(name)
+    assert "tasks.py" in page.files
+    assert 0 < page.own_lines() <= pages.LINES
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS.keys() - FOLLOWED_BY_HAND))
+def test_a_page_can_be_followed(name, reader, tmp_path):
+    follower = reader(name)
+    if name in ("frameworks/php.md", "coming-from/workerman.md"):
+        shutil.copy(CLIENTS / "php" / "Taskd.php", tmp_path)
+    if name == "frameworks/node.md":
+        npm = ["npm", "install", "--silent", "--prefix", str(tmp_path), "ws"]
+        if subprocess.run(npm, stdin=subprocess.DEVNULL).returncode:
+            pytest.skip("the package ws cannot be installed here")
+    first = next(
+        (session for session in follower.page.sessions if "startproject" in session.commands[0]), None
+    )
+    if first is not None:
+        follower.run(first)
+    follower.write_files()
+    follower.follow(but=first)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest_twisted.ensureDeferred
+async def test_the_button_of_the_page_in_a_browser_shows_progress_and_the_result(
+    reader, websocket, tmp_path, tmp_path_factory
+):
+    follower = reader("frameworks/browser.md")
+    follower.write_files()
+    await in_thread(follower.follow)
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    try:
+        address = follower.with_ports("http://127.0.0.1:8000/")
+        tab = Tab(await websocket(await in_thread(browser.open_tab, address)))
+        await tab.wait_until(
+            'document.readyState === "complete" && document.querySelector("button")?.onclick'
+        )
+        await tab.evaluate('document.querySelector("button").click()')
+        await tab.wait_until('document.querySelector("output").value === "a report of 5 pages"')
+        assert await tab.evaluate('document.querySelector("progress").value') == 1
+    finally:
+        browser.close()
