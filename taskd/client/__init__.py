@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from taskd.client.blocking import Client
     from taskd.client.twisted import TaskClient
 
 __all__ = ["Client", "TaskClient"]

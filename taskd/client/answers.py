@@ -8,7 +8,17 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from taskd.errors import ParseError, TaskdError, Unreachable, WaitTimeout, exception_for
+from taskd.errors import (
+    Cancelled,
+    ParseError,
+    TaskdError,
+    TaskFailed,
+    TimedOut,
+    Unreachable,
+    WaitTimeout,
+    WorkerLost,
+    exception_for,
+)
 from taskd.model import Call, Outcome, Result
 from taskd.protocol.event_lines import Kind, ParsedEvent, parse_event
 from taskd.protocol.method_names import ATTACH
@@ -33,6 +43,13 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "expired", "set_aside"})
 
 _LAST_EVENTS = {"task": ENDED | {"detached"}, "batch": frozenset({"ended", "detached"})}
 """The events after which there may be no more, unless somebody puts a task back."""
+
+_WITHOUT_ERROR: dict[str, tuple[type[TaskdError], str]] = {
+    "cancelled": (Cancelled, "was cancelled"),
+    "expired": (TimedOut, "was not started within its deadline"),
+    "set_aside": (WorkerLost, "was set aside, since its process has died under it too often"),
+}
+"""What a task has ended with that has no error of its own, since no worker was concerned."""
 
 _COUNTS = ("done", "failed", "cancelled", "total", "state")
 
@@ -92,12 +109,11 @@ def task_result(shown: Mapping[str, Any]) -> Any:
     """Return the result of an ended task, as ``taskd.wait`` shows it; raise the error that it ended with."""
     if shown["state"] == "succeeded":
         return shown.get("result")
-    error = shown.get("error") or {}
-    raise exception_for(
-        error.get("code", TaskdError.code),
-        error.get("message", f"the task {shown.get('task')} is {shown['state']}"),
-        error.get("data"),
-    )
+    error = shown.get("error")
+    if error is not None:
+        raise exception_for(error["code"], error["message"], error.get("data"))
+    kind, what = _WITHOUT_ERROR.get(shown["state"], (TaskFailed, "has failed"))
+    raise kind(f"the task {shown.get('task')} {what}")
 
 
 def batch_counts(shown: Mapping[str, Any]) -> dict[str, Any]:

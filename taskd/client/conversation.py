@@ -65,6 +65,8 @@ class Conversation:
     ) -> None:
         self.fault = ""
         """Why the conversation is over, in words; "" if it is not."""
+        self.is_foreign = False
+        """Whether the other end has turned out to be no task server, which has run nothing."""
         self.is_watching = False
         """Whether events are awaited: then the connection is kept alive even if no call is in flight."""
         self._server = server
@@ -164,28 +166,30 @@ class Conversation:
                 self._calls.received(line)
             except ParseError as error:
                 foreign = not_a_task_server(line)
-                self._end(foreign or f"it is no task server: {error}", has_run=not foreign)
+                self.is_foreign = bool(foreign)
+                self._end(foreign or f"it is no task server: {error}")
                 return
         if not self._is_awaiting:
             self._is_quiet = True
 
-    def lost(self, why: str, *, was_written: bool = True) -> None:
+    def lost(self, why: str) -> None:
         """End: the connection could not be made, or is lost.
 
-        `was_written` is whether the other end may have what `data_to_send` has returned.
+        What `data_to_send` has returned counts as sent.
         """
         if self.fault:
             return
         cut_off = self._splitter.receive(b"\n") if self._splitter.unfinished else []
         foreign = not_a_task_server(cut_off[0]) if cut_off else ""
-        self._end(foreign or why, has_run=was_written and not foreign)
+        self.is_foreign = bool(foreign)
+        self._end(foreign or why)
 
-    def _end(self, why: str, *, has_run: bool = True) -> None:
+    def _end(self, why: str) -> None:
         if self.fault:
             return
         self.fault = why
         self._lines.clear()
-        self._calls.fail(lambda sent: self._lost(sent=sent and has_run))
+        self._calls.fail(lambda sent: self._lost(sent=sent and not self.is_foreign))
 
     def _lost(self, *, sent: bool) -> Unreachable:
         return lost(self._server, self.fault, sent=sent)
