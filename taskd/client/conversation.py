@@ -138,6 +138,11 @@ class Conversation:
                 self._is_quiet = False
         return messages
 
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether `data_to_send` would return anything."""
+        return bool(self._lines)
+
     def receive(self, data: bytes, now: float) -> None:
         """Take in what has arrived, cut in any way."""
         self._note_arrival(now)
