@@ -1,4 +1,4 @@
-"""The root resource of the gateway's port: upgrades to websockets, and a plain page for other requests."""
+"""The root resource of the gateway's port: upgrades to websockets, the JavaScript client, and a plain page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 from taskd.listeners.origins import Origins
 from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
+from taskd.web.client_module import MODULE_PATH, ClientModule
 
 __all__ = ["Root", "config_from_environment"]
 
@@ -27,11 +28,11 @@ _PAGE = f"""<!DOCTYPE html>
 <style>body {{ font: 1rem/1.5 sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}</style>
 <h1>taskd {__version__}</h1>
 <p>This is the gateway of a task server. It speaks websocket, on any path of this address:
-send it a request, and the result is pushed back when the work is done.</p>
-<pre><code>const socket = new WebSocket(location.href.replace(/^http/, "ws"));
-socket.onmessage = event =&gt; console.log(event.data);
-socket.onopen = () =&gt; socket.send(JSON.stringify(
-    {{jsonrpc: "2.0", id: 1, method: "taskd.functions"}}));
+send it a request, and the result is pushed back when the work is done. A client for pages
+is at <a href="/taskd.js">/taskd.js</a>; this works in the console of this page, too:</p>
+<pre><code>const {{connect}} = await import("/taskd.js");
+const taskd = connect(location.href);
+console.log(await taskd.call("taskd.functions"));
 </code></pre>
 </html>
 """.encode()
@@ -40,11 +41,11 @@ socket.onopen = () =&gt; socket.send(JSON.stringify(
 UPGRADE_REQUIRED = 426
 """The HTTP status for which twisted.web has no name."""
 
-_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:"
+_POLICY = b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:"
 
 
 class Root(Resource):
-    """The websocket port's resource: upgrades on any path go to `gateway`, other requests get a page.
+    """The websocket port's resource: upgrades on any path go to `gateway`, other requests get a page or the client.
 
     ``twistd -n web --port tcp:8080:interface=127.0.0.1 --class taskd.web.Root``
     makes one without arguments; it then makes a gateway of its own, with its
@@ -61,13 +62,14 @@ class Root(Resource):
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
         self._websocket = WebSocketResource(gateway.factory)
+        self._client_module = ClientModule()
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request: the body, or `NOT_DONE_YET` for a websocket."""
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
         # RFC 9110, 7.8: HTTP/1.0 knows no upgrades.
         if b"websocket" not in upgrade[0].lower() or request.clientproto == b"HTTP/1.0":
-            page: bytes = super().render(request)
+            page: bytes | int = super().render(request)
             return page
         if request.method == b"GET" and not _has_known_version(request):
             return _upgrade_required(request)
@@ -77,8 +79,10 @@ class Root(Resource):
             channel.requests.clear()  # breaks a reference cycle
         return answer
 
-    def render_GET(self, request: Request) -> bytes:
-        """Return the page that describes what runs here, with status 404 on other paths than ``/``."""
+    def render_GET(self, request: Request) -> bytes | int:
+        """Return the client, or the page that describes what runs here, with status 404 on unknown paths."""
+        if request.path == MODULE_PATH:
+            return self._client_module.render(request)
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
