@@ -77,11 +77,10 @@ def test_a_page_can_be_followed(name, reader, tmp_path):
         npm = ["npm", "install", "--silent", "--prefix", str(tmp_path), "ws"]
         if subprocess.run(npm, stdin=subprocess.DEVNULL).returncode:
             pytest.skip("the package ws cannot be installed here")
-    first = next(
-        (session for session in follower.page.sessions if "startproject" in session.commands[0]), None
-    )
+    sessions = follower.page.sessions
+    first = next((each for each in sessions if "startproject" in each.commands[0]), None)
     if first is not None:
-        follower.run(first)
+        follower.run(first)  # it makes files that the page then replaces
     follower.write_files()
     follower.follow(but=first)
 
@@ -98,9 +97,7 @@ async def test_the_button_of_the_page_in_a_browser_shows_progress_and_the_result
     try:
         address = follower.with_ports("http://127.0.0.1:8000/")
         tab = Tab(await websocket(await in_thread(browser.open_tab, address)))
-        await tab.wait_until(
-            'document.readyState === "complete" && document.querySelector("button")?.onclick'
-        )
+        await tab.wait_until('document.querySelector("button")?.onclick')
         await tab.evaluate('document.querySelector("button").click()')
         await tab.wait_until('document.querySelector("output").value === "a report of 5 pages"')
         assert await tab.evaluate('document.querySelector("progress").value') == 1
