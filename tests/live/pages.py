@@ -1,9 +1,10 @@
 """Pages of the documentation, as the tests follow them: they write the files, and run the commands.
 
-A fenced block whose first line is a comment with a file's name is that file. A block of
-`console` is a session: each line after ``$`` is a command, and what follows is what it prints, in which
-``…`` stands for anything. A session with the one command of a server starts that, and lets it run;
-one that installs something is skipped, since the tests have installed it. Nothing is changed but the numbers of the ports, so that pages can be followed at the same time.
+A fenced block whose first line is a comment with a file's name is that file. A block of `console`
+is a session: each line after ``$`` is a command, and what follows is what it prints, in which ``…``
+stands for anything. A session with the one command of a server starts that, and lets it run; one that
+installs something is skipped, since the tests have installed it. Nothing is changed but the numbers
+of the ports, so that pages can be followed at the same time.
 """
 
 from __future__ import annotations
