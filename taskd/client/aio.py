@@ -12,7 +12,15 @@ from taskd.client.addresses import UnixAddress, server_address
 from taskd.client.aio_link import AsyncLink
 from taskd.client.answers import result_of
 from taskd.client.async_handles import AsyncBatch, AsyncTask
-from taskd.client.words import NO_WORDS, call_of, named_call, row_call, submit_batch_of, submit_of
+from taskd.client.words import (
+    CONCURRENCY,
+    NO_WORDS,
+    call_of,
+    named_call,
+    row_call,
+    submit_batch_of,
+    submit_of,
+)
 from taskd.errors import TaskdError
 from taskd.protocol.method_names import FUNCTIONS, PING, STATUS
 
@@ -21,9 +29,6 @@ __all__ = ["AsyncBatch", "AsyncClient", "AsyncTask"]
 P = ParamSpec("P")
 R = TypeVar("R")
 Row = TypeVar("Row")
-
-CONCURRENCY = 16
-"""Rows of a `map` that are in flight at once."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds in which a call must be sent: a server that is restarted is back within one or two."""

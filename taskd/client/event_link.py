@@ -95,13 +95,16 @@ class EventLink:
         self._connector = connector(self._reactor, self.server)
 
     def call(self, method: str, params: object) -> Deferred[Outcome]:
-        """Call one of the server's own methods; fails with `Unreachable` if it cannot be reached."""
+        """Call one of the server's own methods for whoever watches. As `send`."""
+        return self.send(Call(method, Raw(msgspec.json.encode(params)), _FOR_OTHERS))
+
+    def send(self, call: Call) -> Deferred[Outcome]:
+        """Send a call; fails with `Unreachable` if the connection cannot be made, or is lost."""
         connection = self._connection
         if connection is None:
             connection = self._connection = _EventConnection(self)
             connection.MAX_LENGTH = self._max_reply
             connection.connecting = self._connector.connect(connection)
-        call = Call(method, Raw(msgspec.json.encode(params)), _FOR_OTHERS)
         return SharedCall(connection.calls, call, None).outcome
 
     def is_lost(self, connection: _EventConnection) -> None:

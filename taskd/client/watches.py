@@ -52,6 +52,11 @@ class Watch:
         self._is_cut_off = False
         self._lost: Unreachable | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is lost."""
+        return self._lost is not None
+
     def push(self, event: Raw) -> None:
         """Take an event."""
         if self._is_cut_off:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from autobahn.twisted.websocket import (
 from autobahn.websocket.types import ConnectionResponse
 from OpenSSL import SSL
 from twisted.internet import ssl
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -21,7 +23,7 @@ from taskd.client.link import CLOSED, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable
-from taskd.model import Call
+from taskd.model import Call, Outcome
 from taskd.net.endpoints import CONNECT_TIMEOUT
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import not_a_task_server
@@ -106,11 +108,19 @@ class WebSocketLink:
     """Keeps one websocket, with many calls in flight.
 
     `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
-    if it is not. `on_event` gets the events that are pushed on it. Is a `taskd.client.link.Link`.
+    if it is not. `on_event` gets the events that are pushed on it, and
+    `on_lost` is called when it is lost. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Reactor, url: str, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        url: str,
+        on_event: OnEvent | None = None,
+        on_lost: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
         self._url = url
+        self._on_lost = on_lost
         try:
             self._factory = _Factory(url, self, reactor)
         except Exception as error:
@@ -135,6 +145,10 @@ class WebSocketLink:
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
         return pending
 
+    def send(self, call: Call) -> Deferred[Outcome]:
+        """Send a call; fails with `Unreachable` if the websocket cannot be opened, or is lost."""
+        return self.call(call).outcome
+
     def _send(self, message: bytes) -> None:
         # One that is closing takes nothing more: `lost` fails its calls.
         if self._protocol is not None and self._protocol.state == _Protocol.STATE_OPEN:
@@ -154,6 +168,7 @@ class WebSocketLink:
         """Fail the calls: the websocket could not be opened, or is lost."""
         self._protocol = self._connector = None
         self._calls.fail(lambda sent: self._lost(why, sent=sent))
+        self._on_lost()
 
     def _lost(self, why: str, *, sent: bool) -> Unreachable:
         what = "was lost before it answered; tasks may have run" if sent else "cannot be reached"

@@ -16,6 +16,7 @@ from taskd.protocol.request_lines import encode_arguments
 from taskd.protocol.stored_methods import Token
 
 __all__ = [
+    "CONCURRENCY",
     "NO_WORDS",
     "OnProgress",
     "Words",
@@ -156,6 +157,9 @@ class Words(msgspec.Struct, frozen=True):
 
 
 NO_WORDS = Words()
+
+CONCURRENCY = 16
+"""Rows of a `map` that are in flight at once, unless another number is given."""
 
 
 class _Others(msgspec.Struct, forbid_unknown_fields=True):
