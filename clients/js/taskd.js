@@ -195,12 +195,12 @@ class Connection {
   #socket = null;
   #isLoading = false;
   #failures = 0;
+  #notBefore = 0;
   #opening;
   #pause;
   #silence;
   #receivedAt = 0;
   #isProbing = false;
-  #isClosed = false;
   #online = () => this.#cameOnline();
 
   constructor(url, WebSocket, owner) {
@@ -210,18 +210,24 @@ class Connection {
     globalThis.addEventListener?.("online", this.#online);
   }
 
-  /** Connect, unless that is under way, or a pause before it. */
+  /** Connect, after the pause since the last failure, unless that is under way. */
   need() {
-    if (this.isOpen) this.#watchSilence();
-    else if (!this.#socket && !this.#isLoading && this.#pause === undefined) this.#connect();
+    if (this.isOpen) {
+      this.#watchSilence();
+    } else if (!this.#socket && !this.#isLoading && this.#pause === undefined) {
+      const left = this.#notBefore - now();
+      if (left <= 0) this.#connect();
+      else this.#pause = later(left, () => this.#connect());
+    }
   }
 
-  /** Stop the timers of a connection that nobody waits for. */
+  /** Nobody waits for the connection: stop connecting and all timers, which would keep a program from ending. */
   rest() {
     clearTimeout(this.#silence);
     clearTimeout(this.#pause);
     this.#silence = this.#pause = undefined;
     this.#isProbing = false;
+    if (!this.isOpen) this.#drop();
   }
 
   send(text) {
@@ -229,20 +235,21 @@ class Connection {
   }
 
   close() {
-    this.#isClosed = true;
     globalThis.removeEventListener?.("online", this.#online);
-    this.rest();
     this.#drop();
+    this.rest();
   }
 
   #connect() {
+    clearTimeout(this.#pause);
+    this.#pause = undefined;
     if (!this.#WebSocket) {
       this.#isLoading = true;
       websocketOfNode().then(
         found => {
           this.#isLoading = false;
           this.#WebSocket = found;
-          if (!this.#isClosed && this.#owner.isNeeded) this.#connect();
+          if (this.#owner.isNeeded) this.#connect();
         },
         error => {
           this.#isLoading = false;
@@ -300,20 +307,14 @@ class Connection {
   #lost(why, code) {
     this.#drop();
     this.rest();
+    this.#notBefore = now() + Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
     this.#owner.lost(why, code);
-    if (this.#isClosed || this.#pause !== undefined || !this.#owner.isNeeded) return;
-    const most = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
-    this.#pause = later(Math.random() * most, () => {
-      this.#pause = undefined;
-      this.#connect();
-    });
+    if (this.#owner.isNeeded) this.need();
   }
 
   #cameOnline() {
-    this.#failures = 0;
+    this.#failures = this.#notBefore = 0;
     if (this.#pause !== undefined) {
-      clearTimeout(this.#pause);
-      this.#pause = undefined;
       this.#connect();
     } else if (this.isOpen && this.#owner.isNeeded) {
       this.#probe();
