@@ -50,7 +50,9 @@ SERVERS = ("celery", "flask", "gunicorn", "node", "php", "python", "redis-server
 LINES = 14
 """The most lines of the reader's own that a page may need besides `tasks.py`, blank ones not counted."""
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PART = re.compile(
+    r"^## (?P<heading>.*?)$|^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _NAME = re.compile(r"^(?:<\?php |<!doctype html> )?(?:#|//|<!--) ([\w./-]+\.\w+)(?: -->)?$")
 
 
@@ -60,6 +62,8 @@ class Session:
 
     commands: tuple[str, ...]
     output: str
+    section: str
+    """The heading above it: what was started in another section is ended before."""
 
     @property
     def is_server(self) -> bool:
@@ -69,17 +73,22 @@ class Session:
 
 
 class Page:
-    """A page: the files and sessions in it, in order."""
+    """A page: the files and sessions in it, in order, without those in a section that is left out."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, left_out: str = "") -> None:
         text = (DOCS / name).read_text()
         self.files: dict[str, str] = {}
         self.sessions: list[Session] = []
-        for language, body in _FENCE.findall(text):
-            if language == "console":
-                self.sessions.append(_session(body))
-            elif match := _NAME.match(body.partition("\n")[0]):
-                self.files[match[1]] = body
+        section = ""
+        for part in _PART.finditer(text):
+            if part["heading"] is not None:
+                section = part["heading"]
+            elif left_out and section == left_out:
+                continue
+            elif part["language"] == "console":
+                self.sessions.append(_session(part["body"], section))
+            elif match := _NAME.match(part["body"].partition("\n")[0]):
+                self.files[match[1]] = part["body"]
 
     def own_lines(self) -> int:
         """Return how many lines the reader writes besides `tasks.py`, without the names of the files."""
@@ -88,14 +97,14 @@ class Page:
         return sum(1 for line in lines if line.strip() and not _NAME.match(line))
 
 
-def _session(body: str) -> Session:
+def _session(body: str, section: str) -> Session:
     commands, output = [], []
     for line in body.splitlines():
         if line.startswith("$ "):
             commands.append(line[2:])
         else:
             output.append(line)
-    return Session(tuple(commands), "\n".join(output))
+    return Session(tuple(commands), "\n".join(output), section)
 
 
 def environment() -> Path:
@@ -153,12 +162,16 @@ class Reader:
 
     def follow(self, *, but: Session | None = None) -> None:
         """Run the sessions of the page, but one if that is given, and compare what they print."""
+        section = None
         for session in self.page.sessions:
-            if session is but:
+            if section not in (None, session.section):
+                self.leave()
+            section = session.section
+            if session is but or any(" install " in command for command in session.commands):
                 continue
             if session.is_server:
                 self.start(session.commands[0])
-            elif not all(" install " in command for command in session.commands):
+            else:
                 self.run(session)
 
     def start(self, command: str) -> None:
@@ -175,14 +188,10 @@ class Reader:
                 words, cwd=self._directory, env=self.environ, start_new_session=True, stdin=subprocess.DEVNULL
             )
         )
-        for port in (own for port, own in self._ports.items() if re.search(rf"\b{port}\b", command)):
-            self._wait_for(port)
-        for name in self.page.files:
-            if name in words:
-                text = self.page.files[name]
-                for port, own in self._ports.items():
-                    if re.search(rf"listen\(.*\b{port}\b|tcp:{port}\b", text):
-                        self._wait_for(own)
+        text = "".join([command, *(body for name, body in self.page.files.items() if name in words)])
+        for port, own in self._ports.items():
+            if re.search(rf"\b{port}\b", text):
+                self._wait_for(own)
 
     def _listening(self, words: list[str]) -> list[str]:
         given = " ".join(words)
@@ -225,7 +234,8 @@ class Reader:
 
     def leave(self) -> None:
         """End everything that was started."""
-        for server in reversed(self._servers):
+        while self._servers:
+            server = self._servers.pop()
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             try:
@@ -233,7 +243,8 @@ class Reader:
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait(TIMEOUT)
-        for daemon in self._daemons:
+        while self._daemons:
+            daemon = self._daemons.pop()
             daemon.stop()
             daemon.wait_until_gone()
 

@@ -11,6 +11,7 @@ import pytest_twisted
 from tests.live import pages
 from tests.live.peers import in_thread
 from tests.live.test_browser import CHROMIUM, Browser, Tab
+from tests.live.test_workerman import PROGRAMS, why_not
 
 CLIENTS = pages.ROOT / "clients"
 
@@ -38,13 +39,14 @@ def reader(tmp_path):
     readers = []
 
     def read(name):
-        if why_not := pages.missing(*NEEDS[name]):
-            pytest.skip(why_not)
+        if reason := pages.missing(*NEEDS[name]):
+            pytest.skip(reason)
         try:
             pages.environment()
         except subprocess.CalledProcessError:
             pytest.skip("the frameworks cannot be installed here")
-        readers.append(pages.Reader(pages.Page(name), tmp_path))
+        left_out = "With Workerman" if why_not() else ""
+        readers.append(pages.Reader(pages.Page(name, left_out), tmp_path))
         return readers[-1]
 
     yield read
@@ -73,6 +75,11 @@ def test_a_page_can_be_followed(name, reader, tmp_path):
     follower = reader(name)
     if name in ("frameworks/php.md", "coming-from/workerman.md"):
         shutil.copy(CLIENTS / "php" / "Taskd.php", tmp_path)
+    if name == "coming-from/workerman.md":
+        # What its installation makes.
+        (tmp_path / "vendor").mkdir()
+        (tmp_path / "vendor" / "autoload.php").write_text(f"<?php require '{PROGRAMS}/autoload.php';")
+        follower.environ["WORKERMAN_FILES"] = str(tmp_path)
     if name == "frameworks/node.md":
         npm = ["npm", "install", "--silent", "--prefix", str(tmp_path), "ws"]
         if subprocess.run(npm, stdin=subprocess.DEVNULL).returncode:
