@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 from taskd.client.addresses import UnixAddress, server_address
@@ -15,6 +15,7 @@ from taskd.client.async_handles import AsyncBatch, AsyncTask
 from taskd.client.words import (
     CONCURRENCY,
     NO_WORDS,
+    GivenOptions,
     call_of,
     named_call,
     row_call,
@@ -39,7 +40,10 @@ class _Links:
 
     def __init__(self, server: str | None, tls: ssl.SSLContext | None, connect_timeout: float) -> None:
         self._address = server_address(server)
-        if not isinstance(self._address, UnixAddress) and self._address.tls is not None and tls is None:
+        if isinstance(self._address, UnixAddress):
+            if tls is not None:
+                raise ValueError(f"{self._address.text!r} is a unix socket, on which there is no TLS")
+        elif self._address.tls is not None and tls is None:
             from taskd.client.tls_context import tls_context  # which those without TLS need not have
 
             tls = tls_context(self._address.tls)
@@ -89,6 +93,8 @@ class AsyncClient:
         tls: ssl.SSLContext | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
+        if connect_timeout <= 0:
+            raise ValueError(f"connect_timeout is a number of seconds above 0, not {connect_timeout!r}")
         self._links = _Links(server, tls, connect_timeout)
         self._words = NO_WORDS
 
@@ -105,7 +111,7 @@ class AsyncClient:
         """Drop the connections of this event loop; calls in flight fail, and their tasks go on."""
         await self._links.here().close()
 
-    def with_options(self, **options: Any) -> Self:
+    def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, which shares the connections."""
         made = object.__new__(type(self))
         made._links = self._links
@@ -115,21 +121,19 @@ class AsyncClient:
     # --- calls ---
 
     @overload
-    async def call(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def call(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-    @overload
-    async def call(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> list[R]: ...
     @overload
     async def call(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> list[R]: ...
     @overload
     async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, and return its result.
 
@@ -191,23 +195,23 @@ class AsyncClient:
     # --- stored tasks ---
 
     @overload
-    async def submit(self, function: str, /, *args: Any, **kwargs: Any) -> AsyncTask[Any]: ...
-    @overload
     async def submit(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncTask[R]: ...
     @overload
     async def submit(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncTask[list[R]]: ...
     @overload
     async def submit(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncTask[list[R]]: ...
     @overload
     async def submit(
         self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> AsyncTask[R]: ...
+    @overload
+    async def submit(self, function: str, /, *args: Any, **kwargs: Any) -> AsyncTask[Any]: ...
     async def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> AsyncTask[Any]:
         """Store a task, and return it before it is run. Raises as `call` does.
 
@@ -244,10 +248,9 @@ class AsyncClient:
 
     # --- the server ---
 
-    async def ping(self) -> Literal["pong"]:
-        """Ask the server for a sign of life."""
-        pong: Literal["pong"] = await self._asked(PING)
-        return pong
+    async def ping(self) -> None:
+        """Return if the server answers. Raises `Unreachable` or `WaitTimeout`."""
+        await self._asked(PING)
 
     async def functions(self) -> list[dict[str, Any]]:
         """Return a description of each function that can be called, as docs/protocol.md has it."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Raw
 
 from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, Conversation
 from taskd.client.pending import Waiter
+from taskd.client.sockets import ConnectFailed, Framing, LineFraming, set_options, why_lost, why_not
 from taskd.model import Call
 
-__all__ = ["MAX_CALLS_PER_WEBSOCKET", "AsyncConnection"]
+if TYPE_CHECKING:
+    from taskd.client.websocket_frames import Handshake
 
-MAX_CALLS_PER_WEBSOCKET = 80
-"""Calls that are sent and not answered: less than the 100 that a gateway takes,
-so that it reads on, and what cancels them is not kept waiting."""
+__all__ = ["AsyncConnection"]
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -36,13 +36,11 @@ class AsyncConnection(asyncio.Protocol):
         on_event: Callable[[Raw], object],
         on_over: Callable[[AsyncConnection], object],
     ) -> None:
-        self.window = MAX_CALLS_PER_WEBSOCKET if isinstance(address, WebSocketAddress) else MAX_CALLS
-        self.talk = Conversation(address.text, window=self.window, on_event=on_event)
         self.is_open = False
         """Whether calls are sent as they come, and not only once the connection is made."""
         self.was_open = False
-        self.is_refused = False
-        """Whether the server's certificate was refused, so that another attempt would be no use."""
+        self.may_pass = True
+        """Whether another attempt may succeed, if this one has failed."""
         self._loop = loop
         self._address = address
         self._tls = tls
@@ -52,14 +50,20 @@ class AsyncConnection(asyncio.Protocol):
         self._beat: asyncio.TimerHandle | None = None
         self._has_reported = False
         self._ready = asyncio.Event()
+        self._framing: Framing = LineFraming()
+        self._handshake: Handshake | None = None
+        self.window = MAX_CALLS
         if isinstance(address, WebSocketAddress):
-            from taskd.client.websocket_wire import (
-                WebSocketWire,  # which those without websockets need not have
-            )
+            from taskd.client.websocket_frames import WINDOW, Handshake  # which needs wsproto
 
-            self._wire: WebSocketWire | None = WebSocketWire(address)
-        else:
-            self._wire = None
+            self.window = WINDOW
+            self._handshake = Handshake(address)
+        self.talk = Conversation(address.text, window=self.window, on_event=on_event)
+
+    @property
+    def may_try_again(self) -> bool:
+        """Whether another connection may do what this one could not."""
+        return self.may_pass and not self.talk.is_foreign
 
     # --- calls ---
 
@@ -75,10 +79,9 @@ class AsyncConnection(asyncio.Protocol):
         """Have the task of a call cancelled, whose end nobody awaits any more."""
         self.talk.cancel(request_id)
         self.talk.detach(request_id)
-        self.flush_soon()
+        self._flush_soon()
 
-    def flush_soon(self) -> None:
-        """Write what there is when this turn of the loop ends."""
+    def _flush_soon(self) -> None:
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
@@ -88,14 +91,7 @@ class AsyncConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or not self.is_open:
             return
-        now = self._loop.time()
-        if self._wire is None:
-            data = self.talk.data_to_send(now)
-        else:
-            messages = self.talk.messages_to_send(now)
-            if messages:
-                self._wire.send(messages)
-            data = self._wire.data_to_send()
+        data = self._framing.outgoing(self.talk, self._loop.time())
         if data:
             transport.write(data)
             if self._beat is None:
@@ -125,9 +121,12 @@ class AsyncConnection(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await self._connect()
                 await self._ready.wait()
-        except (OSError, ssl.SSLError) as error:
-            self.is_refused = isinstance(error, ssl.SSLCertVerificationError)
-            self.fail(self._explained(error, timeout))
+        except ssl.SSLError as error:
+            self.may_pass = False
+            self.fail(self._why_refused(error))
+        except OSError as error:
+            self.may_pass = not isinstance(error, PermissionError)
+            self.fail(why_not(error))
         except BaseException:
             self.fail("the attempt to connect was given up")
             raise
@@ -142,15 +141,22 @@ class AsyncConnection(asyncio.Protocol):
             lambda: self, address.host, address.port, ssl=self._tls, server_hostname=name
         )
 
+    def _why_refused(self, error: ssl.SSLError) -> str:
+        from taskd.client.tls_context import why_refused
+
+        return why_refused(error, "" if isinstance(self._address, UnixAddress) else self._address.host)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what waits to be sent."""
         self._transport = cast("asyncio.Transport", transport)
+        if not isinstance(self._address, UnixAddress):
+            set_options(transport.get_extra_info("socket"))
         if self.talk.is_over:
             self._transport.abort()
-        elif self._wire is None:
+        elif self._handshake is None:
             self._opened()
         else:
-            self._transport.write(self._wire.data_to_send())
+            self._transport.write(self._handshake.request)
 
     def _opened(self) -> None:
         self.is_open = self.was_open = True
@@ -160,45 +166,45 @@ class AsyncConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what has arrived."""
-        talk = self.talk
-        if self._wire is None:
-            talk.receive(data, self._loop.time())
-        else:
-            self._received_frames(data)
-        if talk.is_over:
+        if self._handshake is not None:
+            self._take_handshake(self._handshake, data)
+            return
+        self._framing.incoming(data, self.talk, self._loop.time())
+        if self.talk.is_over:
             self._end()
-        elif not self._is_flushing and talk.has_data_to_send:
-            self.flush_soon()
+        elif not self._is_flushing and (self.talk.has_data_to_send or self.window != MAX_CALLS):
+            self._flush_soon()  # on a websocket there may be a pong
 
-    def _received_frames(self, data: bytes) -> None:
-        wire = self._wire
-        assert wire is not None
-        messages = wire.receive(data)
-        if wire.is_open and not self.is_open:
+    def _take_handshake(self, handshake: Handshake, data: bytes) -> None:
+        try:
+            framing = handshake.receive(data)
+        except ConnectFailed as error:
+            self.may_pass = error.may_pass
+            self.fail(error.why)
+            return
+        if framing is not None:
+            self._framing = framing
+            self._handshake = None
             self._opened()
-        now = self._loop.time()
-        for message in messages:
-            self.talk.receive_message(message, now)
-        if wire.fault:
-            self.talk.lost(wire.fault, was_written=self.is_open)
-        elif not self.talk.is_over:
-            self.flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the calls."""
-        self.fail("it closed the connection" if exc is None else self._explained(exc))
+        if exc is None:
+            self.fail("it closed the connection")
+        elif isinstance(exc, ssl.SSLError):
+            self.may_pass = self.was_open
+            self.fail(self._why_refused(exc))
+        else:
+            self.fail(why_lost(exc) if isinstance(exc, OSError) else str(exc))
 
     def fail(self, why: str) -> None:
         """Fail the calls, and close: the connection could not be made, is lost, or is not wanted any more."""
-        self.talk.lost(why, was_written=self.is_open)
+        self.talk.lost(why)
         self._end()
 
     def close(self, why: str) -> None:
         """Close behind what has been sent, and fail the calls."""
         self._flush()
-        if self._wire is not None and self._transport is not None:
-            self._wire.close()
-            self._transport.write(self._wire.data_to_send())
         if self._transport is not None:
             self._transport.close()
         self.fail(why)
@@ -214,16 +220,3 @@ class AsyncConnection(asyncio.Protocol):
         if not self._has_reported:
             self._has_reported = True
             self._on_over(self)
-
-    def _explained(self, error: Exception, timeout: float = 0.0) -> str:
-        """Return why the connection could not be made or was lost, in words."""
-        if isinstance(error, ssl.SSLError):
-            from taskd.client.tls_context import why_refused
-
-            host = "" if isinstance(self._address, UnixAddress) else self._address.host
-            return why_refused(error, host)
-        if isinstance(error, TimeoutError) and not error.strerror:
-            return f"it has not answered within {timeout:g} s"
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        return str(error) or type(error).__name__

@@ -127,7 +127,7 @@ class AsyncLink:
 
     def sends_again(self, waiter: _Waiter, error: Unreachable) -> bool:
         """Send a call again, on another connection, if it was not sent and there is time left."""
-        if error.data["sent"] or self._is_closed or waiter.connection.is_refused:
+        if error.data["sent"] or self._is_closed or not waiter.connection.may_try_again:
             return False
         now = self.loop.time()
         if waiter.give_up_at is None:

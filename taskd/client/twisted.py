@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
-    Coroutine,
-    Generator,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from functools import partial
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
 from msgspec import Raw, structs
@@ -33,6 +32,7 @@ from taskd.client.twisted_map import map_rows
 from taskd.client.words import (
     CONCURRENCY,
     NO_WORDS,
+    GivenOptions,
     call_of,
     named_call,
     row_call,
@@ -103,7 +103,7 @@ class TaskClient:
             make_connection = partial(_event_connection, reactor, server)
         self._asking = TwistedAsking(reactor, server, self._link, make_connection)
 
-    def with_options(self, **options: Any) -> Self:
+    def with_options(self, **options: Unpack[GivenOptions]) -> Self:
         """Return a client with other options, which shares the connections.
 
         The options are those of `taskd.client.words.Words.with_options`: those of
@@ -119,21 +119,21 @@ class TaskClient:
     # --- calls ---
 
     @overload
-    def call(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]: ...
-    @overload
     def call(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[R]: ...
     @overload
     def call(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[list[R]]: ...
     @overload
     def call(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[list[R]]: ...
     @overload
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]: ...
+    @overload
+    def call(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[Any]: ...
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call a function, which is given itself or by its name.
 
@@ -203,23 +203,23 @@ class TaskClient:
     # --- stored tasks ---
 
     @overload
-    def submit(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]: ...
-    @overload
     def submit(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[R]]: ...
     @overload
     def submit(
-        self, function: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[list[R]]]: ...
     @overload
     def submit(
-        self, function: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[list[R]]]: ...
     @overload
     def submit(
         self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[DeferredTask[R]]: ...
+    @overload
+    def submit(self, function: str, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]: ...
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Deferred[DeferredTask[Any]]:
         """Store a task; fires with it before it is run. Arguments and errors are as for `call`.
 
@@ -258,9 +258,9 @@ class TaskClient:
 
     # --- the server ---
 
-    def ping(self) -> Deferred[str]:
-        """Ask the server for a sign of life: "pong"."""
-        return self._called(named_call(PING, {}))
+    def ping(self) -> Deferred[None]:
+        """Fire if the server answers. Fails with `Unreachable` or `WaitTimeout`."""
+        return self._called(named_call(PING, {})).addCallback(lambda _: None)
 
     def functions(self) -> Deferred[list[dict[str, Any]]]:
         """Return a description of each function that can be called, as docs/protocol.md has it."""
