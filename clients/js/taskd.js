@@ -268,7 +268,10 @@ class Connection {
     this.#socket = socket;
     socket.onopen = () => this.#opened();
     socket.onmessage = event => this.#received(event.data);
-    socket.onerror = () => {}; // a close follows, which has the code; ws throws if nobody listens
+    socket.onerror = event => {
+      // If it was open, a close follows, which has the code. If not, that of Node 20 says nothing more.
+      if (!this.isOpen) this.#lost(event.message || "no connection");
+    };
     socket.onclose = event => this.#lost(event.reason || `closed with code ${event.code}`, event.code);
     this.#opening = later(OPEN_SECONDS, () => this.#lost(`not open after ${OPEN_SECONDS} s`));
   }
@@ -301,6 +304,7 @@ class Connection {
     clearTimeout(this.#opening);
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {}; // ws throws if nobody listens
     socket.close();
   }
 
@@ -464,6 +468,7 @@ class Client {
   #watched = new Map();
   #giveUp;
   #restart;
+  #why = "it does not open";
   #stored = {
     ask: (method, params, more) => this.#ask(method, params, more),
     watch: (kind, id, last) => this.#watch(kind, id, last),
@@ -595,7 +600,7 @@ class Client {
       const left = request.waitingSince + this.#connectTimeout - now();
       if (left <= 0) {
         this.#unsent.delete(request);
-        request.reject(lost(`no connection within ${this.#connectTimeout} s`, request.wasSent));
+        request.reject(lost(`no connection within ${this.#connectTimeout} s (${this.#why})`, request.wasSent));
       } else {
         next = Math.min(next, left);
       }
@@ -690,6 +695,7 @@ class Client {
   }
 
   #lost(why, code) {
+    this.#why = why;
     clearTimeout(this.#restart);
     this.#restart = undefined;
     const sent = [...this.#inFlight.values()];

@@ -135,6 +135,11 @@ def test_the_wheel_contains_every_module_and_no_tests(wheel):
     }
 
 
+def test_the_wheel_contains_the_javascript_client(wheel):
+    packed = zipfile.ZipFile(wheel).read("taskd/web/taskd.js")
+    assert packed == (ROOT / "clients" / "js" / "taskd.js").read_bytes()
+
+
 def test_the_wheel_has_its_metadata(wheel):
     from taskd import __version__
 

@@ -6,6 +6,7 @@ import http.client
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -13,6 +14,8 @@ import pytest_twisted
 from taskd import __version__
 from tests.live.peers import bare, rpc
 from tests.live.support import BIN, TIMEOUT
+
+CLIENT = Path(__file__).parents[2] / "clients" / "js" / "taskd.js"
 
 KEY = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", **KEY}
@@ -124,6 +127,35 @@ def test_the_websocket_port_serves_a_plain_page(port):
     assert f"taskd {__version__}" in page
     head, body = request(port, "HEAD", "/")
     assert (head.status, body) == (200, "")
+
+
+def test_the_javascript_client_is_served_to_pages_of_any_origin(port):
+    response, text = request(port, "GET", "/taskd.js", {"Origin": "https://foreign.example"})
+    assert response.status == 200
+    assert text == CLIENT.read_text()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    assert headers["content-type"] == "text/javascript; charset=utf-8"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-cache"
+    assert headers["access-control-allow-origin"] == "*"
+    assert headers["cross-origin-resource-policy"] == "cross-origin"
+    head, body = request(port, "HEAD", "/taskd.js?version=1")
+    assert (head.status, body) == (200, "")
+    assert head.getheader("content-length") == str(len(CLIENT.read_bytes()))
+    assert head.getheader("etag") == headers["etag"]
+    assert request(port, "POST", "/taskd.js")[0].status == 405
+    assert request(port, "GET", "/taskd.js/")[0].status == 404
+
+
+def test_a_browser_that_has_the_javascript_client_is_not_sent_it_again(port):
+    etag = request(port, "HEAD", "/taskd.js")[0].getheader("etag")
+    for known in (etag, f'"other", {etag}', "*"):
+        for method in ("GET", "HEAD"):
+            response, body = request(port, method, "/taskd.js", {"If-None-Match": known})
+            assert (response.status, body) == (304, "")
+            assert response.getheader("etag") == etag
+            assert response.getheader("content-length") is None
+    assert request(port, "GET", "/taskd.js", {"If-None-Match": '"other"'})[0].status == 200
 
 
 def test_other_paths_are_not_found(port):

@@ -101,6 +101,24 @@ test("a websocket that does not open in ten seconds is given up for another", as
   assert.equal(network.socket.newest().method, "f");
 });
 
+test("an error before the connection is open is enough to lose it, and its text is passed on", async () => {
+  const result = handled(network.client({ connectTimeout: 1 }).call("f"));
+  for (let attempt = 0; attempt < 9 && (await stateOf(result)).state === "pending"; attempt++) {
+    network.socket.onerror({ message: "connect ECONNREFUSED" });
+    await pause();
+  }
+  assert.match((await stateOf(result)).error.message, /not sent: no connection within 1 s \(connect ECONNREFUSED\)/);
+});
+
+test("an error of an open connection waits for the close that follows", async () => {
+  const result = handled(network.client().call("f"));
+  const socket = await network.open();
+  socket.onerror({});
+  assert.equal((await stateOf(result)).state, "pending");
+  await socket.drop();
+  assert.equal((await stateOf(result)).error.sent, true);
+});
+
 test("a call that finds no server is rejected after a while, and was not sent", async () => {
   for (const [options, seconds] of [[{}, 30], [{ connectTimeout: 2 }, 2]]) {
     const taskd = network.client(options);
