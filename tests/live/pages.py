@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bench.tools import install
 from tests.live.support import SOON, TIMEOUT, Daemon
+from tests.pythons import METADATA
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -73,9 +74,9 @@ class Session:
 
 
 class Page:
-    """A page: the files and sessions in it, in order, without those in a section that is left out."""
+    """A page: the files and sessions in it, in order, without those in sections that are left out."""
 
-    def __init__(self, name: str, left_out: str = "") -> None:
+    def __init__(self, name: str, *left_out: str) -> None:
         text = (DOCS / name).read_text()
         self.files: dict[str, str] = {}
         self.sessions: list[Session] = []
@@ -83,7 +84,7 @@ class Page:
         for part in _PART.finditer(text):
             if part["heading"] is not None:
                 section = part["heading"]
-            elif left_out and section == left_out:
+            elif section in left_out:
                 continue
             elif part["language"] == "console":
                 self.sessions.append(_session(part["body"], section))
@@ -110,7 +111,8 @@ def _session(body: str, section: str) -> Session:
 def environment() -> Path:
     """Return the environment with the frameworks, made or brought up to date if need be."""
     done = ENVIRONMENT / ".done"
-    wanted = "\n".join(PACKAGES)
+    metadata = [(ROOT / name).read_text() for name in METADATA]
+    wanted = "\n".join([*PACKAGES, *metadata])
     if not done.exists() or done.read_text() != wanted:
         pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         for command in (

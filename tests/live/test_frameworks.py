@@ -1,4 +1,4 @@
-"""Every page of docs/frameworks and docs/coming-from, followed as it stands by somebody who has a shell."""
+"""README and the pages of docs/frameworks and docs/coming-from, followed by somebody who has a shell."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ NEEDS = {
     "frameworks/php.md": ("curl", "php"),
     "frameworks/twisted.md": ("curl",),
     "frameworks/browser.md": (),
+    "../README.md": ("curl", "node", "npm", "php"),
     "coming-from/celery.md": ("redis-server",),
     "coming-from/rq.md": ("redis-server",),
     "coming-from/workerman.md": ("php",),
 }
 """The programs that each page needs; Python's packages are installed for the tests."""
+
+USE_PHP = {"../README.md", "coming-from/workerman.md", "frameworks/php.md"}
+USE_NODE = {"../README.md", "frameworks/node.md"}
 
 FOLLOWED_BY_HAND = {"frameworks/browser.md"}
 """Pages whose reader does something that is no command."""
@@ -45,8 +49,8 @@ def reader(tmp_path):
             pages.environment()
         except subprocess.CalledProcessError:
             pytest.skip("the frameworks cannot be installed here")
-        left_out = "With Workerman" if why_not() else ""
-        readers.append(pages.Reader(pages.Page(name, left_out), tmp_path))
+        left_out = ["With Workerman"] if why_not() else []
+        readers.append(pages.Reader(pages.Page(name, "See it run", *left_out), tmp_path))
         return readers[-1]
 
     yield read
@@ -60,7 +64,8 @@ def test_every_page_is_followed():
         for folder in ("frameworks", "coming-from")
         for path in (pages.DOCS / folder).glob("*.md")
     }
-    assert found - {"frameworks/index.md", "coming-from/index.md"} == NEEDS.keys()
+    indexes = {"frameworks/index.md", "coming-from/index.md"}
+    assert (found - indexes) | {"../README.md"} == NEEDS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(name for name in NEEDS if name.startswith("frameworks")))
@@ -73,14 +78,14 @@ def test_a_page_needs_few_lines_of_the_readers_own(name):
 @pytest.mark.parametrize("name", sorted(NEEDS.keys() - FOLLOWED_BY_HAND))
 def test_a_page_can_be_followed(name, reader, tmp_path):
     follower = reader(name)
-    if name in ("frameworks/php.md", "coming-from/workerman.md"):
+    if name in USE_PHP:
         shutil.copy(CLIENTS / "php" / "Taskd.php", tmp_path)
     if name == "coming-from/workerman.md":
         # What its installation makes.
         (tmp_path / "vendor").mkdir()
         (tmp_path / "vendor" / "autoload.php").write_text(f"<?php require '{PROGRAMS}/autoload.php';")
         follower.environ["WORKERMAN_FILES"] = str(tmp_path)
-    if name == "frameworks/node.md":
+    if name in USE_NODE:
         npm = ["npm", "install", "--silent", "--prefix", str(tmp_path), "ws"]
         if subprocess.run(npm, stdin=subprocess.DEVNULL).returncode:
             pytest.skip("the package ws cannot be installed here")
