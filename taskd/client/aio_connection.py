@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import Raw
 
 from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
-from taskd.client.conversation import MAX_CALLS, Conversation
+from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, PING_TIMEOUT, Conversation
 from taskd.client.pending import Waiter
 from taskd.client.sockets import ConnectFailed, Framing, LineFraming, set_options, why_lost, why_not
 from taskd.model import Call
@@ -35,6 +37,8 @@ class AsyncConnection(asyncio.Protocol):
         *,
         on_event: Callable[[Raw], object],
         on_over: Callable[[AsyncConnection], object],
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
     ) -> None:
         self.is_open = False
         """Whether calls are sent as they come, and not only once the connection is made."""
@@ -58,7 +62,13 @@ class AsyncConnection(asyncio.Protocol):
 
             self.window = WINDOW
             self._handshake = Handshake(address)
-        self.talk = Conversation(address.text, window=self.window, on_event=on_event)
+        self.talk = Conversation(
+            address.text,
+            window=self.window,
+            on_event=on_event,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        )
 
     @property
     def may_try_again(self) -> bool:
@@ -126,6 +136,8 @@ class AsyncConnection(asyncio.Protocol):
             self.fail(self._why_refused(error))
         except OSError as error:
             self.may_pass = not isinstance(error, PermissionError)
+            if error.errno and not isinstance(error, socket.gaierror):  # asyncio's own text has the address, and no reason
+                error = OSError(error.errno, os.strerror(error.errno))
             self.fail(why_not(error))
         except BaseException:
             self.fail("the attempt to connect was given up")

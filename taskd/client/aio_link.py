@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from taskd.client.addresses import Address
 from taskd.client.aio_connection import AsyncConnection
 from taskd.client.answers import Following, lost, not_in_time
+from taskd.client.conversation import PING_INTERVAL, PING_TIMEOUT
 from taskd.client.watches import Watch, Watches
 from taskd.client.words import OnProgress, named_call
 from taskd.errors import TaskdError, Unreachable
@@ -73,6 +74,22 @@ class _Waiter:
             self.connection.drop(self.request_id)
 
 
+class _Attach(_Waiter):
+    """The call that begins a watch, over one connection and no other."""
+
+    __slots__ = ("watch",)
+
+    def __init__(self, link: AsyncLink, call: Call, watch: Watch) -> None:
+        super().__init__(link, call, link.loop.create_future(), None)
+        self.watch = watch
+        self.give_up_at = 0.0
+
+    def ended(self, outcome: Outcome) -> None:
+        """Begin at once: events may follow the outcome in the same read."""
+        self.watch.begin()
+        super().ended(outcome)
+
+
 class AsyncLink:
     """Keeps connections to one server, and finds one for each call."""
 
@@ -82,11 +99,14 @@ class AsyncLink:
         address: Address,
         tls: ssl.SSLContext | None,
         connect_timeout: float,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
     ) -> None:
         self.loop = loop
         self._address = address
         self._tls = tls
         self._connect_timeout = connect_timeout
+        self._pings = {"ping_interval": ping_interval, "ping_timeout": ping_timeout}
         self._connections: dict[AsyncConnection, Watches] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._failures = 0  # attempts to connect, since one has succeeded
@@ -162,7 +182,12 @@ class AsyncLink:
     def _connect(self) -> AsyncConnection:
         watches = Watches()
         connection = AsyncConnection(
-            self.loop, self._address, self._tls, on_event=watches.pushed, on_over=self._is_over
+            self.loop,
+            self._address,
+            self._tls,
+            on_event=watches.pushed,
+            on_over=self._is_over,
+            **self._pings,
         )
         self._connections[connection] = watches
         pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE) if self._failures else 0.0
@@ -209,7 +234,7 @@ class AsyncLink:
         connection.talk.is_watching = True
         try:
             attach = named_call(ATTACH, {following.kind: following.id, "after": after})
-            following.attached(await self._outcome_there(connection, attach))
+            following.attached(await self._attached(connection, attach, watch))
             yield watch
         finally:
             if watches.remove(watch):
@@ -222,10 +247,9 @@ class AsyncLink:
         waiter = _Waiter(self, call, self.loop.create_future(), None)
         connection.talk.detach(connection.call(call, waiter))
 
-    async def _outcome_there(self, connection: AsyncConnection, call: Call) -> Outcome:
-        """Send a call over this connection and no other, and wait for its outcome."""
-        waiter = _Waiter(self, call, self.loop.create_future(), None)
-        waiter.give_up_at = 0.0
+    async def _attached(self, connection: AsyncConnection, call: Call, watch: Watch) -> Outcome:
+        """Send an attach over this connection and no other, and wait for its outcome."""
+        waiter = _Attach(self, call, watch)
         waiter.connection = connection
         waiter.request_id = connection.call(call, waiter)
         try:

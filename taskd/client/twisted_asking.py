@@ -106,7 +106,7 @@ class TwistedAsking:
         after = self._watches.add(watch)
         try:
             attach = named_call(ATTACH, {following.kind: following.id, "after": after})
-            following.attached(await self._events.send(attach))
+            following.attached(await self._events.send(attach).addCallback(_begin, watch))
             yield watch
         finally:
             if self._watches.remove(watch) and self._events is not None and not watch.is_lost:
@@ -122,6 +122,11 @@ class TwistedAsking:
             self._events.close()
             self._events = None
             self._lost()
+
+
+def _begin(outcome: Outcome, watch: Watch) -> Outcome:
+    watch.begin()
+    return outcome
 
 
 def _cancel(reason: Failure, pending: PendingCall) -> Failure:

@@ -49,6 +49,7 @@ class Watch:
         self._signal = signal
         self._inbox: deque[Raw] = deque()
         self._bytes = 0
+        self._is_live = False
         self._is_cut_off = False
         self._lost: Unreachable | None = None
 
@@ -57,9 +58,16 @@ class Watch:
         """Whether the connection is lost."""
         return self._lost is not None
 
+    def begin(self) -> None:
+        """Take what is pushed from now on. Call this when the answer to the attach comes in.
+
+        What others are sent before that may be later than what this one is about to get.
+        """
+        self._is_live = True
+
     def push(self, event: Raw) -> None:
         """Take an event."""
-        if self._is_cut_off:
+        if self._is_cut_off or not self._is_live:
             return
         self._bytes += memoryview(event).nbytes
         if len(self._inbox) >= MAX_BEHIND or (self._bytes > MAX_BEHIND_BYTES and self._inbox):
