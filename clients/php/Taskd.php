@@ -782,7 +782,7 @@ final class Link
         $rows = (static fn () => yield from $rows)();
         $inFlight = $unsent = [];
         $connection = null;
-        $until = self::now() + $this->connectTimeout;
+        $until = null; // when to give up what could not be sent; null while all is well
         try {
             while (true) {
                 while (count($inFlight) < $concurrency && ($unsent !== [] || $rows->valid())) {
@@ -793,8 +793,13 @@ final class Link
                         $rows->next();
                     }
                     $message = Message::of($function, is_array($row) ? $row : [$row], $options);
-                    $connection ??= $this->take($until);
-                    $inFlight[$connection->send($message)] = $row;
+                    try {
+                        $connection ??= $this->take($until ?? self::now() + $this->connectTimeout);
+                        $inFlight[$connection->send($message)] = $row;
+                    } catch (Unreachable $error) {
+                        $until = self::now();
+                        yield [$row, null, $error];
+                    }
                 }
                 if ($inFlight === []) {
                     return;
@@ -802,23 +807,22 @@ final class Link
                 try {
                     $received = $connection->receive(INF);
                 } catch (Lost $lost) {
+                    $until ??= self::now() + $this->connectTimeout;
                     $lostRows = $inFlight;
                     $inFlight = [];
                     foreach ($lostRows as $id => $row) {
-                        if ($connection->wasSent($id)) {
-                            $until = INF;
-                            yield [$row, null, $this->unreachable($lost->getMessage(), true)];
-                        } elseif (self::now() >= $until && !is_infinite($until)) {
-                            yield [$row, null, $this->unreachable($lost->getMessage(), false)];
+                        $sent = $connection->wasSent($id);
+                        if ($sent || self::now() >= $until) {
+                            yield [$row, null, $this->unreachable($lost->getMessage(), $sent)];
                         } else {
                             $unsent[] = $row;
                         }
                     }
                     $connection = null;
-                    $until = is_infinite($until) ? self::now() + $this->connectTimeout : $until;
                     self::pause(self::PAUSE);
                     continue;
                 }
+                $until = null;
                 foreach ($received as $reply) {
                     // An error without an id is about the first message that has not been answered.
                     $id = $reply['id'] ?? (isset($reply['error']) ? array_key_first($inFlight) : null);
@@ -827,7 +831,6 @@ final class Link
                     }
                     $row = $inFlight[$id];
                     unset($inFlight[$id]);
-                    $until = self::now() + $this->connectTimeout;
                     $error = isset($reply['error']) ? Error::of($reply['error']) : null;
                     yield [$row, $reply['result'] ?? null, $error];
                 }
@@ -933,8 +936,8 @@ final class Link
     private function unreachable(string $reason, bool $sent): Unreachable
     {
         $server = $this->address->name;
-        $end = $sent ? ': the task may have run' : '';
-        return new Unreachable("the task server $server: $reason$end", ['server' => $server, 'sent' => $sent]);
+        $what = $sent ? 'was lost before it answered; the task may have run' : 'cannot be reached';
+        return new Unreachable("the task server $server $what: $reason", ['server' => $server, 'sent' => $sent]);
     }
 
     private static function waited(?float $wait): WaitTimeout
@@ -1014,7 +1017,7 @@ final class Connection
         try {
             $stream = stream_socket_client($address->target, $_, $reason, $timeout, $flags, $context);
             if ($stream === false) {
-                throw new Lost('cannot be reached: ' . ($reason ?: $warnings));
+                throw new Lost($reason ?: rtrim($warnings, '; '));
             }
             stream_set_blocking($stream, false);
             stream_set_read_buffer($stream, 0);
@@ -1038,14 +1041,14 @@ final class Connection
         while (($done = stream_socket_enable_crypto($stream, true, STREAM_CRYPTO_METHOD_TLS_CLIENT)) === 0) {
             $left = $ending - Link::now();
             if ($left <= 0) {
-                throw new Lost('cannot be reached: no answer to the TLS handshake in time');
+                throw new Lost('no answer to the TLS handshake in time');
             }
             self::select($stream, false, $left);
         }
         if ($done === false) {
             // A server that stops may cut a handshake; a certificate that is wrong remains so.
             $isFinal = preg_match('/certificate|match|wrong version|alert/i', $warnings) === 1;
-            throw new Lost('cannot be reached: ' . rtrim($warnings, '; '), $isFinal);
+            throw new Lost(rtrim($warnings, '; '), $isFinal);
         }
     }
 
@@ -1131,7 +1134,7 @@ final class Connection
     {
         if ($this->pinged !== null) {
             if ($now >= $this->pinged + self::NO_ANSWER) {
-                $this->end = 'did not answer a ping for ' . self::NO_ANSWER . ' s';
+                $this->end = 'it did not answer a ping for ' . self::NO_ANSWER . ' s';
                 return $now;
             }
             return $this->pinged + self::NO_ANSWER;
@@ -1165,7 +1168,7 @@ final class Connection
             error_clear_last();
             $count = @fwrite($this->stream, substr($this->out, $this->outAt, self::CHUNK));
             if ($count === false) {
-                $reason = 'was lost: ' . self::lastError();
+                $reason = self::lastError();
                 $this->read(); // the server may have sent the reason before it closed
                 $this->end ??= $reason;
                 return;
@@ -1188,7 +1191,7 @@ final class Connection
             $data = @fread($this->stream, self::CHUNK);
             if ($data === false || $data === '') {
                 if (feof($this->stream)) {
-                    $this->end = 'was lost: ' . self::lastError();
+                    $this->end = self::lastError();
                 }
                 return;
             }
@@ -1222,7 +1225,7 @@ final class Connection
             }
             $message = is_array($message) || is_object($message) ? (array) $message : [];
             if (($message['jsonrpc'] ?? null) !== '2.0') {
-                $this->end = 'does not speak the protocol of taskd';
+                $this->end = 'it does not speak the protocol of taskd';
                 break;
             }
             $id = $message['id'] ?? null;
@@ -1241,7 +1244,7 @@ final class Connection
 
     public function close(): void
     {
-        $this->end ??= 'was closed';
+        $this->end ??= 'the connection was closed here';
         if (is_resource($this->stream)) {
             fclose($this->stream);
         }

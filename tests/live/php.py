@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 
 from bench.tools import install
 from tests.live.support import TIMEOUT
+
+_NUMBERS = itertools.count(1)
 
 CLIENT = Path(__file__).parents[2] / "clients" / "php" / "Taskd.php"
 
@@ -39,7 +42,7 @@ class Program:
     """A running PHP program, whose lines are JSON."""
 
     def __init__(self, code: str, directory: Path, **environ: str) -> None:
-        path = directory / "program.php"
+        path = directory / f"program-{next(_NUMBERS)}.php"
         path.write_text(PROLOGUE + code)
         self.process = subprocess.Popen(
             ["php", str(path)],

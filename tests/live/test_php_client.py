@@ -376,10 +376,31 @@ def test_without_a_server_a_call_fails_after_the_time_to_connect(program):
         """,
         port,
     )
-    assert running.end() == [[False, f"the task server {port}: cannot be reached: Connection refused"]]
+    assert running.end() == [[False, f"the task server {port} cannot be reached: Connection refused"]]
 
 
-def test_events_go_on_where_they_were_when_the_server_is_started_again(program, start, tmp_path, make_gate):
+def test_rows_that_a_lost_server_had_are_told_from_those_that_it_had_not(program):
+    """The first connection takes one row of three and ends; then there is no server."""
+
+    def take_one(connection):
+        assert connection.receive()["params"] == ["a"]
+
+    server = Scripted(take_one)
+    running = program(
+        """
+        $client = new Taskd\\Client(connectTimeout: 0.3);
+        $rows = ['a', str_repeat('x', 20_000_000), 'c'];
+        foreach ($client->map('echo', $rows, concurrency: 2, returnExceptions: true) as [$row, $error]) {
+            show([$row[0], $error->sent()]);
+        }
+        """,
+        server.port,
+    )
+    server.close()
+    assert running.end() == [["a", True], ["x", False], ["c", False]]
+
+
+def test_events_and_waits_go_on_when_the_server_is_started_again(program, start, tmp_path, make_gate):
     port = free_port()
     options = ("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", "sqlite:t.db", "--workers", "1")
     options = ("--app", str(APPS / "lasting.py"), *options)
@@ -395,6 +416,16 @@ def test_events_go_on_where_they_were_when_the_server_is_started_again(program, 
         port,
     )
     assert running.line()[0] == "queued"
+    waiting = program(
+        """
+        $client = new Taskd\\Client(connectTimeout: 20.0);
+        $later = $client->call('taskd.list', ['function' => 'mark'])[1]['task'];
+        show('waiting');
+        try { $client->task($later)->result(); } catch (Taskd\\Cancelled) { show('cancelled'); }
+        """,
+        port,
+    )
+    assert waiting.line() == "waiting"
     first.stop()
     second = start(*options).wait_until_ready()
     listed = second.connect().ask({"jsonrpc": "2.0", "id": 1, "method": "taskd.list"})["result"]
@@ -402,6 +433,7 @@ def test_events_go_on_where_they_were_when_the_server_is_started_again(program, 
     second.connect().ask({"jsonrpc": "2.0", "id": 1, "method": "taskd.cancel", "params": {"task": later}})
     assert running.line()[0] == "cancelled"
     assert running.end() == [1]
+    assert waiting.end() == ["cancelled"]
 
 
 class Scripted:
@@ -471,9 +503,8 @@ def test_a_server_of_another_kind_is_named_as_such(program):
         server.port,
     ).end()
     server.close()
-    assert shown == [
-        f"the task server {server.port}: does not speak the protocol of taskd: the task may have run"
-    ]
+    lost = "was lost before it answered; the task may have run"
+    assert shown == [f"the task server {server.port} {lost}: it does not speak the protocol of taskd"]
 
 
 def test_a_child_of_a_fork_makes_its_own_connection(program, daemon):
