@@ -1,6 +1,6 @@
 """The PHP client against real servers, and scripted ones whose connections end at a certain point.
 
-Runs where PHP is installed or can be.
+Runs where PHP is installed.
 """
 
 from __future__ import annotations
