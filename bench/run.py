@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.about import about
+from bench.clients import many_in_flight
 from bench.costs import held, short_beside_long, start
 from bench.field import Field
 from bench.queues import queues
@@ -34,6 +35,7 @@ SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "each": lambda field: tcp(field, "each"),
     "pipelined": lambda field: tcp(field, "pipelined"),
     "single": lambda field: tcp(field, "single"),
+    "clients": many_in_flight,
     "latency": latency,
     "tail": short_beside_long,
     "queues": queues,
