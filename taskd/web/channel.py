@@ -38,7 +38,7 @@ thousands of connections, and what they hold counts for no client's share."""
 
 UNREAD_SECONDS = 30.0
 """Seconds in which a client has to read the responses that the transport still holds: at most `UNREAD`
-bytes, what TLS keeps, and a page."""
+bytes, what TLS keeps, and a page or the JavaScript client."""
 
 
 class _Phase(Enum):

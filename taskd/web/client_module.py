@@ -31,7 +31,7 @@ class ClientModule:
         self._etag = b'"%b"' % sha256(self._text).hexdigest()[:32].encode()
 
     def render(self, request: Request) -> bytes | int:
-        """Return the response's body, or `NOT_DONE_YET` once the browser knows that it has the newest version."""
+        """Return the response's body, or `NOT_DONE_YET` if the browser has the newest version."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         if request.setETag(self._etag):

@@ -1,4 +1,4 @@
-"""The root resource of the gateway's port: upgrades to websockets, the JavaScript client, and a plain page."""
+"""The root resource of the gateway's port: upgrades to websockets, the JavaScript client, and a page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _POLICY = b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; co
 
 
 class Root(Resource):
-    """The websocket port's resource: upgrades on any path go to `gateway`, other requests get a page or the client.
+    """The websocket port's resource: upgrades on any path go to `gateway`; others get the client or a page.
 
     ``twistd -n web --port tcp:8080:interface=127.0.0.1 --class taskd.web.Root``
     makes one without arguments; it then makes a gateway of its own, with its

@@ -82,12 +82,12 @@ def packages(tmp_path_factory):
 # --- without a server --------------------------------------------------------
 
 
-def test_its_own_tests_pass():
+def test_the_javascript_client_passes_its_own_tests():
     tests = sorted((CLIENT / "test").glob("*.test.mjs"))
     run(NODE, "--test", *tests, cwd=CLIENT, timeout=2 * TIMEOUT)
 
 
-def test_its_package_has_the_version_of_taskd_and_what_it_needs():
+def test_the_npm_package_has_the_version_of_taskd_and_what_it_needs():
     package = json.loads((CLIENT / "package.json").read_text())
     assert package["version"] == __version__
     assert "dependencies" not in package
@@ -99,7 +99,7 @@ def test_its_package_has_the_version_of_taskd_and_what_it_needs():
     assert files == {"package.json", "taskd.js", "taskd.d.ts", "README.md", "LICENSE"}
 
 
-def test_its_types_accept_right_uses_and_refuse_wrong_ones(packages, tmp_path):
+def test_the_types_accept_right_uses_and_refuse_wrong_ones(packages, tmp_path):
     directory = packages("typescript")
     for name in ("taskd.js", "taskd.d.ts", "package.json"):
         shutil.copy(CLIENT / name, tmp_path)
@@ -176,7 +176,7 @@ def pages():
     """The address at which the test's own page is served."""
 
     class Handler(SimpleHTTPRequestHandler):
-        extensions_map = {".html": "text/html", ".mjs": "text/javascript"}  # noqa: RUF012
+        extensions_map = {".html": "text/html", ".mjs": "text/javascript"}
 
         def log_message(self, *args):
             pass
@@ -259,10 +259,11 @@ async def test_a_program_goes_on_while_its_server_is_restarted(start, clean_star
         else:
             assert call["code"] in {-32007, -32005, -32003}, call
             assert runs <= (0 if call.get("sent") is False else 1), call
-    # Each submit is one task, however often it was sent; a task runs again only after an attempt was lost.
+    # Each submit is one task, however often it was sent. The one that was killed is run again; its first start may
+    # not have been stored.
     stored = {each["task"]: each for each in tasks if each["function"] == "mark"}
     assert set(stored) == {each["id"] for each in report["submits"]}
     for submitted in report["submits"]:
         number, attempts = submitted["number"], stored[submitted["id"]]["attempts"]
         assert submitted["result"] == number
-        assert 1 <= marks[f"mark {number}"] <= attempts
+        assert 1 <= marks[f"mark {number}"] <= attempts + 1
