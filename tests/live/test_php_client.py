@@ -379,7 +379,7 @@ def test_without_a_server_a_call_fails_after_the_time_to_connect(program):
     assert running.end() == [[False, f"the task server {port} cannot be reached: Connection refused"]]
 
 
-def test_rows_that_a_lost_server_had_are_told_from_those_that_it_had_not(program):
+def test_rows_that_a_lost_server_had_are_distinguished_from_the_others(program):
     """The first connection takes one row of three and ends; then there is no server."""
 
     def take_one(connection):
