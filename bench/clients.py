@@ -1,57 +1,77 @@
-"""taskd's own clients with many calls in flight, beside the load generator."""
+"""The clients of Python programs, beside what they cannot do without: an exchange on a bare socket."""
 
 from __future__ import annotations
 
-import sys
+import json
+import socket
+import time
 from collections.abc import Callable
-from importlib.util import find_spec
+from statistics import median
 
-from bench.field import MANY, PIPELINED, Field
-from bench.loads import Load, figures
+from bench.field import MANY, Field
 from bench.results import Result, Series, Target, alternate
-from bench.scenarios import RATE
-from bench.tools import BENCH
+from taskd.client import Client
 
-IN_FLIGHT = 1000
-SHARE = 0.5
-"""Of the load generator's rate, what a program in Python should reach."""
+UNIT = "µs, median"
+
+TURN = 50
+"""Calls in one turn."""
+
+MOST = 1.3
+"""How many times an exchange on a bare socket a call may take."""
 
 
-def many_in_flight(field: Field) -> list[Result]:
-    """Tasks that return their argument, 1000 at a time from one process."""
-    settings = field.settings
+def blocking(field: Field) -> list[Result]:
+    """One call at a time by `Client`, and the same request on a bare socket, on the same server."""
     port = field.taskd().port
-    contestants: dict[str, tuple[Series, Callable[[], float]]] = {}
+    rounds = field.settings.latency_rounds
+    client = Client(f"127.0.0.1:{port}")
+    sock = socket.create_connection(("127.0.0.1", port), 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def generator(name: str, load: Load) -> Series:
-        series = Series(name, RATE, f"{load.connections} connections, {load.in_flight} in flight on each")
-        contestants[name] = (series, lambda: field.timed(load).run(port).per_second)
-        return series
+    def exchange(number: int) -> None:
+        sock.sendall(b'{"jsonrpc":"2.0","id":%d,"method":"echo","params":[%d]}\n' % (number, number))
+        if json.loads(sock.recv(65536))["result"] != number:
+            raise ValueError("the answer is another's")
 
-    def program(name: str, setting: str, driver: str, server: str, *more: str) -> Series:
-        series = Series(name, RATE, setting)
-        command = [
-            sys.executable, driver, "--server", server, *more, "--in-flight", str(IN_FLIGHT),
-            "--seconds", str(settings.seconds), "--warm-up", str(settings.warm_up),
-        ]  # fmt: skip
-        contestants[name] = (series, lambda: figures(command, cwd=BENCH / "peers").per_second)
-        return series
+    def call(number: int) -> None:
+        if client.call("echo", number) != number:
+            raise ValueError("the answer is another's")
 
-    address = f"127.0.0.1:{port}"
-    pipelined = generator("the load generator, in C", PIPELINED)
-    generator("the same on 2 connections", Load("pipelined", connections=2, in_flight=IN_FLIGHT // 2))
-    ours = program("AsyncClient", "asyncio", "asyncio_client.py", address)
-    if find_spec("uvloop") is not None:
-        program("AsyncClient, uvloop", "uvloop", "asyncio_client.py", address, "--uvloop")
-    program("TaskClient", "Twisted, pooled", "taskd_client.py", f"tcp:{address}")
-    alternate(settings.rounds, contestants)
-    actual = ours.median / pipelined.median if pipelined.median else 0.0
+    bare = Series("a bare socket", UNIT, "sendall, recv, json.loads")
+    ours = Series("Client.call", UNIT, "a connection from its pool")
+    both = _Interleaved(exchange, call, rounds)
+    alternate(field.settings.rounds, {"bare": (bare, both.measure), "ours": (ours, lambda: both.second)})
+    sock.close()
+    client.close()
+    actual = ours.median / bare.median if bare.median else 0.0
     return [
         Result(
-            "clients",
-            f"{IN_FLIGHT} calls in flight from one Python program",
-            f"Tasks that return their argument. The {MANY} workers share the processors with the program.",
-            [series for series, _ in contestants.values()],
-            [Target(f"AsyncClient: {SHARE:g} times {pipelined.name}", SHARE, round(actual, 3), "times")],
+            "blocking",
+            "A blocking call of a Python program",
+            f"One request in flight, on a server with {MANY} workers.",
+            [ours, bare],
+            [Target(f"{MOST} times a bare socket", MOST, round(actual, 3), "times", at_most=True)],
         )
     ]
+
+
+class _Interleaved:
+    """Measures two things in turns of a few calls, so that both have the same share of what else goes on."""
+
+    def __init__(self, first: Callable[[int], None], second: Callable[[int], None], rounds: int) -> None:
+        self._both = (first, second)
+        self._rounds = rounds
+        self.second = 0.0
+
+    def measure(self) -> float:
+        """Return the median of the first, in µs, and keep that of the second."""
+        taken: tuple[list[float], list[float]] = ([], [])
+        for began in range(0, self._rounds, TURN):
+            for once, times in zip(self._both, taken, strict=True):
+                for number in range(began, began + TURN):
+                    start = time.perf_counter()
+                    once(number)
+                    times.append(time.perf_counter() - start)
+        first, self.second = (median(times) * 1e6 for times in taken)
+        return first

@@ -27,7 +27,7 @@ from taskd.protocol.framing import LineSplitter, LineTooLong
 from taskd.protocol.method_names import PING
 from taskd.protocol.request_lines import request_line
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_INTERVAL", "PING_TIMEOUT", "Conversation"]
+__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_ID", "PING_INTERVAL", "PING_LINE", "PING_TIMEOUT", "Conversation"]
 
 MAX_CALLS = 500
 """Calls in flight on one connection: half of what a task server lets one have, so that it reads on."""
@@ -42,8 +42,11 @@ PING_TIMEOUT = 10.0
 """Seconds without any answer after which a connection is dead. A server answers within milliseconds,
 even if all of its workers are busy; a network that loses packets may need some seconds."""
 
-_PING = request_line(Call(PING), b'"ping"')
-"""The id is none that `PendingCalls` gives, which drops the reply."""
+PING_ID = b'"ping"'
+"""The id of a ping: none that `PendingCalls` gives, which drops the reply."""
+
+PING_LINE = request_line(Call(PING), PING_ID)
+"""A ping, without its LF."""
 
 
 class Conversation:
@@ -228,4 +231,4 @@ class Conversation:
         self._pinged_at = now
         if self._asked_at is None:
             self._asked_at = now
-        self._lines.append(_PING)
+        self._lines.append(PING_LINE)

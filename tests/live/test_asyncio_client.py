@@ -134,7 +134,7 @@ async def test_one_client_serves_one_event_loop_after_another(shared):
 
 @pytest.mark.parametrize("way", ["tcp", "ws"])
 @pytest_twisted.ensureDeferred
-async def test_it_works_under_uvloop(shared, way):
+async def test_a_client_works_under_uvloop(shared, way):
     uvloop = pytest.importorskip("uvloop")
 
     async def main():
@@ -153,7 +153,7 @@ async def test_it_works_under_uvloop(shared, way):
 
 
 @aio
-async def test_it_works_over_a_unix_socket(start, tmp_path_factory):
+async def test_a_client_works_over_a_unix_socket(start, tmp_path_factory):
     path = tmp_path_factory.mktemp("u") / "s"
     start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
     async with AsyncClient(f"unix:{path}") as client:
@@ -233,7 +233,7 @@ async def test_a_port_that_does_not_answer_is_unreachable_after_the_connect_time
 
 
 @aio
-async def test_what_is_no_task_server_is_recognised_and_has_run_nothing():
+async def test_a_web_server_is_recognised_and_has_run_nothing():
     async def be_a_web_server(line, number):
         await line.receive()
         line._writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
