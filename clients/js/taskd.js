@@ -32,7 +32,7 @@ const LATE_SECONDS = 5;
 /** Seconds for which calls wait for a connection, unless `connectTimeout` says otherwise. */
 const CONNECT_SECONDS = 30;
 
-/** Seconds before a request is repeated that a server which is being restarted has refused. */
+/** Seconds, about, before a request is repeated that a server which is being restarted has refused. */
 const RESTART_SECONDS = 1;
 
 /** Requests in flight at once. A gateway reads no more than 100 from a websocket, and has to read cancels, too. */
@@ -43,6 +43,9 @@ const MAX_LEVELS = 256;
 
 /** Milliseconds of the longest timer that there is. */
 const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** The state of a websocket that can send. */
+const OPEN = 1;
 
 /** The close code for a message over the limit. */
 const TOO_BIG = 1009;
@@ -70,6 +73,9 @@ const NAMES = {
   [UNREACHABLE]: "unreachable",
   [-32008]: "not allowed",
 };
+
+/** The codes of a server that is being restarted. */
+const RESTARTING = new Set([SHUTTING_DOWN, UNREACHABLE]);
 
 /** The states and events of a task after which nothing happens by itself. */
 const ENDED = new Set(["succeeded", "failed", "cancelled", "expired", "set_aside"]);
@@ -110,7 +116,10 @@ export function connect(url, options = {}) {
 
 const now = () => performance.now() / 1000;
 
-const later = (seconds, act) => setTimeout(act, Math.min(seconds * 1000, LONGEST_TIMER));
+const keyOf = (kind, id) => `${kind} ${id}`;
+
+/** Return the seconds before a request is repeated that a server which is being restarted has refused. */
+const restartPause = () => RESTART_SECONDS * (0.5 + Math.random());
 
 /** Return options by their names on the wire. Throws a TypeError for one that is unknown. */
 function onWire(options, known, method) {
@@ -181,24 +190,47 @@ async function websocketOfNode() {
   }
 }
 
+/** A timer that is set or not. Set timers keep a program in Node from ending. */
+class Alarm {
+  #timer;
+
+  get isSet() {
+    return this.#timer !== undefined;
+  }
+
+  set(seconds, act) {
+    this.clear();
+    const ring = () => {
+      this.#timer = undefined;
+      act();
+    };
+    this.#timer = setTimeout(ring, Math.min(seconds * 1000, LONGEST_TIMER));
+  }
+
+  clear() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}
+
 /**
  * The one websocket of a client. It is made when it is needed, and made again when it is lost.
  *
  * `owner` has `isNeeded`, and the methods `opened`, `received(message)`, `lost(why, code)`, called when a
- * websocket was lost or could not be opened, and `failed(error)`, when it can never be opened.
+ * websocket was lost or could not be opened, and `failed(error)`, when none can ever be made.
  */
 class Connection {
-  isOpen = false;
   #url;
   #WebSocket;
   #owner;
   #socket = null;
+  #isOpen = false;
   #isLoading = false;
   #failures = 0;
   #notBefore = 0;
-  #opening;
-  #pause;
-  #silence;
+  #opening = new Alarm();
+  #pause = new Alarm();
+  #silence = new Alarm();
   #receivedAt = 0;
   #isProbing = false;
   #online = () => this.#cameOnline();
@@ -210,28 +242,32 @@ class Connection {
     globalThis.addEventListener?.("online", this.#online);
   }
 
+  /** Whether messages can be sent. A websocket that is closing would drop them. */
+  get isOpen() {
+    return this.#isOpen && this.#socket.readyState === OPEN;
+  }
+
   /** Connect, after the pause since the last failure, unless that is under way. */
   need() {
-    if (this.isOpen) {
-      this.#watchSilence();
-    } else if (!this.#socket && !this.#isLoading && this.#pause === undefined) {
+    if (this.#isOpen) {
+      if (!this.#silence.isSet) this.#watchSilence();
+    } else if (!this.#socket && !this.#isLoading && !this.#pause.isSet) {
       const left = this.#notBefore - now();
       if (left <= 0) this.#connect();
-      else this.#pause = later(left, () => this.#connect());
+      else this.#pause.set(left, () => this.#connect());
     }
   }
 
-  /** Nobody waits for the connection: stop connecting and all timers, which would keep a program from ending. */
+  /** Stop connecting, and all timers, since nobody waits for the connection. */
   rest() {
-    clearTimeout(this.#silence);
-    clearTimeout(this.#pause);
-    this.#silence = this.#pause = undefined;
+    this.#silence.clear();
+    this.#pause.clear();
     this.#isProbing = false;
-    if (!this.isOpen) this.#drop();
+    if (!this.#isOpen) this.#drop();
   }
 
-  send(text) {
-    this.#socket.send(text);
+  send(message) {
+    this.#socket.send(message);
   }
 
   close() {
@@ -241,21 +277,9 @@ class Connection {
   }
 
   #connect() {
-    clearTimeout(this.#pause);
-    this.#pause = undefined;
+    this.#pause.clear();
     if (!this.#WebSocket) {
-      this.#isLoading = true;
-      websocketOfNode().then(
-        found => {
-          this.#isLoading = false;
-          this.#WebSocket = found;
-          if (this.#owner.isNeeded) this.#connect();
-        },
-        error => {
-          this.#isLoading = false;
-          this.#owner.failed(error);
-        },
-      );
+      this.#load();
       return;
     }
     let socket;
@@ -269,18 +293,29 @@ class Connection {
     socket.onopen = () => this.#opened();
     socket.onmessage = event => this.#received(event.data);
     socket.onerror = event => {
-      // If it was open, a close follows, which has the code. If not, that of Node 20 says nothing more.
-      if (!this.isOpen) this.#lost(event.message || "no connection");
+      // If it was open, a close follows, which has the code. If not, Node 20 reports nothing else.
+      if (!this.#isOpen) this.#lost(event.message || "no connection");
     };
     socket.onclose = event => this.#lost(event.reason || `closed with code ${event.code}`, event.code);
-    this.#opening = later(OPEN_SECONDS, () => this.#lost(`not open after ${OPEN_SECONDS} s`));
+    this.#opening.set(OPEN_SECONDS, () => this.#lost(`not open after ${OPEN_SECONDS} s`));
+  }
+
+  async #load() {
+    this.#isLoading = true;
+    try {
+      this.#WebSocket = await websocketOfNode();
+    } catch (error) {
+      this.#owner.failed(error);
+    }
+    this.#isLoading = false;
+    if (this.#owner.isNeeded) this.need();
   }
 
   #opened() {
-    clearTimeout(this.#opening);
-    this.isOpen = true;
+    this.#opening.clear();
+    this.#isOpen = true;
     this.#owner.opened();
-    if (this.isOpen && this.#owner.isNeeded) this.#watchSilence();
+    if (this.#owner.isNeeded) this.need();
   }
 
   #received(text) {
@@ -291,17 +326,17 @@ class Connection {
     try {
       message = JSON.parse(text);
     } catch {
-      return; // no answer to anything that was sent
+      return; // the answer to nothing that was sent
     }
-    this.#owner.received(message);
+    if (message) this.#owner.received(message);
   }
 
   /** Forget the websocket, and close it. */
   #drop() {
     const socket = this.#socket;
     this.#socket = null;
-    this.isOpen = false;
-    clearTimeout(this.#opening);
+    this.#isOpen = false;
+    this.#opening.clear();
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.onerror = () => {}; // ws throws if nobody listens
@@ -311,39 +346,35 @@ class Connection {
   #lost(why, code) {
     this.#drop();
     this.rest();
-    this.#notBefore = now() + Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
+    const most = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
+    this.#notBefore = now() + Math.random() * most;
     this.#owner.lost(why, code);
     if (this.#owner.isNeeded) this.need();
   }
 
   #cameOnline() {
     this.#failures = this.#notBefore = 0;
-    if (this.#pause !== undefined) {
-      this.#connect();
-    } else if (this.isOpen && this.#owner.isNeeded) {
-      this.#probe();
-    }
+    if (this.#pause.isSet) this.#connect();
+    else if (this.isOpen && this.#owner.isNeeded) this.#probe();
   }
 
   // --- a gateway that is silent while something is awaited ---
 
   #watchSilence() {
-    if (this.#silence !== undefined) return;
     this.#receivedAt = now();
-    this.#wait(SILENT_SECONDS);
+    this.#look(SILENT_SECONDS);
   }
 
-  #wait(seconds) {
+  /** Look after so many seconds whether the gateway is still silent. */
+  #look(seconds) {
     const due = now() + seconds;
-    clearTimeout(this.#silence);
-    this.#silence = later(seconds, () => this.#look(now() - due > LATE_SECONDS));
-  }
-
-  #look(isLate) {
-    const left = SILENT_SECONDS - (now() - this.#receivedAt);
-    if (this.#isProbing && !isLate) this.#lost(`no answer for ${Math.round(now() - this.#receivedAt)} s`);
-    else if (left > 0 && !this.#isProbing) this.#wait(left);
-    else this.#probe();
+    this.#silence.set(seconds, () => {
+      const silent = now() - this.#receivedAt;
+      const isLate = now() - due > LATE_SECONDS;
+      if (this.#isProbing && !isLate) this.#lost(`no answer for ${Math.round(silent)} s`);
+      else if (silent < SILENT_SECONDS && !this.#isProbing) this.#look(SILENT_SECONDS - silent);
+      else this.#probe();
+    });
   }
 
   /**
@@ -353,7 +384,7 @@ class Connection {
   #probe() {
     this.#isProbing = true;
     this.send('{"jsonrpc":"2.0","id":"probe","method":"taskd.cancel","params":{"id":"nothing"}}');
-    this.#wait(PROBE_SECONDS);
+    this.#look(PROBE_SECONDS);
   }
 }
 
@@ -361,29 +392,208 @@ class Connection {
  * A request that has no answer yet.
  *
  * It `isRepeatable` if it may be sent again after a lost connection, and `isPatient` if it waits for a connection
- * for ever; it `isFleeting` if it means nothing on another one. `onResult` is called as soon as its result has
- * come, before anything else that has come is looked at; `onUnwanted` instead if it was aborted.
+ * for ever; it `isFleeting` if it means nothing on another one. Of a call, the task is cancelled if it is aborted.
+ * `onResult` is called as soon as its result has come, before anything else that has come is looked at, and
+ * `onUnwanted` if it was aborted meanwhile.
  */
 class Request {
   isUnwanted = false;
+  mayHaveRun = false;
+  waitingSince = now();
+  refusedSince;
 
-  constructor(id, text, more) {
-    this.id = id;
-    this.text = text;
-    this.isRepeatable = more.isRepeatable ?? false;
-    this.isPatient = more.isPatient ?? false;
-    this.isFleeting = more.isFleeting ?? false;
-    this.isCall = more.isCall ?? false;
-    this.onProgress = more.onProgress;
-    this.onResult = more.onResult;
-    this.onUnwanted = more.onUnwanted;
-    this.wasSent = false;
-    this.waitingSince = now();
-    this.refusedSince = undefined;
+  constructor(id, text, { isRepeatable, isPatient, isFleeting, isCall, onProgress, onResult, onUnwanted }) {
+    Object.assign(this, { id, text, isRepeatable, isPatient, isFleeting, isCall, onProgress, onResult, onUnwanted });
     this.answer = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
     });
+  }
+}
+
+/**
+ * The requests of a client: sent in order, answered in any order, and sent again only if that does no harm.
+ *
+ * `onSettled` is called when there may be nothing left to wait for.
+ */
+class Requests {
+  #connection;
+  #connectTimeout;
+  #onSettled;
+  #lastId = 0;
+  #unsent = new Set();
+  #inFlight = new Map();
+  #giveUp = new Alarm();
+  #restart = new Alarm();
+  #why = "it does not open";
+  #isClosed = false;
+
+  constructor(connection, connectTimeout, onSettled) {
+    this.#connection = connection;
+    this.#connectTimeout = connectTimeout;
+    this.#onSettled = onSettled;
+  }
+
+  get areAwaited() {
+    return this.#unsent.size > 0 || this.#inFlight.size > 0;
+  }
+
+  /** Send a request as soon as that is possible, and return its result. */
+  async ask(method, params, { options, signal, ...more } = {}) {
+    signal?.throwIfAborted();
+    if (this.#isClosed) throw lost("the client is closed", false);
+    checkReadable(params, MAX_LEVELS - 1);
+    const id = ++this.#lastId;
+    const request = new Request(id, JSON.stringify({ jsonrpc: "2.0", id, method, params, options }), more);
+    const abort = () => this.#abort(request, signal.reason);
+    signal?.addEventListener("abort", abort);
+    this.#unsent.add(request);
+    this.#flush();
+    return request.answer.finally(() => signal?.removeEventListener("abort", abort));
+  }
+
+  /** Send a request whose answer is of no interest, unless there is no connection. */
+  tell(method, params) {
+    if (this.#connection.isOpen) this.ask(method, params, { isFleeting: true }).catch(() => {});
+  }
+
+  /** Reject a request that nobody waits for any more. If it was sent, it keeps its place until it is answered. */
+  #abort(request, reason) {
+    request.reject(reason);
+    if (this.#unsent.delete(request)) {
+      this.#onSettled();
+    } else if (this.#inFlight.has(request.id) && !request.isUnwanted) {
+      request.isUnwanted = true;
+      if (!request.isCall || !this.#connection.isOpen) return;
+      const params = { id: request.id };
+      this.#connection.send(JSON.stringify({ jsonrpc: "2.0", method: "taskd.cancel", params }));
+    }
+  }
+
+  #flush() {
+    if (!this.areAwaited) return;
+    this.#connection.need();
+    if (!this.#connection.isOpen) {
+      this.#giveUpInTime();
+      return;
+    }
+    for (const request of this.#unsent) {
+      if (this.#inFlight.size >= MAX_IN_FLIGHT) break;
+      if (request.refusedSince !== undefined && this.#restart.isSet) continue;
+      this.#unsent.delete(request);
+      this.#inFlight.set(request.id, request);
+      this.#connection.send(request.text);
+    }
+  }
+
+  /** Reject what has waited for a connection for too long, and come back when the next has. */
+  #giveUpInTime() {
+    if (this.#giveUp.isSet) return;
+    let next = Infinity;
+    for (const request of this.#unsent) {
+      if (request.isPatient) continue;
+      const left = request.waitingSince + this.#connectTimeout - now();
+      if (left > 0) {
+        next = Math.min(next, left);
+      } else {
+        this.#unsent.delete(request);
+        request.reject(lost(`no connection within ${this.#connectTimeout} s (${this.#why})`, request.mayHaveRun));
+      }
+    }
+    if (next < Infinity) {
+      this.#giveUp.set(next, () => {
+        if (!this.#connection.isOpen) this.#giveUpInTime();
+      });
+    }
+    this.#onSettled();
+  }
+
+  // --- what the connection reports ---
+
+  opened() {
+    this.rest();
+    this.#flush();
+  }
+
+  progress({ id, ...progress }) {
+    const request = this.#inFlight.get(id);
+    if (!request?.onProgress || request.isUnwanted) return;
+    try {
+      request.onProgress(progress);
+    } catch (error) {
+      this.#abort(request, error);
+    }
+  }
+
+  answered({ id, result, error }) {
+    const request = this.#inFlight.get(id);
+    if (!request) return;
+    this.#inFlight.delete(id);
+    if (error === undefined) {
+      if (request.isUnwanted) request.onUnwanted?.(result);
+      else request.onResult?.(result);
+      request.resolve(result);
+    } else if (!this.#isPutBack(request, error)) {
+      request.reject(TaskdError.from(error));
+    }
+    this.#flush();
+  }
+
+  /**
+   * Put back a request that a server which is being restarted has not taken, and return whether that was done.
+   * A gateway that could not send a call has done nothing, so that even a call may be sent again.
+   */
+  #isPutBack(request, { code, data }) {
+    const isUnsent = code === UNREACHABLE && data?.sent === false;
+    if (request.isUnwanted || request.isFleeting) return false;
+    if (!isUnsent && !(request.isRepeatable && RESTARTING.has(code))) return false;
+    request.refusedSince ??= now();
+    if (!request.isPatient && now() - request.refusedSince > this.#connectTimeout) return false;
+    request.mayHaveRun ||= !isUnsent;
+    this.#unsent.add(request);
+    if (!this.#restart.isSet) this.#restart.set(restartPause(), () => this.#flush());
+    return true;
+  }
+
+  /** Reject what was in flight, or put it back if it may be sent again. `wasOpen` says whether others could be sent. */
+  lost(why, code, wasOpen) {
+    this.#why = why;
+    this.rest();
+    const inFlight = [...this.#inFlight.values()].filter(request => !request.isUnwanted && !request.isFleeting);
+    const unsent = [...this.#unsent].filter(request => !request.isFleeting);
+    const longest = code === TOO_BIG ? Math.max(...inFlight.map(request => request.text.length)) : Infinity;
+    const again = [];
+    for (const request of inFlight) {
+      if (request.text.length === longest) {
+        request.reject(new TaskdError(TOO_LARGE, "the message was longer than the server takes", { sent: true }));
+      } else if (request.isRepeatable) {
+        request.mayHaveRun = true;
+        again.push(request);
+      } else {
+        request.reject(lost(why, true));
+      }
+    }
+    for (const request of wasOpen ? [...again, ...unsent] : again) request.waitingSince = now();
+    this.#inFlight.clear();
+    this.#unsent = new Set([...again, ...unsent]);
+    this.#giveUpInTime();
+  }
+
+  rest() {
+    this.#giveUp.clear();
+    this.#restart.clear();
+  }
+
+  /** Reject everything, with what `why` returns for a request. */
+  fail(why) {
+    for (const request of [...this.#inFlight.values(), ...this.#unsent]) request.reject(why(request));
+    this.#inFlight.clear();
+    this.#unsent.clear();
+  }
+
+  close() {
+    this.#isClosed = true;
+    this.fail(request => lost("the client was closed", request.mayHaveRun || this.#inFlight.has(request.id)));
   }
 }
 
@@ -436,7 +646,7 @@ class Watched {
   /** The answer to the newest attach of this connection; until it has come, no event counts. */
   attached = null;
 
-  /** Counts the attaches, so that the answer to an older one is known. */
+  /** Counts the attaches, so that the answer to an older one is recognised. */
   attaches = 0;
 
   /** Whether the server, which is being restarted, has refused the newest one. */
@@ -454,290 +664,26 @@ class Watched {
   }
 }
 
-const keyOf = (kind, id) => `${kind} ${id}`;
-
-class Client {
+/** What a client watches: attached again on each connection. `onSettled` as for `Requests`. */
+class Watches {
   #connection;
-  #connectTimeout;
-  #onConnection;
-  #isConnected;
-  #isClosed = false;
-  #lastId = 0;
-  #unsent = new Set();
-  #inFlight = new Map();
+  #requests;
+  #onSettled;
   #watched = new Map();
-  #giveUp;
-  #restart;
-  #why = "it does not open";
-  #stored = {
-    ask: (method, params, more) => this.#ask(method, params, more),
-    watch: (kind, id, last) => this.#watch(kind, id, last),
-    unwatch: (kind, id, watcher) => this.#unwatch(kind, id, watcher),
-  };
+  #restart = new Alarm();
+  #isClosed = false;
 
-  constructor(url, { WebSocket, connectTimeout = CONNECT_SECONDS, onConnection = () => {}, ...unknown }) {
-    onWire(unknown, { WebSocket: "", connectTimeout: "", onConnection: "" }, "connect");
-    this.#connectTimeout = connectTimeout;
-    this.#onConnection = onConnection;
-    const client = this;
-    this.#connection = new Connection(websocketUrl(url), WebSocket, {
-      get isNeeded() { return client.#isNeeded; },
-      opened: () => this.#opened(),
-      received: message => this.#received(message),
-      lost: (why, code) => this.#lost(why, code),
-      failed: error => this.#failAll(() => error),
-    });
+  constructor(connection, requests, onSettled) {
+    this.#connection = connection;
+    this.#requests = requests;
+    this.#onSettled = onSettled;
   }
 
-  /** Call a function, and return its result. The call is never sent twice. */
-  async call(name, args, { onProgress, signal, ...options } = {}) {
-    checkArguments(args, name);
-    const known = onWire(options, CALL_OPTIONS, "call");
-    const wire = onProgress ? { ...known, progress: true } : known;
-    return this.#ask(name, args, { options: wire, onProgress, signal, isCall: true });
+  get areAwaited() {
+    return this.#watched.size > 0;
   }
 
-  /** Have a task stored, and return it. It goes on whatever becomes of this program. */
-  async submit(name, args, { token = newToken(), signal, ...options } = {}) {
-    checkArguments(args, name);
-    const params = { function: name, args, options: onWire(options, SUBMIT_OPTIONS, "submit"), token };
-    const onUnwanted = ({ task, joined }) => { if (!joined) this.#tell("taskd.cancel", { task }); };
-    const { task, joined } = await this.#ask("taskd.submit", params, { isRepeatable: true, signal, onUnwanted });
-    return new Task(this.#stored, task, joined);
-  }
-
-  /** Have a task stored for each of `rows`, all or none, and return the batch. */
-  async submitBatch(name, rows, { then, token = newToken(), signal, ...options } = {}) {
-    const wire = onWire(options, BATCH_OPTIONS, "submitBatch");
-    const params = { function: name, args: [...rows], options: wire, then, token };
-    const onUnwanted = ({ batch, joined }) => { if (!joined) this.#tell("taskd.cancel", { task: batch }); };
-    const answer = await this.#ask("taskd.submit_batch", params, { isRepeatable: true, signal, onUnwanted });
-    return new Batch(this.#stored, answer.batch, answer.joined, answer.tasks);
-  }
-
-  /** Return the stored task with this id. */
-  task(id) {
-    return new Task(this.#stored, id);
-  }
-
-  /** Return the batch with this id. */
-  batch(id) {
-    return new Batch(this.#stored, id);
-  }
-
-  /** Return the events of a stored task after the one numbered `after`: each once, up to the last. */
-  attach(id, options) {
-    return this.task(id).events(options);
-  }
-
-  /** Close the connection. Whatever is awaited is rejected; stored tasks go on. */
-  close() {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#failAll(request => lost("the client was closed", request?.wasSent ?? false));
-    this.#connection.close();
-  }
-
-  // --- requests ---
-
-  #ask(method, params, { options, signal, ...more } = {}) {
-    signal?.throwIfAborted();
-    if (this.#isClosed) throw lost("the client is closed", false);
-    checkReadable(params, MAX_LEVELS - 1);
-    const id = ++this.#lastId;
-    const request = new Request(id, JSON.stringify({ jsonrpc: "2.0", id, method, params, options }), more);
-    const abort = () => this.#abort(request, signal.reason);
-    signal?.addEventListener("abort", abort);
-    this.#unsent.add(request);
-    this.#flush();
-    return request.answer.finally(() => signal?.removeEventListener("abort", abort));
-  }
-
-  /** Send a request whose answer is of no interest. */
-  #tell(method, params) {
-    if (!this.#isClosed && this.#connection.isOpen) this.#ask(method, params, { isFleeting: true }).catch(() => {});
-  }
-
-  /** Reject a request that nobody waits for any more. If it was sent, it keeps its place until it is answered. */
-  #abort(request, reason) {
-    request.reject(reason);
-    if (this.#unsent.delete(request)) {
-      this.#settled();
-    } else if (this.#inFlight.has(request.id) && !request.isUnwanted) {
-      request.isUnwanted = true;
-      if (request.isCall) {
-        this.#connection.send(JSON.stringify({ jsonrpc: "2.0", method: "taskd.cancel", params: { id: request.id } }));
-      }
-    }
-  }
-
-  get #isNeeded() {
-    return Boolean(this.#unsent.size || this.#inFlight.size || this.#watched.size);
-  }
-
-  #flush() {
-    if (this.#isNeeded) this.#connection.need();
-    if (this.#connection.isOpen) {
-      for (const request of this.#unsent) {
-        if (this.#inFlight.size >= MAX_IN_FLIGHT) break;
-        if (request.refusedSince !== undefined && this.#restart !== undefined) continue;
-        this.#unsent.delete(request);
-        this.#inFlight.set(request.id, request);
-        request.wasSent = true;
-        this.#connection.send(request.text);
-      }
-    } else {
-      this.#giveUpInTime();
-    }
-  }
-
-  /** Reject what has waited for a connection for too long, and come back when the next has. */
-  #giveUpInTime() {
-    if (this.#giveUp !== undefined || this.#isClosed || this.#connectTimeout === Infinity) return;
-    let next = Infinity;
-    for (const request of this.#unsent) {
-      if (request.isPatient) continue;
-      const left = request.waitingSince + this.#connectTimeout - now();
-      if (left <= 0) {
-        this.#unsent.delete(request);
-        request.reject(lost(`no connection within ${this.#connectTimeout} s (${this.#why})`, request.wasSent));
-      } else {
-        next = Math.min(next, left);
-      }
-    }
-    if (next < Infinity) {
-      this.#giveUp = later(next, () => {
-        this.#giveUp = undefined;
-        if (!this.#connection.isOpen) this.#giveUpInTime();
-      });
-    }
-    this.#settled();
-  }
-
-  /** Stop the timers if nothing is awaited any more: they would keep a program from ending. */
-  #settled() {
-    if (this.#isNeeded) return;
-    clearTimeout(this.#giveUp);
-    clearTimeout(this.#restart);
-    this.#giveUp = this.#restart = undefined;
-    this.#connection.rest();
-  }
-
-  // --- what the connection reports ---
-
-  #report(isConnected) {
-    if (isConnected === this.#isConnected) return;
-    this.#isConnected = isConnected;
-    this.#onConnection(isConnected);
-  }
-
-  #opened() {
-    clearTimeout(this.#giveUp);
-    clearTimeout(this.#restart);
-    this.#giveUp = this.#restart = undefined;
-    this.#report(true);
-    for (const watched of this.#watched.values()) this.#attach(watched);
-    this.#flush();
-  }
-
-  #received(message) {
-    if (message.method === "taskd.event") {
-      this.#event(message.params);
-    } else if (message.method === "taskd.progress") {
-      const { id, ...progress } = message.params;
-      this.#progress(this.#inFlight.get(id), progress);
-    } else {
-      this.#answered(this.#inFlight.get(message.id), message);
-    }
-    this.#settled();
-  }
-
-  #progress(request, progress) {
-    if (!request?.onProgress || request.isUnwanted) return;
-    try {
-      request.onProgress(progress);
-    } catch (error) {
-      this.#abort(request, error);
-    }
-  }
-
-  #answered(request, { result, error }) {
-    if (!request) return;
-    this.#inFlight.delete(request.id);
-    if (error === undefined) {
-      if (request.isUnwanted) request.onUnwanted?.(result);
-      else request.onResult?.(result);
-      request.resolve(result);
-    } else if (!request.isUnwanted && !this.#isPutBack(request, error)) {
-      request.reject(TaskdError.from(error));
-    }
-    this.#flush();
-  }
-
-  /** Put back a request that a server which is being restarted has not taken, and return whether that was done. */
-  #isPutBack(request, error) {
-    if (!request.isRepeatable || (error.code !== SHUTTING_DOWN && error.code !== UNREACHABLE)) return false;
-    request.refusedSince ??= now();
-    if (!request.isPatient && now() - request.refusedSince > this.#connectTimeout) return false;
-    request.waitingSince = now();
-    this.#unsent.add(request);
-    this.#afterRestart();
-    return true;
-  }
-
-  #afterRestart() {
-    this.#restart ??= later(RESTART_SECONDS * (0.5 + Math.random()), () => {
-      this.#restart = undefined;
-      if (!this.#connection.isOpen) return; // what follows is done when it is
-      for (const watched of this.#watched.values()) if (watched.isRefused) this.#attach(watched);
-      this.#flush();
-    });
-  }
-
-  #lost(why, code) {
-    this.#why = why;
-    clearTimeout(this.#restart);
-    this.#restart = undefined;
-    const sent = [...this.#inFlight.values()];
-    const waiting = [];
-    for (const request of this.#unsent) {
-      if (this.#isConnected) request.waitingSince = now();
-      if (request.isFleeting) request.reject(lost(why, false));
-      else waiting.push(request);
-    }
-    this.#inFlight.clear();
-    for (const watched of this.#watched.values()) watched.attached = null;
-    const again = [];
-    const longest = code === TOO_BIG ? Math.max(...sent.map(request => request.text.length)) : Infinity;
-    for (const request of sent) {
-      if (request.isUnwanted) continue;
-      if (request.text.length === longest) {
-        request.reject(new TaskdError(TOO_LARGE, "the message was longer than the server takes", { sent: true }));
-      } else if (request.isRepeatable) {
-        request.waitingSince = now();
-        again.push(request);
-      } else {
-        request.reject(lost(why, true));
-      }
-    }
-    this.#unsent = new Set([...again, ...waiting]);
-    this.#giveUpInTime();
-    this.#report(false);
-  }
-
-  #failAll(why) {
-    for (const request of [...this.#inFlight.values(), ...this.#unsent]) request.reject(why(request));
-    this.#inFlight.clear();
-    this.#unsent.clear();
-    const watched = [...this.#watched.values()];
-    this.#watched.clear();
-    for (const { watchers } of watched) for (const watcher of watchers) watcher.finish(why());
-    this.#settled();
-  }
-
-  // --- what is watched ---
-
-  #watch(kind, id, last) {
+  add(kind, id, last) {
     if (this.#isClosed) throw lost("the client is closed", false);
     const key = keyOf(kind, id);
     const watcher = new Watcher(last);
@@ -749,7 +695,7 @@ class Client {
     return watcher;
   }
 
-  #unwatch(kind, id, watcher) {
+  remove(kind, id, watcher) {
     const watched = this.#watched.get(keyOf(kind, id));
     if (watched?.watchers.delete(watcher)) this.#forgetUnwatched(watched);
   }
@@ -757,20 +703,23 @@ class Client {
   #forgetUnwatched(watched, isDetached = false) {
     if (watched.watchers.size) return;
     this.#watched.delete(keyOf(watched.kind, watched.id));
-    if (!isDetached) this.#tell("taskd.detach", { [watched.kind]: watched.id });
-    this.#settled();
+    if (!isDetached) this.#requests.tell("taskd.detach", { [watched.kind]: watched.id });
+    this.#onSettled();
   }
 
   /** Have the server push the events after the last that all watchers know. */
   #attach(watched) {
     const number = ++watched.attaches;
+    const key = keyOf(watched.kind, watched.id);
+    const isNewest = () => this.#watched.get(key) === watched && number === watched.attaches;
     watched.attached = null;
     watched.isRefused = false;
-    this.#ask(
-      "taskd.attach",
-      { [watched.kind]: watched.id, after: watched.after },
-      { isFleeting: true, onResult: answer => number === watched.attaches && this.#attached(watched, answer) },
-    ).catch(error => number === watched.attaches && this.#notAttached(watched, error));
+    const params = { [watched.kind]: watched.id, after: watched.after };
+    // At once, since events may have come together with the answer.
+    const onResult = answer => isNewest() && this.#attached(watched, answer);
+    this.#requests
+      .ask("taskd.attach", params, { isFleeting: true, onResult })
+      .catch(error => isNewest() && this.#notAttached(watched, error));
   }
 
   #attached(watched, answer) {
@@ -784,16 +733,33 @@ class Client {
   }
 
   #notAttached(watched, error) {
-    if ([BUSY, SHUTTING_DOWN, UNREACHABLE].includes(error.code)) {
+    if (error.code === BUSY || RESTARTING.has(error.code)) {
       watched.isRefused = true;
-      if (this.#connection.isOpen) this.#afterRestart();
+      if (!this.#restart.isSet) this.#restart.set(restartPause(), () => this.#attachRefused());
       return;
     }
     for (const watcher of watched.watchers) this.#finish(watched, watcher, error);
     this.#forgetUnwatched(watched, true);
   }
 
-  #event(event) {
+  #attachRefused() {
+    if (!this.#connection.isOpen) return; // all are attached when it is
+    for (const watched of this.#watched.values()) if (watched.isRefused) this.#attach(watched);
+  }
+
+  #finish(watched, watcher, error) {
+    watched.watchers.delete(watcher);
+    watcher.finish(error);
+  }
+
+  // --- what the connection reports ---
+
+  opened() {
+    this.rest();
+    for (const watched of this.#watched.values()) this.#attach(watched);
+  }
+
+  event(event) {
     const [kind, id] = event.task === undefined ? ["batch", event.batch] : ["task", event.task];
     const watched = this.#watched.get(keyOf(kind, id));
     if (!watched?.attached) return;
@@ -808,19 +774,165 @@ class Client {
     this.#forgetUnwatched(watched, LAST.has(event.event));
   }
 
-  #finish(watched, watcher, error) {
-    watched.watchers.delete(watcher);
-    watcher.finish(error);
+  lost() {
+    this.rest();
+    for (const watched of this.#watched.values()) watched.attached = null;
+  }
+
+  rest() {
+    this.#restart.clear();
+  }
+
+  /** End all watchers with an error. */
+  fail(error) {
+    const all = [...this.#watched.values()];
+    this.#watched.clear();
+    for (const { watchers } of all) for (const watcher of watchers) watcher.finish(error);
+  }
+
+  close() {
+    this.#isClosed = true;
+    this.fail(lost("the client was closed", false));
+  }
+}
+
+class Client {
+  #connection;
+  #requests;
+  #watches;
+  #onConnection;
+  #isConnected;
+  #isClosed = false;
+
+  constructor(url, { WebSocket, connectTimeout = CONNECT_SECONDS, onConnection = () => {}, ...unknown }) {
+    onWire(unknown, { WebSocket: "", connectTimeout: "", onConnection: "" }, "connect");
+    const client = this;
+    const settled = () => this.#settled();
+    this.#onConnection = onConnection;
+    this.#connection = new Connection(websocketUrl(url), WebSocket, {
+      get isNeeded() {
+        return client.#isNeeded;
+      },
+      opened: () => this.#opened(),
+      received: message => this.#received(message),
+      lost: (why, code) => this.#lost(why, code),
+      failed: error => this.#failed(error),
+    });
+    this.#requests = new Requests(this.#connection, connectTimeout, settled);
+    this.#watches = new Watches(this.#connection, this.#requests, settled);
+  }
+
+  /** Call a function, and return its result. The call is never sent twice. */
+  async call(name, args, { onProgress, signal, ...options } = {}) {
+    checkArguments(args, name);
+    const known = onWire(options, CALL_OPTIONS, "call");
+    const wire = onProgress ? { ...known, progress: true } : known;
+    return this.#requests.ask(name, args, { options: wire, onProgress, signal, isCall: true });
+  }
+
+  /** Have a task stored, and return it. It goes on whatever becomes of this program. */
+  async submit(name, args, { token = newToken(), signal, ...options } = {}) {
+    checkArguments(args, name);
+    const params = { function: name, args, options: onWire(options, SUBMIT_OPTIONS, "submit"), token };
+    const { task, joined } = await this.#submit("taskd.submit", params, signal);
+    return new Task(this.#requests, this.#watches, task, joined);
+  }
+
+  /** Have a task stored for each of `rows`, all or none, and return the batch. */
+  async submitBatch(name, rows, { then, token = newToken(), signal, ...options } = {}) {
+    const wire = onWire(options, BATCH_OPTIONS, "submitBatch");
+    const params = { function: name, args: [...rows], options: wire, then, token };
+    const { batch, tasks, joined } = await this.#submit("taskd.submit_batch", params, signal);
+    return new Batch(this.#requests, this.#watches, batch, joined, tasks);
+  }
+
+  #submit(method, params, signal) {
+    const onUnwanted = ({ task, batch = task, joined }) => {
+      if (!joined) this.#requests.tell("taskd.cancel", { task: batch });
+    };
+    return this.#requests.ask(method, params, { isRepeatable: true, signal, onUnwanted });
+  }
+
+  /** Return the stored task with this id. */
+  task(id) {
+    return new Task(this.#requests, this.#watches, id);
+  }
+
+  /** Return the batch with this id. */
+  batch(id) {
+    return new Batch(this.#requests, this.#watches, id);
+  }
+
+  /** Return the events of a stored task after the one numbered `after`: each once, up to the last. */
+  attach(id, options) {
+    return this.task(id).events(options);
+  }
+
+  /** Close the connection. Whatever is awaited is rejected; stored tasks go on. */
+  close() {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#requests.close();
+    this.#watches.close();
+    this.#settled();
+    this.#connection.close();
+  }
+
+  get #isNeeded() {
+    return this.#requests.areAwaited || this.#watches.areAwaited;
+  }
+
+  /** Stop all timers if nothing is awaited any more: they would keep a program from ending. */
+  #settled() {
+    if (this.#isNeeded) return;
+    this.#requests.rest();
+    this.#watches.rest();
+    this.#connection.rest();
+  }
+
+  // --- what the connection reports ---
+
+  #opened() {
+    this.#watches.opened();
+    this.#requests.opened();
+    this.#report(true);
+  }
+
+  #received(message) {
+    if (message.method === "taskd.event") this.#watches.event(message.params);
+    else if (message.method === "taskd.progress") this.#requests.progress(message.params);
+    else this.#requests.answered(message);
+    this.#settled();
+  }
+
+  #lost(why, code) {
+    this.#watches.lost();
+    this.#requests.lost(why, code, this.#isConnected === true);
+    this.#report(false);
+  }
+
+  #failed(error) {
+    this.#requests.fail(() => error);
+    this.#watches.fail(error);
+    this.#settled();
+  }
+
+  #report(isConnected) {
+    if (isConnected === this.#isConnected) return;
+    this.#isConnected = isConnected;
+    this.#onConnection(isConnected);
   }
 }
 
 /** What tasks and batches have in common. */
 class Stored {
-  #client;
+  #requests;
+  #watches;
   #kind;
 
-  constructor(client, kind, id, joined) {
-    this.#client = client;
+  constructor(requests, watches, kind, id, joined) {
+    this.#requests = requests;
+    this.#watches = watches;
     this.#kind = kind;
     this.id = id;
     this.joined = joined;
@@ -833,7 +945,7 @@ class Stored {
 
   /** Cancel it, and return what it was once it has ended. */
   async cancel() {
-    return (await this.#client.ask("taskd.cancel", { task: this.id }, { isRepeatable: true })).was;
+    return (await this.#requests.ask("taskd.cancel", { task: this.id }, { isRepeatable: true })).was;
   }
 
   /** Return the events after the one numbered `after`: each once, up to the last. */
@@ -842,14 +954,14 @@ class Stored {
       throw new TypeError(`after is the number of an event, 0 for all or -1 for new ones alone, not ${after}`);
     }
     signal?.throwIfAborted();
-    const watcher = this.#client.watch(this.#kind, this.id, after);
+    const watcher = this.#watches.add(this.#kind, this.id, after);
     const abort = () => watcher.abort(signal.reason);
     signal?.addEventListener("abort", abort);
     try {
       for (let event; (event = await watcher.next()) !== undefined; ) yield event;
     } finally {
       signal?.removeEventListener("abort", abort);
-      this.#client.unwatch(this.#kind, this.id, watcher);
+      this.#watches.remove(this.#kind, this.id, watcher);
     }
   }
 
@@ -859,20 +971,21 @@ class Stored {
     const stopping = new AbortController();
     const stop = () => stopping.abort(signal.reason);
     signal?.addEventListener("abort", stop);
-    const timer = timeout === undefined ? undefined : later(timeout, () => stopping.abort(this.#notInTime(timeout)));
+    const waiting = new Alarm();
+    if (timeout !== undefined) waiting.set(timeout, () => stopping.abort(this.#notInTime(timeout)));
     try {
       let last;
       for await (const event of this.events({ after: -1, signal: stopping.signal })) last = event;
       const more = { isRepeatable: true, isPatient: true, signal: stopping.signal };
       return this.outcome(last ?? (await this.ask("taskd.get", more)));
     } finally {
-      clearTimeout(timer);
+      waiting.clear();
       signal?.removeEventListener("abort", stop);
     }
   }
 
   ask(method, more) {
-    return this.#client.ask(method, { [this.#kind]: this.id }, more);
+    return this.#requests.ask(method, { [this.#kind]: this.id }, more);
   }
 
   #notInTime(seconds) {
@@ -883,8 +996,8 @@ class Stored {
 
 /** A stored task. `joined` says whether a submit has found it there already. */
 class Task extends Stored {
-  constructor(client, id, joined) {
-    super(client, "task", id, joined);
+  constructor(requests, watches, id, joined) {
+    super(requests, watches, "task", id, joined);
   }
 
   /** Have a failed task run again, and return what it was. */
@@ -893,7 +1006,7 @@ class Task extends Stored {
   }
 
   /** Return what holds the task. */
-  async why() {
+  why() {
     return this.ask("taskd.why", { isRepeatable: true });
   }
 
@@ -905,8 +1018,8 @@ class Task extends Stored {
 
 /** A batch of stored tasks; `tasks` has their ids, unless it was found by its own. */
 class Batch extends Stored {
-  constructor(client, id, joined, tasks) {
-    super(client, "batch", id, joined);
+  constructor(requests, watches, id, joined, tasks) {
+    super(requests, watches, "batch", id, joined);
     this.tasks = tasks;
   }
 

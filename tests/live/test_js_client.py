@@ -259,8 +259,8 @@ async def test_a_program_goes_on_while_its_server_is_restarted(start, clean_star
         else:
             assert call["code"] in {-32007, -32005, -32003}, call
             assert runs <= (0 if call.get("sent") is False else 1), call
-    # Each submit is one task, however often it was sent. The one that was killed is run again; its first start may
-    # not have been stored.
+    # Each submit is one task, however often it was sent. One that was killed is run again; its first start
+    # may not have been stored.
     stored = {each["task"]: each for each in tasks if each["function"] == "mark"}
     assert set(stored) == {each["id"] for each in report["submits"]}
     for submitted in report["submits"]:

@@ -255,3 +255,36 @@ test("without a WebSocket of its own, Node uses the package ws, or names it", as
     globalThis.WebSocket = own;
   }
 });
+
+test("nothing is sent into a websocket that is closing", async () => {
+  const taskd = network.client();
+  handled(taskd.call("f"));
+  const socket = await network.open();
+  socket.readyState = 2;
+  const result = taskd.call("g");
+  assert.equal(socket.texts.length, 1);
+  await socket.drop(1001);
+  await clock.advance(1);
+  const next = await network.open();
+  await next.answer("g");
+  assert.equal(await result, "g");
+});
+
+test("a call that a gateway could not send to a task server is sent again for a while", async () => {
+  const taskd = network.client({ connectTimeout: 3 });
+  const result = handled(taskd.call("f"));
+  const other = handled(taskd.call("g"));
+  const socket = await network.open();
+  await socket.receive({ id: 2, error: { code: -32007, message: "lost", data: { sent: true } } });
+  assert.equal((await stateOf(other)).error.sent, true);
+  for (let attempt = 0; attempt < 2; attempt++) {
+    await socket.receive({ id: 1, error: { code: -32007, message: "no server", data: { sent: false } } });
+    await clock.advance(1.5);
+  }
+  assert.deepEqual(socket.sent.map(({ method }) => method), ["f", "g", "f", "f"]);
+  await clock.advance(1);
+  await socket.receive({ id: 1, error: { code: -32007, message: "no server", data: { sent: false } } });
+  const { error } = await stateOf(result);
+  assert.deepEqual([error.message, error.sent], ["no server", false]);
+  assert.equal(clock.timers.size, 0);
+});

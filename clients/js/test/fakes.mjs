@@ -77,6 +77,7 @@ export class Network {
 
   /** Open the newest websocket. */
   async open() {
+    this.socket.readyState = 1;
     this.socket.onopen();
     await settle();
     return this.socket;
@@ -84,6 +85,7 @@ export class Network {
 }
 
 export class FakeWebSocket {
+  readyState = 0;
   isClosed = false;
   texts = [];
 

@@ -292,6 +292,24 @@ test("who leaves the loop is detached", async () => {
   assert.equal(clock.timers.size, 0);
 });
 
+test("who comes back before the answer to the first attach has come misses nothing", async () => {
+  const aborting = new AbortController();
+  collect(taskd.attach("t1", { signal: aborting.signal }));
+  await settle();
+  const socket = await network.open();
+  aborting.abort();
+  await settle();
+  const watched = collect(taskd.attach("t1"));
+  await settle();
+  assert.deepEqual(socket.sent.map(({ method }) => method), ["taskd.attach", "taskd.detach", "taskd.attach"]);
+  await socket.receive({ id: 1, result: { state: "running", seq: 1 } });
+  await socket.event({ task: "t1", seq: 1, event: "queued" });
+  await socket.receive({ id: 2, result: { was: "attached" } }, { id: 3, result: { state: "running", seq: 1 } });
+  await socket.event({ task: "t1", seq: 1, event: "queued" });
+  assert.deepEqual(numbers(watched), [1]);
+  assert.equal(socket.texts.length, 3);
+});
+
 test("an aborted watch ends at once with the signal's reason, and the task goes on", async () => {
   const aborting = new AbortController();
   const watched = collect(taskd.attach("t1", { signal: aborting.signal }));
