@@ -172,9 +172,9 @@ class AsyncLink:
         if self._is_closed:
             raise lost(self._address.text, CLOSED, sent=False)
         for connection in self._connections:
-            if len(connection.talk) < connection.window and not connection.talk.is_over:
+            if len(connection.talk) < connection.window and connection.talk.takes_calls:
                 return connection
-        alive = [each for each in self._connections if not each.talk.is_over]
+        alive = [each for each in self._connections if each.talk.takes_calls]
         if len(alive) >= MAX_CONNECTIONS:
             return min(alive, key=lambda each: len(each.talk))
         return self._connect()

@@ -49,6 +49,10 @@ PING_LINE = request_line(Call(PING), PING_ID)
 """A ping, without its LF."""
 
 
+_REFUSED = "it has refused a message that is too long, and reads nothing that follows it"
+"""Why calls fail that were sent behind that message."""
+
+
 class Conversation:
     """The calls, the events and the heartbeat of one connection.
 
@@ -92,6 +96,11 @@ class Conversation:
         """Whether the connection must be closed: nothing more can come of it."""
         return bool(self.fault)
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether other calls may be sent."""
+        return not (self.fault or self._calls.is_refused)
+
     def _lines_append(self, line: bytes) -> None:
         self._lines.append(line)
 
@@ -102,8 +111,8 @@ class Conversation:
 
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
-        if self.fault:
-            raise self.unreachable(sent=False)
+        if self.fault or self._calls.is_refused:
+            raise lost(self._server, self.fault or _REFUSED, sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -177,6 +186,10 @@ class Conversation:
                 self.is_foreign = bool(foreign)
                 self._end(foreign or f"it is no task server: {error}")
                 return
+        if self._calls.is_refused:
+            self._calls.fail_unread(lost(self._server, _REFUSED, sent=False))
+            if not len(self._calls):
+                self._end(_REFUSED)
         if not self._is_awaiting:
             self._is_quiet = True
 

@@ -109,7 +109,7 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether another call may be sent."""
-        return not (self.conversation.is_over or self._is_midway)
+        return self.conversation.takes_calls and not self._is_midway
 
     def send(self, *calls: Reply) -> None:
         """Send calls that were added to the conversation; whether that was possible stands in each."""
