@@ -52,6 +52,7 @@ const TOO_BIG = 1009;
 
 const FAILED = -32000;
 const TIMED_OUT = -32001;
+const CANCELLED = -32002;
 const BUSY = -32004;
 const SHUTTING_DOWN = -32005;
 const TOO_LARGE = -32006;
@@ -65,7 +66,7 @@ const NAMES = {
   [-32603]: "internal error",
   [FAILED]: "task failed",
   [TIMED_OUT]: "timed out",
-  [-32002]: "cancelled",
+  [CANCELLED]: "cancelled",
   [-32003]: "worker lost",
   [BUSY]: "busy",
   [SHUTTING_DOWN]: "shutting down",
@@ -79,6 +80,9 @@ const RESTARTING = new Set([SHUTTING_DOWN, UNREACHABLE]);
 
 /** The states and events of a task after which nothing happens by itself. */
 const ENDED = new Set(["succeeded", "failed", "cancelled", "expired", "set_aside"]);
+
+/** The codes of tasks that have ended without an error. */
+const CODES = { cancelled: CANCELLED, expired: TIMED_OUT };
 
 /** Events after which the server has detached the connection by itself. */
 const LAST = new Set(["succeeded", "cancelled", "expired", "ended", "detached"]);
@@ -1012,7 +1016,8 @@ class Task extends Stored {
 
   outcome({ event, state = event, result = null, error }) {
     if (state === "succeeded") return result;
-    throw TaskdError.from(error ?? { code: FAILED, message: `the task ${this.id} is ${state}` });
+    // A task that was cancelled while it waited has no error of its own.
+    throw TaskdError.from(error ?? { code: CODES[state] ?? FAILED, message: `the task ${this.id} is ${state}` });
   }
 }
 

@@ -156,7 +156,7 @@ class RemoteEvents:
                 attached = _attached.decode(answer.value)
                 watched.link = link
                 watched.seen = max(watched.seen, attached.seq)
-                if self._watched.get(watched.id) is not watched:  # nobody watches it any more
+                if watched.id not in self._watched:  # nobody watches it any more
                     self._unwatch(watched)
                 return attached.state, attached.seq
             if answer.code != InvalidParams.code:

@@ -142,6 +142,32 @@ async def test_a_page_that_is_loaded_again_goes_on_after_the_last_event_that_it_
     assert data_of(json.loads(await late.ws.receive()), -32602)["argument"] == "task"
 
 
+@pytest.mark.parametrize("link", LINKS)
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_attaches_again_before_the_first_answer_gets_the_events_that_follow(
+    start, websocket, steps, link
+):
+    daemon = start("--link", link)
+
+    def submit_and_wait_for_the_start():
+        client = daemon.connect()
+        task = submit(client, "steps", steps.path)
+        attach(client, task)
+        events_until(client, {"event": "started"})
+        return task
+
+    task = await in_thread(submit_and_wait_for_the_start)
+    ws = await websocket(daemon.ws)
+    params = {"task": task, "after": -1}
+    ws.send(rpc("taskd.attach", params, 1), rpc("taskd.attach", params, 2))
+    assert {(await ws.receive_json())["id"] for _ in range(2)} == {1, 2}
+    for number in (1, 2):
+        steps.to(number)
+        assert (await ws.receive_json())["params"]["done"] == number
+    steps.end()
+    assert (await ws.receive_json())["params"]["event"] == "succeeded"
+
+
 @pytest.mark.parametrize("link", LINKS[1:])
 @pytest_twisted.ensureDeferred
 async def test_a_page_goes_on_watching_when_the_task_server_behind_its_gateway_is_killed(
