@@ -59,6 +59,7 @@ SECONDS = {
     "test_ends.py": 12,
     "test_events.py": 20,
     "test_flow_control.py": 35,
+    "test_frameworks.py": 40,
     "test_gateway.py": 52,
     "test_generators.py": 12,
     "test_holding.py": 8,
@@ -74,6 +75,7 @@ SECONDS = {
     "test_objects.py": 2,
     "test_output.py": 26,
     "test_packaging.py": 101,
+    "test_php_client.py": 20,
     "test_pool.py": 51,
     "test_pools.py": 6,
     "test_protocol_table.py": 41,
@@ -103,7 +105,7 @@ the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
     "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
-    "test_gateway.py", "test_js_client.py",
+    "test_frameworks.py", "test_gateway.py", "test_js_client.py", "test_php_client.py",
     "test_import.py", "test_limits.py", "test_lost.py", "test_objects.py", "test_output.py",
     "test_packaging.py", "test_pool.py", "test_queue.py", "test_recycling.py", "test_reload.py",
     "test_short.py", "test_soak.py", "test_status.py", "test_stop.py", "test_task_server.py", "test_tls.py",
