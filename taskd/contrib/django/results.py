@@ -1,0 +1,102 @@
+"""What the server knows of a task, as Django's `TaskResult`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from taskd.contrib.django.lookup import UnknownTask, find_task
+from taskd.contrib.django.order import FUNCTION, Order
+from taskd.contrib.django.tasks_api import (
+    Task,
+    TaskError,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+)
+from taskd.contrib.django.values import project_time
+from taskd.errors import TaskFailed, exception_for
+
+__all__ = ["attempts", "ordered_task", "result_of", "task_error"]
+
+_STATUS = {
+    "scheduled": TaskResultStatus.READY,
+    "waiting": TaskResultStatus.READY,
+    "running": TaskResultStatus.RUNNING,
+    "succeeded": TaskResultStatus.SUCCESSFUL,
+    "failed": TaskResultStatus.FAILED,
+    "cancelled": TaskResultStatus.FAILED,
+    "expired": TaskResultStatus.FAILED,
+    "set_aside": TaskResultStatus.FAILED,
+}
+
+
+def result_of(view: Mapping[str, Any], events: Iterable[Mapping[str, Any]], alias: str) -> TaskResult:
+    """Return the result of a task, of the answers to ``taskd.get`` and ``taskd.events``.
+
+    `alias` is the backend that was asked. Raises Django's `TaskResultDoesNotExist` if the task is none of
+    Django's, or is not in the code of this process.
+    """
+    if view["function"] != FUNCTION:
+        raise TaskResultDoesNotExist(f"{view['task']} is a task of {view['function']}, not of Django")
+    try:
+        order = msgspec.convert(view["args"], Order)
+        task = ordered_task(order)
+    except (msgspec.ValidationError, UnknownTask) as error:
+        raise TaskResultDoesNotExist(f"{view['task']}: {error}") from error
+    events = list(events)
+    starts = [each["at"] for each in events if each["event"] == "started"]
+    result = TaskResult(
+        task=task,
+        id=view["task"],
+        status=_STATUS[view["state"]],
+        enqueued_at=project_time(order.enqueued_at) or _moment(view["created"]),
+        started_at=_moment(starts[0]) if starts else None,
+        last_attempted_at=_moment(starts[-1]) if starts else None,
+        finished_at=_moment(view.get("ended")),
+        args=order.args,
+        kwargs=order.kwargs,
+        backend=alias,
+        errors=[task_error(each["error"], each.get("traceback")) for each in events if "error" in each],
+        worker_ids=attempts(len(starts)),
+    )
+    object.__setattr__(result, "_return_value", view.get("result"))
+    return result
+
+
+def ordered_task(order: Order) -> Task:
+    """Return the task that was enqueued, with the settings that it was enqueued with. Raises `UnknownTask`."""
+    return find_task(order.task).using(
+        priority=order.priority,
+        queue_name=order.queue_name,
+        backend=order.backend,
+        run_after=project_time(order.run_after),
+    )
+
+
+def attempts(count: int) -> list[str]:
+    """Return the ``worker_ids`` after so many attempts: Django counts these by them.
+
+    The server remembers when an attempt began, not which of its processes had it.
+    """
+    return [f"attempt {number}" for number in range(1, count + 1)]
+
+
+def task_error(error: Mapping[str, Any], traceback: str | None) -> TaskError:
+    """Return the error of an attempt. Its class is the task's own, or, if the task did not raise, taskd's."""
+    data = error.get("data")
+    details = data if isinstance(data, dict) else {}
+    if error["code"] == TaskFailed.code and "type" in details:
+        name = str(details["type"])
+        path = name if "." in name else f"builtins.{name}"
+    else:
+        kind = type(exception_for(error["code"], error["message"], data))
+        path = f"{kind.__module__}.{kind.__qualname__}"
+    return TaskError(exception_class_path=path, traceback=traceback or error["message"])
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else project_time(datetime.fromtimestamp(seconds, UTC))
