@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.brokers import PostgreSQL
 from tests.live.support import TIMEOUT, Daemon, Gate, bare, rpc
 
 PROJECT = Path(__file__).parent / "django_project"
@@ -19,14 +22,34 @@ SHORT = 0.02
 """Seconds between two looks at a task."""
 
 
+def has_postgres() -> bool:
+    return any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run PostgreSQL, if this machine has it, as the database ``postgres`` of the project."""
+    if not has_postgres():
+        yield
+        return
+    # Not below pytest's own directory, which PostgreSQL's user cannot enter.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        server = PostgreSQL(Path(directory, "postgres"))
+        try:
+            server.wait_until_ready()
+            os.environ["SHOP_POSTGRES"] = str(server.port)
+            yield
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def daemon(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("django")
     os.environ["SHOP_DATABASE"] = str(directory / "shop.sqlite3")
     os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
     os.environ["PYTHONPATH"] = str(PROJECT)
-    import sys
-
     sys.path.insert(0, str(PROJECT))
     daemon = Daemon(*APP, "--workers", "1", directory=directory)
     os.environ["TASKD_SERVER"] = f"127.0.0.1:{daemon.port(1)}"
@@ -292,6 +315,21 @@ def test_connections_are_closed_between_tasks_unless_they_are_to_be_kept(name: s
         assert was_open is is_kept
         pids.add(pid)
     assert len(pids) == 1
+
+
+@pytest.mark.skipif(not has_postgres(), reason="no PostgreSQL on this machine (on Debian: apt install postgresql)")
+def test_a_connection_that_the_database_has_ended_is_replaced() -> None:
+    from django.db import connections
+    from shop.tasks import backend_pid
+
+    first = ended(backend_pid.enqueue("postgres")).return_value
+    assert ended(backend_pid.enqueue("postgres")).return_value == first
+    with connections["postgres"].cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [first])
+    connections["postgres"].close()
+    result = ended(backend_pid.enqueue("postgres"))
+    assert (result.status, result.attempts) == ("SUCCESSFUL", 1)
+    assert result.return_value != first
 
 
 def test_a_transaction_that_a_task_has_left_is_rolled_back() -> None:

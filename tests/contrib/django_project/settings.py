@@ -21,9 +21,10 @@ DATABASES = {
 if "SHOP_POSTGRES" in os.environ:
     DATABASES["postgres"] = {
         "ENGINE": "django.db.backends.postgresql",
-        "HOST": os.environ["SHOP_POSTGRES"],
+        "HOST": "127.0.0.1",
+        "PORT": os.environ["SHOP_POSTGRES"],
         "NAME": "postgres",
-        "USER": "shop",
+        "USER": "postgres",
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
     }
