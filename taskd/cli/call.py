@@ -17,7 +17,7 @@ from taskd.cli.progress_view import progress_view
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
-from taskd.functions.parameters import wire_name
+from taskd.functions.wire_names import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
 

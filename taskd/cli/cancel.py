@@ -13,7 +13,7 @@ from taskd.cli.stored_ids import full_id
 from taskd.client import TaskClient
 from taskd.errors import NotAllowed
 from taskd.net.reactor import Reactor
-from taskd.protocol.methods import CANCEL
+from taskd.protocol.method_names import CANCEL
 
 __all__ = ["cancel"]
 

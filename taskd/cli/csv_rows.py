@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from taskd.cli.conversion import Convert, read_json
 from taskd.cli.rows import ERROR_COLUMN, MAX_ROW, Row, reason
-from taskd.functions.parameters import wire_name
+from taskd.functions.wire_names import wire_name
 
 __all__ = ["CsvRows", "CsvText"]
 

@@ -11,7 +11,7 @@ from taskd.cli.stored_ids import Target
 from taskd.client import TaskClient
 from taskd.errors import Busy, ShuttingDown, TaskdError, Unreachable
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import ATTACH, EVENTS, GET, WAIT
+from taskd.protocol.method_names import ATTACH, EVENTS, GET, WAIT
 
 __all__ = ["Event", "Follower", "Patience", "fetch_events", "wait_for_end"]
 

@@ -14,7 +14,8 @@ from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
 from taskd.errors import MethodNotFound
 from taskd.functions.descriptions import ParameterInfo
-from taskd.functions.registry import RESERVED, FunctionInfo
+from taskd.functions.registry import FunctionInfo
+from taskd.functions.wire_names import RESERVED
 from taskd.net.reactor import Reactor
 from taskd.protocol.methods import method_parameters
 

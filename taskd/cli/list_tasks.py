@@ -13,7 +13,8 @@ from taskd.cli.stored_ids import full_id
 from taskd.cli.stored_view import batches_table, tasks_table
 from taskd.client import TaskClient
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import LIST, STATES
+from taskd.protocol.method_names import LIST
+from taskd.protocol.stored_methods import STATES
 
 __all__ = ["list_"]
 

@@ -27,7 +27,7 @@ from taskd.client import TaskClient
 from taskd.errors import InvalidParams, TooLarge
 from taskd.model import SubmitOptions
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import GET, LIST, SUBMIT_BATCH
+from taskd.protocol.method_names import GET, LIST, SUBMIT_BATCH
 
 __all__ = ["Batch", "submit_rows"]
 

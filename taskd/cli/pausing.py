@@ -12,7 +12,7 @@ from taskd.client import TaskClient
 from taskd.errors import InvalidParams
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
-from taskd.protocol.stored_methods import PAUSE, RESUME
+from taskd.protocol.method_names import PAUSE, RESUME
 
 __all__ = ["pause", "resume"]
 

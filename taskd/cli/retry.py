@@ -13,7 +13,7 @@ from taskd.cli.stored_ids import full_id
 from taskd.client import TaskClient
 from taskd.errors import InvalidParams, NotAllowed
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import RETRY
+from taskd.protocol.method_names import RETRY
 
 __all__ = ["retry"]
 

@@ -15,7 +15,7 @@ from taskd.cli.console import duration, json_text, out, table
 from taskd.cli.options import json_option, server_options
 from taskd.cli.running import run_with_client
 from taskd.client import TaskClient
-from taskd.functions.registry import RESERVED
+from taskd.functions.wire_names import RESERVED
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
 

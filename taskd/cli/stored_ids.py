@@ -9,7 +9,7 @@ from typing import Any, Literal
 from taskd.cli.stored_view import short_id
 from taskd.client import TaskClient
 from taskd.errors import InvalidParams, quoted
-from taskd.protocol.stored_methods import GET, LIST
+from taskd.protocol.method_names import GET, LIST
 
 __all__ = ["Target", "as_id", "find_target", "full_id"]
 

@@ -15,7 +15,7 @@ from taskd.client import TaskClient
 from taskd.errors import InvalidParams
 from taskd.model import SubmitOptions
 from taskd.net.reactor import Reactor
-from taskd.protocol.stored_methods import SUBMIT
+from taskd.protocol.method_names import SUBMIT
 
 __all__ = ["submit"]
 

@@ -12,7 +12,7 @@ from taskd.cli.stored_view import state_text
 from taskd.client import TaskClient
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
-from taskd.protocol.stored_methods import WHY
+from taskd.protocol.method_names import WHY
 
 __all__ = ["why"]
 

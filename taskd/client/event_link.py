@@ -10,7 +10,8 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import Connection, lost
+from taskd.client.answers import lost
+from taskd.client.link import Connection
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.model import Call, Options, Outcome

@@ -18,7 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
-from taskd.errors import ParseError, Unreachable
+from taskd.errors import ParseError
 from taskd.model import Call, Outcome, Progress
 from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
@@ -29,7 +29,6 @@ from taskd.protocol.requests import JSON_RPC, Dialect
 __all__ = [
     "CLOSED",
     "ENVELOPE",
-    "MAX_REPLY",
     "Connection",
     "Link",
     "Meter",
@@ -37,7 +36,6 @@ __all__ = [
     "OnProgress",
     "PendingCall",
     "explain",
-    "lost",
     "report",
 ]
 
@@ -45,9 +43,6 @@ OnProgress = Callable[[Progress], object]
 
 ENVELOPE = 64 * 1024
 """Bytes that a reply's envelope may add to a result of the greatest length."""
-
-MAX_REPLY = 256 * 1024 * 1024
-"""Bytes of the longest reply: a client trusts the server that it chose, up to its own memory."""
 
 CLOSED = "this client closed the connection"
 """Why a call failed whose link was closed."""
@@ -154,12 +149,6 @@ def explain(reason: TwistedFailure) -> str:
     if isinstance(error, ConnectionLost):
         return "the connection broke"
     return str(error).rstrip(".") or type(error).__name__
-
-
-def lost(server: str, why: str, *, sent: bool) -> Unreachable:
-    """Return the error of a call whose connection could not be made or was lost."""
-    what = "was lost before it answered; the task may have run" if sent else "cannot be reached"
-    return Unreachable(f"the task server {server} {what}: {why}", server=server, sent=sent)
 
 
 @implementer(IHandshakeListener)

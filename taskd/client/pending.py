@@ -19,9 +19,8 @@ from msgspec import Raw
 
 from taskd.errors import Busy, Cancelled, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
-from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import EventPushed, parse_reply
-from taskd.protocol.request_lines import request_line
+from taskd.protocol.request_lines import cancel_line, request_line
 
 __all__ = ["CANCELLED_UNSENT", "NO_REPLY", "OnEvent", "PendingCalls", "Waiter"]
 

@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, lost, report
+from taskd.client.answers import lost
+from taskd.client.conversation import MAX_REPLY
+from taskd.client.link import CLOSED, Connection, Meter, OnProgress, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.client.slots import ConnectionSlots
 from taskd.errors import Busy, ParseError, TimedOut
@@ -15,9 +17,8 @@ from taskd.model import Call, Failure, Outcome, Progress
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
-from taskd.protocol.methods import cancel_line
 from taskd.protocol.replies import EventPushed, parse_bare_reply, parse_reply
-from taskd.protocol.request_lines import request_line
+from taskd.protocol.request_lines import cancel_line, request_line
 from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 from taskd.scheduler.arrivals import NO_ROOM
 

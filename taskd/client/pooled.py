@@ -7,7 +7,9 @@ from contextlib import suppress
 
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, Connection, Meter, OnProgress, PendingCall, lost
+from taskd.client.answers import lost
+from taskd.client.conversation import MAX_REPLY
+from taskd.client.link import CLOSED, Connection, Meter, OnProgress, PendingCall
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.per_call import PerCallLink
 from taskd.client.shared_call import SharedCall

@@ -6,8 +6,8 @@ from zlib import crc32
 
 from taskd.errors import InvalidParams, TaskdError
 from taskd.model import Call, Failure, Outcome, SubmitOptions
-from taskd.protocol.methods import CANCEL, bound
-from taskd.protocol.stored_methods import EVENTS, GET, RETRY, SUBMIT, SUBMIT_BATCH, WAIT, WHY
+from taskd.protocol.method_names import CANCEL, EVENTS, GET, RETRY, SUBMIT, SUBMIT_BATCH, WAIT, WHY
+from taskd.protocol.methods import bound
 
 __all__ = ["home_of", "is_unknown", "names_stored"]
 

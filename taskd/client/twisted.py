@@ -16,7 +16,7 @@ from taskd.client.pending import OnEvent
 from taskd.client.per_call import PerCallLink
 from taskd.client.pooled import PooledLink
 from taskd.errors import WaitTimeout
-from taskd.functions.parameters import wire_name
+from taskd.functions.wire_names import wire_name
 from taskd.model import NO_OPTIONS, Call, Options, Outcome, Result
 from taskd.net.client_addresses import is_websocket, websocket_url
 from taskd.net.reactor import Reactor

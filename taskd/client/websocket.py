@@ -16,7 +16,8 @@ from twisted.internet import ssl
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.link import CLOSED, MAX_REPLY, Meter, OnProgress, PendingCall, explain
+from taskd.client.conversation import MAX_REPLY
+from taskd.client.link import CLOSED, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable

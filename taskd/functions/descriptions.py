@@ -10,7 +10,8 @@ import msgspec
 
 from taskd.errors import quoted
 from taskd.functions.kinds import Kind, kinds_of
-from taskd.functions.parameters import Parameters, wire_name
+from taskd.functions.parameters import Parameters
+from taskd.functions.wire_names import wire_name
 
 __all__ = ["ParameterInfo", "describe_parameters", "signature_text"]
 

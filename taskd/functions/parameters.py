@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import keyword
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
@@ -16,22 +15,9 @@ from msgspec.structs import astuple
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.raised import one_line
 from taskd.functions.signatures import NEEDED_AT_RUN_TIME, resolve, signature, takes_signature_of_another
+from taskd.functions.wire_names import wire_name
 
-__all__ = ["Parameters", "python_name", "wire_name"]
-
-
-def wire_name(parameter: str) -> str:
-    """Return the name that a parameter has on the wire: ``from_`` is ``from`` there.
-
-    A trailing underscore is dropped only if a Python keyword remains.
-    """
-    bare = parameter.removesuffix("_")
-    return bare if keyword.iskeyword(bare) else parameter
-
-
-def python_name(argument: str) -> str:
-    """Return the Python parameter's name for an argument's name on the wire; the inverse of `wire_name`."""
-    return argument + "_" if keyword.iskeyword(argument) else argument
+__all__ = ["Parameters"]
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])

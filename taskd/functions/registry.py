@@ -33,18 +33,14 @@ from taskd.functions.retries import RETRY_FOR, RetryFor
 from taskd.functions.schedule import Schedule
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
+from taskd.functions.wire_names import RESERVED
 
 __all__ = [
-    "RESERVED",
     "Function",
     "FunctionInfo",
     "Registry",
     "registry",
 ]
-
-
-RESERVED = "taskd."
-"""The prefix of the server's own methods (docs/protocol.md), forbidden to functions."""
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
@@ -154,6 +150,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
+        self._by_identity: dict[int, Function] = {}
         self.load_hooks: list[Callable[[], object]] = []
         self.start_hooks: list[Callable[[], object]] = []
         self.stop_hooks: list[Callable[[], object]] = []
@@ -212,7 +209,25 @@ class Registry:
         if known is not None and not _may_replace(known, added):
             raise ValueError(_two_of_one_name(known, added))
         self._functions[added.name] = added
+        if known is not None and self._by_identity.get(id(known.callable)) is known:
+            del self._by_identity[id(known.callable)]
+        self._by_identity[id(added.callable)] = added
         return added
+
+    def name_of(self, function: object) -> str:
+        """Return the name of a registered function; of several, the one that was registered last.
+
+        Raises `TypeError` if this very object is not registered.
+        """
+        found = self._by_identity.get(id(function))
+        if found is None and inspect.ismethod(function):  # a method is another object each time
+            found = next((each for each in self if each.callable == function), None)
+        if found is None:
+            raise TypeError(
+                f"{function!r} is not registered: decorate it with @task, outermost, "
+                "or give the name that it has on the server"
+            )
+        return found.name
 
     def compile(self) -> None:
         """Resolve and describe every signature now, so that a mistake shows at the start.

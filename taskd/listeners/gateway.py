@@ -32,9 +32,9 @@ from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.net.tls_port import RenewableCertificates
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.methods import CANCEL, cancel_target
+from taskd.protocol.method_names import ATTACH, CANCEL, DETACH
+from taskd.protocol.methods import cancel_target
 from taskd.protocol.requests import Request
-from taskd.protocol.stored_methods import ATTACH, DETACH
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.parties import Lane, Parties

@@ -24,9 +24,9 @@ from taskd.errors import InvalidParams, TaskdError, Unreachable
 from taskd.model import Failure, Outcome
 from taskd.net.reactor import Reactor
 from taskd.protocol.event_lines import Kind, parse_event
+from taskd.protocol.method_names import ATTACH, DETACH, EVENTS
 from taskd.protocol.methods import bound
 from taskd.protocol.requests import Request
-from taskd.protocol.stored_methods import ATTACH, DETACH, EVENTS
 from taskd.server.methods import Asker, Requester
 from taskd.store.records import FINAL, Event
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 
-from twisted.internet.abstract import isIPv6Address
-
-__all__ = ["HERE", "WEBSOCKET_FORMS", "endpoint_from", "is_websocket", "websocket_url"]
+__all__ = ["HERE", "WEBSOCKET_FORMS", "endpoint_from", "endpoint_parts", "is_websocket", "websocket_url"]
 
 HERE = "127.0.0.1"
 """The host of an address that is only a port: where a task server listens by default."""
@@ -59,7 +58,7 @@ def endpoint_from(address: str) -> str:
         text = _from_url(match[1].lower(), match[2])
     if match := _BRACKETS.fullmatch(text):
         kind, host, rest = match.groups()
-        if not isIPv6Address(host):
+        if not _is_ipv6(host):
             raise ValueError(f"{host!r} in brackets is no IPv6 address")
         text = f"{kind or 'tcp'}:{_quoted(host)}:{rest}"
     kind, _, rest = text.partition(":")
@@ -90,7 +89,7 @@ def _from_host(text: str) -> str:
     if not colon:
         raise ValueError(f"it has no port, as {text}:12345 would have; a path has a slash, as ./{text}")
     if ":" in host:
-        if isIPv6Address(text) or isIPv6Address(host):
+        if _is_ipv6(text) or _is_ipv6(host):
             raise ValueError(f"an IPv6 address needs brackets, as in [{host}]:{port}")
         raise ValueError(f"{text.partition(':')[0]!r} is no kind of endpoint")
     return _checked("tcp", f"{host}:{port}")
@@ -109,7 +108,7 @@ def _checked(kind: str, rest: str) -> str:
     if not _is_number(port) or not 0 < int(port) < 65536:
         raise ValueError(f"the port must be a number from 1 to 65535, not {port!r}")
     bare = host.replace("\\", "")
-    if not (_HOST.fullmatch(bare) or isIPv6Address(bare)) and bare:
+    if not (_HOST.fullmatch(bare) or _is_ipv6(bare)) and bare:
         raise ValueError(f"{bare!r} is no host")
     if not bare and kind != "tcp":
         raise ValueError("it has no host, whose name the certificate must have")
@@ -139,3 +138,42 @@ def _is_number(text: str) -> bool:
 
 def _quoted(text: str) -> str:
     return re.sub(r"([:=\\])", r"\\\1", text)
+
+
+def _is_ipv6(text: str) -> bool:
+    """Return whether a text is an IPv6 address, possibly with a zone."""
+    address, percent, zone = text.partition("%")
+    if percent and not zone:
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET6, address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def endpoint_parts(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """Return the kind, the positional and the named arguments of an endpoint string.
+
+    A backslash quotes the character that follows it.
+    """
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for part in re.findall(r"(?:^|:)((?:\\.|[^:\\])*)", description):
+        key, equals, value = _partition(part)
+        if equals:
+            named[key] = value
+        else:
+            positional.append(key)
+    kind, *rest = positional
+    return kind.lower(), rest, named
+
+
+def _partition(part: str) -> tuple[str, bool, str]:
+    match = re.match(r"((?:\\.|[^=\\])*)(=?)(.*)$", part, re.DOTALL)
+    assert match is not None
+    return _unquoted(match[1]), bool(match[2]), _unquoted(match[3])
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)

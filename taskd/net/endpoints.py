@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
-from taskd.net.client_addresses import endpoint_from
+from taskd.net.client_addresses import endpoint_from, endpoint_parts
 from taskd.net.reactor import Reactor
 from taskd.net.tls import ssl_server, tls_client
 from taskd.net.tls_port import RenewableCertificates
@@ -83,7 +83,7 @@ def server_endpoint(
     `description` is not a valid endpoint.
     """
     try:
-        kind, positional, named = _parse(description)
+        kind, positional, named = endpoint_parts(description)
         if kind == "ssl":
             secured = ssl_server(reactor, *positional, **{"backlog": str(BACKLOG), **named})
             if certificates is not None:
@@ -112,7 +112,7 @@ def client_endpoint(
     """
     try:
         completed = endpoint_from(description)
-        kind, positional, named = _parse(completed)
+        kind, positional, named = endpoint_parts(completed)
         if kind == "tls":
             return tls_client(reactor, timeout, *positional, **named)
         more = f":timeout={round(timeout)}" if kind in ("tcp", "unix") and "timeout" not in named else ""
@@ -139,7 +139,7 @@ def plain_address(description: str) -> PlainAddress | None:
     Returns None if the string contains a host name, TLS or an option. Raises
     `ValueError` if it is not a valid endpoint.
     """
-    kind, positional, named = _parse(endpoint_from(description))
+    kind, positional, named = endpoint_parts(endpoint_from(description))
     match (kind, positional) if not named else None:
         case "tcp", [host, port] if port.isdecimal() and 0 < int(port) < 65536:
             if isIPAddress(host):
@@ -163,30 +163,6 @@ def client_description(address: IAddress) -> str | None:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
         return f"tcp:{quoteStringArgument(host)}:{address.port}"
     return None
-
-
-def _parse(description: str) -> tuple[str, list[str], dict[str, str]]:
-    """Return kind, positional and named arguments; a backslash quotes the character that follows it."""
-    positional: list[str] = []
-    named: dict[str, str] = {}
-    for part in re.findall(r"(?:^|:)((?:\\.|[^:\\])*)", description):
-        key, equals, value = _partition(part)
-        if equals:
-            named[key] = value
-        else:
-            positional.append(key)
-    kind, *rest = positional
-    return kind.lower(), rest, named
-
-
-def _partition(part: str) -> tuple[str, bool, str]:
-    match = re.match(r"((?:\\.|[^=\\])*)(=?)(.*)$", part, re.DOTALL)
-    assert match is not None
-    return _unquoted(match[1]), bool(match[2]), _unquoted(match[3])
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _reason(error: Exception) -> str:

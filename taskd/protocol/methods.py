@@ -13,24 +13,21 @@ from msgspec import Raw
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, NotAllowed, quoted
 from taskd.functions.descriptions import ParameterInfo, describe_parameters
 from taskd.functions.parameters import Parameters
-from taskd.functions.registry import RESERVED
+from taskd.functions.wire_names import RESERVED
 from taskd.model import Call, Failure, Outcome, Result
+from taskd.protocol.method_names import CANCEL, SUBMIT, SUBMIT_BATCH
 from taskd.protocol.stored_methods import NOT_GIVEN, Answer, StoredMethods
 
 __all__ = [
-    "CANCEL",
     "WAS_DONE",
     "CancelTarget",
     "Methods",
     "bound",
-    "cancel_line",
     "cancel_target",
     "dispatch",
     "how_cancelled",
     "method_parameters",
 ]
-
-CANCEL = f"{RESERVED}cancel"
 
 WAS_DONE = Result(Raw(b'{"was":"done"}'))
 """The answer to ``taskd.cancel`` if the request or task that it named has ended or is unknown."""
@@ -39,7 +36,7 @@ MAX_ARGUMENTS = 65536
 """Bytes of the arguments of one of the server's own methods, which the daemon itself decodes: an id is
 the longest of them, and nobody has longer ones than this."""
 
-SUBMITS = frozenset({f"{RESERVED}submit", f"{RESERVED}submit_batch"})
+SUBMITS = frozenset({SUBMIT, SUBMIT_BATCH})
 """The methods whose arguments have those of functions, which are not decoded."""
 
 _NOT_BY_NUMBER = (
@@ -186,11 +183,6 @@ def cancel_target(call: Call, *, by_number: bool) -> CancelTarget:
     """Return the target of a call of ``taskd.cancel``. Raises as `CancelTarget.named` does."""
     args, named = bound(call)
     return CancelTarget.named(*args, **named, by_number=by_number)
-
-
-def cancel_line(request_id: bytes) -> bytes:
-    """Return the notification, without its LF, that cancels a request on the same connection."""
-    return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % request_id
 
 
 def how_cancelled(outcome: Outcome) -> Result:

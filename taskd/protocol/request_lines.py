@@ -12,7 +12,7 @@ from taskd.model import NO_OPTIONS, Call
 from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
 from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 
-__all__ = ["encode_arguments", "request_line"]
+__all__ = ["cancel_line", "encode_arguments", "request_line"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,6 +48,11 @@ def request_line(call: Call, request_id: bytes | None = None, dialect: Dialect =
     identified = () if request_id is None else (b'"id":', request_id, b",")
     params = b',"params":' if args else b""
     return _one_line((b'{"jsonrpc":"2.0",', *identified, b'"method":', named, params, args, asked, b"}"))
+
+
+def cancel_line(request_id: bytes) -> bytes:
+    """Return the notification, without its LF, that cancels a request on the same connection."""
+    return b'{"jsonrpc":"2.0","method":"taskd.cancel","params":{"id":%b}}' % request_id
 
 
 def _one_line(parts: tuple[bytes | Raw, ...]) -> bytes:

@@ -6,16 +6,9 @@ from typing import Annotated, Protocol, TypeVar
 
 from msgspec import Meta, Raw
 
-from taskd.functions.registry import RESERVED
 from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
 
 __all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods", "Token"]
-
-SUBMIT, SUBMIT_BATCH = f"{RESERVED}submit", f"{RESERVED}submit_batch"
-GET, WAIT, LIST, EVENTS = f"{RESERVED}get", f"{RESERVED}wait", f"{RESERVED}list", f"{RESERVED}events"
-ATTACH, DETACH, EVENT = f"{RESERVED}attach", f"{RESERVED}detach", f"{RESERVED}event"
-RETRY, WHY = f"{RESERVED}retry", f"{RESERVED}why"
-PAUSE, RESUME = f"{RESERVED}pause", f"{RESERVED}resume"
 
 STATES = (
     *("scheduled", "waiting", "running"),

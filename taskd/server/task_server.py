@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
-from taskd.functions.registry import RESERVED, FunctionInfo
+from taskd.functions.registry import FunctionInfo
+from taskd.functions.wire_names import RESERVED
 from taskd.model import NO_OPTIONS, Call, Failure
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor

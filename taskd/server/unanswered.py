@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from taskd.errors import Cancelled, error_name, quoted
 from taskd.model import Failure, Outcome
 from taskd.net.timers import Alarm
-from taskd.protocol.methods import CANCEL, WAS_DONE
+from taskd.protocol.method_names import CANCEL
+from taskd.protocol.methods import WAS_DONE
 
 __all__ = ["LOG_INTERVAL", "MAX_NAMES", "Unanswered"]
 

@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from taskd.client.link import OnProgress
 from taskd.errors import MethodNotFound, TaskFailed
 from taskd.functions.awaitables import must_await, settled
-from taskd.functions.parameters import wire_name
 from taskd.functions.progress import check_report, report_progress_to
 from taskd.functions.raised import one_line, text_of, type_name
 from taskd.functions.registry import Registry, registry
+from taskd.functions.wire_names import wire_name
 from taskd.model import Options, Progress
 from taskd.protocol.request_lines import encode_arguments
 from taskd.worker.results import NotJSON, encode_result

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli import csv_rows as module
 from taskd.cli.rows import ERROR_COLUMN
-from taskd.functions.parameters import wire_name
+from taskd.functions.wire_names import wire_name
 from tests.unit.cli.row_cases import args_of, as_text, csv_rows, failed_file, good, lines
 
 BIG_CELL = "x" * 1_000_000

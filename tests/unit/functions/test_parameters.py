@@ -16,8 +16,9 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidParams
-from taskd.functions.parameters import Parameters, python_name, wire_name
+from taskd.functions.parameters import Parameters
 from taskd.functions.registry import Function
+from taskd.functions.wire_names import python_name, wire_name
 from tests.unit.texts import values
 
 

@@ -7,14 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Cancelled, InvalidParams, NotAllowed, TaskFailed
 from taskd.model import Call, Failure, Result
+from taskd.protocol.method_names import CANCEL
 from taskd.protocol.methods import (
-    CANCEL,
     WAS_DONE,
-    cancel_line,
     cancel_target,
     how_cancelled,
     method_parameters,
 )
+from taskd.protocol.request_lines import cancel_line
 from taskd.protocol.requests import Dialect, Request, parse
 
 

@@ -5,7 +5,8 @@ from twisted.internet.task import Clock
 
 from taskd.errors import Cancelled, MethodNotFound, TaskFailed
 from taskd.model import Failure, Result
-from taskd.protocol.methods import CANCEL, WAS_DONE
+from taskd.protocol.method_names import CANCEL
+from taskd.protocol.methods import WAS_DONE
 from taskd.server.unanswered import LOG_INTERVAL, MAX_NAMES, Unanswered
 from tests.unit.pools import LoggingCase
 

@@ -1,0 +1,225 @@
+"""One connection to a task server: bytes in and out, and no I/O.
+
+The owner of a connection passes on what arrives (`receive`), sends what there is
+(`data_to_send`), calls `beat` when it is due, and `lost` when the connection ends.
+Times are seconds of a clock that never goes back. The rules:
+
+- while a reply or an event is awaited, and nothing was sent or nothing was received
+  for `PING_INTERVAL`, a ``taskd.ping`` is sent: so a proxy in between, which cuts
+  silent connections, sees traffic in both directions;
+- if nothing arrives for `PING_TIMEOUT` after a ping, the connection is dead;
+- once it `is_over` (dead, lost, or what arrived is no reply), every call has failed,
+  and it takes no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Raw
+
+from taskd.client.answers import lost
+from taskd.client.pending import PendingCalls, Waiter
+from taskd.errors import ParseError, Unreachable
+from taskd.model import Call
+from taskd.net.strangers import not_a_task_server
+from taskd.protocol.framing import LineSplitter, LineTooLong
+from taskd.protocol.method_names import PING
+from taskd.protocol.request_lines import request_line
+
+__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_INTERVAL", "PING_TIMEOUT", "Conversation"]
+
+MAX_CALLS = 500
+"""Calls in flight on one connection: half of what a task server lets one have, so that it reads on."""
+
+MAX_REPLY = 256 * 1024 * 1024
+"""Bytes of the longest reply: a client trusts the server that it chose, up to its own memory."""
+
+PING_INTERVAL = 2.0
+"""Seconds of silence before a ping: proxies that cut silent connections wait five at least."""
+
+PING_TIMEOUT = 10.0
+"""Seconds without any answer after which a connection is dead. A server answers within milliseconds,
+even if all of its workers are busy; a network that loses packets may need some seconds."""
+
+_PING = request_line(Call(PING), b'"ping"')
+"""The id is none that `PendingCalls` gives, which drops the reply."""
+
+
+class Conversation:
+    """The calls, the events and the heartbeat of one connection.
+
+    `server` is its name in errors. `window` is the number of calls in flight; `on_event`
+    gets each event of the tasks that are attached, as JSON text.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        window: int = MAX_CALLS,
+        on_event: Callable[[Raw], object] | None = None,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
+        max_reply: int = MAX_REPLY,
+    ) -> None:
+        self.fault = ""
+        """Why the conversation is over, in words; "" if it is not."""
+        self.is_foreign = False
+        """Whether the other end has turned out to be no task server, which has run nothing."""
+        self.is_watching = False
+        """Whether events are awaited: then the connection is kept alive even if no call is in flight."""
+        self._server = server
+        self._max_reply = max_reply
+        self._interval = ping_interval
+        self._timeout = ping_timeout
+        self._lines: list[bytes] = []
+        self._splitter = LineSplitter(max_reply)
+        self._calls = PendingCalls(self._lines_append, window, on_event)
+        self._is_quiet = True  # since nothing is awaited
+        self._sent_at = self._received_at = self._pinged_at = self._beaten_at = 0.0
+        self._asked_at: float | None = None  # when the first ping went out that nothing has answered
+
+    def __len__(self) -> int:
+        """Return how many calls have not been answered, sent or not."""
+        return len(self._calls)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection must be closed: nothing more can come of it."""
+        return bool(self.fault)
+
+    def _lines_append(self, line: bytes) -> None:
+        self._lines.append(line)
+
+    # --- calls ---
+
+    def call(self, call: Call, waiter: Waiter) -> bytes:
+        """Send a call, now or when that is possible; returns the id that it is known by.
+
+        Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
+        """
+        if self.fault:
+            raise self._lost(sent=False)
+        return self._calls.add(call, waiter)
+
+    def cancel(self, request_id: bytes) -> None:
+        """Have the task of a call cancelled; a call that was not sent yet ends at once."""
+        self._calls.cancel(request_id)
+
+    def detach(self, request_id: bytes) -> None:
+        """End a call without its reply, now or once it is sent."""
+        self._calls.detach(request_id)
+
+    # --- the connection ---
+
+    def opened(self, now: float) -> None:
+        """Begin: the connection is made, and can be written to."""
+        self._sent_at = self._received_at = self._beaten_at = now
+        self._calls.opened()
+
+    def data_to_send(self, now: float) -> bytes:
+        """Return what must be sent now, and forget it: lines, each with its LF."""
+        messages = self.messages_to_send(now)
+        if not messages:
+            return b""
+        if len(messages) == 1:
+            return messages[0] + b"\n"
+        messages.append(b"")
+        return b"\n".join(messages)
+
+    def messages_to_send(self, now: float) -> list[bytes]:
+        """Return what must be sent now, and forget it: for a websocket, whose messages have no LF."""
+        messages, self._lines = self._lines, []
+        if messages:
+            self._sent_at = now
+            if self._is_quiet:  # what has not arrived meanwhile was not awaited
+                self._received_at = self._beaten_at = now
+                self._is_quiet = False
+        return messages
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take in what has arrived, cut in any way."""
+        self._note_arrival(now)
+        try:
+            lines = self._splitter.receive(data)
+        except LineTooLong as error:
+            self._take(error.lines)
+            self._end(f"its reply is over {self._max_reply} bytes")
+        else:
+            self._take(lines)
+
+    def receive_message(self, message: bytes, now: float) -> None:
+        """Take in a message of a websocket."""
+        self._note_arrival(now)
+        self._take([message])
+
+    def _note_arrival(self, now: float) -> None:
+        self._received_at = now
+        self._asked_at = None
+
+    def _take(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if self.fault:
+                return
+            try:
+                self._calls.received(line)
+            except ParseError as error:
+                foreign = not_a_task_server(line)
+                self.is_foreign = bool(foreign)
+                self._end(foreign or f"it is no task server: {error}")
+                return
+        if not self._is_awaiting:
+            self._is_quiet = True
+
+    def lost(self, why: str) -> None:
+        """End: the connection could not be made, or is lost.
+
+        What `data_to_send` has returned counts as sent.
+        """
+        if self.fault:
+            return
+        cut_off = self._splitter.receive(b"\n") if self._splitter.unfinished else []
+        foreign = not_a_task_server(cut_off[0]) if cut_off else ""
+        self.is_foreign = bool(foreign)
+        self._end(foreign or why)
+
+    def _end(self, why: str) -> None:
+        if self.fault:
+            return
+        self.fault = why
+        self._lines.clear()
+        self._calls.fail(lambda sent: self._lost(sent=sent and not self.is_foreign))
+
+    def _lost(self, *, sent: bool) -> Unreachable:
+        return lost(self._server, self.fault, sent=sent)
+
+    # --- the heartbeat ---
+
+    @property
+    def _is_awaiting(self) -> bool:
+        return self.is_watching or len(self._calls) > 0
+
+    def next_beat(self) -> float | None:
+        """Return when `beat` must be called next; None if nothing is awaited."""
+        if self.fault or not self._is_awaiting:
+            return None
+        due = max(min(self._sent_at, self._received_at), self._pinged_at) + self._interval
+        return due if self._asked_at is None else min(due, self._asked_at + self._timeout)
+
+    def beat(self, now: float) -> None:
+        """Send a ping if one is due, or give the connection up. Pass on what has arrived before."""
+        due = self.next_beat()
+        was_held_up = now - self._beaten_at > 2 * self._interval
+        self._beaten_at = now
+        if due is None or now < due:
+            return
+        if self._asked_at is not None and now - self._asked_at >= self._timeout:
+            if not was_held_up:
+                self._end(f"it has not answered for {self._timeout:g} s")
+                return
+            self._asked_at = now  # this process was stopped, and may have missed the answer
+        self._pinged_at = now
+        if self._asked_at is None:
+            self._asked_at = now
+        self._lines.append(_PING)

@@ -1,0 +1,269 @@
+"""Connections on blocking sockets: one `Conversation` on each, for one thread at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
+from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, Conversation
+from taskd.client.waiting import Reply
+from taskd.model import Call
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from msgspec import Raw
+
+__all__ = ["ConnectFailed", "Connection", "Framing", "connect"]
+
+READ_SIZE = 64 * 1024
+"""Bytes that are read at once: more than nearly every reply has."""
+
+SEND_TIMEOUT = 30.0
+"""Seconds after which a server that takes nothing is given up: it refuses a message itself after 10."""
+
+CANCEL_SECONDS = 1.0
+"""Seconds to wait for the end of a task that is cancelled because its program is interrupted: a connection
+that is closed before the server has read the cancel may take that away."""
+
+KEEPALIVE = 20
+"""Seconds of silence after which the kernel probes a server, and between two of three probes."""
+
+
+class ConnectFailed(Exception):
+    """A connection could not be made; the text is why. `may_pass`: whether another try may succeed."""
+
+    def __init__(self, why: str, *, may_pass: bool) -> None:
+        super().__init__(why)
+        self.why = why
+        self.may_pass = may_pass
+
+
+class Framing(Protocol):
+    """How messages are framed on a connection."""
+
+    def outgoing(self, conversation: Conversation, now: float) -> bytes:
+        """Return the bytes that must be sent now."""
+
+    def incoming(self, data: bytes, conversation: Conversation, now: float) -> None:
+        """Pass on what has arrived."""
+
+
+class LineFraming:
+    """Messages as lines. Is a `Framing`."""
+
+    def outgoing(self, conversation: Conversation, now: float) -> bytes:
+        """Return the bytes that must be sent now. As `Framing.outgoing`."""
+        return conversation.data_to_send(now)
+
+    def incoming(self, data: bytes, conversation: Conversation, now: float) -> None:
+        """Pass on what has arrived. As `Framing.incoming`."""
+        conversation.receive(data, now)
+
+
+class Connection:
+    """A connection to a task server that is open. Every wait is bounded by the heartbeat.
+
+    `events` collects what is pushed. `pid` is the process that made it: no other may use it.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        server: str,
+        framing: Framing,
+        *,
+        window: int = MAX_CALLS,
+        ping_interval: float = PING_INTERVAL,
+    ) -> None:
+        self.events: list[Raw] = []
+        self.pid = os.getpid()
+        self.idle_since = 0.0
+        self.conversation = Conversation(
+            server, window=window, on_event=self.events.append, ping_interval=ping_interval
+        )
+        self.conversation.opened(monotonic())
+        self._socket = sock
+        self._framing = framing
+        self._is_midway = False  # in a message that is being sent
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another call may be sent."""
+        return not (self.conversation.is_over or self._is_midway)
+
+    def send(self, call: Call, reply: Reply) -> bytes:
+        """Send a call; returns the id that it is known by. Whether it was sent stands in `reply`."""
+        request_id = self.conversation.call(call, reply)
+        self.flush()
+        reply.was_written = not self.conversation.is_over
+        return request_id
+
+    def flush(self) -> None:
+        """Send what there is to be sent; if that fails, the conversation is over."""
+        data = self._framing.outgoing(self.conversation, monotonic())
+        if not data:
+            return
+        self._is_midway = True
+        try:
+            self._socket.settimeout(SEND_TIMEOUT)
+            sent = self._socket.send(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                while rest:
+                    rest = rest[self._socket.send(rest) :]
+        except OSError as error:
+            self._read_reason()
+            self.conversation.lost(_why_lost(error))
+        self._is_midway = False
+
+    def _read_reason(self) -> None:
+        """Read what the server has sent before it took no more: the reason, perhaps."""
+        self._socket.settimeout(0)
+        with suppress(OSError):
+            while not self.conversation.is_over and (data := self._socket.recv(READ_SIZE)):
+                self._framing.incoming(data, self.conversation, monotonic())
+
+    def wait(self, until: float | None = None) -> bool:
+        """Wait until something has arrived, or a ping is due; returns False once it is `until`."""
+        conversation = self.conversation
+        due = conversation.next_beat()
+        if until is not None and (due is None or until < due):
+            due = until
+        try:
+            self._socket.settimeout(None if due is None else max(due - monotonic(), 0.0))
+            data = self._socket.recv(READ_SIZE)
+        except OSError as error:
+            now = monotonic()
+            if not _is_nothing_yet(error):
+                conversation.lost(_why_lost(error))
+        else:
+            now = monotonic()
+            if data:
+                self._framing.incoming(data, conversation, now)
+            else:
+                conversation.lost("it closed the connection")
+        conversation.beat(now)
+        self.flush()
+        return until is None or now < until
+
+    def is_alive(self) -> bool:
+        """Return whether an idle connection may be used again, after taking in what has arrived on it."""
+        try:
+            self._socket.settimeout(0)
+            while data := self._socket.recv(READ_SIZE):
+                self._framing.incoming(data, self.conversation, monotonic())
+                if self.conversation.is_over:
+                    return False
+        except OSError as error:
+            return _is_nothing_yet(error)
+        return False
+
+    def abandon(self, calls: Mapping[bytes, Reply]) -> None:
+        """Have calls cancelled, and close: whoever waited for them has been interrupted."""
+        try:
+            if self.is_usable:
+                for request_id, reply in calls.items():
+                    if not reply.is_done:
+                        self.conversation.cancel(request_id)
+                self.flush()
+                until = monotonic() + CANCEL_SECONDS
+                while not all(reply.is_done for reply in calls.values()) and self.wait(until):
+                    pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close; what is in flight goes on, unless its `on_disconnect` is "cancel"."""
+        if self.pid == os.getpid():  # else this is a copy of another process's connection, which goes on
+            with suppress(OSError):  # a fork made of this process meanwhile may have a copy as well
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def _is_nothing_yet(error: OSError) -> bool:
+    """Return whether an error of `recv` means only that nothing has arrived."""
+    if isinstance(error, TimeoutError | BlockingIOError):
+        return True
+    return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")  # ssl may not be imported
+
+
+def _why_lost(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"it took nothing for {SEND_TIMEOUT:g} s"
+    return "the connection broke" + (f" ({error.strerror})" if error.strerror else "")
+
+
+# --- connecting --------------------------------------------------------------
+
+
+def connect(
+    address: Address, context: SSLContext | None, timeout: float, ping_interval: float = PING_INTERVAL
+) -> Connection:
+    """Open a connection within about `timeout` seconds. Raises `ConnectFailed`.
+
+    `context` is for TLS; without one there is none.
+    """
+    sock = _connected(address, timeout)
+    try:
+        if context is not None and not isinstance(address, UnixAddress):
+            sock = _secured(sock, context, address.host)
+        if isinstance(address, WebSocketAddress):
+            from taskd.client.websocket_frames import WINDOW, handshake  # which needs wsproto
+
+            framing = handshake(sock, address)
+            return Connection(sock, address.text, framing, window=WINDOW, ping_interval=ping_interval)
+        return Connection(sock, address.text, LineFraming(), ping_interval=ping_interval)
+    except OSError as error:
+        sock.close()
+        raise ConnectFailed(_why_not(error), may_pass=True) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _connected(address: Address, timeout: float) -> socket.socket:
+    try:
+        if isinstance(address, UnixAddress):
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.settimeout(timeout)
+                sock.connect(address.path)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        sock = socket.create_connection((address.host, address.port), timeout)
+    except OSError as error:
+        may_pass = not isinstance(error, PermissionError)
+        raise ConnectFailed(_why_not(error), may_pass=may_pass) from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE)
+    return sock
+
+
+def _secured(sock: socket.socket, context: SSLContext, host: str) -> socket.socket:
+    import ssl
+
+    from taskd.client.tls_context import why_refused
+
+    try:
+        return context.wrap_socket(sock, server_hostname=host)
+    except ssl.SSLError as error:
+        raise ConnectFailed(why_refused(error, host), may_pass=False) from error
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"its host is unknown ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return (error.strerror or str(error) or type(error).__name__).lower()
