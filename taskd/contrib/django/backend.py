@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from taskd.contrib.django.clients import client_for, submit
+from taskd.contrib.django.clients import ask, client_for, submit
 from taskd.contrib.django.options import BackendOptions
 from taskd.contrib.django.order import Order, server_priority
 from taskd.contrib.django.results import result_of
@@ -90,7 +90,7 @@ class TaskdBackend(BaseTaskBackend):
     def get_result(self, result_id: str) -> TaskResult:
         """Return what the server knows of a task now. Raises Django's `TaskResultDoesNotExist`."""
         try:
-            view = self._client.call("taskd.get", task=result_id, with_args=True)
+            view = ask(self._client, "taskd.get", task=result_id, with_args=True)
             events = self._events(result_id) if view["attempts"] or "error" in view else []
         except InvalidParams as error:
             raise TaskResultDoesNotExist(error.message) from error
@@ -99,7 +99,7 @@ class TaskdBackend(BaseTaskBackend):
     def _events(self, task: str) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         after = 0
-        while page := self._client.call("taskd.events", task=task, after=after):
+        while page := ask(self._client, "taskd.events", task=task, after=after):
             events += page
             after = page[-1]["seq"]
         return events

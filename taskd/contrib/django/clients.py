@@ -1,36 +1,64 @@
-"""Interim."""
+"""The clients of a Django process, one for each server, and calls that a restart of the server does not fail."""
 
 from __future__ import annotations
 
-import json, os, socket, threading, uuid
+from collections.abc import Callable
 from functools import cache
-from typing import Any
-import msgspec
+from time import monotonic, sleep
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from msgspec import structs
+
+from taskd.client.blocking import Client
 from taskd.contrib.django.order import FUNCTION, Order
-from taskd.errors import exception_for
+from taskd.errors import ShuttingDown, Unreachable
 
+__all__ = ["ask", "client_for", "submit"]
 
-class Interim:
-    def __init__(self, server):
-        host, _, port = (server or os.environ.get("TASKD_SERVER", "127.0.0.1:12345")).rpartition(":")
-        self.address = (host or "127.0.0.1", int(port))
+Value = TypeVar("Value")
 
-    def call(self, name, **params):
-        with socket.create_connection(self.address, 5) as s:
-            f = s.makefile("rwb")
-            f.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": name, "params": params}).encode() + b"\n")
-            f.flush()
-            reply = json.loads(f.readline())
-        if "error" in reply:
-            e = reply["error"]
-            raise exception_for(e["code"], e["message"], e.get("data"))
-        return reply["result"]
+RESTART = 5.0
+"""Seconds for which a server that is being restarted is tried again: as long as a client tries to connect."""
+
+PAUSE = 0.1
+"""Seconds between two tries."""
 
 
 @cache
-def client_for(server):
-    return Interim(server)
+def client_for(server: str | None) -> Client:
+    """Return the client for a server's address, None for that of ``TASKD_SERVER``.
+
+    All backends of a process share it, since Django makes one for each thread and each
+    request. Raises `ValueError` if `server` is no address.
+    """
+    return Client(server)
 
 
-def submit(client, order: Order, **options) -> str:
-    return client.call("taskd.submit", function=FUNCTION, args=msgspec.to_builtins(order), options=options, token=uuid.uuid4().hex)["task"]
+def submit(client: Client, order: Order, **options: Any) -> str:
+    """Have a task stored, and return its id.
+
+    If the connection is lost before the answer, the task is submitted again with the same
+    token: the server stores it once. Raises the classes of `taskd.errors`.
+    """
+    sender = client.with_options(token=uuid4().hex, **options)
+    given = {name: value for name, value in structs.asdict(order).items() if value is not None}
+    return _patiently(lambda: sender.submit(FUNCTION, **given).id)
+
+
+def ask(client: Client, method: str, **params: Any) -> Any:
+    """Return the answer to a method of the server that changes nothing. Raises the classes of `taskd.errors`."""
+    return _patiently(lambda: client.call(method, **params))
+
+
+def _patiently(attempt: Callable[[], Value]) -> Value:
+    """Return what `attempt` does, which is tried again while the server is being restarted."""
+    until = monotonic() + RESTART
+    while True:
+        try:
+            return attempt()
+        except (ShuttingDown, Unreachable) as error:
+            was_sent = error.data.get("sent", True)
+            if not was_sent or monotonic() > until:  # the client has tried to connect for as long
+                raise
+        sleep(PAUSE)
