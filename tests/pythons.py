@@ -49,7 +49,8 @@ TEST = ("-e", ".[test]")
 def environment(name: str, interpreter: str, packages: Sequence[str] = TEST) -> str:
     """Make or update the environment ``.venv-NAME`` with what pip gets as `packages`; return its Python.
 
-    The name is a version, like ``3.12``, or what the environment is for. Raises `subprocess.CalledProcessError`, with the output, if that cannot be done.
+    The name is a version, like ``3.12``, or what the environment is for. Raises
+    `subprocess.CalledProcessError`, with the output, if that cannot be done.
     """
     directory = ROOT / f".venv-{name}"
     python, stamp = directory / "bin/python", directory / ".test"

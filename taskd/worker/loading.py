@@ -26,8 +26,8 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> dict[str, 
 
     `directory` is put on the import path, and so is the directory of a file,
     ahead of everything else, as for a script. The load hooks of each app are
-    called after its import. All registered signatures are resolved. Raises `AppError` if an app cannot be imported, no function is
-    registered, or a signature cannot be resolved.
+    called after its import. All registered signatures are resolved. Raises `AppError` if
+    an app cannot be imported, no function is registered, or a signature cannot be resolved.
     """
     sys.path.insert(0, directory)
     files = {}

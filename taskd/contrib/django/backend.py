@@ -12,7 +12,6 @@ from taskd.contrib.django.clients import ask, client_for, submit
 from taskd.contrib.django.options import BackendOptions
 from taskd.contrib.django.order import Order, server_priority
 from taskd.contrib.django.results import result_of
-from taskd.contrib.django.values import aware, json_value
 from taskd.contrib.django.tasks_api import (
     BaseTaskBackend,
     InvalidTask,
@@ -23,12 +22,13 @@ from taskd.contrib.django.tasks_api import (
     TaskResultStatus,
     task_enqueued,
 )
+from taskd.contrib.django.values import aware, json_value
 from taskd.errors import InvalidParams
 
 __all__ = ["TaskdBackend"]
 
 
-class TaskdBackend(BaseTaskBackend):
+class TaskdBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has no types
     """The backend ``taskd.contrib.django.TaskdBackend`` of Django's Tasks.
 
     A task is accepted once the server has stored it; `enqueue` raises the classes of

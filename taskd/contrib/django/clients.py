@@ -1,4 +1,4 @@
-"""The clients of a Django process, one for each server, and calls that a restart of the server does not fail."""
+"""The clients of a Django process, one for each server; a restart of the server fails none of their calls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def submit(client: Client, order: Order, **options: Any) -> str:
 
 
 def ask(client: Client, method: str, **params: Any) -> Any:
-    """Return the answer to a method of the server that changes nothing. Raises the classes of `taskd.errors`."""
+    """Return the answer to a method of the server that changes nothing. Raises as `submit` does."""
     return _patiently(lambda: client.call(method, **params))
 
 

@@ -17,7 +17,8 @@ __all__ = ["discover"]
 def discover() -> None:
     """Import the module ``tasks`` of each installed app, and those that the backends' options name.
 
-    Then close the connections to databases that this may have opened. Raises what the import of a module raises.
+    Then close the connections to databases that this may have opened. Raises what the import
+    of a module raises.
     """
     autodiscover_modules("tasks")
     for alias in getattr(settings, "TASKS", {}):

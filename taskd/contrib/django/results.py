@@ -1,4 +1,4 @@
-"""What the server knows of a task, as Django's `TaskResult`."""
+"""The server's knowledge of a task, as Django's `TaskResult`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def result_of(view: Mapping[str, Any], events: Iterable[Mapping[str, Any]], alia
 
 
 def ordered_task(order: Order) -> Task:
-    """Return the task that was enqueued, with the settings that it was enqueued with. Raises `UnknownTask`."""
+    """Return the task that was enqueued, with its settings then. Raises `UnknownTask`."""
     return find_task(order.task).using(
         priority=order.priority,
         queue_name=order.queue_name,

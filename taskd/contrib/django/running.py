@@ -29,7 +29,7 @@ __all__ = ["run"]
 
 
 def run(order: Order) -> Any:
-    """Run a task: return its result as JSON, or, if it is ``async def``, what is to be awaited for that.
+    """Run a task: return its result as JSON, or, if it is ``async def``, the coroutine that does.
 
     Old connections are closed before and after, in the thread that uses them, as
     Django does before and after a request. Raises `UnknownTask`, and what the task raises.

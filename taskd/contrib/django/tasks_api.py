@@ -5,16 +5,15 @@ A project that has ``django_tasks`` among its installed apps uses that package, 
 
 from __future__ import annotations
 
+import django
 from django.conf import settings
 
-try:
-    import django.tasks
-except ImportError:
-    _has_own_tasks = False
-else:
-    _has_own_tasks = True
+OWN_TASKS = (6, 0)
+"""The first version of Django that has tasks of its own."""
 
-if not _has_own_tasks or any(app.partition(".")[0] == "django_tasks" for app in settings.INSTALLED_APPS):
+if django.VERSION < OWN_TASKS or any(
+    app.partition(".")[0] == "django_tasks" for app in settings.INSTALLED_APPS
+):
     from django_tasks import TaskContext, TaskResult, TaskResultStatus, task_backends
     from django_tasks.backends.base import BaseTaskBackend
     from django_tasks.base import Task, TaskError

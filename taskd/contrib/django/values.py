@@ -26,7 +26,8 @@ def aware(moment: datetime) -> datetime:
     """Return a moment with a time zone: if it has none, with that of the project."""
     if timezone.is_aware(moment):
         return moment
-    return timezone.make_aware(moment, timezone.get_default_timezone())
+    made: datetime = timezone.make_aware(moment, timezone.get_default_timezone())
+    return made
 
 
 def project_time(moment: datetime | None) -> datetime | None:
@@ -37,4 +38,5 @@ def project_time(moment: datetime | None) -> datetime | None:
         return aware(moment)
     if timezone.is_naive(moment):
         return moment
-    return timezone.make_naive(moment, timezone.get_default_timezone())
+    made: datetime = timezone.make_naive(moment, timezone.get_default_timezone())
+    return made

@@ -12,7 +12,11 @@ ALLOWED_HOSTS = ["testserver"]
 INSTALLED_APPS = ["shop", *(["django_tasks"] if django.VERSION < (6,) else [])]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-_SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["SHOP_DATABASE"], "OPTIONS": {"timeout": 20}}
+_SQLITE = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": os.environ["SHOP_DATABASE"],
+    "OPTIONS": {"timeout": 20},
+}
 DATABASES = {
     "default": _SQLITE,
     "closed": {**_SQLITE, "CONN_MAX_AGE": 0},

@@ -8,8 +8,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
-from shop.models import Note
 
+from shop.models import Note
 from taskd import Retry
 
 try:

@@ -3,6 +3,7 @@
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+
 from shop.tasks import add
 
 
@@ -19,7 +20,8 @@ async def enqueue_async(request: HttpRequest, a: int) -> JsonResponse:
 
 def show(request: HttpRequest, task: str) -> JsonResponse:
     result = add.get_result(task)
-    return JsonResponse({"status": result.status, "value": result.return_value if result.is_finished else None})
+    value = result.return_value if result.is_finished else None
+    return JsonResponse({"status": result.status, "value": value})
 
 
 urlpatterns = [
