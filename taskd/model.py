@@ -29,6 +29,7 @@ __all__ = [
     "Result",
     "StoredCall",
     "SubmitOptions",
+    "Token",
 ]
 
 
@@ -90,6 +91,10 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 NO_SUBMIT_OPTIONS = SubmitOptions()
+
+
+Token = Annotated[str, Meta(min_length=1, max_length=200)]
+"""What makes a submit known: as long as a hash in any notation, since the store keeps an index of them."""
 
 
 class Call(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -15,7 +15,7 @@ from taskd.client.pending import CANCELLED_UNSENT
 from taskd.client.stored_calls import home_of, is_unknown, names_stored
 from taskd.errors import Unreachable
 from taskd.model import Call, Failure, Outcome
-from taskd.protocol.requests import JSON_RPC, Dialect
+from taskd.protocol.dialects import JSON_RPC, Dialect
 
 __all__ = ["BalancedLink"]
 

@@ -24,7 +24,7 @@ from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
 from taskd.net.strangers import NOT_TLS, not_a_task_server
 from taskd.net.tls import CertificateRefused
-from taskd.protocol.requests import JSON_RPC, Dialect
+from taskd.protocol.dialects import JSON_RPC, Dialect
 
 __all__ = [
     "CLOSED",

@@ -17,9 +17,9 @@ from taskd.model import Call, Failure, Outcome, Progress
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
+from taskd.protocol.dialects import BARE, JSON_RPC, Dialect
 from taskd.protocol.replies import EventPushed, parse_bare_reply, parse_reply
 from taskd.protocol.request_lines import cancel_line, request_line
-from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 from taskd.scheduler.arrivals import NO_ROOM
 
 __all__ = ["PerCallLink"]

@@ -18,8 +18,8 @@ from taskd.model import Call
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
+from taskd.protocol.dialects import JSON_RPC, Dialect
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.requests import JSON_RPC, Dialect
 
 __all__ = ["PooledLink"]
 

@@ -25,7 +25,7 @@ from taskd.model import Call
 from taskd.net.endpoints import CONNECT_TIMEOUT
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import not_a_task_server
-from taskd.protocol.requests import JSON_RPC, Dialect
+from taskd.protocol.dialects import JSON_RPC, Dialect
 from taskd.protocol.websocket_frames import PING_INTERVAL
 
 __all__ = ["WebSocketLink"]

@@ -10,10 +10,9 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from taskd.functions.wire_names import wire_name
-from taskd.model import NO_OPTIONS, PRIORITY, Call, Options, Progress, SubmitOptions
+from taskd.model import NO_OPTIONS, PRIORITY, Call, Options, Progress, SubmitOptions, Token
 from taskd.protocol.method_names import SUBMIT, SUBMIT_BATCH
 from taskd.protocol.request_lines import encode_arguments
-from taskd.protocol.stored_methods import Token
 
 __all__ = [
     "NO_WORDS",

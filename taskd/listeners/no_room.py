@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from taskd.errors import Busy
 from taskd.model import Failure
+from taskd.protocol.dialects import JSON_RPC
 from taskd.protocol.replies import reply_line
-from taskd.protocol.requests import JSON_RPC
 
 __all__ = ["BUSY_LINE", "MESSAGE_RETRY_AFTER", "REST_OF_MESSAGE", "TOO_FAR_AHEAD", "UNAVAILABLE"]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from taskd.errors import ParseError
-from taskd.protocol.nesting import MAX_NESTING, NestingCheck, too_deep
+from taskd.protocol.nesting import MAX_NESTING, NestingCheck, is_too_deep, too_deep
 
-__all__ = ["LongText", "not_utf_8"]
+__all__ = ["LongText", "check_text", "not_utf_8"]
 
 
 class LongText:
     """A long message whose text is being checked: that it is UTF-8, and not nested too deeply.
 
     Both take several passes over all bytes, and so much longer than parsing
-    does. `taskd.protocol.requests.check_text` is the same for short messages.
+    does. `check_text` is the same for short messages.
     """
 
     __slots__ = ("_at", "_is_ascii", "_nesting", "text")
@@ -56,3 +56,17 @@ def not_utf_8(error: UnicodeDecodeError, start: int = 0) -> ParseError:
     """Return the error for text that is not UTF-8, of which the part from byte `start` on was decoded."""
     at = start + error.start
     return ParseError(f"not UTF-8: {error.reason} at byte {at}", at=at)
+
+
+def check_text(line: bytes) -> None:
+    """Raise `ParseError` if a message is nested too deeply to be read, or is not UTF-8.
+
+    msgspec does not check the strings that it only passes on.
+    """
+    if is_too_deep(line):
+        raise ParseError(too_deep(), limit=MAX_NESTING)
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise not_utf_8(error) from None

@@ -9,7 +9,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TooLarge
 from taskd.model import Failure, Outcome, Progress, Result
-from taskd.protocol.requests import BARE, Dialect, check_text
+from taskd.protocol.dialects import BARE, Dialect
+from taskd.protocol.long_text import check_text
 
 __all__ = [
     "EventPushed",

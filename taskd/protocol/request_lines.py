@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from taskd.model import NO_OPTIONS, Call
+from taskd.protocol.dialects import BARE, JSON_RPC, Dialect
 from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
-from taskd.protocol.requests import BARE, JSON_RPC, Dialect
 
 __all__ = ["cancel_line", "encode_arguments", "request_line"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable
-from enum import Enum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -16,37 +15,23 @@ from msgspec import UNSET, Raw, UnsetType
 
 from taskd.errors import InvalidRequest, ParseError, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Call, Options
-from taskd.protocol.long_text import LongText, not_utf_8
-from taskd.protocol.nesting import MAX_NESTING, is_too_deep, too_deep
+from taskd.protocol.dialects import BARE, JSON_RPC, Dialect
+from taskd.protocol.long_text import LongText, check_text
+from taskd.protocol.nesting import MAX_NESTING
 
 __all__ = [
-    "BARE",
-    "JSON_RPC",
     "AnyRequest",
     "Batch",
     "BatchMember",
     "BatchReplies",
-    "Dialect",
     "Invalid",
     "Parsed",
     "Request",
-    "check_text",
     "parse",
     "parse_in_steps",
     "parse_member",
 ]
 
-
-class Dialect(Enum):
-    """The two forms of a request (docs/protocol.md); each message shows which one it is in."""
-
-    BARE = "bare"
-    JSON_RPC = "JSON-RPC 2.0"
-
-
-# The hot paths use these names: in Python 3.11, looking up a member of an
-# enumeration takes as long as a whole function call.
-BARE, JSON_RPC = Dialect
 
 Work = TypeVar("Work")
 """The type of the work done for a request, which can be cancelled: a task, or a call to another server."""
@@ -289,20 +274,6 @@ def _read_members(members: dict[str, Raw]) -> Parsed:
     if args:
         (parsed.args,) = args.values()  # type: ignore[misc]
     return parsed
-
-
-def check_text(line: bytes) -> None:
-    """Raise `ParseError` if a message is nested too deeply to be read, or is not UTF-8.
-
-    msgspec does not check the strings that it only passes on.
-    """
-    if is_too_deep(line):
-        raise ParseError(too_deep(), limit=MAX_NESTING)
-    if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            raise not_utf_8(error) from None
 
 
 def _request(envelope: _Envelope) -> AnyRequest | None:

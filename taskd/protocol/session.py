@@ -27,6 +27,7 @@ from typing import Generic
 
 from taskd.errors import ParseError, StateError, TaskdError
 from taskd.model import Failure, Outcome, Progress
+from taskd.protocol.dialects import BARE, JSON_RPC
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import (
     batch_reply,
@@ -38,8 +39,6 @@ from taskd.protocol.replies import (
 )
 from taskd.protocol.request_ids import RequestIds
 from taskd.protocol.requests import (
-    BARE,
-    JSON_RPC,
     AnyRequest,
     Batch,
     BatchMember,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from msgspec import Meta, Raw
+from msgspec import Raw
 
-from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Outcome, SubmitOptions, Token
 
-__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods", "Token"]
+__all__ = ["NOT_GIVEN", "STATES", "Answer", "StoredMethods"]
 
 STATES = (
     *("scheduled", "waiting", "running"),
@@ -20,9 +20,6 @@ Asker = TypeVar("Asker", contravariant=True)
 
 Answer = Outcome | None
 """The return type of a handler: the outcome, or None if the handler answers later."""
-
-Token = Annotated[str, Meta(min_length=1, max_length=200)]
-"""What makes a submit known: as long as a hash in any notation, since the store keeps an index of them."""
 
 NOT_GIVEN = Raw(b"null")
 """The default of a raw argument: msgspec has no optional `Raw`, and none of these may be null."""

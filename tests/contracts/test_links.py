@@ -22,8 +22,8 @@ from taskd.client.websocket import MAX_CALLS_PER_WEBSOCKET, WebSocketLink
 from taskd.errors import Unreachable
 from taskd.listeners.no_room import BUSY_LINE
 from taskd.model import Call, Failure, Options, Result
+from taskd.protocol.dialects import BARE
 from taskd.protocol.framing import MAX_MESSAGE
-from taskd.protocol.requests import BARE
 from tests.live.peers import entered, in_thread, within
 from tests.live.support import APPS, TIMEOUT, Daemon, kept_daemon
 

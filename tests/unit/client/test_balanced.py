@@ -10,7 +10,7 @@ from taskd.client.balanced import BalancedLink
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.errors import InvalidParams, Unreachable
 from taskd.model import Call, Failure, Result
-from taskd.protocol.requests import BARE, JSON_RPC
+from taskd.protocol.dialects import BARE, JSON_RPC
 
 CALL = Call("f", Raw(b"[1]"))
 GONE = Unreachable("gone", sent=True)

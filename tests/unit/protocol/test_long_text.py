@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import ParseError
-from taskd.protocol.long_text import LongText
+from taskd.protocol.long_text import LongText, check_text
 from taskd.protocol.nesting import MAX_NESTING
-from taskd.protocol.requests import check_text
 
 
 def outcome(text, size):

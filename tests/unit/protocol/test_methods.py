@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import Cancelled, InvalidParams, NotAllowed, TaskFailed
 from taskd.model import Call, Failure, Result
+from taskd.protocol.dialects import Dialect
 from taskd.protocol.method_names import CANCEL
 from taskd.protocol.methods import (
     WAS_DONE,
@@ -15,7 +16,7 @@ from taskd.protocol.methods import (
     method_parameters,
 )
 from taskd.protocol.request_lines import cancel_line
-from taskd.protocol.requests import Dialect, Request, parse
+from taskd.protocol.requests import Request, parse
 
 
 def target(args, *, by_number=True):

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import InvalidRequest, MethodNotFound, ParseError, TooLarge
 from taskd.model import Failure, Options, Progress, Result
+from taskd.protocol.dialects import Dialect
 from taskd.protocol.framing import LineSplitter
 from taskd.protocol.nesting import MAX_NESTING
 from taskd.protocol.replies import batch_reply, parse_bare_reply, parse_reply, progress_line, reply_line
@@ -18,7 +19,6 @@ from taskd.protocol.requests import (
     Batch,
     BatchMember,
     BatchReplies,
-    Dialect,
     Invalid,
     Request,
     parse,
