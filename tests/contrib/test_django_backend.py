@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from bench.brokers import PostgreSQL
-from tests.live.support import TIMEOUT, Daemon, Gate, bare, rpc
+from tests.live.support import TIMEOUT, Daemon, Gate, bare, connect_unix, rpc
 
 PROJECT = Path(__file__).parent / "django_project"
 APP = ("--app", "taskd.contrib.django")
@@ -67,13 +68,16 @@ def daemon(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert "Unhandled" not in daemon.log
 
 
-def ended(result: Any) -> Any:
-    """Wait until a task has ended, and return its result."""
+def ended(result: Any, backend: Any = None) -> Any:
+    """Wait until a task has ended, and return its result; `backend` is one that the settings do not name."""
     ending = time.monotonic() + TIMEOUT
     while not result.is_finished:
         assert time.monotonic() < ending, result
         time.sleep(SHORT)
-        result.refresh()
+        if backend is None:
+            result.refresh()
+        else:
+            result = backend.get_result(result.id)
     return result
 
 
@@ -228,6 +232,65 @@ def test_a_deferred_task_is_not_run_before_its_time(daemon: Daemon) -> None:
     result = ended(add.using(run_after=soon).enqueue(1))
     assert result.started_at >= soon - timedelta(milliseconds=1)
     assert ended(add.using(run_after=soon - timedelta(days=1)).enqueue(1)).return_value == 1
+
+
+def test_a_task_that_is_cancelled_has_failed(daemon: Daemon) -> None:
+    from django.utils import timezone
+    from shop.tasks import add
+
+    from taskd.errors import Cancelled
+
+    result = add.using(run_after=timezone.now() + timedelta(days=1)).enqueue(1)
+    connection = daemon.connect()
+    assert connection.ask(rpc(1, "taskd.cancel", task=result.id))["result"] == {"was": "scheduled"}
+    connection.close()
+    result.refresh()
+    assert (result.status, result.attempts) == ("FAILED", 0)
+    assert [error.exception_class for error in result.errors] == [Cancelled]
+
+
+def test_times_have_no_zone_in_a_project_without_them() -> None:
+    from django.test import override_settings
+    from shop.tasks import add
+
+    with override_settings(USE_TZ=False):
+        soon = datetime.now(ZoneInfo("Europe/Berlin")).replace(tzinfo=None) + timedelta(seconds=0.1)
+        result = ended(add.using(run_after=soon).enqueue(1))
+        found = add.get_result(result.id)
+        assert found.task.run_after == soon
+        assert result.enqueued_at == found.enqueued_at < soon
+        assert soon - timedelta(milliseconds=1) <= found.started_at <= found.finished_at
+        assert found.finished_at < soon + timedelta(seconds=TIMEOUT)
+
+
+def test_a_restart_of_the_server_neither_fails_nor_doubles_what_is_enqueued(tmp_path: Path) -> None:
+    from shop.tasks import add
+
+    from taskd.contrib.django import TaskdBackend
+
+    listen = ("--listen", f"unix:{tmp_path / 'socket'}", "--workers", "1")
+    backend = TaskdBackend("default", {"OPTIONS": {"server": f"unix:{tmp_path / 'socket'}"}})
+    first = Daemon(*APP, *listen, directory=tmp_path).wait_until_ready()
+    results: list[Any] = []
+    is_over = threading.Event()
+
+    def enqueue() -> None:
+        while not is_over.is_set():
+            results.append(backend.enqueue(add, (len(results),), {}))
+            time.sleep(SHORT)
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    ended(backend.enqueue(add, (0,), {}), backend)
+    first.stop()
+    second = Daemon(*APP, *listen, directory=tmp_path).wait_until_ready()
+    ended(backend.enqueue(add, (0,), {}), backend)
+    is_over.set()
+    thread.join(TIMEOUT)
+    assert [ended(each, backend).return_value for each in results] == [*range(len(results))]
+    stored = connect_unix(tmp_path / "socket").ask(rpc(1, "taskd.list", limit=1000))["result"]
+    assert len(stored) == len(results) + 2
+    second.stop()
 
 
 def test_urgent_tasks_overtake_others(tmp_path: Path) -> None:

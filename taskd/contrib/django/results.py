@@ -20,7 +20,7 @@ from taskd.contrib.django.tasks_api import (
 from taskd.contrib.django.values import project_time
 from taskd.errors import TaskFailed, exception_for
 
-__all__ = ["attempts", "ordered_task", "result_of", "task_error"]
+__all__ = ["attempts", "ordered_task", "result_of"]
 
 _STATUS = {
     "scheduled": TaskResultStatus.READY,
@@ -60,7 +60,7 @@ def result_of(view: Mapping[str, Any], events: Iterable[Mapping[str, Any]], alia
         args=order.args,
         kwargs=order.kwargs,
         backend=alias,
-        errors=[task_error(each["error"], each.get("traceback")) for each in events if "error" in each],
+        errors=_errors(view, events),
         worker_ids=attempts(len(starts)),
     )
     object.__setattr__(result, "_return_value", view.get("result"))
@@ -85,7 +85,7 @@ def attempts(count: int) -> list[str]:
     return [f"attempt {number}" for number in range(1, count + 1)]
 
 
-def task_error(error: Mapping[str, Any], traceback: str | None) -> TaskError:
+def _task_error(error: Mapping[str, Any], traceback: str | None) -> TaskError:
     """Return the error of an attempt. Its class is the task's own, or, if the task did not raise, taskd's."""
     data = error.get("data")
     details = data if isinstance(data, dict) else {}
@@ -96,6 +96,15 @@ def task_error(error: Mapping[str, Any], traceback: str | None) -> TaskError:
         kind = type(exception_for(error["code"], error["message"], data))
         path = f"{kind.__module__}.{kind.__qualname__}"
     return TaskError(exception_class_path=path, traceback=traceback or error["message"])
+
+
+def _errors(view: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[TaskError]:
+    """Return the errors of a task's attempts, and, if it was ended without one, the reason for that."""
+    failed = [each for each in events if "error" in each]
+    errors = [_task_error(each["error"], each.get("traceback")) for each in failed]
+    if "error" in view and not any(each["event"] == view["state"] for each in failed):
+        errors.append(_task_error(view["error"], None))
+    return errors
 
 
 def _moment(seconds: float | None) -> datetime | None:
