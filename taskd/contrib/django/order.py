@@ -26,7 +26,7 @@ IDLE_STEP = 25
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A task of Django as it is sent: its import path, its arguments, and with which settings it was enqueued."""
+    """A task of Django as it is sent: its import path, its arguments, and how it was enqueued."""
 
     task: str
     args: list[Any] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from taskd.client.answers import task_result
 from taskd.contrib.django.lookup import UnknownTask, find_task
 from taskd.contrib.django.order import FUNCTION, Order
 from taskd.contrib.django.tasks_api import (
@@ -18,7 +19,7 @@ from taskd.contrib.django.tasks_api import (
     TaskResultStatus,
 )
 from taskd.contrib.django.values import project_time
-from taskd.errors import TaskFailed, exception_for
+from taskd.errors import TaskdError, TaskFailed, exception_for
 
 __all__ = ["attempts", "ordered_task", "result_of"]
 
@@ -85,26 +86,33 @@ def attempts(count: int) -> list[str]:
     return [f"attempt {number}" for number in range(1, count + 1)]
 
 
-def _task_error(error: Mapping[str, Any], traceback: str | None) -> TaskError:
-    """Return the error of an attempt. Its class is the task's own, or, if the task did not raise, taskd's."""
-    data = error.get("data")
-    details = data if isinstance(data, dict) else {}
-    if error["code"] == TaskFailed.code and "type" in details:
-        name = str(details["type"])
-        path = name if "." in name else f"builtins.{name}"
-    else:
-        kind = type(exception_for(error["code"], error["message"], data))
-        path = f"{kind.__module__}.{kind.__qualname__}"
-    return TaskError(exception_class_path=path, traceback=traceback or error["message"])
-
-
 def _errors(view: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[TaskError]:
     """Return the errors of a task's attempts, and, if it was ended without one, the reason for that."""
     failed = [each for each in events if "error" in each]
-    errors = [_task_error(each["error"], each.get("traceback")) for each in failed]
-    if "error" in view and not any(each["event"] == view["state"] for each in failed):
-        errors.append(_task_error(view["error"], None))
+    errors = [_error_of_attempt(each["error"], each.get("traceback")) for each in failed]
+    if _STATUS[view["state"]] == TaskResultStatus.FAILED and all(
+        each["event"] != view["state"] for each in failed
+    ):
+        try:
+            task_result(view)
+        except TaskdError as error:
+            errors.append(_task_error(error, error.message))
     return errors
+
+
+def _error_of_attempt(error: Mapping[str, Any], traceback: str | None) -> TaskError:
+    """Return the error of an attempt. Its class is the task's own, or, if the task did not raise, taskd's."""
+    text = traceback or error["message"]
+    data = error.get("data")
+    if error["code"] == TaskFailed.code and isinstance(data, dict) and "type" in data:
+        name = str(data["type"])
+        return TaskError(exception_class_path=name if "." in name else f"builtins.{name}", traceback=text)
+    return _task_error(exception_for(error["code"], error["message"], data), text)
+
+
+def _task_error(error: TaskdError, text: str) -> TaskError:
+    kind = type(error)
+    return TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=text)
 
 
 def _moment(seconds: float | None) -> datetime | None:
