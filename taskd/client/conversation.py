@@ -100,7 +100,7 @@ class Conversation:
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
         if self.fault:
-            raise self._lost(sent=False)
+            raise self.unreachable(sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -189,9 +189,10 @@ class Conversation:
             return
         self.fault = why
         self._lines.clear()
-        self._calls.fail(lambda sent: self._lost(sent=sent and not self.is_foreign))
+        self._calls.fail(lambda sent: self.unreachable(sent=sent and not self.is_foreign))
 
-    def _lost(self, *, sent: bool) -> Unreachable:
+    def unreachable(self, *, sent: bool) -> Unreachable:
+        """Return the error of a call that was lost with the connection, for the reason that is known."""
         return lost(self._server, self.fault, sent=sent)
 
     # --- the heartbeat ---

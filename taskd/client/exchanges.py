@@ -163,7 +163,7 @@ class Exchanges:
             if not reply.was_not_sent:
                 raise reply.error
             if connection.conversation.is_foreign or monotonic() >= deadline:
-                raise lost(self.address.text, connection.conversation.fault, sent=False)
+                raise connection.conversation.unreachable(sent=False)
 
     def _exchange(self, connection: Connection, call: Call, reply: Reply, until: float | None) -> bool:
         """Send a call on a connection, and wait; returns whether it has ended in time."""
@@ -306,6 +306,6 @@ def _events(connection: Connection, following: Following, patience: _Patience) -
         if following.is_over:
             return
         if connection.conversation.is_over:
-            raise lost(following.id, connection.conversation.fault, sent=True)
+            raise connection.conversation.unreachable(sent=True)
         if not connection.events:
             connection.wait()
