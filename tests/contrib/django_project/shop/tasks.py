@@ -41,6 +41,11 @@ def add(a: int, b: int = 0) -> int:
 
 
 @task
+def enqueue_add(a: int) -> str:
+    return add.enqueue(a, b=2).id
+
+
+@task
 def echo(value: Any) -> Any:
     return value
 
