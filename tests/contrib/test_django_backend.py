@@ -289,12 +289,14 @@ def test_a_restart_of_the_server_neither_fails_nor_doubles_what_is_enqueued(tmp_
 
     thread = threading.Thread(target=enqueue)
     thread.start()
-    ended(backend.enqueue(add, (0,), {}), backend)
-    first.stop()
-    second = Daemon(*APP, *listen, directory=tmp_path).wait_until_ready()
-    ended(backend.enqueue(add, (0,), {}), backend)
-    is_over.set()
-    thread.join(TIMEOUT)
+    try:
+        ended(backend.enqueue(add, (0,), {}), backend)
+        first.stop()
+        second = Daemon(*APP, *listen, directory=tmp_path).wait_until_ready()
+        ended(backend.enqueue(add, (0,), {}), backend)
+    finally:
+        is_over.set()
+        thread.join(TIMEOUT)
     assert [ended(each, backend).return_value for each in results] == [*range(len(results))]
     stored = connect_unix(tmp_path / "socket").ask(rpc(1, "taskd.list", limit=1000))["result"]
     assert len(stored) == len(results) + 2
@@ -443,10 +445,19 @@ def test_nothing_but_tasks_is_run_whatever_path_is_sent(daemon: Daemon) -> None:
     connection.close()
 
 
-def test_tasks_of_modules_that_the_options_name_are_run() -> None:
+def test_tasks_of_any_module_of_an_app_and_of_modules_that_the_options_name_are_run() -> None:
     from jobs import from_the_project
+    from shop.more import from_elsewhere_in_the_app
 
     assert ended(from_the_project.enqueue()).return_value == "jobs"
+    assert ended(from_elsewhere_in_the_app.enqueue()).return_value == "shop.more"
+
+
+def test_a_module_that_cannot_be_imported_is_the_error_of_its_task(daemon: Daemon) -> None:
+    connection = daemon.connect()
+    reply = connection.ask(bare("django.task", task="shop.broken.send"))
+    assert reply["error"]["data"]["message"] == "No module named 'a_package_that_is_not_installed'"
+    connection.close()
 
 
 def test_a_result_that_does_not_exist_is_an_error_of_django(daemon: Daemon) -> None:
