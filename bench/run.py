@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.about import about
+from bench.clients import blocking
 from bench.costs import held, short_beside_long, start
 from bench.field import Field
 from bench.queues import queues
@@ -35,6 +36,7 @@ SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "pipelined": lambda field: tcp(field, "pipelined"),
     "single": lambda field: tcp(field, "single"),
     "latency": latency,
+    "blocking": blocking,
     "tail": short_beside_long,
     "queues": queues,
     "stored": stored,
