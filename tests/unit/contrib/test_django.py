@@ -130,7 +130,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(len(client.calls), 1)
         self.assertEqual(clients.ask(FailingClient(Unreachable(sent=True)), "taskd.get", task="t"), "answer")
 
-    def test_there_is_one_client_for_each_server(self):
+    def test_backends_of_one_server_share_a_client(self):
         one = clients.client_for("127.0.0.1:1")
         self.assertIs(clients.client_for("127.0.0.1:1"), one)
         self.assertIsNot(clients.client_for("127.0.0.1:2"), one)
