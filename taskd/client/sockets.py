@@ -111,7 +111,7 @@ class Connection:
         return request_id
 
     def flush(self) -> None:
-        """Send what there is to be sent; if that fails, the conversation is over."""
+        """Send the messages that are due; if that fails, the conversation is over."""
         data = self._framing.outgoing(self.conversation, monotonic())
         if not data:
             return

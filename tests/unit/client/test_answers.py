@@ -1,4 +1,4 @@
-"""What comes back to a client: results, errors, states, events."""
+"""The answers to a client: results, errors, states, events."""
 
 import json
 
@@ -94,7 +94,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(following.take(event(2, "succeeded", result=3)).data, {"result": 3})
         self.assertTrue(following.is_over)
 
-    def test_what_is_known_or_about_something_else_is_left_out(self):
+    def test_known_events_and_those_of_other_tasks_are_left_out(self):
         following = Following("task", "7", after=4)
         following.attached(answer(state="running", seq=9))
         for known in (event(4, "started"), event(9, "succeeded", id="8"), event(9, "ended", kind="batch")):

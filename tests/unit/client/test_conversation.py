@@ -135,7 +135,7 @@ class ConversationTests(SynchronousTestCase):
             self.assertIs(waiter.error.data["sent"], has_run)
             self.assertIs(self.conversation.is_foreign, not has_run)
 
-    def test_what_a_foreign_end_says_without_a_line_end_counts_when_it_closes(self):
+    def test_a_foreign_end_is_recognised_by_an_unfinished_line_when_it_closes(self):
         _, waiter = self.add()
         self.conversation.receive(b"\x15\x03\x01\x00\x02\x02\x46", 101.0)
         self.conversation.lost("it closed the connection")

@@ -44,7 +44,7 @@ class FunctionTests(SynchronousTestCase):
         self.assertEqual(function_name(report), "paper.report")
         self.assertEqual(function_name("any text"), "any text")
 
-    def test_what_is_not_registered_has_no_name(self):
+    def test_an_object_that_is_not_registered_has_no_name(self):
         for function in (json.dumps, OWNER.method, 7, None):
             error = self.assertRaises(TypeError, function_name, function)
             self.assertIn("is not registered: decorate it with @task", str(error))
