@@ -44,7 +44,7 @@ SECONDS = {
     "test_annotations.py": 15,
     "test_attacks.py": 15,
     "test_batches.py": 10,
-    "test_blocking_client.py": 20,
+    "test_blocking_client.py": 24,
     "test_browser.py": 15,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,

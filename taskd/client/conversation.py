@@ -21,7 +21,7 @@ from msgspec import Raw
 from taskd.client.answers import lost
 from taskd.client.pending import PendingCalls, Waiter
 from taskd.errors import ParseError, Unreachable
-from taskd.model import Call
+from taskd.model import Call, Failure
 from taskd.net.strangers import not_a_task_server
 from taskd.protocol.framing import LineSplitter, LineTooLong
 from taskd.protocol.method_names import PING
@@ -171,6 +171,11 @@ class Conversation:
                 return
         if not self._is_awaiting:
             self._is_quiet = True
+
+    def refused(self, failure: Failure) -> None:
+        """Take in that the server has refused a message, if it shows whose that is: one call is in flight."""
+        if len(self._calls) == 1:
+            self._calls.refuse_oldest(failure)
 
     def lost(self, why: str) -> None:
         """End: the connection could not be made, or is lost.

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from taskd.errors import Busy, Cancelled, Unreachable
+from taskd.errors import Busy, Cancelled, TooLarge, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.replies import EventPushed, parse_reply
 from taskd.protocol.request_lines import cancel_line, request_line
@@ -145,6 +145,9 @@ class PendingCalls:
         if reply.id is None and isinstance(body, Failure) and body.code == Busy.code:
             self._end_all(body)
             return
+        if reply.id is None and isinstance(body, Failure) and body.code == TooLarge.code:
+            self.refuse_oldest(body)
+            return
         waiter = self._waiters.pop(request_id, None)
         if self._unsent:
             self._send_more()
@@ -152,6 +155,19 @@ class PendingCalls:
             self._cancelled.discard(request_id)
         if waiter is not None:
             waiter.ended(body)
+
+    def refuse_oldest(self, failure: Failure) -> None:
+        """End the call that was sent first: the server has not read it, since it is too long.
+
+        Such an error has no id, and comes after the replies to all that was sent before; what was sent
+        after it is not read.
+        """
+        oldest = next((each for each in self._waiters if each not in self._unsent), None)
+        if oldest is not None:
+            waiter = self._waiters.pop(oldest)
+            self._cancelled.discard(oldest)
+            if waiter is not None:
+                waiter.ended(failure)
 
     def _end_all(self, failure: Failure) -> None:
         """End every call: the server has refused the connection, and has read none of them."""

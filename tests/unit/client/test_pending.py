@@ -56,6 +56,20 @@ class PendingCallsTests(SynchronousTestCase):
         """Return the ids of the calls that were sent, negated for a cancel."""
         return [message["id"] if "id" in message else -message["params"]["id"] for message in self.sent]
 
+    def test_a_message_that_is_too_long_ends_the_call_that_was_sent_first(self):
+        self.calls.opened()
+        (_, one), (_, two), (_, three), (_, unsent) = self.add(4)
+        self.calls.received(reply(1))
+        refusal = json.dumps({"code": -32006, "message": "too long"})
+        line = b'{"jsonrpc":"2.0","id":null,"error":%b}' % refusal.encode()
+        self.calls.received(line)
+        self.assertEqual(one.ends, [DONE])
+        self.assertEqual(two.ends, [Failure(-32006, "too long")])
+        self.assertEqual((three.ends, unsent.ends), ([], []))
+        self.calls.fail(lost)
+        self.calls.received(line)
+        self.assertEqual(two.ends, [Failure(-32006, "too long")])
+
     def test_a_call_is_sent_as_json_rpc_under_a_number(self):
         self.calls.opened()
         self.add()
