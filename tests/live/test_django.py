@@ -34,6 +34,7 @@ class Environment:
 ENVIRONMENTS = [
     Environment("django-5.2", ("django~=5.2.0", "django-tasks>=0.12"), (3, 11)),
     Environment("django-6.0", ("django~=6.0.0",), (3, 12)),
+    Environment("django-6.1", ("django~=6.1.0",), (3, 12)),
 ]
 
 
