@@ -1,5 +1,6 @@
 """The backend for Django's Tasks, on each Django in an environment of its own."""
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def _python(environment: Environment) -> str:
             f"{environment.name} needs Python {wanted} or newer: install one, or see what is there with "
             "ls ~/.pyenv/versions"
         )
+    faulthandler.cancel_dump_traceback_later()  # pip may take its time; what follows has a limit of its own
     packages = ("-e", ".", *environment.packages, "pytest>=8", "coverage>=7.10", "psycopg[binary]")
     try:
         return pythons.environment(environment.name, interpreter, packages)
