@@ -80,7 +80,7 @@ class Server:
                 raise SystemExit(f"The server did not start: {why}")
             client = TaskClient(reactor, self.url)
             try:
-                await client.call("hello", timeout=1.0)
+                await client.with_options(wait=1.0).call("hello")
             except TaskdError:
                 client.close()
                 if time.monotonic() > deadline:

@@ -10,12 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from taskd.client.aio import AsyncClient
     from taskd.client.blocking import Client
     from taskd.client.twisted import TaskClient
 
-__all__ = ["Client", "TaskClient"]
+__all__ = ["AsyncClient", "Client", "TaskClient"]
 
-_MODULES = {"Client": "taskd.client.blocking", "TaskClient": "taskd.client.twisted"}
+_MODULES = {
+    "AsyncClient": "taskd.client.aio",
+    "Client": "taskd.client.blocking",
+    "TaskClient": "taskd.client.twisted",
+}
 
 
 def __getattr__(name: str) -> object:

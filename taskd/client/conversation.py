@@ -27,7 +27,7 @@ from taskd.protocol.framing import LineSplitter, LineTooLong
 from taskd.protocol.method_names import PING
 from taskd.protocol.request_lines import request_line
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_INTERVAL", "PING_TIMEOUT", "Conversation"]
+__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_ID", "PING_INTERVAL", "PING_LINE", "PING_TIMEOUT", "Conversation"]
 
 MAX_CALLS = 500
 """Calls in flight on one connection: half of what a task server lets one have, so that it reads on."""
@@ -42,8 +42,15 @@ PING_TIMEOUT = 10.0
 """Seconds without any answer after which a connection is dead. A server answers within milliseconds,
 even if all of its workers are busy; a network that loses packets may need some seconds."""
 
-_PING = request_line(Call(PING), b'"ping"')
-"""The id is none that `PendingCalls` gives, which drops the reply."""
+PING_ID = b'"ping"'
+"""The id of a ping: none that `PendingCalls` gives, which drops the reply."""
+
+PING_LINE = request_line(Call(PING), PING_ID)
+"""A ping, without its LF."""
+
+
+_REFUSED = "it has refused a message that is too long, and reads nothing that follows it"
+"""Why calls fail that were sent behind that message."""
 
 
 class Conversation:
@@ -89,6 +96,11 @@ class Conversation:
         """Whether the connection must be closed: nothing more can come of it."""
         return bool(self.fault)
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether other calls may be sent."""
+        return not (self.fault or self._calls.is_refused)
+
     def _lines_append(self, line: bytes) -> None:
         self._lines.append(line)
 
@@ -99,8 +111,8 @@ class Conversation:
 
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
-        if self.fault:
-            raise self.unreachable(sent=False)
+        if self.fault or self._calls.is_refused:
+            raise lost(self._server, self.fault or _REFUSED, sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -138,6 +150,11 @@ class Conversation:
                 self._is_quiet = False
         return messages
 
+    @property
+    def has_data_to_send(self) -> bool:
+        """Whether `data_to_send` would return anything."""
+        return bool(self._lines)
+
     def receive(self, data: bytes, now: float) -> None:
         """Take in what has arrived, cut in any way."""
         self._note_arrival(now)
@@ -169,6 +186,10 @@ class Conversation:
                 self.is_foreign = bool(foreign)
                 self._end(foreign or f"it is no task server: {error}")
                 return
+        if self._calls.is_refused:
+            self._calls.fail_unread(lost(self._server, _REFUSED, sent=False))
+            if not len(self._calls):
+                self._end(_REFUSED)
         if not self._is_awaiting:
             self._is_quiet = True
 
@@ -228,4 +249,4 @@ class Conversation:
         self._pinged_at = now
         if self._asked_at is None:
             self._asked_at = now
-        self._lines.append(_PING)
+        self._lines.append(PING_LINE)

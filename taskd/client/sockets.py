@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
-__all__ = ["ConnectFailed", "Connection", "Framing", "connect"]
+__all__ = [
+    "ConnectFailed",
+    "Connection",
+    "Framing",
+    "LineFraming",
+    "connect",
+    "set_options",
+    "why_lost",
+    "why_not",
+]
 
 READ_SIZE = 64 * 1024
 """Bytes that are read at once: more than nearly every reply has."""
@@ -100,7 +109,7 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether another call may be sent."""
-        return not (self.conversation.is_over or self._is_midway)
+        return self.conversation.takes_calls and not self._is_midway
 
     def send(self, *calls: Reply) -> None:
         """Send calls that were added to the conversation; whether that was possible stands in each."""
@@ -123,7 +132,7 @@ class Connection:
                     rest = rest[self._send(rest) :]
         except OSError as error:
             self._read_reason()
-            self.conversation.lost(_why_lost(error))
+            self.conversation.lost(why_lost(error))
         self._is_midway = False
 
     def _send(self, data: bytes | memoryview) -> int:
@@ -156,7 +165,7 @@ class Connection:
             except OSError as error:
                 arrived = False
                 if not _is_nothing_yet(error):
-                    conversation.lost(_why_lost(error))
+                    conversation.lost(why_lost(error))
         now = monotonic()
         if data:
             self._framing.incoming(data, conversation, now)
@@ -226,7 +235,8 @@ def _is_nothing_yet(error: OSError) -> bool:
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")  # ssl may not be imported
 
 
-def _why_lost(error: OSError) -> str:
+def why_lost(error: OSError) -> str:
+    """Return why a connection that was open has ended, in words."""
     if isinstance(error, TimeoutError):
         return f"it took nothing for {SEND_TIMEOUT:g} s"
     return "the connection broke" + (f" ({error.strerror})" if error.strerror else "")
@@ -262,7 +272,7 @@ def connect(
         )
     except OSError as error:
         sock.close()
-        raise ConnectFailed(_why_not(error), may_pass=True) from error
+        raise ConnectFailed(why_not(error), may_pass=True) from error
     except BaseException:
         sock.close()
         raise
@@ -282,13 +292,18 @@ def _connected(address: Address, timeout: float) -> socket.socket:
         sock = socket.create_connection((address.host, address.port), timeout)
     except OSError as error:
         may_pass = not isinstance(error, PermissionError)
-        raise ConnectFailed(_why_not(error), may_pass=may_pass) from error
+        raise ConnectFailed(why_not(error), may_pass=may_pass) from error
+    set_options(sock)
+    return sock
+
+
+def set_options(sock: socket.socket) -> None:
+    """Have a TCP connection send at once, and the kernel probe a silent server."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE)
-    return sock
 
 
 def _secured(sock: socket.socket, context: SSLContext, host: str) -> socket.socket:
@@ -302,7 +317,8 @@ def _secured(sock: socket.socket, context: SSLContext, host: str) -> socket.sock
         raise ConnectFailed(why_refused(error, host), may_pass=False) from error
 
 
-def _why_not(error: OSError) -> str:
+def why_not(error: OSError) -> str:
+    """Return why a connection could not be made, in words."""
     if isinstance(error, socket.gaierror):
         return f"its host is unknown ({error.strerror})"
     if isinstance(error, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,15 +14,17 @@ from autobahn.twisted.websocket import (
 from autobahn.websocket.types import ConnectionResponse
 from OpenSSL import SSL
 from twisted.internet import ssl
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.conversation import MAX_REPLY
+from taskd.client.conversation import MAX_REPLY, PING_LINE
+from taskd.client.heartbeat import Heartbeat
 from taskd.client.link import CLOSED, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.errors import ParseError, Unreachable
-from taskd.model import Call
+from taskd.model import Call, Outcome
 from taskd.net.endpoints import CONNECT_TIMEOUT
 from taskd.net.reactor import Reactor
 from taskd.net.strangers import not_a_task_server
@@ -56,6 +59,11 @@ class _Protocol(WebSocketClientProtocol):
         elif self.state == self.STATE_CONNECTING:
             self._cause = _not_a_gateway(self._first)
         super().connectionLost(reason)
+
+    def give_up(self, why: str) -> None:
+        """Drop the connection, whose other end does not answer."""
+        self._cause = why
+        self.dropConnection(abort=True)
 
     def onOpen(self) -> None:
         self.factory.link.opened(self)
@@ -106,11 +114,19 @@ class WebSocketLink:
     """Keeps one websocket, with many calls in flight.
 
     `url` is ``ws://HOST:PORT[/PATH]`` or ``wss://…``; raises `ValueError`
-    if it is not. `on_event` gets the events that are pushed on it. Is a `taskd.client.link.Link`.
+    if it is not. `on_event` gets the events that are pushed on it, and
+    `on_lost` is called when it is lost. Is a `taskd.client.link.Link`.
     """
 
-    def __init__(self, reactor: Reactor, url: str, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        url: str,
+        on_event: OnEvent | None = None,
+        on_lost: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
         self._url = url
+        self._on_lost = on_lost
         try:
             self._factory = _Factory(url, self, reactor)
         except Exception as error:
@@ -120,6 +136,9 @@ class WebSocketLink:
         self._protocol: _Protocol | None = None
         self._connector: Any = None
         self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET, on_event)
+        self._heartbeat = Heartbeat(
+            reactor, lambda: len(self._calls) or on_event, lambda: self._send(PING_LINE), self._give_up
+        )
 
     def call(
         self,
@@ -135,10 +154,19 @@ class WebSocketLink:
             self._connector = connectWS(self._factory, context, timeout=CONNECT_TIMEOUT)
         return pending
 
+    def send(self, call: Call) -> Deferred[Outcome]:
+        """Send a call; fails with `Unreachable` if the websocket cannot be opened, or is lost."""
+        return self.call(call).outcome
+
     def _send(self, message: bytes) -> None:
         # One that is closing takes nothing more: `lost` fails its calls.
         if self._protocol is not None and self._protocol.state == _Protocol.STATE_OPEN:
             self._protocol.sendMessage(message)
+            self._heartbeat.sent()
+
+    def _give_up(self, why: str) -> None:
+        if self._protocol is not None:
+            self._protocol.give_up(why)
 
     def opened(self, protocol: _Protocol) -> None:
         """Send the calls that waited for the websocket."""
@@ -147,13 +175,16 @@ class WebSocketLink:
 
     def received(self, payload: bytes) -> None:
         """Take in a message from the gateway."""
+        self._heartbeat.received()
         with suppress(ParseError):  # a text for people
             self._calls.received(payload)
 
     def lost(self, why: str) -> None:
         """Fail the calls: the websocket could not be opened, or is lost."""
         self._protocol = self._connector = None
+        self._heartbeat.stop()
         self._calls.fail(lambda sent: self._lost(why, sent=sent))
+        self._on_lost()
 
     def _lost(self, why: str, *, sent: bool) -> Unreachable:
         what = "was lost before it answered; tasks may have run" if sent else "cannot be reached"

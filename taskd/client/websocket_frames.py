@@ -1,4 +1,4 @@
-"""Websockets on blocking sockets: the handshake, and the messages in their frames."""
+"""Websockets: the handshake, and the messages in their frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from taskd.errors import TooLarge
 from taskd.model import Failure
 from taskd.net.strangers import not_a_task_server
 
-__all__ = ["WINDOW", "WebSocketFraming", "handshake", "request_bytes"]
+__all__ = ["WINDOW", "Handshake", "WebSocketFraming", "handshake"]
 
 WINDOW = 80
 """Calls in flight on a websocket: less than the 100 that a gateway takes, so that it reads on."""
@@ -33,34 +33,46 @@ UNAVAILABLE = 503
 """The HTTP status of a gateway that is stopping, or of a proxy whose gateway is being restarted; 502 too."""
 
 
-def request_bytes(connection: WSConnection, address: WebSocketAddress) -> bytes:
-    """Return the request that opens a websocket."""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return connection.send(Request(host=f"{host}:{address.port}", target=address.resource))
+class Handshake:
+    """The opening of a websocket, without I/O: send `request`, and pass on what arrives."""
+
+    def __init__(self, address: WebSocketAddress) -> None:
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self._connection = WSConnection(ConnectionType.CLIENT)
+        self.request = self._connection.send(Request(host=f"{host}:{address.port}", target=address.resource))
+        self._first = b""
+
+    def receive(self, data: bytes) -> WebSocketFraming | None:
+        """Take in what has arrived; b"" is the end. Return the framing once the websocket is open.
+
+        Raises `ConnectFailed`.
+        """
+        self._first = self._first or data
+        if not data or self._first.startswith(b"{"):
+            raise ConnectFailed(_no_gateway(self._first), may_pass=not self._first)
+        try:
+            self._connection.receive_data(data)
+            event = next(self._connection.events(), None)
+        except RemoteProtocolError as error:
+            raise ConnectFailed(_no_gateway(self._first) or str(error), may_pass=False) from error
+        if isinstance(event, AcceptConnection):
+            return WebSocketFraming(self._connection)
+        if isinstance(event, RejectConnection):
+            why = f"it refused the websocket with HTTP status {event.status_code}"
+            raise ConnectFailed(why, may_pass=event.status_code in (502, UNAVAILABLE))
+        return None
 
 
 def handshake(sock: socket.socket, address: WebSocketAddress) -> WebSocketFraming:
     """Open a websocket on a socket that is connected. Raises `ConnectFailed` or `OSError`."""
-    connection = WSConnection(ConnectionType.CLIENT)
-    sock.sendall(request_bytes(connection, address))
-    first = b""
+    opening = Handshake(address)
+    sock.sendall(opening.request)
     ending = monotonic() + (sock.gettimeout() or 0.0)
     while True:
         sock.settimeout(max(ending - monotonic(), 0.001))
-        data = sock.recv(READ_SIZE)
-        first = first or data
-        if not data or first.startswith(b"{"):
-            raise ConnectFailed(_no_gateway(first), may_pass=not first)
-        try:
-            connection.receive_data(data)
-            event = next(connection.events(), None)
-        except RemoteProtocolError as error:
-            raise ConnectFailed(_no_gateway(first) or str(error), may_pass=False) from error
-        if isinstance(event, AcceptConnection):
-            return WebSocketFraming(connection)
-        if isinstance(event, RejectConnection):
-            why = f"it refused the websocket with HTTP status {event.status_code}"
-            raise ConnectFailed(why, may_pass=event.status_code in (502, UNAVAILABLE))
+        framing = opening.receive(sock.recv(READ_SIZE))
+        if framing is not None:
+            return framing
 
 
 def _no_gateway(first: bytes) -> str:

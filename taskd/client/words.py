@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -14,8 +14,13 @@ from taskd.model import NO_OPTIONS, PRIORITY, Call, Options, Progress, SubmitOpt
 from taskd.protocol.method_names import SUBMIT, SUBMIT_BATCH
 from taskd.protocol.request_lines import encode_arguments
 
+if TYPE_CHECKING:
+    from taskd.functions.registry import Registry
+
 __all__ = [
+    "CONCURRENCY",
     "NO_WORDS",
+    "GivenOptions",
     "OnProgress",
     "Words",
     "call_of",
@@ -47,6 +52,23 @@ _WHERE = {
 
 _LATER = ("delay", "at", "key", "retries", "keep")
 """Options of stored tasks alone, as `SubmitOptions` has them."""
+
+
+class GivenOptions(TypedDict, total=False):
+    """The options as they are given: None takes one away."""
+
+    timeout: float | None
+    priority: int | None
+    deadline: float | None
+    on_disconnect: Literal["finish", "cancel"] | None
+    key: str | None
+    delay: float | None
+    at: str | datetime | None
+    retries: int | None
+    keep: float | None
+    token: str | None
+    wait: float | None
+    on_progress: OnProgress | None
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -158,6 +180,9 @@ class Words(msgspec.Struct, frozen=True):
 
 NO_WORDS = Words()
 
+CONCURRENCY = 16
+"""Rows of a `map` that are in flight at once, unless another number is given."""
+
 
 class _Others(msgspec.Struct, forbid_unknown_fields=True):
     """The options that the server does not know by that name, with the values that they can have."""
@@ -192,13 +217,16 @@ def _listed(names: Sequence[str]) -> str:
 # --- functions and their arguments -------------------------------------------
 
 
-def function_name(function: object) -> str:
+def function_name(function: object, names: Registry | None = None) -> str:
     """Return the name that a function has on the wire: its own if it is registered, or the text itself.
 
-    Raises `TypeError` if `function` is neither a text nor registered with ``@task``.
+    `names` is where it is registered, None for where ``@task`` does that. Raises `TypeError` if
+    `function` is neither a text nor registered.
     """
     if isinstance(function, str):
         return function
+    if names is not None:
+        return names.name_of(function)
     from taskd.functions.registry import registry  # imported already if there is anything to find in it
 
     return registry.name_of(function)
@@ -228,25 +256,35 @@ def _all_by_name(function: object, args: tuple[Any, ...], kwargs: Mapping[str, A
     ]
     if len(args) > len(by_position):
         raise TypeError(
-            f"{function_name(function)}: {len(args)} arguments by position, of which "
+            f"{_shown(function)}: {len(args)} arguments by position, of which "
             f"{len(by_position)} have names: then none can be given by name"
         )
     named = dict(zip(by_position, args, strict=False))
     twice = named.keys() & kwargs.keys()
     if twice:
-        raise TypeError(f"{function_name(function)}: {sorted(twice)[0]} is given by position and by name")
+        raise TypeError(f"{_shown(function)}: {sorted(twice)[0]} is given by position and by name")
     return {**named, **kwargs}
 
 
-def call_of(words: Words, function: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+def _shown(function: object) -> str:
+    return str(getattr(function, "__name__", function))
+
+
+def call_of(
+    words: Words,
+    function: object,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    names: Registry | None = None,
+) -> Call:
     """Encode the call of a function, or of a name.
 
-    Raises `TypeError` if the function is not registered, or the arguments cannot be
-    written as JSON; `ValueError` if they are nested too deeply, or if an option does
-    not belong to a call.
+    `names` is as for `function_name`. Raises `TypeError` if the function is not registered,
+    or the arguments cannot be written as JSON; `ValueError` if they are nested too deeply,
+    or if an option does not belong to a call.
     """
     words.check_method("call")
-    return Call(function_name(function), _encoded(function, args, kwargs), words.call_options())
+    return Call(function_name(function, names), _encoded(function, args, kwargs), words.call_options())
 
 
 def submit_of(words: Words, function: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -283,10 +321,10 @@ def submit_batch_of(words: Words, function: object, rows: Iterable[object], then
     return named_call(SUBMIT_BATCH, params)
 
 
-def row_call(words: Words, function: object, row: object) -> Call:
+def row_call(words: Words, function: object, row: object, names: Registry | None = None) -> Call:
     """Encode the call of a function with one row of many. Raises as `call_of` does."""
     words.check_method("map")
-    return Call(function_name(function), encode_arguments(row_arguments(row)), words.call_options())
+    return Call(function_name(function, names), encode_arguments(row_arguments(row)), words.call_options())
 
 
 def named_call(method: str, params: Mapping[str, Any]) -> Call:

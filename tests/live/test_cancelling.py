@@ -106,7 +106,7 @@ async def test_cancelling_the_deferred_cancels_the_task(client, server):
 
 @pytest_twisted.ensureDeferred
 async def test_a_call_that_times_out_cancels_its_task(client, server):
-    failed = failure_of(client.call("held", timeout=SHORT))
+    failed = failure_of(client.with_options(wait=SHORT).call("held"))
     message = await server.received()
     assert type(await within(failed)) is WaitTimeout
     assert_cancels(await server.received(), message)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from taskd import errors
 from taskd.client import TaskClient
@@ -161,7 +162,10 @@ async def test_unix_sockets_work(start, tmp_path_factory, make_client):
 @pytest_twisted.ensureDeferred
 async def test_progress_goes_to_the_call_whose_task_reports_it(client):
     reports = {number: [] for number in range(3, 9)}
-    calls = [client.call("count", upto=upto, on_progress=told.append) for upto, told in reports.items()]
+    calls = [
+        client.with_options(on_progress=told.append).call("count", upto=upto)
+        for upto, told in reports.items()
+    ]
     assert await within(gatherResults(calls)) == list(reports)
     for upto, told in reports.items():
         assert {report.total for report in told} == {upto}
@@ -302,12 +306,56 @@ async def test_a_reply_in_pieces_or_with_blank_lines_is_read(fake_client):
     assert await within(client.call("f")) == "whole"
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_silent_connection_is_pinged_while_a_reply_is_awaited(fake, make_client):
+    servers = [fake(), fake()]
+    clients = [
+        make_client(server.endpoint, link=link)
+        for server, link in zip(servers, ("per-call", "pooled"), strict=True)
+    ]
+    calls = [client.call("held") for client in clients]
+    for server, call in zip(servers, calls, strict=True):
+        held = await server.received()
+        ping = await server.received()
+        assert ping.function == "taskd.ping"
+        ping.answer("pong")
+        held.answer("done")
+        assert await within(call) == "done"
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_go_on_after_their_last_one_over_another_connection(fake, make_client):
+    def push(message, seq, event):
+        params = {"task": "a", "seq": seq, "event": event, "at": 1.0}
+        line = json.dumps({"jsonrpc": "2.0", "method": "taskd.event", "params": params})
+        message.connection.sendLine(line.encode())
+
+    def behave(message):
+        message.answer({"state": "running", "seq": 1})
+        if message.content["params"]["after"] == 0:
+            push(message, 1, "started")
+            message.close()
+        else:
+            push(message, 1, "started")
+            push(message, 2, "succeeded")
+
+    server = fake(behave)
+    client = make_client(server.endpoint)
+
+    async def collect():
+        return [(event.seq, event.event) async for event in client.task("a").events()]
+
+    found = await within(Deferred.fromCoroutine(collect()))
+    assert found == [(1, "started"), (2, "succeeded")]
+    assert [message.content["params"]["after"] for message in server.messages] == [0, 1]
+
+
 # --- the end of a wait -------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_call_fails_when_its_timeout_is_over(client, gate):
-    error = await failure(client.call("wait_for", path=gate.path, timeout=SHORT), WaitTimeout)
+    error = await failure(client.with_options(wait=SHORT).call("wait_for", path=gate.path), WaitTimeout)
     assert isinstance(error, TimeoutError)
     assert error.data == {"seconds": SHORT}
     assert "wait_for" in error.message
@@ -316,8 +364,8 @@ async def test_a_call_fails_when_its_timeout_is_over(client, gate):
 
 @pytest_twisted.ensureDeferred
 async def test_a_timeout_that_is_not_reached_changes_nothing(client):
-    assert await client.call("hello", timeout=TIMEOUT) == "Hello, World!"
-    await failure(client.call("boom", timeout=TIMEOUT), TaskFailed)
+    assert await client.with_options(wait=TIMEOUT).call("hello") == "Hello, World!"
+    await failure(client.with_options(wait=TIMEOUT).call("boom"), TaskFailed)
 
 
 @pytest_twisted.ensureDeferred
@@ -344,7 +392,7 @@ async def test_a_call_cancelled_or_timed_out_closes_a_connection_of_its_own(fake
         await within(call)
     assert (await server.received()).function == "taskd.cancel"
     assert await server.lost() is message.connection
-    await failure(client.call("held", timeout=SHORT), WaitTimeout)
+    await failure(client.with_options(wait=SHORT).call("held"), WaitTimeout)
     message = await server.received()
     assert await server.lost() is message.connection
 
@@ -371,7 +419,7 @@ async def test_a_call_cancelled_before_it_is_connected_is_not_sent(silent, make_
     call.cancel()
     with pytest.raises(CancelledError):
         await within(call)
-    failed = [failure_of(client.call("too late", timeout=SHORT)), failure_of(client.call("closed"))]
+    failed = [failure_of(client.with_options(wait=SHORT).call("too late")), failure_of(client.call("closed"))]
     assert type(await within(failed[0])) is WaitTimeout
     client.close()
     assert type(await within(failed[1])) is Unreachable

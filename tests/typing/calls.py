@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
+from twisted.internet.defer import Deferred
+
 from taskd import task
-from taskd.client import Client
+from taskd.client import AsyncClient, Client, TaskClient
+from taskd.client.aio import AsyncBatch, AsyncTask
 from taskd.client.handle import Batch, Task
+from taskd.client.twisted import DeferredBatch, DeferredTask
 
 
 @task
@@ -65,3 +69,35 @@ def wrong_calls(client: Client) -> None:
     client.with_options(on_disconnect="stop")  # wrong
     client.with_options(colour=True)  # wrong
     print(wrong, length_)
+
+
+async def asyncio(client: AsyncClient) -> None:
+    assert_type(await client.call(report, 3), str)
+    assert_type(await client.call(length, "abc"), int)
+    assert_type(await client.call(squares, 3), list[int])
+    assert_type(await client.call(halves, 3), list[float])
+    assert_type(await client.call("report", 3), Any)
+    assert_type(await client.submit(report, 3), AsyncTask[str])
+    assert_type(await client.submit_batch(report, [1, 2], then=report), AsyncBatch)
+    assert_type(await (await client.with_options(key="a").submit(squares, 3)).result(), list[int])
+    await client.call(report)  # wrong
+    await client.call(length, 3)  # wrong
+    await client.submit(report, pages="3")  # wrong
+    wrong: int = await client.call(report, 3)  # wrong
+    client.with_options(timeout="5")  # wrong
+    client.with_options(colour=True)  # wrong
+    print(wrong)
+
+
+def twisted(client: TaskClient) -> None:
+    assert_type(client.call(report, 3), Deferred[str])
+    assert_type(client.call(length, "abc"), Deferred[int])
+    assert_type(client.call(squares, 3), Deferred[list[int]])
+    assert_type(client.call("report", 3), Deferred[Any])
+    assert_type(client.submit(report, 3), Deferred[DeferredTask[str]])
+    assert_type(client.submit_batch(report, [1, 2]), Deferred[DeferredBatch])
+    client.call(report)  # wrong
+    client.call(length, 3)  # wrong
+    client.submit(report, pages="3")  # wrong
+    client.with_options(timeout="5")  # wrong
+    client.with_options(colour=True)  # wrong

@@ -107,7 +107,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
 
     def test_progress_is_reported(self):
         seen = []
-        self.successResultOf(self.client.call("count", upto=2, on_progress=seen.append))
+        self.successResultOf(self.client.with_options(on_progress=seen.append).call("count", upto=2))
         self.assertEqual([(each.done, each.total) for each in seen], [(1, 2), (2, 2)])
         self.assertEqual(self.successResultOf(self.client.call("count", upto=1)), 1)
 
@@ -130,7 +130,7 @@ class MemoryTaskClientTests(SynchronousTestCase):
 
     def test_results_and_reports_are_checked_as_by_a_server(self):
         seen = []
-        self.successResultOf(self.client.call("count_on", upto=2, on_progress=seen.append))
+        self.successResultOf(self.client.with_options(on_progress=seen.append).call("count_on", upto=2))
         self.assertEqual([(each.done, each.total) for each in seen], [(0, 2), (1, None), (2, None)])
         failure = self.failureResultOf(self.client.call("not_a_number"), TaskFailed).value
         self.assertEqual(failure.data["message"], "result[0] is nan, which JSON cannot hold")

@@ -1,0 +1,137 @@
+"""How a `TaskClient` asks a server: calls over its link, and events over a connection that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from taskd.client.answers import Following, lost, not_in_time
+from taskd.client.link import Link, PendingCall
+from taskd.client.pending import OnEvent
+from taskd.client.watches import Watch, Watches
+from taskd.client.words import OnProgress, named_call
+from taskd.model import Call, Outcome
+from taskd.net.reactor import Reactor
+from taskd.protocol.method_names import ATTACH, DETACH
+
+__all__ = ["EventConnection", "TwistedAsking"]
+
+
+class EventConnection(Protocol):
+    """A connection that is made when it is needed, and that events come over."""
+
+    def send(self, call: Call) -> Deferred[Outcome]:
+        """Send a call; fails with `Unreachable` if the connection cannot be made or is lost."""
+
+    def close(self) -> None:
+        """End the connection; `on_lost` need not be called."""
+
+
+MakeConnection = Callable[[OnEvent, Callable[[], object]], EventConnection]
+"""Makes a connection from a function for its events, and one that is called when it is lost."""
+
+
+class DeferredSignal:
+    """Something that coroutines wait for. Is a `taskd.client.watches.Signal`."""
+
+    def __init__(self) -> None:
+        self._waiting: Deferred[None] = Deferred()
+
+    def set(self) -> None:
+        """Wake who waits."""
+        if not self._waiting.called:
+            self._waiting.callback(None)
+
+    def clear(self) -> None:
+        """Have the next `wait` wait."""
+        if self._waiting.called:
+            self._waiting = Deferred()
+
+    async def wait(self) -> None:
+        """Wait until it is set."""
+        await self._waiting
+
+
+class TwistedAsking:
+    """Asks a server, with Deferreds and in coroutines. Is a `taskd.client.async_handles.Asking`."""
+
+    def __init__(self, reactor: Reactor, server: str, link: Link, make_connection: MakeConnection) -> None:
+        self._reactor = reactor
+        self._server = server
+        self._link = link
+        self._watches = Watches()
+        self._make_connection = make_connection
+        self._events: EventConnection | None = None
+
+    def clock(self) -> float:
+        """Return the seconds of the reactor's clock."""
+        return self._reactor.seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait before another attempt."""
+        await deferLater(self._reactor, seconds)
+
+    def ask(
+        self, call: Call, on_progress: OnProgress | None = None, wait: float | None = None
+    ) -> Deferred[Outcome]:
+        """Send a call; return a Deferred of its outcome, which fails with `Unreachable` or `WaitTimeout`.
+
+        The end of the `wait`, and cancelling the Deferred, cancel the task.
+        """
+        pending = self._link.call(call, on_progress)
+        # Without a canceller of its own: Twisted then drops the outcome that comes after the cancel.
+        done: Deferred[Outcome] = Deferred()
+        pending.outcome.chainDeferred(done)
+        done.addErrback(_cancel, pending)
+        if wait is not None:
+            error = not_in_time(call.function, wait, "it was asked to be cancelled")
+            done.addTimeout(wait, self._reactor, lambda _result, _seconds: Failure(error))
+        return done
+
+    async def outcome(self, call: Call) -> Outcome:
+        """Send a call and wait for its outcome."""
+        return await self.ask(call)
+
+    @asynccontextmanager
+    async def watching(self, following: Following) -> AsyncIterator[Watch]:
+        """Watch the events of a task or a batch. Raises the server's refusal."""
+        if self._events is None:
+            self._events = self._make_connection(self._watches.pushed, self._lost)
+        watch = Watch(DeferredSignal(), following)
+        after = self._watches.add(watch)
+        try:
+            attach = named_call(ATTACH, {following.kind: following.id, "after": after})
+            following.attached(await self._events.send(attach).addCallback(_begin, watch))
+            yield watch
+        finally:
+            if self._watches.remove(watch) and self._events is not None and not watch.is_lost:
+                detach = named_call(DETACH, {following.kind: following.id})
+                self._events.send(detach).addErrback(lambda _: None)
+
+    def _lost(self) -> None:
+        self._watches.lost(lost(self._server, "the connection for events ended", sent=True))
+
+    def close(self) -> None:
+        """Close the connection for events."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+            self._lost()
+
+
+def _begin(outcome: Outcome, watch: Watch) -> Outcome:
+    watch.begin()
+    return outcome
+
+
+def _cancel(reason: Failure, pending: PendingCall) -> Failure:
+    """Have the task cancelled if that is why the wait has ended."""
+    if reason.check(CancelledError):
+        pending.cancel()
+        pending.detach()
+    return reason
