@@ -88,4 +88,4 @@ profile: $(VENV)/.demo
 	@$(BIN)/python -m bench.flame $(SCENARIO) $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest .venv-3.* .venv-bench .venv-frameworks build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .trial* .coverage*
+	rm -rf $(VENV) $(VENV)-lowest .venv-3.* .venv-django-* .venv-bench .venv-frameworks build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info _trial_temp* .trial* .coverage*

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,18 +42,23 @@ def _version_of(interpreter: str) -> str:
     return subprocess.run([interpreter, "-c", show], capture_output=True, text=True).stdout.strip()
 
 
-def environment(version: str, interpreter: str) -> str:
-    """Make or update the environment ``.venv-3.12``, as `make test` does for its own; return its Python.
+TEST = ("-e", ".[test]")
+"""What pip installs into an environment by default: what `make test` has in its own."""
 
-    Raises `subprocess.CalledProcessError`, with the output, if that cannot be done.
+
+def environment(name: str, interpreter: str, packages: Sequence[str] = TEST) -> str:
+    """Make or update the environment ``.venv-NAME`` with what pip gets as `packages`; return its Python.
+
+    The name is a version, like ``3.12``, or what the environment is for. Raises
+    `subprocess.CalledProcessError`, with the output, if that cannot be done.
     """
-    directory = ROOT / f".venv-{version}"
+    directory = ROOT / f".venv-{name}"
     python, stamp = directory / "bin/python", directory / ".test"
     if not python.exists():
         _run(interpreter, "-m", "venv", str(directory))
-    changed = max((ROOT / name).stat().st_mtime for name in METADATA)
+    changed = max((ROOT / each).stat().st_mtime for each in METADATA)
     if not stamp.exists() or stamp.stat().st_mtime < changed:
-        _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[test]")
+        _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
         stamp.touch()
     return str(python)
 

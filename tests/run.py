@@ -56,6 +56,7 @@ SECONDS = {
     "test_connecting.py": 2,
     "test_certificates.py": 8,
     "test_descriptors.py": 10,
+    "test_django.py": 55,
     "test_ends.py": 12,
     "test_events.py": 20,
     "test_flow_control.py": 35,

@@ -53,6 +53,7 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: str | None = None
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
+    args: Raw | UnsetType = UNSET
 
     @classmethod
     def of(cls, record: Record) -> TaskView:
@@ -74,6 +75,12 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
             outcome if succeeded else UNSET,
             UNSET if succeeded else outcome,
         )
+
+    @classmethod
+    def with_args(cls, record: Record) -> TaskView:
+        """Return the view of a task that also has its arguments."""
+        args = _NO_ARGS if record.new.args is None else Raw(record.new.args)
+        return msgspec.structs.replace(cls.of(record), args=args)
 
 
 class StoredMethods:
@@ -209,13 +216,21 @@ class StoredMethods:
 
     # --- out ---
 
-    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Outcome | None:
+    def get(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        with_args: bool = False,  # noqa: FBT001, FBT002
+    ) -> Outcome | None:
         """Answer with a stored task, or with a batch."""
         task = _task_of("get", task, batch)
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        self._show(asker, task, asker.answer)
+        view = TaskView.with_args if with_args else TaskView.of
+        self._find(asker, task, lambda record: asker.answer(result(view(record))))
         return None
 
     def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:

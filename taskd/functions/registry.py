@@ -144,11 +144,14 @@ class Registry:
     """The functions that may be called, by name: a worker calls no others.
 
     `start_hooks` and `stop_hooks` are called without arguments, in order.
+    `load_hooks` are, too, once, in the process that imports the apps: after the app
+    that has added them, and not where its modules are only imported.
     """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
         self._by_identity: dict[int, Function] = {}
+        self.load_hooks: list[Callable[[], object]] = []
         self.start_hooks: list[Callable[[], object]] = []
         self.stop_hooks: list[Callable[[], object]] = []
 

@@ -59,8 +59,18 @@ class StoredMethods(Protocol[Asker]):
         have ended, `then` is called with batch, done, failed, cancelled and total.
         """
 
-    def get(self, asker: Asker, /, task: str | None = None, batch: str | None = None) -> Answer:
-        """Answer with a stored task: its state, its attempts, its outcome if it has one; or with a batch."""
+    def get(
+        self,
+        asker: Asker,
+        /,
+        task: str | None = None,
+        batch: str | None = None,
+        with_args: bool = False,  # noqa: FBT001, FBT002
+    ) -> Answer:
+        """Answer with a stored task: its state, its attempts, its outcome if it has one; or with a batch.
+
+        With `with_args` the arguments of the task are part of the answer.
+        """
 
     def wait(
         self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None

@@ -25,15 +25,17 @@ def load_apps(apps: list[str], directory: str, registry: Registry) -> dict[str, 
     """Import each of `apps`, a module's name or the path of a file; return the files loaded, by app.
 
     `directory` is put on the import path, and so is the directory of a file,
-    ahead of everything else, as for a script. All registered signatures are
-    resolved. Raises `AppError` if an app cannot be imported, no function is
-    registered, or a signature cannot be resolved.
+    ahead of everything else, as for a script. The load hooks of each app are
+    called after its import. All registered signatures are resolved. Raises `AppError` if
+    an app cannot be imported, no function is registered, or a signature cannot be resolved.
     """
     sys.path.insert(0, directory)
     files = {}
     for app in apps:
         try:
             files[app] = _file_of(_import(app, directory))
+            while registry.load_hooks:
+                registry.load_hooks.pop(0)()
         except AppError:
             raise
         except BaseException as error:  # an app that calls sys.exit() must not end silently

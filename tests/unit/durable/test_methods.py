@@ -96,6 +96,14 @@ class CallTests(StoredCase):
         self.pool.report(number, 1, 2)
         self.assertEqual(silent.received(), [])
 
+    def test_a_task_is_shown_with_its_arguments_if_they_are_asked_for(self):
+        self.make()
+        self.load()
+        for args in ([1, {"a": None}],), ():
+            task = self.ask("submit", "g", *args)["task"]
+            self.assertNotIn("args", self.ask("get", task))
+            self.assertEqual([self.ask("get", task, None, True)["args"]], [*args] or [[]])
+
     def test_calls_that_come_before_the_import_are_stored_after_it(self):
         self.make()
         client, gone = self.connect(), self.connect()

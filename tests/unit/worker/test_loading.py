@@ -108,6 +108,22 @@ class LoadingTests(SynchronousTestCase):
         (elsewhere / "office.py").write_text(TASK.format(name="office_task"))
         self.assertEqual(self.load(str(elsewhere / "office.py")), ["office_task", "shop_task"])
 
+    def test_the_load_hooks_of_an_app_run_once_after_its_import_and_before_the_next_app(self):
+        hook = "from taskd.functions.registry import registry\nregistry.load_hooks.append(lambda: {})\n"
+        self.write("shop.py", hook.format('__import__("helper")') + TASK.format(name="shop_task"))
+        self.write("helper.py", TASK.format(name="helper_task"))
+        check = "import sys\nassert 'helper' in sys.modules\n"
+        self.write("office.py", check + TASK.format(name="office_task"))
+        self.assertEqual(self.load("shop", "office"), ["helper_task", "office_task", "shop_task"])
+        self.assertEqual(self.registry.load_hooks, [])
+
+    def test_a_load_hook_that_raises_is_an_error_of_its_app(self):
+        hook = "from taskd.functions.registry import registry\nregistry.load_hooks.append(lambda: 1 / 0)\n"
+        self.write("shop.py", hook + TASK.format(name="shop_task"))
+        reason = self.refusal("shop")
+        self.assertIn("--app shop cannot be imported:", reason)
+        self.assertIn("ZeroDivisionError", reason)
+
     def test_several_apps_can_be_loaded(self):
         self.write("shop.py")
         self.write("some/office.py")

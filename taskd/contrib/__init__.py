@@ -1,0 +1,1 @@
+"""taskd in the frameworks of others: each package here is for one, and imports it."""
