@@ -222,6 +222,12 @@ class AsyncLink:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
 
+    def abandon(self) -> None:
+        """Drop the connections of an event loop that is closed."""
+        for connection in self._connections:
+            connection.abandon()
+        self._connections.clear()
+
     # --- events ---
 
     @asynccontextmanager

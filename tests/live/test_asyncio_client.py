@@ -132,6 +132,20 @@ async def test_one_client_serves_one_event_loop_after_another(shared):
         assert await in_thread(asyncio.run, ask()) == "Hello, loop!"
 
 
+@pytest_twisted.ensureDeferred
+async def test_connections_of_loops_that_have_ended_are_dropped(fake):
+    server = fake(lambda message: message.answer(7))
+    client = AsyncClient(server.endpoint)
+
+    async def ask():
+        return await client.call("f")
+
+    for _ in range(3):
+        assert await in_thread(asyncio.run, ask()) == 7
+    assert await server.lost() is server.connections[0]
+    assert await server.lost() is server.connections[1]
+
+
 @pytest.mark.parametrize("way", ["tcp", "ws"])
 @pytest_twisted.ensureDeferred
 async def test_a_client_works_under_uvloop(shared, way):
