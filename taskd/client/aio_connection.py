@@ -66,6 +66,7 @@ class AsyncConnection(asyncio.Protocol):
         self.talk = Conversation(
             address.text,
             window=self.window,
+            is_gateway=isinstance(address, WebSocketAddress),
             on_event=on_event,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,

@@ -24,10 +24,19 @@ from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Failure
 from taskd.net.strangers import not_a_task_server
 from taskd.protocol.framing import LineSplitter, LineTooLong
-from taskd.protocol.method_names import PING
+from taskd.protocol.method_names import CANCEL, PING
 from taskd.protocol.request_lines import request_line
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_ID", "PING_INTERVAL", "PING_LINE", "PING_TIMEOUT", "Conversation"]
+__all__ = [
+    "GATEWAY_PING_LINE",
+    "MAX_CALLS",
+    "MAX_REPLY",
+    "PING_ID",
+    "PING_INTERVAL",
+    "PING_LINE",
+    "PING_TIMEOUT",
+    "Conversation",
+]
 
 MAX_CALLS = 500
 """Calls in flight on one connection: half of what a task server lets one have, so that it reads on."""
@@ -48,6 +57,9 @@ PING_ID = b'"ping"'
 PING_LINE = request_line(Call(PING), PING_ID)
 """A ping, without its LF."""
 
+GATEWAY_PING_LINE = request_line(Call(CANCEL, Raw(b'{"id":"nothing"}')), PING_ID)
+"""What a gateway answers itself: it passes a ping on, maybe behind calls that last."""
+
 
 _REFUSED = "it has refused a message that is too long, and reads nothing that follows it"
 """Why calls fail that were sent behind that message."""
@@ -65,6 +77,7 @@ class Conversation:
         server: str,
         *,
         window: int = MAX_CALLS,
+        is_gateway: bool = False,
         on_event: Callable[[Raw], object] | None = None,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
@@ -80,6 +93,7 @@ class Conversation:
         self._max_reply = max_reply
         self._interval = ping_interval
         self._timeout = ping_timeout
+        self._ping = GATEWAY_PING_LINE if is_gateway else PING_LINE
         self._lines: list[bytes] = []
         self._splitter = LineSplitter(max_reply)
         self._calls = PendingCalls(self._lines_append, window, on_event)
@@ -249,4 +263,4 @@ class Conversation:
         self._pinged_at = now
         if self._asked_at is None:
             self._asked_at = now
-        self._lines.append(PING_LINE)
+        self._lines.append(self._ping)

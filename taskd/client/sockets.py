@@ -89,13 +89,18 @@ class Connection:
         *,
         is_secured: bool = False,
         window: int = MAX_CALLS,
+        is_gateway: bool = False,
         ping_interval: float = PING_INTERVAL,
     ) -> None:
         self.events: list[Raw] = []
         self.pid = os.getpid()
         self.idle_since = 0.0
         self.conversation = Conversation(
-            server, window=window, on_event=self.events.append, ping_interval=ping_interval
+            server,
+            window=window,
+            is_gateway=is_gateway,
+            on_event=self.events.append,
+            ping_interval=ping_interval,
         )
         self.conversation.opened(monotonic())
         sock.settimeout(0)
@@ -268,6 +273,7 @@ def connect(
             *(sock, address.text, framing),
             is_secured=is_secured,
             window=window,
+            is_gateway=isinstance(address, WebSocketAddress),
             ping_interval=ping_interval,
         )
     except OSError as error:

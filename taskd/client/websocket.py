@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.conversation import MAX_REPLY, PING_LINE
+from taskd.client.conversation import GATEWAY_PING_LINE, MAX_REPLY
 from taskd.client.heartbeat import Heartbeat
 from taskd.client.link import CLOSED, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import OnEvent, PendingCalls
@@ -137,7 +137,10 @@ class WebSocketLink:
         self._connector: Any = None
         self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET, on_event)
         self._heartbeat = Heartbeat(
-            reactor, lambda: len(self._calls) or on_event, lambda: self._send(PING_LINE), self._give_up
+            reactor,
+            lambda: len(self._calls) or on_event,
+            lambda: self._send(GATEWAY_PING_LINE),
+            self._give_up,
         )
 
     def call(

@@ -186,6 +186,14 @@ class ConversationTests(SynchronousTestCase):
             self.assertLessEqual(self.conversation.next_beat() - due, PING_INTERVAL + 0.1)
         self.assertFalse(self.conversation.is_over)
 
+    def test_a_gateway_is_asked_what_it_answers_itself(self):
+        self.make(is_gateway=True)
+        self.add()
+        self.sent(100.0)
+        self.conversation.beat(self.conversation.next_beat())
+        cancel = {"jsonrpc": "2.0", "id": "ping", "method": "taskd.cancel", "params": {"id": "nothing"}}
+        self.assertEqual(self.sent(102.0), [cancel])
+
     def test_a_connection_on_which_only_progress_comes_is_pinged_too(self):
         self.add()
         self.sent(100.0)
