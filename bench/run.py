@@ -27,6 +27,7 @@ from bench.results import Report, Result
 from bench.scenarios import latency, naps, tcp, websockets
 from bench.settings import FULL, QUICK
 from bench.stored import stored
+from bench.submits import submits
 from bench.tools import BUILD, ROOT, Missing, program, say
 from bench.waiting import many_waiting, watched
 
@@ -42,6 +43,7 @@ SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "tail": short_beside_long,
     "queues": queues,
     "stored": stored,
+    "submits": submits,
     "many": many_waiting,
     "watched": watched,
     "start": start,

@@ -205,11 +205,12 @@ class WorkermanGateway(Server):
 
 
 class Redis(Server):
-    """Redis that keeps nothing on disk."""
+    """Redis that keeps nothing on the disk, unless `options` want that."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         self.port = free_port()
-        super().__init__([redis_server(), "--port", str(self.port), "--save", "", "--appendonly", "no"])
+        kept = options or ("--appendonly", "no")
+        super().__init__([redis_server(), "--port", str(self.port), "--save", "", *kept])
 
     @property
     def url(self) -> str:
