@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.about import about
+from bench.clients import blocking
 from bench.costs import held, short_beside_long, start
 from bench.field import Field
+from bench.in_flight import many_in_flight
 from bench.queues import queues
 from bench.report import figure, sentence, spread, write
 from bench.results import Report, Result
@@ -34,7 +36,9 @@ SCENARIOS: dict[str, Callable[[Field], list[Result]]] = {
     "each": lambda field: tcp(field, "each"),
     "pipelined": lambda field: tcp(field, "pipelined"),
     "single": lambda field: tcp(field, "single"),
+    "in-flight": many_in_flight,
     "latency": latency,
+    "blocking": blocking,
     "tail": short_beside_long,
     "queues": queues,
     "stored": stored,

@@ -12,7 +12,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"taskd {release}"
 
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 # Docstrings write `name` for what is code.
 default_role = "literal"
@@ -21,8 +21,9 @@ autodoc_class_signature = "mixed"
 
 nitpicky = True
 # What is not ours has its documentation elsewhere, and is not looked up over
-# the network; the type variables of `task` and the hooks have none.
+# the network; the type variables have none.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!taskd\.).*"),
     (r"py:.*", r"taskd\.functions\..*\._(Function|Hook)"),
+    (r"py:.*", r"taskd\.client\..*\.(P|R|Row|Returned)"),
 ]

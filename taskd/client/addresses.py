@@ -103,6 +103,8 @@ def server_address(server: str | None) -> Address:
 def _endpoint_address(server: str) -> Address:
     kind, positional, named = endpoint_parts(endpoint_from(server))
     if kind == "unix":
+        if not positional:
+            raise ValueError("it has no path")
         _check_options(kind, positional[1:], named, {})
         return UnixAddress(server, positional[0])
     host, port, *more = positional
@@ -139,6 +141,6 @@ def _web_address(server: str) -> WebSocketAddress:
     if not port:
         raise ValueError("the port must be a number from 1 to 65535")
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not (resource.isascii() and resource.isprintable()):
+    if not (resource.isascii() and resource.isprintable()) or " " in resource:
         raise ValueError("its path has a character that must be quoted (%20)")
     return WebSocketAddress(server, parts.hostname, port, resource, TlsFiles() if is_tls else None)

@@ -136,7 +136,9 @@ class AsyncConnection(asyncio.Protocol):
             self.fail(self._why_refused(error))
         except OSError as error:
             self.may_pass = not isinstance(error, PermissionError)
-            if error.errno and not isinstance(error, socket.gaierror):  # asyncio's own text has the address, and no reason
+            if error.errno and not isinstance(
+                error, socket.gaierror
+            ):  # asyncio's own text has the address, and no reason
                 error = OSError(error.errno, os.strerror(error.errno))
             self.fail(why_not(error))
         except BaseException:

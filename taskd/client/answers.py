@@ -1,4 +1,4 @@
-"""What comes back to a client: results, errors, the states of stored tasks, and their events."""
+"""The answers to a client: results, errors, the states of stored tasks, and their events."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from taskd.protocol.framing import LineSplitter, LineTooLong
 from taskd.protocol.method_names import PING
 from taskd.protocol.request_lines import request_line
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_INTERVAL", "PING_TIMEOUT", "Conversation"]
+__all__ = ["MAX_CALLS", "MAX_REPLY", "PING_ID", "PING_INTERVAL", "PING_LINE", "PING_TIMEOUT", "Conversation"]
 
 MAX_CALLS = 500
 """Calls in flight on one connection: half of what a task server lets one have, so that it reads on."""
@@ -42,8 +42,11 @@ PING_TIMEOUT = 10.0
 """Seconds without any answer after which a connection is dead. A server answers within milliseconds,
 even if all of its workers are busy; a network that loses packets may need some seconds."""
 
-_PING = request_line(Call(PING), b'"ping"')
-"""The id is none that `PendingCalls` gives, which drops the reply."""
+PING_ID = b'"ping"'
+"""The id of a ping: none that `PendingCalls` gives, which drops the reply."""
+
+PING_LINE = request_line(Call(PING), PING_ID)
+"""A ping, without its LF."""
 
 
 class Conversation:
@@ -100,7 +103,7 @@ class Conversation:
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
         if self.fault:
-            raise self._lost(sent=False)
+            raise self.unreachable(sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -194,9 +197,10 @@ class Conversation:
             return
         self.fault = why
         self._lines.clear()
-        self._calls.fail(lambda sent: self._lost(sent=sent and not self.is_foreign))
+        self._calls.fail(lambda sent: self.unreachable(sent=sent and not self.is_foreign))
 
-    def _lost(self, *, sent: bool) -> Unreachable:
+    def unreachable(self, *, sent: bool) -> Unreachable:
+        """Return the error of a call that was lost with the connection, for the reason that is known."""
         return lost(self._server, self.fault, sent=sent)
 
     # --- the heartbeat ---
@@ -227,4 +231,4 @@ class Conversation:
         self._pinged_at = now
         if self._asked_at is None:
             self._asked_at = now
-        self._lines.append(_PING)
+        self._lines.append(PING_LINE)

@@ -45,8 +45,12 @@ class _EventConnection(Connection):
 
     def _send_line(self, line: bytes) -> None:
         self.transport.write(line + b"\n")
+        if self.heartbeat is not None:
+            self.heartbeat.sent()
 
     def lines_received(self, lines: list[bytes]) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.received()
         self.read(lines, self.calls.received)
 
     def failed(self, reason: TwistedFailure) -> None:
@@ -69,7 +73,7 @@ class EventLink:
 
     `on_lost` is called when it could not be made, or is lost; the next call makes another. `server`
     is a client endpoint string; raises `ValueError` if it is not valid. The address of its own end
-    is kept in `own_ends`, for a server in the same process.
+    is kept in `own_ends`, for a server in the same process. With `beats`, it is pinged when it is silent.
     """
 
     def __init__(
@@ -80,7 +84,10 @@ class EventLink:
         own_ends: set[object],
         on_event: OnEvent,
         on_lost: Callable[[], object],
+        *,
+        beats: bool = False,
     ) -> None:
+        self._beats = beats
         self.server = server
         self.own_ends = own_ends
         self.on_event = on_event
@@ -104,6 +111,8 @@ class EventLink:
         if connection is None:
             connection = self._connection = _EventConnection(self)
             connection.MAX_LENGTH = self._max_reply
+            if self._beats:
+                connection.beats(self._reactor, lambda: True)
             connection.connecting = self._connector.connect(connection)
         return SharedCall(connection.calls, call, None).outcome
 

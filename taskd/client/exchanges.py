@@ -25,6 +25,7 @@ from taskd.client.sockets import ConnectFailed, Connection, connect
 from taskd.client.waiting import Reply
 from taskd.client.words import OnProgress
 from taskd.errors import Busy, ShuttingDown, TaskdError, Unreachable
+from taskd.functions.wire_names import RESERVED
 from taskd.model import Call
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Exchanges:
         """Return the result of a call; raise the error that it has.
 
         Raises `WaitTimeout`, which names `what` was waited for, after `wait` seconds; then
-        the task is asked to be cancelled.
+        the task is asked to be cancelled, as it is if the wait is interrupted.
         """
         started = monotonic()
         until = None if wait is None else started + wait
@@ -156,14 +157,14 @@ class Exchanges:
             reply = Reply(on_progress)
             if not self._exchange(connection, call, reply, until):
                 assert wait is not None
-                raise not_in_time(what, wait, "it was asked to be cancelled")
+                raise not_in_time(what, wait, _consequence(call))
             if reply.outcome is not None:
                 return result_of(reply.outcome)
             assert reply.error is not None
             if not reply.was_not_sent:
                 raise reply.error
             if connection.conversation.is_foreign or monotonic() >= deadline:
-                raise lost(self.address.text, connection.conversation.fault, sent=False)
+                raise connection.conversation.unreachable(sent=False)
 
     def _exchange(self, connection: Connection, call: Call, reply: Reply, until: float | None) -> bool:
         """Send a call on a connection, and wait; returns whether it has ended in time."""
@@ -174,13 +175,14 @@ class Exchanges:
                 is_in_time = connection.wait(until)
                 reply.report()
                 if not (is_in_time or reply.is_done):
-                    connection.conversation.cancel(request_id)
+                    if _is_of_a_task(call):
+                        connection.conversation.cancel(request_id)
                     connection.conversation.detach(request_id)
                     connection.flush()
                     self._give_back(connection)
                     return False
         except BaseException:
-            connection.abandon({request_id: reply} if request_id else {})
+            connection.abandon({request_id: reply} if request_id and _is_of_a_task(call) else {})
             raise
         self._give_back(connection)
         return True
@@ -262,6 +264,18 @@ class Exchanges:
             self._give_back(connection)
 
 
+def _is_of_a_task(call: Call) -> bool:
+    """Return whether a call runs a function, and so can be cancelled; else it is one of the server's own."""
+    return not call.function.startswith(RESERVED)
+
+
+def _consequence(call: Call) -> str:
+    """Return what becomes of a call whose answer is not awaited any more."""
+    if _is_of_a_task(call):
+        return "it was asked to be cancelled"
+    return f"whether {call.function} was done is not known"
+
+
 class _Patience:
     """The patience with a server that is being restarted: `PATIENCE` seconds from when it was lost."""
 
@@ -306,6 +320,6 @@ def _events(connection: Connection, following: Following, patience: _Patience) -
         if following.is_over:
             return
         if connection.conversation.is_over:
-            raise lost(following.id, connection.conversation.fault, sent=True)
+            raise connection.conversation.unreachable(sent=True)
         if not connection.events:
             connection.wait()

@@ -18,10 +18,13 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure as TwistedFailure
 from zope.interface import implementer
 
+from taskd.client.conversation import PING_LINE
+from taskd.client.heartbeat import Heartbeat
 from taskd.errors import ParseError
 from taskd.model import Call, Outcome, Progress
 from taskd.net.endpoints import keep_alive
 from taskd.net.lines import LinearLineReceiver
+from taskd.net.reactor import Reactor
 from taskd.net.strangers import NOT_TLS, not_a_task_server
 from taskd.net.tls import CertificateRefused
 from taskd.protocol.dialects import JSON_RPC, Dialect
@@ -162,6 +165,15 @@ class Connection(LinearLineReceiver):
     """Whether the other end has turned out to be no task server, which has run nothing."""
     meter: Meter | None = None
     """Counts the replies; None if nobody counts them."""
+    heartbeat: Heartbeat | None = None
+    """Keeps the connection from being silent; None if that does not matter."""
+
+    def beats(self, reactor: Reactor, is_awaiting: Callable[[], object]) -> None:
+        """Have the connection pinged when it is silent although something is awaited."""
+        self.heartbeat = Heartbeat(reactor, is_awaiting, self._ping, self.abort_for)
+
+    def _ping(self) -> None:
+        self.transport.write(PING_LINE + b"\n")
 
     def connectionMade(self) -> None:
         """Begin, unless TLS has yet to verify the peer."""
@@ -194,6 +206,8 @@ class Connection(LinearLineReceiver):
 
     def line_grows(self, unfinished: int, is_new: bool) -> None:  # noqa: FBT001
         """Count a reply that is not complete, and read no more of it while memory is short."""
+        if self.heartbeat is not None:
+            self.heartbeat.received()
         if self.meter is not None and not self.meter.grows(self, unfinished):
             self.transport.pauseProducing()
 
@@ -207,6 +221,8 @@ class Connection(LinearLineReceiver):
 
     def connectionLost(self, reason: TwistedFailure) -> None:  # type: ignore[override]
         """Fail the calls of this connection."""
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         if self.meter is not None:
             self.meter.ended()
             self.meter = None

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.client.answers import lost
-from taskd.client.conversation import MAX_REPLY
+from taskd.client.conversation import MAX_REPLY, PING_ID
 from taskd.client.link import CLOSED, Connection, Meter, OnProgress, report
 from taskd.client.pending import CANCELLED_UNSENT, NO_REPLY
 from taskd.client.slots import ConnectionSlots
@@ -114,6 +114,8 @@ class _Exchange(Connection):
 
     def _send(self, line: bytes) -> None:
         self.transport.write(line + b"\n")
+        if self.heartbeat is not None:
+            self.heartbeat.sent()
 
     # --- `taskd.client.link.PendingCall` ---
 
@@ -166,6 +168,8 @@ class _Exchange(Connection):
 
     def _end(self) -> None:
         self._has_ended = True
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         if self.meter is not None:
             self.meter.ended()
             self.meter = None
@@ -188,20 +192,28 @@ class _Exchange(Connection):
     # --- what comes back ---
 
     def lines_received(self, lines: list[bytes]) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.received()
         for line in lines:
             if self._has_ended:
                 return
             try:
-                body = parse_bare_reply(line) if self._dialect is BARE else parse_reply(line).body
+                body = parse_bare_reply(line) if self._dialect is BARE else _body(line)
             except ParseError as error:
                 self.refuse(line, error)
                 return
             if isinstance(body, Progress):
                 report(self._on_progress, body)
-            elif isinstance(body, EventPushed):
-                continue  # pushed between the reply to an attach and the end of its connection
+            elif body is None or isinstance(body, EventPushed):
+                continue  # the answer to a ping; or pushed before the connection of an attach is closed
             else:
                 self._finish(body)
+
+
+def _body(line: bytes) -> Outcome | Progress | EventPushed | None:
+    """Read a reply, or what comes before it; return None for the answer to a ping. Raises `ParseError`."""
+    reply = parse_reply(line)
+    return None if reply.id is not None and bytes(reply.id) == PING_ID else reply.body
 
 
 class PerCallLink:
@@ -210,7 +222,8 @@ class PerCallLink:
     `server` is a client endpoint string; raises `ValueError` if it is not
     valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take turns by
     the callers that their options name. The addresses of the connections' own ends are kept in
-    `own_ends`, for a server in the same process. Is a `taskd.client.link.Link`.
+    `own_ends`, for a server in the same process. With `beats`, silent connections are pinged.
+    Is a `taskd.client.link.Link`.
     """
 
     def __init__(
@@ -220,7 +233,10 @@ class PerCallLink:
         max_reply: int = MAX_REPLY,
         slots: ConnectionSlots | None = None,
         own_ends: set[object] | None = None,
+        *,
+        beats: bool = False,
     ) -> None:
+        self._beats = beats
         self.reactor = reactor
         self.server = server
         self.slots = slots
@@ -243,6 +259,8 @@ class PerCallLink:
         """Connect, send, and wait. As `Link.call`."""
         exchange = _Exchange(self, call, on_progress, dialect)
         exchange.meter = meter
+        if self._beats:
+            exchange.beats(self.reactor, lambda: True)
         exchange.MAX_LENGTH = self._max_reply
         self._exchanges.add(exchange)
         exchange.start()

@@ -56,6 +56,8 @@ class _Kept(Connection):
             lines, self._unsent = self._unsent, []
             lines.append(b"")
             self.transport.write(b"\n".join(lines))
+            if self.heartbeat is not None:
+                self.heartbeat.sent()
 
     def close(self) -> None:
         """Fail the calls and close, behind what has been sent: that a call should be cancelled, say."""
@@ -68,6 +70,8 @@ class _Kept(Connection):
             self.connecting.cancel()
 
     def lines_received(self, lines: list[bytes]) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.received()
         self.read(lines, self.calls.received)
 
     def failed(self, reason: TwistedFailure) -> None:
@@ -87,7 +91,7 @@ class PooledLink:
     endpoint string; raises `ValueError` if it is not valid. `max_reply` is in
     bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`;
     `meters` makes a counter of replies for each shared connection; `on_event`
-    gets the events that are pushed on those.
+    gets the events that are pushed on those; with `beats`, silent connections are pinged.
     Is a `taskd.client.link.Link`.
     """
 
@@ -101,13 +105,16 @@ class PooledLink:
         alone: int = ALONE,
         meters: Callable[[], Meter] | None = None,
         on_event: OnEvent | None = None,
+        *,
+        beats: bool = False,
     ) -> None:
         self.server = server
         self.on_event = on_event
         self.turn_end = TurnEnd(reactor)
         self._reactor = reactor
         self._connector = connector(reactor, server)
-        self._per_call = PerCallLink(reactor, server, max_reply, slots, own_ends)
+        self._per_call = PerCallLink(reactor, server, max_reply, slots, own_ends, beats=beats)
+        self._beats = beats
         self._alone = alone
         self._meters = meters
         self._max_reply = max_reply
@@ -138,6 +145,8 @@ class PooledLink:
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply
         kept.meter = self._meters() if self._meters is not None else None
+        if self._beats:
+            kept.beats(self._reactor, lambda: len(kept.calls))
         self._connections.append(kept)
         kept.connecting = self._connector.connect(kept)
         return kept.calls

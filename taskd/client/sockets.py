@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, Conversation
@@ -15,7 +16,7 @@ from taskd.client.waiting import Reply
 from taskd.model import Call
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
+    from ssl import SSLContext, SSLSocket
 
     from msgspec import Raw
 
@@ -87,6 +88,7 @@ class Connection:
         server: str,
         framing: Framing,
         *,
+        is_secured: bool = False,
         window: int = MAX_CALLS,
         ping_interval: float = PING_INTERVAL,
     ) -> None:
@@ -97,7 +99,11 @@ class Connection:
             server, window=window, on_event=self.events.append, ping_interval=ping_interval
         )
         self.conversation.opened(monotonic())
+        sock.settimeout(0)
         self._socket = sock
+        self._is_secured = is_secured
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
         self._framing = framing
         self._is_midway = False  # in a message that is being sent
 
@@ -114,26 +120,35 @@ class Connection:
         return request_id
 
     def flush(self) -> None:
-        """Send what there is to be sent; if that fails, the conversation is over."""
+        """Send the messages that are due; if that fails, the conversation is over."""
         data = self._framing.outgoing(self.conversation, monotonic())
         if not data:
             return
         self._is_midway = True
         try:
-            self._socket.settimeout(SEND_TIMEOUT)
-            sent = self._socket.send(data)
+            sent = self._send(data)
             if sent < len(data):
                 rest = memoryview(data)[sent:]
                 while rest:
-                    rest = rest[self._socket.send(rest) :]
+                    rest = rest[self._send(rest) :]
         except OSError as error:
             self._read_reason()
             self.conversation.lost(why_lost(error))
         self._is_midway = False
 
+    def _send(self, data: bytes | memoryview) -> int:
+        """Send some of the data, as soon as that is possible; returns how much."""
+        while True:
+            try:
+                return self._socket.send(data)
+            except OSError as error:
+                if not _is_nothing_yet(error):
+                    raise
+            if not _writable(self._socket, SEND_TIMEOUT):
+                raise TimeoutError
+
     def _read_reason(self) -> None:
         """Read what the server has sent before it took no more: the reason, perhaps."""
-        self._socket.settimeout(0)
         with suppress(OSError):
             while not self.conversation.is_over and (data := self._socket.recv(READ_SIZE)):
                 self._framing.incoming(data, self.conversation, monotonic())
@@ -141,37 +156,49 @@ class Connection:
     def wait(self, until: float | None = None) -> bool:
         """Wait until something has arrived, or a ping is due; returns False once it is `until`."""
         conversation = self.conversation
-        due = conversation.next_beat()
-        if until is not None and (due is None or until < due):
-            due = until
-        try:
-            self._socket.settimeout(None if due is None else max(due - monotonic(), 0.0))
-            data = self._socket.recv(READ_SIZE)
-        except OSError as error:
-            now = monotonic()
-            if not _is_nothing_yet(error):
-                conversation.lost(why_lost(error))
-        else:
-            now = monotonic()
-            if data:
-                self._framing.incoming(data, conversation, now)
-            else:
-                conversation.lost("it closed the connection")
-        conversation.beat(now)
+        beat = conversation.next_beat()
+        due = beat if until is None or (beat is not None and beat < until) else until
+        arrived = self._has_arrived(None if due is None else due - monotonic())
+        data = b""
+        if arrived:
+            try:
+                data = self._socket.recv(READ_SIZE)
+            except OSError as error:
+                arrived = False
+                if not _is_nothing_yet(error):
+                    conversation.lost(why_lost(error))
+        now = monotonic()
+        if data:
+            self._framing.incoming(data, conversation, now)
+        elif arrived:
+            conversation.lost("it closed the connection")
+        if beat is not None and now >= beat:
+            conversation.beat(now)
         self.flush()
         return until is None or now < until
 
+    def _has_arrived(self, seconds: float | None) -> bool:
+        """Wait until there may be something to be read, for so many seconds, or for ever."""
+        if self._is_secured and cast("SSLSocket", self._socket).pending():
+            return True
+        if seconds is None:
+            return bool(self._poller.poll())
+        # Rounded up, so that what is due then really is.
+        return bool(self._poller.poll(int(seconds * 1000) + 1 if seconds > 0 else 0))
+
     def is_alive(self) -> bool:
         """Return whether an idle connection may be used again, after taking in what has arrived on it."""
-        try:
-            self._socket.settimeout(0)
-            while data := self._socket.recv(READ_SIZE):
-                self._framing.incoming(data, self.conversation, monotonic())
-                if self.conversation.is_over:
-                    return False
-        except OSError as error:
-            return _is_nothing_yet(error)
-        return False
+        while self._has_arrived(0):
+            try:
+                data = self._socket.recv(READ_SIZE)
+            except OSError as error:
+                return _is_nothing_yet(error)
+            if not data:
+                return False
+            self._framing.incoming(data, self.conversation, monotonic())
+            if self.conversation.is_over:
+                return False
+        return True
 
     def abandon(self, calls: Mapping[bytes, Reply]) -> None:
         """Have calls cancelled, and close: whoever waited for them has been interrupted."""
@@ -195,9 +222,16 @@ class Connection:
         self._socket.close()
 
 
+def _writable(sock: socket.socket, seconds: float) -> bool:
+    """Wait until a socket takes data, or so many seconds are over; returns whether it does."""
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(seconds * 1000))
+
+
 def _is_nothing_yet(error: OSError) -> bool:
-    """Return whether an error of `recv` means only that nothing has arrived."""
-    if isinstance(error, TimeoutError | BlockingIOError):
+    """Return whether an error means only that nothing has arrived, or that nothing can be sent now."""
+    if isinstance(error, BlockingIOError):
         return True
     return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")  # ssl may not be imported
 
@@ -221,14 +255,22 @@ def connect(
     """
     sock = _connected(address, timeout)
     try:
+        framing: Framing = LineFraming()
+        window = MAX_CALLS
+        is_secured = context is not None and not isinstance(address, UnixAddress)
         if context is not None and not isinstance(address, UnixAddress):
             sock = _secured(sock, context, address.host)
         if isinstance(address, WebSocketAddress):
             from taskd.client.websocket_frames import WINDOW, handshake  # which needs wsproto
 
             framing = handshake(sock, address)
-            return Connection(sock, address.text, framing, window=WINDOW, ping_interval=ping_interval)
-        return Connection(sock, address.text, LineFraming(), ping_interval=ping_interval)
+            window = WINDOW
+        return Connection(
+            *(sock, address.text, framing),
+            is_secured=is_secured,
+            window=window,
+            ping_interval=ping_interval,
+        )
     except OSError as error:
         sock.close()
         raise ConnectFailed(why_not(error), may_pass=True) from error

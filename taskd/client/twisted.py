@@ -98,7 +98,9 @@ class TaskClient:
         else:
             pooled = link == "pooled"
             self._link = (
-                PooledLink(reactor, server, on_event=pushed) if pooled else PerCallLink(reactor, server)
+                PooledLink(reactor, server, on_event=pushed, beats=True)
+                if pooled
+                else PerCallLink(reactor, server, beats=True)
             )
             make_connection = partial(_event_connection, reactor, server)
         self._asking = TwistedAsking(reactor, server, self._link, make_connection)
@@ -282,7 +284,7 @@ class TaskClient:
 def _event_connection(
     reactor: Reactor, server: str, on_event: OnEvent, on_lost: Callable[[], object]
 ) -> EventConnection:
-    return EventLink(reactor, server, MAX_REPLY, set(), on_event, on_lost)
+    return EventLink(reactor, server, MAX_REPLY, set(), on_event, on_lost, beats=True)
 
 
 def _decoded(on_event: Callable[[dict[str, Any]], object]) -> OnEvent:

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector
 from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.client.conversation import MAX_REPLY
+from taskd.client.conversation import MAX_REPLY, PING_LINE
+from taskd.client.heartbeat import Heartbeat
 from taskd.client.link import CLOSED, Meter, OnProgress, PendingCall, explain
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
@@ -58,6 +59,11 @@ class _Protocol(WebSocketClientProtocol):
         elif self.state == self.STATE_CONNECTING:
             self._cause = _not_a_gateway(self._first)
         super().connectionLost(reason)
+
+    def give_up(self, why: str) -> None:
+        """Drop the connection, whose other end does not answer."""
+        self._cause = why
+        self.dropConnection(abort=True)
 
     def onOpen(self) -> None:
         self.factory.link.opened(self)
@@ -130,6 +136,9 @@ class WebSocketLink:
         self._protocol: _Protocol | None = None
         self._connector: Any = None
         self._calls = PendingCalls(self._send, MAX_CALLS_PER_WEBSOCKET, on_event)
+        self._heartbeat = Heartbeat(
+            reactor, lambda: len(self._calls) or on_event, lambda: self._send(PING_LINE), self._give_up
+        )
 
     def call(
         self,
@@ -153,6 +162,11 @@ class WebSocketLink:
         # One that is closing takes nothing more: `lost` fails its calls.
         if self._protocol is not None and self._protocol.state == _Protocol.STATE_OPEN:
             self._protocol.sendMessage(message)
+            self._heartbeat.sent()
+
+    def _give_up(self, why: str) -> None:
+        if self._protocol is not None:
+            self._protocol.give_up(why)
 
     def opened(self, protocol: _Protocol) -> None:
         """Send the calls that waited for the websocket."""
@@ -161,12 +175,14 @@ class WebSocketLink:
 
     def received(self, payload: bytes) -> None:
         """Take in a message from the gateway."""
+        self._heartbeat.received()
         with suppress(ParseError):  # a text for people
             self._calls.received(payload)
 
     def lost(self, why: str) -> None:
         """Fail the calls: the websocket could not be opened, or is lost."""
         self._protocol = self._connector = None
+        self._heartbeat.stop()
         self._calls.fail(lambda sent: self._lost(why, sent=sent))
         self._on_lost()
 

@@ -147,7 +147,9 @@ class Words(msgspec.Struct, frozen=True):
 
     def check_method(self, method: str) -> None:
         """Raise `ValueError` if an option is given that does not belong to a method of the client."""
-        for name, methods in _WHERE.items() if self is not NO_WORDS else ():
+        if self is NO_WORDS:
+            return
+        for name, methods in _WHERE.items():
             if method not in methods and getattr(self, name) is not None:
                 raise ValueError(
                     f"the option {name} does not belong to {method}: it is for {_listed(methods)}"

@@ -56,7 +56,10 @@ class BatchTasks(Protocol):
 
 
 class DurableBatches:
-    """The batches of one node. `execute` runs the store's functions, one at a time; `push` pushes events."""
+    """The batches of one node.
+
+    `execute` runs the store's functions, one at a time, `read` those that only read; `push` pushes events.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class DurableBatches:
         tasks: BatchTasks,
         store: Store,
         execute: Execute,
+        read: Execute,
         now: Callable[[], float],
         push: Callable[[list[Event]], object],
     ) -> None:
@@ -71,6 +75,7 @@ class DurableBatches:
         self._tasks = tasks
         self._store = store
         self._execute = execute
+        self._read = read
         self._now = now
         self._waiters: dict[str, list[Callable[[BatchRecord], object]]] = {}
         self._pending_bytes = 0
@@ -244,15 +249,15 @@ class DurableBatches:
 
     def get(self, batch: str) -> Deferred[BatchRecord | None]:
         """Read a batch."""
-        return self._execute(lambda: self._store.batches.get(batch))
+        return self._read(lambda: self._store.batches.get(batch))
 
     def find(self, like: str | None, after: str, limit: int) -> Deferred[list[BatchRecord]]:
         """Read batches, in the order of their ids."""
-        return self._execute(lambda: self._store.batches.find(like, after, limit))
+        return self._read(lambda: self._store.batches.find(like, after, limit))
 
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""
-        return self._execute(lambda: self._store.batches.tasks(batch))
+        return self._read(lambda: self._store.batches.tasks(batch))
 
 
 def _store_error(reason: TwistedFailure) -> StoreError:

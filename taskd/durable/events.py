@@ -38,7 +38,7 @@ PAGE_BYTES = 131_072
 to read takes about as many, and the others would be read again."""
 
 MAX_READS = 2
-"""Logs that are read at once: what should be stored meanwhile waits no longer than these take."""
+"""Logs that are read at once: whoever else reads waits no longer than these take."""
 
 MAX_EARLY = 1000
 """Events that are kept for a watcher while the log is read for it: more come only if reading takes long,

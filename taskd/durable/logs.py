@@ -25,10 +25,10 @@ class TaskLog:
     """
 
     def __init__(
-        self, store: Store, execute: Execute, now: Callable[[], float], runs: Mapping[str, Run]
+        self, store: Store, read: Execute, now: Callable[[], float], runs: Mapping[str, Run]
     ) -> None:
         self._store = store
-        self._execute = execute
+        self._read = read
         self._now = now
         self._runs = runs
         self.shows_tracebacks = False
@@ -62,7 +62,7 @@ class TaskLog:
             has_more = len(events) == limit
             return Page(record.state.name.lower(), record.last_seq, events, is_over, has_more)
 
-        return self._execute(page)
+        return self._read(page)
 
     def _shown(self, event: Event) -> Event:
         return event if self.shows_tracebacks else without_traceback(event)

@@ -90,6 +90,7 @@ class Opening:
         self._later = _Later()
         self.store = cast(Store, self._later)
         self._thread: StoreThread | None = None
+        self._reading_thread: StoreThread | None = None
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._is_open = False
         if not choice.is_default:
@@ -135,14 +136,22 @@ class Opening:
         if store.is_lasting:
             sys.setswitchinterval(SWITCH_SECONDS)
             self._thread = StoreThread(self._reactor)
+            self._reading_thread = StoreThread(self._reactor, "store-reader")
         held, self._held = self._held, []
         for function, fires in held:
             self.execute(function).chainDeferred(fires)
 
     def execute(self, function: Callable[[], Any]) -> Deferred[Any]:
         """Run a function of the store; the Deferred fires in the reactor with its result."""
-        if self._thread is not None:
-            return self._thread.execute(function)
+        return self._run(self._thread, function)
+
+    def read(self, function: Callable[[], Any]) -> Deferred[Any]:
+        """Run a function that only reads, as `execute` does; no write waits for it."""
+        return self._run(self._reading_thread, function)
+
+    def _run(self, thread: StoreThread | None, function: Callable[[], Any]) -> Deferred[Any]:
+        if thread is not None:
+            return thread.execute(function)
         deferred: Deferred[Any] = Deferred()
         if not self._is_open and self.error is None:
             self._held.append((function, deferred))
@@ -166,7 +175,8 @@ class Opening:
         for _, fires in held:
             fires.errback(self.error)
 
-    def end_thread(self) -> None:
-        """End the thread, once the store is closed."""
-        if self._thread is not None:
-            self._thread.end()
+    def end_threads(self) -> None:
+        """End the threads, once the store is closed."""
+        for thread in (self._thread, self._reading_thread):
+            if thread is not None:
+                thread.end()

@@ -30,7 +30,9 @@ class StorePart:
     def __init__(self, reactor: Reactor, server: TaskServer, choice: StoreChoice) -> None:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
         self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
-        self._tasks = DurableTasks(reactor, server, opening.store, opening.execute, self._wall_clock.now)
+        self._tasks = DurableTasks(
+            reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read
+        )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._wall_clock.start()
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
@@ -62,7 +64,7 @@ class StorePart:
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
         self._wall_clock.stop()
-        return self._tasks.close().addBoth(lambda _: self._opening.end_thread())
+        return self._tasks.close().addBoth(lambda _: self._opening.end_threads())
 
 
 class _OpenedMethods(StoredMethods):

@@ -20,10 +20,10 @@ class StoreThread:
     Passing something to a thread pool takes several times as long, and every submit waits for that.
     """
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str = "store") -> None:
         self._reactor = reactor
         self._work: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name="store")
+        self._thread = Thread(target=self._run, name=name)
         self._thread.start()
 
     def execute(self, function: Callable[[], Any]) -> Deferred[Any]:

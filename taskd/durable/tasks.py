@@ -58,6 +58,8 @@ Value = TypeVar("Value")
 class DurableTasks:
     """The stored tasks of one node. `execute` runs the store's functions, one at a time.
 
+    `read` runs those that only read and are asked for from outside; by default, it is `execute`.
+
     `now` returns the seconds since 1970.
     """
 
@@ -68,19 +70,21 @@ class DurableTasks:
         store: Store,
         execute: Execute,
         now: Callable[[], float],
+        read: Execute | None = None,
     ) -> None:
         self.store = store
         self._clock = clock
         self._runner = runner
         self._execute = execute
+        self._read = read = read or execute
         self._now = now
         self._ids = Ids()
         self._runs: dict[str, Run] = {}
-        self.log = TaskLog(store, execute, now, self._runs)
+        self.log = TaskLog(store, read, now, self._runs)
         self.hub = EventHub(clock, self.log.read, now, self.log.completed)
         self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
-        self.batches = DurableBatches(clock, self, store, execute, now, self.hub.publish)
+        self.batches = DurableBatches(clock, self, store, execute, read, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed
         self._functions: dict[str, Durability] = {}
         self._lane = Lane(Party("store"))
@@ -381,11 +385,11 @@ class DurableTasks:
 
     def get(self, task: str) -> Deferred[Record | None]:
         """Read a task."""
-        return self._execute(lambda: self.store.get(task))
+        return self._read(lambda: self.store.get(task))
 
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
-        """Call a reading function of the store, in its thread."""
-        return self._execute(function)
+        """Call a reading function of the store."""
+        return self._read(function)
 
     # --- cancelling ---
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from taskd.durable.limiter import Limiter
 from taskd.durable.writer import StoreWriter
-from taskd.store.base import KeyedWant, Want
+from taskd.store.base import CLAIM_BYTES, KeyedWant, Want
 from taskd.store.records import Record
 
 __all__ = ["WINDOW", "Window"]
 
 WINDOW = 10_000
 """Waiting tasks of each function that are in the scheduler's queue; the others are in the store alone."""
+
+WINDOW_BYTES = 64 * 1024 * 1024
+"""Bytes of the arguments of these tasks: no more are claimed above that, and again below half of it."""
 
 FIRST_WINDOW = 500
 """Waiting tasks of each function that are claimed at first: 20 ms, so that the first starts soon."""
@@ -30,6 +33,7 @@ class Window:
         self._limiter = limiter
         self._may_claim = may_claim
         self._claimed: dict[str, int] = {}
+        self._bytes: Counter[str] = Counter()
         self._has_backlog: set[str] = set()
 
     def claimed_of(self, function: str) -> int:
@@ -69,7 +73,7 @@ class Window:
         if claims is not None:
             if claims.is_unscanned and room >= WINDOW // 2:
                 self._writer.want(function, claims.scan(room))
-        elif room > 0 and (new_too or (function in self._has_backlog and room >= WINDOW // 2)):
+        elif room > 0 and (new_too or (function in self._has_backlog and self._has_much_room(function))):
             self._writer.want(function, room if function in self._claimed else FIRST_WINDOW)
 
     def _room(self, function: str) -> int:
@@ -77,7 +81,12 @@ class Window:
         claimed = self.claimed_of(function)
         if self._limiter.claims(function) is not None:
             claimed -= self._limiter.held(function)
+        elif self._bytes[function] >= WINDOW_BYTES:
+            return 0
         return WINDOW - claimed
+
+    def _has_much_room(self, function: str) -> bool:
+        return self.claimed_of(function) <= WINDOW // 2 and self._bytes[function] <= WINDOW_BYTES // 2
 
     def _want(self, function: str, want: KeyedWant | None) -> None:
         if want is not None:
@@ -88,10 +97,13 @@ class Window:
     def answered(self, records: list[Record], wants: Mapping[str, Want]) -> None:
         """Note what was claimed; `enter` follows for each."""
         counts = Counter([record.new.function for record in records])
+        sizes: Counter[str] = Counter()
+        for record in records:
+            sizes[record.new.function] += _size(record)
         for function, want in wants.items():
             if isinstance(want, KeyedWant):
                 self._limiter.claimed(function, want, records)
-            elif counts[function] < want:
+            elif counts[function] < want and sizes[function] < CLAIM_BYTES:
                 self._has_backlog.discard(function)
             else:
                 self._has_backlog.add(function)
@@ -105,11 +117,13 @@ class Window:
     def enter(self, record: Record) -> None:
         """Count a claimed task."""
         self._claimed[record.new.function] = self.claimed_of(record.new.function) + 1
+        self._bytes[record.new.function] += _size(record)
 
     def leave(self, record: Record, *, waits: bool) -> None:
         """Count a task no more: it has ended, or waits in the store again."""
         function = record.new.function
         self._claimed[function] -= 1
+        self._bytes[function] -= _size(record)
         claims = self._limiter.claims(function)
         if claims is not None:
             pending = self._writer.wants.get(function)
@@ -119,3 +133,7 @@ class Window:
         if waits:
             self._has_backlog.add(function)
         self._refill(function)
+
+
+def _size(record: Record) -> int:
+    return len(record.new.args or b"")

@@ -10,7 +10,21 @@ import msgspec
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
-__all__ = ["Changes", "Filter", "KeyedWant", "Overdue", "Own", "Store", "StoreError", "Want", "Written"]
+__all__ = [
+    "CLAIM_BYTES",
+    "Changes",
+    "Filter",
+    "KeyedWant",
+    "Overdue",
+    "Own",
+    "Store",
+    "StoreError",
+    "Want",
+    "Written",
+]
+
+CLAIM_BYTES = 16 * 1024 * 1024
+"""Bytes of arguments that one claim reads from a file: with the task that reaches them, it ends."""
 
 
 class StoreError(Exception):
@@ -40,7 +54,7 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
 
 
 class Changes(msgspec.Struct):

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
+from taskd.store.base import CLAIM_BYTES, Changes, Filter, Overdue, StoreError, Written
 from taskd.store.records import (
     Accepted,
     Event,
@@ -215,6 +215,8 @@ class SqliteStore:
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         with self._readers, self._errors("read"):
+            if self._lock < 0:
+                raise StoreError(f"{self.path} is closed: the daemon stops")
             if self._reader is None:
                 self._reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
                 self._reader.execute("PRAGMA query_only = 1")
@@ -276,12 +278,13 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file, and let others use it."""
-        if self._lock >= 0:
-            if self._reader is not None:
-                self._reader.close()
-            self._database.close()
-            os.close(self._lock)
-            self._lock = -1
+        with self._readers:
+            if self._lock >= 0:
+                if self._reader is not None:
+                    self._reader.close()
+                self._database.close()
+                os.close(self._lock)
+                self._lock = -1
 
 
 # --- single statements --------------------------------------------------------
@@ -354,11 +357,16 @@ def _shift(cursor: LoggingCursor, shift: Shift) -> None:
 
 
 def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
-    rows = cursor.execute(
+    rows, size = [], 0
+    for row in cursor.execute(
         f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
         "ORDER BY priority, due, id LIMIT ?",
         (function, count),
-    ).fetchall()
+    ):
+        rows.append(row)
+        size += len(row[2] or b"")  # the arguments
+        if size >= CLAIM_BYTES:
+            break
     mark_claimed(cursor, rows)
     return [_record(row) for row in rows]
 

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -12,6 +13,7 @@ from taskd.store.batches import NewBatch, Rows
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
 from taskd.store.sqlite import SqliteStore
+from taskd.store.sqlite_bulk import FEW
 
 FUNCTIONS = ("f", "g")
 LIMIT_KEYS = (None, "", "1", "2")
@@ -39,8 +41,13 @@ class StoreMachine(RuleBasedStateMachine):
         return answer
 
     def write(self, **parts):
+        """Write to both; of the events, only the order of those of one task counts."""
         batch = Changes(**parts)
-        return self.both(lambda store: store.write(batch, self.now))
+        expected, written = self.model.write(batch, self.now), self.store.write(batch, self.now)
+        for each in (expected, written):
+            each.events.sort(key=lambda event: event.task)
+        assert written == expected
+        return written
 
     @rule(
         tasks=st.lists(
@@ -115,6 +122,38 @@ class StoreMachine(RuleBasedStateMachine):
         own = self.write(starts=[Start(each.new.id, each.attempt + 1) for each in claims]).own
         assert own.starts == [True] * len(claims)
         self.running |= {each.new.id: each.attempt + 1 for each in claims}
+
+    @rule(count=st.integers(1, 5), function=st.sampled_from(FUNCTIONS), data=st.data())
+    def start_and_settle_at_once(self, count, function, data):
+        starts, events, settles = [], [], []
+        for each in self.write(want={function: count}).claims:
+            task, attempt = each.new.id, each.attempt + 1
+            how = data.draw(st.sampled_from(("begins", "ends", "notes", "is stale", "is misnumbered")))
+            starts.append(Start(task, attempt + (how == "is stale")))
+            if how == "notes":
+                event = data.draw(st.sampled_from(("progress", "partial")))
+                events.append(Event(task, first_seq(attempt) + 1, event, self.now - 1, b'{"value":"\xff"}'))
+            if how != "begins":
+                state = data.draw(st.sampled_from(SETTLED))
+                outcome = data.draw(st.sampled_from((b'"done"', b'"\xff"', b'"%b"' % (5000 * b"x"))))
+                due = self.now + 3 if state is State.SCHEDULED else 0.0
+                seq = first_seq(attempt) + (0 if how == "is misnumbered" else 2)
+                ended = None if state in UNFINISHED else outcome
+                settles.append(
+                    Settle(task, attempt, state, "ended", b'{"n":1}', ended, due, is_loss=True, seq=seq)
+                )
+        for task in sorted(self.running)[: data.draw(st.integers(0, 2))]:
+            attempt = self.running[task]
+            settles.append(
+                Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=b"1", seq=first_seq(attempt) + 3)
+            )
+        own = self.write(starts=starts, events=events, settles=settles).own
+        for start, is_own in zip(starts, own.starts, strict=True):
+            if is_own:
+                self.running[start.id] = start.attempt
+        for settle, is_own in zip(settles, own.settles, strict=True):
+            if is_own:
+                del self.running[settle.id]
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), state=st.sampled_from(SETTLED), is_loss=st.booleans(), is_stale=st.booleans())
@@ -277,7 +316,10 @@ def check(make, reopen):
     case("runTest").runTest()
 
 
-def test_a_file_answers_as_memory_does(tmp_path: Path):
+@pytest.mark.parametrize("few", [FEW, 0])
+def test_a_file_answers_as_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int):
+    for module in ("sqlite_attempts", "sqlite_log"):
+        monkeypatch.setattr(f"taskd.store.{module}.FEW", few)
     numbers = itertools.count()
 
     def make():

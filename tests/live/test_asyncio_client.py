@@ -19,7 +19,7 @@ from taskd.client.aio_link import AsyncLink
 from taskd.client.words import named_call
 from taskd.errors import TooLarge, Unreachable, WaitTimeout
 from tests.live.peers import entered, in_thread, within
-from tests.live.support import TIMEOUT
+from tests.live.support import APPS, TIMEOUT
 
 SHORT = 0.05
 """Seconds for a wait that is meant to time out."""
@@ -427,24 +427,37 @@ async def test_several_iterate_over_one_task_and_each_gets_every_event(shared, g
 
 
 @aio
-async def test_a_result_is_awaited_over_a_restart_of_the_server(start, tmp_path, gate):
-    store = f"sqlite:{tmp_path}/tasks.db"
+async def test_a_result_is_awaited_over_another_connection_if_one_is_lost():
+    async def answer_the_second(line, number):
+        wait = await line.receive()
+        assert wait["method"] == "taskd.wait"
+        if number:
+            line.send(id=wait["id"], result={"task": TASK, "state": "succeeded", "result": 42})
+
+    async with Scripted(answer_the_second) as server, AsyncClient(server.address) as client:
+        assert await client.task(TASK).result() == 42
+        assert server.connections == 2
+
+
+@aio
+async def test_events_go_on_over_a_restart_of_the_server(start, tmp_path):
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    options = ("--listen", f"tcp:{port}:interface=127.0.0.1", "--workers", "1", "--store", store)
+    options = ("--listen", f"tcp:{port}:interface=127.0.0.1", "--websocket", "none", "--workers", "1")
+    options += ("--store", f"sqlite:{tmp_path}/tasks.db", "--app", str(APPS / "plain.py"))
     daemon = start(*options)
     await future(in_thread(daemon.wait_until_ready))
     async with AsyncClient(f"127.0.0.1:{port}") as client:
-        task = await client.with_options(delay=1.5).submit("add", 2, 40)
-        result = asyncio.ensure_future(task.result())
-        events = asyncio.ensure_future(_names(task.events()))
-        await client.ping()
+        task = await client.with_options(delay=0.5).submit("add", 2, 40)
+        events = task.events()
+        assert (await anext(events)).event == "queued"
         await future(in_thread(daemon.stop))
+        following = asyncio.ensure_future(_names(events))
         await future(in_thread(start(*options).wait_until_ready))
-        assert await result == 42
-        assert (await events)[-1] == "succeeded"
+        assert (await following)[-1] == "succeeded"
+        assert await task.result() == 42
 
 
 async def _names(events):

@@ -305,6 +305,23 @@ async def test_a_reply_in_pieces_or_with_blank_lines_is_read(fake_client):
     assert await within(client.call("f")) == "whole"
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_silent_connection_is_pinged_while_a_reply_is_awaited(fake, make_client):
+    servers = [fake(), fake()]
+    clients = [
+        make_client(server.endpoint, link=link)
+        for server, link in zip(servers, ("per-call", "pooled"), strict=True)
+    ]
+    calls = [client.call("held") for client in clients]
+    for server, call in zip(servers, calls, strict=True):
+        held = await server.received()
+        ping = await server.received()
+        assert ping.function == "taskd.ping"
+        ping.answer("pong")
+        held.answer("done")
+        assert await within(call) == "done"
+
+
 # --- the end of a wait -------------------------------------------------------
 
 

@@ -66,3 +66,25 @@ def fail(text: str = "no paper") -> None:
 
 def unregistered() -> None:
     """Be no task."""
+
+
+@task
+def steps_until_cancelled(mark: str) -> None:
+    """Report progress until it is cancelled, and write that into a file."""
+    number = 0
+    try:
+        while True:
+            progress(number := number + 1)
+            time.sleep(0.05)
+    finally:
+        with open(mark, "w") as file:
+            file.write("cancelled")
+
+
+@task
+def enter(path: str) -> str:
+    """Wait until the test has opened this FIFO for writing and closed it; do nothing without one."""
+    if not path:
+        return ""
+    with open(path) as fifo:
+        return fifo.read()

@@ -1,6 +1,7 @@
 """Which store a daemon opens, when, and what it reports of that."""
 
 import os
+import threading
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -30,7 +31,7 @@ class OpeningCase(SynchronousTestCase):
     def opening(self, description=None):
         choice = StoreChoice(description or f"sqlite:{self.path}", is_default=description is None)
         opening = Opening(MemoryReactorClock(), choice)
-        self.addCleanup(opening.end_thread)
+        self.addCleanup(opening.end_threads)
         self.addCleanup(opening.store.close)
         return opening
 
@@ -117,3 +118,11 @@ class NamedTests(OpeningCase):
     def test_an_error_of_memory_is_passed_on(self):
         opening = self.opening("memory")
         self.failureResultOf(opening.execute(lambda: 1 / 0), ZeroDivisionError)
+
+    def test_reading_does_not_wait_for_writing(self):
+        opening = self.opening(f"sqlite:{self.path}")
+        is_written, is_read = threading.Event(), threading.Event()
+        self.addCleanup(is_written.set)
+        opening.execute(is_written.wait)
+        opening.read(is_read.set)
+        self.assertTrue(is_read.wait(60))

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 from msgspec import Raw
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
@@ -276,6 +277,30 @@ class DurableTests(DurableCase):
             self.assertLessEqual(len(self.runner.queue), 4)
             self.end(self.begin(), Result(Raw(b"1")))
         self.assertEqual({self.state(task) for task in ids}, {State.SUCCEEDED})
+
+    def test_tasks_with_long_arguments_are_claimed_as_far_as_memory_is_to_hold_them(self):
+        self.patch(window_module, "WINDOW_BYTES", 10)  # of which each task has three
+        ids = [self.submit() for _ in range(10)]
+        self.assertEqual(len(self.runner.queue), 4)
+        for _ in range(10):
+            self.assertLessEqual(len(self.runner.queue), 4 + 10)  # as many as one claim brings
+            self.end(self.begin(), Result(Raw(b"1")))
+        self.assertEqual({self.state(task) for task in ids}, {State.SUCCEEDED})
+
+    def test_a_claim_that_was_cut_leaves_a_backlog(self):
+        self.patch(window_module, "CLAIM_BYTES", 3)
+        self.patch(self.store, "write", self.write_at_most_one_claim(self.store.write))
+        ids = [self.submit() for _ in range(3)]
+        for _ in range(3):
+            self.end(self.begin(), Result(Raw(b"1")))
+        self.assertEqual({self.state(task) for task in ids}, {State.SUCCEEDED})
+
+    @staticmethod
+    def write_at_most_one_claim(write):
+        def written(batch, now):
+            return write(msgspec.structs.replace(batch, want=dict.fromkeys(batch.want, 1)), now)
+
+        return written
 
     def test_a_task_that_ends_has_nothing_claimed_if_no_other_waits(self):
         self.submit()

@@ -228,3 +228,48 @@ class DecoratorTests(SynchronousTestCase):
         self.assertIs(taskd.on_worker_stop(second), second)
         self.assertEqual(self.registry.start_hooks, [first, second])
         self.assertEqual(self.registry.stop_hooks, [second])
+
+
+class NameTests(SynchronousTestCase):
+    def setUp(self):
+        self.registry = Registry()
+
+    def test_a_function_is_found_by_its_identity(self):
+        self.registry.add(example, "mail.send")
+        self.assertEqual(self.registry.name_of(example), "mail.send")
+        for other in (SomeClass, functools.partial(example, 1), "mail.send", None):
+            error = self.assertRaises(TypeError, self.registry.name_of, other)
+            self.assertIn("is not registered: decorate it with @task", str(error))
+
+    def test_a_method_is_found_though_it_is_another_object_each_time(self):
+        owner = SomeClass()
+        self.registry.add(owner.method)
+        self.assertEqual(self.registry.name_of(owner.method), "method")
+        self.assertRaises(TypeError, self.registry.name_of, SomeClass().method)
+
+    def test_of_several_names_the_last_counts(self):
+        for name in ("first", "second"):
+            self.registry.add(example, name)
+        self.assertEqual(self.registry.name_of(example), "second")
+        self.registry.add(example, "first")
+        self.assertEqual(self.registry.name_of(example), "first")
+
+    def test_a_function_that_another_has_replaced_has_no_name_any_more(self):
+        source = "def f():\n    pass\n"
+        made = []
+        for _ in range(2):
+            names = {"__name__": "reloaded", "registry": self.registry, "made": made}
+            exec(compile(source + "registry.add(f)\nmade.append(f)\n", "reloaded.py", "exec"), names)
+        self.assertEqual(self.registry.name_of(made[1]), "f")
+        self.assertRaises(TypeError, self.registry.name_of, made[0])
+
+
+class LazyImportTests(SynchronousTestCase):
+    def test_every_name_of_the_package_is_there(self):
+        for name in taskd.__all__:
+            self.assertTrue(callable(getattr(taskd, name)), name)
+            self.assertIn(name, dir(taskd))
+
+    def test_another_name_is_missing(self):
+        error = self.assertRaises(AttributeError, getattr, taskd, "Task")
+        self.assertEqual(str(error), "module 'taskd' has no attribute 'Task'")

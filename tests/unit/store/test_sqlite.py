@@ -7,6 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.opening import open_store
+from taskd.store import sqlite as sqlite_module
 from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
@@ -107,6 +108,21 @@ class FailureTests(SqliteCase):
         self.assertRaises(StoreError, store.write, Changes([New("2", "f")]), 1.0)
         os.rename(f"{self.path}.old", self.path)
         store.write(Changes([New("2", "f")]), 1.0)
+
+
+class ClaimTests(SqliteCase):
+    def test_a_claim_ends_with_the_task_whose_arguments_reach_its_limit(self):
+        self.patch(sqlite_module, "CLAIM_BYTES", 20)
+        store = self.open()
+        store.write(Changes([New(str(number), "f", b"x" * 9) for number in range(5)]), 1.0)
+        for expected in (["0", "1", "2"], ["3", "4"], []):
+            claims = store.write(Changes(want={"f": 9}), 1.0).claims
+            self.assertEqual([each.new.id for each in claims], expected)
+
+    def test_a_store_that_is_closed_reads_nothing(self):
+        store = self.open()
+        store.close()
+        self.assertIn("closed", str(self.assertRaises(StoreError, store.get, "1")))
 
 
 class AcknowledgedTests(SqliteCase):
