@@ -26,6 +26,7 @@ __all__ = [
     "taskd_async_client",
     "taskd_client",
     "taskd_server",
+    "taskd_socket",
 ]
 
 VARIABLE = "TASKD_SERVER"
@@ -52,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if _apps(config):
         config.stash[_directory] = tempfile.mkdtemp(prefix="taskd-")
         config.stash[_before] = os.environ.get(VARIABLE)
-        os.environ[VARIABLE] = f"unix:{_socket(config)}"
+        os.environ[VARIABLE] = f"unix:{_socket(config.stash[_directory])}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -66,8 +67,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.environ[VARIABLE] = before
 
 
-def _socket(config: pytest.Config) -> str | None:
-    return os.path.join(config.stash[_directory], "socket") if _directory in config.stash else None
+def _socket(directory: str) -> str:
+    return os.path.join(directory, "socket")
+
+
+@pytest.fixture(scope="session")
+def taskd_socket(pytestconfig: pytest.Config) -> str | None:
+    """Return where clients without an address look for the server; None if ``taskd_app`` is not set."""
+    directory = pytestconfig.stash.get(_directory, None)
+    return None if directory is None else _socket(directory)
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +94,11 @@ def taskd_app(pytestconfig: pytest.Config) -> list[str]:
 
 
 @pytest.fixture
-def taskd_server(
-    taskd_app: list[str],  # noqa: ARG001  # which has imported it
-    pytestconfig: pytest.Config,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[MemoryServer]:
+def taskd_server(taskd_app: list[str], taskd_socket: str | None) -> Iterator[MemoryServer]:  # noqa: ARG001
     """Return a task server within the test, which has no stored task yet."""
     from taskd.testing import MemoryServer
 
-    with MemoryServer(socket=_socket(pytestconfig)) as server:
-        monkeypatch.setenv(VARIABLE, server.address)
+    with MemoryServer(socket=taskd_socket) as server:
         yield server
 
 
@@ -111,6 +114,6 @@ def taskd_client(taskd_server: MemoryServer) -> Iterator[Client]:
 @pytest.fixture
 def taskd_async_client(taskd_server: MemoryServer) -> AsyncClient:
     """Return a `taskd.client.AsyncClient` of a task server within the test."""
-    from taskd.client import AsyncClient
+    from taskd.testing.aio import FixtureClient
 
-    return AsyncClient(taskd_server.address)
+    return FixtureClient(taskd_server.address)

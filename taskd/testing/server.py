@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.pollreactor import PollReactor
 from twisted.python.failure import Failure
 
@@ -63,7 +64,7 @@ class MemoryServer:
 
     The server runs until `close`, and begins with no stored task. Hooks for the start of a worker are run
     once, in the calling thread. Raises `ValueError` if there is no function, `TypeError` if one cannot
-    be served.
+    be served, `OSError` if it cannot listen on the socket.
     """
 
     def __init__(
@@ -133,9 +134,9 @@ class MemoryServer:
         await self._server.loaded
         try:
             self._port: IListeningPort = await endpoint.listen(self._connections)
-        except BaseException:
+        except (CannotListenError, OSError) as error:
             await self._close_parts()
-            raise
+            raise OSError(f"cannot listen on {self.address}: {error}") from error
 
     async def _stop(self) -> None:
         await (self._port.stopListening() or succeed(None))

@@ -1,11 +1,12 @@
 """The clients for tests: they answer as with a real server, whose workers are threads here."""
 
 import asyncio
+import gc
 import threading
 import time
+import warnings
 
 from twisted.internet import reactor
-from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from taskd import current_task, progress
@@ -16,6 +17,7 @@ from taskd.functions.schedule import Schedule
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
 from taskd.testing import AsyncClient, Client, MemoryServer, TaskClient
+from taskd.testing.aio import FixtureClient
 
 LONG = 20.0
 """Seconds after which something that takes milliseconds will not happen any more."""
@@ -58,8 +60,11 @@ async def later(value: int) -> int:
     return value
 
 
+left = []
+
+
 async def leave_something_behind() -> None:
-    asyncio.ensure_future(asyncio.sleep(3600))
+    left.append(asyncio.ensure_future(asyncio.sleep(3600)))
 
 
 def numbers(count: int):
@@ -169,6 +174,7 @@ class CallTests(SynchronousTestCase):
     def test_what_an_async_function_leaves_behind_is_ended(self):
         client = self.make(leave_something_behind, later, workers=1)
         client.call("leave_something_behind")
+        self.assertTrue(left.pop().cancelled())
         self.assertEqual(client.call("later", 1), 1)
 
     def test_a_time_limit_ends_a_function(self):
@@ -234,7 +240,7 @@ class CallTests(SynchronousTestCase):
     def test_a_server_that_nobody_can_use_is_refused(self):
         self.assertRaisesRegex(ValueError, "@task", MemoryServer, Registry())
         self.assertRaisesRegex(ValueError, "workers", MemoryServer, functions_of(add), workers=0)
-        self.assertRaises(CannotListenError, MemoryServer, functions_of(add), socket="/nowhere/at/all")
+        self.assertRaises(OSError, MemoryServer, functions_of(add), socket="/nowhere/at/all")
 
 
 class StoredTaskTests(SynchronousTestCase):
@@ -323,6 +329,21 @@ class OtherClientTests(TestCase):
                 return await task.result()
 
         self.assertEqual(asyncio.run(main()), 2)
+
+    def test_the_connections_of_a_fixture_end_with_the_event_loop(self):
+        server = MemoryServer(functions_of(add))
+        self.addCleanup(server.close)
+        client = FixtureClient(server.address)
+
+        async def main():
+            return [await client.call("add", 1), await client.with_options(timeout=5).call("add", 2)]
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                self.assertEqual(asyncio.run(main()), [2, 3])
+            gc.collect()
+        self.assertEqual([str(each.message) for each in caught if each.category is ResourceWarning], [])
 
     async def test_a_closed_double_is_unreachable(self):
         server = MemoryServer(functions_of(add))
