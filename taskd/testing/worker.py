@@ -101,7 +101,7 @@ class ThreadWorker:
         self._thread = Thread(target=self._run, name=f"taskd worker {number}", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Begin to take attempts, in a thread of its own."""
         self._thread.start()
 
     def send(self, attempts: list[Attempt]) -> None:

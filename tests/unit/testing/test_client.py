@@ -171,7 +171,7 @@ class CallTests(SynchronousTestCase):
             self.assertRaises(TaskFailed, client.call, "nest", levels=levels)
         self.assertRaises(ValueError, client.call, "nest", nest(MAX_NESTING))
 
-    def test_what_an_async_function_leaves_behind_is_ended(self):
+    def test_asyncio_tasks_that_a_function_leaves_behind_are_cancelled(self):
         client = self.make(leave_something_behind, later, workers=1)
         client.call("leave_something_behind")
         self.assertTrue(left.pop().cancelled())
