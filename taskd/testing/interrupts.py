@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from _thread import get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
+from time import sleep
 
 from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 from taskd.worker.interrupts import Interrupter
@@ -29,10 +31,41 @@ class _TimedOut(TaskTimeout):
         super().__init__("the time limit is over")
 
 
-def _raise_in(thread: int, stop: type[TaskStopped] | None) -> None:
-    """Have a thread raise an exception at its next instruction; None takes back what it has yet to raise."""
-    raised = None if stop is None else ctypes.py_object(stop)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+class _Taken(BaseException):
+    """Takes the place of a stop that nobody was there to meet."""
+
+
+BRIEFLY = 0.02
+"""Seconds that a stop is there for in `_raise_briefly`: several times those after which threads change."""
+
+_set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def _raise_in(thread: int, stop: type[TaskStopped]) -> None:
+    """Have a thread raise an exception at its next instruction."""
+    if sys.version_info < (3, 12) and sys.gettrace() is not None:
+        _raise_briefly(thread, stop)
+    else:
+        _set_exception(ctypes.c_ulong(thread), ctypes.py_object(stop))
+
+
+def _raise_briefly(thread: int, stop: type[TaskStopped]) -> None:
+    """Do so within `BRIEFLY`, or not at all.
+
+    While an exception waits for its thread, a Python 3.11 that traces calls no function in any thread.
+    So nothing is called here but C, and the exception that this thread gives itself ends that state.
+    """
+    target, own = ctypes.c_ulong(thread), ctypes.c_ulong(get_ident())
+    raised, taken = ctypes.py_object(stop), ctypes.py_object(_Taken)
+    try:
+        _set_exception(target, raised)
+        sleep(BRIEFLY)
+        _set_exception(target, None)
+        _set_exception(own, taken)
+        for _ in (1, 2, 3):
+            pass
+    except _Taken:
+        pass
 
 
 class ThreadInterrupter(Interrupter):
@@ -58,7 +91,12 @@ class ThreadInterrupter(Interrupter):
         """Note that the function has ended, and take back a stop that it has not met."""
         with self._lock:
             stop = super().end()
-            _raise_in(self._thread, None)
+        if self._raised:
+            try:
+                for _ in (1, 2, 3):  # at the end of each turn a stop that is due is raised
+                    pass
+            except TaskStopped:
+                pass
         return stop
 
     def interrupt(self, message: Interrupt) -> bool:
