@@ -25,5 +25,5 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!taskd\.).*"),
     (r"py:.*", r"taskd\.functions\..*\._(Function|Hook)"),
-    (r"py:.*", r"taskd\.client\..*\.(P|R|Row|Returned)"),
+    (r"py:.*", r"taskd\.(client|testing)\..*\.(P|R|Row|Returned)"),
 ]

@@ -42,15 +42,16 @@ while a test waits."""
 
 SECONDS = {
     "test_annotations.py": 15,
+    "test_asyncio_client.py": 14,
     "test_attacks.py": 15,
     "test_batches.py": 10,
-    "test_blocking_client.py": 20,
+    "test_blocking_client.py": 24,
     "test_browser.py": 15,
     "test_cancel.py": 26,
     "test_cancelling.py": 10,
     "test_cli.py": 155,
     "test_client.py": 31,
-    "test_clients.py": 3,
+    "test_clients.py": 9,
     "test_clock.py": 14,
     "test_connecting.py": 2,
     "test_certificates.py": 8,

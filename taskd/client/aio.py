@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
-from weakref import WeakKeyDictionary
 
 from taskd.client.addresses import UnixAddress, server_address
 from taskd.client.aio_link import AsyncLink
@@ -49,7 +48,7 @@ class Links:
             tls = tls_context(self._address.tls)
         self._tls = tls
         self._connect_timeout = connect_timeout
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncLink] = WeakKeyDictionary()
+        self._by_loop: dict[asyncio.AbstractEventLoop, AsyncLink] = {}
         self._last: AsyncLink | None = None
 
     @property
@@ -60,13 +59,21 @@ class Links:
     def here(self) -> AsyncLink:
         """Return the link of the event loop that is running. Raises `RuntimeError` if none is."""
         loop = asyncio.get_running_loop()
-        if self._last is not None and self._last.loop is loop:
-            return self._last
+        last = self._last  # which another thread, with another loop, may replace
+        if last is not None and last.loop is loop:
+            return last
         link = self._by_loop.get(loop)
         if link is None:
+            self._forget_closed_loops()
             link = self._by_loop[loop] = AsyncLink(loop, self._address, self._tls, self._connect_timeout)
         self._last = link
         return link
+
+    def _forget_closed_loops(self) -> None:
+        """Drop the connections of loops that have ended without a `close`, as those of `asyncio.run` do."""
+        for loop in list(self._by_loop):
+            if loop.is_closed() and (link := self._by_loop.pop(loop, None)) is not None:
+                link.abandon()
 
 
 class AsyncClient:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Raw
@@ -222,6 +223,13 @@ class AsyncConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         self.fail(why)
+
+    def abandon(self) -> None:
+        """End the connection, whose event loop is closed. The socket itself goes with its transport."""
+        if self._transport is not None:
+            with suppress(OSError, TypeError, AttributeError):  # it is closed, or uvloop's
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._transport = None
 
     def _end(self) -> None:
         self.is_open = False

@@ -172,9 +172,9 @@ class AsyncLink:
         if self._is_closed:
             raise lost(self._address.text, CLOSED, sent=False)
         for connection in self._connections:
-            if len(connection.talk) < connection.window and not connection.talk.is_over:
+            if len(connection.talk) < connection.window and connection.talk.takes_calls:
                 return connection
-        alive = [each for each in self._connections if not each.talk.is_over]
+        alive = [each for each in self._connections if each.talk.takes_calls]
         if len(alive) >= MAX_CONNECTIONS:
             return min(alive, key=lambda each: len(each.talk))
         return self._connect()
@@ -221,6 +221,12 @@ class AsyncLink:
         for task in list(self._connecting):
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Drop the connections of an event loop that is closed."""
+        for connection in self._connections:
+            connection.abandon()
+        self._connections.clear()
 
     # --- events ---
 

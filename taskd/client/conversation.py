@@ -21,7 +21,7 @@ from msgspec import Raw
 from taskd.client.answers import lost
 from taskd.client.pending import PendingCalls, Waiter
 from taskd.errors import ParseError, Unreachable
-from taskd.model import Call
+from taskd.model import Call, Failure
 from taskd.net.strangers import not_a_task_server
 from taskd.protocol.framing import LineSplitter, LineTooLong
 from taskd.protocol.method_names import PING
@@ -47,6 +47,10 @@ PING_ID = b'"ping"'
 
 PING_LINE = request_line(Call(PING), PING_ID)
 """A ping, without its LF."""
+
+
+_REFUSED = "it has refused a message that is too long, and reads nothing that follows it"
+"""Why calls fail that were sent behind that message."""
 
 
 class Conversation:
@@ -92,6 +96,11 @@ class Conversation:
         """Whether the connection must be closed: nothing more can come of it."""
         return bool(self.fault)
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether other calls may be sent."""
+        return not (self.fault or self._calls.is_refused)
+
     def _lines_append(self, line: bytes) -> None:
         self._lines.append(line)
 
@@ -102,8 +111,8 @@ class Conversation:
 
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
-        if self.fault:
-            raise self.unreachable(sent=False)
+        if self.fault or self._calls.is_refused:
+            raise lost(self._server, self.fault or _REFUSED, sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -177,8 +186,17 @@ class Conversation:
                 self.is_foreign = bool(foreign)
                 self._end(foreign or f"it is no task server: {error}")
                 return
+        if self._calls.is_refused:
+            self._calls.fail_unread(lost(self._server, _REFUSED, sent=False))
+            if not len(self._calls):
+                self._end(_REFUSED)
         if not self._is_awaiting:
             self._is_quiet = True
+
+    def refused(self, failure: Failure) -> None:
+        """Take in that the server has refused a message, if it shows whose that is: one call is in flight."""
+        if len(self._calls) == 1:
+            self._calls.refuse_oldest(failure)
 
     def lost(self, why: str) -> None:
         """End: the connection could not be made, or is lost.

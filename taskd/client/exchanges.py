@@ -170,7 +170,8 @@ class Exchanges:
         """Send a call on a connection, and wait; returns whether it has ended in time."""
         request_id = b""
         try:
-            request_id = connection.send(call, reply)
+            request_id = connection.conversation.call(call, reply)
+            connection.send(reply)
             while not reply.is_done:
                 is_in_time = connection.wait(until)
                 reply.report()
@@ -302,7 +303,8 @@ def _events(connection: Connection, following: Following, patience: _Patience) -
     """Yield the events that come on one connection. Raises `Unreachable` if it is lost."""
     reply = Reply()
     connection.conversation.is_watching = True
-    connection.send(following.attach(), reply)
+    connection.conversation.call(following.attach(), reply)
+    connection.send(reply)
     while not reply.is_done:
         connection.wait()
     if reply.error is not None:

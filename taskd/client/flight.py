@@ -106,15 +106,18 @@ class Flight:
                         yield reply.row, reply.error
 
     def _fill(self, connection: Connection, at_once: int) -> None:
+        added = []
         while len(self._in_flight) < at_once and connection.is_usable:
             following = self._next()
             if following is None:
-                return
+                break
             row, call = following
             until = None if self._wait is None else monotonic() + self._wait
             reply = _RowReply(row, call, until, self._on_progress, self._ended)
-            reply.request_id = connection.send(call, reply)
+            reply.request_id = connection.conversation.call(call, reply)
             self._in_flight[reply.request_id] = reply
+            added.append(reply)
+        connection.send(*added)
 
     def _give_up(self, connection: Connection) -> None:
         """End the calls whose time is over, and have their tasks cancelled."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from taskd.errors import Busy, Cancelled, Unreachable
+from taskd.errors import Busy, Cancelled, TooLarge, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.replies import EventPushed, parse_reply
 from taskd.protocol.request_lines import cancel_line, request_line
@@ -32,6 +32,10 @@ NO_REPLY = Result(Raw(b"null"))
 
 CANCELLED_UNSENT = Failure.of(Cancelled("the task was cancelled before it was sent", was="waiting"))
 """The outcome of a call that was cancelled before any task server had it."""
+
+
+SHORT = 1024
+"""Bytes of a request that is not too long for any server."""
 
 
 class Waiter(Protocol):
@@ -64,7 +68,11 @@ class PendingCalls:
         self._unsent: dict[bytes, bytes] = {}  # lines, in order; their calls have waiters
         self._cancelled: set[bytes] = set()  # of those that are sent
         self._detached: set[bytes] = set()  # of those that are not sent yet
+        self._unread: list[bytes] = []  # of those that are sent, and that the server will not read
         self._is_open = False
+        self.is_refused = False
+        """Whether the server has refused a message: it reads nothing that was sent after that."""
+        self._sizes: dict[bytes, int] = {}  # of the lines that are long, with their LF
 
     def __len__(self) -> int:
         """Return how many calls have not been answered, sent or not."""
@@ -78,6 +86,8 @@ class PendingCalls:
         request_id = b"%d" % next(self._numbers)
         line = request_line(call, request_id)
         self._waiters[request_id] = waiter
+        if len(line) > SHORT:
+            self._sizes[request_id] = len(line) + 1
         if self._is_open and len(self._waiters) <= self._window:
             self._send(line)
         else:
@@ -116,12 +126,13 @@ class PendingCalls:
 
     def opened(self) -> None:
         """Send the calls that waited for the connection."""
+        self.is_refused = False
         self._is_open = True
         self._send_more()
 
     def _send_more(self) -> None:
         unsent = self._unsent
-        while unsent and len(self._waiters) - len(unsent) < self._window:
+        while unsent and not self.is_refused and len(self._waiters) - len(unsent) < self._window:
             request_id = next(iter(unsent))
             self._send(unsent.pop(request_id))
             if request_id in self._detached:
@@ -142,16 +153,65 @@ class PendingCalls:
             if self._on_event is not None:
                 self._on_event(body.event)
             return
-        if reply.id is None and isinstance(body, Failure) and body.code == Busy.code:
-            self._end_all(body)
+        if reply.id is None and isinstance(body, Failure):
+            self._refused(body)
             return
         waiter = self._waiters.pop(request_id, None)
         if self._unsent:
             self._send_more()
         if self._cancelled:
             self._cancelled.discard(request_id)
+        if self._sizes:
+            self._sizes.pop(request_id, None)
         if waiter is not None:
             waiter.ended(body)
+
+    def _refused(self, failure: Failure) -> None:
+        """Take in an error about no call: the server could not read one, or has refused the connection."""
+        if failure.code == Busy.code:
+            self._end_all(failure)
+        elif failure.code == TooLarge.code:
+            self._refuse_longest(failure)
+
+    def _refuse_longest(self, failure: Failure) -> None:
+        """End the call that is too long for the server. Such an error has no id.
+
+        Replies to what was sent before it may still come; what was sent after it is not read.
+        """
+        self.is_refused = True
+        limit = failure.data.get("limit", SHORT) if isinstance(failure.data, dict) else SHORT
+        sent = [each for each in self._waiters if each not in self._unsent]
+        refused = next((each for each in sent if self._sizes.get(each, 0) > limit), None)
+        if refused is None:
+            self.refuse_oldest(failure)
+            return
+        self._unread = sent[sent.index(refused) + 1 :]
+        waiter = self._waiters.pop(refused)
+        if waiter is not None:
+            waiter.ended(failure)
+
+    def fail_unread(self, error: Unreachable) -> None:
+        """Fail the calls that the server will not read, after it has refused one."""
+        unread = [*self._unread, *self._unsent]
+        self._unread = []
+        self._unsent.clear()
+        for request_id in unread:
+            waiter = self._waiters.pop(request_id, None)
+            if waiter is not None:
+                waiter.failed(error)
+
+    def refuse_oldest(self, failure: Failure) -> None:
+        """End the call that was sent first: the server has not read it, since it is too long.
+
+        Such an error has no id, and comes after the replies to all that was sent before; what was sent
+        after it is not read.
+        """
+        oldest = next((each for each in self._waiters if each not in self._unsent), None)
+        if oldest is not None:
+            waiter = self._waiters.pop(oldest)
+            self._cancelled.discard(oldest)
+            if waiter is not None:
+                waiter.ended(failure)
 
     def _end_all(self, failure: Failure) -> None:
         """End every call: the server has refused the connection, and has read none of them."""
@@ -167,6 +227,7 @@ class PendingCalls:
         """Fail every call: the connection is lost. `error(sent)` makes the reasons."""
         waiters, self._waiters = self._waiters, {}
         unsent, self._unsent = self._unsent, {}
+        self._sizes.clear()
         self._cancelled.clear()
         self._detached.clear()
         self._is_open = False

@@ -140,7 +140,7 @@ class PooledLink:
     def _with_room(self) -> PendingCalls:
         """Return the calls of the first connection that is not full: the fewer, the less work."""
         for kept in self._connections:
-            if len(kept.calls) < MAX_CALLS_PER_CONNECTION:
+            if len(kept.calls) < MAX_CALLS_PER_CONNECTION and not kept.calls.is_refused:
                 return kept.calls
         kept = _Kept(self)
         kept.MAX_LENGTH = self._max_reply

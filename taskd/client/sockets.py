@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, Conversation
 from taskd.client.waiting import Reply
-from taskd.model import Call
 
 if TYPE_CHECKING:
     from ssl import SSLContext, SSLSocket
@@ -110,14 +109,14 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether another call may be sent."""
-        return not (self.conversation.is_over or self._is_midway)
+        return self.conversation.takes_calls and not self._is_midway
 
-    def send(self, call: Call, reply: Reply) -> bytes:
-        """Send a call; returns the id that it is known by. Whether it was sent stands in `reply`."""
-        request_id = self.conversation.call(call, reply)
+    def send(self, *calls: Reply) -> None:
+        """Send calls that were added to the conversation; whether that was possible stands in each."""
         self.flush()
-        reply.was_written = not self.conversation.is_over
-        return request_id
+        if not self.conversation.is_over:
+            for reply in calls:
+                reply.was_written = True
 
     def flush(self) -> None:
         """Send the messages that are due; if that fails, the conversation is over."""

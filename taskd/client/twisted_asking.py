@@ -29,7 +29,7 @@ class EventConnection(Protocol):
         """Send a call; fails with `Unreachable` if the connection cannot be made or is lost."""
 
     def close(self) -> None:
-        """Close the connection."""
+        """End the connection; `on_lost` need not be called."""
 
 
 MakeConnection = Callable[[OnEvent, Callable[[], object]], EventConnection]

@@ -14,11 +14,14 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 
 from taskd.client.addresses import WebSocketAddress
 from taskd.client.conversation import MAX_REPLY, Conversation
 from taskd.client.sockets import READ_SIZE, ConnectFailed
+from taskd.errors import TooLarge
+from taskd.model import Failure
 from taskd.net.strangers import not_a_task_server
 
 __all__ = ["WINDOW", "Handshake", "WebSocketFraming", "handshake"]
@@ -107,6 +110,9 @@ class WebSocketFraming:
                 elif isinstance(event, Ping):
                     self._answers.append(self._connection.send(event.response()))
                 elif isinstance(event, CloseConnection):
+                    if event.code == CloseReason.MESSAGE_TOO_BIG:
+                        refused = TooLarge(f"the message is too long for the gateway: {event.reason}")
+                        conversation.refused(Failure.of(refused))
                     conversation.lost(f"{event.reason or 'it closed the websocket'} (code {event.code})")
         except RemoteProtocolError as error:
             conversation.lost(f"it broke the rules of websockets: {error}")

@@ -132,9 +132,23 @@ async def test_one_client_serves_one_event_loop_after_another(shared):
         assert await in_thread(asyncio.run, ask()) == "Hello, loop!"
 
 
+@pytest_twisted.ensureDeferred
+async def test_connections_of_loops_that_have_ended_are_dropped(fake):
+    server = fake(lambda message: message.answer(7))
+    client = AsyncClient(server.endpoint)
+
+    async def ask():
+        return await client.call("f")
+
+    for _ in range(3):
+        assert await in_thread(asyncio.run, ask()) == 7
+    assert await server.lost() is server.connections[0]
+    assert await server.lost() is server.connections[1]
+
+
 @pytest.mark.parametrize("way", ["tcp", "ws"])
 @pytest_twisted.ensureDeferred
-async def test_it_works_under_uvloop(shared, way):
+async def test_a_client_works_under_uvloop(shared, way):
     uvloop = pytest.importorskip("uvloop")
 
     async def main():
@@ -153,7 +167,7 @@ async def test_it_works_under_uvloop(shared, way):
 
 
 @aio
-async def test_it_works_over_a_unix_socket(start, tmp_path_factory):
+async def test_a_client_works_over_a_unix_socket(start, tmp_path_factory):
     path = tmp_path_factory.mktemp("u") / "s"
     start("--listen", f"unix:{path}", "--workers", "1").wait_until_ready()
     async with AsyncClient(f"unix:{path}") as client:
@@ -233,7 +247,7 @@ async def test_a_port_that_does_not_answer_is_unreachable_after_the_connect_time
 
 
 @aio
-async def test_what_is_no_task_server_is_recognised_and_has_run_nothing():
+async def test_a_web_server_is_recognised_and_has_run_nothing():
     async def be_a_web_server(line, number):
         await line.receive()
         line._writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -253,11 +267,13 @@ async def test_a_task_servers_port_is_no_gateway(shared):
 
 
 @aio
-async def test_a_message_that_is_too_long_for_the_server_is_an_error(start):
+async def test_a_message_that_is_too_long_for_the_server_harms_no_other_call(start):
     daemon = start("--workers", "1", "--max-message", "5000")
     async with AsyncClient((await future(in_thread(daemon.wait_until_ready))).tcp) as client:
-        error = await failure(client.call("echo", "x" * 6000), (TooLarge, Unreachable))
-        assert isinstance(error, TooLarge) or error.data["sent"]
+        calls = [client.call("echo", value) for value in (1, "x" * 6000, 2, 3)]
+        first, refused, *others = await asyncio.gather(*calls, return_exceptions=True)
+        assert type(refused) is TooLarge
+        assert [first, *others] == [1, 2, 3], "what follows it is not read, and is sent again"
         assert await client.call("hello") == "Hello, World!"
 
 

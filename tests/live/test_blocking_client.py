@@ -30,6 +30,7 @@ from taskd.errors import (
     NotAllowed,
     TaskFailed,
     TimedOut,
+    TooLarge,
     Unreachable,
     WaitTimeout,
 )
@@ -192,6 +193,15 @@ def test_a_port_of_another_protocol_is_named(server: Server) -> None:
         client.call("report", 3)
     with Client(f"ws://{server.addresses['tcp']}") as client, pytest.raises(Unreachable, match="task server"):
         client.call("report", 3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_message_over_the_limit_is_refused_once(way: str, server: Server, app: ModuleType) -> None:
+    with Client(server.addresses[way]) as client:
+        for size in (11_000_000, 40_000_000):
+            with pytest.raises(TooLarge):
+                client.call(app.sent, "x" * size)
+        assert client.call(app.report, 3) == "3 pages of A4"
 
 
 # --- waiting -----------------------------------------------------------------
@@ -526,5 +536,8 @@ import sys
 from taskd.client import Client
 print(*[name for name in {unwanted!r} if name in sys.modules])
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unrecorded = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unrecorded
+    )
     assert ran.stdout.split() == []

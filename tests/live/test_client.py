@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from taskd import errors
 from taskd.client import TaskClient
@@ -320,6 +321,33 @@ async def test_a_silent_connection_is_pinged_while_a_reply_is_awaited(fake, make
         ping.answer("pong")
         held.answer("done")
         assert await within(call) == "done"
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_go_on_after_their_last_one_over_another_connection(fake, make_client):
+    def push(message, seq, event):
+        params = {"task": "a", "seq": seq, "event": event, "at": 1.0}
+        line = json.dumps({"jsonrpc": "2.0", "method": "taskd.event", "params": params})
+        message.connection.sendLine(line.encode())
+
+    def behave(message):
+        message.answer({"state": "running", "seq": 1})
+        if message.content["params"]["after"] == 0:
+            push(message, 1, "started")
+            message.close()
+        else:
+            push(message, 1, "started")
+            push(message, 2, "succeeded")
+
+    server = fake(behave)
+    client = make_client(server.endpoint)
+
+    async def collect():
+        return [(event.seq, event.event) async for event in client.task("a").events()]
+
+    found = await within(Deferred.fromCoroutine(collect()))
+    assert found == [(1, "started"), (2, "succeeded")]
+    assert [message.content["params"]["after"] for message in server.messages] == [0, 1]
 
 
 # --- the end of a wait -------------------------------------------------------

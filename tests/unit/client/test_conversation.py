@@ -158,6 +158,14 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(two.outcome, Failure(-32004, "busy"))
         self.assertFalse(one.was_not_sent)
 
+    def test_a_message_that_is_refused_is_that_of_the_only_call(self):
+        _, one = self.add()
+        self.conversation.refused(Failure(-32006, "too long"))
+        self.assertEqual(one.outcome, Failure(-32006, "too long"))
+        (_, two), (_, three) = self.add(), self.add()
+        self.conversation.refused(Failure(-32006, "too long"))
+        self.assertEqual((two.is_done, three.is_done), (False, False))
+
     # --- the heartbeat ---
 
     def test_nothing_is_due_while_nothing_is_awaited(self):

@@ -71,7 +71,7 @@ class HeartbeatTests(SynchronousTestCase):
         self.pass_time(5)
         self.assertEqual(set(self.events), {"ping"})
 
-    def test_it_stops_with_the_connection(self):
+    def test_pings_stop_with_the_connection(self):
         self.heartbeat.sent()
         self.heartbeat.stop()
         self.heartbeat.stop()

@@ -56,6 +56,20 @@ class PendingCallsTests(SynchronousTestCase):
         """Return the ids of the calls that were sent, negated for a cancel."""
         return [message["id"] if "id" in message else -message["params"]["id"] for message in self.sent]
 
+    def test_a_message_that_is_too_long_ends_the_call_that_was_sent_first(self):
+        self.calls.opened()
+        (_, one), (_, two), (_, three), (_, unsent) = self.add(4)
+        self.calls.received(reply(1))
+        refusal = json.dumps({"code": -32006, "message": "too long"})
+        line = b'{"jsonrpc":"2.0","id":null,"error":%b}' % refusal.encode()
+        self.calls.received(line)
+        self.assertEqual(one.ends, [DONE])
+        self.assertEqual(two.ends, [Failure(-32006, "too long")])
+        self.assertEqual((three.ends, unsent.ends), ([], []))
+        self.calls.fail(lost)
+        self.calls.received(line)
+        self.assertEqual(two.ends, [Failure(-32006, "too long")])
+
     def test_a_call_is_sent_as_json_rpc_under_a_number(self):
         self.calls.opened()
         self.add()
@@ -194,3 +208,33 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual(self.sent, [])
         self.calls.opened()
         self.assertEqual(self.ids, [5])
+
+
+class Collecting:
+    """A waiter that keeps all that it receives."""
+
+    def __init__(self):
+        self.events = []
+        self.progressed = self.ended = self.failed = self.events.append
+
+
+class RefusalTests(SynchronousTestCase):
+    def test_a_message_that_is_too_long_ends_alone_and_those_behind_it_are_unsent(self):
+        sent = []
+        calls = PendingCalls(sent.append, 10)
+        calls.opened()
+        waiters = [Collecting() for _ in range(4)]
+        for waiter, value in zip(waiters, ("a", "b" * 6000, "c" * 6000, "d"), strict=True):
+            calls.add(Call("f", Raw(b'["%b"]' % value.encode())), waiter)
+        calls.received(
+            b'{"jsonrpc":"2.0","id":null,"error":{"code":-32006,"message":"too long","data":{"limit":5000}}}'
+        )
+        self.assertTrue(calls.is_refused)
+        self.assertEqual([waiter.events for waiter in waiters[::2]], [[], []])
+        self.assertEqual(waiters[1].events[0].code, -32006)
+        gone = Unreachable("refused", sent=False)
+        calls.fail_unread(gone)
+        self.assertEqual([waiter.events for waiter in waiters[2:]], [[gone], [gone]])
+        calls.received(b'{"jsonrpc":"2.0","id":1,"result":7}')
+        self.assertEqual(len(waiters[0].events), 1)
+        self.assertEqual(len(calls), 0)

@@ -75,6 +75,15 @@ class FunctionTests(SynchronousTestCase):
         self.assertRaises(TypeError, call_of, NO_WORDS, report, (object(),), {})
         self.assertRaises(TypeError, submit_of, NO_WORDS, report, (), {"size": object()})
 
+    def test_arguments_that_are_nested_too_deeply_are_refused(self):
+        value = []
+        for _ in range(300):
+            value = [value]
+        self.assertRaises(ValueError, call_of, NO_WORDS, report, (value,), {})
+        for _ in range(100_000):
+            value = [value]
+        self.assertRaises(ValueError, call_of, NO_WORDS, report, (value,), {})
+
     def test_a_submit_has_function_arguments_options_and_token(self):
         words = NO_WORDS.with_options(timeout=5, priority=0, delay=2, key="k", retries=1, keep=9, deadline=3)
         call = submit_of(words, report, (1,), {})
