@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +47,21 @@ class _OwnReactor(PollReactor):
 
     _registerAsIOThread = False  # noqa: N815  # that is the program's own
 
+    def __init__(self) -> None:
+        self._waking = Lock()
+        super().__init__()
+
+    def wakeUp(self) -> None:  # noqa: N802
+        """Wake the reactor, unless it has been released: a function that was left alone may end later."""
+        with self._waking:
+            super().wakeUp()
+
+    def release(self) -> None:
+        """Close what the reactor has open, after it has stopped."""
+        with self._waking:
+            waker, self.waker = self.waker, None
+        waker.connectionLost(None)
+
 
 class MemoryServer:
     """A task server in this process, for the tests of one program. It listens on a unix socket of its own.
@@ -81,7 +96,7 @@ class MemoryServer:
         self._directory = None if socket is not None else tempfile.mkdtemp(prefix="taskd-")
         self.address = f"unix:{socket or os.path.join(self._directory or '', 'socket')}"
         """The server's address, as all clients take it; for ``TASKD_SERVER``, too."""
-        own = _OwnReactor()
+        self._own = own = _OwnReactor()
         self._reactor = cast(Reactor, own)
         use_steady_time(self._reactor)
         self._thread = Thread(target=own.run, args=(False,), name="taskd server", daemon=True)
@@ -119,6 +134,8 @@ class MemoryServer:
     def _end(self) -> None:
         self._reactor.callFromThread(self._reactor.stop)
         self._thread.join(STOP_SECONDS)
+        if not self._thread.is_alive():
+            self._own.release()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 import time
 import warnings
@@ -10,6 +11,8 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from taskd import current_task, progress
+from taskd.client import Client as RealClient
+from taskd.client import TaskClient as RealTaskClient
 from taskd.errors import Cancelled, InvalidParams, MethodNotFound, TaskFailed, TimedOut, Unreachable
 from taskd.functions.durability import Durability
 from taskd.functions.registry import Registry
@@ -237,6 +240,19 @@ class CallTests(SynchronousTestCase):
                 thread.join(LONG)
         self.assertEqual(set(threading.enumerate()) - before, set())
 
+    def test_servers_leave_no_descriptor_open(self):
+        def make():
+            with MemoryServer(functions_of(add)) as server, RealClient(server.address) as client:
+                client.call("add", 1)
+
+        make()
+        gc.collect()
+        before = os.listdir("/proc/self/fd")
+        for _ in range(5):
+            make()
+        gc.collect()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
+
     def test_a_server_that_nobody_can_use_is_refused(self):
         self.assertRaisesRegex(ValueError, "@task", MemoryServer, Registry())
         self.assertRaisesRegex(ValueError, "workers", MemoryServer, functions_of(add), workers=0)
@@ -347,9 +363,7 @@ class OtherClientTests(TestCase):
 
     async def test_a_closed_double_is_unreachable(self):
         server = MemoryServer(functions_of(add))
-        from taskd.client import TaskClient as RealClient
-
-        client = RealClient(reactor, server.address)
+        client = RealTaskClient(reactor, server.address)
         self.assertEqual(await client.call("add", 1), 2)
         server.close()
         await self.assertFailure(client.call("add", 1), Unreachable)

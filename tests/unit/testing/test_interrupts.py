@@ -33,12 +33,17 @@ class ThreadInterrupterTests(SynchronousTestCase):
 
     def test_a_running_function_is_interrupted_once(self):
         self.interrupter.begin(attempt(1), is_async=False)
-        stopping = threading.Thread(
-            target=self.interrupter.interrupt, args=(Interrupt(1, 1, cancelled=False),)
-        )
+        go = threading.Event()
+
+        def stop():
+            go.wait(LONG)
+            self.interrupter.interrupt(Interrupt(1, 1, cancelled=False))
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
         deadline = time.monotonic() + LONG
         with self.assertRaises(TaskTimeout):
-            stopping.start()
+            go.set()
             while time.monotonic() < deadline:
                 pass  # as a function that computes
         stopping.join(LONG)
