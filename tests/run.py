@@ -92,6 +92,7 @@ SECONDS = {
     "test_status.py": 25,
     "test_stop.py": 66,
     "test_task_server.py": 30,
+    "test_testing.py": 8,
     "test_tls.py": 24,
     "test_transports.py": 22,
     "test_typing.py": 8,

@@ -24,7 +24,7 @@ from taskd.client.words import (
 from taskd.errors import TaskdError
 from taskd.protocol.method_names import FUNCTIONS, PING, STATUS
 
-__all__ = ["AsyncBatch", "AsyncClient", "AsyncTask"]
+__all__ = ["AsyncBatch", "AsyncClient", "AsyncTask", "Links"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +34,7 @@ CONNECT_TIMEOUT = 5.0
 """Seconds in which a call must be sent: a server that is restarted is back within one or two."""
 
 
-class _Links:
+class Links:
     """The links of a client and of all that were made from it, one for each event loop."""
 
     def __init__(self, server: str | None, tls: ssl.SSLContext | None, connect_timeout: float) -> None:
@@ -102,7 +102,7 @@ class AsyncClient:
     ) -> None:
         if connect_timeout <= 0:
             raise ValueError(f"connect_timeout is a number of seconds above 0, not {connect_timeout!r}")
-        self._links = _Links(server, tls, connect_timeout)
+        self._links = Links(server, tls, connect_timeout)
         self._words = NO_WORDS
 
     def __repr__(self) -> str:

@@ -1,5 +1,5 @@
 """One suite for every client: the same cases for `Client`, `AsyncClient` and `TaskClient`, over each way to a
-server, and for `MemoryTaskClient` as far as it goes.
+server, and for their doubles of `taskd.testing`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,19 @@ class Tried:
         )
 
 
-STORING = [
+def _double(kind: str, functions: Registry) -> Tried:
+    from taskd import testing
+
+    if kind == "blocking":
+        return Tried(testing.Client(functions), deferToThread, _listed_in_a_thread)
+    if kind == "asyncio":
+        return Tried(testing.AsyncClient(functions), _in_a_task, _listed_by_a_task)
+    from twisted.internet import reactor
+
+    return Tried(testing.TaskClient(reactor, functions), maybeDeferred, _listed_by_a_coroutine)
+
+
+CLIENTS = [
     "blocking",
     "blocking, websocket",
     "asyncio",
@@ -91,13 +103,16 @@ STORING = [
     "twisted, per-call",
     "twisted, pooled",
     "twisted, websocket",
+    "testing, blocking",
+    "testing, asyncio",
+    "testing, twisted",
 ]
-"""The clients that reach a server, which stores tasks."""
+"""The clients, with their ways to a server; those of `taskd.testing` bring their own."""
 
 
 @pytest.fixture(scope="module")
 def functions() -> Registry:
-    """The functions of the server's app, for the client that has no server, and to be called as objects."""
+    """The functions of the server's app, for the clients that have no server, and to be called as objects."""
     runpy.run_path(str(APPS / "plain.py"))
     return registry
 
@@ -112,10 +127,9 @@ def made(
     def make(kind: str) -> Tried:
         kind, _, way = kind.partition(", ")
         server = shared.ws if way == "websocket" else shared.tcp
-        if kind == "memory":
-            from taskd.testing import MemoryTaskClient
-
-            return Tried(MemoryTaskClient(functions), maybeDeferred, _listed_by_a_coroutine)
+        if kind == "testing":
+            opened.append(_double(way, functions))
+            return opened[-1]
         if kind == "twisted":
             more = {} if way == "websocket" else {"link": way}
             return Tried(make_client(server, **more), maybeDeferred, _listed_by_a_coroutine)
@@ -134,13 +148,8 @@ def made(
         pytest_twisted.blockon(within(client.close()))
 
 
-@pytest.fixture(params=[*STORING, "memory"])
+@pytest.fixture(params=CLIENTS)
 def client(request: pytest.FixtureRequest, made: Callable[[str], Tried]) -> Tried:
-    return made(request.param)
-
-
-@pytest.fixture(params=STORING)
-def storing(request: pytest.FixtureRequest, made: Callable[[str], Tried]) -> Tried:
     return made(request.param)
 
 
@@ -209,8 +218,8 @@ async def test_the_server_answers_a_ping_and_describes_its_functions(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_status_of_the_server_is_an_object(storing):
-    assert (await within(storing.status()))["max_workers"] == 4
+async def test_the_status_of_the_server_is_an_object(client):
+    assert (await within(client.status()))["max_workers"] == 4
 
 
 # --- options -----------------------------------------------------------------
@@ -231,11 +240,11 @@ async def test_unrequested_progress_is_dropped(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_options_hold_for_the_client_that_they_are_given_to(storing):
-    hurried = storing.with_options(timeout=SHORT, priority=0)
+async def test_options_hold_for_the_client_that_they_are_given_to(client):
+    hurried = client.with_options(timeout=SHORT, priority=0)
     error = await failure(hurried.call("nap", 60), TimedOut)
     assert error.data["limit"] == "timeout"
-    assert await within(storing.call("nap", 2 * SHORT)) == 2 * SHORT
+    assert await within(client.call("nap", 2 * SHORT)) == 2 * SHORT
 
 
 @pytest.mark.parametrize(
@@ -254,11 +263,11 @@ async def test_an_option_of_a_wrong_kind_is_a_value_error(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_wait_for_a_reply_has_an_end_if_one_is_given(storing, gate):
-    error = await failure(storing.with_options(wait=SHORT).call("wait_for", gate.path), WaitTimeout)
+async def test_the_wait_for_a_reply_has_an_end_if_one_is_given(client, gate):
+    error = await failure(client.with_options(wait=SHORT).call("wait_for", gate.path), WaitTimeout)
     assert error.data == {"seconds": SHORT}
     assert "wait_for" in error.message
-    assert await within(storing.with_options(wait=TIMEOUT).call("hello")) == "Hello, World!"
+    assert await within(client.with_options(wait=TIMEOUT).call("hello")) == "Hello, World!"
 
 
 # --- errors ------------------------------------------------------------------
@@ -321,21 +330,21 @@ async def test_a_map_raises_the_error_of_a_row_or_yields_it(client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_task_is_submitted_and_its_result_is_awaited(storing, functions):
-    task = await within(storing.submit("add", 2, 40))
+async def test_a_task_is_submitted_and_its_result_is_awaited(client, functions):
+    task = await within(client.submit("add", 2, 40))
     assert not task.joined
     assert await within(task.result()) == 42
     assert await within(task.result(timeout=TIMEOUT)) == 42
     assert await within(task.state()) == "succeeded"
-    assert await within(storing.task(task.id).result()) == 42
-    task = await within(storing.submit(functions["from.keyword"].callable, from_="a@x"))
+    assert await within(client.task(task.id).result()) == 42
+    task = await within(client.submit(functions["from.keyword"].callable, from_="a@x"))
     assert await within(task.result()) == ["a@x", 0]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_submit_with_the_same_key_joins_the_first(storing):
-    key = f"key of {id(storing)}"
-    later = storing.with_options(key=key, delay=3600)
+async def test_a_second_submit_with_the_same_key_joins_the_first(client):
+    key = f"key of {id(client)}"
+    later = client.with_options(key=key, delay=3600)
     first, second = await within(later.submit("hello")), await within(later.submit("hello"))
     assert first.id == second.id
     assert (first.joined, second.joined) == (False, True)
@@ -346,8 +355,8 @@ async def test_a_second_submit_with_the_same_key_joins_the_first(storing):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_error_of_a_task_is_raised_by_its_result(storing):
-    task = await within(storing.submit("boom", "no paper"))
+async def test_the_error_of_a_task_is_raised_by_its_result(client):
+    task = await within(client.submit("boom", "no paper"))
     error = await failure(task.result(), TaskFailed)
     assert str(error) == "ValueError: no paper"
     assert await within(task.state()) == "failed"
@@ -356,8 +365,8 @@ async def test_the_error_of_a_task_is_raised_by_its_result(storing):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wait_for_a_result_that_times_out_leaves_the_task_alone(storing, gate):
-    task = await within(storing.submit("wait_for", gate.path))
+async def test_a_wait_for_a_result_that_times_out_leaves_the_task_alone(client, gate):
+    task = await within(client.submit("wait_for", gate.path))
     await entered(gate)
     await failure(task.result(timeout=SHORT), WaitTimeout)
     gate.release("late")
@@ -365,8 +374,8 @@ async def test_a_wait_for_a_result_that_times_out_leaves_the_task_alone(storing,
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_cancelled_task_ends_as_cancelled(storing, gate):
-    task = await within(storing.submit("wait_for", gate.path))
+async def test_a_cancelled_task_ends_as_cancelled(client, gate):
+    task = await within(client.submit("wait_for", gate.path))
     await entered(gate)
     assert await within(task.cancel()) == "running"
     await failure(task.result(), Cancelled)
@@ -376,8 +385,8 @@ async def test_a_cancelled_task_ends_as_cancelled(storing, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_events_of_a_task_come_in_order_and_end_with_its_end(storing):
-    task = await within(storing.submit("count", 3))
+async def test_the_events_of_a_task_come_in_order_and_end_with_its_end(client):
+    task = await within(client.submit("count", 3))
     events = await within(task.events())
     names = [event.event for event in events]
     assert names[0] == "queued"
@@ -390,8 +399,8 @@ async def test_the_events_of_a_task_come_in_order_and_end_with_its_end(storing):
 
 
 @pytest_twisted.ensureDeferred
-async def test_events_of_a_task_that_runs_come_as_they_happen(storing, gate):
-    task = await within(storing.submit("wait_for", gate.path))
+async def test_events_of_a_task_that_runs_come_as_they_happen(client, gate):
+    task = await within(client.submit("wait_for", gate.path))
     await entered(gate)
     events = task.events()
     gate.release("through")
@@ -399,8 +408,8 @@ async def test_events_of_a_task_that_runs_come_as_they_happen(storing, gate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_task_that_is_unknown_is_an_error(storing):
-    unknown = storing.task("00000000-0000-7000-8000-000000000000")
+async def test_a_task_that_is_unknown_is_an_error(client):
+    unknown = client.task("00000000-0000-7000-8000-000000000000")
     for asked in (unknown.state, unknown.result, unknown.events, unknown.cancel, unknown.retry):
         if asked is unknown.cancel:
             assert await within(asked()) == "done"
@@ -412,8 +421,8 @@ async def test_a_task_that_is_unknown_is_an_error(storing):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_batch_is_submitted_as_one_and_counted(storing):
-    batch = await within(storing.submit_batch("add", [[1, 2], (3, 4), {"a": 5}, 6]))
+async def test_a_batch_is_submitted_as_one_and_counted(client):
+    batch = await within(client.submit_batch("add", [[1, 2], (3, 4), {"a": 5}, 6]))
     assert len(batch.tasks) == 4
     counts = await within(batch.result(timeout=TIMEOUT))
     assert {name: counts[name] for name in ("done", "failed", "cancelled", "total", "state")} == {
@@ -424,14 +433,14 @@ async def test_a_batch_is_submitted_as_one_and_counted(storing):
         "state": "succeeded",
     }
     assert await within(batch.state()) == "succeeded"
-    assert await within(storing.task(batch.tasks[1]).result()) == 7
-    found = storing.batch(batch.id)
+    assert await within(client.task(batch.tasks[1]).result()) == 7
+    found = client.batch(batch.id)
     assert [event.event for event in await within(found.events())][-1] == "ended"
     assert await within(found.cancel()) == "done"
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_batch_with_failed_tasks_has_a_result_all_the_same(storing):
-    batch = await within(storing.submit_batch("boom", ["one", "two"]))
+async def test_a_batch_with_failed_tasks_has_a_result_all_the_same(client):
+    batch = await within(client.submit_batch("boom", ["one", "two"]))
     counts = await within(batch.result())
     assert (counts["failed"], counts["state"]) == (2, "failed")

@@ -1,4 +1,4 @@
-"""The contract of a pool: one suite for the real one and the fake one of the unit tests."""
+"""The contract of a pool: one suite for the real one, that of `taskd.testing`, and the unit tests' fake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 
 from taskd.errors import StateError
+from taskd.functions.registry import Registry
 from taskd.pool.pool import PoolConfig
+from taskd.testing.pool import ThreadPoolConfig
 from taskd.worker.messages import Attempt, Done, Returned, WorkerConfig
 from tests.live.support import Gate
 from tests.unit.pools import FakePool, function
@@ -124,6 +126,43 @@ class RealPool:
         self.gate.release()
 
 
+class Threads:
+    """The pool of `taskd.testing`, whose threads carry out their orders by themselves."""
+
+    def __init__(self, directory: Path, gate: Gate) -> None:
+        from twisted.internet import reactor
+
+        functions = Registry()
+        for each in (_echo, _stand):
+            functions.add(each, each.__name__[1:])
+        self.closed = False
+        self.observer = Recorder()
+        self.gate = gate
+        config = WorkerConfig([], str(directory), "contract", 1 << 20)
+        self.pool: Any = ThreadPoolConfig(functions, config).start(reactor, self.observer)
+
+    def settle(self) -> None:
+        """Let the threads carry out their orders."""
+
+    def forget_orders(self) -> None:
+        """Drop the orders that no thread has carried out."""
+
+    def wait_until_it_stands(self, number: int) -> None:
+        self.gate.wait_until_entered()
+
+    def let_go(self, number: int) -> None:
+        self.gate.release()
+
+
+def _echo(value: Any) -> Any:
+    return value
+
+
+def _stand(path: str) -> str:
+    with open(path) as fifo:
+        return fifo.read()
+
+
 class PretendedPool:
     """The fake pool; at `settle` its workers do what processes would do."""
 
@@ -181,12 +220,21 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     gate.tear_down()
 
 
-@pytest.fixture(params=[RealPool, PretendedPool])
+@pytest.fixture(params=[RealPool, Threads, PretendedPool])
 def side(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator[Any]:
     """A pool, its observer and its processes; at the end it is closed and must leave nothing behind."""
+    yield from _made(request.param, tmp_path, gate)
+
+
+@pytest.fixture(params=[RealPool, PretendedPool])
+def reloading(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> Iterator[Any]:
+    """A pool as `side` is, which can import its app again."""
+    yield from _made(request.param, tmp_path, gate)
+
+
+def _made(make: Callable[..., Any], tmp_path: Path, gate: Gate) -> Iterator[Any]:
     from twisted.internet import reactor
 
-    make: Callable[..., Any] = request.param
     side = make(tmp_path, gate)
     loaded = side.pool.loaded
     side.settle()
@@ -305,35 +353,35 @@ async def test_a_retired_worker_finishes_its_tasks_and_exits_normally(side: Any,
 
 
 @pytest_twisted.ensureDeferred
-async def test_new_code_is_loaded_beside_the_old_and_switched_to(side: Any) -> None:
-    old = await ready_worker(side)
-    generation = side.pool.reload()
+async def test_new_code_is_loaded_beside_the_old_and_switched_to(reloading: Any) -> None:
+    old = await ready_worker(reloading)
+    generation = reloading.pool.reload()
     assert generation == 2
-    side.settle()
-    await side.observer.wait_for("code loaded", generation)
-    new = await ready_worker(side, generation)
+    reloading.settle()
+    await reloading.observer.wait_for("code loaded", generation)
+    new = await ready_worker(reloading, generation)
     assert new != old
-    side.pool.switch()
+    reloading.pool.switch()
     with pytest.raises(StateError):
-        side.pool.switch()
-    side.pool.retire(old)
-    side.settle()
-    await side.observer.wait_for("exited", old)
-    assert side.pool.start_worker(1) is None
-    await ready_worker(side, generation)
+        reloading.pool.switch()
+    reloading.pool.retire(old)
+    reloading.settle()
+    await reloading.observer.wait_for("exited", old)
+    assert reloading.pool.start_worker(1) is None
+    await ready_worker(reloading, generation)
 
 
 @pytest_twisted.ensureDeferred
-async def test_new_code_can_be_abandoned(side: Any) -> None:
-    generation = side.pool.reload()
-    side.pool.abandon_next()
-    side.pool.abandon_next()
-    assert side.pool.start_worker(generation) is None
-    assert side.pool.reload() == generation + 1
-    side.settle()
-    await side.observer.wait_for("code loaded", generation + 1)
-    assert side.observer.find("code loaded", generation) == []
-    await ready_worker(side)
+async def test_new_code_can_be_abandoned(reloading: Any) -> None:
+    generation = reloading.pool.reload()
+    reloading.pool.abandon_next()
+    reloading.pool.abandon_next()
+    assert reloading.pool.start_worker(generation) is None
+    assert reloading.pool.reload() == generation + 1
+    reloading.settle()
+    await reloading.observer.wait_for("code loaded", generation + 1)
+    assert reloading.observer.find("code loaded", generation) == []
+    await ready_worker(reloading)
 
 
 # --- the end -----------------------------------------------------------------
