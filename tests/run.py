@@ -51,7 +51,7 @@ SECONDS = {
     "test_cancelling.py": 10,
     "test_cli.py": 155,
     "test_client.py": 31,
-    "test_clients.py": 30,
+    "test_clients.py": 90,
     "test_clock.py": 14,
     "test_connecting.py": 2,
     "test_certificates.py": 8,

@@ -1,4 +1,7 @@
-"""docs/testing.md as it stands: each example is run by pytest, or by trial, in a directory of its own."""
+"""docs/testing.md as it stands: each example is run by pytest, or by trial, in a directory of its own.
+
+What needs a reactor that runs is here, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from taskd import task
+from taskd.client import TaskClient
+from taskd.errors import Unreachable
+from taskd.testing import MemoryServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
@@ -77,3 +87,18 @@ def test_the_plugin_imports_nothing_of_weight_before_a_fixture_is_used(project):
     (project / "conftest.py").unlink()
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     assert "2 passed" in pytest_in(project, "-p", "taskd.testing.plugin", "test_lean.py", **alone)
+
+
+@task
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_closed_double_for_twisted_is_unreachable():
+    server = MemoryServer()
+    client = TaskClient(reactor, server.address)
+    assert await client.call(add, 1) == 2
+    server.close()
+    with pytest.raises(Unreachable):
+        await client.call(add, 1)

@@ -7,19 +7,17 @@ import threading
 import time
 import warnings
 
-from twisted.internet import reactor
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd import current_task, progress
 from taskd.client import Client as RealClient
-from taskd.client import TaskClient as RealTaskClient
-from taskd.errors import Cancelled, InvalidParams, MethodNotFound, TaskFailed, TimedOut, Unreachable
+from taskd.errors import Cancelled, InvalidParams, MethodNotFound, TaskFailed, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import Registry
 from taskd.functions.schedule import Schedule
 from taskd.functions.stops import TaskCancelled, TaskTimeout
 from taskd.protocol.nesting import MAX_NESTING, MAX_VALUE_NESTING
-from taskd.testing import AsyncClient, Client, MemoryServer, TaskClient
+from taskd.testing import AsyncClient, Client, MemoryServer
 from taskd.testing.aio import FixtureClient
 
 LONG = 20.0
@@ -327,16 +325,7 @@ class StoredTaskTests(SynchronousTestCase):
         self.assertRaises(RuntimeError, client.ping)
 
 
-class OtherClientTests(TestCase):
-    async def test_a_twisted_program_has_the_same_calls(self):
-        client = TaskClient(reactor, functions_of(add, boom))
-        self.addCleanup(client.close)
-        self.assertEqual(await client.with_options(priority=1).call("add", 2, 3), 5)
-        self.assertEqual(await client.request("add", [2]), 3)
-        await self.assertFailure(client.call("boom"), TaskFailed)
-        task = await client.submit("add", 1)
-        self.assertEqual(await task.result(), 2)
-
+class OtherClientTests(SynchronousTestCase):
     def test_an_asyncio_program_has_the_same_calls(self):
         async def main():
             async with AsyncClient(functions_of(add)) as client:
@@ -360,10 +349,3 @@ class OtherClientTests(TestCase):
                 self.assertEqual(asyncio.run(main()), [2, 3])
             gc.collect()
         self.assertEqual([str(each.message) for each in caught if each.category is ResourceWarning], [])
-
-    async def test_a_closed_double_is_unreachable(self):
-        server = MemoryServer(functions_of(add))
-        client = RealTaskClient(reactor, server.address)
-        self.assertEqual(await client.call("add", 1), 2)
-        server.close()
-        await self.assertFailure(client.call("add", 1), Unreachable)
