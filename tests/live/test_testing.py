@@ -15,9 +15,9 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from taskd import task
 from taskd.client import TaskClient
 from taskd.errors import Unreachable
+from taskd.functions.registry import Registry
 from taskd.testing import MemoryServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -89,16 +89,17 @@ def test_the_plugin_imports_nothing_of_weight_before_a_fixture_is_used(project):
     assert "2 passed" in pytest_in(project, "-p", "taskd.testing.plugin", "test_lean.py", **alone)
 
 
-@task
 def add(a: int, b: int = 1) -> int:
     return a + b
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_closed_double_for_twisted_is_unreachable():
-    server = MemoryServer()
+    functions = Registry()
+    functions.add(add)
+    server = MemoryServer(functions)
     client = TaskClient(reactor, server.address)
-    assert await client.call(add, 1) == 2
+    assert await client.call("add", 1) == 2
     server.close()
     with pytest.raises(Unreachable):
-        await client.call(add, 1)
+        await client.call("add", 1)
