@@ -385,11 +385,11 @@ class DurableTasks:
 
     def get(self, task: str) -> Deferred[Record | None]:
         """Read a task."""
-        return self._read(lambda: self.store.get(task))
+        return self.read(lambda: self.store.get(task))
 
     def read(self, function: Callable[[], Value]) -> Deferred[Value]:
-        """Call a reading function of the store."""
-        return self._read(function)
+        """Call a reading function of the store, once that is open: before, nothing is known of pauses."""
+        return (self._read if self._is_open else self._execute)(function)
 
     # --- cancelling ---
 

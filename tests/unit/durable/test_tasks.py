@@ -4,7 +4,7 @@ import json
 
 import msgspec
 from msgspec import Raw
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -268,6 +268,25 @@ class DurableTests(DurableCase):
         self.turn()
         self.end(self.begin(), Result(Raw(b"1")))
         self.assertIs(self.state(task), State.SUCCEEDED)
+
+    def test_reading_waits_for_the_store_to_be_opened_and_for_nothing_after_that(self):
+        executed, read = [], []
+
+        def later(function):
+            executed.append(function)
+            return Deferred()
+
+        def at_once(function):
+            read.append(function)
+            return execute(function)
+
+        self.tasks = DurableTasks(self.clock, self.runner, self.store, later, self.clock.seconds, at_once)
+        self.tasks.get("1")
+        self.assertEqual((len(executed), read), (1, []))
+        self.tasks = DurableTasks(self.clock, self.runner, self.store, execute, self.clock.seconds, at_once)
+        self.tasks.use([])
+        self.tasks.get("1")
+        self.assertEqual(len(read), 1)
 
     def test_a_window_of_the_waiting_tasks_is_claimed(self):
         self.patch(window_module, "WINDOW", 4)
