@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -99,9 +99,11 @@ def quiet_daemon(
         bufsize=0,
     )
     try:
-        while not (directory / "s").exists():
+        client = None
+        while client is None:  # the socket is there before anybody listens on it
             assert process.poll() is None
-        client = connect_unix(directory / "s")
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                client = connect_unix(directory / "s")
         assert client.ask(bare("hello")) == "Hello, World!"
         yield process, client
     finally:
