@@ -88,7 +88,9 @@ class MemoryBatches:
     def cancel_rows(self, batch: str, after: str, limit: int, now: float) -> CancelledRows:
         """Cancel tasks of a batch."""
         kept = self._batches.get(batch)
-        ids = [] if kept is None or kept.record.ended is not None else kept.ids
+        if kept is None or kept.record.ended is not None:
+            return CancelledRows([], None, self.get(batch))
+        ids = kept.ids
         place = bisect_right(ids, after)
         stored = (ids[each] for each in range(place, len(ids)) if ids[each] in self._stored)
         looked = list(islice(stored, limit))
