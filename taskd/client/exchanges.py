@@ -21,10 +21,11 @@ from taskd.client.addresses import Address
 from taskd.client.answers import Event, Following, lost, not_in_time, result_of
 from taskd.client.conversation import PING_INTERVAL
 from taskd.client.flight import Ended, Flight
+from taskd.client.patience import Patience
 from taskd.client.sockets import ConnectFailed, Connection, connect
 from taskd.client.waiting import Reply
 from taskd.client.words import OnProgress
-from taskd.errors import Busy, ShuttingDown, TaskdError, Unreachable
+from taskd.errors import TaskdError, Unreachable
 from taskd.functions.wire_names import RESERVED
 from taskd.model import Call
 
@@ -39,12 +40,6 @@ PAUSE = 0.1
 MAX_IDLE = 30.0
 """Seconds after which an idle connection is not used again: less than what firewalls and most proxies
 remember a silent connection for. A call that is sent on a forgotten one may have been run, or not."""
-
-PATIENCE = 60.0
-"""Seconds for which a server that is gone is expected to come back, by those who wait for a stored task."""
-
-RESTARTING = (Unreachable, Busy, ShuttingDown)
-"""The errors of a server that is being restarted, or has much to do."""
 
 
 class _Pool:
@@ -208,19 +203,19 @@ class Exchanges:
         `question` is asked each time for the call, and for how many seconds to wait; the last
         time is `until`.
         """
-        patience = _Patience()
+        patience = Patience(monotonic)
         while True:
             call, wait = question()
             try:
                 return self.call(call, what, wait)
-            except RESTARTING as error:
-                patience.endure(error, until)
+            except TaskdError as error:
+                _endure(patience, error, until)
 
     # --- events ---
 
     def follow(self, following: Following) -> Iterator[Event]:
         """Yield the events of a task or a batch to its last, over connections that are lost."""
-        patience = _Patience()
+        patience = Patience(monotonic)
         while not following.is_over:
             try:
                 connection = self._checkout(monotonic() + self._connect_timeout)
@@ -228,8 +223,8 @@ class Exchanges:
                     yield from _events(connection, following, patience)
                 finally:
                     connection.close()  # with it ends the attachment
-            except RESTARTING as error:
-                patience.endure(error)
+            except TaskdError as error:
+                _endure(patience, error)
 
     # --- many calls ---
 
@@ -277,29 +272,14 @@ def _consequence(call: Call) -> str:
     return f"whether {call.function} was done is not known"
 
 
-class _Patience:
-    """The patience with a server that is being restarted: `PATIENCE` seconds from when it was lost."""
-
-    def __init__(self) -> None:
-        self._lost_at: float | None = None
-
-    def found(self) -> None:
-        """Note that the server answers."""
-        self._lost_at = None
-
-    def endure(self, error: TaskdError, until: float | None = None) -> None:
-        """Wait a moment before the next try; raise the error instead if that is no use."""
-        now = monotonic()
-        if until is not None and now >= until:
-            raise error
-        if self._lost_at is None:
-            self._lost_at = now
-        elif now - self._lost_at > PATIENCE:
-            raise error
-        sleep(PAUSE)
+def _endure(patience: Patience, error: TaskdError, until: float | None = None) -> None:
+    """Wait a moment before the next try; raise the error instead if that is no use, or it is `until`."""
+    if until is not None and monotonic() >= until:
+        raise error
+    sleep(patience.pause_after(error))
 
 
-def _events(connection: Connection, following: Following, patience: _Patience) -> Iterator[Event]:
+def _events(connection: Connection, following: Following, patience: Patience) -> Iterator[Event]:
     """Yield the events that come on one connection. Raises `Unreachable` if it is lost."""
     reply = Reply()
     connection.conversation.is_watching = True
