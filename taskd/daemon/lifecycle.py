@@ -79,7 +79,7 @@ class UnstartedDaemon:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
         config = self._config
         if config.listen and config.is_default_app:
-            for line in announcement(os.environ):
+            for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
