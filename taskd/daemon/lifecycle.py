@@ -158,7 +158,7 @@ class UnstartedDaemon:
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
-            config = replace(config, task_servers=[self._own_task_server()])
+            config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
             return config.start(self._reactor, server)
         except ValueError as error:
@@ -215,6 +215,11 @@ class RunningDaemon:
             self._server.reload()
         elif not self._certificates:
             _log.info("there is nothing to reload: a gateway without certificates and without an app")
+
+    def announce_stop(self) -> None:
+        """Have every health check report that a stop is near; everything is served as before."""
+        for part in self._parts.with_tasks:
+            part.announce_stop()
 
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
