@@ -335,4 +335,5 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
 
-    return GatewaySite(reactor, Root(gateway))
+    websockets = gateway.factory
+    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
