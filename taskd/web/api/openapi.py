@@ -11,12 +11,13 @@ from taskd import __version__
 from taskd.functions.registry import FunctionInfo
 from taskd.model import Failure
 from taskd.protocol.stored_methods import STATES
-from taskd.web.argument_schemas import Schema, function_schemas, one_of_functions, options_schemas
-from taskd.web.operations import CSV, JSON, OPERATIONS, PROBLEM, Answer, Operation, ProblemView
+from taskd.web.api.answers import ANSWERS, ProblemView
+from taskd.web.api.argument_schemas import Schema, function_schemas, one_of_functions, options_schemas
+from taskd.web.api.table import OPERATIONS, ROOT, NewBatch, NewTask, NoQuery, Operation
+from taskd.web.media import CSV, JSON
+from taskd.web.problems import PROBLEM_TYPE
 
-__all__ = ["PREFIX", "openapi"]
-
-PREFIX = "/api/v1"
+__all__ = ["openapi"]
 
 OPENAPI = "3.1.0"
 
@@ -59,6 +60,7 @@ _REFUSALS = {
     400: "The request cannot be read: its JSON, or a parameter.",
     403: "A page of this origin may not do this, or nobody may over HTTP.",
     404: "There is no such task or batch: it was never accepted here, or has been forgotten.",
+    406: "The client accepts no type that there is.",
     408: "The request has not come in time.",
     409: "The task is in a state in which this is not possible.",
     411: "The body must have a length.",
@@ -67,10 +69,18 @@ _REFUSALS = {
     421: "The host is not known as a name of this server.",
     422: "There is no such function, or the arguments or options do not fit.",
     429: "The queue or the memory is full.",
+    500: "There is a bug in taskd; see the log.",
     502: "No task server can be reached, or it has gone before it answered.",
     503: "The server is stopping, or its store cannot be used.",
     504: "The task server has not answered in time.",
 }
+
+_REFUSALS_OF_ALL = (400, 403, 406, 421, 429, 500, 502, 503, 504)
+
+_REFUSALS_OF_BODIES = (408, 411, 413, 415)
+
+_KINDS: dict[type[msgspec.Struct], str] = {NewTask: "Task", NewBatch: "Batch"}
+"""The component of each request for every function, by the structure that it is decoded to."""
 
 _RETRY = {429, 503}
 """The refusals that say when to try again."""
@@ -78,7 +88,7 @@ _RETRY = {429, 503}
 
 def openapi(functions: Sequence[FunctionInfo]) -> Schema:
     """Return the document for a server that has these functions."""
-    types = [kind for each in OPERATIONS for answer in each.answers.values() for kind in answer.types]
+    types = [kind for answers in ANSWERS.values() for answer in answers.values() for kind in answer.types]
     types += [ProblemView, Failure]
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     for (name, member), schema in _REFINED.items():
@@ -90,11 +100,11 @@ def openapi(functions: Sequence[FunctionInfo]) -> Schema:
             schema["description"] = inspect.cleandoc(schema["description"])
     paths: dict[str, Schema] = {}
     for each in OPERATIONS:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, functions)
+        paths.setdefault(f"/{each.path}", {})[each.method.decode().lower()] = _operation(each, functions)
     return {
         "openapi": OPENAPI,
         "info": {"title": "taskd", "version": __version__, "description": _DESCRIPTION},
-        "servers": [{"url": PREFIX}],
+        "servers": [{"url": ROOT.decode().rstrip("/")}],
         "paths": paths,
         "components": {"schemas": components, "responses": {str(each): _refusal(each) for each in _REFUSALS}},
     }
@@ -106,22 +116,32 @@ def _operation(operation: Operation, functions: Sequence[FunctionInfo]) -> Schem
         "summary": operation.summary,
         "parameters": list(_parameters(operation)),
         "responses": {
-            **{str(status): _answer(answer) for status, answer in operation.answers.items()},
-            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in operation.refusals},
+            **{str(status): _answer(operation, status) for status in operation.successes},
+            **{str(each): {"$ref": f"#/components/responses/{each}"} for each in _refusals(operation)},
         },
     }
     if operation.body is not None:
-        content: Schema = {JSON: {"schema": one_of_functions(operation.body, functions)}}
-        if operation.takes_csv:
+        content: Schema = {JSON: {"schema": one_of_functions(_KINDS[operation.body], functions)}}
+        if CSV in operation.body_types:
             content[CSV] = {"schema": {"type": "string"}}
         described["requestBody"] = {"required": True, "content": content}
     return described
 
 
+def _refusals(operation: Operation) -> list[int]:
+    statuses = {*_REFUSALS_OF_ALL, *operation.failures}
+    if "{" in operation.path:
+        statuses.add(404)
+    if operation.body is not None:
+        statuses.update(_REFUSALS_OF_BODIES)
+    return sorted(statuses)
+
+
 def _parameters(operation: Operation) -> Iterator[Schema]:
-    if "{id}" in operation.path:
-        yield {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    if operation.query is not None:
+    for name in ("task", "batch"):
+        if f"{{{name}}}" in operation.path:
+            yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    if operation.query is not NoQuery:
         yield from _query(operation.query)
     for header in operation.headers:
         yield {"name": header, "in": "header", **_HEADERS[header]}
@@ -147,15 +167,16 @@ def _without_null(schema: Schema) -> Schema:
     return dict(one)
 
 
-def _answer(answer: Answer) -> Schema:
-    described: Schema = {"description": answer.meaning}
-    if answer.types:
-        schemas, _ = msgspec.json.schema_components(answer.types, ref_template=_REFERENCE)
-        described["content"] = {
-            JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}}
-        }
-        for other in answer.other_types:
-            described["content"][other] = {"schema": {"type": "string"}}
+def _answer(operation: Operation, status: int) -> Schema:
+    described: Schema = {"description": operation.successes[status]}
+    answer = ANSWERS[operation.name].get(status)
+    if answer is None:
+        return described
+    schemas, _ = msgspec.json.schema_components(answer.types, ref_template=_REFERENCE)
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+    described["content"] = {
+        media: {"schema": schema if media == JSON else {"type": "string"}} for media in operation.types
+    }
     if answer.headers:
         described["headers"] = _headers(answer.headers)
     return described
@@ -164,7 +185,7 @@ def _answer(answer: Answer) -> Schema:
 def _refusal(status: int) -> Schema:
     described: Schema = {
         "description": _REFUSALS[status],
-        "content": {PROBLEM: {"schema": {"$ref": _REFERENCE.format(name="ProblemView")}}},
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": _REFERENCE.format(name="ProblemView")}}},
     }
     if status in _RETRY:
         described["headers"] = {
