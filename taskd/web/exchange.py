@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Raw
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as HttpRequest
@@ -204,6 +204,11 @@ class Exchange:
     def is_congested(self) -> bool:
         """Whether the client is slow to read."""
         return self._peer.is_congested
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The clock of the gateway."""
+        return self._gateway.clock
 
     @property
     def party(self) -> str:
