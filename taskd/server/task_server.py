@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -79,6 +79,8 @@ class TaskServer:
         watch_budget(self._clock, self.budget)
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
+        self.is_draining = False
+        """Whether a stop is near, so that new work should go elsewhere; set by whoever stops the server."""
         self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
@@ -145,6 +147,7 @@ class TaskServer:
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
             stopping=dispatcher.is_stopping,
+            draining=self.is_draining,
             reloading=dispatcher.reloader.in_progress,
             connections=self.connections,
             counts=self.counters,
@@ -291,10 +294,14 @@ class TaskServer:
 
     # --- code ---
 
-    def reload(self) -> None:
-        """Load the app again, and use it once its workers are ready; the result is logged."""
-        if not self._dispatcher.is_stopping:
-            self._dispatcher.reloader.start()
+    def reload(self) -> Deferred[str]:
+        """Load the app again, and use it once its workers are ready; the result is logged.
+
+        Return a Deferred that fires with the result in words, whatever it is.
+        """
+        if self._dispatcher.is_stopping:
+            return succeed("not reloaded: the server is shutting down")
+        return self._dispatcher.reloader.start()
 
     def _use(self, functions: list[FunctionInfo]) -> None:
         """Accept calls of these functions from now on."""
