@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskd import __version__
-from taskd.daemon.options import SHARED, DaemonOptions
+from taskd.daemon.options import TRACEBACKS
 from taskd.durable.opening import SQLITE, StoreChoice
 from taskd.listeners.tcp import TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig
+from taskd.settings.kinds import SHARED
+from taskd.settings.settings import Settings
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class ServiceConfig:
 
     `listen` and `websocket` are server endpoint strings. Without `listen` there
     is no task server; without `websocket` there is no gateway, and `gateway` is
-    None. `stop_timeout` is in seconds. `is_default_app` says that no app was
+    None. `stop_timeout` and `drain_time` are in seconds. `is_default_app` says that no app was
     named, so that the default one is served; `uses_tracebacks`, that an option was
     given by its old name.
     """
@@ -46,12 +48,13 @@ class ServiceConfig:
     gateway: GatewayConfig | None
     limits: TcpLimits
     stop_timeout: float
+    drain_time: float
     is_default_app: bool
     uses_tracebacks: bool
     store: StoreChoice
 
     @classmethod
-    def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
+    def of(cls, options: Settings, directory: str) -> ServiceConfig:
         """Return the configuration for these options; relative paths start from `directory`."""
         return cls(
             server=_server_config(options, directory),
@@ -62,10 +65,16 @@ class ServiceConfig:
                 options["max-message"], options["max-outstanding"], UnsentLimits(options["max-unsent"])
             ),
             stop_timeout=options["stop-timeout"],
+            drain_time=options["drain-time"],
             is_default_app=options.is_default_app,
-            uses_tracebacks=bool(options["tracebacks"]),
+            uses_tracebacks=_uses_tracebacks(options),
             store=_store(options["store"], directory),
         )
+
+
+def _uses_tracebacks(options: Settings) -> bool:
+    details = options.given.get("error-details")
+    return details is not None and details.label == f"--{TRACEBACKS}"
 
 
 def _store(description: str | None, directory: str) -> StoreChoice:
@@ -93,7 +102,7 @@ def logical_directory(environ: Mapping[str, str]) -> str:
     return present
 
 
-def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
+def _server_config(options: Settings, directory: str) -> ServerConfig:
     least, most = options["workers"]
     # Absolute paths, since twistd may change the working directory before the app is imported.
     apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
@@ -123,7 +132,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
     )
 
 
-def _gateway_config(options: DaemonOptions) -> GatewayConfig:
+def _gateway_config(options: Settings) -> GatewayConfig:
     from taskd.listeners.gateway import GatewayConfig
 
     return GatewayConfig(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-__all__ = ["DEFAULT_APP", "announcement"]
+from taskd.settings.table import DEFAULT_APP
 
-DEFAULT_APP = "taskd.apps.mail"
+__all__ = ["announcement"]
 
 
 def announcement(environ: Mapping[str, str]) -> Iterator[str]:

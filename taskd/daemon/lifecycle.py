@@ -136,6 +136,7 @@ class UnstartedDaemon:
             server,
             supervisor,
             self._certificates,
+            config.drain_time,
         )
 
     def _open_store(self, server: TaskServer) -> StorePart:
@@ -245,10 +246,11 @@ class RunningDaemon:
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
 
-        For the drain time, goes on serving, and only says that a stop is near. Then refuses new connections and new tasks; waits for the tasks, at most for
-        the stop timeout; closes the websockets; closes the other connections
-        when their clients have taken what they are owed, or have had
-        `FLUSH_TIMEOUT` to do so; ends every process.
+        For the drain time, goes on serving, and only says that a stop is near. Then
+        refuses new connections and new tasks; waits for the tasks, at most for the
+        stop timeout; closes the websockets; closes the other connections when their
+        clients have taken what they are owed, or have had `FLUSH_TIMEOUT` to do so;
+        ends every process.
         """
         return Deferred.fromCoroutine(self._close_in_order())
 

@@ -54,6 +54,8 @@ _PRIORITIES = {
 }
 
 
+_NONE: Mapping[str, Any] = {}
+
 LOST = "{lines} lines of the log were lost: {why}"
 
 
@@ -71,8 +73,8 @@ class LogOutput:
         return self.writer.lost
 
 
-def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
-    """Open the log that twistd's options ask for; None if they name an observer of the operator's own.
+def open_log(twistd: Mapping[str, Any], settings: Mapping[str, Any] = _NONE) -> LogOutput | None:
+    """Open the log that twistd's options and ours ask for; None for an observer of the operator's own.
 
     Raises `StartError` if the log file cannot be written.
     """
@@ -82,7 +84,7 @@ def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
         syslog.openlog(twistd.get("prefix") or "twisted", 0, syslog.LOG_USER)
         return _output(SyslogSink(), "syslog", _without_time)
     in_foreground = bool(twistd.get("nodaemon") or twistd.get("debug"))
-    path = twistd.get("logfile") or ("-" if in_foreground else DEFAULT_FILE)
+    path = twistd.get("logfile") or settings.get("log-file") or ("-" if in_foreground else DEFAULT_FILE)
     if path == "-":
         if not in_foreground:
             raise StartError(
@@ -94,7 +96,7 @@ def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
     except OSError as error:
         raise StartError(
             f"taskd: cannot write the log file {os.path.abspath(path)}: {error.strerror}; "
-            "name another with twistd --logfile=FILE taskd …"
+            "name another with --log-file=FILE"
         ) from error
     return _output(TextSink(file.write), str(file.path), _with_time, file)
 

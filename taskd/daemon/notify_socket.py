@@ -1,4 +1,4 @@
-"""The datagrams by which a service reports its state to systemd, or to a supervisor like it (sd_notify(3))."""
+"""The datagrams by which a service reports its state to systemd or the like (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["MAX_QUEUED", "RETRY_SECONDS", "NotifySocket", "take_notify_socket", 
 _log = Logger(namespace="taskd.supervisor")
 
 SOCKET, WATCHDOG, WATCHDOG_OWNER = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
-"""The variables of the environment. Workers must not find them: what they send would count as the daemon's."""
+"""The variables of the environment. Workers must not find them: what they sent would count as the daemon's."""
 
 RETRY_SECONDS = 0.1
-"""Seconds after which a datagram is sent again for which there was no room: systemd reads thousands a second."""
+"""Seconds after which a datagram is sent again for which there was no room: systemd reads them quickly."""
 
 MAX_QUEUED = 16
 """Datagrams that wait for room: more than a start or a stop sends. Older ones are out of date."""

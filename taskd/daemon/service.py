@@ -50,12 +50,12 @@ def makeService(options: DaemonOptions) -> IService:
     map_long_blocks_alone()
     twistd: Mapping[str, Any] = options.parent or {}
     check_twistd_options(twistd)
-    log = open_log(twistd)
+    log = open_log(twistd, options.settings)
     reactor = installed_reactor()
     use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
     supervisor = supervisor_of(reactor, os.environ)
-    config = ServiceConfig.of(options, logical_directory(os.environ))
+    config = ServiceConfig.of(options.settings, logical_directory(os.environ))
     if log is not None and log.name == STANDARD_OUTPUT:
         return TaskdService(reactor, config, log, supervisor=supervisor)  # that is where the operator looks
     in_background = not (twistd.get("nodaemon") or twistd.get("debug"))

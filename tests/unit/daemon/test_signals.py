@@ -144,7 +144,9 @@ class StopSignalTests(SignalTests):
         def fail():
             raise LookupError
 
-        signals = StopSignals(self.reactor, fail, fail, self.skip_draining, lambda number: self.note(f"end {number}"))
+        signals = StopSignals(
+            self.reactor, fail, fail, self.skip_draining, lambda number: self.note(f"end {number}")
+        )
         signals.install()
         signals.stopping()
         signal.raise_signal(signal.SIGTERM)
