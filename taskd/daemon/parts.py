@@ -35,9 +35,6 @@ class Part(Protocol):
 class TaskPart(Part, Protocol):
     """A part in which tasks are in flight."""
 
-    is_draining: bool
-    """Whether a stop is near: the part tells those who ask, and accepts work until `stop_accepting`."""
-
     def in_flight(self) -> Counter[str]:
         """Count what `drain` waits for, by the names of the functions."""
 

@@ -363,8 +363,6 @@ class Gateway:
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
         )
-        self.is_draining = False
-        """Whether a stop is near, so that new work should go elsewhere; set by whoever stops the gateway."""
 
     @property
     def certificates(self) -> list[RenewableCertificates]:

@@ -148,7 +148,6 @@ class ServerStatus(msgspec.Struct, frozen=True):
     `parties` has those of which most tasks wait, at most `SHOWN_PARTIES` of them.
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
-    `draining` says that a stop is near, although tasks may still be accepted.
     `log_lines_lost` counts the lines that the log did not take in time.
     """
 
@@ -156,7 +155,6 @@ class ServerStatus(msgspec.Struct, frozen=True):
     version: str
     uptime: float
     stopping: bool
-    draining: bool
     generation: int
     code: CodeStatus
     reloading: bool

@@ -79,8 +79,6 @@ class TaskServer:
         watch_budget(self._clock, self.budget)
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
-        self.is_draining = False
-        """Whether a stop is near, so that new work should go elsewhere; set by whoever stops the server."""
         self._methods = ServerMethods(self, self._clock)
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
@@ -147,7 +145,6 @@ class TaskServer:
             name=self._config.pool.config.name,
             uptime=round(now - self._started, 3),
             stopping=dispatcher.is_stopping,
-            draining=self.is_draining,
             reloading=dispatcher.reloader.in_progress,
             connections=self.connections,
             counts=self.counters,

@@ -639,7 +639,6 @@ class StatusTests(LoggingCase):
             "name": "TaskWorker",
             "uptime": 2.0,
             "stopping": False,
-            "draining": False,
             "generation": 1,
             "reloading": False,
             "connections": 1,
