@@ -166,7 +166,7 @@ class UnstartedDaemon:
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
-            config = replace(config, task_servers=[self._own_task_server()])
+            config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
             return config.start(self._reactor, server)
         except ValueError as error:
@@ -242,6 +242,11 @@ class RunningDaemon:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
+
+    def announce_stop(self) -> None:
+        """Have every health check report that a stop is near; everything is served as before."""
+        for part in self._parts.with_tasks:
+            part.announce_stop()
 
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
