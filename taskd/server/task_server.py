@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -301,10 +301,14 @@ class TaskServer:
 
     # --- code ---
 
-    def reload(self) -> None:
-        """Load the app again, and use it once its workers are ready; the result is logged."""
-        if not self._dispatcher.is_stopping:
-            self._dispatcher.reloader.start()
+    def reload(self) -> Deferred[str]:
+        """Load the app again, and use it once its workers are ready; the result is logged.
+
+        Return a Deferred that fires with the result in words, whatever it is.
+        """
+        if self._dispatcher.is_stopping:
+            return succeed("not reloaded: the server is shutting down")
+        return self._dispatcher.reloader.start()
 
     def _use(self, functions: list[FunctionInfo]) -> None:
         """Accept calls of these functions from now on."""
