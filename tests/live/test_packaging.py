@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -112,6 +114,11 @@ def venv(wheel, tmp_path_factory):
     return Venv(tmp_path_factory.mktemp("fresh")).install(wheel)
 
 
+def metadata_of(wheel):
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
+    return zipfile.ZipFile(wheel).read(name).decode()
+
+
 # --- the wheel ---------------------------------------------------------------
 
 
@@ -143,13 +150,21 @@ def test_the_wheel_contains_the_javascript_client(wheel):
 def test_the_wheel_has_its_metadata(wheel):
     from taskd import __version__
 
-    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
-    metadata = zipfile.ZipFile(wheel).read(name).decode()
-    assert "\nName: taskd\n" in metadata
+    metadata = metadata_of(wheel)
+    assert "\nName: twisted-taskd\n" in metadata
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
     for package in ("twisted", "autobahn", "service-identity"):
         assert f"\nRequires-Dist: {package}" in metadata
+
+
+def test_the_page_of_the_wheel_links_to_the_files_of_its_release(wheel):
+    from taskd import __version__
+
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    links = re.findall(r"\]\((.+?)\)", metadata_of(wheel))
+    assert f"{urls['Source']}/blob/v{__version__}/docs/tutorial.md" in links
+    assert not [link for link in links if not link.startswith("https://")]
 
 
 # --- installed ---------------------------------------------------------------
@@ -188,7 +203,7 @@ def test_without_an_app_the_server_has_send_mail(venv, monkeypatch, tmp_path):
 def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv, source):
     """These steps share one environment, one after the other."""
     assert "taskd" in venv.commands_of_twistd
-    venv.pip("uninstall", "-y", "taskd")
+    venv.pip("uninstall", "-y", "twisted-taskd")
     commands = venv.commands_of_twistd
     assert "taskd" not in commands
     assert "web" in commands
@@ -202,7 +217,7 @@ def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv,
     assert str(source) in venv.run("python", "-c", "import taskd; print(taskd.__file__)")
     assert "--task-server" in venv.run("twistd", "taskd", "--help")
 
-    venv.pip("uninstall", "-y", "taskd")
+    venv.pip("uninstall", "-y", "twisted-taskd")
     commands = venv.commands_of_twistd
     assert "taskd" not in commands
     assert "web" in commands
