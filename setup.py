@@ -17,6 +17,11 @@ def readme() -> str:
     return re.sub(r"\]\((?![a-z]+:|#)", f"]({home}/blob/v{version}/", page)
 
 
+def shared() -> list[Path]:
+    """Return what "make share" has written, by paths in the repository."""
+    return sorted(path.relative_to(ROOT) for path in (ROOT / "share").rglob("*") if path.is_file())
+
+
 setup(
     # twisted/ and twisted/plugins/ have no __init__.py: the plugin joins
     # Twisted's own package by path, as Twisted's plugin system asks.
@@ -24,6 +29,8 @@ setup(
     # A path entry rather than an import hook for `pip install -e .`: Twisted
     # looks for plugins by walking sys.path, and sees no hooks.
     package_dir={"": "."},
+    # The manual page and the completions, at the same paths below the prefix as here.
+    data_files=[(str(path.parent), [str(path)]) for path in shared()],
     long_description=readme(),
     long_description_content_type="text/markdown",
 )

@@ -11,6 +11,7 @@ from taskd import __version__
 from taskd.cli.attach import attach
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
+from taskd.cli.completion import completion
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
@@ -55,6 +56,7 @@ def main() -> None:
 _COMMANDS = (
     *(call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
+    completion,
 )
 
 for _command in _COMMANDS:
