@@ -22,6 +22,7 @@ from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.store import store
 from taskd.cli.submit import submit
+from taskd.cli.top import top
 from taskd.cli.wait import wait
 from taskd.cli.why import why
 
@@ -56,7 +57,7 @@ def main() -> None:
 _COMMANDS = (
     *(call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
-    completion,
+    *(top, completion),
 )
 
 for _command in _COMMANDS:
