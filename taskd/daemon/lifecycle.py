@@ -305,7 +305,7 @@ class RunningDaemon:
     async def _announce_stop(self) -> None:
         """Say that a stop is near, and go on for the drain time, unless that is skipped."""
         for part in self._parts.with_tasks:
-            part.is_draining = True
+            part.announce_stop()
         if not self._drain_time or self._is_aborted:
             self._supervisor.stopping("stopping")
             return
