@@ -281,7 +281,7 @@ class RunningDaemon:
     async def _close_in_order(self) -> None:
         parts = self._parts
         self._is_stopping = True
-        await self._announce_stop()
+        await self._serve_on()
         for part in parts.present:
             part.stop_accepting()
         await _close_ports(self._ports)
@@ -302,10 +302,9 @@ class RunningDaemon:
         _cancel([slow])
         self._supervisor.close()
 
-    async def _announce_stop(self) -> None:
-        """Say that a stop is near, and go on for the drain time, unless that is skipped."""
-        for part in self._parts.with_tasks:
-            part.is_draining = True
+    async def _serve_on(self) -> None:
+        """Announce the stop, and go on for the drain time, unless that is skipped."""
+        self.announce_stop()
         if not self._drain_time or self._is_aborted:
             self._supervisor.stopping("stopping")
             return
