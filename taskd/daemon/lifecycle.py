@@ -336,4 +336,6 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web.channel import GatewaySite
 
     websockets = gateway.factory
-    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    websockets.peers.on_stopping.append(site.stop_accepting)
+    return site
