@@ -394,7 +394,7 @@ class GatewaySite(Site):
             channel.close_if_idle()
 
     def log(self, request: Request) -> None:
-        """Do nothing: a line for each request would fill the log, and the proxy in front writes one."""
+        """Log no requests: twisted.web would log each, and health checks come every second."""
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""

@@ -8,9 +8,13 @@ from twisted.web.server import Request
 
 from taskd.web.problems import Problem
 
-__all__ = ["JSON", "accepts", "body_of", "check_json", "media_type"]
+__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "body_of", "check_json", "media_type", "names"]
 
 JSON = "application/json"
+
+CSV = "text/csv"
+
+EVENT_STREAM = "text/event-stream"
 
 _NO_QUALITY = re.compile(r"q\s*=\s*0(\.0{0,3})?")
 """The parameter of a media type that is not accepted."""
@@ -48,16 +52,27 @@ def body_of(request: Request, limit: int) -> bytes:
 
 def accepts(request: Request, *offered: str) -> bool:
     """Return whether a client accepts any of these media types."""
-    header = request.getHeader(b"accept")
-    if header is None:
+    if request.getHeader(b"accept") is None:
         return True
-    refused: set[str] = set()
+    wanted, refused = _accepted(request)
+    return any(_matches(wanted, each) and each not in refused for each in offered)
+
+
+def names(request: Request, offered: str) -> bool:
+    """Return whether a client accepts a media type by its name, and not only with others."""
+    return offered in _accepted(request)[0]
+
+
+def _accepted(request: Request) -> tuple[set[str], set[str]]:
+    """Return the media types, or ranges of them, that a client accepts, and those that it refuses."""
+    header: str = (request.getHeader(b"accept") or b"").decode("latin-1").lower()
     wanted: set[str] = set()
-    for part in header.decode("latin-1").lower().split(","):
+    refused: set[str] = set()
+    for part in header.split(","):
         name, *parameters = (each.strip() for each in part.split(";"))
         is_refused = any(_NO_QUALITY.fullmatch(each) for each in parameters)
         (refused if is_refused else wanted).add(name)
-    return any(_matches(wanted, each) and each not in refused for each in offered)
+    return wanted, refused
 
 
 def _matches(ranges: set[str], offered: str) -> bool:

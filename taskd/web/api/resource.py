@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from taskd.errors import InternalError, ParseError, ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.web.access import Access, answer_problem, prepare
-from taskd.web.api import batches, server, tasks
+from taskd.web.api import batches, events, server, tasks
 from taskd.web.api.call import ApiCall, Response, query_of
 from taskd.web.api.checking import checked
 from taskd.web.api.table import Operation, find, methods_of
@@ -35,12 +35,15 @@ HANDLERS: dict[str, Handler] = {
     "cancelTask": tasks.cancel,
     "retryTask": tasks.retry,
     "explainTask": tasks.explain,
+    "taskEvents": events.of_task,
     "submitBatch": batches.submit,
     "listBatches": batches.batches,
     "getBatch": batches.show,
     "cancelBatch": batches.cancel,
+    "batchEvents": events.of_batch,
     "listFunctions": server.functions,
     "getStatus": server.status,
+    "getDescription": server.description,
 }
 """The handler of each operation in `taskd.web.api.table`."""
 

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 
 from taskd.model import NO_SUBMIT_OPTIONS, SubmitOptions
 from taskd.protocol.stored_methods import NOT_GIVEN, STATES
+from taskd.web.media import EVENT_STREAM, JSON
 
 __all__ = [
     "OPERATIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "WaitQuery",
     "find",
     "methods_of",
+    "takes_body",
 ]
 
 ROOT = b"/api/v1/"
@@ -123,7 +125,8 @@ class Operation:
     `name` is its name in the OpenAPI document. `path` goes behind `ROOT`, with ``{task}`` or
     ``{batch}`` for an id. `successes` has what its answers mean, by their statuses, `failures` the
     statuses of its problems, besides those that all operations have. `types` are the media
-    types that its answers may have.
+    types that its answers may have, `body_types` those of its body. `headers` are those of its
+    requests that mean something.
     """
 
     name: str
@@ -134,7 +137,9 @@ class Operation:
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     failures: tuple[int, ...] = ()
-    types: tuple[str, ...] = ("application/json",)
+    types: tuple[str, ...] = (JSON,)
+    body_types: tuple[str, ...] = (JSON,)
+    headers: tuple[str, ...] = ()
     segments: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +170,7 @@ OPERATIONS = (
         WaitQuery,
         NewTask,
         (422,),
+        headers=("Idempotency-Key",),
     ),
     Operation("listTasks", b"GET", "tasks", "List tasks.", {200: "Tasks, without results."}, ListQuery),
     Operation("getTask", b"GET", "tasks/{task}", "Show a task.", {200: "The task."}, TaskQuery),
@@ -185,6 +191,16 @@ OPERATIONS = (
     ),
     Operation("explainTask", b"GET", "tasks/{task}/why", "Explain what holds a task.", {200: "The reason."}),
     Operation(
+        "taskEvents",
+        b"GET",
+        "tasks/{task}/events",
+        "Show the events of a task: as they happen, or a list.",
+        {200: "Events.", 204: "The client has all events."},
+        EventsQuery,
+        types=(EVENT_STREAM, JSON),
+        headers=("Last-Event-ID",),
+    ),
+    Operation(
         "submitBatch",
         b"POST",
         "batches",
@@ -193,6 +209,7 @@ OPERATIONS = (
         NoQuery,
         NewBatch,
         (422,),
+        headers=("Idempotency-Key",),
     ),
     Operation("listBatches", b"GET", "batches", "List batches.", {200: "Batches."}, ListBatchesQuery),
     Operation("getBatch", b"GET", "batches/{batch}", "Show a batch.", {200: "The batch."}, BatchQuery),
@@ -203,8 +220,19 @@ OPERATIONS = (
         "Cancel whatever of a batch has not ended.",
         {200: "What the batch was, once it has ended."},
     ),
+    Operation(
+        "batchEvents",
+        b"GET",
+        "batches/{batch}/events",
+        "Show the events of a batch: as they happen, or a list.",
+        {200: "Events.", 204: "The client has all events."},
+        EventsQuery,
+        types=(EVENT_STREAM, JSON),
+        headers=("Last-Event-ID",),
+    ),
     Operation("listFunctions", b"GET", "functions", "List the functions.", {200: "The functions."}),
     Operation("getStatus", b"GET", "status", "Show what the server does.", {200: "The status."}),
+    Operation("getDescription", b"GET", "openapi.json", "Describe the API.", {200: "This document."}),
 )
 """All operations of the API."""
 
@@ -225,6 +253,12 @@ def methods_of(path: bytes) -> tuple[bytes, ...] | None:
     if b"GET" in methods:
         methods.insert(methods.index(b"GET") + 1, b"HEAD")
     return tuple(methods) or None
+
+
+def takes_body(path: bytes) -> bool:
+    """Return whether any operation of a path has a body."""
+    segments = _segments(path)
+    return any(each.body is not None and each.ids(segments) is not None for each in OPERATIONS)
 
 
 def _segments(path: bytes) -> list[str]:
