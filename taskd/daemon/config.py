@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceConfig", "logical_directory"]
 
+TWISTD = "twistd -n taskd"
+
 DEFAULT_STORE = "taskd.db"
 """The file of tasks in the working directory, if a function is durable and no store was named."""
 
@@ -39,7 +41,7 @@ class ServiceConfig:
     is no task server; without `websocket` there is no gateway, and `gateway` is
     None. `stop_timeout` and `drain_time` are in seconds. `is_default_app` says that no app was
     named, so that the default one is served; `uses_tracebacks`, that an option was
-    given by its old name.
+    given by its old name. `command` is what was typed to start the daemon, without options.
     """
 
     server: ServerConfig
@@ -52,9 +54,10 @@ class ServiceConfig:
     is_default_app: bool
     uses_tracebacks: bool
     store: StoreChoice
+    command: str
 
     @classmethod
-    def of(cls, options: Settings, directory: str) -> ServiceConfig:
+    def of(cls, options: Settings, directory: str, command: str = TWISTD) -> ServiceConfig:
         """Return the configuration for these options; relative paths start from `directory`."""
         return cls(
             server=_server_config(options, directory),
@@ -69,6 +72,7 @@ class ServiceConfig:
             is_default_app=options.is_default_app,
             uses_tracebacks=_uses_tracebacks(options),
             store=_store(options["store"], directory),
+            command=command,
         )
 
 

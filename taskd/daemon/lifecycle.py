@@ -93,7 +93,7 @@ class UnstartedDaemon:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
         config = self._config
         if config.listen and config.is_default_app:
-            for line in announcement(os.environ):
+            for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
@@ -418,4 +418,7 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
 
-    return GatewaySite(reactor, Root(gateway))
+    websockets = gateway.factory
+    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    websockets.peers.on_stopping.append(site.stop_accepting)
+    return site

@@ -27,7 +27,7 @@ def _parameters() -> list[list[object]]:
     rows: list[list[object]] = [
         [setting.name, None, setting.default, setting.help, _Text]
         for setting in SETTINGS
-        if not setting.repeatable and not setting.is_flag
+        if not setting.repeatable and not setting.is_flag and not setting.is_twistds
     ]
     help_text = "TOML file with options. Default: taskd.toml, or [tool.taskd] of pyproject.toml, if there."
     return [*rows, [CONFIG, None, None, help_text, _Text]]

@@ -15,10 +15,11 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from taskd.daemon.before_reactor import wait_for
-from taskd.daemon.config import ServiceConfig, logical_directory
+from taskd.daemon.config import TWISTD, ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
 from taskd.daemon.options import DaemonOptions
+from taskd.daemon.reactors import install_reactor
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
     Terminal,
@@ -31,9 +32,10 @@ from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.malloc import map_long_blocks_alone
 from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets, first_environment
 from taskd.net.reactor import Reactor, installed_reactor, use_steady_time
+from taskd.settings.settings import Settings
 from taskd.worker.process_title import setproctitle, title
 
-__all__ = ["Options", "TaskdService", "makeService"]
+__all__ = ["Options", "TaskdService", "makeService", "make_service"]
 
 GC_THRESHOLDS = (20_000, 50, 100)
 """New objects before the garbage collector looks at them, and how often before it looks at older ones: with
@@ -47,17 +49,26 @@ Options = TwistdOptions
 
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
+    return make_service(options.settings, options.parent or {}, TWISTD)
+
+
+def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) -> IService:
+    """Make the service that `command` runs, and open the log. Raises `StartError` if that is impossible.
+
+    `twistd` has the options of twistd itself.
+    """
     interrupts_end_start()
     map_long_blocks_alone()
-    twistd: Mapping[str, Any] = options.parent or {}
-    check_twistd_options(twistd)
-    log = open_log(twistd, options.settings)
+    check_twistd_options(twistd, settings)
+    if settings["reactor"] is not None and "reactor" not in twistd:
+        install_reactor(settings)
+    log = open_log(twistd, settings)
     reactor = installed_reactor()
     use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
     supervisor = supervisor_of(reactor, os.environ)
     passed = PassedSockets.of(first_environment(), os.getpid())
-    config = ServiceConfig.of(options.settings, logical_directory(os.environ))
+    config = ServiceConfig.of(settings, logical_directory(os.environ), command)
     if log is not None and log.name == STANDARD_OUTPUT:
         # No terminal: the log is where the operator looks.
         return TaskdService(reactor, config, log, None, supervisor, passed)

@@ -123,6 +123,9 @@ class StopSignals:
 
     def _end(self, *_: object) -> None:
         """End the process, and everything that it has started."""
+        # Handlers run inside each other: somebody who sends signals without a pause would fill the stack.
+        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(ignored, signal.SIG_IGN)
         number = self._last
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:

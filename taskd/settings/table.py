@@ -75,6 +75,8 @@ class Setting:
     help: str
     default: Any = None
     repeatable: bool = False
+    is_twistds: bool = False
+    """Whether twistd itself has the option, before the word taskd."""
 
     @property
     def variable(self) -> str:
@@ -208,6 +210,12 @@ SETTINGS = (
         one_of("text", JSON),
         "How the log is written: text, or json (one object a line) for programs.",
         "text",
+    ),
+    Setting(
+        "reactor",
+        TEXT,
+        "Twisted's event loop, such as epoll or asyncio. Default: the best one of the system.",
+        is_twistds=True,
     ),
 )
 """Every option, in the order of the help."""

@@ -140,6 +140,20 @@ class StopSignalTests(SignalTests):
             signal.raise_signal(signal.SIGINT)
         self.assertEqual(self.called, ["kill", f"end {signal.SIGINT}"])
 
+    def test_signals_without_a_pause_do_not_keep_the_processes_from_being_killed(self):
+        def kill():
+            for _ in range(2000):  # each handler would run inside the one before it
+                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(signal.SIGALRM)
+            self.note("kill")
+
+        signals = StopSignals(self.reactor, kill, kill, lambda number: self.note(f"end {number}"))
+        signals.install()
+        signals.stopping()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual(self.called, ["kill", f"end {signal.SIGTERM}"])
+
     def test_an_error_while_processes_are_killed_does_not_keep_the_process(self):
         def fail():
             raise LookupError
