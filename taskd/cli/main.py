@@ -11,6 +11,7 @@ from taskd import __version__
 from taskd.cli.attach import attach
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
+from taskd.cli.completion import completion
 from taskd.cli.config import config
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
@@ -23,6 +24,7 @@ from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.store import store
 from taskd.cli.submit import submit
+from taskd.cli.top import top
 from taskd.cli.wait import wait
 from taskd.cli.why import why
 
@@ -57,6 +59,7 @@ def main() -> None:
 _COMMANDS = (
     *(serve, config, call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
+    *(top, completion),
 )
 
 for _command in _COMMANDS:

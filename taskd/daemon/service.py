@@ -28,6 +28,7 @@ from taskd.daemon.startup import (
     interrupts_end_start,
     interrupts_stop_reactor,
 )
+from taskd.daemon.supervisor import Supervisor, supervisor_of
 from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.malloc import map_long_blocks_alone
 from taskd.net.reactor import Reactor, installed_reactor, use_steady_time
@@ -66,12 +67,13 @@ def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) ->
     reactor = installed_reactor()
     use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
+    supervisor = supervisor_of(reactor, os.environ)
     config = ServiceConfig.of(settings, logical_directory(os.environ), command)
     if log is not None and log.name == STANDARD_OUTPUT:
-        return TaskdService(reactor, config, log)  # that is where the operator looks
+        return TaskdService(reactor, config, log, supervisor=supervisor)  # that is where the operator looks
     in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
     terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
-    return TaskdService(reactor, config, log, terminal)
+    return TaskdService(reactor, config, log, terminal, supervisor)
 
 
 class TaskdService(Service):
@@ -80,7 +82,7 @@ class TaskdService(Service):
     The service binds its ports before privileges are shed. Afterwards, when the
     process has also daemonised itself, it starts the pool, which imports the
     app. Raises `StartError` if either fails, and reports the reason to the
-    `terminal`, if the `log` is elsewhere.
+    `terminal`, if the `log` is elsewhere. The `supervisor` is kept informed.
     """
 
     def __init__(
@@ -89,14 +91,16 @@ class TaskdService(Service):
         config: ServiceConfig,
         log: LogOutput | None = None,
         terminal: Terminal | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._reactor = reactor
+        self._supervisor = supervisor or Supervisor(reactor, None)
         self._config = config
         self._log = log
         self._terminal = terminal
         lines_lost = _none if log is None else log.lines_lost
         self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config, lines_lost)
-        self._stop_signals = StopSignals(reactor, self._abort, self._kill)
+        self._stop_signals = StopSignals(reactor, self._abort, self._kill, self._skip_draining)
 
     def setServiceParent(self, parent: Any) -> None:
         """Become a part of an application, which then logs to this service's log."""
@@ -139,7 +143,9 @@ class TaskdService(Service):
             return
         if self._config.listen:
             setproctitle(title(self._config.server.pool.config.name, "daemon"))
-        self._daemon = running = self._daemon.start()
+        self._supervisor.status("starting: the app is imported")
+        self._daemon = running = self._daemon.start(self._supervisor)
+        running.loaded.addCallback(self._loaded)
         if self._reactor.running:
             running.loaded.addErrback(self._stop_reactor)
         else:
@@ -148,6 +154,9 @@ class TaskdService(Service):
             gc.freeze()
             # Each waiting task is some objects, which a collection would look at again and again.
             gc.set_threshold(*GC_THRESHOLDS)
+
+    def _loaded(self, _: None) -> None:
+        self._reactor.callWhenRunning(self._supervisor.ready, "ready")
 
     def _stop_reactor(self, failure: Failure) -> None:
         _log.critical("{error}", error=str(failure.value))
@@ -162,6 +171,9 @@ class TaskdService(Service):
         super().stopService()
         self._stop_signals.stopping()
         return self._daemon.close()
+
+    def _skip_draining(self) -> bool:
+        return isinstance(self._daemon, RunningDaemon) and self._daemon.skip_draining()
 
     def _abort(self) -> None:
         if isinstance(self._daemon, RunningDaemon):
