@@ -144,8 +144,8 @@ class ForkServerProcess:
     The constructor starts the process and sends it its configuration. `board`
     is a descriptor of the memory that its workers share with the daemon, and may
     be closed afterwards. `observer` receives the reports, and `found_folders` those
-    about folders. What the app prints while it is imported goes to the log. Raises `OSError` if the process cannot
-    be started; whatever it raises, nothing of it is left then.
+    about folders. What the app prints while it is imported goes to the log. Raises
+    `OSError` if the process cannot be started; whatever it raises, nothing of it is left then.
     """
 
     def __init__(
