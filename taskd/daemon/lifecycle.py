@@ -25,13 +25,16 @@ from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.acceptor import Door
+from taskd.net.admission import Admission
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
+from taskd.net.lag import LagMeter
 from taskd.net.lingering import Lingering
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
+from taskd.net.traffic import Traffic
 from taskd.server.task_server import TaskServer
 from taskd.store.base import StoreError
 
@@ -80,6 +83,7 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
@@ -89,10 +93,11 @@ class UnstartedDaemon:
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
-        transport = partial(ServerTransport, lingering=self._lingering)
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             port = bind(self._reactor, description, "task server", transport, self._certificates)
             self._task_ports.append(port)
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             port = bind(self._reactor, description, "gateway", transport, self._certificates)
             self._gateway_ports.append(port)
@@ -122,7 +127,7 @@ class UnstartedDaemon:
             gateway = self._start_gateway(
                 replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
             )
-            site = _site(reactor, gateway)
+            site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
@@ -400,9 +405,23 @@ async def _close_ports(ports: Sequence[BoundPort]) -> None:
     await DeferredList([port.close() for port in ports])
 
 
-def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
+def _site(
+    reactor: Reactor,
+    gateway: Gateway,
+    server: TaskServer | None,
+    admission: Admission,
+    traffic: dict[str, Traffic],
+) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
+    from taskd.web.metrics import Measured
 
     websockets = gateway.factory
-    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    measured = Measured(server, LagMeter(reactor), admission, traffic)
+    return GatewaySite(
+        reactor,
+        Root(gateway, measured),
+        websockets.backend.budget,
+        websockets.max_message - 1,
+        measured.http,
+    )

@@ -30,6 +30,7 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Lane
 from taskd.web.bodies import ArrivingBody, HeldBody
+from taskd.web.counts import HttpCounts
 from taskd.web.heads import Head, HeadReader, Refusal, check_request
 from taskd.web.routes import Route, route_of
 
@@ -107,6 +108,7 @@ class GatewayChannel(HTTPChannel):
         """Wait for the first request."""
         super().connectionMade()
         self.party = party_key(self.transport)
+        self.factory.counts.open += 1
         self._keep_little()
         self._enter(_Phase.HEAD)
 
@@ -205,6 +207,7 @@ class GatewayChannel(HTTPChannel):
         self._keep_little(is_over=True)  # a websocket may take the transport over
         super().dataReceived(head.data)
         if self.transport is None:
+            self.factory.counts.open -= 1  # it is a websocket now
             _pass_on(self._heads.take_rest(), transport)
             return
         self._keep_little()
@@ -334,6 +337,7 @@ class GatewayChannel(HTTPChannel):
             self._timer.cancel()
             self._timer = None
         self._drop_body()
+        self.factory.counts.open -= 1
         super().connectionLost(reason)
 
 
@@ -365,19 +369,23 @@ class GatewaySite(Site):
     protocol = GatewayChannel  # type: ignore[assignment]  # as Twisted allows
 
     def __init__(
-        self, reactor: Reactor, root: IResource, budget: Budget | None = None, max_body: int = MAX_MESSAGE - 1
+        self,
+        reactor: Reactor,
+        root: IResource,
+        budget: Budget | None = None,
+        max_body: int = MAX_MESSAGE - 1,
+        counts: HttpCounts | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
         self.turns = Turns(reactor)
         self.budget = budget or Budget()
         self.max_body = max_body
-
-    def log(self, request: SiteRequest) -> None:
-        """Do nothing: a line for each request would fill the log, and the proxy in front writes one."""
+        self.counts = counts or HttpCounts()
 
     def log(self, request: Request) -> None:
-        """Log no requests: twisted.web would log each, and health checks come every second."""
+        """Count a response. A line for each would fill the log, and the proxy in front writes one."""
+        self.counts.responses[request.code] += 1
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""
