@@ -20,8 +20,8 @@ Cause: TypeAlias = Literal[
     "fork_server",
 ]
 """Why a worker has ended: there were too many, or new code (`dismissed`); it had run enough tasks or had
-grown (`recycled`); its task did not end when it was stopped; the kernel had no memory; a signal (`crashed`) or
-an exit status of its own; it failed before it was ready; the fork server ended."""
+grown (`recycled`); its task did not end when it was stopped; the kernel had no memory; a signal (`crashed`),
+or an exit status of its own; it failed before it was ready; the fork server ended."""
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 

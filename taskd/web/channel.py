@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from io import BytesIO
@@ -30,7 +31,6 @@ from taskd.protocol.framing import MAX_MESSAGE
 from taskd.scheduler.budget import Budget
 from taskd.scheduler.parties import Lane
 from taskd.web.bodies import ArrivingBody, HeldBody
-from taskd.web.counts import HttpCounts
 from taskd.web.heads import Head, HeadReader, Refusal, check_request
 from taskd.web.routes import Route, route_of
 
@@ -108,7 +108,7 @@ class GatewayChannel(HTTPChannel):
         """Wait for the first request."""
         super().connectionMade()
         self.party = party_key(self.transport)
-        self.factory.counts.open += 1
+        self.factory.channels.add(self)
         self._keep_little()
         self._enter(_Phase.HEAD)
 
@@ -207,7 +207,7 @@ class GatewayChannel(HTTPChannel):
         self._keep_little(is_over=True)  # a websocket may take the transport over
         super().dataReceived(head.data)
         if self.transport is None:
-            self.factory.counts.open -= 1  # it is a websocket now
+            self.factory.channels.discard(self)
             _pass_on(self._heads.take_rest(), transport)
             return
         self._keep_little()
@@ -237,7 +237,9 @@ class GatewayChannel(HTTPChannel):
     def _go_on(self) -> None:
         if self._phase in (_Phase.CLOSE, _Phase.READER) or self._is_serving:
             return
-        if not len(self._heads):
+        if not len(self._heads) and self.factory.is_stopping:
+            self.loseConnection()
+        elif not len(self._heads):
             self._enter(_Phase.NEXT)
         elif not self._awaits_turn:
             self._enter(_Phase.SERVING)
@@ -325,6 +327,11 @@ class GatewayChannel(HTTPChannel):
         else:
             self.transport.abortConnection()
 
+    def close_if_idle(self) -> None:
+        """Close if nothing has been asked that is not answered, since the gateway stops."""
+        if self._phase is _Phase.NEXT or (self._phase is _Phase.HEAD and not len(self._heads)):
+            self.loseConnection()
+
     def loseConnection(self) -> None:  # noqa: N802  # Twisted's name
         """Close once everything is sent; but not later than in `CLOSING_SECONDS`."""
         self._enter(_Phase.CLOSE)
@@ -337,7 +344,8 @@ class GatewayChannel(HTTPChannel):
             self._timer.cancel()
             self._timer = None
         self._drop_body()
-        self.factory.counts.open -= 1
+        self.when_paused = None
+        self.factory.channels.discard(self)
         super().connectionLost(reason)
 
 
@@ -374,18 +382,27 @@ class GatewaySite(Site):
         root: IResource,
         budget: Budget | None = None,
         max_body: int = MAX_MESSAGE - 1,
-        counts: HttpCounts | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
         self.turns = Turns(reactor)
         self.budget = budget or Budget()
         self.max_body = max_body
-        self.counts = counts or HttpCounts()
+        self.channels: set[GatewayChannel] = set()
+        """The connections that are no websockets."""
+        self.responses: Counter[int] = Counter()
+        """The responses so far, by their status."""
+        self.is_stopping = False
+
+    def stop_accepting(self) -> None:
+        """Close the connections of which nothing is asked; the others close with their next response."""
+        self.is_stopping = True
+        for channel in list(self.channels):
+            channel.close_if_idle()
 
     def log(self, request: Request) -> None:
         """Count a response. A line for each would fill the log, and the proxy in front writes one."""
-        self.counts.responses[request.code] += 1
+        self.responses[request.code] += 1
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""

@@ -21,7 +21,7 @@ from taskd.net.lag import LagMeter
 from taskd.net.traffic import Traffic
 from taskd.server.readiness import Unready
 from taskd.server.task_server import TaskServer
-from taskd.web.counts import HttpCounts
+from taskd.web.channel import GatewaySite
 from taskd.web.server_metrics import histogram, server_metrics
 
 __all__ = ["METRICS_PATH", "Measured", "MetricsPage"]
@@ -29,7 +29,7 @@ __all__ = ["METRICS_PATH", "Measured", "MetricsPage"]
 METRICS_PATH = b"/metrics"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
     """The parts of a daemon besides its gateway that have figures; `traffic` is that of each kind of port."""
 
@@ -37,7 +37,7 @@ class Measured:
     lag: LagMeter | None = None
     admission: Admission | None = None
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
-    http: HttpCounts = field(default_factory=HttpCounts)
+    site: GatewaySite | None = None
 
 
 class MetricsPage:
@@ -96,7 +96,8 @@ class MetricsPage:
         measured = self._measured
         connections = GaugeMetricFamily("taskd_connections", "Open connections.", labels=["kind"])
         connections.add_metric(["websocket"], self._gateway.factory.countConnections)
-        connections.add_metric(["http"], measured.http.open)
+        if measured.site is not None:
+            connections.add_metric(["http"], len(measured.site.channels))
         if measured.server is not None:
             connections.add_metric(["task_server"], measured.server.connections)
         yield connections
@@ -118,10 +119,11 @@ class MetricsPage:
         yield GaugeMetricFamily(
             "taskd_gateway_requests", "Requests in flight at the gateway.", self._gateway.in_flight().total()
         )
-        responses = CounterMetricFamily("taskd_http_responses", "HTTP responses.", labels=["status"])
-        for status, count in sorted(self._measured.http.responses.items()):
-            responses.add_metric([str(status)], count)
-        yield responses
+        if self._measured.site is not None:
+            responses = CounterMetricFamily("taskd_http_responses", "HTTP responses.", labels=["status"])
+            for status, count in sorted(self._measured.site.responses.items()):
+                responses.add_metric([str(status)], count)
+            yield responses
         budget = backend.budget
         yield GaugeMetricFamily("taskd_held_bytes", "Bytes held for clients (--max-buffered).", budget.held)
         yield GaugeMetricFamily("taskd_held_bytes_limit", "Bytes that may be held.", budget.limit)
