@@ -6,9 +6,9 @@ TASK_PORT ?= 12345
 SECONDS ?= 600
 
 BIN = $(VENV)/bin
-CODE = taskd twisted tests examples bench docs/conf.py setup.py
+CODE = taskd twisted tests examples bench tools docs/conf.py setup.py
 
-.PHONY: demo test pythons check format lowest soak attack fuzz conformance bench profile clean
+.PHONY: demo test pythons check format share lowest soak attack fuzz conformance bench profile clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/newsletter/demo.py --port $(PORT) --task-port $(TASK_PORT)
@@ -26,11 +26,16 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/prose.py
+	$(BIN)/python -m tools.share --check
 	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+# What an installation puts below share/: the manual page and the completions, made from the commands' help.
+share: $(VENV)/.check
+	$(BIN)/python -m tools.share
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = Path(__file__).with_name("prose.toml")
 
-PATHS = ("taskd", "twisted", "tests", "examples", "bench", "docs", ".")
+PATHS = ("taskd", "twisted", "tests", "examples", "bench", "tools", "docs", ".")
 """What is checked: folders with all that is in them, and the Markdown files of the root."""
 
 STARTS = re.compile(r"(It|They|He|She|This is|These are|Those|Who|What|Nobody|Somebody)\b", re.ASCII)

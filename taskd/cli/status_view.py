@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from taskd.functions.wire_names import RESERVED
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
 
-__all__ = ["print_status", "status"]
+__all__ = ["print_status", "size", "status", "summary", "workers_table"]
 
 
 @click.command()
@@ -40,11 +40,28 @@ def status(server: str, *, as_json: bool) -> None:
 
 def print_status(answer: dict[str, Any]) -> None:
     """Print an answer of `taskd.status` for a person: the server, its workers, its functions."""
-    for line in _summary(answer):
+    for line in summary(answer):
         out.print(line, markup=False)
+    out.print(workers_table(answer["workers"]))
+    if answer["functions"]:
+        counted = ("done", "failed", "timed_out", "cancelled", "lost")
+        names = [name.replace("_", " ") for name in counted]
+        functions = table("function", *names, "mean", "longest", "limit", right=tuple(range(1, 9)))
+        for function in answer["functions"]:
+            limit = function["timeout"]
+            times = (duration(function["mean"]), duration(function["longest"]))
+            counts = (str(function[key]) for key in counted)
+            functions.add_row(Text(function["name"]), *counts, *times, duration(limit) if limit else "")
+        out.print(functions)
+    if answer.get("schedules"):
+        out.print(_schedules(answer["schedules"], time.time()))
+
+
+def workers_table(shown: Iterable[dict[str, Any]]) -> Table:
+    """Return the table of these workers, as `taskd.status` describes them."""
     right = (0, 1, 3, 5, 6, 7)
     workers = table("worker", "pid", "state", "since", "function", "task", "done", "memory", right=right)
-    for worker in answer["workers"]:
+    for worker in shown:
         others = f" and {worker['tasks'] - 1} more" if worker["tasks"] > 1 else ""
         stopping = f", being stopped ({worker['stopping']})" if worker["stopping"] else ""
         memory = worker["memory_kib"]
@@ -58,19 +75,7 @@ def print_status(answer: dict[str, Any]) -> None:
             str(worker["done"]),
             f"{memory / 1024:.1f} MiB" if memory is not None else "",
         )
-    out.print(workers)
-    if answer["functions"]:
-        counted = ("done", "failed", "timed_out", "cancelled", "lost")
-        names = [name.replace("_", " ") for name in counted]
-        functions = table("function", *names, "mean", "longest", "limit", right=tuple(range(1, 9)))
-        for function in answer["functions"]:
-            limit = function["timeout"]
-            times = (duration(function["mean"]), duration(function["longest"]))
-            counts = (str(function[key]) for key in counted)
-            functions.add_row(Text(function["name"]), *counts, *times, duration(limit) if limit else "")
-        out.print(functions)
-    if answer.get("schedules"):
-        out.print(_schedules(answer["schedules"], time.time()))
+    return workers
 
 
 def _store(store: dict[str, Any]) -> Iterator[str]:
@@ -106,7 +111,7 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB"
 
 
-def _summary(answer: dict[str, Any]) -> Iterator[str]:
+def summary(answer: dict[str, Any]) -> Iterator[str]:
     """Yield the lines about the server as a whole."""
     stopping = ", stopping" if answer["stopping"] else ""
     reloading = ", reloading" if answer["reloading"] else ""

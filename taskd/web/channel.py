@@ -376,6 +376,9 @@ class GatewaySite(Site):
     def log(self, request: SiteRequest) -> None:
         """Do nothing: a line for each request would fill the log, and the proxy in front writes one."""
 
+    def log(self, request: Request) -> None:
+        """Log no requests: twisted.web would log each, and health checks come every second."""
+
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""
         return [b"http/1.1"]

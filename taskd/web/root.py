@@ -20,6 +20,7 @@ from taskd.web.access import Access
 from taskd.web.api.resource import ApiResource
 from taskd.web.api.table import ROOT
 from taskd.web.client_module import MODULE_PATH, ClientModule
+from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
 from taskd.web.routes import RPC_PATHS
 from taskd.web.rpc import RpcResource
 
@@ -66,6 +67,7 @@ class Root(Resource):
                 gateway = config_from_environment(os.environ).start(installed_reactor())
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
+        self._readiness = gateway.readiness
         self._websocket = WebSocketResource(gateway.factory)
         self._client_module = ClientModule()
         access = Access(gateway.factory.origins)
@@ -99,6 +101,10 @@ class Root(Resource):
         """Return the client, or the page that describes what runs here, with status 404 on unknown paths."""
         if request.path == MODULE_PATH:
             return self._client_module.render(request)
+        if request.path == HEALTH_PATH:
+            return render_health(request)
+        if request.path == READY_PATH:
+            return render_readiness(request, self._readiness)
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")

@@ -213,7 +213,7 @@ def test_a_wait_that_takes_too_long_cancels_the_task(
 ) -> None:
     with Client(server.addresses[way]) as client:
         with pytest.raises(WaitTimeout, match="slow has not answered within"):
-            client.with_options(wait=0.2).call(app.slow, 60, drop.path)
+            client.with_options(wait=2.0).call(app.slow, 60, drop.path)
         assert drop.receive() == "cancelled"
         assert client.call(app.report, 3) == "3 pages of A4"
 
@@ -386,9 +386,11 @@ def test_the_first_error_ends_map_unless_errors_are_wanted(client: Client, app: 
     assert isinstance(error, WaitTimeout)
 
 
-def test_a_map_that_is_left_cancels_what_is_in_flight(client: Client, drop: Drop) -> None:
-    for row, _ in client.map("slow", [(0.0,), (60, drop.path)], concurrency=2):
-        assert row == (0.0,)
+def test_a_map_that_is_left_cancels_what_is_in_flight(client: Client, gate: Gate, drop: Drop) -> None:
+    rows = [{"path": ""}, {"path": gate.path, "mark": drop.path}]
+    for row, _ in client.map("enter", rows, concurrency=2):
+        assert row == rows[0]
+        gate.wait_until_entered()
         break
     assert drop.receive() == "cancelled"
 

@@ -485,7 +485,7 @@ async def test_a_call_that_times_out_cancels_its_task_too(
 ) -> None:
     from taskd.errors import WaitTimeout
 
-    call = caller.with_options(wait=0.5).call("stand_and_tell", path=gate.path, target=drop.path)
+    call = caller.with_options(wait=2.0).call("stand_and_tell", path=gate.path, target=drop.path)
     await entered(gate)
     with pytest.raises(WaitTimeout):
         await within(call)

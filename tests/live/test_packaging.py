@@ -1,17 +1,21 @@
-"""Installing taskd from its wheel or for development, and uninstalling it."""
+"""The source distribution and the wheel: what is in them; installing, developing and uninstalling."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from taskd.cli.completion import INSTALLED
 from tests.live import support
 from tests.live.support import TIMEOUT
 
@@ -83,33 +87,102 @@ class Venv:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A copy of the source tree, so that a build does not disturb other tests."""
-    copy = tmp_path_factory.mktemp("source") / "taskd"
-    copy.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, copy)
-    for name in ("taskd", "twisted"):
-        shutil.copytree(
-            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache")
-        )
-    return copy
+def tracked():
+    """The files of the repository, by their paths in it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("this is no clone of the repository")
+    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
 
 
 @pytest.fixture(scope="module")
-def wheel(source, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
-    run(*pip, "-w", directory, source, cwd=directory, timeout=INSTALL_TIMEOUT)
-    (built,) = directory.iterdir()
-    return built
+def source(tracked, tmp_path_factory):
+    """A copy of the repository, so that a build does not disturb other tests."""
+    copy = tmp_path_factory.mktemp("source") / "taskd"
+    for name in tracked:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name, follow_symlinks=False)
+    return copy
+
+
+def build(source, directory, *options):
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        *options,
+        "--outdir",
+        directory,
+        source,
+        cwd=directory,
+        timeout=INSTALL_TIMEOUT,
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    """A directory with a source distribution, and the wheel made from that."""
+    return build(source, tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def sdist(built):
+    (sdist,) = built.glob("*.tar.gz")
+    return sdist
 
 
 @pytest.fixture(scope="module")
 def venv(wheel, tmp_path_factory):
     """An environment with the wheel and its dependencies, and nothing else."""
     return Venv(tmp_path_factory.mktemp("fresh")).install(wheel)
+
+
+def contents(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def metadata_of(wheel):
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
+    return zipfile.ZipFile(wheel).read(name).decode()
+
+
+# --- the source distribution -------------------------------------------------
+
+NOT_RELEASED = (".ci/", ".github/", ".git", ".editorconfig", ".pre-commit-config.yaml")
+"""How the names of files begin that are for the repository alone."""
+
+GENERATED = ("PKG-INFO", "setup.cfg", "twisted_taskd.egg-info/")
+"""How the names of files begin that setuptools adds."""
+
+
+def test_the_source_distribution_has_every_file_of_the_repository(sdist, tracked):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames() if not archive.getmember(name).isdir()}
+    released = {name for name in tracked if not name.startswith(NOT_RELEASED)}
+    assert {name for name in names if not name.startswith(GENERATED)} == released
+
+
+def test_the_source_distribution_builds_the_same_wheel_as_the_repository(wheel, source, tmp_path):
+    (other,) = build(source, tmp_path, "--wheel").glob("*.whl")
+    assert contents(other) == contents(wheel)
+
+
+def test_an_index_of_packages_would_take_both(sdist, wheel, tmp_path):
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=tmp_path)
 
 
 # --- the wheel ---------------------------------------------------------------
@@ -128,10 +201,12 @@ def test_the_wheel_contains_every_module_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "taskd").rglob("*.py")}
     assert modules <= names
+    release = wheel.name.split("-py3")[0]
     assert {name.split("/")[0] for name in names} == {
         "taskd",
         "twisted",
-        wheel.name.split("-py3")[0] + ".dist-info",
+        f"{release}.data",
+        f"{release}.dist-info",
     }
 
 
@@ -140,16 +215,30 @@ def test_the_wheel_contains_the_javascript_client(wheel):
     assert packed == (ROOT / "clients" / "js" / "taskd.js").read_bytes()
 
 
+def test_the_wheel_installs_the_manual_page_and_the_completions_of_shells(venv):
+    prefix = venv.directory / "venv"
+    for path in ("share/man/man1/taskd.1", *INSTALLED.values()):
+        assert (prefix / path).read_bytes() == (ROOT / path).read_bytes()
+
+
 def test_the_wheel_has_its_metadata(wheel):
     from taskd import __version__
 
-    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
-    metadata = zipfile.ZipFile(wheel).read(name).decode()
-    assert "\nName: taskd\n" in metadata
+    metadata = metadata_of(wheel)
+    assert "\nName: twisted-taskd\n" in metadata
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
     for package in ("twisted", "autobahn", "service-identity"):
         assert f"\nRequires-Dist: {package}" in metadata
+
+
+def test_the_page_of_the_wheel_links_to_the_files_of_its_release(wheel):
+    from taskd import __version__
+
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    links = re.findall(r"\]\((.+?)\)", metadata_of(wheel))
+    assert f"{urls['Source']}/blob/v{__version__}/docs/tutorial.md" in links
+    assert not [link for link in links if not link.startswith("https://")]
 
 
 # --- installed ---------------------------------------------------------------
@@ -188,7 +277,7 @@ def test_without_an_app_the_server_has_send_mail(venv, monkeypatch, tmp_path):
 def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv, source):
     """These steps share one environment, one after the other."""
     assert "taskd" in venv.commands_of_twistd
-    venv.pip("uninstall", "-y", "taskd")
+    venv.pip("uninstall", "-y", "twisted-taskd")
     commands = venv.commands_of_twistd
     assert "taskd" not in commands
     assert "web" in commands
@@ -202,7 +291,7 @@ def test_uninstalling_leaves_twisted_whole_and_a_development_install_works(venv,
     assert str(source) in venv.run("python", "-c", "import taskd; print(taskd.__file__)")
     assert "--task-server" in venv.run("twistd", "taskd", "--help")
 
-    venv.pip("uninstall", "-y", "taskd")
+    venv.pip("uninstall", "-y", "twisted-taskd")
     commands = venv.commands_of_twistd
     assert "taskd" not in commands
     assert "web" in commands

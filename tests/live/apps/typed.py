@@ -82,9 +82,18 @@ def steps_until_cancelled(mark: str) -> None:
 
 
 @task
-def enter(path: str) -> str:
-    """Wait until the test has opened this FIFO for writing and closed it; do nothing without one."""
+def enter(path: str, mark: str = "") -> str:
+    """Wait until the test has opened this FIFO for writing and closed it; do nothing without one.
+
+    The text `cancelled` is left in the file `mark` if that is interrupted.
+    """
     if not path:
         return ""
-    with open(path) as fifo:
-        return fifo.read()
+    try:
+        with open(path) as fifo:
+            return fifo.read()
+    except BaseException:
+        if mark:
+            with open(mark, "w") as file:
+                file.write("cancelled")
+        raise
