@@ -305,7 +305,7 @@ class RunningDaemon:
     async def _announce_stop(self) -> None:
         """Say that a stop is near, and go on for the drain time, unless that is skipped."""
         for part in self._parts.with_tasks:
-            part.is_draining = True
+            part.announce_stop()
         if not self._drain_time or self._is_aborted:
             self._supervisor.stopping("stopping")
             return
@@ -405,4 +405,6 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web.channel import GatewaySite
 
     websockets = gateway.factory
-    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    websockets.peers.on_stopping.append(site.stop_accepting)
+    return site

@@ -16,7 +16,6 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as HttpRequest
 
 from taskd.errors import Busy, NotAllowed
@@ -124,7 +123,7 @@ class Exchange:
     def __init__(self, gateway: WebSocketFactory, request: HttpRequest, *, is_message: bool = False) -> None:
         self._gateway = gateway
         self._request = request
-        channel = cast(HTTPChannel, request.channel)
+        channel = request.channel
         self._channel = channel
         self._transport = cast(StreamTransport, channel.transport)
         self._waiting: Deferred[Any] | None = None
@@ -179,7 +178,8 @@ class Exchange:
 
     def message(self, body: bytes) -> Deferred[bytes | None]:
         """Handle a message of the protocol, and return the reply to it; None if there is none."""
-        assert self._is_message and self._waiting is None
+        assert self._is_message
+        assert self._waiting is None
         waiting: Deferred[bytes | None] = Deferred()
         self._waiting = waiting
         self._peer.session.receive([body])

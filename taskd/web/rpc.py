@@ -11,7 +11,7 @@ from taskd.errors import ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.web.access import Access, answer_problem, prepare
 from taskd.web.exchange import Exchange
-from taskd.web.media import JSON, check_type
+from taskd.web.media import JSON, body_of, check_type
 from taskd.web.problems import Problem, problem_of
 from taskd.web.routes import RPC
 
@@ -32,7 +32,7 @@ class RpcResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        prepare(request)
+        prepare(request, is_stopping=self._gateway.peers.is_stopping)
         try:
             self._access.check(request)
             if request.method == b"OPTIONS":
@@ -47,12 +47,11 @@ class RpcResource:
         check_type(request, JSON)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
-        body = request.content.read()
-        if len(body) >= self._gateway.max_message:
-            raise Problem(413, f"the body of a request has at most {self._gateway.max_message - 1} bytes")
+        body = body_of(request, self._gateway.max_message - 1)
         exchange = Exchange(self._gateway, request, is_message=True)
         replied = exchange.message(body)
-        request.content.close()  # it is counted with the message from now on
+        if request.content is not None:
+            request.content.close()  # it is counted with the message from now on
         replied.addCallback(self._respond, exchange)
         replied.addErrback(_failed)
         return NOT_DONE_YET
@@ -63,7 +62,7 @@ class RpcResource:
             exchange.respond(204)
         else:
             status = 400 if reply.startswith(_UNREADABLE) else 200
-            exchange.respond(status, reply, {"Content-Type": "application/json"})
+            exchange.respond(status, reply, {"Content-Type": JSON})
 
 
 def _failed(reason: Failure) -> None:

@@ -43,6 +43,7 @@ MAX_WAIT = 60
 Wait = Annotated[
     float, Meta(gt=0, le=MAX_WAIT, description="Seconds to wait for the end, before the answer is sent.")
 ]
+After = Annotated[str, Meta(description="The id after which the list goes on: `next` of the last one.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many at most.")]
 
 
