@@ -19,6 +19,9 @@ __all__ = ["RpcResource"]
 
 _log = Logger(namespace="taskd.gateway")
 
+_METHODS = (b"POST", b"OPTIONS")
+"""The methods of the path that has no page."""
+
 _UNREADABLE = tuple(b'{"jsonrpc":"2.0","id":null,"error":{"code":%d,' % code for code in (-32700, -32600))
 """The beginnings of replies to what is no request."""
 
@@ -36,7 +39,7 @@ class RpcResource:
         try:
             self._access.check(request)
             if request.method == b"OPTIONS":
-                return self._access.answer_options(request, RPC.methods)
+                return self._access.answer_options(request, RPC.methods if request.path == b"/" else _METHODS)
             return self._take(request)
         except Problem as problem:
             return answer_problem(request, problem)

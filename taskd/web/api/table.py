@@ -32,6 +32,7 @@ __all__ = [
     "WaitQuery",
     "find",
     "methods_of",
+    "takes_body",
 ]
 
 ROOT = b"/api/v1/"
@@ -266,6 +267,12 @@ def methods_of(path: bytes) -> tuple[bytes, ...] | None:
     if b"GET" in methods:
         methods.insert(methods.index(b"GET") + 1, b"HEAD")
     return tuple(methods) or None
+
+
+def takes_body(path: bytes) -> bool:
+    """Return whether any operation of a path has a body."""
+    segments = _segments(path)
+    return any(each.body is not None and each.ids(segments) is not None for each in OPERATIONS)
 
 
 def _segments(path: bytes) -> list[str]:
