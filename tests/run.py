@@ -107,7 +107,7 @@ SECONDS = {
     "test_workerman.py": 1,
 }
 """Seconds that each file takes by itself, roughly: only their proportions count, to share
-the files out evenly. `TASKD_TEST_TIMES=1 make test` prints those of a run."""
+the files out evenly. `TEST_TIMES=1 make test` prints those of a run."""
 
 UNRECORDED = frozenset({
     "test_annotations.py", "test_attacks.py", "test_cancel.py", "test_cli.py", "test_flow_control.py",
@@ -225,7 +225,7 @@ def pytest_run(name: str, coverage: list[str], arguments: list[str]) -> Counts:
         if not report.exists():
             return Counts(failed=1)
         suite = ET.parse(report).getroot()[0]
-    if os.environ.get("TASKD_TEST_TIMES"):
+    if os.environ.get("TEST_TIMES"):
         print_times(suite)
     total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
     failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))

@@ -10,7 +10,6 @@ import click
 from msgspec import structs
 
 from taskd.cli.console import json_text
-from taskd.cli.conversion import Convert, TextConverter, read_json
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
 from taskd.cli.progress_view import progress_view
@@ -20,6 +19,7 @@ from taskd.errors import MethodNotFound
 from taskd.functions.wire_names import wire_name
 from taskd.model import Options
 from taskd.net.reactor import Reactor
+from taskd.rows.conversion import Convert, TextConverter, read_json
 
 __all__ = ["as_json_argument", "call", "parse_arguments"]
 

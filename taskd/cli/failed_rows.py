@@ -9,7 +9,7 @@ from shutil import copyfileobj
 from typing import BinaryIO
 
 from taskd.cli.row_files import RowFormat
-from taskd.cli.rows import Row
+from taskd.rows.row import Row
 
 __all__ = ["FailedRows", "free_name"]
 

@@ -12,12 +12,14 @@ from taskd.cli.attach import attach
 from taskd.cli.call import call
 from taskd.cli.cancel import cancel
 from taskd.cli.completion import completion
+from taskd.cli.config import config
 from taskd.cli.functions import functions
 from taskd.cli.list_tasks import list_
 from taskd.cli.map import map_
 from taskd.cli.pausing import pause, resume
 from taskd.cli.retry import retry
 from taskd.cli.running import USAGE, fail
+from taskd.cli.serve import serve
 from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.store import store
@@ -48,14 +50,14 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="taskd")
 def main() -> None:
-    """Call functions of a running task server, and see what it does.
+    """Run a task server, call its functions, and see what it does.
 
-    The server itself is started with: twistd -n taskd --app YOUR_MODULE
+    A server is started with: taskd serve --app YOUR_MODULE
     """
 
 
 _COMMANDS = (
-    *(call, map_, functions, status, cancel),
+    *(serve, config, call, map_, functions, status, cancel),
     *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
     *(top, completion),
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from taskd.cli.console import err
-from taskd.cli.conversion import TextConverter
 from taskd.cli.failed_rows import FailedRows, free_name
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.map_run import MapRun, Results
@@ -19,6 +18,8 @@ from taskd.cli.running import FAILED, USAGE, fail, run_with_client
 from taskd.client import TaskClient
 from taskd.model import Options, SubmitOptions
 from taskd.net.reactor import Reactor
+from taskd.rows.conversion import TextConverter
+from taskd.rows.csv_rows import cell_as_json
 
 __all__ = ["map_"]
 
@@ -93,7 +94,7 @@ def map_(
 
     async def run(reactor: Reactor, client: TaskClient) -> None:
         parameters = await fetch_parameters(client, function)
-        convert = TextConverter(parameters, lambda _, text: f"the cell as JSON: {text}")
+        convert = TextConverter(parameters, cell_as_json)
         rows = source.rows()
         failed_rows = FailedRows(failed_path, rows)
         results = Results(output) if output is not None else None

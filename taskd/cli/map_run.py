@@ -14,11 +14,11 @@ from twisted.internet.task import deferLater
 
 from taskd.cli.console import err, progress_bar
 from taskd.cli.failed_rows import FailedRows, write_whole
-from taskd.cli.rows import Row
 from taskd.client import TaskClient
 from taskd.errors import Busy, TaskdError
 from taskd.model import Options
 from taskd.net.reactor import Reactor
+from taskd.rows.row import Row
 
 __all__ = ["MapRun", "Results", "ranges"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,7 +12,6 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from taskd.cli.batch_view import batch_text, show_batch
 from taskd.cli.console import err
-from taskd.cli.conversion import Convert, TextConverter
 from taskd.cli.failed_rows import FailedRows
 from taskd.cli.following import Follower
 from taskd.cli.functions import fetch_parameters
@@ -28,6 +26,9 @@ from taskd.errors import InvalidParams, TooLarge
 from taskd.model import SubmitOptions
 from taskd.net.reactor import Reactor
 from taskd.protocol.method_names import GET, LIST, SUBMIT_BATCH
+from taskd.rows.batch_rows import BatchRows
+from taskd.rows.conversion import TextConverter
+from taskd.rows.csv_rows import cell_as_json
 
 __all__ = ["Batch", "submit_rows"]
 
@@ -36,12 +37,6 @@ PAGE = 1000
 
 AT_ONCE = 50
 """Results that are asked for at once: each may be as long as a message."""
-
-MAX_NAMED = 3
-"""Wrong rows that are named before a batch is refused."""
-
-_ROW = re.compile(r"args\[(\d+)\]")
-"""How the server names a row of a batch."""
 
 NOT_DONE = ("failed", "set_aside", "expired", "cancelled")
 
@@ -67,7 +62,8 @@ def submit_rows(
 
     async def run(reactor: Reactor, client: TaskClient) -> None:
         parameters = await fetch_parameters(client, batch.function)
-        rows = _Rows(source, TextConverter(parameters, lambda _, text: f"the cell as JSON: {text}"))
+        convert = TextConverter(parameters, cell_as_json)
+        rows = BatchRows(source.name, source.rows().read(convert))
         answer = await _submit(client, source, batch, rows)
         rows.args.clear()
         target = Target("batch", answer["batch"])
@@ -89,28 +85,7 @@ def submit_rows(
     run_with_client(run, server, on_event=follower.pushed)
 
 
-class _Rows:
-    """The rows of a file, all of which have arguments: `args`, and on which `lines` they begin.
-
-    Raises `ValueError`, which names the rows that have none.
-    """
-
-    def __init__(self, source: RowFile, convert: Convert) -> None:
-        self.args: list[Mapping[str, Any]] = []
-        self.lines: list[int] = []
-        wrong: list[str] = []
-        for row in source.rows().read(convert):
-            if row.problem or row.args is None:
-                wrong.append(f"line {row.line}: {row.problem}")
-            else:
-                self.args.append(row.args)
-                self.lines.append(row.line)
-        if wrong:
-            more = f"; and {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else ""
-            raise ValueError(f"{source.name}: nothing was submitted: {'; '.join(wrong[:MAX_NAMED])}{more}")
-
-
-async def _submit(client: TaskClient, source: RowFile, batch: Batch, rows: _Rows) -> dict[str, Any]:
+async def _submit(client: TaskClient, source: RowFile, batch: Batch, rows: BatchRows) -> dict[str, Any]:
     """Submit the rows; return the answer. Raises `TaskdError`, with the line of a row that is refused."""
     request: dict[str, Any] = {"function": batch.function, "args": rows.args, "options": batch.options}
     request |= {name: value for name in ("then", "token") if (value := getattr(batch, name)) is not None}
@@ -121,12 +96,7 @@ async def _submit(client: TaskClient, source: RowFile, batch: Batch, rows: _Rows
             f"{error.message}; nothing was submitted: split {source.name}, or raise --max-message"
         ) from None
     except InvalidParams as error:
-        place = _ROW.match(str(error.data.get("argument", "")))
-        if place is None or int(place[1]) >= len(rows.lines):
-            raise
-        line = rows.lines[int(place[1])]
-        what = error.message.removeprefix(f"{place[0]}: ")
-        raise InvalidParams(f"{source.name}: nothing was submitted: line {line}: {what}") from None
+        raise rows.by_line(error) from None
     if len(answer["tasks"]) != len(rows.lines):
         raise InvalidParams(
             f"the batch with this token, {answer['batch']}, has {len(answer['tasks'])} tasks, not "

@@ -1,4 +1,4 @@
-"""The file of rows that ``taskd map`` reads: opened once, checked before the first call, cut into lines."""
+"""The file of rows that ``taskd map`` reads: opened once, and checked before the first call."""
 
 from __future__ import annotations
 
@@ -11,32 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from taskd.cli.conversion import Convert
-from taskd.cli.csv_rows import CsvRows
-from taskd.cli.json_rows import JsonRows
-from taskd.cli.rows import MAX_ROW, Row
+from taskd.rows.conversion import Convert
+from taskd.rows.csv_rows import CsvRows
+from taskd.rows.json_rows import JsonRows
+from taskd.rows.row import Row
+from taskd.rows.texts import BOM, HEAD, check_encoding, lines_of
 
-__all__ = ["STDIN", "RowFile", "RowFormat", "lines_of"]
+__all__ = ["STDIN", "RowFile", "RowFormat"]
 
 STDIN = "-"
 """The name that stands for the standard input."""
-
-CHUNK = 1024 * 1024
-"""Bytes that are read at once."""
-
-BOM = b"\xef\xbb\xbf"
-
-_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")
-"""How UTF-16 and UTF-32 begin: with a mark, or with the first byte of JSON lines and a NUL."""
-
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip; a spreadsheet can be saved as CSV",
-}
-"""What compressed files begin with."""
 
 
 class RowFormat(Protocol):
@@ -70,7 +54,7 @@ class RowFile:
         self._began = self._look()
         head = self._head()
         self._start = len(BOM) if head.startswith(BOM) else 0
-        _check_encoding(self.name, head)
+        check_encoding(self.name, head)
         self.is_csv = _is_csv(self._path, head)
 
     @property
@@ -95,7 +79,7 @@ class RowFile:
 
     def _head(self) -> bytes:
         self._file.seek(0)
-        return self._file.read(4096)
+        return self._file.read(HEAD)
 
 
 def _open(name: str) -> BinaryIO:
@@ -111,40 +95,8 @@ def _open(name: str) -> BinaryIO:
     return copy
 
 
-def _check_encoding(name: str, head: bytes) -> None:
-    if head.startswith(_UTF16):
-        raise ValueError(f"{name} is UTF-16, not UTF-8: convert it first, for example with iconv")
-    for mark, kind in _PACKED.items():
-        if head.startswith(mark):
-            raise ValueError(f"{name} is compressed ({kind}): unpack it first, and map the text in it")
-
-
 def _is_csv(path: Path, head: bytes) -> bool:
     """Return whether a file is CSV: by its name, or by its beginning if the name has no extension."""
     if not path.suffix:
         return not head.removeprefix(BOM).lstrip().startswith(b"{")
     return path.suffix.lower() not in (".jsonl", ".ndjson", ".json")
-
-
-def lines_of(name: str, file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines from here to the end, with their ends: LF, CR LF or CR.
-
-    Raises `ValueError` for a line of more than `MAX_ROW` bytes.
-    """
-    rest: list[bytes] = []
-    size = number = 0
-    held = b""
-    while chunk := file.read(CHUNK):
-        chunk = held + chunk
-        held = b"\r" if chunk.endswith(b"\r") else b""  # possibly half of a line's end
-        for piece in chunk.removesuffix(held).splitlines(keepends=True):
-            rest.append(piece)
-            size += len(piece)
-            if size > MAX_ROW:
-                raise ValueError(f"{name}: line {number + 1} has more than {MAX_ROW} bytes")
-            if piece.endswith((b"\n", b"\r")):
-                yield piece if len(rest) == 1 else b"".join(rest)
-                rest, size = [], 0
-                number += 1
-    if rest or held:
-        yield b"".join([*rest, held])

@@ -7,7 +7,6 @@ from msgspec import structs
 
 from taskd.cli.call import as_json_argument, parse_arguments
 from taskd.cli.console import err, json_text
-from taskd.cli.conversion import TextConverter
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import json_option, server_options, submit_options
 from taskd.cli.running import run_with_client
@@ -16,6 +15,7 @@ from taskd.errors import InvalidParams
 from taskd.model import SubmitOptions
 from taskd.net.reactor import Reactor
 from taskd.protocol.method_names import SUBMIT
+from taskd.rows.conversion import TextConverter
 
 __all__ = ["submit"]
 

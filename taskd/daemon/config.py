@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskd import __version__
-from taskd.daemon.options import SHARED, DaemonOptions
+from taskd.daemon.options import TRACEBACKS
 from taskd.durable.opening import SQLITE, StoreChoice
 from taskd.listeners.tcp import TcpLimits
 from taskd.listeners.wire import UnsentLimits
 from taskd.pool.pool import PoolConfig
 from taskd.scheduler.config import SchedulerConfig
 from taskd.server.task_server import ServerConfig
+from taskd.settings.kinds import SHARED
+from taskd.settings.settings import Settings
 from taskd.worker.messages import WorkerConfig
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from taskd.listeners.gateway import GatewayConfig
 
 __all__ = ["ServiceConfig", "logical_directory"]
+
+TWISTD = "twistd -n taskd"
 
 DEFAULT_STORE = "taskd.db"
 """The file of tasks in the working directory, if a function is durable and no store was named."""
@@ -35,9 +39,9 @@ class ServiceConfig:
 
     `listen` and `websocket` are server endpoint strings. Without `listen` there
     is no task server; without `websocket` there is no gateway, and `gateway` is
-    None. `stop_timeout` is in seconds. `is_default_app` says that no app was
+    None. `stop_timeout` and `drain_time` are in seconds. `is_default_app` says that no app was
     named, so that the default one is served; `uses_tracebacks`, that an option was
-    given by its old name.
+    given by its old name. `command` is what was typed to start the daemon, without options.
     """
 
     server: ServerConfig
@@ -46,12 +50,14 @@ class ServiceConfig:
     gateway: GatewayConfig | None
     limits: TcpLimits
     stop_timeout: float
+    drain_time: float
     is_default_app: bool
     uses_tracebacks: bool
     store: StoreChoice
+    command: str
 
     @classmethod
-    def of(cls, options: DaemonOptions, directory: str) -> ServiceConfig:
+    def of(cls, options: Settings, directory: str, command: str = TWISTD) -> ServiceConfig:
         """Return the configuration for these options; relative paths start from `directory`."""
         return cls(
             server=_server_config(options, directory),
@@ -62,10 +68,17 @@ class ServiceConfig:
                 options["max-message"], options["max-outstanding"], UnsentLimits(options["max-unsent"])
             ),
             stop_timeout=options["stop-timeout"],
+            drain_time=options["drain-time"],
             is_default_app=options.is_default_app,
-            uses_tracebacks=bool(options["tracebacks"]),
+            uses_tracebacks=_uses_tracebacks(options),
             store=_store(options["store"], directory),
+            command=command,
         )
+
+
+def _uses_tracebacks(options: Settings) -> bool:
+    details = options.given.get("error-details")
+    return details is not None and details.label == f"--{TRACEBACKS}"
 
 
 def _store(description: str | None, directory: str) -> StoreChoice:
@@ -93,7 +106,7 @@ def logical_directory(environ: Mapping[str, str]) -> str:
     return present
 
 
-def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
+def _server_config(options: Settings, directory: str) -> ServerConfig:
     least, most = options["workers"]
     # Absolute paths, since twistd may change the working directory before the app is imported.
     apps = [str(Path(directory, app)) if app.endswith(".py") or "/" in app else app for app in options["app"]]
@@ -123,7 +136,7 @@ def _server_config(options: DaemonOptions, directory: str) -> ServerConfig:
     )
 
 
-def _gateway_config(options: DaemonOptions) -> GatewayConfig:
+def _gateway_config(options: Settings) -> GatewayConfig:
     from taskd.listeners.gateway import GatewayConfig
 
     return GatewayConfig(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-__all__ = ["DEFAULT_APP", "announcement"]
+from taskd.settings.table import DEFAULT_APP
 
-DEFAULT_APP = "taskd.apps.mail"
+__all__ = ["announcement"]
 
 
-def announcement(environ: Mapping[str, str]) -> Iterator[str]:
+def announcement(environ: Mapping[str, str], command: str) -> Iterator[str]:
     """Yield the lines of the log for a start without ``--app``.
 
     They name the default app, the destination of its mails (without any
-    password), and the option that serves another app. The path of a Maildir is
+    password), and how `command` serves another app. The path of a Maildir is
     relative to the working directory, which the workers inherit.
     """
     # Imported only here, since a daemon with another app does not need it.
@@ -26,4 +26,4 @@ def announcement(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"every mail will fail: {error}"
     else:
         yield f"mails go to {delivery} (set {URL_VARIABLE} to change that)"
-    yield "to serve functions of your own, start: twistd -n taskd --app YOUR_MODULE"
+    yield f"to serve functions of your own, start: {command} --app YOUR_MODULE"

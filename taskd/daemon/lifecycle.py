@@ -18,6 +18,7 @@ from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
 from taskd.daemon.stop_report import StopReport
+from taskd.daemon.supervisor import Supervisor
 from taskd.durable.start import StorePart
 from taskd.errors import StartError
 from taskd.listeners.idle_connections import IdleConnections
@@ -46,6 +47,11 @@ FLUSH_TIMEOUT = 5.0
 one that reads, while one that does not read must not keep a server from ending."""
 
 
+ENDING_SECONDS = 45.0
+"""Seconds that the steps of a stop after the tasks take at most: replies that are not read (twice
+`FLUSH_TIMEOUT`), a store whose disk fails (20), workers that do not exit (5), and some to spare."""
+
+
 SLOW_SECONDS = 1.0
 """Seconds after which the log mentions that workers still run their stop hooks."""
 
@@ -53,8 +59,8 @@ SLOW_SECONDS = 1.0
 class AppServer(Protocol):
     """A task server, as far as the app and its processes are concerned."""
 
-    def reload(self) -> None:
-        """Import the app again."""
+    def reload(self) -> Deferred[str]:
+        """Import the app again; fires with the result in words."""
 
     def kill(self) -> None:
         """Kill every process that runs the app, at once and without the reactor."""
@@ -79,7 +85,7 @@ class UnstartedDaemon:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
         config = self._config
         if config.listen and config.is_default_app:
-            for line in announcement(os.environ):
+            for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
@@ -91,7 +97,7 @@ class UnstartedDaemon:
             port = bind(self._reactor, description, "gateway", transport, self._certificates)
             self._gateway_ports.append(port)
 
-    def start(self) -> RunningDaemon:
+    def start(self, supervisor: Supervisor) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
         reactor, config = self._reactor, self._config
         limits = self._connection_limits()
@@ -128,7 +134,9 @@ class UnstartedDaemon:
             config.stop_timeout,
             loaded,
             server,
+            supervisor,
             self._certificates,
+            config.drain_time,
         )
 
     def _open_store(self, server: TaskServer) -> StorePart:
@@ -158,7 +166,7 @@ class UnstartedDaemon:
 
     def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
-            config = replace(config, task_servers=[self._own_task_server()])
+            config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
             return config.start(self._reactor, server)
         except ValueError as error:
@@ -185,8 +193,9 @@ class RunningDaemon:
 
     `stop_timeout` is in seconds. `loaded` fires when the app is imported, and
     fails with `StartError` if it cannot be. `server` is None for a gateway alone,
-    which has no app and no other processes. `certificates` are those of the ports
-    and of the gateway's links.
+    which has no app and no other processes. `supervisor` is kept informed.
+    `certificates` are those of the ports and of the gateway's links. For
+    `drain_time` seconds before the stop, everything goes on.
     """
 
     def __init__(
@@ -197,7 +206,9 @@ class RunningDaemon:
         stop_timeout: float,
         loaded: Deferred[None],
         server: AppServer | None,
+        supervisor: Supervisor,
         certificates: Sequence[RenewableCertificates] = (),
+        drain_time: float = 0.0,
     ) -> None:
         self.loaded = loaded
         self._server = server
@@ -207,28 +218,59 @@ class RunningDaemon:
         self._parts = parts
         self._stop_timeout = stop_timeout
         self._is_aborted = False
+        self._is_stopping = False
+        self._supervisor = supervisor
+        self._reloads = 0
+        """Reloads that have not ended."""
+        self._drain_time = drain_time
+        self._drained: Deferred[None] | None = None
+        """Fires at the end of the time before the stop; None when that is not going on."""
 
     def reload(self) -> None:
         """Read the certificates again, and import the app again."""
+        self._reloads += 1
+        self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
         if self._server is not None:
-            self._server.reload()
-        elif not self._certificates:
+            self._server.reload().addCallback(self._reloaded)
+            return
+        if not self._certificates:
             _log.info("there is nothing to reload: a gateway without certificates and without an app")
+        self._reloaded("ready")
+
+    def _reloaded(self, how: str) -> None:
+        self._reloads -= 1
+        if not self._reloads and not self._is_stopping:
+            self._supervisor.ready(how)
+
+    def announce_stop(self) -> None:
+        """Have every health check report that a stop is near; everything is served as before."""
+        for part in self._parts.with_tasks:
+            part.announce_stop()
 
     def close(self) -> Deferred[None]:
         """Stop in order; fires when nothing is left. Call this once.
 
-        Refuses new connections and new tasks; waits for the tasks, at most for
-        the stop timeout; closes the websockets; closes the other connections
-        when their clients have taken what they are owed, or have had
-        `FLUSH_TIMEOUT` to do so; ends every process.
+        For the drain time, goes on serving, and only says that a stop is near. Then
+        refuses new connections and new tasks; waits for the tasks, at most for the
+        stop timeout; closes the websockets; closes the other connections when their
+        clients have taken what they are owed, or have had `FLUSH_TIMEOUT` to do so;
+        ends every process.
         """
         return Deferred.fromCoroutine(self._close_in_order())
+
+    def skip_draining(self) -> bool:
+        """Begin the stop proper now; return whether the drain time was going on."""
+        if self._drained is None:
+            return False
+        drained, self._drained = self._drained, None
+        drained.callback(None)
+        return True
 
     def abort(self) -> None:
         """End at once everything that `close` still waits for."""
         self._is_aborted = True
+        self.skip_draining()
         _abort(self._parts.present)
 
     def kill(self) -> None:
@@ -238,10 +280,13 @@ class RunningDaemon:
 
     async def _close_in_order(self) -> None:
         parts = self._parts
+        self._is_stopping = True
+        await self._announce_stop()
         for part in parts.present:
             part.stop_accepting()
         await _close_ports(self._ports)
         await self._drain_tasks()
+        self._supervisor.finishing("stopping: all tasks have ended", ENDING_SECONDS)
         # A gateway's calls may use the connections, so it is closed before them.
         for connections in (parts.gateway, parts.connections):
             await self._limited(
@@ -255,13 +300,33 @@ class RunningDaemon:
         await self._hastened(_close(parts.server), parts.server)
         await self._hastened(_close(parts.lingering), parts.lingering)
         _cancel([slow])
+        self._supervisor.close()
+
+    async def _announce_stop(self) -> None:
+        """Say that a stop is near, and go on for the drain time, unless that is skipped."""
+        for part in self._parts.with_tasks:
+            part.is_draining = True
+        if not self._drain_time or self._is_aborted:
+            self._supervisor.stopping("stopping")
+            return
+        line = (
+            f"draining: everything is served for {self._drain_time:g} s more, and /readyz sends new work "
+            "elsewhere; a second Ctrl-C or SIGTERM begins the stop at once"
+        )
+        _log.info("{line}", line=line)
+        self._supervisor.stopping(line)
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        ending = self._clock.callLater(self._drain_time, self.skip_draining)
+        await drained
+        _cancel([ending])
 
     async def _drain_tasks(self) -> None:
         """Wait for the tasks in flight, and report that: what for, and how it goes on."""
         parts, report = self._parts, StopReport(self._stop_timeout)
         reports: list[IDelayedCall] = []
         if (tasks := parts.in_flight()) and self._stop_timeout and not self._is_aborted:
-            _log.info("{line}", line=report.begin(tasks))
+            self._report(report.begin(tasks))
             for due in report.times():
                 line = partial(self._report_progress, report, due)
                 reports.append(self._clock.callLater(due, line))
@@ -275,7 +340,11 @@ class RunningDaemon:
 
     def _report_progress(self, report: StopReport, elapsed: float) -> None:
         if not self._is_aborted:
-            _log.info("{line}", line=report.go_on(self._parts.in_flight(), elapsed))
+            self._report(report.go_on(self._parts.in_flight(), elapsed))
+
+    def _report(self, line: str) -> None:
+        _log.info("{line}", line=line)
+        self._supervisor.status(line)
 
     async def _limited(
         self,
@@ -335,4 +404,5 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
 
-    return GatewaySite(reactor, Root(gateway))
+    websockets = gateway.factory
+    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)

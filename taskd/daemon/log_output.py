@@ -31,10 +31,12 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from taskd.daemon.log_file import LogFile
+from taskd.daemon.log_json import as_json
 from taskd.daemon.log_writer import Entry, LogWriter, Sink, SyslogSink, TextSink
 from taskd.errors import StartError
 from taskd.net.reactor import Reactor
 from taskd.printable import printable
+from taskd.settings.table import JSON
 
 __all__ = ["STANDARD_OUTPUT", "LogOutput", "open_log", "reopen_at_usr1"]
 
@@ -45,6 +47,9 @@ DEFAULT_FILE = "twistd.log"
 
 STANDARD_OUTPUT = "standard output"
 
+UTF_8 = "utf-8"
+"""The encoding of JSON, whatever that of standard output is (RFC 8259)."""
+
 _PRIORITIES = {
     LogLevel.debug: syslog.LOG_DEBUG,
     LogLevel.info: syslog.LOG_INFO,
@@ -53,6 +58,8 @@ _PRIORITIES = {
     LogLevel.critical: syslog.LOG_CRIT,
 }
 
+
+_NONE: Mapping[str, Any] = {}
 
 LOST = "{lines} lines of the log were lost: {why}"
 
@@ -71,42 +78,47 @@ class LogOutput:
         return self.writer.lost
 
 
-def open_log(twistd: Mapping[str, Any]) -> LogOutput | None:
-    """Open the log that twistd's options ask for; None if they name an observer of the operator's own.
+def open_log(twistd: Mapping[str, Any], settings: Mapping[str, Any] = _NONE) -> LogOutput | None:
+    """Open the log that twistd's options and ours ask for; None for an observer of the operator's own.
 
     Raises `StartError` if the log file cannot be written.
     """
     if twistd.get("logger") is not None:
         return None
+    is_json = settings.get("log-format") == JSON
     if twistd.get("syslog"):
         syslog.openlog(twistd.get("prefix") or "twisted", 0, syslog.LOG_USER)
-        return _output(SyslogSink(), "syslog", _without_time)
+        return _output(SyslogSink(), "syslog", as_json if is_json else _without_time)
+    format_event = as_json if is_json else _with_time
     in_foreground = bool(twistd.get("nodaemon") or twistd.get("debug"))
-    path = twistd.get("logfile") or ("-" if in_foreground else DEFAULT_FILE)
+    path = twistd.get("logfile") or settings.get("log-file") or ("-" if in_foreground else DEFAULT_FILE)
     if path == "-":
         if not in_foreground:
             raise StartError(
                 "taskd: a daemon in the background cannot log to standard output: use --nodaemon"
             )
-        return _output(_standard_output(), STANDARD_OUTPUT, _with_time)
+        return _output(_standard_output(UTF_8 if is_json else None), STANDARD_OUTPUT, format_event)
     try:
         file = LogFile(path)
     except OSError as error:
         raise StartError(
             f"taskd: cannot write the log file {os.path.abspath(path)}: {error.strerror}; "
-            "name another with twistd --logfile=FILE taskd …"
+            "name another with --log-file=FILE"
         ) from error
-    return _output(TextSink(file.write), str(file.path), _with_time, file)
+    return _output(TextSink(file.write), str(file.path), format_event, file)
 
 
-def _standard_output() -> TextSink:
-    """Return a sink for standard output, by a descriptor that nobody else closes or uses."""
+def _standard_output(encoding: str | None) -> TextSink:
+    """Return a sink for standard output, by a descriptor that nobody else closes or uses.
+
+    Without an `encoding`, that of standard output is used.
+    """
     stdout = sys.stdout
     if stdout is None:  # it was closed before the start
         return TextSink(partial(os.write, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)))
     stdout.flush()
     descriptor = fcntl.fcntl(stdout.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
-    return TextSink(partial(os.write, descriptor), descriptor, stdout.encoding)
+    return TextSink(partial(os.write, descriptor), descriptor, encoding or stdout.encoding)
 
 
 def _output(

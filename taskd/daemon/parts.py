@@ -35,6 +35,9 @@ class Part(Protocol):
 class TaskPart(Part, Protocol):
     """A part in which tasks are in flight."""
 
+    def announce_stop(self) -> None:
+        """Be unready from now on, while everything is served as before; may come before `stop_accepting`."""
+
     def in_flight(self) -> Counter[str]:
         """Count what `drain` waits for, by the names of the functions."""
 

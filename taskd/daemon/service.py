@@ -15,10 +15,11 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from taskd.daemon.before_reactor import wait_for
-from taskd.daemon.config import ServiceConfig, logical_directory
+from taskd.daemon.config import TWISTD, ServiceConfig, logical_directory
 from taskd.daemon.lifecycle import RunningDaemon, UnstartedDaemon
 from taskd.daemon.log_output import STANDARD_OUTPUT, LogOutput, open_log, reopen_at_usr1
 from taskd.daemon.options import DaemonOptions
+from taskd.daemon.reactors import install_reactor
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
     Terminal,
@@ -26,12 +27,14 @@ from taskd.daemon.startup import (
     interrupts_end_start,
     interrupts_stop_reactor,
 )
+from taskd.daemon.supervisor import Supervisor, supervisor_of
 from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.malloc import map_long_blocks_alone
 from taskd.net.reactor import Reactor, installed_reactor, use_steady_time
+from taskd.settings.settings import Settings
 from taskd.worker.process_title import setproctitle, title
 
-__all__ = ["Options", "TaskdService", "makeService"]
+__all__ = ["Options", "TaskdService", "makeService", "make_service"]
 
 GC_THRESHOLDS = (20_000, 50, 100)
 """New objects before the garbage collector looks at them, and how often before it looks at older ones: with
@@ -45,20 +48,30 @@ Options = TwistdOptions
 
 def makeService(options: DaemonOptions) -> IService:
     """Make the service for `twistd`, and open the log. Raises `StartError` if that is impossible."""
+    return make_service(options.settings, options.parent or {}, TWISTD)
+
+
+def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) -> IService:
+    """Make the service that `command` runs, and open the log. Raises `StartError` if that is impossible.
+
+    `twistd` has the options of twistd itself.
+    """
     interrupts_end_start()
     map_long_blocks_alone()
-    twistd: Mapping[str, Any] = options.parent or {}
-    check_twistd_options(twistd)
-    log = open_log(twistd)
+    check_twistd_options(twistd, settings)
+    if settings["reactor"] is not None and "reactor" not in twistd:
+        install_reactor(settings)
+    log = open_log(twistd, settings)
     reactor = installed_reactor()
     use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
-    config = ServiceConfig.of(options, logical_directory(os.environ))
+    supervisor = supervisor_of(reactor, os.environ)
+    config = ServiceConfig.of(settings, logical_directory(os.environ), command)
     if log is not None and log.name == STANDARD_OUTPUT:
-        return TaskdService(reactor, config, log)  # that is where the operator looks
+        return TaskdService(reactor, config, log, supervisor=supervisor)  # that is where the operator looks
     in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
     terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
-    return TaskdService(reactor, config, log, terminal)
+    return TaskdService(reactor, config, log, terminal, supervisor)
 
 
 class TaskdService(Service):
@@ -67,7 +80,7 @@ class TaskdService(Service):
     The service binds its ports before privileges are shed. Afterwards, when the
     process has also daemonised itself, it starts the pool, which imports the
     app. Raises `StartError` if either fails, and reports the reason to the
-    `terminal`, if the `log` is elsewhere.
+    `terminal`, if the `log` is elsewhere. The `supervisor` is kept informed.
     """
 
     def __init__(
@@ -76,14 +89,16 @@ class TaskdService(Service):
         config: ServiceConfig,
         log: LogOutput | None = None,
         terminal: Terminal | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._reactor = reactor
+        self._supervisor = supervisor or Supervisor(reactor, None)
         self._config = config
         self._log = log
         self._terminal = terminal
         lines_lost = _none if log is None else log.lines_lost
         self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config, lines_lost)
-        self._stop_signals = StopSignals(reactor, self._abort, self._kill)
+        self._stop_signals = StopSignals(reactor, self._abort, self._kill, self._skip_draining)
 
     def setServiceParent(self, parent: Any) -> None:
         """Become a part of an application, which then logs to this service's log."""
@@ -126,7 +141,9 @@ class TaskdService(Service):
             return
         if self._config.listen:
             setproctitle(title(self._config.server.pool.config.name, "daemon"))
-        self._daemon = running = self._daemon.start()
+        self._supervisor.status("starting: the app is imported")
+        self._daemon = running = self._daemon.start(self._supervisor)
+        running.loaded.addCallback(self._loaded)
         if self._reactor.running:
             running.loaded.addErrback(self._stop_reactor)
         else:
@@ -135,6 +152,9 @@ class TaskdService(Service):
             gc.freeze()
             # Each waiting task is some objects, which a collection would look at again and again.
             gc.set_threshold(*GC_THRESHOLDS)
+
+    def _loaded(self, _: None) -> None:
+        self._reactor.callWhenRunning(self._supervisor.ready, "ready")
 
     def _stop_reactor(self, failure: Failure) -> None:
         _log.critical("{error}", error=str(failure.value))
@@ -149,6 +169,9 @@ class TaskdService(Service):
         super().stopService()
         self._stop_signals.stopping()
         return self._daemon.close()
+
+    def _skip_draining(self) -> bool:
+        return isinstance(self._daemon, RunningDaemon) and self._daemon.skip_draining()
 
     def _abort(self) -> None:
         if isinstance(self._daemon, RunningDaemon):

@@ -62,7 +62,8 @@ class StopSignals:
     """The handling of SIGINT and SIGTERM from the first to the last; a daemon has one.
 
     The first signal stops the reactor, as Twisted's own handlers do, which
-    `install` keeps for it. At the second, `abort` is called in the reactor. If the
+    `install` keeps for it. At the second, `skip` is called in the reactor: if it
+    returns True, the next signal counts as the second again; otherwise `abort` is called. If the
     reactor does not call it within `ANSWER_SECONDS`, or is not done after another
     `ABORT_SECONDS`, or at the third signal, the process ends by the signal, whatever its main
     thread stands in: a system call is interrupted, and Python calls the handler before
@@ -75,11 +76,13 @@ class StopSignals:
         reactor: Reactor,
         abort: Callable[[], None],
         kill: Callable[[], None],
+        skip: Callable[[], bool],
         end: Callable[[int], None] = end_by_signal,
     ) -> None:
         self._reactor = reactor
         self._abort = abort
         self._kill = kill
+        self._skip = skip
         self._end_process = end
         self._stops: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._received = 0
@@ -110,6 +113,10 @@ class StopSignals:
             self._end()
 
     def _abort_now(self) -> None:
+        if self._skip():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._received = 1
+            return
         signal.setitimer(signal.ITIMER_REAL, ABORT_SECONDS)
         _log.warn("a second signal to stop: ending at once")
         self._abort()

@@ -18,6 +18,8 @@ from twisted.logger import Logger
 
 from taskd.errors import StartError
 from taskd.printable import printable
+from taskd.settings.given import Source
+from taskd.settings.settings import Settings
 
 __all__ = ["Terminal", "check_twistd_options", "interrupts_end_start", "interrupts_stop_reactor"]
 
@@ -97,12 +99,15 @@ class Terminal:
         self.close()
 
 
-def check_twistd_options(twistd: Mapping[str, Any]) -> None:
+def check_twistd_options(twistd: Mapping[str, Any], settings: Settings) -> None:
     """Check those of twistd's options that it would use too late to say what is wrong with them.
 
     Raises `StartError` if the pid file cannot be written, the directory for
-    ``--rundir`` does not exist, or ``--uid`` needs a privilege.
+    ``--rundir`` does not exist, ``--uid`` needs a privilege, or ``--logfile`` and our own
+    option for that were both given.
     """
+    if twistd.get("logfile") and settings.source("log-file") is Source.COMMAND_LINE:
+        raise StartError("taskd: --log-file and twistd's own --logfile: leave out one")
     pidfile = twistd.get("pidfile")
     if pidfile and not twistd.get("chroot"):
         folder = os.path.dirname(os.path.abspath(pidfile))

@@ -66,13 +66,13 @@ def _unknown(dashed: str, own: usage.Options) -> str:
     name = dashed.lstrip("-")
     if twistd is not None and (name in _long(twistd) or (len(name) == 1 and name in str(twistd.shortOpt))):
         return f"{dashed} is an option of twistd itself: write twistd {dashed} … taskd …"
-    nearest = _nearest(name, _long(own))
-    if nearest is not None:
-        return f"there is no option {dashed}; did you mean --{nearest}?"
-    outer = None if twistd is None else _nearest(name, _long(twistd))
-    if outer is not None:
-        return f"there is no option {dashed}; did you mean twistd's own --{outer}, before the word taskd?"
-    return f"there is no option {dashed}"
+    outer = [] if twistd is None else _long(twistd)
+    meant = _nearest(name, [*_long(own), *outer])
+    if meant is None:
+        return f"there is no option {dashed}"
+    if meant in _long(own):
+        return f"there is no option {dashed}; did you mean --{meant}?"
+    return f"there is no option {dashed}; did you mean twistd's own --{meant}, before the word taskd?"
 
 
 def _long(options: usage.Options) -> list[str]:

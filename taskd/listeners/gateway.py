@@ -20,6 +20,7 @@ from taskd.client.slots import ConnectionSlots
 from taskd.errors import InternalError, ShuttingDown, TaskdError
 from taskd.listeners.origins import Origins
 from taskd.listeners.peers import Peers
+from taskd.listeners.readiness import LocalReadiness, Readiness, RemoteReadiness
 from taskd.listeners.remote_events import RemoteEvents
 from taskd.listeners.reply_meter import ReplyMeter
 from taskd.listeners.websocket import WebSocketFactory
@@ -79,6 +80,7 @@ class GatewayConfig:
     There are at most `max_connections` to task servers, apart from the kept ones
     of a pooled link, and `own_ends` has the addresses of their own ends.
     `max_buffered`, in bytes, is for a gateway without a task server.
+    `calls_own_server` says that the one task server is that of this process.
     """
 
     task_servers: Sequence[str]
@@ -90,6 +92,7 @@ class GatewayConfig:
     max_connections: int = MAX_CONNECTIONS
     own_ends: set[object] = field(default_factory=set)
     max_buffered: int = MAX_BUFFERED
+    calls_own_server: bool = False
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
@@ -103,13 +106,18 @@ class GatewayConfig:
             watch_budget(reactor, budget)
         else:
             unanswered, budget = local.unanswered, local.budget
+        readiness: Readiness | None = None
+        if local is not None and (self.link == "local" or self.calls_own_server):
+            readiness = LocalReadiness(local.unready)
         if self.link == "local":
             if local is None:
                 raise ValueError("a local link needs a task server in the same process")
             backend = local
         else:
             backend = RemoteBackend(reactor, self, unanswered, budget)
-        return Gateway(reactor, self, backend)
+            readiness = readiness or backend.readiness
+        assert readiness is not None
+        return Gateway(reactor, self, backend, readiness)
 
 
 def link_kind(text: str) -> LinkKind:
@@ -145,7 +153,10 @@ class RemoteBackend:
         self._events = RemoteEvents(
             reactor, config.task_servers, config.max_message + ENVELOPE, config.own_ends
         )
+        self._status_links: dict[str, Link] = {}
         self._link = BalancedLink(reactor, config.task_servers, self._link_to)
+        self.readiness = RemoteReadiness(reactor, self._status_links)
+        """Whether a task server would take a task now."""
         self._turn_end = TurnEnd(reactor)
         self._to_flush: dict[Requester, None] = {}
         self._end_with_caller: set[PendingCall] = set()
@@ -155,6 +166,9 @@ class RemoteBackend:
         max_message = self._config.max_message
         max_reply = max_message + ENVELOPE
         own_ends = self._config.own_ends
+        # Health checks have links of their own: they must not wait behind calls.
+        status = PerCallLink(self._reactor, server, max_reply, own_ends=own_ends)
+        self._status_links[server] = status
         link: PerCallLink | PooledLink
         if self._has_connection_each:
             link = PerCallLink(self._reactor, server, max_reply, self._slots, own_ends)
@@ -170,7 +184,7 @@ class RemoteBackend:
             )
         if server.lower().startswith("tls:"):
             events = [each for each in self._events.links if each.server == server]
-            self.certificates.append(_Together(link, *events))
+            self.certificates.append(_Together(link, status, *events))
         return link
 
     def submit(self, requests: list[Request[PendingCall]], requester: Requester) -> None:
@@ -352,8 +366,12 @@ def _release(result: Any, account: Account, held: int) -> Any:
 class Gateway:
     """A running gateway: its websockets, and the backend that they share. `GatewayConfig.start` makes one."""
 
-    def __init__(self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any]) -> None:
+    def __init__(
+        self, reactor: Reactor, config: GatewayConfig, backend: Backend[Any], readiness: Readiness
+    ) -> None:
         self._backend = backend
+        self.readiness = readiness
+        """Whether a task would be taken now."""
         self._peers = Peers(reactor, backend.budget, PausedConnections(reactor, backend.budget))
         self.factory = WebSocketFactory(
             reactor,
@@ -369,8 +387,13 @@ class Gateway:
         """The certificates of the links to task servers by TLS."""
         return self._backend.certificates if isinstance(self._backend, RemoteBackend) else []
 
+    def announce_stop(self) -> None:
+        """Be unready from now on; everything is served as before."""
+        self.readiness.announce_stop()
+
     def stop_accepting(self) -> None:
         """Refuse new websockets and new messages."""
+        self.readiness.announce_stop()
         self._peers.stop_accepting()
         if isinstance(self._backend, RemoteBackend):
             self._backend.stop_accepting()
@@ -395,6 +418,7 @@ class Gateway:
         A client that does not answer the close is disconnected after Autobahn's
         `closeHandshakeTimeout`.
         """
+        self.readiness.close()
         if isinstance(self._backend, RemoteBackend):
             self._backend.close()
         return self._peers.close()

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import idna
 
+from taskd.errors import quoted
+
 __all__ = ["Origins", "host_name"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -68,6 +70,20 @@ class Origins:
         if page is not None and own is not None and _normal(own[1]) == page.host:
             return f"{page.host} is not known as a name of this gateway: see --hostname"
         return f"pages of {origin} are not allowed here: see --allow-origin"
+
+    def knows(self, host: str) -> bool:
+        """Return whether a Host header names this gateway; an empty one, as of HTTP/1.0, does.
+
+        A page of the same origin is read by a browser without an Origin header, so that only
+        the name shows whether it is an attacker's.
+        """
+        own = _HOST.fullmatch(host.lower())
+        return not host or (own is not None and self._is_own_name(_normal(own[1])))
+
+    @staticmethod
+    def unknown_host(host: str) -> str:
+        """Return the reason why a request to this host is refused, with the option that would allow it."""
+        return f"{quoted(host)} is not known as a name of this gateway: see --hostname"
 
     def _is_own(self, page: _Page, host: str) -> bool:
         own = _HOST.fullmatch(host.lower())

@@ -140,7 +140,17 @@ class Peer(BudgetedPeer[Work]):
         self.is_reading = False
         self.peer_has_ended()
         if not self._is_gone and not self.session.finished:
-            self._watch_end()
+            self.watch_end()
+
+    def ask(self, request: Request[Work]) -> None:
+        """Start a request that has been read already."""
+        self.session.begin(request, request.size)
+        self._is_stepping = True
+        try:
+            self._backend.submit([request], self)
+        finally:
+            self._is_stepping = False
+        self._send(self.session.take())
 
     # --- `taskd.net.paused.Watched` ---
 
@@ -179,7 +189,7 @@ class Peer(BudgetedPeer[Work]):
         """Answer that more was sent ahead than has room, behind what is owed, and close after that."""
         self.refuse_unfinished(TOO_FAR_AHEAD)
 
-    def _watch_end(self) -> None:
+    def watch_end(self) -> None:
         """Have the end of the peer reported, which is not being read."""
         if self._paused is not None and self._end_watch is None:
             self._end_watch = self._paused.watch(self._transport, self)
@@ -381,7 +391,7 @@ class Peer(BudgetedPeer[Work]):
     def _pause_reading(self) -> None:
         self.is_reading = False
         self._wire.pause_reading()
-        self._watch_end()
+        self.watch_end()
 
     def _sender_changed(self) -> None:
         if self._is_gone:

@@ -199,6 +199,11 @@ class Pool:
             return CodeStatus("waiting", self._why_paused, self._pause.seconds_left)
         return status
 
+    @property
+    def can_start(self) -> bool:
+        """Whether workers can be started: after one that could not be, or ended at once, there is a pause."""
+        return not self._pause.is_running
+
     def abandon_next(self) -> None:
         """Give up the reload in progress, if there is one."""
         self._generations.abandon_next()

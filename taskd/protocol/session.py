@@ -244,7 +244,7 @@ class Session(Generic[Work]):
                 if parsed is None:
                     continue
             request: Request[Work] = parsed  # type: ignore[assignment]
-            in_flight[request] = None
+            in_flight[request] = None  # as `begin` does: a call of it would be felt here
             if size > SHORT:
                 request.held = size * self._copies
                 self.large += request.held
@@ -259,6 +259,17 @@ class Session(Generic[Work]):
         if self._by_id is not None:
             self._by_id.add(started)
         return started
+
+    def begin(self, request: Request[Work], size: int) -> None:
+        """Take in a request of `size` bytes that has been read already, behind the others."""
+        self.in_flight[request] = None
+        if size > SHORT:
+            request.held = size * self._copies
+            self.large += request.held
+        if request.dialect is BARE:
+            if self._in_order is None:
+                self._in_order = deque()
+            self._in_order.append(request)
 
     def _read_other(
         self, message: BatchMember | TaskdError, backlog: Backlog

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from taskd.errors import StartError, StateError
@@ -87,6 +88,7 @@ class Reloader:
         self._generation = 0
         self._functions: list[FunctionInfo] = []
         self._awaited = 0
+        self._ended: Deferred[str] = Deferred()
 
     @property
     def in_progress(self) -> bool:
@@ -97,21 +99,26 @@ class Reloader:
         """Return whether `generation` is the one that is being loaded or warmed up."""
         return self.in_progress and generation == self._generation
 
-    def start(self) -> None:
-        """Load the app again, and use it once its workers are ready; the result is logged."""
+    def start(self) -> Deferred[str]:
+        """Load the app again, and use it once its workers are ready; the result is logged.
+
+        Return a Deferred that fires with the result in words, whatever it is.
+        """
         if self.in_progress:
             self.fail("another reload was asked for")
         try:
             generation = self._pool.reload()
         except StartError as error:
             _log.error("not reloaded: {error}", error=error)
-            return
+            return succeed(f"not reloaded: {error}")
         if generation is None:
             _log.warn("not reloaded: the app has not been loaded yet")
-            return
+            return succeed("not reloaded: the app has not been loaded yet")
         _log.info("reloading: generation {generation}", generation=generation)
         self._step(ReloadState.LOADING)
         self._generation = generation
+        self._ended = Deferred()
+        return self._ended
 
     def loaded(self, functions: list[FunctionInfo], workers: int) -> None:
         """Start `workers` workers of the new code, which is now imported, but at least one.
@@ -136,12 +143,14 @@ class Reloader:
                 count=len(self._functions),
                 generation=self._generation,
             )
+            self._ended.callback(f"reloaded: {len(self._functions)} functions, generation {self._generation}")
 
     def fail(self, reason: str) -> None:
         """Give up the reload in progress. Raises `StateError` if there is none."""
         self._step(ReloadState.FAILED)
         _log.error("not reloaded: {reason}\nThe old code goes on.", reason=reason)
         self._pool.abandon_next()
+        self._ended.callback(f"not reloaded, the old code goes on: {reason}")
 
     def _step(self, state: ReloadState) -> None:
         self._state = next_state(self._state, state)

@@ -19,6 +19,7 @@ from taskd.scheduler.budget import Budget
 from taskd.scheduler.task import Task
 from taskd.scheduler.workers import WorkerView
 from taskd.server.counters import Counters
+from taskd.server.readiness import Unready
 
 __all__ = [
     "SHOWN_PARTIES",
@@ -149,6 +150,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     `code` says whether there is a fork server and, if not, why, and when the next one starts.
     `unanswered` has the numbers of failures that no reply carried, by reason.
     `log_lines_lost` counts the lines that the log did not take in time.
+    `unready` says why the server would not take a task now, None if it would.
     """
 
     name: str
@@ -172,6 +174,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     counts: Counters
     unanswered: dict[str, int]
     log_lines_lost: int
+    unready: Unready | None
     workers: list[WorkerStatus]
     functions: list[FunctionStatus]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -31,6 +31,7 @@ from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
 from taskd.server.position import Position, position_of
+from taskd.server.readiness import DRAINING, Unready, unready
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -73,6 +74,7 @@ class TaskServer:
         self._functions: dict[str, FunctionInfo] = {}
         self._last_task = 0
         self.counters = Counters()
+        self._is_draining = False
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
         self.budget = Budget(config.max_buffered, config.pool.config.max_result)
@@ -150,9 +152,17 @@ class TaskServer:
             counts=self.counters,
             unanswered=self.unanswered.counts,
             log_lines_lost=self.log_lines_lost(),
+            unready=self.unready(),
             store=self.stored.status if self.stored is not None else None,
             schedules=self.stored.schedules if self.stored is not None else [],
         )
+
+    def unready(self) -> Unready | None:
+        """Return why the server would not take a task now; None if it would."""
+        if self._is_draining or self._dispatcher.is_stopping:
+            return DRAINING
+        fault = None if self.stored is None else self.stored.status.fault
+        return unready(self._scheduler, self._dispatcher.pool, self.budget, fault)
 
     # --- requests ---
 
@@ -291,10 +301,14 @@ class TaskServer:
 
     # --- code ---
 
-    def reload(self) -> None:
-        """Load the app again, and use it once its workers are ready; the result is logged."""
-        if not self._dispatcher.is_stopping:
-            self._dispatcher.reloader.start()
+    def reload(self) -> Deferred[str]:
+        """Load the app again, and use it once its workers are ready; the result is logged.
+
+        Return a Deferred that fires with the result in words, whatever it is.
+        """
+        if self._dispatcher.is_stopping:
+            return succeed("not reloaded: the server is shutting down")
+        return self._dispatcher.reloader.start()
 
     def _use(self, functions: list[FunctionInfo]) -> None:
         """Accept calls of these functions from now on."""
@@ -339,6 +353,10 @@ class TaskServer:
                     self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
 
     # --- the stop ---
+
+    def announce_stop(self) -> None:
+        """Be unready from now on, so that health checks send nobody here; everything is served as before."""
+        self._is_draining = True
 
     def stop_accepting(self) -> None:
         """Refuse new calls; the server's own methods are still answered."""

@@ -150,6 +150,9 @@ class ThreadPool:
         """Return the state of the code. As `Pool.code_status`."""
         return CodeStatus("ready" if self.loaded.called else "importing")
 
+    can_start = True
+    """Nothing prevents the start of a thread."""
+
     def abandon_next(self) -> None:
         """Do nothing: there is no reload."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from io import BytesIO
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import IResource
+from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
+from taskd.listeners.no_room import MESSAGE_RETRY_AFTER, REST_OF_MESSAGE
 from taskd.net.buffered_socket import (
     HIGH_WATER,
     READ_SIZE,
@@ -23,14 +26,25 @@ from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
 from taskd.net.time_limits import CLOSING_SECONDS, OPENING_SECONDS
 from taskd.net.turns import Turns
-from taskd.web.heads import HeadReader, Refusal, check_request
-from taskd.web.routes import route_of
+from taskd.protocol.framing import MAX_MESSAGE
+from taskd.scheduler.budget import Budget
+from taskd.scheduler.parties import Lane
+from taskd.web.bodies import ArrivingBody, HeldBody
+from taskd.web.heads import Head, HeadReader, Refusal, check_request
+from taskd.web.routes import Route, route_of
 
-__all__ = ["IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "GatewaySite"]
+__all__ = ["BODY_RATE", "BODY_SECONDS", "IDLE_SECONDS", "UNREAD_SECONDS", "GatewayChannel", "GatewaySite"]
 
 IDLE_SECONDS = 15.0
 """Seconds for which a connection is kept for the next request: a browser that wants something
 else from this port wants it at once, and an idle connection costs a descriptor."""
+
+BODY_SECONDS = 20.0
+"""Seconds that any body may take to arrive: twice as many as a head, since it may be many times as long."""
+
+BODY_RATE = 65536
+"""Bytes in a second at which the rest of a body must come, on the average: half a megabit, as a bad mobile
+connection has. So the longest takes three minutes at most."""
 
 UNREAD = 4096
 """Bytes of responses that the transport may hold before the next request is served: few, since there may be
@@ -45,6 +59,7 @@ class _Phase(Enum):
     """What the connection waits for."""
 
     HEAD = "the rest of a head"
+    BODY = "the rest of a body"
     NEXT = "the next request"
     READER = "the client to read responses"
     CLOSE = "the end"
@@ -78,6 +93,13 @@ class GatewayChannel(HTTPChannel):
         self._timer: IDelayedCall | None = None
         self._awaits_turn = False
         self._is_serving = False
+        self._next: tuple[Head, Route] | None = None
+        self._body: ArrivingBody | None = None
+        self._held: HeldBody | None = None
+        self.lane: Lane | None = None
+        """Where the tasks of this connection's requests wait; None before the first of them."""
+        self.when_paused: Callable[[], object] | None = None
+        """Called when nothing more is read while a request is being served, so that no end shows."""
         self.party = ""
         """The party that the connection belongs to. It cannot be found out once the connection is closed."""
 
@@ -103,42 +125,110 @@ class GatewayChannel(HTTPChannel):
             return
         self._heads.receive(data)
         turns = self.factory.turns
-        if self._is_serving or self._phase is _Phase.READER or self._awaits_turn:
+        if self._body is not None:
+            self._receive_body(self._body)
+        elif self._is_serving:
+            self._pause_while_serving()
+        elif self._phase is _Phase.READER or self._awaits_turn:
             self.transport.pauseProducing()
         elif turns.is_spent:
-            self._awaits_turn = True
-            turns.ask(self)
-            self.transport.pauseProducing()
+            self._await_turn()
         else:
             turns.measured(self._read_next)
 
+    def _await_turn(self) -> None:
+        self._awaits_turn = True
+        self.factory.turns.ask(self)
+        self.transport.pauseProducing()
+
     def _read_next(self) -> None:
-        """Serve the next request if its head is complete."""
+        """Serve the next request if it is complete."""
+        if self._next is not None:
+            self._serve(*self._next)
+            return
         try:
             head = self._heads.next()
             if head is not None:
-                check_request(head, route_of(head.target))
+                route = route_of(head.target)
+                check_request(head, route, self.factory.max_body)
         except Refusal as refusal:
             self._refuse(refusal)
             return
         if head is None:
             if len(self._heads):
                 self._enter(_Phase.HEAD)
+        elif head.length:
+            self._next = head, route
+            self._begin_body(head, head.length)
+        else:
+            self._serve(head, route)
+
+    def _begin_body(self, head: Head, length: int) -> None:
+        self._body = body = ArrivingBody(
+            length, self.factory.budget, self.party, self.transport.resumeProducing, self._refuse_body
+        )
+        self._enter(_Phase.BODY, BODY_SECONDS + length / BODY_RATE)
+        if head.awaits_continue and not len(self._heads):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        below = socket_under(self.transport)
+        if below is not None and not self.factory.budget.is_scarce:
+            below.read_size = READ_SIZE
+        self._receive_body(body)
+
+    def _receive_body(self, body: ArrivingBody) -> None:
+        body.add(self._heads.take(body.missing))
+        if body.missing:
+            if not body.has_room:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
             return
+        self._body = None
+        self._held = body.complete()
+        self._enter(_Phase.SERVING)
+        if self.factory.turns.is_spent:
+            self._await_turn()
+        else:
+            self.factory.turns.measured(self._read_next)
+
+    def _refuse_body(self) -> None:
+        assert self._next is not None
+        self._refuse(
+            Refusal(429, REST_OF_MESSAGE, Retry_After=f"{MESSAGE_RETRY_AFTER:.0f}"), route=self._next[1]
+        )
+
+    def _serve(self, head: Head, route: Route) -> None:
+        self._next = None
         self._enter(_Phase.SERVING)
         self._is_serving = True
         transport = self.transport
         self._keep_little(is_over=True)  # a websocket may take the transport over
         super().dataReceived(head.data)
-        if self.transport is not None:
-            self._keep_little()
-        else:
+        if self.transport is None:
             _pass_on(self._heads.take_rest(), transport)
+            return
+        self._keep_little()
+        if self._is_serving and self._phase is not _Phase.CLOSE:
+            if len(self._heads):
+                self._pause_while_serving()
+            else:
+                transport.resumeProducing()  # so that the end of the client shows
+
+    def _pause_while_serving(self) -> None:
+        self.transport.pauseProducing()
+        if self.when_paused is not None:
+            self.when_paused()
+
+    def take_body(self) -> BytesIO:
+        """Return the body of the request that is being served, as a file. Call this once."""
+        held, self._held = self._held, None
+        return held or BytesIO()
 
     def requestDone(self, request: Request) -> None:  # noqa: N802  # Twisted's name
         """Wait for the next request, or serve it if it has been sent already."""
         super().requestDone(request)
         self._is_serving = False
+        self.when_paused = None
         self._go_on()
 
     def _go_on(self) -> None:
@@ -172,16 +262,28 @@ class GatewayChannel(HTTPChannel):
         """Reset the connection."""
         self.transport.abortConnection()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, *, route: Route | None = None) -> None:
+        if route is not None:
+            refusal.is_problem = route.has_problems
+        self._drop_body()
         self.transport.write(refusal.response)
         self.loseConnection()
+
+    def _drop_body(self) -> None:
+        self._next = None
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     # --- the transport has enough to send, or has sent it ---
 
     def pauseProducing(self) -> None:
         """Serve nothing more until the client has read the responses."""
         super().pauseProducing()
-        if self._phase is not _Phase.CLOSE:
+        if self._phase not in (_Phase.CLOSE, _Phase.BODY):
             self._enter(_Phase.READER)
 
     def resumeProducing(self) -> None:
@@ -193,7 +295,7 @@ class GatewayChannel(HTTPChannel):
 
     # --- the end ---
 
-    def _enter(self, phase: _Phase) -> None:
+    def _enter(self, phase: _Phase, seconds: float | None = None) -> None:
         """Wait for something else than before; the time for it begins now."""
         if phase is self._phase:
             return
@@ -201,8 +303,9 @@ class GatewayChannel(HTTPChannel):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if phase in _SECONDS:
-            self._timer = self.callLater(_SECONDS[phase], self._time_is_over)
+        seconds = _SECONDS.get(phase, seconds)
+        if seconds is not None:
+            self._timer = self.callLater(seconds, self._time_is_over)
 
     def _time_is_over(self) -> None:
         self._timer = None
@@ -210,6 +313,12 @@ class GatewayChannel(HTTPChannel):
             self._refuse(Refusal(408, f"the head of the request was not complete in {OPENING_SECONDS:g} s"))
         elif self._phase in (_Phase.HEAD, _Phase.NEXT):
             self.loseConnection()
+        elif self._phase is _Phase.BODY and self._body is not None and self._next is not None:
+            missing = self._body.missing
+            self._refuse(
+                Refusal(408, f"the body of the request came too slowly: {missing} bytes are missing"),
+                route=self._next[1],
+            )
         else:
             self.transport.abortConnection()
 
@@ -224,6 +333,7 @@ class GatewayChannel(HTTPChannel):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._drop_body()
         super().connectionLost(reason)
 
 
@@ -235,16 +345,39 @@ def _pass_on(rest: bytes, transport: StreamTransport) -> None:
         protocol.dataReceived(rest)
 
 
+class GatewayRequest(SiteRequest):
+    """A request whose body was read by its channel."""
+
+    channel: GatewayChannel
+
+    def gotLength(self, length: int) -> None:  # noqa: N802  # Twisted's name
+        """Take the body, where twisted.web would write a long one into a file."""
+        self.content = self.channel.take_body()
+
+
 class GatewaySite(Site):
-    """The factory of the gateway's HTTP connections, whose requests go to `root`."""
+    """The factory of the gateway's HTTP connections, whose requests go to `root`.
+
+    Their bodies have at most `max_body` bytes, and are counted in `budget`.
+    """
 
     noisy = False
     protocol = GatewayChannel  # type: ignore[assignment]  # as Twisted allows
 
-    def __init__(self, reactor: Reactor, root: IResource) -> None:
-        super().__init__(root, reactor=reactor)
+    def __init__(
+        self, reactor: Reactor, root: IResource, budget: Budget | None = None, max_body: int = MAX_MESSAGE - 1
+    ) -> None:
+        super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
         self.turns = Turns(reactor)
+        self.budget = budget or Budget()
+        self.max_body = max_body
+
+    def log(self, request: SiteRequest) -> None:
+        """Do nothing: a line for each request would fill the log, and the proxy in front writes one."""
+
+    def log(self, request: Request) -> None:
+        """Log no requests: twisted.web would log each, and health checks come every second."""
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem
 from taskd.web.routes import Route
 
 __all__ = [
@@ -39,57 +40,54 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/(\d)\.(\d)" % _TOKEN)
 _HEADER_LINE = re.compile(rb"(%b):[ \t]*([^\0\r\n]*?)[ \t]*" % _TOKEN)
 
-_NOT_HTTP = "this is a gateway of taskd: it speaks HTTP and websockets, without TLS if you can read this"
+_OF_BODY = (b"content-length", b"transfer-encoding")
+"""The headers that determine how long a body is."""
 
-_PHRASES = {
-    400: "Bad Request",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    411: "Length Required",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    431: "Request Header Fields Too Large",
-    501: "Not Implemented",
-    505: "HTTP Version Not Supported",
-}
+_NOT_HTTP = "this is a gateway of taskd: it speaks HTTP and websockets, without TLS if you can read this"
 
 
 class Refusal(Exception):
     """A request that is refused, after which the connection closes: its `status`, and the reason as a text.
 
-    `headers` are those that the response has for this status.
+    `headers` are those that the response has for this status. The reason is sent as a
+    text, or as a problem if `is_problem` is set.
     """
 
     def __init__(self, status: int, text: str, **headers: str) -> None:
         super().__init__(text)
         self.status = status
+        self.is_problem = False
         self._headers = headers
 
     @property
     def response(self) -> bytes:
         """The whole response, which says that the connection closes."""
-        body = f"{self}\n"
+        body = Problem(self.status, str(self)).body if self.is_problem else f"{self}\n".encode()
+        content_type = PROBLEM_TYPE if self.is_problem else "text/plain; charset=utf-8"
         lines = [
-            f"HTTP/1.1 {self.status} {_PHRASES[self.status]}",
+            f"HTTP/1.1 {self.status} {PHRASES[self.status]}",
             "Connection: close",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body.encode())}",
-            *(f"{name}: {value}" for name, value in self._headers.items()),
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(body)}",
+            *(f"{name.replace('_', '-')}: {value}" for name, value in self._headers.items()),
         ]
-        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """The head of one request: its bytes, and what decides whether the request is served.
 
-    `length` is that of the body in bytes, None if the body comes in chunks.
+    `length` is that of the body in bytes, None if the body comes in chunks. If there is a
+    body, `data` lacks the headers about it, since it is read apart.
+    `awaits_continue` says that the client sends the body after a status 100.
     """
 
     data: bytes
     method: bytes
     target: bytes
     length: int | None
+    awaits_continue: bool = False
 
 
 class HeadReader:
@@ -128,8 +126,17 @@ class HeadReader:
         data = bytes(received[: end + 4])
         del received[: end + 4]
         self._searched = 0
+        head = _parsed(data)
+        if head.length == 0:
+            self._drop_blank_lines()
+        return head
+
+    def take(self, count: int) -> bytes:
+        """Return and forget bytes that belong to no head, but to the body of the last one: at most `count`."""
+        taken = bytes(self._received[:count])
+        del self._received[:count]
         self._drop_blank_lines()
-        return _parsed(data)
+        return taken
 
     def take_rest(self) -> bytes:
         """Return and forget all bytes that belong to no head."""
@@ -166,7 +173,7 @@ def _parsed(data: bytes) -> Head:
         raise Refusal(400, "that is no HTTP request line: METHOD TARGET HTTP/1.1")
     if request[3] != b"1":
         raise Refusal(505, "this server speaks HTTP/1.1")
-    values: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [], b"transfer-encoding": []}
+    values: dict[bytes, list[bytes]] = {name: [] for name in (b"host", b"expect", *_OF_BODY)}
     for line in lines[1:]:
         header = _HEADER_LINE.fullmatch(line)
         if header is None:
@@ -176,7 +183,15 @@ def _parsed(data: bytes) -> Head:
     if len(hosts) > 1 or (not hosts and request[4] != b"0"):
         raise Refusal(400, "the request must have one Host header")
     length = _length_of_body(values[b"content-length"], values[b"transfer-encoding"])
-    return Head(data, request[1], request[2], length)
+    awaits_continue = False
+    if values[b"expect"] and request[4] != b"0":  # RFC 9110, 10.1.1: HTTP/1.0 knows no expectations
+        if [each.lower() for each in values[b"expect"]] != [b"100-continue"]:
+            raise Refusal(417, "the only expectation that can be met is 100-continue")
+        awaits_continue = True
+    if length != 0 or awaits_continue:
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in (b"expect", *_OF_BODY)]
+        data = b"\r\n".join(kept) + b"\r\n\r\n"
+    return Head(data, request[1], request[2], length, awaits_continue)
 
 
 def _length_of_body(lengths: list[bytes], codings: list[bytes]) -> int | None:
@@ -199,16 +214,27 @@ def _length_of_body(lengths: list[bytes], codings: list[bytes]) -> int | None:
     return int(digits[:_MAX_DIGITS] or b"0")
 
 
-def check_request(head: Head, route: Route) -> None:
-    """Check a request against the rules of its route, before any of its body is read. Raises `Refusal`."""
+def check_request(head: Head, route: Route, max_body: int) -> None:
+    """Check a request against the rules of its route, before any of its body is read. Raises `Refusal`.
+
+    `max_body` is the length of the longest body, in bytes.
+    """
+    try:
+        _check(head, route, max_body)
+    except Refusal as refusal:
+        refusal.is_problem = route.has_problems
+        raise
+
+
+def _check(head: Head, route: Route, max_body: int) -> None:
     if head.method not in route.methods:
         allowed = ", ".join(method.decode() for method in route.methods)
         raise Refusal(405, f"only {allowed} can be used here", Allow=allowed)
     if head.length == 0:
         return
-    if not route.max_body:
-        raise Refusal(413, "no request to this address has a body")
+    if head.method not in route.with_body:
+        raise Refusal(413, "no such request to this address has a body")
     if head.length is None:
         raise Refusal(411, "the request must have a Content-Length")
-    if head.length > route.max_body:
-        raise Refusal(413, f"the body of a request to this address has at most {route.max_body} bytes")
+    if head.length > max_body:
+        raise Refusal(413, f"the body of a request has at most {max_body} bytes")

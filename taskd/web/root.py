@@ -16,7 +16,13 @@ from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 from taskd.listeners.origins import Origins
 from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
+from taskd.web.access import Access
+from taskd.web.api.resource import ApiResource
+from taskd.web.api.table import ROOT
 from taskd.web.client_module import MODULE_PATH, ClientModule
+from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
+from taskd.web.routes import RPC_PATHS
+from taskd.web.rpc import RpcResource
 
 __all__ = ["Root", "config_from_environment"]
 
@@ -61,16 +67,19 @@ class Root(Resource):
                 gateway = config_from_environment(os.environ).start(installed_reactor())
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
+        self._readiness = gateway.readiness
         self._websocket = WebSocketResource(gateway.factory)
         self._client_module = ClientModule()
+        access = Access(gateway.factory.origins)
+        self._rpc = RpcResource(gateway.factory, access)
+        self._api = ApiResource(gateway.factory, access)
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request: the body, or `NOT_DONE_YET` for a websocket."""
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
         # RFC 9110, 7.8: HTTP/1.0 knows no upgrades.
         if b"websocket" not in upgrade[0].lower() or request.clientproto == b"HTTP/1.0":
-            page: bytes | int = super().render(request)
-            return page
+            return self._answer(request)
         if request.method == b"GET" and not _has_known_version(request):
             return _upgrade_required(request)
         channel = request.channel
@@ -79,10 +88,23 @@ class Root(Resource):
             channel.requests.clear()  # breaks a reference cycle
         return answer
 
+    def _answer(self, request: Request) -> bytes | int:
+        """Answer a request that is no websocket's."""
+        if request.path.startswith(ROOT):
+            return self._api.render(request)
+        if request.path in RPC_PATHS and request.method not in (b"GET", b"HEAD"):
+            return self._rpc.render(request)
+        page: bytes | int = super().render(request)
+        return page
+
     def render_GET(self, request: Request) -> bytes | int:
         """Return the client, or the page that describes what runs here, with status 404 on unknown paths."""
         if request.path == MODULE_PATH:
             return self._client_module.render(request)
+        if request.path == HEALTH_PATH:
+            return render_health(request)
+        if request.path == READY_PATH:
+            return render_readiness(request, self._readiness)
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")

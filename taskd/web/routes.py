@@ -1,29 +1,54 @@
-"""The routes of the gateway's port: which methods a path has, and how long a request's body may be."""
+"""The routes of the gateway's port: which methods a path has, and which of them have a body."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PAGE", "Route", "route_of"]
+from taskd.web.api.table import ROOT, methods_of
+
+__all__ = ["PAGE", "RPC", "RPC_PATHS", "Route", "route_of"]
+
+RPC_PATHS = (b"/", b"/rpc")
+"""The paths that take JSON-RPC messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The rules for requests to a path: their methods, and the bytes that a body may have.
+    """The rules for requests to a path: their methods, and those of them that may have a body.
 
     They are applied to the head of a request (`taskd.web.heads.check_request`),
-    so that a body that is not wanted is never read. The rule for a path that
-    takes bodies belongs here; `taskd.web.channel` has to pass such bodies on.
+    so that a body that is not wanted is never read. `has_problems` says that errors
+    are problems (`taskd.web.problems`) here.
     """
 
     methods: tuple[bytes, ...]
-    max_body: int = 0
+    with_body: tuple[bytes, ...] = ()
+    has_problems: bool = False
 
 
 PAGE = Route((b"GET", b"HEAD"))
 """The page and the websockets, on every path."""
 
+RPC = Route((b"POST", b"OPTIONS"), (b"POST",), has_problems=True)
+"""JSON-RPC messages."""
 
-def route_of(target: bytes) -> Route:  # noqa: ARG001  # every path has the same rules at present
+FRONT = Route((b"GET", b"HEAD", b"POST", b"OPTIONS"), (b"POST",))
+"""The page, and JSON-RPC messages at the same address."""
+
+NOT_FOUND = Route((b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"), has_problems=True)
+"""A path of the API that does not exist, which only a whole answer can say."""
+
+
+def route_of(target: bytes) -> Route:
     """Return the rules for requests with this target."""
+    path = target.partition(b"?")[0]
+    if path == b"/":
+        return FRONT
+    if path in RPC_PATHS:
+        return RPC
+    if path.startswith(ROOT):
+        methods = methods_of(path)
+        if methods is None:
+            return NOT_FOUND
+        return Route((*methods, b"OPTIONS"), (b"POST",) if b"POST" in methods else (), has_problems=True)
     return PAGE

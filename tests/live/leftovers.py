@@ -97,7 +97,7 @@ def main(kind: str, certificate: str, key: str) -> None:
     tcp, tls, websocket = (f"{port}:interface=127.0.0.1" for port in ports)
     listen = [f"--listen=tcp:{tcp}", f"--listen=ssl:{tls}:privateKey={key}:certKey={certificate}"]
     options.parseOptions([f"--app={APP}", "--workers=1", *listen, f"--websocket=tcp:{websocket}"])
-    daemon = UnstartedDaemon(reactor, ServiceConfig.of(options, "."), int)  # type: ignore[arg-type]
+    daemon = UnstartedDaemon(reactor, ServiceConfig.of(options.settings, "."), int)  # type: ignore[arg-type]
     daemon.bind()
     running = daemon.start()
 

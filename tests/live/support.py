@@ -30,7 +30,7 @@ TIMEOUT = 30.0
 SOON = 10.0
 """Seconds after which something that takes milliseconds will not happen any more."""
 
-MARK = "TASKD_TEST"
+MARK = "TEST_OF_TASKD"
 """The environment variable with the name of the `Daemon` that started a process."""
 
 

@@ -69,7 +69,7 @@ def test_a_batch_is_stored_as_a_whole_although_the_daemon_is_killed_meanwhile(st
 def test_one_wrong_row_refuses_the_batch_and_is_named(start: Start) -> None:
     client = start(store="memory").connect()
     error = client.ask(submit_batch("mark", [[1], [2, 0.5], ["three"]]))["error"]
-    assert error["message"] == "args[2]: argument 'number': expected number, got string"
+    assert error["message"] == "args[2]: argument 'number': expected integer, got string"
     assert client.ask(rpc(3, "taskd.list"))["result"] == []
 
 

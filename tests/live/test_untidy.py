@@ -81,7 +81,7 @@ def test_a_child_that_outlives_its_task_answers_nobody(client: Connection, gate:
 
 
 def test_a_child_of_a_start_hook_is_no_worker(start: Start) -> None:
-    daemon = start(*Apps, "--workers", "1", env={"TASKD_TEST_FORK": "1"}).wait_until_ready()
+    daemon = start(*Apps, "--workers", "1", env={"FORK_AT_IMPORT": "1"}).wait_until_ready()
     client = daemon.connect()
     assert len({client.ask(bare("pid")) for _ in range(5)}) == 1
     assert client.ask(bare("fork", "return")) == 0

@@ -24,7 +24,7 @@ FOR_EVER = 600.0
 @on_worker_start
 def up() -> None:
     context.set("by the hook")
-    if os.environ.get("TASKD_TEST_FORK") and os.fork() == 0:
+    if os.environ.get("FORK_AT_IMPORT") and os.fork() == 0:
         return
 
 

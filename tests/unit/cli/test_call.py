@@ -3,9 +3,9 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.call import parse_arguments
-from taskd.cli.conversion import TextConverter
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.kinds import Kind
+from taskd.rows.conversion import TextConverter
 
 
 def converter(*integers):

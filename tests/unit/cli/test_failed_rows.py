@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.cli.failed_rows import FailedRows, free_name, write_whole
 from taskd.cli.map_run import ranges
-from tests.unit.cli.row_cases import as_text, csv_rows
+from tests.unit.rows.row_cases import as_text, csv_rows
 
 
 class FullDisk:

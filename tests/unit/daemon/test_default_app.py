@@ -9,7 +9,7 @@ from taskd.daemon.default_app import announcement
 
 class AnnouncementTests(SynchronousTestCase):
     def lines(self, url=None):
-        return list(announcement({} if url is None else {"TASKD_MAIL_URL": url}))
+        return list(announcement({} if url is None else {"TASKD_MAIL_URL": url}, "twistd -n taskd"))
 
     def test_the_lines_name_the_default_app_and_the_option_for_another(self):
         first, _, last = self.lines()

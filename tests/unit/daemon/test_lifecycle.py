@@ -11,6 +11,7 @@ from taskd.daemon.lifecycle import FLUSH_TIMEOUT, RunningDaemon
 from taskd.daemon.parts import Parts
 
 STOP_TIMEOUT = 30.0
+DRAIN_TIME = 10.0
 
 
 class RecordingPart:
@@ -22,6 +23,7 @@ class RecordingPart:
         self.drained = succeed(None) if drained else Deferred()
         self.closed = succeed(None) if closed else Deferred()
         self.tasks = Counter()
+        self.is_draining = False
 
     def in_flight(self):
         return self.tasks
@@ -42,6 +44,8 @@ class RecordingPart:
 
     def reload(self):
         self.calls.append("reload")
+        self.reloaded = Deferred()
+        return self.reloaded
 
     def kill(self):
         self.calls.append("kill")
@@ -57,6 +61,21 @@ class RecordingPort:
         return self.closed
 
 
+class RecordingSupervisor:
+    """A supervisor that records the names of what it is sent, without the texts."""
+
+    def __init__(self, sent):
+        self.sent = sent
+        self.texts = []
+
+    def __getattr__(self, name):
+        def note(text="", *_):
+            self.sent.append(name)
+            self.texts.append(text)
+
+        return note
+
+
 class StoppingTests(SynchronousTestCase):
     def daemon(self, gateway=None, connections=None, server=None):
         """Make a daemon whose parts have these attributes; their calls are in `self.calls`."""
@@ -69,8 +88,23 @@ class StoppingTests(SynchronousTestCase):
         parts = Parts([self.gateway], [self.connections], [self.server])
         return self.running(parts)
 
-    def running(self, parts):
-        return RunningDaemon(self.clock, [self.port], parts, STOP_TIMEOUT, succeed(None), self.server)
+    def running(self, parts, drain_time=0.0):
+        self.sent = []
+        return RunningDaemon(
+            self.clock,
+            [self.port],
+            parts,
+            STOP_TIMEOUT,
+            succeed(None),
+            self.server,
+            RecordingSupervisor(self.sent),
+            drain_time=drain_time,
+        )
+
+    def draining(self):
+        """Make a daemon that serves for `DRAIN_TIME` after the signal, with a part that does not drain."""
+        self.daemon()
+        return self.running(Parts([self.gateway], [self.connections], [self.server]), DRAIN_TIME)
 
     def since(self, place):
         return self.calls[place:]
@@ -166,6 +200,84 @@ class StoppingTests(SynchronousTestCase):
     def test_reload_is_passed_on_to_the_task_server(self):
         self.daemon().reload()
         self.assertEqual(self.calls, ["reload"])
+
+    def test_the_supervisor_learns_that_a_reload_has_begun_and_ended(self):
+        daemon = self.daemon()
+        daemon.reload()
+        self.assertEqual(self.sent, ["reloading"])
+        self.server.reloaded.callback("reloaded")
+        self.assertEqual(self.sent, ["reloading", "ready"])
+
+    def test_of_two_reloads_the_end_of_the_later_one_counts(self):
+        daemon = self.daemon()
+        daemon.reload()
+        first = self.server.reloaded
+        daemon.reload()
+        first.callback("given up")
+        self.assertEqual(self.sent, ["reloading", "reloading"])
+        self.server.reloaded.callback("reloaded")
+        self.assertEqual(self.sent[2:], ["ready"])
+
+    def test_a_gateway_alone_is_ready_again_at_once(self):
+        self.daemon()
+        daemon = RunningDaemon(
+            self.clock, [], Parts(), STOP_TIMEOUT, succeed(None), None, RecordingSupervisor(self.sent)
+        )
+        daemon.reload()
+        self.assertEqual(self.sent, ["reloading", "ready"])
+
+    def test_a_reload_that_ends_during_the_stop_does_not_make_the_daemon_ready(self):
+        daemon = self.daemon(server={"drained": False})
+        daemon.reload()
+        daemon.close()
+        self.server.reloaded.callback("not reloaded")
+        self.assertEqual(self.sent, ["reloading", "stopping"])
+
+    def test_the_supervisor_learns_of_each_phase_of_a_stop(self):
+        daemon = self.daemon(server={"drained": False, "closed": False})
+        self.server.tasks = Counter(report=1)
+        daemon.close()
+        self.assertEqual(self.sent, ["stopping", "status"])
+        self.server.drained.callback(None)
+        self.assertEqual(self.sent[2:], ["finishing"])
+        self.server.closed.callback(None)
+        self.assertEqual(self.sent[3:], ["close"])
+
+    # --- the time before the stop ---
+
+    def test_for_the_drain_time_everything_goes_on_and_is_only_announced(self):
+        daemon = self.draining()
+        stopped = daemon.close()
+        self.assertTrue(self.gateway.is_draining and self.server.is_draining)
+        self.assertEqual((self.calls, self.sent), ([], ["stopping"]))
+        self.clock.advance(DRAIN_TIME - 0.1)
+        self.assertEqual(self.calls, [])
+        self.clock.advance(0.1)
+        self.assertIn("server stop_accepting", self.calls)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_drain_time_can_be_skipped_once(self):
+        daemon = self.draining()
+        self.assertFalse(daemon.skip_draining())
+        stopped = daemon.close()
+        self.assertTrue(daemon.skip_draining())
+        self.assertFalse(daemon.skip_draining())
+        self.successResultOf(stopped)
+        self.assertNotIn("server abort", self.calls)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_abort_ends_the_drain_time_too(self):
+        daemon = self.draining()
+        stopped = daemon.close()
+        daemon.abort()
+        self.successResultOf(stopped)
+        self.assertIn("server abort", self.calls)
+
+    def test_a_stop_without_drain_time_is_announced_as_well(self):
+        daemon = self.daemon(server={"drained": False})
+        daemon.close()
+        self.assertTrue(self.gateway.is_draining and self.server.is_draining)
 
     def logged(self):
         """The lines that are logged from now on."""

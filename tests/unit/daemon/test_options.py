@@ -9,17 +9,19 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.config import ServiceConfig, logical_directory
-from taskd.daemon.options import WORKERS_PER_CPU, DaemonOptions, memory_size, worker_bounds
+from taskd.daemon.options import DaemonOptions
+from taskd.settings.kinds import memory_size, worker_bounds
+from taskd.settings.table import WORKERS_PER_CPU
 
 
 def parsed(*arguments):
-    options = DaemonOptions()
+    options = DaemonOptions(environ={})
     options.parseOptions(list(arguments))
     return options
 
 
 def described(*arguments, directory="/srv"):
-    return ServiceConfig.of(parsed(*arguments), directory)
+    return ServiceConfig.of(parsed(*arguments).settings, directory)
 
 
 class BoundsTests(SynchronousTestCase):
@@ -187,9 +189,9 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("--link local and --task-server", str(error))
 
     def test_the_config_says_whether_the_app_is_the_default(self):
-        self.assertIs(parsed().is_default_app, True)
+        self.assertIs(parsed().settings.is_default_app, True)
         for app in "x", "taskd.apps.mail":
-            self.assertIs(parsed("--app", app).is_default_app, False)
+            self.assertIs(parsed("--app", app).settings.is_default_app, False)
 
 
 class ServiceConfigTests(SynchronousTestCase):

@@ -75,9 +75,17 @@ class StopSignalTests(SignalTests):
             self.reactor,
             lambda: self.note("abort"),
             lambda: self.note("kill"),
+            self.skip_draining,
             lambda number: self.note(f"end {number}"),
         )
         self.signals.install()
+        self.can_skip = False
+
+    def skip_draining(self):
+        skips, self.can_skip = self.can_skip, False
+        if skips:
+            self.note("skip")
+        return skips
 
     def note(self, what):
         self.called.append(what)
@@ -104,6 +112,17 @@ class StopSignalTests(SignalTests):
         self.reactor.turn()
         self.assertEqual(self.called, ["abort"])
         self.assert_timer(ABORT_SECONDS)
+
+    def test_a_second_signal_that_only_skips_what_comes_before_the_stop_is_followed_by_one_that_aborts(self):
+        self.raise_signal(signal.SIGTERM)
+        self.can_skip = True
+        self.raise_again(signal.SIGTERM)
+        self.reactor.turn()
+        self.assertEqual(self.called, ["skip"])
+        self.assertEqual(signal.getitimer(signal.ITIMER_REAL)[0], 0)
+        self.raise_again(signal.SIGTERM)
+        self.reactor.turn()
+        self.assertEqual(self.called, ["abort"])
 
     def test_a_daemon_that_stops_for_another_reason_aborts_at_the_first_signal(self):
         self.signals.stopping()
@@ -139,7 +158,9 @@ class StopSignalTests(SignalTests):
         def fail():
             raise LookupError
 
-        signals = StopSignals(self.reactor, fail, fail, lambda number: self.note(f"end {number}"))
+        signals = StopSignals(
+            self.reactor, fail, fail, self.skip_draining, lambda number: self.note(f"end {number}")
+        )
         signals.install()
         signals.stopping()
         signal.raise_signal(signal.SIGTERM)
@@ -148,5 +169,5 @@ class StopSignalTests(SignalTests):
 
     def test_a_signal_that_is_ignored_stays_ignored(self):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        StopSignals(self.reactor, self.fail, self.fail).install()
+        StopSignals(self.reactor, self.fail, self.fail, self.fail).install()
         self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)

@@ -148,7 +148,7 @@ class WrongTests(BatchCase):
             ({"function": "g", "args": [], "options": {"key": "k"}}, "the same key"),
             ({"function": "g", "args": [], "then": "none"}, "no such function: none"),
             ({"function": "g", "args": [[1], 5]}, "args[1]: the arguments of a task are"),
-            ({"function": "g", "args": [[1], ["x"]]}, "args[1]: argument 'n': expected number, got string"),
+            ({"function": "g", "args": [[1], ["x"]]}, "args[1]: argument 'n': expected integer, got string"),
             (
                 {"function": "g", "args": [[1]], "then": "g"},
                 "then: g is called with the counts of a batch: no",

@@ -50,11 +50,28 @@ class ReloadTests(SynchronousTestCase):
         self.asked.append("abandon")
 
     def start(self, workers):
-        """Begin a reload whose app loads and needs so many workers."""
-        self.reloader.start()
+        """Begin a reload whose app loads and needs so many workers; return how it ends."""
+        ended = self.reloader.start()
         self.reloader.loaded(FUNCTIONS, workers)
+        return ended
 
     # --- what must hold ---
+
+    def test_whoever_asks_for_a_reload_learns_how_it_has_ended(self):
+        ended = self.start(1)
+        self.assertNoResult(ended)
+        self.reloader.worker_is_ready()
+        self.assertEqual(self.successResultOf(ended), "reloaded: 1 functions, generation 2")
+        ended = self.start(1)
+        self.reloader.fail("a reason")
+        self.assertEqual(self.successResultOf(ended), "not reloaded, the old code goes on: a reason")
+        self.cannot_reload = "too many open files"
+        self.assertEqual(self.successResultOf(self.reloader.start()), "not reloaded: too many open files")
+
+    def test_a_reload_that_is_given_up_for_another_one_ends_by_itself(self):
+        first, second = self.start(1), self.start(1)
+        self.assertIn("another reload was asked for", self.successResultOf(first))
+        self.assertNoResult(second)
 
     def test_a_fork_server_that_cannot_be_started_is_the_reason_why_nothing_is_reloaded(self):
         self.cannot_reload = "too many open files"

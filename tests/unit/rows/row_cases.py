@@ -2,11 +2,11 @@
 
 import io
 
-from taskd.cli.csv_rows import CsvRows
 from taskd.cli.failed_rows import FailedRows
-from taskd.cli.json_rows import JsonRows
-from taskd.cli.row_files import lines_of
-from taskd.cli.rows import ERROR_COLUMN
+from taskd.rows.csv_rows import CsvRows
+from taskd.rows.json_rows import JsonRows
+from taskd.rows.row import ERROR_COLUMN
+from taskd.rows.texts import lines_of
 
 
 def lines(data):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli.rows import ERROR_COLUMN
-from tests.unit.cli.row_cases import args_of, as_text, failed_file, good, json_rows, without_error
+from taskd.rows.row import ERROR_COLUMN
+from tests.unit.rows.row_cases import args_of, as_text, failed_file, good, json_rows, without_error
 
 objects = st.dictionaries(st.text(), st.integers(-(2**60), 2**60) | st.text() | st.none(), max_size=3)
 any_bytes = st.lists(

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from taskd.cli.conversion import Convert, read_json
-from taskd.cli.rows import ERROR_COLUMN, MAX_ROW, Row, reason
 from taskd.functions.wire_names import wire_name
+from taskd.rows.conversion import Convert, read_json
+from taskd.rows.row import ERROR_COLUMN, MAX_ROW, Row, reason
 
-__all__ = ["CsvRows", "CsvText"]
+__all__ = ["CsvRows", "CsvText", "cell_as_json"]
 
 _AFTER_QUOTE = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
 """The rest of a quoted cell, with the quotation mark that closes it."""
@@ -208,6 +208,11 @@ class CsvRows:
             if not at:
                 return False, is_broken
             in_quotes = False
+
+
+def cell_as_json(name: str, text: str) -> str:  # noqa: ARG001  # the column shows the name
+    """Return how an argument is written in CSV, given it as JSON text, for a `TextConverter`."""
+    return f"the cell as JSON: {text}"
 
 
 def _is_json(line: bytes) -> bool:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli import csv_rows as module
-from taskd.cli.rows import ERROR_COLUMN
 from taskd.functions.wire_names import wire_name
-from tests.unit.cli.row_cases import args_of, as_text, csv_rows, failed_file, good, lines
+from taskd.rows import csv_rows as module
+from taskd.rows import texts
+from taskd.rows.row import ERROR_COLUMN
+from tests.unit.rows.row_cases import args_of, as_text, csv_rows, failed_file, good, lines
 
 BIG_CELL = "x" * 1_000_000
 """A cell over the default limit of Python's csv module."""
@@ -183,7 +184,7 @@ class CuttingTests(SynchronousTestCase):
         self.assertEqual(b"".join(row.text for row in rows), b'"say "hi,"you"",z\n1,2\n3,4\n')
 
     def test_a_line_over_the_limit_is_an_error(self):
-        self.patch(__import__("taskd.cli.row_files").cli.row_files, "MAX_ROW", 20)
+        self.patch(texts, "MAX_ROW", 20)
         self.assertIn("line 2", str(self.assertRaises(ValueError, list, lines(b"a\n" + b"x" * 21))))
 
 

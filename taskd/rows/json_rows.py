@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from taskd.cli.conversion import Convert, read_json
-from taskd.cli.rows import ERROR_COLUMN, Row, reason
+from taskd.rows.conversion import Convert, read_json
+from taskd.rows.row import ERROR_COLUMN, Row, reason
 
 __all__ = ["JsonRows"]
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from taskd.cli.conversion import TextConverter, convert_text
 from taskd.functions.descriptions import describe_parameters
 from taskd.functions.kinds import kinds_of
 from taskd.functions.parameters import Parameters
+from taskd.rows.conversion import TextConverter, convert_text
 
 UserId = NewType("UserId", int)
 Positive = Annotated[int, msgspec.Meta(gt=0)]

@@ -1,0 +1,59 @@
+"""A check of what options name, without starting anything: addresses, certificates, and the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from taskd.durable.opening import MEMORY, SQLITE
+from taskd.net.endpoints import client_endpoint, server_endpoint
+from taskd.net.reactor import installed_reactor
+from taskd.settings.settings import Settings
+from taskd.store.base import StoreError
+from taskd.store.memory_limits import MemoryLimits
+
+__all__ = ["problems"]
+
+
+def problems(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with the endpoints and the store that the options name.
+
+    Certificates are read. Whether a port is free, and whether the app can be
+    imported, shows at the start alone.
+    """
+    reactor = installed_reactor()
+    for name in ("listen", "websocket"):
+        for description in settings[name]:
+            try:
+                server_endpoint(reactor, description)
+            except ValueError as error:
+                yield f"{_where(settings, name)}: {error}"
+    for description in settings["task-server"]:
+        try:
+            client_endpoint(reactor, description)
+        except ValueError as error:
+            yield f"{_where(settings, 'task-server')}: {error}"
+    store = settings["store"]
+    if store is not None and settings["listen"]:
+        reason = _wrong_store(store)
+        if reason is not None:
+            yield f"{_where(settings, 'store')}: {reason}"
+
+
+def _where(settings: Settings, name: str) -> str:
+    return settings.given[name].where if name in settings.given else f"--{name}"
+
+
+def _wrong_store(description: str) -> str | None:
+    kind, colon, rest = description.partition(":")
+    if kind == MEMORY and (rest or not colon):
+        try:
+            MemoryLimits.parse(rest)
+        except StoreError as error:
+            return str(error)
+        return None
+    path = description.removeprefix(SQLITE)
+    if path == description or not path:
+        return f"a store is memory, memory:LIMITS or sqlite:PATH, not {description!r}"
+    folder = os.path.dirname(os.path.abspath(path))
+    return None if os.path.isdir(folder) else f"there is no directory {folder}"

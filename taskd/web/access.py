@@ -1,0 +1,76 @@
+"""Who may use JSON-RPC and the API over HTTP: by the Host header, and by the origin of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.web.server import NOT_DONE_YET, Request
+
+from taskd.listeners.origins import Origins
+from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem
+
+__all__ = ["Access", "answer_empty", "answer_problem", "prepare"]
+
+_ALLOWED_HEADERS = "Content-Type, Idempotency-Key, Last-Event-ID, Traceparent"
+_EXPOSED_HEADERS = "Location, Retry-After"
+
+PREFLIGHT_SECONDS = 600
+"""Seconds for which a browser need not ask again whether a page may send a request."""
+
+
+class Access:
+    """The rule for HTTP requests: that of `taskd.listeners.origins` for websockets, and for every Host header.
+
+    No cookies or other credentials mean anything here, so pages need not, and cannot, send any.
+    """
+
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
+
+    def check(self, request: Request) -> None:
+        """Let a request pass, with the headers for its page. Raises `Problem`."""
+        host = (request.getHeader(b"host") or b"").decode("latin-1")
+        given = request.getHeader(b"origin")
+        request.setHeader(b"vary", b"Origin")
+        if given is None:
+            if not self._origins.knows(host):
+                raise Problem(421, self._origins.unknown_host(host))
+            return
+        origin = given.decode("latin-1")
+        if not self._origins.allows(origin, host):
+            raise Problem(403, self._origins.refusal(origin, host))
+        request.setHeader(b"access-control-allow-origin", given)
+        request.setHeader(b"access-control-expose-headers", _EXPOSED_HEADERS)
+
+    @staticmethod
+    def answer_options(request: Request, methods: Sequence[bytes]) -> int:
+        """Answer an OPTIONS request, which a browser sends before other requests of a page."""
+        allowed = b", ".join(methods)
+        if request.getHeader(b"origin") is not None and request.getHeader(b"access-control-request-method"):
+            request.setHeader(b"access-control-allow-methods", allowed)
+            request.setHeader(b"access-control-allow-headers", _ALLOWED_HEADERS)
+            request.setHeader(b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS)
+        request.setHeader(b"allow", allowed)
+        return answer_empty(request, 204)
+
+
+def prepare(request: Request) -> None:
+    """Set the headers that every answer of JSON-RPC and the API has."""
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"x-content-type-options", b"nosniff")
+
+
+def answer_empty(request: Request, status: int) -> int:
+    """Answer with a status alone."""
+    request.setResponseCode(status, PHRASES[status].encode())
+    request.finish()  # by itself twisted.web adds a length of 0, which a 204 must not have
+    return NOT_DONE_YET
+
+
+def answer_problem(request: Request, problem: Problem) -> bytes:
+    """Prepare an answer that is a problem, and return its body."""
+    request.setResponseCode(problem.status, PHRASES[problem.status].encode())
+    request.setHeader(b"content-type", PROBLEM_TYPE)
+    for name, value in problem.headers.items():
+        request.setHeader(name, value)
+    return problem.body

@@ -1,0 +1,63 @@
+"""The API's operations about batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from taskd.model import NO_SUBMIT_OPTIONS
+from taskd.protocol.method_names import CANCEL, GET, LIST, SUBMIT_BATCH, WAIT
+from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
+from taskd.web.api.table import ROOT, BatchQuery, ListBatchesQuery, NewBatch
+from taskd.web.api.tasks import INVALID, NO_ANSWER, page_of, token_of
+
+__all__ = ["batches", "cancel", "show", "store", "submit"]
+
+
+class _Accepted(msgspec.Struct):
+    batch: str
+
+
+async def submit(call: ApiCall) -> Response:
+    """Submit a batch."""
+    return await store(call, json_of(call.body, NewBatch))
+
+
+async def store(call: ApiCall, new: NewBatch) -> Response:
+    """Store a batch, all or none of it."""
+    params: dict[str, Any] = {"function": new.function, "args": new.args}
+    if new.options != NO_SUBMIT_OPTIONS:
+        params["options"] = new.options
+    if new.then is not None:
+        params["then"] = new.then
+    if (token := token_of(call)) is not None:
+        params["token"] = token
+    stored = await call.ask(SUBMIT_BATCH, Raw(msgspec.json.encode(params)), INVALID)
+    accepted = msgspec.json.decode(stored, type=_Accepted)
+    return Response(202, stored, {"Location": f"{ROOT.decode()}batches/{accepted.batch}"})
+
+
+async def batches(call: ApiCall) -> Response:
+    """List batches."""
+    query: ListBatchesQuery = call.query
+    given = {name: value for name, value in msgspec.structs.asdict(query).items() if value is not None}
+    return page_of("batches", await call.ask(LIST, {**given, "batches": True}), query.limit)
+
+
+async def show(call: ApiCall) -> Response:
+    """Show a batch, once it has ended or the time is over if there is a `wait`."""
+    query: BatchQuery = call.query
+    batch = call.ids["batch"]
+    if query.wait is None:
+        return Response(200, await call.ask(GET, {"batch": batch}, NOT_FOUND))
+    params = {"batch": batch, "timeout": query.wait}
+    return Response(200, await call.ask(WAIT, params, NOT_FOUND, NO_ANSWER))
+
+
+async def cancel(call: ApiCall) -> Response:
+    """Cancel whatever of a batch has not ended, and answer once it has."""
+    batch = call.ids["batch"]
+    await call.ask(GET, {"batch": batch}, NOT_FOUND)  # the method takes tasks as well
+    return Response(200, await call.ask(CANCEL, {"task": batch}, NOT_FOUND))

@@ -1,0 +1,112 @@
+"""One call of the API: what a handler gets, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+from twisted.web.server import Request
+
+from taskd.errors import InvalidParams, InvalidRequest, TaskdError
+from taskd.model import NO_OPTIONS, Failure, Options
+from taskd.web.exchange import Exchange
+from taskd.web.problems import Problem, problem_of
+
+__all__ = ["NOT_FOUND", "ApiCall", "Response", "json_of", "query_of"]
+
+NOT_FOUND: Mapping[int, int] = {InvalidParams.code: 404}
+"""The status for parameters that are wrong, where the only one is an id."""
+
+MAX_SHOWN = 200
+"""Characters of a decoder's error that are shown: it may repeat what the client has sent."""
+
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a call: its status, a JSON text, and headers besides those of all responses."""
+
+    status: int
+    body: bytes | Raw
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """One call: its HTTP request, its exchange with the backend, the ids in its path, and its query.
+
+    `body` has been checked to be UTF-8, and not nested too deeply.
+    """
+
+    request: Request
+    exchange: Exchange
+    ids: Mapping[str, str]
+    query: Any
+    body: bytes
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | Raw | None = None,
+        statuses: Mapping[int, int] | None = None,
+        options: Options = NO_OPTIONS,
+    ) -> Raw:
+        """Call one of the server's own methods, and return its result.
+
+        Raises `Problem` if it fails; `statuses` are those for some codes.
+        """
+        outcome = await self.exchange.ask(method, params, options)
+        if isinstance(outcome, Failure):
+            raise problem_of(outcome, statuses)
+        return outcome.value
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, None if there is none."""
+        found = self.request.getHeader(name.encode())
+        return None if found is None else found.decode("latin-1")
+
+
+def json_of(body: bytes, kind: type[Decoded]) -> Decoded:
+    """Return the body of a request, decoded. Raises `Problem`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise problem_of(_invalid(error, "$")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, f"the body is not JSON: {error}"[:MAX_SHOWN], -32700) from None
+
+
+def query_of(request: Request, kind: type[Decoded]) -> Decoded:
+    """Return the query of a request, converted. Raises `Problem`."""
+    arguments: Mapping[bytes, Sequence[bytes]] = request.args
+    given = {}
+    for name, values in arguments.items():
+        shown = name.decode("utf-8", "replace")
+        if len(values) > 1:
+            raise problem_of(
+                InvalidRequest(f"the query has {shown[:MAX_SHOWN]} more than once", member=shown[:MAX_SHOWN])
+            )
+        try:
+            given[shown] = values[0].decode()
+        except UnicodeDecodeError:
+            raise problem_of(
+                InvalidRequest(f"{shown[:MAX_SHOWN]} in the query is not UTF-8", member=shown[:MAX_SHOWN])
+            ) from None
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise problem_of(_invalid(error, "query")) from None
+
+
+def _invalid(error: msgspec.ValidationError, where: str) -> TaskdError:
+    text = str(error)
+    what, _, place = text.rpartition(" - at `$")
+    member = place.rstrip("`").lstrip(".")
+    if not what:
+        return InvalidRequest(text[:MAX_SHOWN])
+    named = f"{where}.{member}" if where != "$" else member
+    return InvalidRequest(f"{named}: {what}"[:MAX_SHOWN], member=named[:MAX_SHOWN])

@@ -1,0 +1,35 @@
+"""The API's operations about the task server itself."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from taskd.functions.registry import FunctionInfo
+from taskd.protocol.method_names import FUNCTIONS, STATUS
+from taskd.web.api.call import ApiCall, Response
+from taskd.web.api.openapi import openapi
+
+__all__ = ["description", "functions", "status"]
+
+
+async def functions(call: ApiCall) -> Response:
+    """List the functions that can be called."""
+    return Response(200, b'{"functions":%b}' % await call.ask(FUNCTIONS))
+
+
+async def status(call: ApiCall) -> Response:
+    """Show what the server and each of its workers is doing."""
+    return Response(200, await call.ask(STATUS))
+
+
+async def description(call: ApiCall) -> Response:
+    """Describe the API, as an OpenAPI document with the functions that can be called."""
+    return Response(200, _document(bytes(await call.ask(FUNCTIONS))))
+
+
+@lru_cache(maxsize=1)
+def _document(functions: bytes) -> bytes:
+    """Return the document, which changes with the functions alone."""
+    return msgspec.json.encode(openapi(msgspec.json.decode(functions, type=list[FunctionInfo])))

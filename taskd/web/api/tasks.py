@@ -1,0 +1,127 @@
+"""The API's operations about one task, and the list of tasks."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from taskd.errors import InvalidParams, NotAllowed
+from taskd.model import NO_SUBMIT_OPTIONS, Options
+from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, WHY
+from taskd.protocol.stored_methods import NOT_GIVEN
+from taskd.store.records import FINAL, State
+from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
+from taskd.web.api.table import ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
+from taskd.web.problems import Problem, problem_of
+
+__all__ = ["INVALID", "cancel", "explain", "page_of", "retry", "show", "submit", "tasks", "token_of"]
+
+INVALID = {InvalidParams.code: 422}
+"""The status for arguments that do not fit a function."""
+
+NO_ANSWER = Options(on_disconnect="cancel")
+"""The options of a wait, which ends with its caller."""
+
+MAX_TOKEN = 200
+"""Characters of an Idempotency-Key: those of a token (`taskd.model.Token`)."""
+
+_UNFINISHED = frozenset(state.name.lower() for state in State if state not in FINAL)
+
+
+class _Accepted(msgspec.Struct):
+    task: str
+    joined: bool
+
+
+class _Stated(msgspec.Struct):
+    task: str = ""
+    batch: str = ""
+    state: str = ""
+
+
+async def submit(call: ApiCall) -> Response:
+    """Submit a task; with `wait`, answer when it has ended or the time is over."""
+    query: WaitQuery = call.query
+    new = json_of(call.body, NewTask)
+    members = {"function": new.function}
+    raw = {
+        **({} if bytes(new.args) == bytes(NOT_GIVEN) else {"args": new.args}),
+        **({} if new.options == NO_SUBMIT_OPTIONS else {"options": new.options}),
+        **({} if (token := token_of(call)) is None else {"token": token}),
+    }
+    stored = await call.ask(SUBMIT, Raw(msgspec.json.encode({**members, **raw})), INVALID)
+    accepted = msgspec.json.decode(stored, type=_Accepted)
+    headers = {"Location": f"{ROOT.decode()}tasks/{accepted.task}"}
+    if query.wait is None:
+        return Response(202, stored, headers)
+    try:
+        task = await _wait(call, accepted.task, query.wait)
+    except Problem:  # the task is stored, whatever became of the wait
+        return Response(202, stored, headers)
+    return Response(200 if _has_ended(task) else 202, task, headers)
+
+
+async def show(call: ApiCall) -> Response:
+    """Show a task, once it has ended or the time is over if there is a `wait`."""
+    query: TaskQuery = call.query
+    task = call.ids["task"]
+    if query.wait is not None:
+        shown = await _wait(call, task, query.wait)
+        if not query.with_args:
+            return Response(200, shown)
+    return Response(200, await call.ask(GET, {"task": task, "with_args": query.with_args}, NOT_FOUND))
+
+
+async def _wait(call: ApiCall, task: str, seconds: float) -> Raw:
+    return await call.ask(WAIT, {"task": task, "timeout": seconds}, NOT_FOUND, NO_ANSWER)
+
+
+def _has_ended(task: Raw) -> bool:
+    return msgspec.json.decode(task, type=_Stated).state not in _UNFINISHED
+
+
+async def tasks(call: ApiCall) -> Response:
+    """List tasks."""
+    query: ListQuery = call.query
+    given = {name: value for name, value in msgspec.structs.asdict(query).items() if value is not None}
+    return page_of("tasks", await call.ask(LIST, given), query.limit)
+
+
+def page_of(name: str, listed: Raw, limit: int) -> Response:
+    """Return a page of a list: its elements, and the id after which the next one begins."""
+    last = msgspec.json.decode(listed, type=list[_Stated])
+    following = None
+    if len(last) == limit:
+        following = last[-1].task if name == "tasks" else last[-1].batch
+    body = b'{"%b":%b,"next":%b}' % (name.encode(), listed, msgspec.json.encode(following))
+    return Response(200, body)
+
+
+async def cancel(call: ApiCall) -> Response:
+    """Cancel a task, and answer once it has ended."""
+    task = call.ids["task"]
+    await call.ask(GET, {"task": task}, NOT_FOUND)  # an unknown one would be "done"
+    return Response(200, await call.ask(CANCEL, {"task": task}, NOT_FOUND))
+
+
+async def retry(call: ApiCall) -> Response:
+    """Put back a task that failed or was set aside."""
+    statuses = {**NOT_FOUND, NotAllowed.code: 409}
+    return Response(200, await call.ask(RETRY, {"task": call.ids["task"]}, statuses))
+
+
+async def explain(call: ApiCall) -> Response:
+    """Explain what holds a task."""
+    return Response(200, await call.ask(WHY, {"task": call.ids["task"]}, NOT_FOUND))
+
+
+def token_of(call: ApiCall) -> str | None:
+    """Return the token in the header Idempotency-Key, which may be in quotes. Raises `Problem`."""
+    header = call.header("Idempotency-Key")
+    if header is None:
+        return None
+    token = header.removeprefix('"').removesuffix('"') if header.startswith('"') else header
+    if not 0 < len(token) <= MAX_TOKEN:
+        text = f"Idempotency-Key: has 1 to {MAX_TOKEN} characters"
+        raise problem_of(InvalidParams(text, argument="Idempotency-Key"))
+    return token

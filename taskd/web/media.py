@@ -1,0 +1,65 @@
+"""Media types: which one a body has, and which ones a client accepts."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from taskd.web.problems import Problem
+
+__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "check_json", "media_type", "names"]
+
+JSON = "application/json"
+
+CSV = "text/csv"
+
+EVENT_STREAM = "text/event-stream"
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without parameters; "" if it is not named."""
+    named: str = (request.getHeader(b"content-type") or b"").decode("latin-1")
+    return named.partition(";")[0].strip().lower()
+
+
+def check_json(request: Request) -> None:
+    """Check that the body of a request is JSON. Raises `Problem`.
+
+    A page of any origin can send other types without asking first.
+    """
+    if (request.getHeader(b"content-encoding") or b"identity").lower() != b"identity":
+        raise Problem(415, "bodies are taken as they are, without a Content-Encoding")
+    found = media_type(request)
+    if found != JSON:
+        shown = f"not {found}" if found else "which the header Content-Type must say"
+        raise Problem(415, f"the body must be {JSON}, {shown}", headers={"Accept-Post": JSON})
+
+
+def accepts(request: Request, *offered: str) -> bool:
+    """Return whether a client accepts any of these media types."""
+    if request.getHeader(b"accept") is None:
+        return True
+    wanted, refused = _accepted(request)
+    return any(_matches(wanted, each) and each not in refused for each in offered)
+
+
+def names(request: Request, offered: str) -> bool:
+    """Return whether a client accepts a media type by its name, and not only with others."""
+    return offered in _accepted(request)[0]
+
+
+def _accepted(request: Request) -> tuple[set[str], set[str]]:
+    """Return the media types, or ranges of them, that a client accepts, and those that it refuses."""
+    header: str = (request.getHeader(b"accept") or b"").decode("latin-1").lower()
+    wanted: set[str] = set()
+    refused: set[str] = set()
+    for part in header.split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        is_refused = any(
+            each.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for each in parameters
+        )
+        (refused if is_refused else wanted).add(name)
+    return wanted, refused
+
+
+def _matches(ranges: set[str], offered: str) -> bool:
+    return not ranges.isdisjoint((offered, offered.partition("/")[0] + "/*", "*/*"))
