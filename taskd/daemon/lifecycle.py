@@ -28,6 +28,7 @@ from taskd.net.acceptor import Door
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
 from taskd.net.lingering import Lingering
+from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
@@ -69,13 +70,20 @@ class AppServer(Protocol):
 class UnstartedDaemon:
     """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`.
 
-    `log_lines_lost` is called for `taskd.status`.
+    `log_lines_lost` is called for `taskd.status`. `passed` sockets are there already.
     """
 
-    def __init__(self, reactor: Reactor, config: ServiceConfig, log_lines_lost: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        config: ServiceConfig,
+        log_lines_lost: Callable[[], int],
+        passed: PassedSockets = NO_SOCKETS,
+    ) -> None:
         self._reactor = reactor
         self._config = config
         self._log_lines_lost = log_lines_lost
+        self._passed = passed
         self._lingering = Lingering(reactor)
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
@@ -91,11 +99,18 @@ class UnstartedDaemon:
             _log.warn("--tracebacks is now called --error-details traceback")
         transport = partial(ServerTransport, lingering=self._lingering)
         for description in config.listen:
-            port = bind(self._reactor, description, "task server", transport, self._certificates)
-            self._task_ports.append(port)
+            self._task_ports.append(self._bind(description, "task server", transport))
         for description in config.websocket:
-            port = bind(self._reactor, description, "gateway", transport, self._certificates)
-            self._gateway_ports.append(port)
+            self._gateway_ports.append(self._bind(description, "gateway", transport))
+        if left := self._passed.left:
+            _log.warn(
+                "sockets were passed on by systemd that nothing serves: {names}; use --listen systemd:NAME "
+                "or --websocket systemd:NAME",
+                names=", ".join(left),
+            )
+
+    def _bind(self, description: str, name: str, transport: Callable[..., Any]) -> BoundPort:
+        return bind(self._reactor, description, name, transport, self._certificates, self._passed)
 
     def start(self, supervisor: Supervisor) -> RunningDaemon:
         """Start the pool, which begins to import the app, and serve the ports. Raises `StartError`."""
@@ -281,7 +296,7 @@ class RunningDaemon:
     async def _close_in_order(self) -> None:
         parts = self._parts
         self._is_stopping = True
-        await self._announce_stop()
+        await self._serve_on()
         for part in parts.present:
             part.stop_accepting()
         await _close_ports(self._ports)
@@ -302,10 +317,9 @@ class RunningDaemon:
         _cancel([slow])
         self._supervisor.close()
 
-    async def _announce_stop(self) -> None:
-        """Say that a stop is near, and go on for the drain time, unless that is skipped."""
-        for part in self._parts.with_tasks:
-            part.is_draining = True
+    async def _serve_on(self) -> None:
+        """Announce the stop, and go on for the drain time, unless that is skipped."""
+        self.announce_stop()
         if not self._drain_time or self._is_aborted:
             self._supervisor.stopping("stopping")
             return
@@ -405,4 +419,6 @@ def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
     from taskd.web.channel import GatewaySite
 
     websockets = gateway.factory
-    return GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    websockets.peers.on_stopping.append(site.stop_accepting)
+    return site

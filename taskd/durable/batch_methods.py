@@ -14,7 +14,7 @@ from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import call_in_time
+from taskd.durable.waiters import Waiting, call_in_time
 from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
@@ -227,6 +227,7 @@ class BatchMethods:
         over = call_in_time(
             self._clock, timeout, partial(self._batches.wait, batch), lambda: self.get(asker, batch)
         )
+        asker.request.work = Waiting(over)
         self._find(asker, batch, lambda record: over() if record.ended is not None else None)
 
 

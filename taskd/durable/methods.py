@@ -16,7 +16,7 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import call_in_time
+from taskd.durable.waiters import Waiting, call_in_time
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
@@ -262,6 +262,7 @@ class StoredMethods:
             partial(self._tasks.waiters.wait, task),
             lambda: self._show(asker, task, asker.answer),
         )
+        asker.request.work = Waiting(over)
         self._find(asker, task, lambda record: over() if record.state in ENDED else None)
         return None
 

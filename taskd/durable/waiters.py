@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from taskd.model import Progress
 from taskd.store.records import State
 
-__all__ = ["Waiter", "Waiters", "call_in_time"]
+__all__ = ["Waiter", "Waiters", "Waiting", "call_in_time"]
 
 Waiter = Callable[[State, bytes | None], object]
 """Gets the state in which a task has ended, and its outcome as JSON text, if it has one."""
@@ -39,6 +39,23 @@ def call_in_time(
     stop = wait(end)
     timer = None if seconds is None else clock.callLater(max(seconds, 0.0), end)
     return end
+
+
+class Waiting:
+    """The work for a request that waits for an end. Implements `taskd.server.methods.StoredWork`.
+
+    `over` has the request answered at once. So a connection that is gone, or is about to go, is
+    not kept for the time that it wanted to wait.
+    """
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        self._over = over
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        self._over()
+
+    detach = cancel
 
 
 class Waiters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,6 +33,8 @@ class Peers:
         self.is_closing = False
         self.is_stopping = False
         """Whether no new connections are accepted."""
+        self.on_stopping: list[Callable[[], object]] = []
+        """Called when no new connections are accepted any more."""
 
     def __iter__(self) -> Iterator[Peer[Any]]:
         """Iterate over the connections that are open."""
@@ -57,6 +59,8 @@ class Peers:
     def stop_accepting(self) -> None:
         """Have new connections refused."""
         self.is_stopping = True
+        for call in self.on_stopping:
+            call()
 
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when no request of any connection is in flight."""

@@ -19,7 +19,7 @@ PREFLIGHT_SECONDS = 600
 
 
 class Access:
-    """The rule for HTTP requests: that of `taskd.listeners.origins` for websockets, and for every Host header.
+    """The rule for HTTP requests: that of `taskd.listeners.origins`, which holds for every Host header here.
 
     No cookies or other credentials mean anything here, so pages need not, and cannot, send any.
     """
@@ -54,8 +54,11 @@ class Access:
         return answer_empty(request, 204)
 
 
-def prepare(request: Request) -> None:
-    """Set the headers that every answer of JSON-RPC and the API has."""
+def prepare(request: Request, *, is_stopping: bool) -> None:
+    """Set the headers that every answer of JSON-RPC and the API has; if the gateway stops, it is the last."""
+    if is_stopping:
+        request.channel.persistent = 0
+        request.setHeader(b"connection", b"close")
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
 

@@ -107,6 +107,7 @@ class GatewayChannel(HTTPChannel):
         """Wait for the first request."""
         super().connectionMade()
         self.party = party_key(self.transport)
+        self.factory.channels.add(self)
         self._keep_little()
         self._enter(_Phase.HEAD)
 
@@ -205,6 +206,7 @@ class GatewayChannel(HTTPChannel):
         self._keep_little(is_over=True)  # a websocket may take the transport over
         super().dataReceived(head.data)
         if self.transport is None:
+            self.factory.channels.discard(self)
             _pass_on(self._heads.take_rest(), transport)
             return
         self._keep_little()
@@ -234,7 +236,9 @@ class GatewayChannel(HTTPChannel):
     def _go_on(self) -> None:
         if self._phase in (_Phase.CLOSE, _Phase.READER) or self._is_serving:
             return
-        if not len(self._heads):
+        if not len(self._heads) and self.factory.is_stopping:
+            self.loseConnection()
+        elif not len(self._heads):
             self._enter(_Phase.NEXT)
         elif not self._awaits_turn:
             self._enter(_Phase.SERVING)
@@ -322,6 +326,11 @@ class GatewayChannel(HTTPChannel):
         else:
             self.transport.abortConnection()
 
+    def close_if_idle(self) -> None:
+        """Close if nothing has been asked that is not answered, since the gateway stops."""
+        if self._phase is _Phase.NEXT or (self._phase is _Phase.HEAD and not len(self._heads)):
+            self.loseConnection()
+
     def loseConnection(self) -> None:  # noqa: N802  # Twisted's name
         """Close once everything is sent; but not later than in `CLOSING_SECONDS`."""
         self._enter(_Phase.CLOSE)
@@ -334,6 +343,8 @@ class GatewayChannel(HTTPChannel):
             self._timer.cancel()
             self._timer = None
         self._drop_body()
+        self.when_paused = None
+        self.factory.channels.discard(self)
         super().connectionLost(reason)
 
 
@@ -372,12 +383,15 @@ class GatewaySite(Site):
         self.turns = Turns(reactor)
         self.budget = budget or Budget()
         self.max_body = max_body
+        self.channels: set[GatewayChannel] = set()
+        """The connections that are no websockets."""
+        self.is_stopping = False
 
-    def log(self, request: SiteRequest) -> None:
-        """Do nothing: a line for each request would fill the log, and the proxy in front writes one."""
-
-    def log(self, request: Request) -> None:
-        """Log no requests: twisted.web would log each, and health checks come every second."""
+    def stop_accepting(self) -> None:
+        """Close the connections of which nothing is asked; the others close with their next response."""
+        self.is_stopping = True
+        for channel in list(self.channels):
+            channel.close_if_idle()
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""

@@ -16,7 +16,6 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as HttpRequest
 
 from taskd.errors import Busy, NotAllowed
@@ -42,6 +41,9 @@ __all__ = ["Exchange"]
 
 RESPONSE_SECONDS = 30.0
 """Seconds in which a client must take some of a response: as many as `taskd.web.channel.UNREAD_SECONDS`."""
+
+SILENT_PARTS = 3
+"""Parts like comments that find that the client has taken nothing since the one before, until it is given up."""
 
 LITTLE = 16384
 """Bytes of a body that are sent together with the head: to copy them costs less than to send twice."""
@@ -123,7 +125,7 @@ class Exchange:
     def __init__(self, gateway: WebSocketFactory, request: HttpRequest, *, is_message: bool = False) -> None:
         self._gateway = gateway
         self._request = request
-        channel = cast(HTTPChannel, request.channel)
+        channel = request.channel
         self._channel = channel
         self._transport = cast(StreamTransport, channel.transport)
         self._waiting: Deferred[Any] | None = None
@@ -133,6 +135,7 @@ class Exchange:
         self._pushed: list[bytes] = []
         self._has_responded = False
         self._stalling: IDelayedCall | None = None
+        self._unsent = self._silent = 0
         backend = gateway.backend
         lane = channel.lane if isinstance(channel, GatewayChannel) else None
         if lane is None:
@@ -178,7 +181,8 @@ class Exchange:
 
     def message(self, body: bytes) -> Deferred[bytes | None]:
         """Handle a message of the protocol, and return the reply to it; None if there is none."""
-        assert self._is_message and self._waiting is None
+        assert self._is_message
+        assert self._waiting is None
         waiting: Deferred[bytes | None] = Deferred()
         self._waiting = waiting
         self._peer.session.receive([body])
@@ -242,9 +246,20 @@ class Exchange:
             self._peer.sender.send(data)
 
     def send_latest(self, data: bytes) -> None:
-        """Send a part of the stream at once, or in place of the last one of this kind that still waits."""
-        if self._encode is not None and self._has_responded is False:
-            self._peer.sender.send_latest(self._chunk(data))
+        """Send a part of the stream at once, or in place of the last one of this kind that still waits.
+
+        Call this now and then: a client that takes nothing between several calls is disconnected.
+        """
+        if self._encode is None or self._has_responded:
+            return
+        sender = self._peer.sender
+        unsent = sender.unsent if sender.congested else 0
+        self._silent = self._silent + 1 if unsent and unsent == self._unsent else 0
+        self._unsent = unsent
+        if self._silent < SILENT_PARTS:
+            sender.send_latest(self._chunk(data))
+        else:
+            self._stalled()
 
     def end(self) -> None:
         """End the response, once everything is sent."""

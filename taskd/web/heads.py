@@ -132,7 +132,7 @@ class HeadReader:
         return head
 
     def take(self, count: int) -> bytes:
-        """Return and forget bytes that belong to no head, but to the body of the last one: at most `count`."""
+        """Return and forget at most `count` bytes, which belong to the body of the last head."""
         taken = bytes(self._received[:count])
         del self._received[:count]
         self._drop_blank_lines()
@@ -183,15 +183,20 @@ def _parsed(data: bytes) -> Head:
     if len(hosts) > 1 or (not hosts and request[4] != b"0"):
         raise Refusal(400, "the request must have one Host header")
     length = _length_of_body(values[b"content-length"], values[b"transfer-encoding"])
-    awaits_continue = False
-    if values[b"expect"] and request[4] != b"0":  # RFC 9110, 10.1.1: HTTP/1.0 knows no expectations
-        if [each.lower() for each in values[b"expect"]] != [b"100-continue"]:
-            raise Refusal(417, "the only expectation that can be met is 100-continue")
-        awaits_continue = True
+    # RFC 9110, 10.1.1: HTTP/1.0 knows no expectations.
+    awaits_continue = request[4] != b"0" and _awaits_continue(values[b"expect"])
     if length != 0 or awaits_continue:
         kept = [line for line in lines if line.partition(b":")[0].lower() not in (b"expect", *_OF_BODY)]
         data = b"\r\n".join(kept) + b"\r\n\r\n"
     return Head(data, request[1], request[2], length, awaits_continue)
+
+
+def _awaits_continue(expectations: list[bytes]) -> bool:
+    if not expectations:
+        return False
+    if [each.lower() for each in expectations] != [b"100-continue"]:
+        raise Refusal(417, "the only expectation that can be met is 100-continue")
+    return True
 
 
 def _length_of_body(lengths: list[bytes], codings: list[bytes]) -> int | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.web.server import Request
 
 from taskd.web.problems import Problem
 
-__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "check_json", "media_type", "names"]
+__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "body_of", "check_json", "media_type", "names"]
 
 JSON = "application/json"
 
 CSV = "text/csv"
 
 EVENT_STREAM = "text/event-stream"
+
+_NO_QUALITY = re.compile(r"q\s*=\s*0(\.0{0,3})?")
+"""The parameter of a media type that is not accepted."""
 
 
 def media_type(request: Request) -> str:
@@ -32,6 +37,17 @@ def check_json(request: Request) -> None:
     if found != JSON:
         shown = f"not {found}" if found else "which the header Content-Type must say"
         raise Problem(415, f"the body must be {JSON}, {shown}", headers={"Accept-Post": JSON})
+
+
+def body_of(request: Request, limit: int) -> bytes:
+    """Return the body of a request. Raises `Problem` if it has more than `limit` bytes.
+
+    The channel of a gateway has checked that before it arrived, that of `twistd web` has not.
+    """
+    body: bytes = b"" if request.content is None else request.content.read()
+    if len(body) > limit:
+        raise Problem(413, f"the body of a request has at most {limit} bytes")
+    return body
 
 
 def accepts(request: Request, *offered: str) -> bool:
@@ -54,9 +70,7 @@ def _accepted(request: Request) -> tuple[set[str], set[str]]:
     refused: set[str] = set()
     for part in header.split(","):
         name, *parameters = (each.strip() for each in part.split(";"))
-        is_refused = any(
-            each.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for each in parameters
-        )
+        is_refused = any(_NO_QUALITY.fullmatch(each) for each in parameters)
         (refused if is_refused else wanted).add(name)
     return wanted, refused
 

@@ -64,7 +64,7 @@ PHRASES = {
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }
-"""The phrases of the statuses that the gateway uses: those of RFC 9110, of which twisted.web knows older ones."""
+"""The phrases of the statuses that the gateway uses, by RFC 9110: twisted.web knows older ones."""
 
 _STATUSES = {
     ParseError.code: 400,
@@ -132,8 +132,7 @@ def problem_of(error: Failure | TaskdError, statuses: Mapping[int, int] | None =
     data = failure.data if isinstance(failure.data, dict) else {}
     headers = {}
     if status in (429, 503):
-        after = data.get("retry_after", RETRY_AFTER)
-        headers["Retry-After"] = str(
-            max(math.ceil(after), 1) if isinstance(after, int | float) else RETRY_AFTER
-        )
+        after = data.get("retry_after")
+        seconds = math.ceil(after) if isinstance(after, int | float) else RETRY_AFTER
+        headers["Retry-After"] = str(max(seconds, 1))
     return Problem(status, failure.message, failure.code, data, headers)

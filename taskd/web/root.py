@@ -92,7 +92,7 @@ class Root(Resource):
         """Answer a request that is no websocket's."""
         if request.path.startswith(ROOT):
             return self._api.render(request)
-        if request.path in RPC_PATHS and request.method not in (b"GET", b"HEAD"):
+        if request.path in RPC_PATHS and (request.path != b"/" or request.method not in (b"GET", b"HEAD")):
             return self._rpc.render(request)
         page: bytes | int = super().render(request)
         return page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskd.web.api.table import ROOT, methods_of
+from taskd.web.api.table import ROOT, takes_body
 
 __all__ = ["PAGE", "RPC", "RPC_PATHS", "Route", "route_of"]
 
@@ -29,26 +29,21 @@ class Route:
 PAGE = Route((b"GET", b"HEAD"))
 """The page and the websockets, on every path."""
 
-RPC = Route((b"POST", b"OPTIONS"), (b"POST",), has_problems=True)
-"""JSON-RPC messages."""
+RPC = Route((b"GET", b"HEAD", b"POST", b"OPTIONS"), (b"POST",), has_problems=True)
+"""JSON-RPC messages, at the same address as the page or not, and websockets."""
 
-FRONT = Route((b"GET", b"HEAD", b"POST", b"OPTIONS"), (b"POST",))
-"""The page, and JSON-RPC messages at the same address."""
+API = Route((b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"), (b"POST",), has_problems=True)
+"""The API, and websockets. Which of the methods a path has, if it exists, is for its answer to say."""
 
-NOT_FOUND = Route((b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"), has_problems=True)
-"""A path of the API that does not exist, which only a whole answer can say."""
+API_WITHOUT_BODY = Route(API.methods, has_problems=True)
+"""A path of the API where no request has a body."""
 
 
 def route_of(target: bytes) -> Route:
     """Return the rules for requests with this target."""
     path = target.partition(b"?")[0]
-    if path == b"/":
-        return FRONT
     if path in RPC_PATHS:
         return RPC
     if path.startswith(ROOT):
-        methods = methods_of(path)
-        if methods is None:
-            return NOT_FOUND
-        return Route((*methods, b"OPTIONS"), (b"POST",) if b"POST" in methods else (), has_problems=True)
+        return API if takes_body(path) else API_WITHOUT_BODY
     return PAGE

@@ -11,13 +11,16 @@ from taskd.errors import ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.web.access import Access, answer_problem, prepare
 from taskd.web.exchange import Exchange
-from taskd.web.media import check_json
+from taskd.web.media import JSON, body_of, check_json
 from taskd.web.problems import Problem, problem_of
 from taskd.web.routes import RPC
 
 __all__ = ["RpcResource"]
 
 _log = Logger(namespace="taskd.gateway")
+
+_METHODS = (b"POST", b"OPTIONS")
+"""The methods of the path that has no page."""
 
 _UNREADABLE = tuple(b'{"jsonrpc":"2.0","id":null,"error":{"code":%d,' % code for code in (-32700, -32600))
 """The beginnings of replies to what is no request."""
@@ -32,11 +35,11 @@ class RpcResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        prepare(request)
+        prepare(request, is_stopping=self._gateway.peers.is_stopping)
         try:
             self._access.check(request)
             if request.method == b"OPTIONS":
-                return self._access.answer_options(request, RPC.methods)
+                return self._access.answer_options(request, RPC.methods if request.path == b"/" else _METHODS)
             return self._take(request)
         except Problem as problem:
             return answer_problem(request, problem)
@@ -47,12 +50,11 @@ class RpcResource:
         check_json(request)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
-        body = request.content.read()
-        if len(body) >= self._gateway.max_message:
-            raise Problem(413, f"the body of a request has at most {self._gateway.max_message - 1} bytes")
+        body = body_of(request, self._gateway.max_message - 1)
         exchange = Exchange(self._gateway, request, is_message=True)
         replied = exchange.message(body)
-        request.content.close()  # it is counted with the message from now on
+        if request.content is not None:
+            request.content.close()  # it is counted with the message from now on
         replied.addCallback(self._respond, exchange)
         replied.addErrback(_failed)
         return NOT_DONE_YET
@@ -63,7 +65,7 @@ class RpcResource:
             exchange.respond(204)
         else:
             status = 400 if reply.startswith(_UNREADABLE) else 200
-            exchange.respond(status, reply, {"Content-Type": "application/json"})
+            exchange.respond(status, reply, {"Content-Type": JSON})
 
 
 def _failed(reason: Failure) -> None:

@@ -88,8 +88,7 @@ class EventStream:
 
     def _beat(self) -> None:
         self._timer = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
-        if not self._exchange.is_congested:
-            self._exchange.send_latest(b":\n\n")
+        self._exchange.send_latest(b":\n\n")
 
     def _stop(self, _: object) -> None:
         if self._timer is not None:

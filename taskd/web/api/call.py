@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ NOT_FOUND: Mapping[int, int] = {InvalidParams.code: 404}
 
 MAX_SHOWN = 200
 """Characters of a decoder's error that are shown: it may repeat what the client has sent."""
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 Decoded = TypeVar("Decoded")
 
@@ -75,7 +78,7 @@ def json_of(body: bytes, kind: type[Decoded]) -> Decoded:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise problem_of(_invalid(error, "$")) from None
+        raise problem_of(_invalid(error, "body")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, f"the body is not JSON: {error}"[:MAX_SHOWN], -32700) from None
 
@@ -103,10 +106,12 @@ def query_of(request: Request, kind: type[Decoded]) -> Decoded:
 
 
 def _invalid(error: msgspec.ValidationError, where: str) -> TaskdError:
+    """Return the error for what a decoder has refused, with the place that it names."""
     text = str(error)
     what, _, place = text.rpartition(" - at `$")
-    member = place.rstrip("`").lstrip(".")
-    if not what:
-        return InvalidRequest(text[:MAX_SHOWN])
-    named = f"{where}.{member}" if where != "$" else member
-    return InvalidRequest(f"{named}: {what}"[:MAX_SHOWN], member=named[:MAX_SHOWN])
+    named = where + place.removesuffix("`") if what else where
+    unknown = _UNKNOWN.fullmatch(what or text)
+    if unknown is not None:
+        what = f"there is no {unknown[1]} here"
+        named += f".{unknown[1]}"
+    return InvalidRequest(f"{named}: {what or text}"[:MAX_SHOWN], member=named[:MAX_SHOWN])

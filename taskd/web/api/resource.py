@@ -18,7 +18,7 @@ from taskd.web.api.call import ApiCall, Response, query_of
 from taskd.web.api.checking import checked
 from taskd.web.api.table import Operation, find, methods_of
 from taskd.web.exchange import Exchange
-from taskd.web.media import JSON, accepts, check_json
+from taskd.web.media import JSON, accepts, body_of, check_json
 from taskd.web.problems import PROBLEM_TYPE, Problem, problem_of
 
 __all__ = ["HANDLERS", "ApiResource", "Handler"]
@@ -57,7 +57,7 @@ class ApiResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        prepare(request)
+        prepare(request, is_stopping=self._gateway.peers.is_stopping)
         try:
             self._access.check(request)
             return self._take(request)
@@ -82,9 +82,7 @@ class ApiResource:
         self._check_body(request, operation)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
-        body = request.content.read()
-        if len(body) >= self._gateway.max_message:
-            raise Problem(413, f"the body of a request has at most {self._gateway.max_message - 1} bytes")
+        body = body_of(request, self._gateway.max_message - 1)
         exchange = Exchange(self._gateway, request)
         call = ApiCall(request, exchange, ids, query, body)
         Deferred.fromCoroutine(self._answer(call, operation)).addErrback(_broke, exchange)

@@ -31,6 +31,7 @@ __all__ = [
     "WaitQuery",
     "find",
     "methods_of",
+    "takes_body",
 ]
 
 ROOT = b"/api/v1/"
@@ -42,6 +43,7 @@ MAX_WAIT = 60
 Wait = Annotated[
     float, Meta(gt=0, le=MAX_WAIT, description="Seconds to wait for the end, before the answer is sent.")
 ]
+After = Annotated[str, Meta(description="The id after which the list goes on: `next` of the last one.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many at most.")]
 
 
@@ -251,6 +253,12 @@ def methods_of(path: bytes) -> tuple[bytes, ...] | None:
     if b"GET" in methods:
         methods.insert(methods.index(b"GET") + 1, b"HEAD")
     return tuple(methods) or None
+
+
+def takes_body(path: bytes) -> bool:
+    """Return whether any operation of a path has a body."""
+    segments = _segments(path)
+    return any(each.body is not None and each.ids(segments) is not None for each in OPERATIONS)
 
 
 def _segments(path: bytes) -> list[str]:
