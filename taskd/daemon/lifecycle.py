@@ -26,14 +26,17 @@ from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.acceptor import Door
+from taskd.net.admission import Admission
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
+from taskd.net.lag import LagMeter
 from taskd.net.lingering import Lingering
 from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
+from taskd.net.traffic import Traffic
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
@@ -89,6 +92,7 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
@@ -98,9 +102,10 @@ class UnstartedDaemon:
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
-        transport = partial(ServerTransport, lingering=self._lingering)
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             self._task_ports.append(self._bind(description, "task server", transport))
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             self._gateway_ports.append(self._bind(description, "gateway", transport))
         if left := self._passed.left:
@@ -141,7 +146,7 @@ class UnstartedDaemon:
             gateway = self._start_gateway(
                 replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
             )
-            site = _site(reactor, gateway)
+            site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
@@ -432,11 +437,21 @@ def _watched(reactor: Reactor, config: ServerConfig) -> tuple[ServerConfig, Sour
     return replace(config, pool=replace(config.pool, found_folders=watch.add)), watch
 
 
-def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
+def _site(
+    reactor: Reactor,
+    gateway: Gateway,
+    server: TaskServer | None,
+    admission: Admission,
+    traffic: dict[str, Traffic],
+) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
+    from taskd.web.metrics import Measured
 
     websockets = gateway.factory
-    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    measured = Measured(server, LagMeter(reactor), admission, traffic)
+    root = Root(gateway, measured)
+    site = GatewaySite(reactor, root, websockets.backend.budget, websockets.max_message - 1)
+    measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)
     return site

@@ -22,6 +22,7 @@ from taskd.web.api.resource import ApiResource
 from taskd.web.api.table import ROOT
 from taskd.web.client_module import MODULE_PATH, ClientModule
 from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
+from taskd.web.metrics import METRICS_PATH, Measured, MetricsPage
 from taskd.web.routes import RPC_PATHS
 from taskd.web.rpc import RpcResource
 
@@ -61,7 +62,7 @@ class Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, gateway: Gateway | None = None) -> None:
+    def __init__(self, gateway: Gateway | None = None, measured: Measured | None = None) -> None:
         super().__init__()
         if gateway is None:
             try:  # `twistd web` passes no reactor
@@ -69,6 +70,7 @@ class Root(Resource):
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
         self._readiness = gateway.readiness
+        self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)
         self._client_module = ClientModule()
         access = Access(gateway.factory.origins)
@@ -106,6 +108,8 @@ class Root(Resource):
             return render_health(request)
         if request.path == READY_PATH:
             return render_readiness(request, self._readiness)
+        if request.path == METRICS_PATH:
+            return self._metrics.render(request)
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
