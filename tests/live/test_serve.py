@@ -77,7 +77,9 @@ def test_a_changed_file_is_imported_again_and_code_that_fails_leaves_the_old_one
     assert ask_version(server) == 333
 
 
-def test_it_stays_in_the_foreground_writes_no_other_files_and_ends_by_the_signal(server: Server) -> None:
+def test_the_server_stays_in_the_foreground_writes_no_other_files_and_ends_by_the_signal(
+    server: Server,
+) -> None:
     assert server.stop() == -signal.SIGTERM
     assert sorted(path.name for path in server.folder.iterdir()) == ["helper.py", "taskd.toml", "tasks.py"]
     assert "Traceback" not in server.log.rpartition("] reloaded: ")[2]

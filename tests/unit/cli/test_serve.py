@@ -80,7 +80,7 @@ class ServeTests(DaemonCommandCase):
 
 
 class ConfigTests(DaemonCommandCase):
-    def test_what_is_printed_says_where_each_value_comes_from(self):
+    def test_the_output_says_where_each_value_comes_from(self):
         (self.folder / "taskd.toml").write_text('# ours\napp = "tasks"\nmax-memory = "500M"\n')
         lines = [" ".join(line.split()) for line in self.run_command("config", "--idle", "5").splitlines()]
         for line in (
@@ -93,7 +93,7 @@ class ConfigTests(DaemonCommandCase):
         ):
             self.assertIn(line, lines)
 
-    def test_what_is_printed_is_a_file_with_the_same_options(self):
+    def test_the_output_is_itself_a_file_with_the_same_options(self):
         given = [
             "--app",
             "a",
@@ -140,7 +140,7 @@ class ConfigTests(DaemonCommandCase):
         for store in "memory", "memory:ended=5", "sqlite:taskd.db":
             self.run_command("config", "--check", "--store", store)
 
-    def test_what_is_wrong_is_said_with_or_without_a_check(self):
+    def test_a_wrong_file_is_refused_with_or_without_a_check(self):
         (self.folder / "taskd.toml").write_text("idel = 5\n")
         for more in [], ["--check"], ["--json"]:
             self.assertEqual(

@@ -29,6 +29,6 @@ class ReactorTests(SynchronousTestCase):
         error = self.assertRaises(StartError, self.install, "zzz", NoSuchReactor("zzz"))
         self.assertIn("there are asyncio, ", str(error))
 
-    def test_one_that_cannot_be_used_is_refused_with_the_reason(self):
+    def test_a_reactor_that_cannot_be_used_is_refused_with_the_reason(self):
         error = self.assertRaises(StartError, self.install, "gi", ImportError("No module named 'gi'"))
         self.assertIn("the reactor 'gi' cannot be used here: No module named 'gi'", str(error))

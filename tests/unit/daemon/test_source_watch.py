@@ -28,7 +28,7 @@ class SourceWatchTests(SynchronousTestCase):
         for _ in range(times):
             self.clock.advance(LOOK_SECONDS)
 
-    def test_what_stays_as_it_is_causes_nothing(self):
+    def test_files_that_stay_as_they_are_cause_nothing(self):
         self.look(10)
         self.assertEqual(self.reloads, 0)
 

@@ -1,4 +1,4 @@
-"""Configuration files: which one counts, what it may contain, and what its errors say."""
+"""Configuration files: which one counts, its contents, and the texts of its errors."""
 
 from pathlib import Path
 
@@ -93,7 +93,7 @@ class FileTests(SynchronousTestCase):
         ):
             self.assertEqual(self.reason(text), f"taskd.toml:1: {reason}")
 
-    def test_what_is_no_toml_is_refused_with_its_line(self):
+    def test_a_file_that_is_no_toml_is_refused_with_its_line(self):
         self.assertIn("taskd.toml is not TOML: ", reason := self.reason("app = \n"))
         self.assertIn("line 1", reason)
         (self.folder / "taskd.toml").write_bytes(b"app = '\xff'\n")

@@ -76,7 +76,7 @@ class SizeTests(SynchronousTestCase):
 
 
 class KindTests(SynchronousTestCase):
-    def test_what_is_shown_of_a_value_is_read_as_the_same_value(self):
+    def test_the_text_of_a_value_is_read_as_the_same_value(self):
         for kind, texts in (
             (WORKERS, ["3", "0:1", "2:8"]),
             (MEMORY, ["1", "1023", "1024", "500M", "1.5G", "2G"]),
@@ -112,7 +112,7 @@ class KindTests(SynchronousTestCase):
             self.assertRaises(ValueError, kind.convert, text)
         self.assertRaises(ValueError, at_least(0, float, "SECONDS").convert, "nan")
 
-    def test_what_others_check_is_refused_in_their_words(self):
+    def test_links_and_origins_are_refused_in_the_words_of_the_code_that_uses_them(self):
         self.assertEqual(LINK.convert("pooled"), "pooled")
         self.assertIn(": a gateway's link is", str(self.assertRaises(ValueError, LINK.convert, "x")))
         self.assertEqual(ORIGIN.convert("https://*.example.com"), "https://*.example.com")

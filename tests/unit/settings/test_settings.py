@@ -41,12 +41,12 @@ class SettleTests(SynchronousTestCase):
         settings = self.settle('app = ["a", "b"]\n', {"TASKD_APP": "c"})
         self.assertEqual(settings["app"], ["c"])
 
-    def test_what_is_wrong_is_named_by_its_place(self):
+    def test_a_wrong_value_is_named_by_its_place(self):
         self.assertTrue(self.reason(workers="x").startswith("--workers is a number of at least 1"))
         self.assertTrue(self.reason("", {"TASKD_WORKERS": "x"}).startswith("TASKD_WORKERS is a number"))
         self.assertTrue(self.reason("\nworkers = 'x'\n").startswith("taskd.toml:2: workers is a number"))
 
-    def test_what_is_wrong_in_a_place_that_does_not_count_is_no_matter(self):
+    def test_a_wrong_value_in_a_place_that_does_not_count_is_no_matter(self):
         self.assertEqual(self.settle("workers = 'x'\n", workers="3")["workers"], (3, 3))
 
     def test_a_conflict_says_where_options_were_set_that_are_not_on_the_command_line(self):
