@@ -17,6 +17,7 @@ from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
+from taskd.daemon.source_watch import SourceWatch
 from taskd.daemon.stop_report import StopReport
 from taskd.daemon.supervisor import Supervisor
 from taskd.durable.start import StorePart
@@ -36,7 +37,7 @@ from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
 from taskd.net.traffic import Traffic
-from taskd.server.task_server import TaskServer
+from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -126,8 +127,11 @@ class UnstartedDaemon:
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
+        watched, watch = _watched(reactor, config.server)
         if config.listen:
-            server = config.server.start(reactor)
+            server = watched.start(reactor)
+            if watch is not None:
+                watch.start(server.reload)
             server.log_lines_lost = self._log_lines_lost
             store = self._open_store(server)
             parts = replace(parts, store=[store])
@@ -157,6 +161,7 @@ class UnstartedDaemon:
             supervisor,
             self._certificates,
             config.drain_time,
+            watch,
         )
 
     def _open_store(self, server: TaskServer) -> StorePart:
@@ -215,7 +220,8 @@ class RunningDaemon:
     fails with `StartError` if it cannot be. `server` is None for a gateway alone,
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
-    `drain_time` seconds before the stop, everything goes on.
+    `drain_time` seconds before the stop, everything goes on. The app's files are
+    under `watch`, if they are watched.
     """
 
     def __init__(
@@ -229,7 +235,9 @@ class RunningDaemon:
         supervisor: Supervisor,
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
+        watch: SourceWatch | None = None,
     ) -> None:
+        self._watch = watch
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -301,6 +309,8 @@ class RunningDaemon:
     async def _close_in_order(self) -> None:
         parts = self._parts
         self._is_stopping = True
+        if self._watch is not None:
+            self._watch.stop()
         await self._serve_on()
         for part in parts.present:
             part.stop_accepting()
@@ -417,6 +427,14 @@ def _abort(parts: Sequence[Part]) -> None:
 
 async def _close_ports(ports: Sequence[BoundPort]) -> None:
     await DeferredList([port.close() for port in ports])
+
+
+def _watched(reactor: Reactor, config: ServerConfig) -> tuple[ServerConfig, SourceWatch | None]:
+    """Return the configuration and the watch on the app's files, if the configuration wants one."""
+    if not config.pool.config.reports_folders:
+        return config, None
+    watch = SourceWatch(reactor)
+    return replace(config, pool=replace(config.pool, found_folders=watch.add)), watch
 
 
 def _site(
