@@ -15,10 +15,7 @@ TIMES = st.floats(0, 1000)
 def counted(values):
     """Return how many values are in each range of `TASK_BOUNDS`, in another way than the code does."""
     bounds = [-1.0, *TASK_BOUNDS, float("inf")]
-    return [
-        sum(lower < value <= upper for value in values)
-        for lower, upper in pairwise(bounds)
-    ]
+    return [sum(lower < value <= upper for value in values) for lower, upper in pairwise(bounds)]
 
 
 class HistogramTests(SynchronousTestCase):
