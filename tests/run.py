@@ -75,6 +75,7 @@ SECONDS = {
     "test_lost.py": 19,
     "test_memory.py": 25,
     "test_mail.py": 7,
+    "test_monitoring.py": 10,
     "test_mail_tasks.py": 6,
     "test_objects.py": 2,
     "test_output.py": 26,
