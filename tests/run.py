@@ -93,6 +93,7 @@ SECONDS = {
     "test_soak.py": 30,
     "test_start.py": 21,
     "test_status.py": 25,
+    "test_supervisor.py": 8,
     "test_stop.py": 66,
     "test_task_server.py": 30,
     "test_testing.py": 15,

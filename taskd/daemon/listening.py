@@ -25,6 +25,7 @@ from taskd.daemon.before_reactor import wait_for
 from taskd.errors import StartError
 from taskd.net.acceptor import ACCEPTS, DEAR_ACCEPTS, Acceptor, Door
 from taskd.net.endpoints import keep_alive, server_endpoint
+from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import REFUSED_FOR_ROOM, RenewableCertificates
@@ -144,17 +145,18 @@ def bind(
     name: str,
     transport: Callable[..., Any] | None = None,
     certificates: list[RenewableCertificates] | None = None,
+    passed: PassedSockets = NO_SOCKETS,
 ) -> BoundPort:
     """Bind the port that a server's endpoint string describes, and log its address.
 
-    `name` stands for the port in the log; for `transport` and `certificates` see
-    `taskd.net.endpoints.server_endpoint`. Raises `StartError`, which names the
+    `name` stands for the port in the log; for `transport`, `certificates` and `passed`
+    see `taskd.net.endpoints.server_endpoint`. Raises `StartError`, which names the
     endpoint and the reason.
     """
     factory = LateFactory(name)
     try:
         port = wait_for(
-            reactor, server_endpoint(reactor, description, transport, certificates).listen(factory)
+            reactor, server_endpoint(reactor, description, transport, certificates, passed).listen(factory)
         )
     except ValueError as error:
         raise StartError(f"taskd: {error}") from error

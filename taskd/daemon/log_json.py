@@ -16,11 +16,11 @@ __all__ = ["as_json"]
 
 _TRACEBACK = "Traceback (most recent call last):"
 
-_FIELDS = ("function", "task", "worker", "pid", "trace_id")
+_FIELDS = ("function", "task", "id", "worker", "pid", "trace_id")
 """The keys of an event that become members, if it has them: what an operator filters by."""
 
-_LINE = "line"
-"""The key of a text that is the message by itself: the format only says before it what the fields have."""
+_LINE = "{line}"
+"""The end of a format whose value `line` is the message: what stands before it, the fields have, too."""
 
 
 def as_json(event: LogEvent) -> str | None:
@@ -51,7 +51,8 @@ def as_json(event: LogEvent) -> str | None:
 def _texts(event: LogEvent) -> tuple[str, str]:
     """Return an event's message and its traceback, "" if it has none."""
     failure = event.get("log_failure")
-    message = event[_LINE] if isinstance(event.get(_LINE), str) else _without_traceback(event)
+    is_line = str(event.get("log_format", "")).endswith(_LINE)
+    message = str(event.get("line", "")) if is_line else _without_traceback(event)
     traceback = failure.getTraceback() if isinstance(failure, Failure) else event.get("traceback")
     if isinstance(traceback, str) and traceback:
         message = message.removesuffix(traceback)

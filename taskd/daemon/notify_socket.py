@@ -14,7 +14,7 @@ __all__ = ["MAX_QUEUED", "RETRY_SECONDS", "NotifySocket", "take_notify_socket", 
 _log = Logger(namespace="taskd.supervisor")
 
 SOCKET, WATCHDOG, WATCHDOG_OWNER = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
-"""The variables of the environment. Workers must not find them: what they sent would count as the daemon's."""
+"""The variables of the environment. Workers must not find them: what they sent would count as its own."""
 
 RETRY_SECONDS = 0.1
 """Seconds after which a datagram is sent again for which there was no room: systemd reads them quickly."""

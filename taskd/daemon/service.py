@@ -23,6 +23,7 @@ from taskd.daemon.reactors import install_reactor
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
     Terminal,
+    check_log_file,
     check_twistd_options,
     interrupts_end_start,
     interrupts_stop_reactor,
@@ -30,6 +31,7 @@ from taskd.daemon.startup import (
 from taskd.daemon.supervisor import Supervisor, supervisor_of
 from taskd.daemon.wrong_options import TwistdOptions
 from taskd.net.malloc import map_long_blocks_alone
+from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets, first_environment
 from taskd.net.reactor import Reactor, installed_reactor, use_steady_time
 from taskd.settings.settings import Settings
 from taskd.worker.process_title import setproctitle, title
@@ -58,7 +60,8 @@ def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) ->
     """
     interrupts_end_start()
     map_long_blocks_alone()
-    check_twistd_options(twistd, settings)
+    check_twistd_options(twistd)
+    check_log_file(twistd, settings)
     if settings["reactor"] is not None and "reactor" not in twistd:
         install_reactor(settings)
     log = open_log(twistd, settings)
@@ -66,12 +69,14 @@ def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) ->
     use_steady_time(reactor)
     reopen_at_usr1(reactor, log)
     supervisor = supervisor_of(reactor, os.environ)
+    passed = PassedSockets.of(first_environment(), os.getpid())
     config = ServiceConfig.of(settings, logical_directory(os.environ), command)
     if log is not None and log.name == STANDARD_OUTPUT:
-        return TaskdService(reactor, config, log, supervisor=supervisor)  # that is where the operator looks
+        # No terminal: the log is where the operator looks.
+        return TaskdService(reactor, config, log, None, supervisor, passed)
     in_background = not (twistd.get("nodaemon") or twistd.get("debug"))
     terminal = Terminal(log.name if log else "that of --logger", in_background=in_background)
-    return TaskdService(reactor, config, log, terminal, supervisor)
+    return TaskdService(reactor, config, log, terminal, supervisor, passed)
 
 
 class TaskdService(Service):
@@ -81,6 +86,7 @@ class TaskdService(Service):
     process has also daemonised itself, it starts the pool, which imports the
     app. Raises `StartError` if either fails, and reports the reason to the
     `terminal`, if the `log` is elsewhere. The `supervisor` is kept informed.
+    Listening sockets may have been `passed` to the process.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class TaskdService(Service):
         log: LogOutput | None = None,
         terminal: Terminal | None = None,
         supervisor: Supervisor | None = None,
+        passed: PassedSockets = NO_SOCKETS,
     ) -> None:
         self._reactor = reactor
         self._supervisor = supervisor or Supervisor(reactor, None)
@@ -97,7 +104,7 @@ class TaskdService(Service):
         self._log = log
         self._terminal = terminal
         lines_lost = _none if log is None else log.lines_lost
-        self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config, lines_lost)
+        self._daemon: UnstartedDaemon | RunningDaemon = UnstartedDaemon(reactor, config, lines_lost, passed)
         self._stop_signals = StopSignals(reactor, self._abort, self._kill, self._skip_draining)
 
     def setServiceParent(self, parent: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -26,6 +26,7 @@ from twisted.internet.tcp import Port
 from zope.interface import implementer
 
 from taskd.net.client_addresses import endpoint_from, endpoint_parts
+from taskd.net.passed_sockets import NO_SOCKETS, PassedEndpoint, PassedSockets
 from taskd.net.reactor import Reactor
 from taskd.net.tls import ssl_server, tls_client
 from taskd.net.tls_port import RenewableCertificates
@@ -53,14 +54,14 @@ KEEPALIVE = 20
 KEEPALIVE_TRIES = 3
 """Unanswered probes after which the kernel gives the peer up."""
 
-PLAIN = ("tcp", "tcp6", "unix", "systemd")
+PLAIN = ("tcp", "tcp6", "unix")
 """Kinds of Twisted's server endpoints whose transports can be replaced."""
 
 TransportMaker = Callable[..., object]
 """Makes a port's transports: for example the class `taskd.net.server_transport.ServerTransport`."""
 
 SERVER_FORMS = (
-    "tcp:PORT[:interface=ADDRESS], unix:PATH, or "
+    "tcp:PORT[:interface=ADDRESS], unix:PATH, systemd:NAME, or "
     "ssl:PORT:privateKey=FILE:certKey=FILE[:clientCA=FILE][:interface=ADDRESS]"
 )
 CLIENT_FORMS = (
@@ -74,11 +75,14 @@ def server_endpoint(
     description: str,
     transport: TransportMaker | None = None,
     certificates: list[RenewableCertificates] | None = None,
+    passed: PassedSockets = NO_SOCKETS,
 ) -> IStreamServerEndpoint:
     """Return the endpoint that a server's endpoint string describes.
 
     `transport` replaces Twisted's transport (see `twisted.internet.tcp.Port`),
     under TLS as well. The certificates of a TLS port are appended to `certificates`.
+    ``systemd:NAME`` is one of the `passed` sockets, which can also be written as Twisted
+    does: ``systemd:domain=UNIX:name=NAME`` or ``…:index=0``.
     Raises `ValueError`, which names the valid forms, if
     `description` is not a valid endpoint.
     """
@@ -89,10 +93,13 @@ def server_endpoint(
             if certificates is not None:
                 certificates.append(secured.certificates)
             return secured if transport is None else _ReplacedTransport(secured, transport)
+        if kind == "systemd":
+            endpoint: IStreamServerEndpoint = PassedEndpoint(reactor, _passed(passed, positional, named))
+            return endpoint if transport is None else _ReplacedTransport(endpoint, transport)
         more = f":backlog={BACKLOG}" if kind in ("tcp", "unix") and "backlog" not in named else ""
         if kind == "unix" and "mode" not in named:
             more += ":mode=600"  # whoever can connect can run tasks
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description + more)
+        endpoint = serverFromString(reactor, description + more)
         if transport is not None and kind in PLAIN:
             endpoint = _ReplacedTransport(endpoint, transport)
     except Exception as error:
@@ -100,6 +107,14 @@ def server_endpoint(
             f"{description!r} is no server endpoint ({_reason(error)}); write {SERVER_FORMS}"
         ) from error
     return endpoint
+
+
+def _passed(passed: PassedSockets, positional: Sequence[str], named: Mapping[str, str]) -> socket.socket:
+    """Return the socket that the arguments of ``systemd:`` mean. Raises `ValueError`."""
+    wanted = [*positional, *(value for name, value in named.items() if name in ("name", "index"))]
+    if len(wanted) != 1 or not named.keys() <= {"name", "index", "domain"}:
+        raise ValueError("it names one socket, as in systemd:NAME")
+    return passed.take(wanted[0])
 
 
 def client_endpoint(

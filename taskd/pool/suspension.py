@@ -43,10 +43,10 @@ class Suspension:
         if not self._tolerated:
             self._tolerated = worker
             _log.warn(
-                "{worker} was stopped by a signal while it runs {task}: kill -CONT lets the task go on, "
+                "{who} was stopped by a signal while it runs {label}: kill -CONT lets the task go on, "
                 "taskd cancel ends it",
-                worker=worker,
-                task=task,
+                who=worker,
+                label=task,
             )
         self._timer.start(SUSPENDED_SECONDS)
 
@@ -54,5 +54,5 @@ class Suspension:
         """Note that the process goes on, or has ended. Idempotent."""
         self._timer.cancel()
         if self._tolerated:
-            _log.info("{worker} goes on, or has ended", worker=self._tolerated)
+            _log.info("{who} goes on, or has ended", who=self._tolerated)
             self._tolerated = ""

@@ -22,6 +22,7 @@ from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.output import OutputReader
 from taskd.pool.suspension import SUSPENDED_SECONDS, Suspension
+from taskd.pool.task_label import TaskLabel
 from taskd.pool.timer import Timer
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
@@ -99,8 +100,8 @@ class WorkerObserver(Protocol):
     def task_count(self, number: int) -> int:
         """Return how many tasks the worker has, begun or not."""
 
-    def task_name(self, number: int, task: int) -> str:
-        """Return the name, for the log, of a task that the worker has; "" if the task has ended."""
+    def task_label(self, number: int, task: int) -> TaskLabel | None:
+        """Return what the log says of a task that the worker has; None if the task has ended."""
 
 
 class WorkerHome(Protocol):
@@ -293,9 +294,9 @@ class WorkerProcess:
 
     def _suspended_for_long(self) -> None:
         """Kill the process, stopped for so long, unless that would cost a task and help no other one."""
-        running = self._observer.task_name(self.number, self.begun())
-        if running and self._observer.task_count(self.number) == 1:
-            self._suspension.tolerate(f"worker {self.number} (process {self.pid})", running)
+        running = self._observer.task_label(self.number, self.begun())
+        if running is not None and self._observer.task_count(self.number) == 1:
+            self._suspension.tolerate(f"worker {self.number} (process {self.pid})", str(running))
             return
         self._why_killed = f"it was stopped by a signal for {SUSPENDED_SECONDS:g} s"
         self.signal()
@@ -346,8 +347,8 @@ class WorkerProcess:
         self.generation.forget(self.number)
         if ending.code != 0 or ending.reason or not self._was_retired:
             _log.warn(
-                "worker {number} (process {pid}) ended: {how}",
-                number=self.number,
+                "worker {worker} (process {pid}) ended: {how}",
+                worker=self.number,
                 pid=self.pid,
                 how=ending.describe(),
             )
@@ -432,7 +433,8 @@ class WorkerProcess:
             unsent: list[WorkerMessage] = [
                 message
                 for message in _decoded(self.generation.kept(self.number))
-                if isinstance(message, _OUTCOMES) and self._observer.task_name(self.number, message.task)
+                if isinstance(message, _OUTCOMES)
+                and self._observer.task_label(self.number, message.task) is not None
             ]
             if unsent:
                 self._observer.worker_messages(self.number, unsent)
@@ -440,13 +442,16 @@ class WorkerProcess:
             self._fault = f"it left what no worker leaves: {fault}"
 
     def _log_output(self, level: str, line: str) -> None:
+        label = self._observer.task_label(self.number, self.begun())
         _task_log.emit(
             LogLevel.lookupByName(level),
-            "{name}[{pid}] {task}: {line}",
+            "{name}[{pid}] {label}: {line}",
             name=self._name,
             pid=self.pid,
-            task=self._observer.task_name(self.number, self.begun()) or "no task",
+            label="no task" if label is None else label,
             line=line,
+            worker=self.number,
+            **({} if label is None else label.fields()),
         )
 
 

@@ -10,6 +10,7 @@ from taskd.errors import Cancelled, TimedOut, WorkerLost
 from taskd.model import Failure, Outcome, Progress, Raised, Result, StoredCall
 from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
+from taskd.pool.task_label import label_of
 from taskd.scheduler.arrivals import NO_ROOM
 from taskd.scheduler.task import Nobody, Task
 from taskd.server.counters import Counters
@@ -112,8 +113,7 @@ class Completion:
             self._log.warn(
                 f"{task.stats.name} lost",
                 "{function} #{task} lost its worker process: {how}",
-                function=task.stats.name,
-                task=task.number,
+                **label_of(task).fields(),
                 how=exit_.describe(),
             )
             self.complete(task, worker_lost(task, exit_, now, brief=self._is_brief))
@@ -130,14 +130,14 @@ class Completion:
             self._counters.lost += 1
         elif outcome.code == TimedOut.code and task.stop is None:
             self._counters.expired += 1
+            task.stats.expired += 1
         elif outcome.code == TimedOut.code:
             self._counters.timed_out += 1
             task.stats.timed_out += 1
             self._log.warn(
                 f"{task.stats.name} timed out",
                 "{function} #{task}: {why}",
-                function=task.stats.name,
-                task=task.number,
+                **label_of(task).fields(),
                 why=outcome.message,
             )
 
@@ -146,8 +146,7 @@ class Completion:
             self._log.warn(
                 f"{task.stats.name} failed",
                 "{function} #{task} failed after {seconds:.3f} s\n{traceback}",
-                function=task.stats.name,
-                task=task.number,
+                **label_of(task).fields(),
                 seconds=seconds,
                 traceback=traceback.rstrip(),
             )

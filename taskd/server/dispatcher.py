@@ -22,6 +22,7 @@ from taskd.net.log_rate import RatedLog
 from taskd.net.reactor import Reactor
 from taskd.net.timers import Alarm, TurnEnd
 from taskd.pool.pool import Pool, PoolConfig
+from taskd.pool.task_label import label_of
 from taskd.scheduler import Scheduler, TaskState
 from taskd.scheduler.actions import (
     AbandonTask,
@@ -102,7 +103,9 @@ class Dispatcher:
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
         self.pool: Pool
-        feedback = Feedback(self, reactor, self.scheduler, self.completion, counters, self._task_log, use)
+        self.feedback = feedback = Feedback(
+            self, reactor, self.scheduler, self.completion, counters, self._task_log, use
+        )
         self.pool = pool.start(reactor, feedback)
         self.reloader = Reloader(self.pool, self._start_worker, self._switch)
 
@@ -195,8 +198,7 @@ class Dispatcher:
                     self._task_log.warn(
                         f"{task.stats.name} terminated",
                         "{function} #{task} has not ended within its grace: its process group is terminated",
-                        function=task.stats.name,
-                        task=task.number,
+                        **label_of(task).fields(),
                     )
                     self.pool.signal(worker, SIGTERM)
                     self.completion.terminated(task, now)

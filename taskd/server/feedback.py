@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Protocol
@@ -15,6 +16,7 @@ from taskd.model import Progress
 from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
 from taskd.pool.pool import WorkerMessage
+from taskd.pool.task_label import TaskLabel, label_of
 from taskd.scheduler import Scheduler
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.completion import Completion, flush
@@ -22,6 +24,7 @@ from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
 from taskd.server.long_results import LongResults, ResultSource
 from taskd.server.reload import Reloader
+from taskd.server.worker_ends import CAUSES, Cause, cause_of
 from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped, Yielded
 
 __all__ = ["Feedback", "Turns"]
@@ -72,6 +75,8 @@ class Feedback:
         self._log = log
         self._use = use
         self._long_results = LongResults()
+        self.worker_ends: Counter[Cause] = Counter(dict.fromkeys(CAUSES, 0))
+        """How many workers have ended, by cause."""
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """Use the imported app, at the start or after a crash, or continue a reload."""
@@ -150,7 +155,7 @@ class Feedback:
 
     def _replace_grown(self, number: int, used: int, now: float) -> None:
         if self._scheduler.fleet.retire(number, now):
-            _log.info("worker {number} has {used} KiB resident: it is replaced", number=number, used=used)
+            _log.info("worker {worker} has {used} KiB resident: it is replaced", worker=number, used=used)
 
     def _task_ended(self, number: int, message: Done | Failed | Stopped | Dropped, now: float) -> Task | None:
         """Complete a task that a worker has ended; return None if it had its outcome before."""
@@ -188,12 +193,13 @@ class Feedback:
         now = self._clock.seconds()
         self._long_results.ended(number)
         worker = self._scheduler.fleet.workers[number]
+        self.worker_ends[cause_of(ending, worker)] += 1
         tasks = self._scheduler.worker_exited(number, ending.begun, now)
         for task in tasks:
             self._completion.lost(task, ending, now)
         if ending.stack:
             self._log.warn(
-                "stacks", "worker {number} was at: {stack}", number=number, stack=", ".join(ending.stack)
+                "stacks", "worker {worker} was at: {stack}", worker=number, stack=", ".join(ending.stack)
             )
         flush(tasks)
         if not self._turns.is_stopping and not worker.dismissed:
@@ -209,8 +215,8 @@ class Feedback:
         worker = self._scheduler.fleet.workers.get(number)
         return len(worker.tasks) if worker is not None else 0
 
-    def task_name(self, number: int, task: int) -> str:
-        """Return the name, for the log, of a task that a worker has; "" if the task has ended."""
+    def task_label(self, number: int, task: int) -> TaskLabel | None:
+        """Return what the log says of a task that a worker has; None if the task has ended."""
         worker = self._scheduler.fleet.workers.get(number)
         found = worker.tasks.get(task) if worker is not None else None
-        return f"{found.stats.name} #{found.number}" if found is not None else ""
+        return label_of(found) if found is not None else None

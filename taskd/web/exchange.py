@@ -26,6 +26,7 @@ from taskd.model import NO_OPTIONS, Failure, Options, Outcome
 from taskd.net.backpressure import STALL_GRACE
 from taskd.net.buffered_socket import StreamTransport
 from taskd.net.party_keys import party_key
+from taskd.net.turns import Turns
 from taskd.protocol.dialects import BARE
 from taskd.protocol.method_names import ATTACH, DETACH
 from taskd.protocol.replies import result_or_error
@@ -41,7 +42,7 @@ from taskd.web.problems import PHRASES
 __all__ = ["Exchange"]
 
 SILENT_PARTS = 3
-"""Such parts that find that the client has taken nothing since the last one, until it is given up."""
+"""Parts like comments that find that the client has taken nothing since the last one, then it is dropped."""
 
 LITTLE = 16384
 """Bytes of a body that are sent together with the head: to copy them costs less than to send twice."""
@@ -220,6 +221,16 @@ class Exchange:
     def is_congested(self) -> bool:
         """Whether the client is slow to read."""
         return self._peer.is_congested
+
+    @property
+    def turns(self) -> Turns:
+        """The turns of the gateway's connections."""
+        return self._gateway.peers.turns
+
+    @property
+    def max_message(self) -> int:
+        """The limit on messages, in bytes."""
+        return self._gateway.max_message
 
     @property
     def clock(self) -> IReactorTime:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from taskd.errors import StateError
 from taskd.functions.registry import Registry
 from taskd.pool.pool import PoolConfig
+from taskd.pool.task_label import TaskLabel
 from taskd.testing.pool import ThreadPoolConfig
 from taskd.worker.messages import Attempt, Done, Returned, WorkerConfig
 from tests.live.support import Gate
@@ -96,8 +97,8 @@ class Recorder:
     def worker_exited(self, number: int, ending: Any) -> None:
         self._note("exited", number, ending)
 
-    def task_name(self, number: int, task: int) -> str:
-        return f"task #{task}"
+    def task_label(self, number: int, task: int) -> TaskLabel:
+        return TaskLabel("task", task)
 
 
 class RealPool:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ class Daemon:
     `tcp` and `ws` are the addresses for clients, where it listens there.
     """
 
+    passed: Sequence[int] = ()
+    """The descriptors that it inherits."""
+
     def __init__(
         self, *options: str, directory: Path, env: dict[str, str] | None = None, web: bool = False
     ) -> None:
@@ -50,7 +53,8 @@ class Daemon:
         if web:
             command = ["web", *options]
         self.process = subprocess.Popen(
-            [*TWISTD, "--nodaemon", "--pidfile=", *command],
+            self.command(*TWISTD, "--nodaemon", "--pidfile=", *command),
+            pass_fds=self.passed,
             cwd=directory,
             env={**os.environ, MARK: self.name, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -63,6 +67,10 @@ class Daemon:
         self._changed = threading.Condition()
         self._ended = False
         threading.Thread(target=self._read, daemon=True).start()
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that starts it; a subclass may start it by another program."""
+        return list(arguments)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -7,11 +7,12 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.live.support import APPS, TIMEOUT, Daemon, Gate, bare
+from tests.live.support import APPS, TIMEOUT, Connection, Daemon, Gate, bare
 
 Start = Callable[..., Daemon]
 
@@ -22,6 +23,10 @@ from taskd import task
 @task
 def variables():
     return sorted(os.environ)
+
+@task
+def links():
+    return [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")[:-1]]
 """
 
 
@@ -48,7 +53,17 @@ class Supervisor:
             pass
         return received
 
+    def pending(self) -> list[dict[str, str]]:
+        """Return the datagrams that have come."""
+        self._socket.setblocking(False)
+        count = len(self.received)
+        with suppress(BlockingIOError):
+            while True:
+                self.receive()
+        return self.received[count:]
+
     def close(self) -> None:
+        """Listen no more."""
         self._socket.close()
 
 
@@ -106,8 +121,7 @@ def test_an_app_that_cannot_be_imported_is_never_ready(
     path.write_text("raise ValueError('no')")
     daemon = start("--app", str(path), env=supervisor.environment)
     assert daemon.wait_for_end() == 1
-    supervisor.close()
-    assert not any("READY" in each for each in supervisor.received)
+    assert all("READY" not in each for each in supervisor.pending())
 
 
 def test_a_daemon_serves_for_the_drain_time_and_a_second_signal_skips_the_rest_of_it(start: Start) -> None:
@@ -117,9 +131,54 @@ def test_a_daemon_serves_for_the_drain_time_and_a_second_signal_skips_the_rest_o
     daemon.process.send_signal(signal.SIGTERM)
     daemon.wait_for_log("draining: everything is served for 3600 s more")
     status = daemon.status()  # over a new connection
-    assert (status["draining"], status["stopping"]) == (True, False)
+    assert (status["unready"]["reason"], status["stopping"]) == ("draining", False)
     assert client.ask(bare("hello")) == "Hello, World!"
     daemon.process.send_signal(signal.SIGTERM)
     assert client.receive() is None
     assert daemon.wait_for_end() == -signal.SIGTERM
     assert "ending at once" not in daemon.log
+
+
+class Activated(Daemon):
+    """A daemon to which the sockets are passed that systemd would have opened; they stay open here."""
+
+    def __init__(self, sockets: list[socket.socket], *options: str, directory: Path) -> None:
+        self.passed = [sock.fileno() for sock in sockets]
+        super().__init__(*options, directory=directory)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Have a shell number the descriptors, since it knows the id of the process."""
+        numbered = " ".join(f"{3 + place}<&{descriptor}" for place, descriptor in enumerate(self.passed))
+        variables = f"LISTEN_PID=$$ LISTEN_FDS={len(self.passed)} LISTEN_FDNAMES=tasks:web"
+        return ["bash", "-c", f'exec {numbered}; {variables} exec "$@"', "sh", *super().command(*arguments)]
+
+
+def test_connections_wait_while_a_daemon_is_restarted_whose_sockets_are_passed_to_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tasks, socket.socket(socket.AF_UNIX) as web:
+        web.bind(str(tmp_path / "web"))
+        web.listen()
+        mode = (tmp_path / "web").stat().st_mode
+        options = ("--listen", "systemd:tasks", "--websocket", "systemd:web", "--workers", "1")
+        app = ("--app", str(APPS / "plain.py"), "--app", str(tmp_path / "environment.py"))
+        (tmp_path / "environment.py").write_text(ENVIRONMENT_APP)
+
+        def run() -> Activated:
+            return Activated([tasks, web], *app, *options, directory=tmp_path)
+
+        waiting = connect(tasks).send(bare("hello"))  # before anybody accepts it
+        daemon = run()
+        assert waiting.receive() == "Hello, World!"
+        links = connect(tasks).ask(bare("links"))
+        own = {os.readlink(f"/proc/self/fd/{sock.fileno()}") for sock in (tasks, web)}
+        assert own.isdisjoint(links)
+        assert not {"LISTEN_FDS", "LISTEN_PID"} & set(connect(tasks).ask(bare("variables")))
+        assert daemon.stop() == -signal.SIGTERM
+        assert (tmp_path / "web").stat().st_mode == mode
+        between = connect(tasks).send(bare("hello"))
+        daemon = run()
+        assert between.receive() == "Hello, World!"
+        assert daemon.stop() == -signal.SIGTERM
+
+
+def connect(listening: socket.socket) -> Connection:
+    return Connection(socket.create_connection(listening.getsockname(), TIMEOUT))

@@ -23,7 +23,10 @@ class RecordingPart:
         self.drained = succeed(None) if drained else Deferred()
         self.closed = succeed(None) if closed else Deferred()
         self.tasks = Counter()
-        self.is_draining = False
+        self.is_announced = False
+
+    def announce_stop(self):
+        self.is_announced = True
 
     def in_flight(self):
         return self.tasks
@@ -248,7 +251,7 @@ class StoppingTests(SynchronousTestCase):
     def test_for_the_drain_time_everything_goes_on_and_is_only_announced(self):
         daemon = self.draining()
         stopped = daemon.close()
-        self.assertTrue(self.gateway.is_draining and self.server.is_draining)
+        self.assertTrue(self.gateway.is_announced and self.server.is_announced)
         self.assertEqual((self.calls, self.sent), ([], ["stopping"]))
         self.clock.advance(DRAIN_TIME - 0.1)
         self.assertEqual(self.calls, [])
@@ -277,7 +280,7 @@ class StoppingTests(SynchronousTestCase):
     def test_a_stop_without_drain_time_is_announced_as_well(self):
         daemon = self.daemon(server={"drained": False})
         daemon.close()
-        self.assertTrue(self.gateway.is_draining and self.server.is_draining)
+        self.assertTrue(self.gateway.is_announced and self.server.is_announced)
 
     def logged(self):
         """The lines that are logged from now on."""

@@ -1,5 +1,6 @@
 """Where the daemon's log goes, by twistd's options, and what SIGUSR1 does."""
 
+import json
 import os
 import signal
 import sys
@@ -51,6 +52,16 @@ class OpenLogTests(SynchronousTestCase):
         path = self.standard_output("ascii")
         self.log_to(open_log({"nodaemon": True}), format="café")
         self.assertIn(b"caf\\xe9\n", path.read_bytes())
+
+    def test_the_log_is_json_if_that_is_asked_for_in_utf_8_whatever_standard_output_is(self):
+        path = self.standard_output("ascii")
+        self.log_to(open_log({"nodaemon": True}, {"log-format": "json"}), format="café")
+        self.assertEqual(json.loads(path.read_bytes())["message"], "café")
+        file = self.folder / "json"
+        output = open_log({"logfile": str(file)}, {"log-format": "json"})
+        self.addCleanup(output.file.close)
+        self.log_to(output, format="hello")
+        self.assertEqual(json.loads(file.read_text())["namespace"], "test")
 
     def test_a_standard_output_that_is_closed_is_no_error(self):
         self.patch(sys, "stdout", None)

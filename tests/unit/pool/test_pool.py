@@ -62,8 +62,8 @@ class PoolTests(SynchronousTestCase):
     def worker_exited(self, number, ending):
         self.events.append(("exited", number, ending.code))
 
-    def task_name(self, number, task):
-        return ""
+    def task_label(self, number, task):
+        return None
 
     # --- workers ---
 

@@ -14,6 +14,7 @@ from taskd.errors import ImpossibleMessage, StateError
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
 from taskd.pool.suspension import SUSPENDED_SECONDS
+from taskd.pool.task_label import TaskLabel
 from taskd.pool.worker_process import PROCESS_STEPS, WorkerProcess, WorkerStage
 from taskd.worker.messages import (
     NULL,
@@ -65,7 +66,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.home = Home()
         self.events = []
-        self.known = {3: "f #3"}
+        self.known = {3: TaskLabel("f", 3)}
         self.impossible = ""
         self.reads_on = True
         self.logged = []
@@ -98,8 +99,8 @@ class WorkerProcessTests(SynchronousTestCase):
             raise ImpossibleMessage(self.impossible)
         self.events.append(("messages", number, messages))
 
-    def task_name(self, number, task):
-        return self.known.get(task, "")
+    def task_label(self, number, task):
+        return self.known.get(task)
 
     def task_count(self, number):
         return len(self.known)
@@ -319,7 +320,7 @@ class WorkerProcessTests(SynchronousTestCase):
         self.born()
         self.worker.suspended(is_suspended=True)
         self.reactor.advance(SUSPENDED_SECONDS)
-        self.known[4] = "f #4"
+        self.known[4] = TaskLabel("f", 4)
         self.reactor.advance(SUSPENDED_SECONDS)
         self.assertEqual(self.home.signals, [(7, signal.SIGKILL, True)])
 

@@ -4,6 +4,7 @@ from msgspec import Raw
 
 from taskd.errors import StartError
 from taskd.functions.stops import GRACE
+from taskd.pool.task_label import TaskLabel
 from taskd.scheduler.batching import LATE_SECONDS
 from taskd.scheduler.stops import KILL_DELAY
 from taskd.server import task_server
@@ -349,8 +350,8 @@ class WorkerTests(LoggingCase):
         self.make()
         client = self.connect()
         client.call()
-        names = [self.pool.observer.task_name(*which) for which in ((1, 1), (1, 2), (5, 1))]
-        self.assertEqual(names, ["f #1", "", ""])
+        labels = [self.pool.observer.task_label(*which) for which in ((1, 1), (1, 2), (5, 1))]
+        self.assertEqual(labels, [TaskLabel("f", 1), None, None])
 
 
 class BatchTests(LoggingCase):
