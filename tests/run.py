@@ -67,6 +67,7 @@ SECONDS = {
     "test_gateway.py": 52,
     "test_generators.py": 12,
     "test_holding.py": 8,
+    "test_http.py": 20,
     "test_import.py": 44,
     "test_js_client.py": 45,
     "test_limits.py": 64,
