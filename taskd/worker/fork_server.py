@@ -104,6 +104,10 @@ class ForkServer:
         config = decode_config(lines[0])
         setproctitle(title(config.name, "fork server"))
         guard = Guard([self._control.fileno()])
+        if config.reports_folders:
+            # Python takes a compiled file for that of a source file of the same size, saved in the
+            # same second: of two quick changes the second would have no effect.
+            sys.dont_write_bytecode = True
         try:
             check_version(config.version, __version__)
             watch_logging()
