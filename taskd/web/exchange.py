@@ -23,6 +23,7 @@ from taskd.listeners.peer import Peer
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.model import NO_OPTIONS, Failure, Options, Outcome
+from taskd.net.backpressure import STALL_GRACE
 from taskd.net.buffered_socket import StreamTransport
 from taskd.net.party_keys import party_key
 from taskd.net.turns import Turns
@@ -40,11 +41,8 @@ from taskd.web.problems import PHRASES
 
 __all__ = ["Exchange"]
 
-RESPONSE_SECONDS = 30.0
-"""Seconds in which a client must take some of a response: as many as `taskd.web.channel.UNREAD_SECONDS`."""
-
 SILENT_PARTS = 3
-"""Parts like comments that find that the client has taken nothing since the one before, until it is given up."""
+"""Such parts that find that the client has taken nothing since the last one, until it is given up."""
 
 LITTLE = 16384
 """Bytes of a body that are sent together with the head: to copy them costs less than to send twice."""
@@ -156,7 +154,7 @@ class Exchange:
             self._transport,
             self._transport.write,
             self._stalled,
-            UnsentLimits(0, RESPONSE_SECONDS),
+            UnsentLimits(0, STALL_GRACE),
             lane,
             gateway.peers.turns,
             paused=gateway.peers.paused,
@@ -351,7 +349,7 @@ class Exchange:
             pass  # the reply to a message has been passed on, and is about to be sent
         elif self._peer.sender.congested:
             if self._stalling is None:
-                self._stalling = self._gateway.clock.callLater(RESPONSE_SECONDS, self._stalled)
+                self._stalling = self._gateway.clock.callLater(STALL_GRACE, self._stalled)
         else:
             self._release()
             if not self._request.finished:
