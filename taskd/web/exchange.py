@@ -42,7 +42,7 @@ from taskd.web.problems import PHRASES
 __all__ = ["Exchange"]
 
 SILENT_PARTS = 3
-"""Such parts that find that the client has taken nothing since the last one, until it is given up."""
+"""Parts like comments that find that the client has taken nothing since the last one, then it is dropped."""
 
 LITTLE = 16384
 """Bytes of a body that are sent together with the head: to copy them costs less than to send twice."""
