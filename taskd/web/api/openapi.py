@@ -13,7 +13,16 @@ from taskd.model import Failure
 from taskd.protocol.stored_methods import STATES
 from taskd.web.api.answers import ANSWERS, ProblemView
 from taskd.web.api.argument_schemas import Schema, function_schemas, one_of_functions, options_schemas
-from taskd.web.api.table import IDEMPOTENCY_KEY, MAX_SEQ, OPERATIONS, ROOT, NewBatch, NewTask, NoQuery, Operation
+from taskd.web.api.table import (
+    IDEMPOTENCY_KEY,
+    MAX_SEQ,
+    OPERATIONS,
+    ROOT,
+    NewBatch,
+    NewTask,
+    NoQuery,
+    Operation,
+)
 from taskd.web.media import CSV, JSON
 from taskd.web.problems import PROBLEM_TYPE
 

@@ -11,7 +11,8 @@ class HostTests(GatewayCase):
             answer = self.asked("POST" if body else "GET", path, body, host="evil.example:8080")
             self.assertEqual(answer.status, 421)
             self.assertEqual(
-                answer.body["detail"], "evil.example:8080 is not known as a name of this gateway: see --hostname"
+                answer.body["detail"],
+                "evil.example:8080 is not known as a name of this gateway: see --hostname",
             )
         self.assertEqual(self.backend.asked, [])
 

@@ -322,7 +322,12 @@ class AnswerTests(ApiCase):
         for accept in ("text/html", "image/*, text/plain;q=0.5", "application/json;q=0", "*/*;q=0"):
             answer = self.asked("GET", "/api/v1/status", None, f"Accept: {accept}")
             self.assertEqual(answer.status, 406, accept)
-        for accept in ("application/json", "*/*", "text/html, application/*;q=0.1", "application/problem+json"):
+        for accept in (
+            "application/json",
+            "*/*",
+            "text/html, application/*;q=0.1",
+            "application/problem+json",
+        ):
             client = self.ask("GET", "/api/v1/status", None, f"Accept: {accept}")
             self.backend.reply({})
             self.assertEqual(client.answer.status, 200, accept)

@@ -39,7 +39,9 @@ class MessageTests(GatewayCase):
         self.assertEqual([reply["result"] for reply in self.client.answer.body], [10, 30])
 
     def test_a_notification_gets_an_answer_without_a_body_when_it_has_ended(self):
-        self.client.send(http("POST", "/rpc", {"jsonrpc": "2.0", "method": "a"}) + http("POST", "/rpc", rpc(1, "b")))
+        self.client.send(
+            http("POST", "/rpc", {"jsonrpc": "2.0", "method": "a"}) + http("POST", "/rpc", rpc(1, "b"))
+        )
         self.backend.reply(1)
         self.assertEqual((self.client.answer.status, self.client.answer.body), (204, b""))
         self.assertNotIn("content-length", self.client.answer.headers)
@@ -59,7 +61,12 @@ class MessageTests(GatewayCase):
             self.assertIn(answer.body["error"]["code"], (-32700, -32600))
 
     def test_other_content_types_are_refused(self):
-        for kind in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        for kind in (
+            None,
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+        ):
             answer = self.asked("POST", "/rpc", rpc(1, "a"), kind=kind)
             self.assertEqual((answer.status, answer.headers["accept-post"]), (415, "application/json"))
         answer = self.asked("POST", "/rpc", rpc(1, "a"), "Content-Encoding: gzip")
@@ -173,7 +180,9 @@ class StopTests(GatewayCase):
         self.assertNoResult(drained)
         self.backend.reply(1)
         self.successResultOf(drained)
-        self.assertEqual((self.client.answer.status, self.client.answer.headers["connection"]), (200, "close"))
+        self.assertEqual(
+            (self.client.answer.status, self.client.answer.headers["connection"]), (200, "close")
+        )
         self.client.turns()
         self.assertTrue(self.client.is_closed)
         self.assertEqual(self.backend.asked, [])
