@@ -27,6 +27,7 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports
 	$(BIN)/python tests/prose.py
 	$(BIN)/python -m tools.share --check
+	$(BIN)/python -m tools.github
 	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
 
 format: $(VENV)/.check

@@ -17,13 +17,21 @@ from tools.manual import escaped, manual
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PURPOSE = "call functions of a task server, and see what it does"
+PURPOSE = "run a task server, call its functions, and see what it does"
 
 AFTER = r"""
 .SH ENVIRONMENT
 .TP
 .B TASKD_SERVER
 The task server, if \fB\-\-server\fR names none.
+.TP
+.B TASKD_OPTION
+An option of \fBtaskd serve\fR by its name: TASKD_MAX_QUEUE is \fB\-\-max\-queue\fR.
+.SH FILES
+.TP
+.B taskd.toml
+The options of \fBtaskd serve\fR, in the directory where it is started.
+\fBtaskd config\fR prints one with the defaults.
 .SH EXIT STATUS
 .TP
 .B 0
@@ -45,7 +53,7 @@ What \fBtaskd wait\fR waits for has not ended in time.
 It was ended by Ctrl\-C.
 .SH EXAMPLES
 .nf
-twistd \-n taskd \-\-app tasks
+taskd serve \-\-app tasks
 taskd call hello name=Ann
 taskd map \-\-submit send_mail users.csv
 taskd status

@@ -103,7 +103,7 @@ ORDERS: dict[str, Callable[[_Row], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is shown besides the history: the order of the functions, the lines that there are, and a problem.
+    """The things shown besides the history: the order of the functions, the lines of the terminal, a problem.
 
     A `height` of None means that there is room for everything.
     """

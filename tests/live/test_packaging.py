@@ -162,9 +162,6 @@ def metadata_of(wheel):
 
 # --- the source distribution -------------------------------------------------
 
-NOT_RELEASED = (".ci/", ".github/", ".git", ".editorconfig", ".pre-commit-config.yaml")
-"""How the names of files begin that are for the repository alone."""
-
 GENERATED = ("PKG-INFO", "setup.cfg", "twisted_taskd.egg-info/")
 """How the names of files begin that setuptools adds."""
 
@@ -172,8 +169,7 @@ GENERATED = ("PKG-INFO", "setup.cfg", "twisted_taskd.egg-info/")
 def test_the_source_distribution_has_every_file_of_the_repository(sdist, tracked):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames() if not archive.getmember(name).isdir()}
-    released = {name for name in tracked if not name.startswith(NOT_RELEASED)}
-    assert {name for name in names if not name.startswith(GENERATED)} == released
+    assert {name for name in names if not name.startswith(GENERATED)} == tracked
 
 
 def test_the_source_distribution_builds_the_same_wheel_as_the_repository(wheel, source, tmp_path):

@@ -147,7 +147,9 @@ class StopSignalTests(SignalTests):
                 signal.raise_signal(signal.SIGALRM)
             self.note("kill")
 
-        signals = StopSignals(self.reactor, kill, kill, lambda number: self.note(f"end {number}"))
+        signals = StopSignals(
+            self.reactor, kill, kill, lambda: False, lambda number: self.note(f"end {number}")
+        )
         signals.install()
         signals.stopping()
         signal.raise_signal(signal.SIGTERM)
