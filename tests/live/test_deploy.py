@@ -16,7 +16,7 @@ MAX_EXPOSURE = 3.0
 
 
 def run(*command: str) -> str:
-    """Run a program that must succeed and return what it prints; skip the test if there is no such program."""
+    """Run a program that must succeed, and return what it prints; skip the test if it is missing."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"this machine has no {command[0]}")
     ended = subprocess.run(command, capture_output=True, text=True)
