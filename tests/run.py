@@ -87,6 +87,7 @@ SECONDS = {
     "test_queue.py": 19,
     "test_recycling.py": 30,
     "test_reload.py": 116,
+    "test_serve.py": 12,
     "test_short.py": 20,
     "test_store.py": 20,
     "test_stored_commands.py": 30,
