@@ -12,7 +12,7 @@ __all__ = ["TaskLabel", "label_of"]
 
 @dataclass(frozen=True, slots=True)
 class TaskLabel:
-    """A task for the log: its function and its number; its id, if it is stored; the id of its trace, if any."""
+    """A task for the log: its function and number; its id, if it is stored; the id of its trace, if any."""
 
     function: str
     number: int
