@@ -58,6 +58,7 @@ SECONDS = {
     "test_clock.py": 14,
     "test_connecting.py": 2,
     "test_certificates.py": 8,
+    "test_deploy.py": 1,
     "test_descriptors.py": 10,
     "test_django.py": 200,
     "test_ends.py": 12,
