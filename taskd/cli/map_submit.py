@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -63,9 +63,11 @@ def submit_rows(
     async def run(reactor: Reactor, client: TaskClient) -> None:
         parameters = await fetch_parameters(client, batch.function)
         convert = TextConverter(parameters, cell_as_json)
-        rows = BatchRows(source.name, source.rows().read(convert))
-        answer = await _submit(client, source, batch, rows)
-        rows.args.clear()
+        rows = BatchRows(source.name)
+        args = [given for row in source.rows().read(convert) if (given := rows.take(row)) is not None]
+        rows.check()
+        answer = await _submit(client, source, batch, rows, args)
+        args.clear()
         target = Target("batch", answer["batch"])
         click.echo(target.id)
         sys.stdout.flush()  # now, for whoever reads it through a pipe
@@ -85,9 +87,11 @@ def submit_rows(
     run_with_client(run, server, on_event=follower.pushed)
 
 
-async def _submit(client: TaskClient, source: RowFile, batch: Batch, rows: BatchRows) -> dict[str, Any]:
+async def _submit(
+    client: TaskClient, source: RowFile, batch: Batch, rows: BatchRows, args: list[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Submit the rows; return the answer. Raises `TaskdError`, with the line of a row that is refused."""
-    request: dict[str, Any] = {"function": batch.function, "args": rows.args, "options": batch.options}
+    request: dict[str, Any] = {"function": batch.function, "args": args, "options": batch.options}
     request |= {name: value for name in ("then", "token") if (value := getattr(batch, name)) is not None}
     try:
         answer: dict[str, Any] = await client.request(SUBMIT_BATCH, request)

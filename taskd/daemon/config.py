@@ -119,6 +119,7 @@ def _server_config(options: Settings, directory: str) -> ServerConfig:
         options["hard-memory"],
         __version__,
         options["max-memory"],
+        options["reload"],
     )
     return ServerConfig(
         PoolConfig(most, config),

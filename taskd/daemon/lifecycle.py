@@ -17,6 +17,7 @@ from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
 from taskd.daemon.listening import BoundPort, bind
 from taskd.daemon.parts import Part, Parts
+from taskd.daemon.source_watch import SourceWatch
 from taskd.daemon.stop_report import StopReport
 from taskd.daemon.supervisor import Supervisor
 from taskd.durable.start import StorePart
@@ -25,15 +26,18 @@ from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
 from taskd.net.acceptor import Door
+from taskd.net.admission import Admission
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
 from taskd.net.endpoints import client_description
+from taskd.net.lag import LagMeter
 from taskd.net.lingering import Lingering
 from taskd.net.passed_sockets import NO_SOCKETS, PassedSockets
 from taskd.net.paused import PausedConnections
 from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
-from taskd.server.task_server import TaskServer
+from taskd.net.traffic import Traffic
+from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -88,6 +92,7 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
         """Bind every port, while the process may still be privileged. Raises `StartError`."""
@@ -97,9 +102,10 @@ class UnstartedDaemon:
                 _log.info("{line}", line=line)
         if config.uses_tracebacks:
             _log.warn("--tracebacks is now called --error-details traceback")
-        transport = partial(ServerTransport, lingering=self._lingering)
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             self._task_ports.append(self._bind(description, "task server", transport))
+        transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             self._gateway_ports.append(self._bind(description, "gateway", transport))
         if left := self._passed.left:
@@ -121,8 +127,11 @@ class UnstartedDaemon:
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
+        watched, watch = _watched(reactor, config.server)
         if config.listen:
-            server = config.server.start(reactor)
+            server = watched.start(reactor)
+            if watch is not None:
+                watch.start(server.reload)
             server.log_lines_lost = self._log_lines_lost
             store = self._open_store(server)
             parts = replace(parts, store=[store])
@@ -137,7 +146,7 @@ class UnstartedDaemon:
             gateway = self._start_gateway(
                 replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
             )
-            site = _site(reactor, gateway)
+            site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
@@ -152,6 +161,7 @@ class UnstartedDaemon:
             supervisor,
             self._certificates,
             config.drain_time,
+            watch,
         )
 
     def _open_store(self, server: TaskServer) -> StorePart:
@@ -210,7 +220,8 @@ class RunningDaemon:
     fails with `StartError` if it cannot be. `server` is None for a gateway alone,
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
-    `drain_time` seconds before the stop, everything goes on.
+    `drain_time` seconds before the stop, everything goes on. The app's files are
+    under `watch`, if they are watched.
     """
 
     def __init__(
@@ -224,7 +235,9 @@ class RunningDaemon:
         supervisor: Supervisor,
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
+        watch: SourceWatch | None = None,
     ) -> None:
+        self._watch = watch
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -296,6 +309,8 @@ class RunningDaemon:
     async def _close_in_order(self) -> None:
         parts = self._parts
         self._is_stopping = True
+        if self._watch is not None:
+            self._watch.stop()
         await self._serve_on()
         for part in parts.present:
             part.stop_accepting()
@@ -414,11 +429,29 @@ async def _close_ports(ports: Sequence[BoundPort]) -> None:
     await DeferredList([port.close() for port in ports])
 
 
-def _site(reactor: Reactor, gateway: Gateway) -> IProtocolFactory:
+def _watched(reactor: Reactor, config: ServerConfig) -> tuple[ServerConfig, SourceWatch | None]:
+    """Return the configuration and the watch on the app's files, if the configuration wants one."""
+    if not config.pool.config.reports_folders:
+        return config, None
+    watch = SourceWatch(reactor)
+    return replace(config, pool=replace(config.pool, found_folders=watch.add)), watch
+
+
+def _site(
+    reactor: Reactor,
+    gateway: Gateway,
+    server: TaskServer | None,
+    admission: Admission,
+    traffic: dict[str, Traffic],
+) -> IProtocolFactory:
     from taskd.web import Root
     from taskd.web.channel import GatewaySite
+    from taskd.web.metrics import Measured
 
     websockets = gateway.factory
-    site = GatewaySite(reactor, Root(gateway), websockets.backend.budget, websockets.max_message - 1)
+    measured = Measured(server, LagMeter(reactor), admission, traffic)
+    root = Root(gateway, measured)
+    site = GatewaySite(reactor, root, websockets.backend.budget, websockets.max_message - 1)
+    measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)
     return site

@@ -23,6 +23,7 @@ from taskd.daemon.reactors import install_reactor
 from taskd.daemon.signals import StopSignals, reload_at_hangup
 from taskd.daemon.startup import (
     Terminal,
+    check_log_file,
     check_twistd_options,
     interrupts_end_start,
     interrupts_stop_reactor,
@@ -59,7 +60,8 @@ def make_service(settings: Settings, twistd: Mapping[str, Any], command: str) ->
     """
     interrupts_end_start()
     map_long_blocks_alone()
-    check_twistd_options(twistd, settings)
+    check_twistd_options(twistd)
+    check_log_file(twistd, settings)
     if settings["reactor"] is not None and "reactor" not in twistd:
         install_reactor(settings)
     log = open_log(twistd, settings)

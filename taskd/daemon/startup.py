@@ -21,7 +21,13 @@ from taskd.printable import printable
 from taskd.settings.given import Source
 from taskd.settings.settings import Settings
 
-__all__ = ["Terminal", "check_twistd_options", "interrupts_end_start", "interrupts_stop_reactor"]
+__all__ = [
+    "Terminal",
+    "check_log_file",
+    "check_twistd_options",
+    "interrupts_end_start",
+    "interrupts_stop_reactor",
+]
 
 _log = Logger(namespace="taskd")
 
@@ -99,15 +105,18 @@ class Terminal:
         self.close()
 
 
-def check_twistd_options(twistd: Mapping[str, Any], settings: Settings) -> None:
+def check_log_file(twistd: Mapping[str, Any], settings: Settings) -> None:
+    """Raise `StartError` if both twistd's ``--logfile`` and our own option name a log file."""
+    if twistd.get("logfile") and settings.source("log-file") is Source.COMMAND_LINE:
+        raise StartError("taskd: --log-file and twistd's own --logfile: leave out one")
+
+
+def check_twistd_options(twistd: Mapping[str, Any]) -> None:
     """Check those of twistd's options that it would use too late to say what is wrong with them.
 
     Raises `StartError` if the pid file cannot be written, the directory for
-    ``--rundir`` does not exist, ``--uid`` needs a privilege, or ``--logfile`` and our own
-    option for that were both given.
+    ``--rundir`` does not exist, or ``--uid`` needs a privilege.
     """
-    if twistd.get("logfile") and settings.source("log-file") is Source.COMMAND_LINE:
-        raise StartError("taskd: --log-file and twistd's own --logfile: leave out one")
     pidfile = twistd.get("pidfile")
     if pidfile and not twistd.get("chroot"):
         folder = os.path.dirname(os.path.abspath(pidfile))

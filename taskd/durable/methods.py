@@ -22,6 +22,7 @@ from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
+from taskd.server.figures import Commits
 from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import ScheduleStatus, StoreStatus
 from taskd.store.base import Filter, StoreError
@@ -107,6 +108,12 @@ class StoredMethods:
         """The state of the store."""
         tasks = self._tasks
         return StoreStatus(tasks.store.is_lasting, tasks.claimed, tasks.fault, sorted(tasks.paused))
+
+    @property
+    def commits(self) -> Commits:
+        """The transactions of the store."""
+        writer = self._tasks.writer
+        return Commits(writer.commit_seconds, writer.failed_commits)
 
     @property
     def schedules(self) -> list[ScheduleStatus]:

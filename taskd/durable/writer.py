@@ -18,6 +18,7 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
+from taskd.scheduler.histograms import Histogram
 from taskd.store.base import Changes, KeyedWant, Store, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
@@ -38,6 +39,9 @@ that its start and its end need one commit, and so does the next submit of whoev
 
 MANY = 64
 """Starts that are written without waiting for anything: there are more where they come from."""
+
+COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""In seconds: the ranges of the times that transactions take, from a quick disk to one that hangs."""
 
 RETRY_SECONDS = 1.0
 """Seconds after which a store that has failed is tried again."""
@@ -157,6 +161,11 @@ class StoreWriter:
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
         self.shifted: Callable[[], object] = bool
         """Called when everything in the store has the times of a clock that was set."""
+        self.commit_seconds = Histogram(COMMIT_BOUNDS)
+        """The times from the begin of a transaction until this has its answer."""
+        self.failed_commits = 0
+        """How many transactions have failed."""
+        self._began = 0.0
         self.fault: str | None = None
         """What is wrong with the store, since it was last written in vain; None if nothing is."""
 
@@ -267,6 +276,7 @@ class StoreWriter:
         taken = _Taken(self)
         self._is_urgent = bool(self.submits.items)  # of which a transaction takes only so many
         batch, now = taken.batch(), self._now()
+        self._began = self._clock.seconds()
         writing = self._execute(lambda: self._store.write(batch, now))
         writing.addCallbacks(self._written, self._failed, callbackArgs=(taken,), errbackArgs=(taken,))
         writing.addErrback(lambda reason: _log.failure("a bug in taskd", reason))
@@ -294,6 +304,7 @@ class StoreWriter:
 
     def _written(self, written: Written, taken: _Taken) -> None:
         self._is_writing = False
+        self.commit_seconds.add(self._clock.seconds() - self._began)
         if self.fault is not None:
             _log.info("the store works again")
             self.fault = None
@@ -319,6 +330,7 @@ class StoreWriter:
     def _failed(self, reason: TwistedFailure, taken: _Taken) -> None:
         """Refuse what nobody has acknowledged, and keep the rest until the store works."""
         self._is_writing = False
+        self.failed_commits += 1
         if reason.check(StoreError) is None:
             _log.failure("a bug in taskd", reason)
         error = StoreError(reason.getErrorMessage())

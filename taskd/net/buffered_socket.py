@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskd.net.reactor import Reactor
+from taskd.net.traffic import Traffic
 
 __all__ = [
     "CLOSED",
@@ -56,6 +57,9 @@ _RESET = struct.pack("ii", 1, 0)
 
 _NOTHING = bytearray()
 """The unsent bytes of a socket that accepts no more writes. Nothing is ever appended to it."""
+
+UNCOUNTED = Traffic()
+"""The bytes of all connections that are not a port's."""
 
 Handle = socket.SocketType
 """The type of a transport's socket: the C type under `socket.socket`, created in half the time."""
@@ -133,6 +137,7 @@ class BufferedSocket:
         "_reactor",
         "_receive",
         "_socket",
+        "_traffic",
         "_unsent",
         "connected",
         "disconnecting",
@@ -140,7 +145,14 @@ class BufferedSocket:
         "read_size",
     )
 
-    def __init__(self, reactor: Reactor, sock: Handle, receive: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: Handle,
+        receive: Callable[[bytes], object],
+        traffic: Traffic = UNCOUNTED,
+    ) -> None:
+        self._traffic = traffic
         self._reactor = reactor
         self._socket = sock
         self._receive = receive
@@ -185,6 +197,7 @@ class BufferedSocket:
         if not data:
             self._peer_has_ended = True
             return CONNECTION_DONE
+        self._traffic.received += len(data)
         self._is_receiving = True
         self._receive(data)
         self._is_receiving = False
@@ -207,6 +220,7 @@ class BufferedSocket:
             if self._is_lost_when_sending_fails():
                 return CONNECTION_LOST
             sent = len(unsent)
+        self._traffic.sent += sent
         del unsent[:sent]
         return None
 
@@ -251,6 +265,7 @@ class BufferedSocket:
                 if not self._is_lost_when_sending_fails():
                     return
                 sent = 0  # `doWrite` fails as well, and ends the connection
+            self._traffic.sent += sent
             if sent == len(data):
                 return
             self._unsent = bytearray(memoryview(data)[sent:])

@@ -16,10 +16,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, Handle, socket_address
+from taskd.net.buffered_socket import READ_SIZE, UNCOUNTED, BufferedSocket, Handle, socket_address
 from taskd.net.lingering import Lingering
 from taskd.net.reactor import Reactor
 from taskd.net.read_ahead import Ahead, AheadRoom
+from taskd.net.traffic import Traffic
 
 __all__ = ["ServerTransport"]
 
@@ -40,7 +41,7 @@ class ServerTransport(BufferedSocket):
     With `lingering`, `loseConnection` is a lingering close: the end is reported
     to the protocol as soon as everything is sent, and `lingering` then has the
     socket, unless the peer has ended first. `when_closed` is called once the connection is
-    closed, as far as its protocol is concerned.
+    closed, as far as its protocol is concerned. `traffic` counts the bytes of the port's connections.
     """
 
     __slots__ = ("_ahead", "_client", "_lingering", "_protocol", "when_closed")
@@ -54,6 +55,7 @@ class ServerTransport(BufferedSocket):
         number: int,
         reactor: Reactor,
         lingering: Lingering | None = None,
+        traffic: Traffic = UNCOUNTED,
     ) -> None:
         sock.setblocking(False)
         self._client = client
@@ -61,7 +63,7 @@ class ServerTransport(BufferedSocket):
         self._ahead: Ahead | None = None
         self._protocol = protocol
         self.when_closed: Callable[[], object] | None = None
-        super().__init__(reactor, sock, protocol.dataReceived)
+        super().__init__(reactor, sock, protocol.dataReceived, traffic)
 
     @property
     def protocol(self) -> IProtocol:

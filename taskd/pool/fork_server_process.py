@@ -51,6 +51,7 @@ __all__ = [
     "Child",
     "ForkServerObserver",
     "ForkServerProcess",
+    "FoundFolders",
     "StartChild",
     "describe_end",
 ]
@@ -133,15 +134,18 @@ StartChild: TypeAlias = Callable[
 ]
 """Starts a child process, with the arguments of `taskd.pool.child_process.ChildProcess`."""
 
+FoundFolders: TypeAlias = Callable[[Sequence[str]], object]
+"""Called with the folders of an app's code, once it was imported or could not be."""
+
 
 class ForkServerProcess:
     """One fork server process, from its start to its end.
 
     The constructor starts the process and sends it its configuration. `board`
     is a descriptor of the memory that its workers share with the daemon, and may
-    be closed afterwards. `observer` receives the reports. What the app prints
-    while it is imported goes to the log. Raises `OSError` if the process cannot
-    be started; whatever it raises, nothing of it is left then.
+    be closed afterwards. `observer` receives the reports, and `found_folders` those
+    about folders. What the app prints while it is imported goes to the log. Raises
+    `OSError` if the process cannot be started; whatever it raises, nothing of it is left then.
     """
 
     def __init__(
@@ -151,7 +155,9 @@ class ForkServerProcess:
         board: int,
         observer: ForkServerObserver,
         start_child: StartChild = ChildProcess,
+        found_folders: FoundFolders | None = None,
     ) -> None:
+        self._found_folders = found_folders
         self._clock: interfaces.IReactorTime = reactor
         self._observer = observer
         self._kill = Timer(reactor, self._kill_process)
@@ -315,8 +321,9 @@ class ForkServerProcess:
             match message:
                 case Loaded():
                     self._loaded(message)
-                case LoadFailed(reason):
+                case LoadFailed(reason, folders):
                     self._import_ended()
+                    self._note_folders(folders)
                     self._observer.app_failed(reason)
                 case Forked(number, pid, reason):
                     self._observer.worker_forked(number, pid, reason)
@@ -331,8 +338,13 @@ class ForkServerProcess:
             _log.info("the app {app} was loaded from {file}", app=app, file=file)
         for text in loaded.warnings:
             _log.warn("{text}", text=text)
+        self._note_folders(loaded.folders)
         self._probe.start(PROBE_INTERVAL)
         self._observer.app_loaded(loaded.functions)
+
+    def _note_folders(self, folders: list[str]) -> None:
+        if self._found_folders is not None:
+            self._found_folders(folders)
 
     def _control_closed(self) -> None:
         """Report the end if the process has ended; otherwise it is of no more use."""

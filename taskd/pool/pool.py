@@ -18,7 +18,7 @@ from taskd.net.descriptors import FileNeeds
 from taskd.net.reactor import Reactor
 from taskd.pool.backoff import Backoff
 from taskd.pool.exits import WorkerExit
-from taskd.pool.fork_server_process import ForkServerObserver, ForkServerProcess
+from taskd.pool.fork_server_process import ForkServerObserver, ForkServerProcess, FoundFolders
 from taskd.pool.generation import StartForkServer
 from taskd.pool.generations import CodeObserver, CodeStatus, Generations
 from taskd.pool.timer import Timer
@@ -52,10 +52,15 @@ class PoolObserver(CodeObserver, WorkerObserver, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """The configuration of a pool: at most `max_workers` processes in use at once."""
+    """The configuration of a pool: at most `max_workers` processes in use at once.
+
+    `found_folders` is called with the folders of the app's code after each import, if
+    `config` asks for them.
+    """
 
     max_workers: int
     config: WorkerConfig
+    found_folders: FoundFolders | None = None
 
     @property
     def files(self) -> FileNeeds:
@@ -70,7 +75,9 @@ class PoolConfig:
         """Start the first fork server. `Pool.loaded` fires once the app is imported."""
 
         def start(board: int, fork_server_observer: ForkServerObserver) -> ForkServerProcess:
-            return ForkServerProcess(reactor, self.config, board, fork_server_observer)
+            return ForkServerProcess(
+                reactor, self.config, board, fork_server_observer, found_folders=self.found_folders
+            )
 
         return Pool(reactor, self, observer, start)
 

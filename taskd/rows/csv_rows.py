@@ -14,9 +14,12 @@ from dataclasses import dataclass
 
 from taskd.functions.wire_names import wire_name
 from taskd.rows.conversion import Convert, read_json
-from taskd.rows.row import ERROR_COLUMN, MAX_ROW, Row, reason
+from taskd.rows.row import ERROR_COLUMN, NO_LIMITS, Row, RowLimits, reason
 
 __all__ = ["CsvRows", "CsvText", "cell_as_json"]
+
+MAX_COLUMNS = 10_000
+"""Columns of a file: more than any function has parameters, and few enough to be compared at once."""
 
 _AFTER_QUOTE = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
 """The rest of a quoted cell, with the quotation mark that closes it."""
@@ -54,9 +57,12 @@ class CsvRows:
     semicolons or tabs. Raises `ValueError` if the first line is no header.
     """
 
-    def __init__(self, name: str, lines: Iterator[bytes], bom: bytes = b"") -> None:
+    def __init__(
+        self, name: str, lines: Iterator[bytes], bom: bytes = b"", limits: RowLimits = NO_LIMITS
+    ) -> None:
         csv.field_size_limit(sys.maxsize)  # the server limits what is sent, and a row's text has a limit
         self._lines = enumerate(lines, start=1)
+        self._limits = limits
         first = next(self._lines, (1, b""))
         self._delimiter = _delimiter(first[1])
         self._texts = self._cut(first)
@@ -81,10 +87,15 @@ class CsvRows:
     def read(self, convert: Convert) -> Iterator[Row]:
         """Yield the rows, with what `convert` makes of their cells."""
         for text in self._texts:
-            if text.problem:
-                yield Row(text.line, self._own_text(text), None, text.problem, is_whole=False)
-            elif not text.is_blank:
-                yield self._row(text, convert)
+            row = self.row(text, convert)
+            if row is not None:
+                yield row
+
+    def row(self, text: CsvText, convert: Convert) -> Row | None:
+        """Return the row that a text is, with what `convert` makes of its cells; None for an empty line."""
+        if text.problem:
+            return Row(text.line, self._own_text(text), None, text.problem, is_whole=False)
+        return None if text.is_blank else self._row(text, convert)
 
     def failed(self, row: Row, why: str) -> bytes:
         """Return a row's own text behind a cell with the reason."""
@@ -112,6 +123,8 @@ class CsvRows:
             cells = self._cells(header.text)
         except UnicodeDecodeError as error:
             raise ValueError(f"{file}: line 1 is not UTF-8: {error.reason} at byte {error.start}") from None
+        if len(cells) > MAX_COLUMNS:
+            raise ValueError(f"{file}: line 1 names {len(cells)} columns, more than {MAX_COLUMNS}")
         names = [wire_name(cell.strip()) for cell in cells]
         named = [name for name in names if name != ERROR_COLUMN]
         if "" in names or len(set(named)) < len(named):
@@ -159,9 +172,10 @@ class CsvRows:
         A row with text behind a closed quotation mark goes on to where it
         would end if that were allowed: the rest of it must not become a row.
         """
+        limits = self._limits
         row: list[tuple[int, bytes]] = []
         size = 0
-        too_long_since = 0
+        too_long, too_long_since = "", 0
         broken_on = 0
         in_quotes = False
         line: tuple[int, bytes] | None = first
@@ -171,10 +185,13 @@ class CsvRows:
                 broken_on = broken_on or line[0]
             row.append(line)
             size += len(line[1])
-            if too_long_since or (in_quotes and size > MAX_ROW):
-                too_long_since = too_long_since or row[0][0]
-                yield from _too_long(row, too_long_since)
-                too_long_since = too_long_since if in_quotes else 0
+            if not too_long and in_quotes and (size > limits.size or len(row) > limits.lines):
+                most = f"{limits.size} bytes" if size > limits.size else f"{limits.lines} lines"
+                too_long = f"part of a row of more than {most} from line {row[0][0]} on"
+                too_long_since = row[0][0]
+            if too_long:
+                yield from _too_long(row, too_long, too_long_since)
+                too_long = too_long if in_quotes else ""
                 row, size, broken_on = [], 0, 0
             elif not in_quotes:
                 if broken_on:
@@ -266,7 +283,6 @@ def _unclosed(row: list[tuple[int, bytes]]) -> Iterator[CsvText]:
             yield CsvText(line, text, problem, continues=True)
 
 
-def _too_long(row: list[tuple[int, bytes]], begin: int) -> Iterator[CsvText]:
-    problem = f"part of a row of more than {MAX_ROW} bytes from line {begin} on: is a quotation mark missing?"
+def _too_long(row: list[tuple[int, bytes]], why: str, begin: int) -> Iterator[CsvText]:
     for line, text in _with_blanks(row):
-        yield CsvText(line, text, problem, continues=line != begin)
+        yield CsvText(line, text, f"{why}: is a quotation mark missing?", continues=line != begin)

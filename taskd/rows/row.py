@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ERROR_COLUMN", "MAX_ROW", "Row", "reason"]
+__all__ = ["ERROR_COLUMN", "MAX_ROW", "NO_LIMITS", "Row", "RowLimits", "reason"]
 
 ERROR_COLUMN = "taskd_error"
 """The column with the reason why a row failed. It is ignored when a file is read, so
@@ -16,6 +16,18 @@ that the reason is in the right place even if a row has too few cells."""
 MAX_ROW = 64 * 1024 * 1024
 """Bytes of the longest row: several times the longest message by default. It keeps an
 unclosed quotation mark at the head of a huge file from filling the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowLimits:
+    """The limits of one row: `size` in bytes, and `lines` if cells go on over several."""
+
+    size: int = MAX_ROW
+    lines: int = MAX_ROW
+
+
+NO_LIMITS = RowLimits()
+"""Those of a file on the user's own machine."""
 
 
 @dataclass(frozen=True, slots=True)

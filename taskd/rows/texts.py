@@ -39,22 +39,22 @@ def check_encoding(name: str, head: bytes) -> None:
             raise ValueError(f"{name} is compressed ({kind}): unpack it first, and map the text in it")
 
 
-def lines_of(name: str, file: BinaryIO) -> Iterator[bytes]:
+def lines_of(name: str, file: BinaryIO, max_line: int = MAX_ROW, chunk: int = CHUNK) -> Iterator[bytes]:
     """Yield the lines from here to the end, with their ends: LF, CR LF or CR.
 
-    Raises `ValueError` for a line of more than `MAX_ROW` bytes.
+    Of the file `chunk` bytes are read at once. Raises `ValueError` for a line of more than `max_line` bytes.
     """
     rest: list[bytes] = []
     size = number = 0
     held = b""
-    while chunk := file.read(CHUNK):
-        chunk = held + chunk
-        held = b"\r" if chunk.endswith(b"\r") else b""  # possibly half of a line's end
-        for piece in chunk.removesuffix(held).splitlines(keepends=True):
+    while text := file.read(chunk):
+        text = held + text
+        held = b"\r" if text.endswith(b"\r") else b""  # possibly half of a line's end
+        for piece in text.removesuffix(held).splitlines(keepends=True):
             rest.append(piece)
             size += len(piece)
-            if size > MAX_ROW:
-                raise ValueError(f"{name}: line {number + 1} has more than {MAX_ROW} bytes")
+            if size > max_line:
+                raise ValueError(f"{name}: line {number + 1} has more than {max_line} bytes")
             if piece.endswith((b"\n", b"\r")):
                 yield piece if len(rest) == 1 else b"".join(rest)
                 rest, size = [], 0

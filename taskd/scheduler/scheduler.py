@@ -216,6 +216,8 @@ class Scheduler:
         task = worker.take_first(task_number)
         if seconds is not None:
             task.stats.add(seconds, failed=failed, printed=printed)
+        else:
+            task.stats.invalid += 1
         return self._ended(worker, task, now)
 
     def stopped(self, number: int, task_number: int, now: float) -> Task | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 
 from taskd.functions.stops import GRACE
+from taskd.scheduler.histograms import TASK_BOUNDS, Histogram
 
 __all__ = ["FunctionStats"]
 
@@ -37,7 +39,9 @@ class FunctionStats:
     `estimate` is the expected time of its next run, from the latest ones, and
     at most `SHORT_SECONDS`. `is_short` says whether the function is known to be
     short, so that a worker may be given several of its tasks; `points` says how
-    certain that is. `waiting` counts its tasks in the queue.
+    certain that is. `waiting` counts its tasks in the queue; `invalid` those whose
+    arguments did not fit, and `expired` those that missed their deadline. `waits` has the
+    times from the acceptance of a task to each of its starts.
     """
 
     name: str
@@ -49,12 +53,16 @@ class FunctionStats:
     lost: int = 0
     timed_out: int = 0
     cancelled: int = 0
+    expired: int = 0
+    invalid: int = 0
     seconds: float = 0.0
     longest: float = 0.0
     estimate: float = 0.0
     points: int = 0
     is_short: bool = False
     waiting: int = 0
+    waits: Histogram = field(default_factory=lambda: Histogram(TASK_BOUNDS))
+    _long_runs: list[int] = field(default_factory=lambda: [0] * (len(TASK_BOUNDS) + 1))
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
         """Count a run that has ended.
@@ -70,16 +78,30 @@ class FunctionStats:
         else:
             self.done += 1
         if printed:
+            self._count_long(seconds)
             self.points = 0
             seconds = min(seconds, SHORT_SECONDS)
         elif seconds < SHORT_SECONDS:
             if self.points < 2 * KNOWN_SHORT:
                 self.points += 1
         else:
+            self._count_long(seconds)
             self.points = max(self.points - LONG_RUN, 0)
             seconds = SHORT_SECONDS  # the estimate needs no more: the function is not short
         self.is_short = self.points >= KNOWN_SHORT
         self.estimate += (seconds - self.estimate) * WEIGHT
+
+    def _count_long(self, seconds: float) -> None:
+        self._long_runs[bisect_left(TASK_BOUNDS, seconds)] += 1
+
+    @property
+    def runs(self) -> list[int]:
+        """The numbers of runs by their time, in the ranges of `TASK_BOUNDS`.
+
+        Short runs, of which there may be many thousands a second, are not counted one by one.
+        """
+        longer = self._long_runs[1:]
+        return [self.done + self.failed - sum(longer), *longer]
 
     def surprised(self) -> None:
         """Count a run that took so long that the tasks behind it had to be reclaimed."""

@@ -80,7 +80,9 @@ class WorkerView:
         task.attempts += 1
         task.started = now
         self.tasks[task.number] = task
-        self.load += task.stats.estimate + OVERHEAD
+        stats = task.stats
+        stats.waits.add(now - task.received)
+        self.load += stats.estimate + OVERHEAD
 
     def get(self, task_number: int) -> Task:
         """Return a task of the worker. Raises `ImpossibleMessage` if the worker does not have it."""

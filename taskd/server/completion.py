@@ -130,6 +130,7 @@ class Completion:
             self._counters.lost += 1
         elif outcome.code == TimedOut.code and task.stop is None:
             self._counters.expired += 1
+            task.stats.expired += 1
         elif outcome.code == TimedOut.code:
             self._counters.timed_out += 1
             task.stats.timed_out += 1

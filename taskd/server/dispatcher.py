@@ -103,7 +103,9 @@ class Dispatcher:
         self._is_closing = False
         self._drained: Deferred[None] = Deferred()
         self.pool: Pool
-        feedback = Feedback(self, reactor, self.scheduler, self.completion, counters, self._task_log, use)
+        self.feedback = feedback = Feedback(
+            self, reactor, self.scheduler, self.completion, counters, self._task_log, use
+        )
         self.pool = pool.start(reactor, feedback)
         self.reloader = Reloader(self.pool, self._start_worker, self._switch)
 

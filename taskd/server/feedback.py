@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Protocol
@@ -23,6 +24,7 @@ from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
 from taskd.server.long_results import LongResults, ResultSource
 from taskd.server.reload import Reloader
+from taskd.server.worker_ends import CAUSES, Cause, cause_of
 from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped, Yielded
 
 __all__ = ["Feedback", "Turns"]
@@ -73,6 +75,8 @@ class Feedback:
         self._log = log
         self._use = use
         self._long_results = LongResults()
+        self.worker_ends: Counter[Cause] = Counter(dict.fromkeys(CAUSES, 0))
+        """How many workers have ended, by cause."""
 
     def code_loaded(self, generation: int, functions: list[FunctionInfo]) -> None:
         """Use the imported app, at the start or after a crash, or continue a reload."""
@@ -189,6 +193,7 @@ class Feedback:
         now = self._clock.seconds()
         self._long_results.ended(number)
         worker = self._scheduler.fleet.workers[number]
+        self.worker_ends[cause_of(ending, worker)] += 1
         tasks = self._scheduler.worker_exited(number, ending.begun, now)
         for task in tasks:
             self._completion.lost(task, ending, now)

@@ -18,6 +18,7 @@ from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN, StoredMethods
 from taskd.scheduler.budget import Account
 from taskd.scheduler.task import Nobody, Subscriber, Task
+from taskd.server.figures import Commits
 from taskd.server.status import RecentStatus, ScheduleStatus, ServerStatus, StoreStatus
 
 __all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work"]
@@ -126,6 +127,10 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     @property
     def status(self) -> StoreStatus:
         """The state of the store."""
+
+    @property
+    def commits(self) -> Commits:
+        """The transactions of the store."""
 
     @property
     def schedules(self) -> list[ScheduleStatus]:

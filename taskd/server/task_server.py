@@ -29,6 +29,7 @@ from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
+from taskd.server.figures import ServerFigures, workers_of
 from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
 from taskd.server.position import Position, position_of
 from taskd.server.readiness import DRAINING, Unready, unready
@@ -163,6 +164,25 @@ class TaskServer:
             return DRAINING
         fault = None if self.stored is None else self.stored.status.fault
         return unready(self._scheduler, self._dispatcher.pool, self.budget, fault)
+
+    def figures(self) -> ServerFigures:
+        """Return the figures of the server, for those who measure it."""
+        scheduler, dispatcher = self._scheduler, self._dispatcher
+        oldest = next((task for task in self._in_flight.values() if task.state is not GIVEN), None)
+        return ServerFigures(
+            name=self._config.pool.config.name,
+            functions=list(scheduler.functions.values()),
+            counters=self.counters,
+            workers=workers_of(scheduler, dispatcher.pool, dispatcher.feedback.worker_ends),
+            running=scheduler.fleet.running,
+            max_queue=scheduler.config.max_queue,
+            oldest_waiting=0.0 if oldest is None else self._clock.seconds() - oldest.received,
+            connections=self.connections,
+            log_lines_lost=self.log_lines_lost(),
+            generation=scheduler.fleet.generation,
+            store=self.stored.status if self.stored is not None else None,
+            commits=self.stored.commits if self.stored is not None else None,
+        )
 
     # --- requests ---
 

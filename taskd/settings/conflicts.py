@@ -59,6 +59,8 @@ def _conflicts(
             ),
             ("error-details", "listen"),
         )
+    if values["reload"] and not listens:
+        yield "--reload and --listen none: a gateway alone has no app to reload", ("reload", "listen")
     least = least_limit(values["max-message"])
     if values["max-buffered"] < least:
         yield (

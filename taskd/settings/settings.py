@@ -13,10 +13,13 @@ from taskd.settings.given import Given, SettingError, Source
 from taskd.settings.kinds import NONE
 from taskd.settings.table import DEFAULT_APP, SETTINGS, Setting, default_workers
 
-__all__ = ["CONFIG", "Settings", "on_command_line", "settle"]
+__all__ = ["CONFIG", "Settings", "on_command_line", "settle", "settle_gateway"]
 
 CONFIG = "config"
 """The option that names the configuration file, on the command line alone."""
+
+GATEWAY = ("task-server", "link", "allow-origin", "hostname", "max-message", "max-buffered")
+"""The options that concern a gateway that somebody else's server serves, as `twistd web` does."""
 
 DEFAULT_LISTEN = "tcp:12345:interface=127.0.0.1"
 DEFAULT_WEBSOCKET = "tcp:8080:interface=127.0.0.1"
@@ -72,10 +75,24 @@ def settle(command_line: Mapping[str, Given], environ: Mapping[str, str], direct
     merged = {**(file.given if file else {}), **given_by_environment(environ), **given}
     # A list that is empty in the file is like one that is not given.
     merged = {name: each for name, each in merged.items() if each.texts}
-    values = {setting.name: _value(setting, merged.get(setting.name)) for setting in SETTINGS}
+    return _settled(merged, file.path if file else None)
+
+
+def settle_gateway(environ: Mapping[str, str]) -> Settings:
+    """Return the options of a gateway alone, with no other source than the environment.
+
+    Variables of other options are ignored, since they may be for other servers. Raises
+    `SettingError` if one is unknown or wrong.
+    """
+    given = given_by_environment(environ)
+    return _settled({name: given[name] for name in GATEWAY if name in given}, None)
+
+
+def _settled(given: Mapping[str, Given], file: str | None) -> Settings:
+    values = {setting.name: _value(setting, given.get(setting.name)) for setting in SETTINGS}
     _fill_in(values)
-    check(values, merged)
-    return Settings(values, merged, file.path if file else None)
+    check(values, given)
+    return Settings(values, given, file)
 
 
 def _file(named: Given | None, environ: Mapping[str, str], directory: str) -> ConfigFile | None:

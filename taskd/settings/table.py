@@ -20,6 +20,7 @@ from taskd.settings.kinds import (
     APP,
     ENDPOINT,
     ERROR_DETAILS,
+    FLAG,
     HOSTNAME,
     LINK,
     MEMORY,
@@ -210,6 +211,9 @@ SETTINGS = (
         one_of("text", JSON),
         "How the log is written: text, or json (one object a line) for programs.",
         "text",
+    ),
+    Setting(
+        "reload", FLAG, "Import the app again whenever one of its files changes; for development.", False
     ),
     Setting(
         "reactor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from io import BytesIO
@@ -376,7 +377,11 @@ class GatewaySite(Site):
     protocol = GatewayChannel  # type: ignore[assignment]  # as Twisted allows
 
     def __init__(
-        self, reactor: Reactor, root: IResource, budget: Budget | None = None, max_body: int = MAX_MESSAGE - 1
+        self,
+        reactor: Reactor,
+        root: IResource,
+        budget: Budget | None = None,
+        max_body: int = MAX_MESSAGE - 1,
     ) -> None:
         super().__init__(root, requestFactory=GatewayRequest, reactor=reactor)
         self.timeOut = None  # the channel has timers of its own
@@ -385,6 +390,8 @@ class GatewaySite(Site):
         self.max_body = max_body
         self.channels: set[GatewayChannel] = set()
         """The connections that are no websockets."""
+        self.responses: Counter[int] = Counter()
+        """The responses so far, by their status."""
         self.is_stopping = False
 
     def stop_accepting(self) -> None:
@@ -392,6 +399,10 @@ class GatewaySite(Site):
         self.is_stopping = True
         for channel in list(self.channels):
             channel.close_if_idle()
+
+    def log(self, request: Request) -> None:
+        """Count a response. A line for each would fill the log, and the proxy in front writes one."""
+        self.responses[request.code] += 1
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
         """Return HTTP/1.1 alone: twisted.web would add HTTP/2, which this channel does not speak."""

@@ -25,6 +25,7 @@ from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.model import NO_OPTIONS, Failure, Options, Outcome
 from taskd.net.buffered_socket import StreamTransport
 from taskd.net.party_keys import party_key
+from taskd.net.turns import Turns
 from taskd.protocol.dialects import BARE
 from taskd.protocol.method_names import ATTACH, DETACH
 from taskd.protocol.replies import result_or_error
@@ -208,6 +209,16 @@ class Exchange:
     def is_congested(self) -> bool:
         """Whether the client is slow to read."""
         return self._peer.is_congested
+
+    @property
+    def turns(self) -> Turns:
+        """The turns of the gateway's connections."""
+        return self._gateway.peers.turns
+
+    @property
+    def max_message(self) -> int:
+        """The limit on messages, in bytes."""
+        return self._gateway.max_message
 
     @property
     def clock(self) -> IReactorTime:

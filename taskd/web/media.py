@@ -8,7 +8,7 @@ from twisted.web.server import Request
 
 from taskd.web.problems import Problem
 
-__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "body_of", "check_json", "media_type", "names"]
+__all__ = ["CSV", "EVENT_STREAM", "JSON", "accepts", "body_of", "check_type", "media_type", "names"]
 
 JSON = "application/json"
 
@@ -26,17 +26,18 @@ def media_type(request: Request) -> str:
     return named.partition(";")[0].strip().lower()
 
 
-def check_json(request: Request) -> None:
-    """Check that the body of a request is JSON. Raises `Problem`.
+def check_type(request: Request, *types: str) -> None:
+    """Check that the body of a request is of one of these types. Raises `Problem`.
 
     A page of any origin can send other types without asking first.
     """
     if (request.getHeader(b"content-encoding") or b"identity").lower() != b"identity":
         raise Problem(415, "bodies are taken as they are, without a Content-Encoding")
     found = media_type(request)
-    if found != JSON:
+    if found not in types:
         shown = f"not {found}" if found else "which the header Content-Type must say"
-        raise Problem(415, f"the body must be {JSON}, {shown}", headers={"Accept-Post": JSON})
+        text = f"the body must be {' or '.join(types)}, {shown}"
+        raise Problem(415, text, headers={"Accept-Post": ", ".join(types)})
 
 
 def body_of(request: Request, limit: int) -> bytes:

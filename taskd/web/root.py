@@ -13,14 +13,16 @@ from twisted.web.server import Request
 from taskd import __version__
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
-from taskd.listeners.origins import Origins
 from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
+from taskd.settings.kinds import LOCAL
+from taskd.settings.settings import settle_gateway
 from taskd.web.access import Access
 from taskd.web.api.resource import ApiResource
 from taskd.web.api.table import ROOT
 from taskd.web.client_module import MODULE_PATH, ClientModule
 from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
+from taskd.web.metrics import METRICS_PATH, Measured, MetricsPage
 from taskd.web.routes import RPC_PATHS
 from taskd.web.rpc import RpcResource
 
@@ -60,7 +62,7 @@ class Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, gateway: Gateway | None = None) -> None:
+    def __init__(self, gateway: Gateway | None = None, measured: Measured | None = None) -> None:
         super().__init__()
         if gateway is None:
             try:  # `twistd web` passes no reactor
@@ -68,6 +70,7 @@ class Root(Resource):
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
         self._readiness = gateway.readiness
+        self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)
         self._client_module = ClientModule()
         access = Access(gateway.factory.origins)
@@ -105,6 +108,8 @@ class Root(Resource):
             return render_health(request)
         if request.path == READY_PATH:
             return render_readiness(request, self._readiness)
+        if request.path == METRICS_PATH:
+            return self._metrics.render(request)
         if request.path != b"/":
             request.setResponseCode(NOT_FOUND)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
@@ -133,31 +138,21 @@ def _upgrade_required(request: Request) -> bytes:
 def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
     """Return a gateway's settings from the environment, since `twistd web` has no options for them.
 
-    ``TASKD_TASK_SERVER`` (client endpoint strings, separated by spaces;
-    default ``tcp:127.0.0.1:12345``), ``TASKD_LINK`` (``per-message`` or
-    ``pooled``), ``TASKD_ALLOW_ORIGIN`` (patterns of origins) and
-    ``TASKD_HOSTNAME`` (names), both separated by spaces. Raises `ValueError`,
-    which names the variable, for a value that is not valid.
+    The variables are those of the options `taskd.settings.settings.GATEWAY`, such as
+    ``TASKD_TASK_SERVER``, whose default here is ``tcp:127.0.0.1:12345``. The link cannot
+    be local. Raises `ValueError`, which names the variable, for a value that is not valid.
     """
-    link = link_kind(environ.get("TASKD_LINK", "per-message"))
-    if link == "local":
+    if environ.get("TASKD_LINK", "").strip() == LOCAL:
         raise ValueError(
             "TASKD_LINK cannot be local: a local link calls the task server of its own process, and "
-            "`twistd web` runs none; use per-message or pooled, or `twistd taskd --link local`"
+            "`twistd web` runs none; use per-message or pooled, or `taskd serve --link local`"
         )
-    allow_origins = environ.get("TASKD_ALLOW_ORIGIN", "").split()
-    hostnames = environ.get("TASKD_HOSTNAME", "").split()
-    for variable, patterns, names in (
-        ("TASKD_ALLOW_ORIGIN", allow_origins, []),
-        ("TASKD_HOSTNAME", [], hostnames),
-    ):
-        try:
-            Origins(patterns, names)
-        except ValueError as error:
-            raise ValueError(f"{variable}: {error}") from error
+    settings = settle_gateway(environ)
     return GatewayConfig(
-        task_servers=environ.get("TASKD_TASK_SERVER", "").split() or ["tcp:127.0.0.1:12345"],
-        link=link,
-        allow_origins=allow_origins,
-        hostnames=hostnames,
+        task_servers=settings["task-server"] or ["tcp:127.0.0.1:12345"],
+        link=link_kind(settings["link"]),
+        allow_origins=settings["allow-origin"],
+        hostnames=settings["hostname"],
+        max_message=settings["max-message"],
+        max_buffered=settings["max-buffered"],
     )

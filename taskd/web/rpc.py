@@ -11,7 +11,7 @@ from taskd.errors import ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.web.access import Access, answer_problem, prepare
 from taskd.web.exchange import Exchange
-from taskd.web.media import JSON, body_of, check_json
+from taskd.web.media import JSON, body_of, check_type
 from taskd.web.problems import Problem, problem_of
 from taskd.web.routes import RPC
 
@@ -47,7 +47,7 @@ class RpcResource:
     def _take(self, request: Request) -> int:
         if request.method != b"POST":
             raise Problem(405, "only POST can be used here", headers={"Allow": "POST, OPTIONS"})
-        check_json(request)
+        check_type(request, JSON)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))
         body = body_of(request, self._gateway.max_message - 1)

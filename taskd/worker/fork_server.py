@@ -61,6 +61,7 @@ from taskd.worker.messages import (
 )
 from taskd.worker.oom import OomWatch
 from taskd.worker.process_title import setproctitle, title
+from taskd.worker.sources import source_folders
 
 __all__ = ["ForkServer", "main"]
 
@@ -111,7 +112,7 @@ class ForkServer:
             check_hard_memory(config.hard_memory)
         except AppError as error:
             guard.check_process()
-            self._send(LoadFailed(str(error)))
+            self._send(LoadFailed(str(error), _folders(config, error)))
             return None
         self._warnings = guard.put_back()
         return config
@@ -129,7 +130,7 @@ class ForkServer:
         # holes in the shared memory, which the workers would fill.
         gc.freeze()
         functions = [function.describe() for function in self._registry]
-        self._send(Loaded(functions, self._files, self._warnings))
+        self._send(Loaded(functions, self._files, self._warnings, _folders(config)))
         control = self._control.fileno()
         events = self._events.fileno()
         self._poll.register(control, select.POLLIN)
@@ -255,6 +256,11 @@ class ForkServer:
 def _signal_group(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def _folders(config: WorkerConfig, failure: BaseException | None = None) -> list[str]:
+    """Return the folders of the app's code if the daemon wants to know them."""
+    return source_folders(config.apps, config.directory, failure) if config.reports_folders else []
 
 
 def main() -> int:

@@ -243,7 +243,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     `hard_memory` is in bytes of a worker's private writable memory, None
     for no limit. `version` is the daemon's version of taskd, which the fork server
     must have as well; "" for any. `max_memory` is in bytes of what a worker may have
-    resident after a task, None for no limit.
+    resident after a task, None for no limit. With `reports_folders` the fork server reports
+    where the app's code lies.
     """
 
     apps: list[str]
@@ -254,6 +255,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     hard_memory: int | None = None
     version: str = ""
     max_memory: int | None = None
+    reports_folders: bool = False
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag="fork"):
@@ -280,18 +282,24 @@ ToForkServer: TypeAlias = Fork | Signal | Probe
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
     """The report that the app is imported, with its functions.
 
-    `files` has the file that each app was loaded from; `warnings` are for the log.
+    `files` has the file that each app was loaded from; `warnings` are for the log;
+    `folders` are those of the app's code, if they were asked for.
     """
 
     functions: list[FunctionInfo]
     files: dict[str, str] = {}
     warnings: list[str] = []
+    folders: list[str] = []
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):
-    """The report that the app cannot be imported; `reason` contains the traceback."""
+    """The report that the app cannot be imported; `reason` contains the traceback.
+
+    `folders` are those of the code that was loaded before, if they were asked for.
+    """
 
     reason: str
+    folders: list[str] = []
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag="forked"):

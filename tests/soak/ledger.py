@@ -61,7 +61,8 @@ class Asked:
     `codes`: errors that will do as well. `mark`: it leaves a trace under its
     number where it is run. `timed`: its time counts as a latency. `target`:
     what it is to cancel. `outcome` is what was answered, None before.
-    `is_answered`: it is no notification.
+    `is_answered`: it is no notification. `position`: how many were sent on its
+    connection up to it.
     """
 
     what: str
@@ -79,6 +80,7 @@ class Asked:
     outcome: int | None = None
     is_answered: bool = True
     dropped: bool = False
+    position: int = 0
 
 
 @dataclass(slots=True)

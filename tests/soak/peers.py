@@ -50,6 +50,8 @@ class Peer(asyncio.Protocol):
         self._in_order: deque[Asked] = deque()
         self._batches: list[dict[RequestId, Asked]] = []
         self._batched = 0
+        self._notified: deque[Asked] = deque()  # notifications that the server may not have read
+        self._position = self._read = 0
         self._unsent: list[bytes] = []
         self._received = bytearray()
 
@@ -71,6 +73,10 @@ class Peer(asyncio.Protocol):
         return [*self._by_id.values(), *self._in_order, *batched]
 
     def _note(self, asked: Asked) -> None:
+        self._position += 1
+        asked.position = self._position
+        if not asked.is_answered:
+            self._notified.append(asked)
         asked.timed = asked.timed and not self.paused
         self.ledger.note_sent(asked)
 
@@ -163,7 +169,15 @@ class Peer(asyncio.Protocol):
         if not self._in_order:
             self.ledger.violate(f"a reply that nobody is owed: {message!r:.300}")
             return None
-        return self._in_order.popleft()
+        asked = self._in_order.popleft()
+        self._was_read(asked)
+        return asked
+
+    def _was_read(self, asked: Asked) -> None:
+        """Note that the server has read this request, and so what was sent before it."""
+        self._read = max(self._read, asked.position)
+        while self._notified and self._notified[0].position <= self._read:
+            self._notified.popleft()
 
     def _rpc_received(self, reply: dict[str, Any], message: bytes) -> None:
         if "method" in reply:
@@ -189,7 +203,9 @@ class Peer(asyncio.Protocol):
     def _answered(self, asked: Asked | None, reply: dict[str, Any], message: bytes) -> None:
         if asked is None:
             self.ledger.violate(f"a reply that nobody is owed: {message!r:.300}")
-        elif "error" in reply:
+            return
+        self._was_read(asked)
+        if "error" in reply:
             error = reply["error"]
             self.ledger.failed(asked, error["code"], error.get("data"), error["message"])
         else:
@@ -208,7 +224,7 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         owed = self.owed()
         if self.ending is Ending.OURS:
-            for asked in owed:
+            for asked in [*owed, *self._notified]:
                 self.ledger.drop(asked)
         elif self.ending is Ending.NOT:
             self.ledger.violate(f"the server closed a connection ({error}), {len(owed)} replies were owed")

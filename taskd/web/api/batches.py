@@ -7,11 +7,15 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from taskd.errors import InvalidParams, TaskdError
 from taskd.model import NO_SUBMIT_OPTIONS
 from taskd.protocol.method_names import CANCEL, GET, LIST, SUBMIT_BATCH, WAIT
 from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
-from taskd.web.api.table import ROOT, BatchQuery, ListBatchesQuery, NewBatch
+from taskd.web.api.csv_batches import batch_of
+from taskd.web.api.table import ROOT, BatchQuery, CsvQuery, ListBatchesQuery, NewBatch
 from taskd.web.api.tasks import INVALID, NO_ANSWER, page_of, token_of
+from taskd.web.media import CSV, media_type
+from taskd.web.problems import Problem, problem_of
 
 __all__ = ["batches", "cancel", "show", "store", "submit"]
 
@@ -21,8 +25,27 @@ class _Accepted(msgspec.Struct):
 
 
 async def submit(call: ApiCall) -> Response:
-    """Submit a batch."""
+    """Submit a batch, which comes as JSON or as CSV."""
+    if media_type(call.request) == CSV:
+        return await _submit_csv(call)
+    if call.query != CsvQuery():
+        raise Problem(
+            400, "the query is for a body of CSV: one of JSON has function, then and options itself"
+        )
     return await store(call, json_of(call.body, NewBatch))
+
+
+async def _submit_csv(call: ApiCall) -> Response:
+    try:
+        new, rows = await batch_of(call)
+    except TaskdError as error:
+        raise problem_of(error, INVALID) from None
+    try:
+        return await store(call, new)
+    except Problem as problem:
+        if problem.code != InvalidParams.code:
+            raise
+        raise problem_of(rows.by_line(InvalidParams(problem.detail, **problem.data)), INVALID) from None
 
 
 async def store(call: ApiCall, new: NewBatch) -> Response:

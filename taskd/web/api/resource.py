@@ -18,7 +18,7 @@ from taskd.web.api.call import ApiCall, Response, query_of
 from taskd.web.api.checking import checked
 from taskd.web.api.table import Operation, find, methods_of
 from taskd.web.exchange import Exchange
-from taskd.web.media import JSON, accepts, body_of, check_json
+from taskd.web.media import JSON, accepts, body_of, check_type, media_type
 from taskd.web.problems import PROBLEM_TYPE, Problem, problem_of
 
 __all__ = ["HANDLERS", "ApiResource", "Handler"]
@@ -91,12 +91,12 @@ class ApiResource:
     @staticmethod
     def _check_body(request: Request, operation: Operation) -> None:
         if operation.body is not None:
-            check_json(request)
+            check_type(request, *operation.body_types)
 
     async def _answer(self, call: ApiCall, operation: Operation) -> None:
         exchange = call.exchange
         try:
-            if call.body:
+            if call.body and media_type(call.request) == JSON:
                 await checked(call.body, self._gateway.peers.turns, exchange.party)
             response = await HANDLERS[operation.name](call)
         except ParseError as error:

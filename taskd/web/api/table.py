@@ -14,12 +14,13 @@ from msgspec import Meta, Raw
 
 from taskd.model import NO_SUBMIT_OPTIONS, SubmitOptions
 from taskd.protocol.stored_methods import NOT_GIVEN, STATES
-from taskd.web.media import EVENT_STREAM, JSON
+from taskd.web.media import CSV, EVENT_STREAM, JSON
 
 __all__ = [
     "OPERATIONS",
     "ROOT",
     "BatchQuery",
+    "CsvQuery",
     "EventsQuery",
     "ListBatchesQuery",
     "ListQuery",
@@ -99,6 +100,18 @@ class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
     after: Annotated[int, Meta(ge=0, description="The number of the last event that is known.")] = 0
     limit: Limit = 1000
+
+
+class CsvQuery(SubmitOptions, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The query of a batch whose body is CSV: what a body of JSON has itself, but for the arguments."""
+
+    function: Annotated[str, Meta(description="The function, if the body is CSV.")] | None = None
+    then: Annotated[str, Meta(description="The function that follows, if the body is CSV.")] | None = None
+
+    @property
+    def options(self) -> SubmitOptions:
+        """The options of each task."""
+        return SubmitOptions(*(getattr(self, name) for name in SubmitOptions.__struct_fields__))
 
 
 class NewTask(msgspec.Struct, forbid_unknown_fields=True):
@@ -206,9 +219,10 @@ OPERATIONS = (
         "batches",
         "Submit many tasks of one function, all or none.",
         {202: "The batch is stored."},
-        NoQuery,
+        CsvQuery,
         NewBatch,
         (422,),
+        body_types=(JSON, CSV),
         headers=("Idempotency-Key",),
     ),
     Operation("listBatches", b"GET", "batches", "List batches.", {200: "Batches."}, ListBatchesQuery),

@@ -8,17 +8,21 @@ from tests.unit.rows.row_cases import as_text, csv_rows
 
 
 def batch_of(text):
-    return BatchRows("people.csv", csv_rows(text).read(as_text))
+    rows = BatchRows("people.csv")
+    args = [given for row in csv_rows(text).read(as_text) if (given := rows.take(row)) is not None]
+    return rows, args
 
 
 class BatchRowsTests(SynchronousTestCase):
     def test_rows_keep_the_lines_on_which_they_begin(self):
-        rows = batch_of(b'a\n"1\n"\n\n2\n')
-        self.assertEqual(rows.args, [{"a": "1\n"}, {"a": "2"}])
+        rows, args = batch_of(b'a\n"1\n"\n\n2\n')
+        rows.check()
+        self.assertEqual(args, [{"a": "1\n"}, {"a": "2"}])
         self.assertEqual(rows.lines, [2, 5])
 
     def test_rows_without_arguments_are_named_up_to_three_of_them(self):
-        error = self.assertRaises(ValueError, batch_of, b"a,b\n1\n1,2\n2\n3\n4\n5\n")
+        rows, _ = batch_of(b"a,b\n1\n1,2\n2\n3\n4\n5\n")
+        error = self.assertRaises(ValueError, rows.check)
         self.assertEqual(
             str(error),
             "people.csv: nothing was submitted: line 2: 1 values for 2 columns; line 4: 1 values for 2 "
@@ -26,13 +30,13 @@ class BatchRowsTests(SynchronousTestCase):
         )
 
     def test_a_row_that_the_server_refuses_is_named_by_its_line(self):
-        rows = batch_of(b"a\n\n1\nx\n")
+        rows, _ = batch_of(b"a\n\n1\nx\n")
         error = rows.by_line(InvalidParams("args[1]: a is no number", argument="args[1]", expected="int"))
         self.assertEqual(error.message, "people.csv: nothing was submitted: line 4: a is no number")
         self.assertEqual(error.data, {"argument": "args[1]", "expected": "int", "line": 4})
 
     def test_a_refusal_of_anything_else_stays_as_it_is(self):
-        rows = batch_of(b"a\n1\n")
+        rows, _ = batch_of(b"a\n1\n")
         for argument in ("args[9]", "options.key", "function"):
             error = InvalidParams("no", argument=argument)
             self.assertIs(rows.by_line(error), error)

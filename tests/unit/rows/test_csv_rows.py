@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.functions.wire_names import wire_name
-from taskd.rows import csv_rows as module
-from taskd.rows import texts
-from taskd.rows.row import ERROR_COLUMN
+from taskd.rows.csv_rows import MAX_COLUMNS, CsvRows
+from taskd.rows.row import ERROR_COLUMN, RowLimits
+from taskd.rows.texts import lines_of
 from tests.unit.rows.row_cases import args_of, as_text, csv_rows, failed_file, good, lines
 
 BIG_CELL = "x" * 1_000_000
@@ -163,12 +163,20 @@ class CuttingTests(SynchronousTestCase):
         self.assertEqual([row.args for row in rows], [None, {"a": "Ann"}])
         self.assertIn("0xfc", rows[0].problem)
 
-    def test_a_row_over_the_limit_fails_line_by_line_and_those_behind_it_are_read(self):
-        self.patch(module, "MAX_ROW", 20)
-        rows = rows_of(b'a\n1\n"' + b"x\n" * 20 + b'"\n2\n"3"\n"4\n4"\n')
-        good = [row.args for row in rows if row.args is not None]
-        self.assertEqual(good, [{"a": "1"}, {"a": "2"}, {"a": "3"}, {"a": "4\n4"}])
-        self.assertEqual(b"".join(row.text for row in rows if row.args is None), b'"' + b"x\n" * 20 + b'"\n')
+    def test_a_row_over_a_limit_fails_line_by_line_and_those_behind_it_are_read(self):
+        for limits, most in ((RowLimits(size=20), "20 bytes"), (RowLimits(lines=5), "5 lines")):
+            text = b'a\n1\n"' + b"x\n" * 20 + b'"\n2\n"3"\n"4\n4"\n'
+            rows = list(CsvRows("rows.csv", lines(text), limits=limits).read(as_text))
+            taken = [row.args for row in rows if row.args is not None]
+            self.assertEqual(taken, [{"a": "1"}, {"a": "2"}, {"a": "3"}, {"a": "4\n4"}])
+            wrong = [row for row in rows if row.args is None]
+            self.assertEqual(b"".join(row.text for row in wrong), b'"' + b"x\n" * 20 + b'"\n')
+            for row in wrong:
+                self.assertIn(f"part of a row of more than {most} from line 3 on", row.problem)
+
+    def test_a_file_with_more_columns_than_any_function_takes_is_refused(self):
+        header = ",".join(f"c{number}" for number in range(MAX_COLUMNS + 1)).encode()
+        self.assertIn("10001 columns", str(self.assertRaises(ValueError, rows_of, header)))
 
     def test_the_rest_of_a_broken_row_is_not_a_row(self):
         broken = b'"foo"bar,"x\ny,2"\n'
@@ -184,8 +192,8 @@ class CuttingTests(SynchronousTestCase):
         self.assertEqual(b"".join(row.text for row in rows), b'"say "hi,"you"",z\n1,2\n3,4\n')
 
     def test_a_line_over_the_limit_is_an_error(self):
-        self.patch(texts, "MAX_ROW", 20)
-        self.assertIn("line 2", str(self.assertRaises(ValueError, list, lines(b"a\n" + b"x" * 21))))
+        long = lines_of("rows", io.BytesIO(b"a\n" + b"x" * 21), 20)
+        self.assertIn("line 2", str(self.assertRaises(ValueError, list, long)))
 
 
 class FailedCsvTests(SynchronousTestCase):

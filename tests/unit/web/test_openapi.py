@@ -116,7 +116,7 @@ class OpenApiTests(SynchronousTestCase):
 
     def test_the_body_of_a_request_is_one_for_any_function_told_apart_by_its_name(self):
         content = self.document["paths"]["/batches"]["post"]["requestBody"]["content"]
-        self.assertEqual(set(content), {"application/json"})
+        self.assertEqual(set(content), {"application/json", "text/csv"})
         schema = content["application/json"]["schema"]
         self.assertEqual(len(schema["oneOf"]), len(self.functions))
         self.assertEqual(schema["discriminator"]["mapping"]["mark"], "#/components/schemas/Batch.mark")
