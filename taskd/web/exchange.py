@@ -44,7 +44,7 @@ RESPONSE_SECONDS = 30.0
 """Seconds in which a client must take some of a response: as many as `taskd.web.channel.UNREAD_SECONDS`."""
 
 SILENT_PARTS = 3
-"""Parts like comments that find that the client has taken nothing since the one before, until it is given up."""
+"""Parts like comments that find that the client has taken nothing since the last one, then it is dropped."""
 
 LITTLE = 16384
 """Bytes of a body that are sent together with the head: to copy them costs less than to send twice."""
