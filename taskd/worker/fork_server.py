@@ -61,7 +61,6 @@ from taskd.worker.messages import (
 )
 from taskd.worker.oom import OomWatch
 from taskd.worker.process_title import setproctitle, title
-from taskd.worker.sources import source_folders
 
 __all__ = ["ForkServer", "main"]
 
@@ -266,6 +265,8 @@ def _folders(config: WorkerConfig, failure: BaseException | None = None) -> list
     """Return the folders of the app's code if the daemon wants to know them."""
     if not config.reports_folders:
         return []
+    from taskd.worker.sources import source_folders  # needed during development alone
+
     return source_folders(config.apps, config.directory, sys.modules, failure)
 
 
