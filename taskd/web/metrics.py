@@ -30,8 +30,8 @@ __all__ = ["METRICS_PATH", "Measured", "MetricsPage"]
 METRICS_PATH = b"/metrics"
 
 SHARE = 0.05
-"""The part of the time that may be spent on this page. If it is asked for more often, it is sent again as it was:
-with fifty functions it takes some 10 ms, in which nobody is served, and anybody may ask."""
+"""The part of the time that may be spent on this page. If it is asked for more often, it is sent again as
+it was: with fifty functions it takes some 10 ms, in which nobody is served, and anybody may ask."""
 
 
 @dataclass(slots=True)

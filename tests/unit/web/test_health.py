@@ -114,7 +114,7 @@ class MetricsTests(PagesCase):
         self.assertEqual(samples["taskd_sent_bytes_total", "gateway"], 7)
         self.assertNotIn(("taskd_tasks_running",), samples)
 
-    def test_whoever_asks_too_often_gets_the_same_figures_again(self):
+    def test_figures_that_are_asked_for_too_often_are_sent_again(self):
         times = iter([0.0, 0.01, 0.1, 0.3, 0.32])
         self.measured.site = None
         page = MetricsPage(self.gateway, self.measured, lambda: next(times))
