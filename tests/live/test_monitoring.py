@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.client import Client
-from tests.live.support import APPS, TIMEOUT, bare, kept_daemon
+from tests.live.support import APPS, TIMEOUT, bare, kept_daemon, open_websocket
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -87,6 +87,20 @@ def test_the_metrics_of_a_daemon_show_what_it_has_done(daemon):
     assert after["taskd_workers", "idle"] == 1
     assert after["taskd_store_up",] == 1
     assert after["process_resident_memory_bytes",] > 0
+
+
+def test_websockets_are_counted_while_they_are_open(daemon):
+    def wait_for(count):
+        ending = time.monotonic() + TIMEOUT
+        while samples(daemon.port(2))["taskd_connections", "websocket"] != count:
+            assert time.monotonic() < ending
+
+    wait_for(0)
+    websocket = open_websocket(daemon)
+    wait_for(1)
+    assert samples(daemon.port(2))["taskd_connections", "http"] == 1, "that of the scrape itself"
+    websocket.close()
+    wait_for(0)
 
 
 def test_a_gateway_alone_has_metrics_of_its_own(gateway):
