@@ -117,7 +117,7 @@ class _OneAnswer:
 
 
 class Exchange:
-    """What one HTTP request asks of the backend, and its response. Implements `taskd.listeners.wire.Wire`.
+    """One HTTP request, the calls made for it, and its response. Implements `taskd.listeners.wire.Wire`.
 
     `gateway` is the factory of the gateway's websockets, which has all that the
     connections of a gateway share. Call `ask`, one at a time, or `message`, once; then

@@ -187,7 +187,7 @@ class TaskTests(ApiCase):
         self.backend.reply(NotAllowed("it is running", state="running"))
         self.assertEqual((client.answer.status, client.answer.body["state"]), (409, "running"))
 
-    def test_what_holds_a_task_is_explained(self):
+    def test_the_reason_why_a_task_waits_is_shown(self):
         client = self.ask("GET", f"/api/v1/tasks/{ID}/why")
         self.assert_asked("taskd.why", {"task": ID})
         self.backend.reply({"reason": "x"})
@@ -303,7 +303,7 @@ class AnswerTests(ApiCase):
         self.backend.reply({"name": "x"})
         self.assertEqual(self.client.answer.body, {"name": "x"})
 
-    def test_what_does_not_exist_is_not_found(self):
+    def test_an_unknown_path_is_not_found(self):
         for path in ("", "nothing", "tasks/", "tasks/a/", "tasks/a/b", "TASKS", "tasks//why", "../rpc"):
             answer = self.asked("GET", f"/api/v1/{path}")
             self.assertEqual((answer.status, answer.body["title"]), (404, "Not Found"), path)
@@ -318,7 +318,7 @@ class AnswerTests(ApiCase):
             self.assertEqual((answer.status, answer.headers["allow"]), (405, allowed))
         self.assertEqual(self.asked("PUT", "/api/v1/tasks").status, 405)
 
-    def test_whoever_does_not_accept_json_is_told(self):
+    def test_a_client_that_does_not_accept_json_gets_406(self):
         for accept in ("text/html", "image/*, text/plain;q=0.5", "application/json;q=0", "*/*;q=0"):
             answer = self.asked("GET", "/api/v1/status", None, f"Accept: {accept}")
             self.assertEqual(answer.status, 406, accept)
@@ -350,7 +350,7 @@ class EndTests(ApiCase):
         self.client.send(request[-1:])
         self.assertEqual((self.client.answer.status, self.client.answer.body["code"]), (503, -32005))
 
-    def test_what_is_asked_is_answered_in_the_end(self):
+    def test_a_request_that_takes_too_long_is_given_up(self):
         client = self.ask("GET", "/api/v1/status")
         self.peers.stop_accepting()
         self.peers.give_up(Failure.of(ShuttingDown("too late")))
