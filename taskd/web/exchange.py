@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure as TwistedFailure
@@ -38,6 +39,7 @@ from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 from taskd.web.channel import GatewayChannel
 from taskd.web.problems import PHRASES
+from taskd.web.tracing import traceparent_of
 
 __all__ = ["Exchange"]
 
@@ -55,13 +57,22 @@ Awaited = TypeVar("Awaited")
 
 
 class _OneAnswer:
-    """The backend of JSON-RPC messages over HTTP, which have one answer: nothing else can be sent."""
+    """The backend of JSON-RPC messages over HTTP, which have one answer: nothing else can be sent.
 
-    def __init__(self, backend: Backend[Any]) -> None:
+    Requests that name no place in a trace have that of the HTTP request, if it has one.
+    """
+
+    def __init__(self, backend: Backend[Any], traceparent: str | None) -> None:
         self._backend = backend
+        self._traceparent = traceparent
 
     def submit(self, requests: list[Request[Any]], requester: Requester) -> None:
         """Begin with requests, but refuse those that want more than an answer."""
+        if self._traceparent is not None:
+            for request in requests:
+                if request.options.traceparent is None:
+                    options = replace(request.options, traceparent=self._traceparent)
+                    request.options = options  # type: ignore[misc]
         wanted = []
         for request in requests:
             if request.function in (ATTACH, DETACH):
@@ -146,7 +157,7 @@ class Exchange:
         self._transport.unregisterProducer()  # the channel, until the end of the exchange
         self._peer: Peer[Any] = Peer(
             self,
-            _OneAnswer(backend) if is_message else backend,
+            _OneAnswer(backend, traceparent_of(request)) if is_message else backend,
             Session(
                 gateway.max_in_flight,
                 result_or_error if is_message else self._keep_outcome,

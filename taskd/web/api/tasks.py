@@ -7,13 +7,14 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from taskd.errors import InvalidParams, NotAllowed
-from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions, Traceparent
+from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions
 from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, WHY
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.store.records import FINAL, State
 from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
 from taskd.web.api.table import ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
 from taskd.web.problems import Problem, problem_of
+from taskd.web.tracing import traceparent_of
 
 __all__ = [
     "INVALID",
@@ -78,13 +79,10 @@ def options_of(call: ApiCall, options: SubmitOptions) -> SubmitOptions:
 
     As W3C's Trace Context demands, a header that is not valid is ignored.
     """
-    header = call.header("traceparent")
-    if header is None or options.traceparent is not None:
+    traceparent = traceparent_of(call.request)
+    if traceparent is None or options.traceparent is not None:
         return options
-    try:
-        return replace(options, traceparent=msgspec.convert(header.strip(), Traceparent))
-    except msgspec.ValidationError:
-        return options
+    return replace(options, traceparent=traceparent)
 
 
 async def show(call: ApiCall) -> Response:

@@ -15,6 +15,7 @@ from taskd.web.api.resource import HANDLERS
 from taskd.web.api.table import OPERATIONS, methods_of, takes_body
 from tests.unit.web.gateways import LONGEST, GatewayCase, http
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ID = "01a21f98-f31d-7287-9310-be3e4baaffea"
 ENDED = {"task": ID, "function": "f", "state": "succeeded", "result": 5}
 RUNNING = {"task": ID, "function": "f", "state": "running"}
@@ -47,6 +48,22 @@ class SubmitTests(ApiCase):
         for header in ('""', "x" * 201):
             answer = self.asked("POST", "/api/v1/tasks", {"function": "f"}, f"Idempotency-Key: {header}")
             self.assertEqual((answer.status, answer.body["argument"]), (400, "Idempotency-Key"))
+
+    def test_the_header_traceparent_is_its_option(self):
+        header = f"Traceparent: {TRACE}"
+        self.ask("POST", "/api/v1/tasks", {"function": "f"}, header)
+        self.assert_asked("taskd.submit", {"function": "f", "options": {"traceparent": TRACE}})
+        self.backend.waiting.clear()
+        own = {"priority": 1, "traceparent": TRACE.replace("b7", "c8")}
+        self.ask("POST", "/api/v1/tasks", {"function": "f", "options": own}, header)
+        self.assert_asked("taskd.submit", {"function": "f", "options": own})
+        self.backend.waiting.clear()
+        self.ask("POST", "/api/v1/batches", {"function": "f", "args": [[]]}, header)
+        options = {"traceparent": TRACE}
+        self.assert_asked("taskd.submit_batch", {"function": "f", "args": [[]], "options": options})
+        self.backend.waiting.clear()
+        self.ask("POST", "/api/v1/tasks", {"function": "f"}, "Traceparent: 00-broken")
+        self.assert_asked("taskd.submit", {"function": "f"})
 
     def test_a_wait_is_answered_with_the_task_when_it_has_ended(self):
         client = self.ask("POST", "/api/v1/tasks?wait=10", {"function": "f"})

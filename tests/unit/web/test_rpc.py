@@ -74,6 +74,15 @@ class MessageTests(GatewayCase):
         self.client.send(http("POST", "/rpc", rpc(1, "a"), kind="Application/JSON; charset=utf-8"))
         self.assertEqual(self.backend.asked, [("a", [])])
 
+    def test_the_header_traceparent_is_the_option_of_requests_that_have_none(self):
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        other = trace.replace("b7", "c8")
+        batch = [rpc(1, "a"), rpc(2, "b", options={"traceparent": other, "priority": 2})]
+        self.client.send(http("POST", "/rpc", batch, f"traceparent: {trace}"))
+        options = [request.options for request, _ in self.backend.waiting]
+        self.assertEqual([each.traceparent for each in options], [trace, other])
+        self.assertEqual(options[1].priority, 2)
+
     def test_progress_and_events_are_refused(self):
         for message in (rpc(1, "taskd.attach", "x"), rpc(1, "a", options={"progress": True})):
             answer = self.asked("POST", "/rpc", message)
