@@ -127,6 +127,23 @@ class _OneAnswer:
         return self._backend.budget
 
 
+class _Kept:
+    """The outcome of what was asked, as it comes out of the session, which does not encode it."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+
+    def __call__(self, outcome: Outcome) -> bytes:
+        """Keep an outcome until it is taken, and return an empty message in its place."""
+        self.outcome = outcome
+        return b""
+
+    def take(self) -> Outcome | None:
+        """Return the outcome, and forget it."""
+        outcome, self.outcome = self.outcome, None
+        return outcome
+
+
 class Exchange:
     """One HTTP request, the calls made for it, and its response. Implements `taskd.listeners.wire.Wire`.
 
@@ -143,7 +160,7 @@ class Exchange:
         self._transport = cast(StreamTransport, channel.transport)
         self._waiting: Deferred[Any] | None = None
         self._is_message = is_message
-        self._outcome: Outcome | None = None
+        self._kept = _Kept()
         self._encode: Callable[[bytes], bytes] | None = None
         self._pushed: list[bytes] = []
         self._has_responded = False
@@ -160,7 +177,7 @@ class Exchange:
             _OneAnswer(backend, traceparent_of(request)) if is_message else backend,
             Session(
                 gateway.max_in_flight,
-                result_or_error if is_message else self._keep_outcome,
+                result_or_error if is_message else self._kept,
                 backend.unanswered.notification_ended,
                 max_batch_reply=gateway.max_message,
                 copies=backend.copies,
@@ -215,9 +232,11 @@ class Exchange:
         self._waiting = None
         return result
 
-    def _keep_outcome(self, outcome: Outcome) -> bytes:
-        self._outcome = outcome
-        return b""
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires in the next turn of the reactor, between two long steps."""
+        waiting: Deferred[None] = Deferred()
+        self._gateway.clock.callLater(0, waiting.callback, None)
+        return self.awaiting(waiting)
 
     def _fire(self, result: Outcome | bytes | None) -> None:
         if self._waiting is not None:
@@ -345,8 +364,7 @@ class Exchange:
         pieces = []
         for message in messages:
             if not message:
-                outcome, self._outcome = self._outcome, None
-                self._fire(outcome)
+                self._fire(self._kept.take())
             elif self._is_message:
                 self._fire(message)
             elif self._has_responded:

@@ -57,7 +57,10 @@ async def store(call: ApiCall, new: NewBatch) -> Response:
         params["then"] = new.then
     if (token := token_of(call)) is not None:
         params["token"] = token
-    stored = await call.ask(SUBMIT_BATCH, Raw(msgspec.json.encode(params)), INVALID)
+    await call.pause()
+    encoded = Raw(msgspec.json.encode(params))
+    await call.pause()
+    stored = await call.ask(SUBMIT_BATCH, encoded, INVALID)
     accepted = msgspec.json.decode(stored, type=_Accepted)
     return Response(202, stored, {"Location": f"{ROOT.decode()}batches/{accepted.batch}"})
 

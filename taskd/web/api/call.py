@@ -13,6 +13,7 @@ from twisted.web.server import Request
 
 from taskd.errors import InvalidParams, InvalidRequest, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Failure, Options
+from taskd.protocol.session import STEP
 from taskd.web.exchange import Exchange
 from taskd.web.problems import Problem, problem_of
 
@@ -66,6 +67,11 @@ class ApiCall:
         if isinstance(outcome, Failure):
             raise problem_of(outcome, statuses)
         return outcome.value
+
+    async def pause(self) -> None:
+        """Let others have a turn between two steps that take long if the body is long."""
+        if len(self.body) > STEP:
+            await self.exchange.next_turn()
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, None if there is none."""

@@ -38,6 +38,8 @@ NO_ANSWER = Options(on_disconnect="cancel")
 MAX_TOKEN = 200
 """Characters of an Idempotency-Key: those of a token (`taskd.model.Token`)."""
 
+_NOT_GIVEN = bytes(NOT_GIVEN)
+
 _UNFINISHED = frozenset(state.name.lower() for state in State if state not in FINAL)
 
 
@@ -56,13 +58,16 @@ async def submit(call: ApiCall) -> Response:
     """Submit a task; with `wait`, answer when it has ended or the time is over."""
     query: WaitQuery = call.query
     new = json_of(call.body, NewTask)
+    await call.pause()
     members = {"function": new.function}
     raw = {
-        **({} if bytes(new.args) == bytes(NOT_GIVEN) else {"args": new.args}),
+        **({} if memoryview(new.args) == _NOT_GIVEN else {"args": new.args}),
         **({} if (options := options_of(call, new.options)) == NO_SUBMIT_OPTIONS else {"options": options}),
         **({} if (token := token_of(call)) is None else {"token": token}),
     }
-    stored = await call.ask(SUBMIT, Raw(msgspec.json.encode({**members, **raw})), INVALID)
+    params = Raw(msgspec.json.encode({**members, **raw}))
+    await call.pause()
+    stored = await call.ask(SUBMIT, params, INVALID)
     accepted = msgspec.json.decode(stored, type=_Accepted)
     headers = {"Location": f"{ROOT.decode()}tasks/{accepted.task}"}
     if query.wait is None:

@@ -1,5 +1,8 @@
 """The HTTP API: what each operation asks of the task server, and how it answers."""
 
+import gc
+import weakref
+
 from taskd.errors import (
     Busy,
     InternalError,
@@ -373,6 +376,32 @@ class EndTests(ApiCase):
         self.peers.give_up(Failure.of(ShuttingDown("too late")))
         self.assertEqual((client.answer.status, client.answer.headers["connection"]), (503, "close"))
         self.successResultOf(self.peers.close())
+
+
+class MemoryTests(ApiCase):
+    def test_a_connection_that_is_gone_is_freed_at_once(self):
+        requests = (
+            (http("GET", "/api/v1/status"), {}),
+            (http("GET", "/api/v1/tasks/a?wait=5"), None),
+            (http("POST", "/api/v1/tasks", {"function": "f"}), None),
+            (http("POST", "/rpc", {"jsonrpc": "2.0", "id": 1, "method": "a"}), 5),
+            (http("POST", "/rpc", {"jsonrpc": "2.0", "id": 1, "method": "a"}), None),
+            (http("POST", "/rpc", b"x" * 100_000)[:-1], None),
+            (http("GET", "/api/v1/nothing"), None),
+        )
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for request, answer in requests:
+            client = self.connect()
+            client.send(request)
+            if answer is not None:
+                self.backend.reply(answer)
+            client.leave()
+            self.backend.waiting.clear()
+            channel = weakref.ref(client.channel)
+            del client
+            self.assertIsNone(channel(), request)
 
 
 class TableTests(GatewayCase):
