@@ -232,6 +232,10 @@ class Exchange:
         self._waiting = None
         return result
 
+    def give_up(self, failure: Failure) -> None:
+        """Have what is asked fail, while the work goes on."""
+        self._peer.give_up(failure)
+
     def next_turn(self) -> Deferred[None]:
         """Return a Deferred that fires in the next turn of the reactor, between two long steps."""
         waiting: Deferred[None] = Deferred()

@@ -11,7 +11,7 @@ from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions
 from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, WHY
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.store.records import FINAL, State
-from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
+from taskd.web.api.call import ANSWER_SECONDS, NOT_FOUND, ApiCall, Response, json_of
 from taskd.web.api.table import ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
 from taskd.web.problems import Problem, problem_of
 from taskd.web.tracing import traceparent_of
@@ -102,7 +102,8 @@ async def show(call: ApiCall) -> Response:
 
 
 async def _wait(call: ApiCall, task: str, seconds: float) -> Raw:
-    return await call.ask(WAIT, {"task": task, "timeout": seconds}, NOT_FOUND, NO_ANSWER)
+    params = {"task": task, "timeout": seconds}
+    return await call.ask(WAIT, params, NOT_FOUND, NO_ANSWER, seconds + ANSWER_SECONDS)
 
 
 def _has_ended(task: Raw) -> bool:

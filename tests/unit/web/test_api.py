@@ -14,6 +14,7 @@ from taskd.errors import (
     Unreachable,
 )
 from taskd.model import Failure
+from taskd.web.api.call import ANSWER_SECONDS
 from taskd.web.api.resource import HANDLERS
 from taskd.web.api.table import OPERATIONS, methods_of, takes_body
 from tests.unit.web.gateways import LONGEST, GatewayCase, http
@@ -310,6 +311,27 @@ class AnswerTests(ApiCase):
             self.assertEqual((answer.status, answer.headers.get("retry-after")), (status, after))
             self.assertEqual((answer.body["code"], answer.body["status"]), (error.code, status))
             self.assertEqual(answer.body["detail"], error.message)
+
+    def test_a_task_server_that_does_not_answer_is_a_gateway_timeout(self):
+        for path, seconds in (("status", ANSWER_SECONDS), ("tasks/a?wait=30", ANSWER_SECONDS + 30)):
+            client = self.ask("GET", f"/api/v1/{path}")
+            self.reactor.advance(seconds - 1)
+            self.assertEqual(client.answers, [])
+            self.reactor.advance(1)
+            self.assertEqual((client.answer.status, client.answer.body["code"]), (504, -32001))
+            self.backend.reply({})
+            client.send(http("GET", "/api/v1/nothing"))
+            self.assertEqual([answer.status for answer in client.answers], [504, 404])
+        self.assertEqual(list(self.peers), [])
+
+    def test_an_answer_in_time_leaves_no_timer(self):
+        client = self.ask("GET", "/api/v1/status")
+        self.backend.reply({})
+        client.leave()
+        self.ask("GET", "/api/v1/status").leave()
+        self.assertLess(
+            max([call.getTime() for call in self.reactor.getDelayedCalls()], default=0), ANSWER_SECONDS / 2
+        )
 
     def test_head_has_the_headers_of_get_and_no_body(self):
         self.client.send(http("HEAD", "/api/v1/status"))
