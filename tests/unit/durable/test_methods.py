@@ -235,6 +235,25 @@ class SubmitTests(StoredCase):
         self.turns(2.0)
         self.assertEqual(client.reply()["state"], "running")
 
+    def test_a_stop_keeps_nobody_waiting_for_what_does_not_end_before_it(self):
+        running = self.ask("submit", "g", [1])["task"]
+        later = self.ask("submit", "g", [], {"delay": 60})["task"]
+        batch = self.ask("submit_batch", "g", [[1]], {"delay": 60})["batch"]
+        clients = [self.connect() for _ in range(3)]
+        clients[0].call("taskd.wait", params=[running])
+        clients[1].call("taskd.wait", params=[later])
+        clients[2].call("taskd.wait", params={"batch": batch})
+        self.turns()
+        self.tasks.stop_accepting()
+        self.turns()
+        self.assertEqual(clients[0].received(), [])
+        self.assertEqual([client.reply()["code"] for client in clients[1:]], [-32005, -32005])
+        for method in ["wait", later], ["wait", None, None, batch]:
+            self.assertEqual(self.ask(*method)["code"], -32005)
+        self.finish()
+        self.assertEqual(clients[0].reply()["state"], "succeeded")
+        self.assertEqual(self.ask("wait", running)["state"], "succeeded")
+
     def test_a_wait_ends_at_once_when_it_is_cancelled_and_the_task_goes_on(self):
         task = self.ask("submit", "g")["task"]
         client = self.connect()
@@ -255,25 +274,6 @@ class SubmitTests(StoredCase):
         client.disconnect()
         self.turns()
         self.assertEqual(len(self.clock.getDelayedCalls()), before - 1)
-
-    def test_a_stop_keeps_nobody_waiting_for_what_does_not_end_before_it(self):
-        running = self.ask("submit", "g", [1])["task"]
-        later = self.ask("submit", "g", [], {"delay": 60})["task"]
-        batch = self.ask("submit_batch", "g", [[1]], {"delay": 60})["batch"]
-        clients = [self.connect() for _ in range(3)]
-        clients[0].call("taskd.wait", params=[running])
-        clients[1].call("taskd.wait", params=[later])
-        clients[2].call("taskd.wait", params={"batch": batch})
-        self.turns()
-        self.tasks.stop_accepting()
-        self.turns()
-        self.assertEqual(clients[0].received(), [])
-        self.assertEqual([client.reply()["code"] for client in clients[1:]], [-32005, -32005])
-        for method in ["wait", later], ["wait", None, None, batch]:
-            self.assertEqual(self.ask(*method)["code"], -32005)
-        self.finish()
-        self.assertEqual(clients[0].reply()["state"], "succeeded")
-        self.assertEqual(self.ask("wait", running)["state"], "succeeded")
 
     def test_wrong_parameters_are_named(self):
         for method, params, text in (
