@@ -304,6 +304,7 @@ class AnswerTests(ApiCase):
             (MethodNotFound("no such function"), 501, None),
             (NotAllowed("no store"), 403, None),
             (TooLarge("too long", limit=5), 413, None),
+            (TooLarge("no room", limit=5, dropped=True), 503, "1"),
         ):
             client = self.ask("GET", "/api/v1/status")
             self.backend.reply(error)
