@@ -45,6 +45,7 @@ RECORDED_SHARDS = 2
 
 SECONDS = {
     "test_annotations.py": 15,
+    "test_api_description.py": 15,
     "test_asyncio_client.py": 25,
     "test_attacks.py": 15,
     "test_batches.py": 10,
@@ -61,6 +62,7 @@ SECONDS = {
     "test_descriptors.py": 10,
     "test_django.py": 200,
     "test_ends.py": 12,
+    "test_event_streams.py": 6,
     "test_events.py": 20,
     "test_flow_control.py": 35,
     "test_frameworks.py": 90,

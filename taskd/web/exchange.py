@@ -9,7 +9,7 @@ peer's sender: a long one is cut, and a client that does not take it is disconne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
@@ -49,6 +49,9 @@ LITTLE = 16384
 
 NO_BODY = frozenset({204, 304})
 """The statuses of responses without a body."""
+
+
+Awaited = TypeVar("Awaited")
 
 
 class _OneAnswer:
@@ -133,6 +136,7 @@ class Exchange:
         self._encode: Callable[[bytes], bytes] | None = None
         self._pushed: list[bytes] = []
         self._has_responded = False
+        self._is_lost = False
         self._stalling: IDelayedCall | None = None
         self._unsent = self._silent = 0
         backend = gateway.backend
@@ -171,42 +175,47 @@ class Exchange:
         self, method: str, params: Mapping[str, Any] | Raw | None = None, options: Options = NO_OPTIONS
     ) -> Deferred[Outcome]:
         """Call a method or a function, and return its outcome; `params` may be JSON text."""
-        assert self._waiting is None
-        waiting: Deferred[Outcome] = Deferred()
-        self._waiting = waiting
+        waiting: Deferred[Outcome] = self.awaiting(Deferred())
+        if self._is_lost:
+            return waiting
         args = params if isinstance(params, Raw) or params is None else Raw(msgspec.json.encode(params))
         self._peer.ask(Request(method, args, options, BARE))
         return waiting
 
     def message(self, body: bytes) -> Deferred[bytes | None]:
         """Handle a message of the protocol, and return the reply to it; None if there is none."""
-        assert self._is_message
-        assert self._waiting is None
-        waiting: Deferred[bytes | None] = Deferred()
-        self._waiting = waiting
+        waiting: Deferred[bytes | None] = self.awaiting(Deferred())
         self._peer.session.receive([body])
         self._peer.session.end_of_input()
         self._peer.flush()
         return waiting
+
+    def awaiting(self, waiting: Deferred[Awaited]) -> Deferred[Awaited]:
+        """Return a Deferred that is cancelled if the client goes away before it fires; one at a time."""
+        assert self._waiting is None
+        if self._is_lost:
+            waiting.cancel()
+        elif not waiting.called:
+            self._waiting = waiting
+            waiting.addBoth(self._awaited)
+        return waiting
+
+    def _awaited(self, result: Awaited) -> Awaited:
+        self._waiting = None
+        return result
 
     def _keep_outcome(self, outcome: Outcome) -> bytes:
         self._outcome = outcome
         return b""
 
     def _fire(self, result: Outcome | bytes | None) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(result)
+        if self._waiting is not None:
+            self._waiting.callback(result)
 
     @property
     def is_stopping(self) -> bool:
         """Whether the gateway stops, and takes nothing new."""
         return self._gateway.peers.is_stopping
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether the client is slow to read."""
-        return self._peer.is_congested
 
     @property
     def turns(self) -> Turns:
@@ -389,7 +398,7 @@ class Exchange:
 
     def _lost(self, _: TwistedFailure) -> None:
         """Forget everything: the client is gone."""
+        self._is_lost = True
         self._forget_peer()
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()

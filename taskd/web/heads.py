@@ -97,11 +97,12 @@ class HeadReader:
     The time that it takes is linear in the bytes received.
     """
 
-    __slots__ = ("_received", "_searched")
+    __slots__ = ("_body", "_received", "_searched")
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._searched = 0
+        self._body = 0  # bytes of the body of the last head that have not been taken
 
     def __len__(self) -> int:
         """Return the number of bytes that belong to no head yet."""
@@ -110,7 +111,7 @@ class HeadReader:
     def receive(self, data: bytes) -> None:
         """Add bytes. Blank lines before a head are dropped."""
         self._received += data
-        if not self._searched:
+        if not self._searched and not self._body:
             self._drop_blank_lines()
 
     def next(self) -> Head | None:
@@ -127,7 +128,8 @@ class HeadReader:
         del received[: end + 4]
         self._searched = 0
         head = _parsed(data)
-        if head.length == 0:
+        self._body = head.length or 0
+        if not self._body:
             self._drop_blank_lines()
         return head
 
@@ -135,7 +137,9 @@ class HeadReader:
         """Return and forget at most `count` bytes, which belong to the body of the last head."""
         taken = bytes(self._received[:count])
         del self._received[:count]
-        self._drop_blank_lines()
+        self._body = max(self._body - len(taken), 0)
+        if not self._body:
+            self._drop_blank_lines()
         return taken
 
     def take_rest(self) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 from twisted.web.server import Request
 
-from taskd.errors import InvalidParams, InvalidRequest, TaskdError
+from taskd.errors import InvalidParams, InvalidRequest, TaskdError, quoted
 from taskd.model import NO_OPTIONS, Failure, Options
 from taskd.web.exchange import Exchange
 from taskd.web.problems import Problem, problem_of
@@ -90,15 +90,11 @@ def query_of(request: Request, kind: type[Decoded]) -> Decoded:
     for name, values in arguments.items():
         shown = name.decode("utf-8", "replace")
         if len(values) > 1:
-            raise problem_of(
-                InvalidRequest(f"the query has {shown[:MAX_SHOWN]} more than once", member=shown[:MAX_SHOWN])
-            )
+            raise problem_of(_of_query(shown, "given more than once"))
         try:
             given[shown] = values[0].decode()
         except UnicodeDecodeError:
-            raise problem_of(
-                InvalidRequest(f"{shown[:MAX_SHOWN]} in the query is not UTF-8", member=shown[:MAX_SHOWN])
-            ) from None
+            raise problem_of(_of_query(shown, "not UTF-8")) from None
     try:
         query = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -108,6 +104,11 @@ def query_of(request: Request, kind: type[Decoded]) -> Decoded:
             text = f"query.{member}: a query has no null: leave it out"
             raise problem_of(InvalidRequest(text, member=f"query.{member}"))
     return query
+
+
+def _of_query(name: str, what: str) -> InvalidRequest:
+    named = f"query.{quoted(name)}"
+    return InvalidRequest(f"{named}: {what}", member=named)
 
 
 def _invalid(error: msgspec.ValidationError, where: str) -> TaskdError:

@@ -97,7 +97,7 @@ class ApiResource:
         exchange = call.exchange
         try:
             if call.body and media_type(call.request) == JSON:
-                await checked(call.body, self._gateway.peers.turns, exchange.party)
+                await exchange.awaiting(checked(call.body, self._gateway.peers.turns, exchange.party))
             response = await HANDLERS[operation.name](call)
         except ParseError as error:
             response = _refused(problem_of(error))

@@ -220,6 +220,27 @@ class SubmitTests(StoredCase):
         self.turns(2.0)
         self.assertEqual(client.reply()["state"], "running")
 
+    def test_a_wait_ends_at_once_when_it_is_cancelled_and_the_task_goes_on(self):
+        task = self.ask("submit", "g")["task"]
+        client = self.connect()
+        wait = client.call("taskd.wait", params=[task])
+        self.turns()
+        cancel = client.call("taskd.cancel", params={"id": wait})
+        self.turns()
+        ended, cancelled = client.received()
+        self.assertEqual((ended["id"], ended["result"]["state"]), (wait, "running"))
+        self.assertEqual((cancelled["id"], cancelled["result"]), (cancel, {"was": "done"}))
+
+    def test_a_wait_whose_caller_is_gone_leaves_nothing_behind(self):
+        task = self.ask("submit", "g")["task"]
+        client = self.connect()
+        client.call("taskd.wait", params=[task, 60.0])
+        self.turns()
+        before = len(self.clock.getDelayedCalls())
+        client.disconnect()
+        self.turns()
+        self.assertEqual(len(self.clock.getDelayedCalls()), before - 1)
+
     def test_wrong_parameters_are_named(self):
         for method, params, text in (
             ("submit", ["none"], "no such function: none"),

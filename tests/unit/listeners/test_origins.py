@@ -153,6 +153,22 @@ class NameTests(SynchronousTestCase):
             self.assertIn("--allow-origin", origins.refusal(origin, HOST))
 
 
+class HostTests(SynchronousTestCase):
+    """The names by which a request without an origin may reach the gateway."""
+
+    def test_own_names_addresses_and_loopback_names_are_known(self):
+        origins = Origins(names=["tasks.example"])
+        for host in ("", "TASKS.example.:80", "127.0.0.1", "[::1]:8080", "192.0.2.1:1", "a.localhost"):
+            self.assertTrue(origins.knows(host), host)
+
+    def test_other_names_are_not_and_the_reason_names_the_option(self):
+        origins = Origins(["https://evil.example"], ["tasks.example"])
+        for host in ("evil.example", "x.tasks.example", "a b", "user@localhost", "[::1"):
+            self.assertFalse(origins.knows(host), host)
+        self.assertIn("--hostname", origins.unknown_host("x" * 500))
+        self.assertLess(len(origins.unknown_host("x" * 500)), 200)
+
+
 class LoopbackTests(SynchronousTestCase):
     def test_pages_of_this_machine_may_connect_from_any_port(self):
         for origin in (

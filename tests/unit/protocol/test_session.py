@@ -12,10 +12,12 @@ from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StateError, TaskFailed
-from taskd.model import Failure, Progress, Result
+from taskd.model import NO_OPTIONS, Failure, Progress, Result
+from taskd.protocol.dialects import BARE, JSON_RPC
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import task_complete, too_large
-from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, STEP, Session
+from taskd.protocol.requests import Request
+from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, SHORT, STEP, Session
 
 GARBAGE = [
     b"garbage",
@@ -438,6 +440,24 @@ class SessionTests(SynchronousTestCase):
         _, second = map(json.loads, session.take())
         self.assertEqual(set(second), {"error"})
         self.assertEqual((second["error"]["code"], second["error"]["data"]), (-32600, {"member": "args"}))
+
+    def test_requests_that_were_read_elsewhere_take_their_places_among_the_others(self):
+        session = Session(copies=2)
+        long, short = Request("long", None, NO_OPTIONS, BARE), Request("short", None, NO_OPTIONS, BARE)
+        session.begin(long, SHORT + 1)
+        session.begin(short, 1)
+        self.assertEqual((session.outstanding, session.large), (2, 2 * (SHORT + 1)))
+        session.answer(short, Result(Raw(b"2")))
+        self.assertEqual(session.take(), [])
+        session.answer(long, Result(Raw(b"1")))
+        self.assertEqual((session.take(), session.large), ([b"1", b"2"], 0))
+
+    def test_such_a_request_may_have_an_id(self):
+        session = Session()
+        request = Request("f", None, NO_OPTIONS, JSON_RPC, Raw(b"7"))
+        session.begin(request, 1)
+        session.answer(request, Result(Raw(b"1")))
+        self.assertEqual(session.take(), [b'{"jsonrpc":"2.0","id":7,"result":1}'])
 
     def test_the_ids_of_json_rpc_are_echoed_byte_for_byte(self):
         for text in b"1.50", b"-0", b'"\\u0041"', b"null", b"1e3", b"12345678901234567890123":

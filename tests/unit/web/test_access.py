@@ -10,10 +10,8 @@ class HostTests(GatewayCase):
         for path, body in (("/rpc", MESSAGE), ("/api/v1/tasks", None)):
             answer = self.asked("POST" if body else "GET", path, body, host="evil.example:8080")
             self.assertEqual(answer.status, 421)
-            self.assertEqual(
-                answer.body["detail"],
-                "evil.example:8080 is not known as a name of this gateway: see --hostname",
-            )
+            text = "evil.example:8080 is not known as a name of this gateway: see --hostname"
+            self.assertEqual(answer.body["detail"], text)
         self.assertEqual(self.backend.asked, [])
 
     def test_own_names_and_addresses_are_known(self):

@@ -118,7 +118,7 @@ class SubmitTests(ApiCase):
 
     def test_a_long_body_is_checked_in_steps_and_then_passed_on(self):
         text = "é" * (LONGEST // 4)
-        client = self.ask("POST", "/api/v1/tasks", {"function": "f", "args": [text]})
+        client = self.ask("POST", "/api/v1/tasks", f'{{"function": "f", "args": ["{text}"]}}'.encode())
         for _ in range(100):
             client.turns()
         self.assert_asked("taskd.submit", {"function": "f", "args": [text]})

@@ -241,7 +241,7 @@ class TimeTests(ChannelCase):
         self.assertTrue(self.is_open)
 
     def test_a_close_that_does_not_end_is_ended(self):
-        self.send(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.send(b"PUT / HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertTrue(self.transport.disconnecting)
         self.clock.advance(CLOSING_SECONDS - 1)
         self.assertFalse(self.transport.aborted)

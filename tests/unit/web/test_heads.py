@@ -151,6 +151,30 @@ class ReadingTests(SynchronousTestCase):
             self.assertIn(refusal.status, (400, 414, 431, 501, 505))
 
 
+class BodyTests(SynchronousTestCase):
+    """What the head of a request says of its body, which is read apart from it."""
+
+    def test_a_head_is_passed_on_without_what_it_says_of_the_body(self):
+        head, *_ = heads_of(FIRST + b"X: y\r\nContent-Length: 5\r\nExpect: 100-Continue\r\nY: z\r\n\r\n")
+        self.assertEqual((head.length, head.awaits_continue), (5, True))
+        self.assertEqual(head.data, FIRST + b"X: y\r\nY: z\r\n\r\n")
+
+    def test_the_first_bytes_of_a_body_are_no_blank_lines(self):
+        reader = HeadReader()
+        reader.receive(FIRST + b"Content-Length: 5\r\n\r\n\r\n")
+        self.assertEqual(reader.next().length, 5)
+        reader.receive(b"12345")
+        self.assertEqual((reader.take(5), len(reader)), (b"\r\n123", 2))
+
+    def test_another_expectation_is_refused_but_not_of_an_old_client(self):
+        for line in (b"Expect: more", b"Expect: 100-continue\r\nExpect: 100-continue"):
+            with self.assertRaises(Refusal) as raised:
+                heads_of(FIRST + line + b"\r\n\r\n")
+            self.assertEqual(raised.exception.status, 417)
+        (head,) = heads_of(b"GET / HTTP/1.0\r\nExpect: more\r\n\r\n")
+        self.assertFalse(head.awaits_continue)
+
+
 class CheckTests(SynchronousTestCase):
     """The rules of a route, for the page and for one that takes bodies."""
 
@@ -159,13 +183,13 @@ class CheckTests(SynchronousTestCase):
             method + b" / HTTP/1.1\r\nHost: a\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
         )
         try:
-            check_request(head, route)
+            check_request(head, route, 100)
         except Refusal as refusal:
             return refusal
         return None
 
     def test_the_page_takes_get_and_head_on_every_path(self):
-        for target in (b"/", b"*", b"/a/b?c", b"http://a/"):
+        for target in (b"*", b"/a/b?c", b"http://a/", b"/api", b"/rpc/"):
             self.assertIs(route_of(target), PAGE)
         for method in (b"GET", b"HEAD"):
             self.assertIsNone(self.refused(PAGE, method))
@@ -183,8 +207,17 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(self.refused(PAGE, b"GET", line, b"Upgrade: websocket").status, 413)
             self.assertEqual(self.refused(PAGE, b"GET", line, b"Expect: 100-continue").status, 413)
 
+    def test_websockets_may_be_opened_on_every_path(self):
+        for target in (b"/", b"/rpc", b"/api/v1/tasks", b"/api/v1/tasks/a/retry", b"/api/v1/x", b"/x"):
+            self.assertIsNone(self.refused(route_of(target), b"GET", b"Upgrade: websocket"))
+
+    def test_a_refusal_is_a_problem_where_errors_are(self):
+        refusal = self.refused(route_of(b"/rpc"), b"PUT")
+        self.assertIn(b"\r\nContent-Type: application/problem+json\r\n", refusal.response)
+        self.assertIn(b'"status":405', refusal.response)
+
     def test_a_body_must_have_a_length_within_the_limit_of_its_path(self):
-        api = Route((b"POST",), 100)
+        api = Route((b"POST",), (b"POST",))
         self.assertIsNone(self.refused(api, b"POST", b"Content-Length: 100"))
         self.assertEqual(self.refused(api, b"POST", b"Content-Length: 101").status, 413)
         self.assertEqual(self.refused(api, b"POST", b"Content-Length: " + b"9" * 30).status, 413)
