@@ -30,6 +30,7 @@ __all__ = [
     "StoredCall",
     "SubmitOptions",
     "Token",
+    "Traceparent",
 ]
 
 
@@ -43,6 +44,12 @@ PRIORITY = 5
 """The default priority, in the middle of 0 (first) to 9 (last)."""
 
 
+Traceparent = Annotated[
+    str, Meta(min_length=55, max_length=55, pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+]
+"""A place in a trace, as W3C's Trace Context writes it: version, trace, span and flags."""
+
+
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a call: how to run it. An unknown option is an error, never ignored.
 
@@ -52,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     says what happens to the task when its caller disconnects. `track` stores the
     task, and has its id for an answer, as `taskd.submit` does. `caller` is for
     gateways: whose call it is that they pass on, as party, space, connection.
+    `traceparent` is the place in a trace that the task belongs to.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
@@ -61,6 +69,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     on_disconnect: Literal["finish", "cancel"] = "finish"
     track: bool = False
     caller: Annotated[str, Meta(min_length=1, max_length=MAX_CALLER)] | None = None
+    traceparent: Traceparent | None = None
 
 
 NO_OPTIONS = Options()
@@ -73,7 +82,7 @@ MAX_AHEAD = 100 * 365 * 86400
 class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a task that is submitted: when and how to run it.
 
-    `timeout` and `priority` are as for a call. The task is started `delay`
+    `timeout`, `priority` and `traceparent` are as for a call. The task is started `delay`
     seconds after it was submitted at the earliest, or `at` a time (RFC 3339,
     with its zone), and not at all if it has not started `deadline` seconds after it
     could. Of the unfinished tasks of a function only one has the same `key`: a
@@ -88,6 +97,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     retries: Annotated[int, Meta(ge=0)] | None = None
     keep: Annotated[float, Meta(ge=0, le=MAX_AHEAD)] | None = None
+    traceparent: Traceparent | None = None
 
 
 NO_SUBMIT_OPTIONS = SubmitOptions()

@@ -49,7 +49,9 @@ def _check(settings: Settings) -> None:
         report(problem)
     if wrong:
         raise SystemExit(FAILED)
-    click.echo(f"nothing is wrong: {len(settings.given)} options are set; {_file(settings)}")
+    count = len(settings.given)
+    are_set = "1 option is set" if count == 1 else f"{count} options are set"
+    click.echo(f"nothing is wrong: {are_set}; {_file(settings)}")
 
 
 def _file(settings: Settings) -> str:

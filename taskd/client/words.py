@@ -46,6 +46,7 @@ _WHERE = {
     "at": ("submit", "submit_batch"),
     "retries": ("submit", "submit_batch"),
     "keep": ("submit", "submit_batch"),
+    "traceparent": ("call", "map", "submit", "submit_batch"),
     "wait": ("call", "map", "submit", "submit_batch"),
 }
 """The methods that each option belongs to."""
@@ -66,6 +67,7 @@ class GivenOptions(TypedDict, total=False):
     at: str | datetime | None
     retries: int | None
     keep: float | None
+    traceparent: str | None
     token: str | None
     wait: float | None
     on_progress: OnProgress | None
@@ -88,6 +90,7 @@ class Words(msgspec.Struct, frozen=True):
     at: str | None = None
     retries: int | None = None
     keep: float | None = None
+    traceparent: str | None = None
     token: str | None = None
     wait: float | None = None
     on_progress: OnProgress | None = None
@@ -104,6 +107,7 @@ class Words(msgspec.Struct, frozen=True):
         at: str | datetime | UnsetType | None = UNSET,
         retries: int | UnsetType | None = UNSET,
         keep: float | UnsetType | None = UNSET,
+        traceparent: str | UnsetType | None = UNSET,
         token: str | UnsetType | None = UNSET,
         wait: float | UnsetType | None = UNSET,
         on_progress: OnProgress | UnsetType | None = UNSET,
@@ -124,6 +128,7 @@ class Words(msgspec.Struct, frozen=True):
                 "at": _time_text(at),
                 "retries": retries,
                 "keep": keep,
+                "traceparent": traceparent,
                 "token": token,
                 "wait": wait,
                 "on_progress": on_progress,
@@ -165,6 +170,7 @@ class Words(msgspec.Struct, frozen=True):
             priority=PRIORITY if self.priority is None else self.priority,
             progress=self.on_progress is not None,
             on_disconnect=self.on_disconnect or "finish",
+            traceparent=self.traceparent,
         )
 
     def submit_options(self) -> SubmitOptions:
@@ -174,6 +180,7 @@ class Words(msgspec.Struct, frozen=True):
             timeout=self.timeout,
             deadline=self.deadline,
             priority=PRIORITY if self.priority is None else self.priority,
+            traceparent=self.traceparent,
             **given,
         )
 

@@ -14,7 +14,7 @@ from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import Waiting, call_in_time
+from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
 from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
@@ -225,10 +225,20 @@ class BatchMethods:
         """Answer with a batch once it has ended, or after `timeout` seconds."""
         # Waiting comes first, so that no end is missed.
         over = call_in_time(
-            self._clock, timeout, partial(self._batches.wait, batch), lambda: self.get(asker, batch)
+            self._clock,
+            timeout,
+            partial(self._batches.wait, batch),
+            lambda: self._find(asker, batch, partial(self._answer_wait, asker)),
         )
         asker.request.work = Waiting(over)
-        self._find(asker, batch, lambda record: over() if record.ended is not None else None)
+        is_stopping = self._batches.is_stopping
+        self._find(asker, batch, lambda record: over() if record.ended is not None or is_stopping else None)
+
+    def _answer_wait(self, asker: Asker, record: BatchRecord) -> None:
+        if self._batches.is_stopping and record.ended is None:
+            asker.answer(Failure.of(left_for_next_start("the batch")))
+        else:
+            asker.answer(result(BatchView.of(record)))
 
 
 def unknown_batch(batch: str) -> InvalidParams:

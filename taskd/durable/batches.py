@@ -77,9 +77,9 @@ class DurableBatches:
         self._execute = execute
         self._read = read
         self._now = now
-        self._waiters: dict[str, list[Callable[[BatchRecord], object]]] = {}
+        self._waiters: dict[str, list[Callable[[], object]]] = {}
         self._pending_bytes = 0
-        self._is_stopping = False
+        self.is_stopping = False
         self._progress = BatchProgress(clock, now, push)
         self.cancelling: set[str] = set()
         """The batches that somebody has cancelled, and that have not ended yet."""
@@ -92,7 +92,7 @@ class DurableBatches:
         Raises `Busy` if too much waits already, and `ShuttingDown`.
         """
         size = sum(len(args) + TASK_BYTES for part in new.parts for args in part.args)
-        if self._is_stopping:
+        if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         if self._pending_bytes and self._pending_bytes + size > MAX_PENDING:
             raise Busy(
@@ -122,7 +122,7 @@ class DurableBatches:
         self, batch: BatchRecord, answer: Callable[[BatchRecord | ShuttingDown], object]
     ) -> None:
         """Store the tasks of a batch that are not stored yet, however long that takes: it is accepted."""
-        if self._is_stopping:
+        if self.is_stopping:
             answer(ShuttingDown("the server is shutting down; the batch is accepted"))
             return
 
@@ -173,7 +173,7 @@ class DurableBatches:
             if before is None or before.ended is not None:
                 answer(before)
                 return
-            self.wait(batch, lambda _ended: answer(before))
+            self.wait(batch, lambda: answer(before))
             if batch not in self.cancelling:
                 self.cancelling.add(batch)
                 self._store_tasks(replace(before, is_cancelled=True), self._go_on)
@@ -195,7 +195,7 @@ class DurableBatches:
             self._cancel_stored(batch, "")
 
     def _cancel_stored(self, batch: str, after: str) -> None:
-        if self._is_stopping:
+        if self.is_stopping:
             return
 
         def cancelled(rows: CancelledRows) -> None:
@@ -215,8 +215,10 @@ class DurableBatches:
         self._execute(cancel).addCallbacks(cancelled, failed)
 
     def stop(self) -> None:
-        """Begin no more steps: they go on at the next start."""
-        self._is_stopping = True
+        """Begin no more steps, which go on at the next start, and keep nobody waiting for an end."""
+        self.is_stopping = True
+        for batch in list(self._waiters):
+            self._wait_is_over(batch)
 
     # --- out ---
 
@@ -227,12 +229,15 @@ class DurableBatches:
                 self.cancelling.discard(batch.id)
                 if batch.then is not None:
                     self._tasks.stored(batch.then)
-                for waiter in [*self._waiters.pop(batch.id, ())]:  # of which each takes itself out
-                    waiter(batch)
+                self._wait_is_over(batch.id)
         self._progress.changed(batches)
 
-    def wait(self, batch: str, waiter: Callable[[BatchRecord], object]) -> Callable[[], None]:
-        """Call `waiter` with a batch when it has ended; return how to wait no longer.
+    def _wait_is_over(self, batch: str) -> None:
+        for waiter in [*self._waiters.pop(batch, ())]:  # of which each takes itself out
+            waiter()
+
+    def wait(self, batch: str, waiter: Callable[[], object]) -> Callable[[], None]:
+        """Call `waiter` when a batch has ended, or at a stop; return how to wait no longer.
 
         The batch must not have ended yet.
         """

@@ -7,12 +7,13 @@ from msgspec import Raw
 
 from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.waiters import left_for_next_start
 from taskd.errors import Cancelled, InternalError
 from taskd.model import Failure, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
 from taskd.store.base import StoreError
-from taskd.store.records import Accepted, State
+from taskd.store.records import ENDED, Accepted, State
 
 __all__ = ["OrdinaryCall"]
 
@@ -56,6 +57,9 @@ class OrdinaryCall:
             self._requester.flush()
 
     def _ended(self, state: State, outcome: bytes | None) -> None:
+        if state not in ENDED:
+            self._answer(Failure.of(left_for_next_start(f"task {self._task}")))
+            return
         self._answer(outcome_of(self._request.function, state, outcome))
 
     def _answer(self, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import Waiting, call_in_time
+from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
@@ -267,11 +267,20 @@ class StoredMethods:
             self._clock,
             timeout,
             partial(self._tasks.waiters.wait, task),
-            lambda: self._show(asker, task, asker.answer),
+            lambda: self._find(asker, task, partial(self._answer_wait, asker)),
         )
         asker.request.work = Waiting(over)
-        self._find(asker, task, lambda record: over() if record.state in ENDED else None)
+        self._find(
+            asker, task, lambda record: over() if record.state in ENDED or self._is_left(record) else None
+        )
         return None
+
+    def _is_left(self, record: Record) -> bool:
+        return record.state not in ENDED and self._tasks.waiters.is_left(record.new.id)
+
+    def _answer_wait(self, asker: Asker, record: Record) -> None:
+        left = Failure.of(left_for_next_start("the task"))
+        asker.answer(left if self._is_left(record) else result(TaskView.of(record)))
 
     def attach(
         self, asker: Asker, /, task: str | None = None, batch: str | None = None, after: int = 0

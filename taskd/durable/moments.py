@@ -44,12 +44,13 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout: Annotated[float, Meta(gt=0)] | None = None
     priority: int = PRIORITY
     retries: int | None = None
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, options: Options | SubmitOptions) -> RunOptions:
         """Return what is kept of the options of a call or a submit."""
         retries = options.retries if isinstance(options, SubmitOptions) else None
-        return cls(options.timeout, options.priority, retries)
+        return cls(options.timeout, options.priority, retries, options.traceparent)
 
 
 class Moments(msgspec.Struct, frozen=True):

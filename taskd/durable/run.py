@@ -96,7 +96,7 @@ class Run:
             new.function,
             None if new.args is None else Raw(new.args),
             # Its progress is asked for, since anybody may watch it.
-            Options(kept.timeout, deadline, kept.priority, progress=True),
+            Options(kept.timeout, deadline, kept.priority, progress=True, traceparent=kept.traceparent),
             self.started,
             self.failed,
             self.yielded,

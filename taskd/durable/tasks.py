@@ -312,7 +312,7 @@ class DurableTasks:
                 function=run.record.new.function,
                 end=settle,
             )
-        elif settle.state in ENDED:
+        elif settle.state in ENDED or self.is_stopping:
             self.waiters.announce(settle.id, settle.state, settle.outcome)
         elif run.record.new.batch in self.batches.cancelling:
             self.writer.cancel(settle.id, bool)
@@ -489,6 +489,7 @@ class DurableTasks:
                     self.ended(run, STOPPING)
                 elif not run.has_started and (run.task is None or self._runner.withdraw(run.task)):
                     del self._runs[run.record.new.id]
+        self.waiters.stop(self._runs)
 
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store; fires when that is done."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.errors import ShuttingDown
 from taskd.model import Progress
 from taskd.store.records import State
 
-__all__ = ["Waiter", "Waiters", "Waiting", "call_in_time"]
+__all__ = ["Waiter", "Waiters", "Waiting", "call_in_time", "left_for_next_start"]
 
 Waiter = Callable[[State, bytes | None], object]
-"""Gets the state in which a task has ended, and its outcome as JSON text, if it has one."""
+"""Gets the state in which a task has ended, and its outcome as JSON text, if it has one. At a stop it may be
+a state in which the task waits: then it is left for the next start."""
+
+
+def left_for_next_start(what: str) -> ShuttingDown:
+    """Return the error for those who would wait for the end of a task or a batch, which is `what`."""
+    return ShuttingDown(f"the server is shutting down: {what} is left for its next start")
 
 
 def call_in_time(
@@ -64,6 +71,7 @@ class Waiters:
     def __init__(self) -> None:
         self._waiters: dict[str, list[Waiter]] = {}
         self._listeners: dict[str, list[Callable[[Progress], object]]] = {}
+        self._running: Container[str] | None = None
 
     def wait(self, task: str, waiter: Waiter) -> Callable[[], None]:
         """Call `waiter` when a task has ended; return how to wait no longer."""
@@ -86,6 +94,16 @@ class Waiters:
     def are_there(self, task: str) -> bool:
         """Return whether anybody waits for the end of a task, or for its progress."""
         return task in self._waiters
+
+    def stop(self, running: Container[str]) -> None:
+        """Keep nobody waiting, now or later, for a task that is not `running`: it does not end in time."""
+        self._running = running
+        for task in [each for each in self._waiters if each not in running]:
+            self.announce(task, State.WAITING, None)
+
+    def is_left(self, task: str) -> bool:
+        """Return whether a task does not end before the stop that has begun."""
+        return self._running is not None and task not in self._running
 
     def announce(self, task: str, state: State, outcome: bytes | None) -> None:
         """Call those who wait for the end of a task, which has been stored."""

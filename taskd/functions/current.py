@@ -18,7 +18,8 @@ class CurrentTask:
     stored task, from 1. `deadline` is the number of seconds that were left of
     the time limit when `current_task` was called, None without a limit. `was_interrupted` says
     that an earlier attempt may have done some of the work: its process or the server ended,
-    or the task was put back by hand.
+    or the task was put back by hand. `traceparent` is the place in a trace that the caller has
+    named (W3C Trace Context), None if it has not.
     """
 
     number: int = 0
@@ -26,6 +27,7 @@ class CurrentTask:
     attempt: int = 1
     deadline: float | None = None
     was_interrupted: bool = False
+    traceparent: str | None = None
 
 
 NO_TASK = CurrentTask()

@@ -282,6 +282,17 @@ def _attempt(task: Task) -> Attempt:
                 call.id,
                 call.attempt,
                 call.was_interrupted,
+                call.options.traceparent,
+            )
+        if call.options.traceparent is not None:
+            return DescribedAttempt(
+                task.number,
+                task.attempts,
+                call.function,
+                call.args or NULL,
+                flags | IS_DESCRIBED,
+                task.limit,
+                traceparent=call.options.traceparent,
             )
     if task.limit is not None:
         args = call.args or NULL

@@ -118,12 +118,10 @@ def _join(table: str, key: str) -> str:
 
 
 def _unknown(key: str, value: Any) -> str:
-    meant = nearest(key, BY_NAME)
-    if meant is not None:
-        return f"there is no option {key}; did you mean {meant}?"
     if isinstance(value, dict):
         return f"there is no table [{key}]: options stand at the top, outside of tables"
-    return f"there is no option {key}"
+    meant = nearest(key, BY_NAME)
+    return f"there is no option {key}" + (f"; did you mean {meant}?" if meant else "")
 
 
 def _texts(setting: Setting, value: Any, place: str) -> list[str]:

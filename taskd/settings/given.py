@@ -1,4 +1,4 @@
-"""What one place says of an option: the texts, and how a message names the place."""
+"""The values that one place has for an option, as texts, and how a message names the place."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Setting:
     """One option: its name as on the command line, without the dashes, and what its value may be.
 
     A `default` of None means that nothing is set, or that the value follows from other
-    things; `help` says so then. The value of a `repeatable` option is a list.
+    things, which `help` names then. The value of a `repeatable` option is a list.
     """
 
     name: str

@@ -33,6 +33,7 @@ from taskd.worker.messages import (
 )
 from taskd.worker.own_process import OwnProcess
 from taskd.worker.progress import UNREPORTED, ProgressReporter, running_task
+from taskd.worker.spans import Spans
 
 __all__ = ["Said", "ThreadWorker", "serve_this_process"]
 
@@ -154,6 +155,7 @@ class ThreadWorker:
         self._invoker = Invoker(self._registry, self._config, interrupter, clean_start, self._send)
         self._progress = ProgressReporter(self._send)
         self._current = CurrentTasks(interrupter)
+        self._spans = Spans()
         self._interrupter = interrupter
         _here.set(self)
         self._send(Ready())
@@ -185,8 +187,11 @@ class ThreadWorker:
             self._progress.begin(attempt.task)
         if type(attempt) is DescribedAttempt:
             self._current.begin(attempt, started)
+            self._spans.begin(attempt)
         try:
-            return self._invoker.invoke(attempt, started)
+            outcome = self._invoker.invoke(attempt, started)
+            self._spans.end(outcome)
+            return outcome
         finally:
             if wants_progress:
                 self._progress.end()

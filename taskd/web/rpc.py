@@ -38,15 +38,17 @@ class RpcResource:
         prepare(request, is_stopping=self._gateway.peers.is_stopping)
         try:
             self._access.check(request)
+            methods = RPC.methods if request.path == b"/" else _METHODS
             if request.method == b"OPTIONS":
-                return self._access.answer_options(request, RPC.methods if request.path == b"/" else _METHODS)
+                return self._access.answer_options(request, methods)
+            if request.method != b"POST":
+                allowed = b", ".join(methods).decode()
+                raise Problem(405, f"only {allowed} can be used here", headers={"Allow": allowed})
             return self._take(request)
         except Problem as problem:
             return answer_problem(request, problem)
 
     def _take(self, request: Request) -> int:
-        if request.method != b"POST":
-            raise Problem(405, "only POST can be used here", headers={"Allow": "POST, OPTIONS"})
         check_type(request, JSON)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))

@@ -31,7 +31,9 @@ class _Running:
         left = None
         if given.limit is not None:
             left = max(given.limit - (time.perf_counter() - self.started), 0.0)
-        return CurrentTask(given.task, given.id, given.attempt, left, given.was_interrupted)
+        return CurrentTask(
+            given.task, given.id, given.attempt, left, given.was_interrupted, given.traceparent
+        )
 
 
 _in_context: ContextVar[_Running | None] = ContextVar("taskd_current_task", default=None)

@@ -260,7 +260,9 @@ def _signal_group(pid: int, number: int) -> None:
 
 def _folders(config: WorkerConfig, failure: BaseException | None = None) -> list[str]:
     """Return the folders of the app's code if the daemon wants to know them."""
-    return source_folders(config.apps, config.directory, failure) if config.reports_folders else []
+    if not config.reports_folders:
+        return []
+    return source_folders(config.apps, config.directory, sys.modules, failure)
 
 
 def main() -> int:

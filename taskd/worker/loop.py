@@ -32,12 +32,15 @@ from taskd.worker.messages import (
     WANTS_PROGRESS,
     Attempt,
     DescribedAttempt,
+    Done,
+    Failed,
     Grown,
     Interrupt,
     Ready,
     Reclaim,
     Reported,
     Returned,
+    Stopped,
     WholeLines,
     WorkerConfig,
     Yielded,
@@ -46,6 +49,7 @@ from taskd.worker.messages import (
 )
 from taskd.worker.process_title import setproctitle, title
 from taskd.worker.progress import UNREPORTED, ProgressReporter, running_task
+from taskd.worker.spans import Spans
 
 __all__ = ["WorkerLoop", "rehearse"]
 
@@ -98,6 +102,7 @@ class WorkerLoop:
         self._invoker = Invoker(registry, config, self._interrupter, self._clean_start, self._send)
         self._progress = ProgressReporter(self._send)
         self._current = CurrentTasks(self._interrupter)
+        self._spans = Spans()
         self._idle_title = title(config.name, _IDLE)
 
     def prepare(self) -> None:
@@ -173,7 +178,7 @@ class WorkerLoop:
         started = time.perf_counter()
         outcome = self._invoker.invoke(attempt, started)
         if attempt.flags & _IS_SPECIAL:
-            self._end_special(attempt)
+            self._end_special(attempt, outcome)
         line = encode(outcome)
         if not self._unsent:
             self._unsent_since = started
@@ -198,8 +203,10 @@ class WorkerLoop:
             self._progress.begin(attempt.task)
         if type(attempt) is DescribedAttempt:
             self._current.begin(attempt, time.perf_counter())
+            self._spans.begin(attempt)
 
-    def _end_special(self, attempt: Attempt) -> None:
+    def _end_special(self, attempt: Attempt, outcome: Done | Failed | Stopped) -> None:
+        self._spans.end(outcome)
         if attempt.flags & WANTS_PROGRESS:
             self._progress.end()
             running_task.set(UNREPORTED)

@@ -112,13 +112,15 @@ class DescribedAttempt(Attempt, frozen=True, array_like=True, tag="described", g
     """An attempt with what its function may ask about its task. Its `flags` have `IS_DESCRIBED`.
 
     `limit` is in seconds of run time, None for none. `id`, `attempt` and
-    `was_interrupted` are those of a stored task, as `taskd.current_task` has them.
+    `was_interrupted` are those of a stored task, as `taskd.current_task` has them;
+    `traceparent` is that of the call.
     """
 
     limit: float | None = None
     id: str | None = None
     attempt: int = 1
     was_interrupted: bool = False
+    traceparent: str | None = None
 
 
 class Interrupt(msgspec.Struct, frozen=True, array_like=True, tag="interrupt"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 
 import taskd
@@ -16,25 +15,30 @@ _LIBRARIES = ("site-packages", "dist-packages")
 """Folders of packages that were installed, and that nobody edits."""
 
 
-def source_folders(apps: Iterable[str], directory: str, failure: BaseException | None = None) -> list[str]:
-    """Return the folders from which the modules of `apps` were loaded, and those below `directory`.
+def source_folders(
+    apps: Iterable[str],
+    directory: str,
+    modules: Mapping[str, ModuleType],
+    failure: BaseException | None = None,
+) -> list[str]:
+    """Return the folders of those of `modules` that belong to `apps`, or lie below `directory`.
 
     Installed packages do not count, unless one is an app. `failure` is what the import of an
     app has raised, if it has: the code that it leads through counts as well.
     """
-    roots = [os.path.realpath(directory), *_roots_of(apps, directory)]
-    files = [*_loaded_files(sys.modules.values()), *_files_of(failure)]
+    roots = [os.path.realpath(directory), *_roots_of(apps, directory, modules)]
+    files = [*_loaded_files(modules.values()), *_files_of(failure)]
     folders = {os.path.dirname(file) for file in map(os.path.realpath, files) if _is_own(file, roots)}
     return sorted(folders)
 
 
-def _roots_of(apps: Iterable[str], directory: str) -> Iterator[str]:
+def _roots_of(apps: Iterable[str], directory: str, modules: Mapping[str, ModuleType]) -> Iterator[str]:
     """Yield the folder of each app that is a file, and of each package that an app is in."""
     for app in apps:
         if app.endswith(".py") or "/" in app:
             yield os.path.dirname(os.path.realpath(os.path.join(directory, app)))
             continue
-        module = sys.modules.get(app.partition(".")[0])
+        module = modules.get(app.partition(".")[0])
         file = getattr(module, "__file__", None)
         folder = os.path.dirname(os.path.realpath(file)) if file else ""
         if module is not None and hasattr(module, "__path__"):

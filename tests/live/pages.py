@@ -69,7 +69,8 @@ class Session:
     def is_server(self) -> bool:
         """Whether it starts something that goes on."""
         words = shlex.split(self.commands[0])
-        return len(self.commands) == 1 and not self.output and words[0] in SERVERS
+        is_server = words[0] in SERVERS or words[:2] == ["taskd", "serve"]
+        return len(self.commands) == 1 and not self.output and is_server
 
 
 class Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -163,10 +164,36 @@ def test_other_paths_are_not_found(port):
     assert response.status == 404
 
 
-def test_an_http_post_is_refused(port):
-    response, _ = request(port, "POST", "/")
-    assert response.status == 405
-    assert "GET" in response.getheader("allow")
+def test_other_methods_than_those_of_the_page_and_of_json_rpc_are_refused(port):
+    for method in ("PUT", "DELETE"):
+        response, _ = request(port, method, "/")
+        assert response.status == 405
+        assert response.getheader("allow") == "GET, HEAD, POST, OPTIONS"
+
+
+def test_json_rpc_and_the_api_are_served(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    for _ in range(2):  # on one connection
+        text = json.dumps(rpc("hello", {"name": "x" * 500_000}))
+        connection.request("POST", "/rpc", text, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, len(json.loads(response.read())["result"])) == (200, 500_008)
+        connection.request(
+            "POST", "/api/v1/tasks?wait=20", '{"function": "hello"}', {"Content-Type": "application/json"}
+        )
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["result"]) == (200, "Hello, World!")
+    connection.close()
+
+
+def test_a_page_and_a_host_that_are_unknown_are_refused_over_http_too(port):
+    for headers, status in (
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "http://evil.example", "Host": "evil.example"}, 403),
+    ):
+        response, body = request(port, "GET", "/api/v1/status", headers)
+        assert (response.status, json.loads(body)["status"]) == (status, status)
 
 
 @pytest_twisted.ensureDeferred
@@ -220,7 +247,9 @@ def test_another_version_of_the_websocket_protocol_is_refused_with_the_right_one
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 405),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 413),
+        (b"POST /rpc HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 411),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 629145600\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", 431),
@@ -237,7 +266,7 @@ def test_a_client_gets_its_answer_though_it_sends_megabytes_more_than_are_wanted
 
 
 def test_nothing_that_follows_a_refused_request_is_served(shared):
-    refused = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    refused = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
     with socket.create_connection(("127.0.0.1", shared.port(2)), TIMEOUT) as client:
         client.sendall(refused + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
         assert client.makefile("rb").read().count(b"HTTP/1.1 ") == 1

@@ -13,7 +13,7 @@ from taskd.protocol.method_names import CANCEL, GET, LIST, SUBMIT_BATCH, WAIT
 from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
 from taskd.web.api.csv_batches import batch_of
 from taskd.web.api.table import ROOT, BatchQuery, CsvQuery, ListBatchesQuery, NewBatch
-from taskd.web.api.tasks import INVALID, NO_ANSWER, page_of, token_of
+from taskd.web.api.tasks import INVALID, NO_ANSWER, options_of, page_of, token_of
 from taskd.web.media import CSV, media_type
 from taskd.web.problems import Problem, problem_of
 
@@ -51,8 +51,8 @@ async def _submit_csv(call: ApiCall) -> Response:
 async def store(call: ApiCall, new: NewBatch) -> Response:
     """Store a batch, all or none of it."""
     params: dict[str, Any] = {"function": new.function, "args": new.args}
-    if new.options != NO_SUBMIT_OPTIONS:
-        params["options"] = new.options
+    if (options := options_of(call, new.options)) != NO_SUBMIT_OPTIONS:
+        params["options"] = options
     if new.then is not None:
         params["then"] = new.then
     if (token := token_of(call)) is not None:

@@ -6,9 +6,10 @@ import re
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from taskd.errors import InvalidParams, NotAllowed
-from taskd.model import NO_SUBMIT_OPTIONS, Options
+from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions, Traceparent
 from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, WHY
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.store.records import FINAL, State
@@ -16,7 +17,18 @@ from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
 from taskd.web.api.table import IDEMPOTENCY_KEY, ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
 from taskd.web.problems import Problem, problem_of
 
-__all__ = ["INVALID", "cancel", "explain", "page_of", "retry", "show", "submit", "tasks", "token_of"]
+__all__ = [
+    "INVALID",
+    "cancel",
+    "explain",
+    "options_of",
+    "page_of",
+    "retry",
+    "show",
+    "submit",
+    "tasks",
+    "token_of",
+]
 
 INVALID = {InvalidParams.code: 422}
 """The status for arguments that do not fit a function."""
@@ -45,7 +57,7 @@ async def submit(call: ApiCall) -> Response:
     members = {"function": new.function}
     raw = {
         **({} if bytes(new.args) == bytes(NOT_GIVEN) else {"args": new.args}),
-        **({} if new.options == NO_SUBMIT_OPTIONS else {"options": new.options}),
+        **({} if (options := options_of(call, new.options)) == NO_SUBMIT_OPTIONS else {"options": options}),
         **({} if (token := token_of(call)) is None else {"token": token}),
     }
     stored = await call.ask(SUBMIT, Raw(msgspec.json.encode({**members, **raw})), INVALID)
@@ -58,6 +70,20 @@ async def submit(call: ApiCall) -> Response:
     except Problem:  # the task is stored, whatever became of the wait
         return Response(202, stored, headers)
     return Response(200 if _has_ended(task) else 202, task, headers)
+
+
+def options_of(call: ApiCall, options: SubmitOptions) -> SubmitOptions:
+    """Return the options of a submit, with the place in a trace that a header names, if they name none.
+
+    As W3C's Trace Context demands, a header that is not valid is ignored.
+    """
+    header = call.header("traceparent")
+    if header is None or options.traceparent is not None:
+        return options
+    try:
+        return replace(options, traceparent=msgspec.convert(header.strip(), Traceparent))
+    except msgspec.ValidationError:
+        return options
 
 
 async def show(call: ApiCall) -> Response:

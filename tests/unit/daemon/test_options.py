@@ -3,14 +3,11 @@
 import os
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.daemon.config import ServiceConfig, logical_directory
 from taskd.daemon.options import DaemonOptions
-from taskd.settings.kinds import memory_size, worker_bounds
 from taskd.settings.table import WORKERS_PER_CPU
 
 
@@ -22,64 +19,6 @@ def parsed(*arguments):
 
 def described(*arguments, directory="/srv"):
     return ServiceConfig.of(parsed(*arguments).settings, directory)
-
-
-class BoundsTests(SynchronousTestCase):
-    def test_a_single_number_sets_both_bounds(self):
-        for text, bounds in ("1", (1, 1)), ("20", (20, 20)), (" 3 ", (3, 3)):
-            self.assertEqual(worker_bounds(text), bounds)
-
-    def test_two_numbers_are_the_least_and_the_most(self):
-        for text, bounds in ("0:1", (0, 1)), ("2:8", (2, 8)), ("3:3", (3, 3)):
-            self.assertEqual(worker_bounds(text), bounds)
-
-    def test_anything_else_is_refused(self):
-        for text in "0", "-1", "", ":", "1:", ":1", "3:2", "0:0", "-1:2", "1:2:3", "1.5", "x", "1-2", "inf":
-            self.assertRaises(ValueError, worker_bounds, text)
-
-    @given(st.integers(0, 10_000), st.integers(1, 10_000))
-    def test_any_valid_bounds_are_read(self, least, most):
-        if least <= most:
-            self.assertEqual(worker_bounds(f"{least}:{most}"), (least, most))
-        else:
-            self.assertRaises(ValueError, worker_bounds, f"{least}:{most}")
-
-
-class SizeTests(SynchronousTestCase):
-    def test_amounts_of_memory_are_read(self):
-        for text, size in (
-            ("1", 1),
-            ("1048576", 1024**2),
-            ("1048576K", 1024**3),
-            ("500M", 500 * 1024**2),
-            ("500MB", 500 * 1024**2),
-            ("500mib", 500 * 1024**2),
-            ("2G", 2 * 1024**3),
-            ("1.5g", 1536 * 1024**2),
-            (" 2k ", 2048),
-            ("3B", 3),
-        ):
-            self.assertEqual(memory_size(text), size, text)
-
-    def test_anything_else_is_refused(self):
-        for text in (
-            "",
-            "0",
-            "0M",
-            "0.0G",
-            "0.5",
-            "-1",
-            "1T",
-            "M",
-            "1,5G",
-            "1.G",
-            ".5G",
-            "1 M",
-            "inf",
-            "nan",
-            "1e3",
-        ):
-            self.assertRaises(ValueError, memory_size, text)
 
 
 class OptionsTests(SynchronousTestCase):
@@ -192,6 +131,36 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(parsed().settings.is_default_app, True)
         for app in "x", "taskd.apps.mail":
             self.assertIs(parsed("--app", app).settings.is_default_app, False)
+
+
+class OtherPlacesTests(SynchronousTestCase):
+    def test_options_come_from_the_environment_and_the_command_line_wins(self):
+        options = DaemonOptions(environ={"TASKD_IDLE": "5", "TASKD_TIMEOUT": "6"})
+        options.parseOptions(["--timeout", "7"])
+        self.assertEqual((options["idle"], options["timeout"]), (5.0, 7.0))
+
+    def test_a_repeatable_option_on_the_command_line_replaces_all_that_others_say(self):
+        options = DaemonOptions(environ={"TASKD_APP": "a b"})
+        options.parseOptions(["--app", "c"])
+        self.assertEqual(options["app"], ["c"])
+
+    def test_a_wrong_variable_is_an_error_that_names_it(self):
+        error = self.assertRaises(usage.UsageError, DaemonOptions({"TASKD_IDLE": "x"}).parseOptions, [])
+        self.assertTrue(str(error).startswith("TASKD_IDLE is a number of seconds above 0"))
+
+    def test_an_old_name_on_the_command_line_outdoes_what_the_environment_says(self):
+        options = DaemonOptions(environ={"TASKD_ERROR_DETAILS": "type"})
+        options.parseOptions(["--tracebacks"])
+        self.assertEqual(options["error-details"], "traceback")
+        self.assertTrue(ServiceConfig.of(options.settings, "/srv").uses_tracebacks)
+
+    def test_a_flag_takes_no_value(self):
+        self.assertIs(parsed()["reload"], False)
+        self.assertIs(parsed("--reload")["reload"], True)
+        self.assertRaises(usage.UsageError, parsed, "--reload=yes")
+
+    def test_the_reactor_is_an_option_of_twistd_itself(self):
+        self.assertRaises(usage.UsageError, parsed, "--reactor", "epoll")
 
 
 class ServiceConfigTests(SynchronousTestCase):

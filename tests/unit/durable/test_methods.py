@@ -185,6 +185,21 @@ class CallTests(StoredCase):
         self.assertEqual(client.reply()["code"], -32002)
 
 
+class StopTests(StoredCase):
+    def test_the_caller_of_a_durable_function_that_is_not_started_any_more_is_answered(self):
+        self.make()
+        self.load()
+        self.ask("pause", "f")
+        client = self.connect()
+        client.call("f")
+        self.turns()
+        self.tasks.stop_accepting()
+        self.turns()
+        error = client.reply()
+        self.assertEqual(error["code"], -32005)
+        self.assertIn("is left for its next start", error["message"])
+
+
 class SubmitTests(StoredCase):
     def setUp(self):
         super().setUp()
@@ -219,6 +234,25 @@ class SubmitTests(StoredCase):
         self.turns()
         self.turns(2.0)
         self.assertEqual(client.reply()["state"], "running")
+
+    def test_a_stop_keeps_nobody_waiting_for_what_does_not_end_before_it(self):
+        running = self.ask("submit", "g", [1])["task"]
+        later = self.ask("submit", "g", [], {"delay": 60})["task"]
+        batch = self.ask("submit_batch", "g", [[1]], {"delay": 60})["batch"]
+        clients = [self.connect() for _ in range(3)]
+        clients[0].call("taskd.wait", params=[running])
+        clients[1].call("taskd.wait", params=[later])
+        clients[2].call("taskd.wait", params={"batch": batch})
+        self.turns()
+        self.tasks.stop_accepting()
+        self.turns()
+        self.assertEqual(clients[0].received(), [])
+        self.assertEqual([client.reply()["code"] for client in clients[1:]], [-32005, -32005])
+        for method in ["wait", later], ["wait", None, None, batch]:
+            self.assertEqual(self.ask(*method)["code"], -32005)
+        self.finish()
+        self.assertEqual(clients[0].reply()["state"], "succeeded")
+        self.assertEqual(self.ask("wait", running)["state"], "succeeded")
 
     def test_a_wait_ends_at_once_when_it_is_cancelled_and_the_task_goes_on(self):
         task = self.ask("submit", "g")["task"]
