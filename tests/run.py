@@ -68,6 +68,8 @@ SECONDS = {
     "test_gateway.py": 84,
     "test_generators.py": 30,
     "test_holding.py": 20,
+    "test_api_description.py": 15,
+    "test_event_streams.py": 6,
     "test_http.py": 20,
     "test_import.py": 56,
     "test_js_client.py": 56,
