@@ -81,7 +81,7 @@ SECONDS = {
     "test_mail_tasks.py": 6,
     "test_objects.py": 2,
     "test_output.py": 26,
-    "test_packaging.py": 105,
+    "test_packaging.py": 95,
     "test_php_client.py": 20,
     "test_pool.py": 51,
     "test_pools.py": 6,

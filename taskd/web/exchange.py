@@ -268,8 +268,8 @@ class Exchange:
         for data in self.framed(pushed):
             self._peer.sender.send(data)
 
-    def send_latest(self, data: bytes) -> None:
-        """Send a part of the stream at once, or in place of the last one of this kind that still waits.
+    def send_comment(self, data: bytes) -> None:
+        """Send a part of the stream that means nothing; but if others wait to be sent, nothing is needed.
 
         Call this now and then: a client that takes nothing between several calls is disconnected.
         """
@@ -279,10 +279,10 @@ class Exchange:
         unsent = sender.unsent if sender.congested else 0
         self._silent = self._silent + 1 if unsent and unsent == self._unsent else 0
         self._unsent = unsent
-        if self._silent < SILENT_PARTS:
-            sender.send_latest(self._chunk(data))
-        else:
+        if self._silent >= SILENT_PARTS:
             self._stalled()
+        elif not sender.congested:
+            sender.send(self._chunk(data))
 
     def end(self) -> None:
         """End the response, once everything is sent."""

@@ -96,9 +96,14 @@ def query_of(request: Request, kind: type[Decoded]) -> Decoded:
         except UnicodeDecodeError:
             raise problem_of(_of_query(shown, "not UTF-8")) from None
     try:
-        return msgspec.convert(given, kind, strict=False)
+        query = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise problem_of(_invalid(error, "query")) from None
+    for member in given:
+        if getattr(query, member) is None:  # which msgspec makes of the text "null"
+            text = f"query.{member}: a query has no null: leave it out"
+            raise problem_of(InvalidRequest(text, member=f"query.{member}"))
+    return query
 
 
 def _of_query(name: str, what: str) -> InvalidRequest:

@@ -104,9 +104,8 @@ class ApiResource:
         except Problem as problem:
             response = _refused(problem)
         if response is not None:
-            exchange.respond(
-                response.status, bytes(response.body), {"Content-Type": JSON, **response.headers}
-            )
+            types = {"Content-Type": JSON} if response.body else {}
+            exchange.respond(response.status, bytes(response.body), {**types, **response.headers})
 
 
 def _refused(problem: Problem) -> Response:

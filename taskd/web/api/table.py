@@ -17,6 +17,8 @@ from taskd.protocol.stored_methods import NOT_GIVEN, STATES
 from taskd.web.media import CSV, EVENT_STREAM, JSON
 
 __all__ = [
+    "IDEMPOTENCY_KEY",
+    "MAX_SEQ",
     "OPERATIONS",
     "ROOT",
     "BatchQuery",
@@ -40,6 +42,12 @@ ROOT = b"/api/v1/"
 
 MAX_WAIT = 60
 """Seconds for which a request may wait for the end of a task: proxies give up after about as many."""
+
+MAX_SEQ = 10**18 - 1
+"""A number that no event has: those of a batch are small, those of a task begin anew with each attempt."""
+
+IDEMPOTENCY_KEY = r'^(?:"([!#-~]{1,200})"|([!#-~]{1,200}))$'
+"""A header Idempotency-Key: a token (`taskd.model.Token`), in quotation marks or not."""
 
 Wait = Annotated[
     float, Meta(gt=0, le=MAX_WAIT, description="Seconds to wait for the end, before the answer is sent.")
@@ -98,7 +106,9 @@ class ListBatchesQuery(msgspec.Struct, forbid_unknown_fields=True):
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
     """The query for the events of a task or a batch."""
 
-    after: Annotated[int, Meta(ge=0, description="The number of the last event that is known.")] = 0
+    after: Annotated[
+        int, Meta(ge=0, le=MAX_SEQ, description="The number of the last event that is known.")
+    ] = 0
     limit: Limit = 1000
 
 

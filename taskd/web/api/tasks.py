@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
@@ -12,7 +14,7 @@ from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, 
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.store.records import FINAL, State
 from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
-from taskd.web.api.table import ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
+from taskd.web.api.table import IDEMPOTENCY_KEY, ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
 from taskd.web.problems import Problem, problem_of
 
 __all__ = [
@@ -33,9 +35,6 @@ INVALID = {InvalidParams.code: 422}
 
 NO_ANSWER = Options(on_disconnect="cancel")
 """The options of a wait, which ends with its caller."""
-
-MAX_TOKEN = 200
-"""Characters of an Idempotency-Key: those of a token (`taskd.model.Token`)."""
 
 _UNFINISHED = frozenset(state.name.lower() for state in State if state not in FINAL)
 
@@ -146,8 +145,8 @@ def token_of(call: ApiCall) -> str | None:
     header = call.header("Idempotency-Key")
     if header is None:
         return None
-    token = header.removeprefix('"').removesuffix('"') if header.startswith('"') else header
-    if not 0 < len(token) <= MAX_TOKEN:
-        text = f"Idempotency-Key: has 1 to {MAX_TOKEN} characters"
+    match = re.fullmatch(IDEMPOTENCY_KEY, header)
+    if match is None:
+        text = "Idempotency-Key: has 1 to 200 visible characters of ASCII, and may be in quotation marks"
         raise problem_of(InvalidParams(text, argument="Idempotency-Key"))
-    return token
+    return match[1] or match[2]
