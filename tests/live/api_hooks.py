@@ -35,7 +35,7 @@ def whole(value):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Make a case what the description means, where it cannot say so."""
+    """Make a case what the description means, where that cannot be described."""
     if case.path.endswith("/events"):
         case.headers["Accept"] = "application/json"  # a stream goes on until the task has ended
     if case.media_type == "application/json":

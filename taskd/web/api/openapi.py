@@ -57,8 +57,9 @@ _HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
     },
     "traceparent": {
-        "description": "The trace that the tasks belong to (W3C Trace Context), passed to their function.",
-        "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        "description": "The place in a trace (W3C Trace Context) that the tasks belong to, unless an option "
+        "names one. One that is not valid is ignored.",
+        "schema": {"type": "string"},
     },
     "Last-Event-ID": {
         "description": "The `seq` of the last event that the client has; takes the place of `after`.",

@@ -94,7 +94,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListBatchesQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The query for a list of batches."""
+    """The query for a list of batches, which has fewer conditions than that for tasks."""
 
     like: Annotated[str, Meta(min_length=1, description="How their ids begin or end.")] | None = None
     after: Annotated[
@@ -193,7 +193,7 @@ OPERATIONS = (
         WaitQuery,
         NewTask,
         (422,),
-        headers=("Idempotency-Key",),
+        headers=("Idempotency-Key", "traceparent"),
     ),
     Operation("listTasks", b"GET", "tasks", "List tasks.", {200: "Tasks, without results."}, ListQuery),
     Operation("getTask", b"GET", "tasks/{task}", "Show a task.", {200: "The task."}, TaskQuery),
@@ -233,7 +233,7 @@ OPERATIONS = (
         NewBatch,
         (422,),
         body_types=(JSON, CSV),
-        headers=("Idempotency-Key",),
+        headers=("Idempotency-Key", "traceparent"),
     ),
     Operation("listBatches", b"GET", "batches", "List batches.", {200: "Batches."}, ListBatchesQuery),
     Operation("getBatch", b"GET", "batches/{batch}", "Show a batch.", {200: "The batch."}, BatchQuery),

@@ -96,7 +96,7 @@ class StreamTests(StreamCase):
         self.begin("Last-Event-ID: 7", path=STREAM + "?after=2")
         self.assertEqual(json.loads(bytes(self.request.args)), {"task": ID, "after": 7})
 
-    def test_a_client_that_has_the_last_event_is_not_to_connect_again(self):
+    def test_a_client_that_has_the_last_event_need_not_connect_again(self):
         for state in ("succeeded", "failed", "cancelled", "expired", "set_aside"):
             client = self.client = self.connect()
             self.begin("Last-Event-ID: 7", state=state, seq=7)
