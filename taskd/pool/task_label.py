@@ -1,4 +1,4 @@
-"""What the log says of a task: as text in its lines, and as fields for programs."""
+"""The label of a task in the log: as text in its lines, and as fields for programs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["TaskLabel", "label_of"]
 
 @dataclass(frozen=True, slots=True)
 class TaskLabel:
-    """A task for the log: its function, its number and, if it is stored, its id."""
+    """A task for the log: its function and number; its id, if it is stored; the id of its trace, if any."""
 
     function: str
     number: int
     id: str | None = None
+    trace_id: str | None = None
 
     def __str__(self) -> str:
         """Return the name of the task in a line."""
@@ -24,10 +25,21 @@ class TaskLabel:
 
     def fields(self) -> dict[str, str | int | None]:
         """Return the values for an event of the log."""
-        return {"function": self.function, "task": self.number, "id": self.id}
+        return {
+            "function": self.function,
+            "task": self.number,
+            "id": self.id,
+            "trace_id": self.trace_id,
+        }
 
 
 def label_of(task: Task) -> TaskLabel:
     """Return what the log says of a task."""
     call = task.call
-    return TaskLabel(task.stats.name, task.number, call.id if isinstance(call, StoredCall) else None)
+    place = call.options.traceparent
+    return TaskLabel(
+        task.stats.name,
+        task.number,
+        call.id if isinstance(call, StoredCall) else None,
+        None if place is None else place.split("-")[1],
+    )

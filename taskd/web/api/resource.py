@@ -114,6 +114,7 @@ def _refused(problem: Problem) -> Response:
 
 def _broke(reason: Failure, exchange: Exchange) -> None:
     if reason.check(CancelledError):  # the client is gone
+        reason.cleanFailure()  # its frames refer to the connection
         return
     _log.failure("a bug in taskd", reason)
     problem = problem_of(InternalError("a bug in taskd; see the gateway's log"))

@@ -94,7 +94,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListBatchesQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The query for a list of batches."""
+    """The query for a list of batches, which has fewer conditions than that for tasks."""
 
     like: Annotated[str, Meta(min_length=1, description="How their ids begin or end.")] | None = None
     after: Annotated[
