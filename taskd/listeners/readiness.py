@@ -1,4 +1,4 @@
-"""Whether a gateway would take a task now: what its task servers say, asked at most once a second."""
+"""The readiness of a gateway: what its task servers answer, which are asked at most once a second."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ __all__ = ["TaskLabel", "label_of"]
 
 @dataclass(frozen=True, slots=True)
 class TaskLabel:
-    """A task for the log: its function and number; its id, if it is stored; the id of its trace, if any."""
+    """A task for the log: its function, its number and, if it has them, its stored id and its trace's."""
 
     function: str
     number: int
@@ -25,21 +25,15 @@ class TaskLabel:
 
     def fields(self) -> dict[str, str | int | None]:
         """Return the values for an event of the log."""
-        return {
-            "function": self.function,
-            "task": self.number,
-            "id": self.id,
-            "trace_id": self.trace_id,
-        }
+        return {"function": self.function, "task": self.number, "id": self.id, "trace_id": self.trace_id}
 
 
 def label_of(task: Task) -> TaskLabel:
     """Return what the log says of a task."""
-    call = task.call
-    place = call.options.traceparent
+    call, parent = task.call, task.call.options.traceparent
     return TaskLabel(
         task.stats.name,
         task.number,
         call.id if isinstance(call, StoredCall) else None,
-        None if place is None else place.split("-")[1],
+        None if parent is None else parent.split("-")[1],
     )

@@ -1,4 +1,4 @@
-"""Whether a task server would take a task now and, if not, why: for health checks."""
+"""The readiness of a task server: why it would not take a task now, for health checks."""
 
 from __future__ import annotations
 

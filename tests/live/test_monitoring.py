@@ -2,12 +2,13 @@
 
 import http.client
 import json
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.client import Client
-from tests.live.support import APPS, TIMEOUT, bare, kept_daemon
+from tests.live.support import APPS, TIMEOUT, bare, kept_daemon, open_websocket
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -71,9 +72,12 @@ def test_the_metrics_of_a_daemon_show_what_it_has_done(daemon):
     connection = daemon.connect()
     assert connection.ask(bare("trace")) is None
     connection.close()
-    after = samples(daemon.port(2))
+    counted = ("taskd_tasks_total", "succeeded", "trace")
+    ending = time.monotonic() + TIMEOUT
+    while (after := samples(daemon.port(2)))[counted] == before[counted]:
+        assert time.monotonic() < ending  # figures that were asked for just now are sent again
     for key in (
-        ("taskd_tasks_total", "succeeded", "trace"),
+        counted,
         ("taskd_task_run_seconds_count", "trace"),
         ("taskd_task_wait_seconds_count", "trace"),
     ):
@@ -83,6 +87,20 @@ def test_the_metrics_of_a_daemon_show_what_it_has_done(daemon):
     assert after["taskd_workers", "idle"] == 1
     assert after["taskd_store_up",] == 1
     assert after["process_resident_memory_bytes",] > 0
+
+
+def test_websockets_are_counted_while_they_are_open(daemon):
+    def wait_for(count):
+        ending = time.monotonic() + TIMEOUT
+        while samples(daemon.port(2))["taskd_connections", "websocket"] != count:
+            assert time.monotonic() < ending
+
+    wait_for(0)
+    websocket = open_websocket(daemon)
+    wait_for(1)
+    assert samples(daemon.port(2))["taskd_connections", "http"] == 1, "that of the scrape itself"
+    websocket.close()
+    wait_for(0)
 
 
 def test_a_gateway_alone_has_metrics_of_its_own(gateway):

@@ -109,7 +109,7 @@ class RemoteReadinessTests(SynchronousTestCase):
 
 
 class LocalReadinessTests(SynchronousTestCase):
-    def test_it_is_that_of_the_task_server_until_a_stop_is_announced(self):
+    def test_a_gateway_is_as_ready_as_its_own_task_server_until_a_stop_is_announced(self):
         full = Unready("queue_full", "full")
         readiness = LocalReadiness(lambda: full)
         self.assertIs(self.successResultOf(readiness.check()), full)

@@ -1,27 +1,24 @@
-"""Tasks as the log names them."""
+"""The fields of a task in the log."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.model import Call, Options, StoredCall
-from taskd.pool.task_label import TaskLabel, label_of
+from taskd.pool.task_label import label_of
 from tests.unit.tasks import make_task
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-class LabelTests(SynchronousTestCase):
-    def label(self, call):
-        task = make_task(7)
-        task.call = call
-        return label_of(task)
+class TaskLabelTests(SynchronousTestCase):
+    def test_a_task_has_its_function_and_its_number(self):
+        label = label_of(make_task(7))
+        self.assertEqual(str(label), "f #7")
+        self.assertEqual(label.fields(), {"function": "f", "task": 7, "id": None, "trace_id": None})
 
-    def test_a_task_is_named_by_its_function_and_number(self):
-        label = self.label(Call("f"))
-        self.assertEqual((str(label), label), ("f #7", TaskLabel("f", 7)))
-
-    def test_the_fields_have_the_id_of_a_stored_task_and_of_its_trace(self):
-        options = Options(traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
-        self.assertEqual(
-            self.label(StoredCall("f", options=options, id="0190")).fields(),
-            {"function": "f", "task": 7, "id": "0190", "trace_id": TRACE},
-        )
+    def test_a_traced_task_has_the_id_of_its_trace(self):
+        options = Options(traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+        for call in Call("f", options=options), StoredCall("f", None, options, id="the-id"):
+            task = make_task(7)
+            task.call = call
+            self.assertEqual(label_of(task).fields()["trace_id"], TRACE)
+        self.assertEqual(label_of(task).fields()["id"], "the-id")

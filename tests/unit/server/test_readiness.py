@@ -60,7 +60,7 @@ class ReadinessTests(ServerCase):
         self.server.budget.count(self.server.budget.limit + 1)
         self.assertEqual(self.reason(), "memory_full")
 
-    def test_a_server_that_will_stop_says_so_and_still_takes_tasks(self):
+    def test_a_server_that_will_stop_is_not_ready_and_still_takes_tasks(self):
         self.make()
         self.server.announce_stop()
         self.assertIs(self.server.unready(), DRAINING)

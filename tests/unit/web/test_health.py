@@ -1,22 +1,32 @@
 """The pages for whoever watches over a daemon: its health, its readiness and its figures."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 
 from taskd.listeners.gateway import GatewayConfig
 from taskd.net.admission import Admission
 from taskd.net.lag import LagMeter
 from taskd.net.traffic import Traffic
+from taskd.scheduler.histograms import Histogram
+from taskd.server.figures import Commits
 from taskd.server.readiness import Unready
+from taskd.server.status import StoreStatus
 from taskd.web import Root
-from taskd.web.metrics import Measured
+from taskd.web.metrics import Measured, MetricsPage
 from tests.unit.pools import ServerCase
 from tests.unit.web.test_channel import ChannelCase
+
+ROOT = Path(__file__).parents[3]
 
 FULL = Unready("queue_full", "9 tasks are waiting")
 
@@ -104,13 +114,24 @@ class MetricsTests(PagesCase):
         self.assertEqual(samples["taskd_sent_bytes_total", "gateway"], 7)
         self.assertNotIn(("taskd_tasks_running",), samples)
 
-    def test_they_can_be_had_in_openmetrics_too(self):
-        self.send(
-            b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n"
-        )
-        _, headers, body = self.response()
-        self.assertIn("application/openmetrics-text", headers["content-type"])
-        self.assertTrue(body.endswith(b"# EOF\n"))
+    def test_figures_that_are_asked_for_too_often_are_sent_again(self):
+        times = iter([0.0, 0.01, 0.1, 0.3, 0.32])
+        self.measured.site = None
+        page = MetricsPage(self.gateway, self.measured, lambda: next(times))
+
+        class Leaf(Resource):
+            isLeaf = True
+
+            def render_GET(self, request):
+                return page.render(request)
+
+        self.connect(Leaf())
+        traffic = self.measured.traffic["gateway"]
+        found = []
+        for _ in range(3):
+            found.append(self.samples()["taskd_received_bytes_total", "gateway"])
+            traffic.received += 1
+        self.assertEqual(found, [5, 5, 7])  # it took 10 ms, and so not again for the next 200 ms
 
     def test_failures_without_a_reply_are_counted_by_their_reason(self):
         self.gateway.factory.backend.unanswered.counts["disconnected"] = 3
@@ -130,3 +151,22 @@ class LocalMetricsTests(ServerCase):
         page.connect(root)
         page.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         self.assertIn(b'taskd_workers{state="idle"} 1.0\n', page.transport.value())
+
+    def test_everything_that_the_alerts_and_the_documentation_name_is_measured(self):
+        server = self.make()
+        server.stored = SimpleNamespace(
+            status=StoreStatus(lasting=True, claimed=0, fault=None), commits=Commits(Histogram([1.0]), 0)
+        )
+        gateway = GatewayConfig([], "local").start(self.clock, server)
+        page = PagesCase()
+        page.setUp()
+        measured = replace(page.measured, server=server)
+        page.connect(Root(gateway, measured))
+        page.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        text = page.transport.value().decode()
+        measured_names = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+        for path in ("deploy/prometheus/taskd-alerts.yml", "docs/monitoring.md"):
+            named = set(re.findall(r"\btaskd_\w+", (ROOT / path).read_text()))
+            base = {re.sub(r"_(bucket|count|sum)$", "", name) for name in named}
+            self.assertEqual(base - measured_names, set(), path)
+            self.assertTrue(base)
