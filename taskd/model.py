@@ -92,7 +92,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     timeout: Annotated[float, Meta(gt=0)] | None = None
     priority: Annotated[int, Meta(ge=0, le=9)] = PRIORITY
     delay: Annotated[float, Meta(ge=0, le=MAX_AHEAD)] = 0.0
-    at: str | None = None
+    at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None = None
     deadline: Annotated[float, Meta(gt=0, le=MAX_AHEAD)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     retries: Annotated[int, Meta(ge=0)] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from msgspec import structs
 
+from taskd.cli.completing import complete_function
 from taskd.cli.console import json_text
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import call_options, server_options
@@ -25,7 +26,7 @@ __all__ = ["as_json_argument", "call", "parse_arguments"]
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", shell_complete=complete_function)
 @click.argument("arguments", nargs=-1)
 @call_options
 @server_options

@@ -69,6 +69,7 @@ def _options() -> list[click.Option]:
     config = click.Option(
         [f"--{CONFIG}"],
         metavar="FILE",
+        type=click.Path(),
         help="TOML file with options. Default: taskd.toml, or [tool.taskd] of pyproject.toml, if there.",
     )
     options = [config]

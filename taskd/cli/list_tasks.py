@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from taskd.cli.completing import complete_function
 from taskd.cli.console import err, json_text, out
 from taskd.cli.options import json_option, server_options
 from taskd.cli.running import run_with_client
@@ -27,7 +28,12 @@ SHOWN = 100
 
 @click.command(name="list")
 @click.option("--state", type=click.Choice(STATES), help="Those in this state alone.")
-@click.option("--function", metavar="NAME", help="Those of this function alone.")
+@click.option(
+    "--function",
+    metavar="NAME",
+    help="Those of this function alone.",
+    shell_complete=complete_function,
+)
 @click.option("--batch", metavar="ID", help="Those of this batch alone.")
 @click.option("--key", metavar="TEXT", help="Those with this key alone.")
 @click.option("--batches", is_flag=True, help="Batches instead of tasks.")

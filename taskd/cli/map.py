@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from taskd.cli.completing import complete_function
 from taskd.cli.console import err
 from taskd.cli.failed_rows import FailedRows, free_name
 from taskd.cli.functions import fetch_parameters
@@ -28,7 +29,7 @@ DEFAULT_CONCURRENCY = 50
 
 
 @click.command(name="map")
-@click.argument("function")
+@click.argument("function", shell_complete=complete_function)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--concurrency",

@@ -10,7 +10,7 @@ import click
 
 from taskd.model import PRIORITY, Options, SubmitOptions
 
-__all__ = ["call_options", "json_option", "server_options", "submit_options"]
+__all__ = ["call_options", "gateway_url", "json_option", "server_options", "submit_options"]
 
 DEFAULT_SERVER = "tcp:127.0.0.1:12345"
 
@@ -32,11 +32,15 @@ def server_options(function: ClickFunction) -> ClickFunction:
     @wraps(function)
     def with_server(*, server: str, via: str | None, **others: Any) -> None:
         if via is not None:
-            # Without a scheme it would be taken for the address of a task server.
-            server = via if "://" in via else f"ws://{via}"
+            server = gateway_url(via)
         function(server=server, **others)
 
     return with_server
+
+
+def gateway_url(via: str) -> str:
+    """Return the URL that ``--via`` means: without a scheme it would be the address of a task server."""
+    return via if "://" in via else f"ws://{via}"
 
 
 def call_options(function: ClickFunction) -> ClickFunction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from taskd.cli.completing import complete_function
 from taskd.cli.console import json_text, out
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import json_option, server_options
@@ -18,7 +19,7 @@ __all__ = ["pause", "resume"]
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", shell_complete=complete_function)
 @json_option
 @server_options
 def pause(function: str, server: str, *, as_json: bool) -> None:
@@ -30,7 +31,7 @@ def pause(function: str, server: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", shell_complete=complete_function)
 @json_option
 @server_options
 def resume(function: str, server: str, *, as_json: bool) -> None:

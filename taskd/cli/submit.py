@@ -6,6 +6,7 @@ import click
 from msgspec import structs
 
 from taskd.cli.call import as_json_argument, parse_arguments
+from taskd.cli.completing import complete_function
 from taskd.cli.console import err, json_text
 from taskd.cli.functions import fetch_parameters
 from taskd.cli.options import json_option, server_options, submit_options
@@ -21,7 +22,7 @@ __all__ = ["submit"]
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", shell_complete=complete_function)
 @click.argument("arguments", nargs=-1)
 @submit_options
 @click.option("--key", metavar="TEXT", help="Join the unfinished task that has this key, if there is one.")

@@ -65,6 +65,10 @@ _REFUSED = "it has refused a message that is too long, and reads nothing that fo
 """Why calls fail that were sent behind that message."""
 
 
+_LEAVING = "it is shutting down"
+"""Why a connection is over whose server has refused a call for that."""
+
+
 class Conversation:
     """The calls, the events and the heartbeat of one connection.
 
@@ -94,6 +98,7 @@ class Conversation:
         self._interval = ping_interval
         self._timeout = ping_timeout
         self._ping = GATEWAY_PING_LINE if is_gateway else PING_LINE
+        self._is_gateway = is_gateway
         self._lines: list[bytes] = []
         self._splitter = LineSplitter(max_reply)
         self._calls = PendingCalls(self._lines_append, window, on_event)
@@ -113,7 +118,15 @@ class Conversation:
     @property
     def takes_calls(self) -> bool:
         """Whether other calls may be sent."""
-        return not (self.fault or self._calls.is_refused)
+        return not (self.fault or self._calls.is_refused or self._is_leaving)
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether the task server is about to stop: another connection may lead to another one.
+
+        That of a gateway stays, since only one of its task servers may be about to stop.
+        """
+        return self._calls.is_leaving and not self._is_gateway
 
     def _lines_append(self, line: bytes) -> None:
         self._lines.append(line)
@@ -204,6 +217,8 @@ class Conversation:
             self._calls.fail_unread(lost(self._server, _REFUSED, sent=False))
             if not len(self._calls):
                 self._end(_REFUSED)
+        if self._is_leaving and not self._is_awaiting:
+            self._end(_LEAVING)
         if not self._is_awaiting:
             self._is_quiet = True
 

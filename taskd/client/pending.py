@@ -17,7 +17,7 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from taskd.errors import Busy, Cancelled, TooLarge, Unreachable
+from taskd.errors import Busy, Cancelled, ShuttingDown, TooLarge, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.replies import EventPushed, parse_reply
 from taskd.protocol.request_lines import cancel_line, request_line
@@ -72,6 +72,8 @@ class PendingCalls:
         self._is_open = False
         self.is_refused = False
         """Whether the server has refused a message: it reads nothing that was sent after that."""
+        self.is_leaving = False
+        """Whether the server has refused a call because it is about to stop."""
         self._sizes: dict[bytes, int] = {}  # of the lines that are long, with their LF
 
     def __len__(self) -> int:
@@ -126,7 +128,7 @@ class PendingCalls:
 
     def opened(self) -> None:
         """Send the calls that waited for the connection."""
-        self.is_refused = False
+        self.is_refused = self.is_leaving = False
         self._is_open = True
         self._send_more()
 
@@ -161,10 +163,16 @@ class PendingCalls:
             self._send_more()
         if self._cancelled:
             self._cancelled.discard(request_id)
-        if self._sizes:
-            self._sizes.pop(request_id, None)
+        self._sizes.pop(request_id, None)
+        if type(body) is Failure:
+            self._failed(body)
         if waiter is not None:
             waiter.ended(body)
+
+    def _failed(self, failure: Failure) -> None:
+        """Note what the failure of a call says of the server."""
+        if failure.code == ShuttingDown.code:
+            self.is_leaving = True
 
     def _refused(self, failure: Failure) -> None:
         """Take in an error about no call: the server could not read one, or has refused the connection."""

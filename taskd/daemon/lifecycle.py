@@ -454,4 +454,5 @@ def _site(
     site = GatewaySite(reactor, root, websockets.backend.budget, websockets.max_message - 1)
     measured.site = site
     websockets.peers.on_stopping.append(site.stop_accepting)
+    gateway.on_announced.append(site.announce_stop)
     return site

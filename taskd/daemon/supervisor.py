@@ -42,26 +42,26 @@ class Supervisor:
         self._extension: IDelayedCall | None = None
 
     def status(self, text: str) -> None:
-        """Say what the daemon does, as ``systemctl status`` shows it."""
+        """Report what the daemon does, as ``systemctl status`` shows it."""
         self._send(STATUS=text)
 
     def ready(self, text: str) -> None:
-        """Say that the daemon serves, after its start or a reload; the watchdog watches from now on."""
+        """Report that the daemon serves, after its start or a reload; the watchdog watches from now on."""
         self._send(READY=1, STATUS=text)
         if self._sign is None:
             self._give_sign()
 
     def reloading(self, text: str) -> None:
-        """Say that a reload has begun; `ready` must follow, however it ends."""
+        """Report that a reload has begun; `ready` must follow, however it ends."""
         self._send(RELOADING=1, MONOTONIC_USEC=self._monotonic() // 1000, STATUS=text)
 
     def stopping(self, text: str) -> None:
-        """Say that the stop has begun, and ask for more time until `finishing`."""
+        """Report that the stop has begun, and ask for more time until `finishing`."""
         self._send(STOPPING=1, STATUS=text)
         self._extend()
 
     def finishing(self, text: str, seconds: float) -> None:
-        """Say that the last steps of the stop have begun, which take so many seconds at most."""
+        """Report that the last steps of the stop have begun, which take so many seconds at most."""
         self._cancel_extension()
         self._send(STATUS=text, EXTEND_TIMEOUT_USEC=round(seconds * MICROSECONDS))
 

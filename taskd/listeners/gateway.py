@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -372,6 +372,8 @@ class Gateway:
         self._backend = backend
         self.readiness = readiness
         """Whether a task would be taken now."""
+        self.on_announced: list[Callable[[], object]] = []
+        """What is called when a stop is near."""
         self._peers = Peers(reactor, backend.budget, PausedConnections(reactor, backend.budget))
         self.factory = WebSocketFactory(
             reactor,
@@ -390,6 +392,8 @@ class Gateway:
     def announce_stop(self) -> None:
         """Be unready from now on; everything is served as before."""
         self.readiness.announce_stop()
+        for call in self.on_announced:
+            call()
 
     def stop_accepting(self) -> None:
         """Refuse new websockets and new messages."""

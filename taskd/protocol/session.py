@@ -52,7 +52,7 @@ from taskd.protocol.requests import (
     parse_member,
 )
 
-__all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "Session"]
+__all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "BareReply", "Session"]
 
 MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy, and

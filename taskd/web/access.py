@@ -1,4 +1,4 @@
-"""Who may use JSON-RPC and the API over HTTP: by the Host header, and by the origin of a page."""
+"""Access to JSON-RPC and the API over HTTP, by the Host header and by the origin of a page."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ArrivingBody:
             self._on_room()
 
     def refuse_unfinished(self) -> None:
-        """Refuse the body."""
+        """Have the request refused, since there is no room for the rest."""
         self._on_refused()
 
     def complete(self) -> HeldBody:

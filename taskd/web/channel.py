@@ -227,6 +227,18 @@ class GatewayChannel(HTTPChannel):
         held, self._held = self._held, None
         return held or BytesIO()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:  # noqa: N802  # Twisted's name
+        """Return whether the connection stays open after a response.
+
+        If a stop is near it does not, and the response says so: the client then asks over another
+        connection, which may lead to another gateway.
+        """
+        stays = bool(super().checkPersistence(request, version))
+        if stays and self.factory.is_draining and not request.requestHeaders.hasHeader(b"upgrade"):
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return stays
+
     def requestDone(self, request: Request) -> None:  # noqa: N802  # Twisted's name
         """Wait for the next request, or serve it if it has been sent already."""
         super().requestDone(request)
@@ -393,6 +405,11 @@ class GatewaySite(Site):
         self.responses: Counter[int] = Counter()
         """The responses so far, by their status."""
         self.is_stopping = False
+        self.is_draining = False
+
+    def announce_stop(self) -> None:
+        """Have every connection end with its next response, since a stop is near."""
+        self.is_draining = True
 
     def stop_accepting(self) -> None:
         """Close the connections of which nothing is asked; the others close with their next response."""

@@ -237,13 +237,19 @@ def check_request(head: Head, route: Route, max_body: int) -> None:
 
 def _check(head: Head, route: Route, max_body: int) -> None:
     if head.method not in route.methods:
-        allowed = ", ".join(method.decode() for method in route.methods)
-        raise Refusal(405, f"only {allowed} can be used here", Allow=allowed)
+        raise _not_allowed(route.methods)
     if head.length == 0:
         return
     if head.method not in route.with_body:
+        if route.existing and head.method not in route.existing:
+            raise _not_allowed(route.existing)
         raise Refusal(413, "no such request to this address has a body")
     if head.length is None:
         raise Refusal(411, "the request must have a Content-Length")
     if head.length > max_body:
         raise Refusal(413, f"the body of a request has at most {max_body} bytes")
+
+
+def _not_allowed(methods: tuple[bytes, ...]) -> Refusal:
+    allowed = ", ".join(method.decode() for method in methods)
+    return Refusal(405, f"only {allowed} can be used here", Allow=allowed)

@@ -130,6 +130,8 @@ def problem_of(error: Failure | TaskdError, statuses: Mapping[int, int] | None =
     failure = Failure.of(error) if isinstance(error, TaskdError) else error
     status = (statuses or {}).get(failure.code) or _STATUSES.get(failure.code, 500)
     data = failure.data if isinstance(failure.data, dict) else {}
+    if data.get("dropped"):
+        status = 503  # there was no room for the result, and there may be later
     headers = {}
     if status in (429, 503):
         after = data.get("retry_after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskd.web.api.table import ROOT, takes_body
+from taskd.web.api.table import ROOT, methods_of, takes_body
 
 __all__ = ["PAGE", "RPC", "RPC_PATHS", "Route", "route_of"]
 
@@ -18,12 +18,14 @@ class Route:
 
     They are applied to the head of a request (`taskd.web.heads.check_request`),
     so that a body that is not wanted is never read. `has_problems` says that errors
-    are problems (`taskd.web.problems`) here.
+    are problems (`taskd.web.problems`) here. `existing` are those of the methods that the path
+    has; requests with others get their answer from it, unless they have a body.
     """
 
     methods: tuple[bytes, ...]
     with_body: tuple[bytes, ...] = ()
     has_problems: bool = False
+    existing: tuple[bytes, ...] = ()
 
 
 PAGE = Route((b"GET", b"HEAD"))
@@ -32,11 +34,8 @@ PAGE = Route((b"GET", b"HEAD"))
 RPC = Route((b"GET", b"HEAD", b"POST", b"OPTIONS"), (b"POST",), has_problems=True)
 """JSON-RPC messages, at the same address as the page or not, and websockets."""
 
-API = Route((b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"), (b"POST",), has_problems=True)
-"""The API, and websockets. Which of the methods a path has, if it exists, is for its answer to say."""
-
-API_WITHOUT_BODY = Route(API.methods, has_problems=True)
-"""A path of the API where no request has a body."""
+API_METHODS = (b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS")
+"""The methods of the API, and of websockets: which of them a path has, is for its answer to say."""
 
 
 def route_of(target: bytes) -> Route:
@@ -45,5 +44,6 @@ def route_of(target: bytes) -> Route:
     if path in RPC_PATHS:
         return RPC
     if path.startswith(ROOT):
-        return API if takes_body(path) else API_WITHOUT_BODY
+        with_body = (b"POST",) if takes_body(path) else ()
+        return Route(API_METHODS, with_body, has_problems=True, existing=methods_of(path) or ())
     return PAGE

@@ -42,12 +42,8 @@ STREAM_HEADERS = {
 class StreamExchange(Protocol):
     """The exchange of an HTTP request (`taskd.web.exchange.Exchange`), as far as a stream needs it."""
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether the client is slow to read."""
-
-    def send_latest(self, data: bytes) -> None:
-        """Send a part of the stream at once."""
+    def send_comment(self, data: bytes) -> None:
+        """Send a part of the stream that means nothing, if it is needed."""
 
     def end(self) -> None:
         """End the response."""
@@ -83,12 +79,12 @@ class EventStream:
     def begin(self, finished: Deferred[Any]) -> None:
         """Send the first comment, and then one now and then until `finished` fires, in whatever way."""
         finished.addBoth(self._stop)
-        self._exchange.send_latest(b"retry: %d\n\n" % random.randint(*RETRY_MILLISECONDS))  # noqa: S311
+        self._exchange.send_comment(b"retry: %d\n\n" % random.randint(*RETRY_MILLISECONDS))  # noqa: S311
         self._timer = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
 
     def _beat(self) -> None:
         self._timer = self._clock.callLater(HEARTBEAT_SECONDS, self._beat)
-        self._exchange.send_latest(b":\n\n")
+        self._exchange.send_comment(b":\n\n")
 
     def _stop(self, _: object) -> None:
         if self._timer is not None:

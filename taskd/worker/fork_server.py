@@ -61,7 +61,6 @@ from taskd.worker.messages import (
 )
 from taskd.worker.oom import OomWatch
 from taskd.worker.process_title import setproctitle, title
-from taskd.worker.sources import source_folders
 
 __all__ = ["ForkServer", "main"]
 
@@ -104,6 +103,10 @@ class ForkServer:
         config = decode_config(lines[0])
         setproctitle(title(config.name, "fork server"))
         guard = Guard([self._control.fileno()])
+        if config.reports_folders:
+            # Python takes a compiled file for that of a source file of the same size, saved in the
+            # same second: of two quick changes the second would have no effect.
+            sys.dont_write_bytecode = True
         try:
             check_version(config.version, __version__)
             watch_logging()
@@ -262,6 +265,8 @@ def _folders(config: WorkerConfig, failure: BaseException | None = None) -> list
     """Return the folders of the app's code if the daemon wants to know them."""
     if not config.reports_folders:
         return []
+    from taskd.worker.sources import source_folders  # needed during development alone
+
     return source_folders(config.apps, config.directory, sys.modules, failure)
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.live.support import SOON, TIMEOUT, Daemon
+from tests.live.support import SOON, TIMEOUT, Daemon, ServedDaemon
 from tests.pythons import METADATA
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +179,9 @@ class Reader:
         if "taskd" in words:
             at = words.index("taskd")
             options = [*words[at + 1 :], *self._listening(words)]
-            self._daemons.append(Daemon(*options, directory=self._directory))
+            kind = ServedDaemon if words[at + 1] == "serve" else Daemon
+            options = [option for option in options if option != "serve"]
+            self._daemons.append(kind(*options, directory=self._directory))
             self._daemons[-1].wait_until_ready()
             return
         self._servers.append(

@@ -20,9 +20,10 @@ from typing import Any
 
 BIN = Path(sys.executable).parent
 APPS = Path(__file__).parent / "apps"
-TWISTD = [str(BIN / "twistd")]
+TWISTD, TASKD = [str(BIN / "twistd")], [str(BIN / "taskd")]
 if "COVERAGE_PROCESS_CONFIG" in os.environ:
     TWISTD = [sys.executable, str(Path(__file__).with_name("twistd.py"))]
+    TASKD = [sys.executable, str(Path(__file__).with_name("taskd_command.py"))]
 
 TIMEOUT = 30.0
 """Seconds after which a test that still waits has failed."""
@@ -248,6 +249,14 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+class ServedDaemon(Daemon):
+    """A `Daemon` that is started by `taskd serve`."""
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line, with the options that would follow `twistd taskd`."""
+        return [*TASKD, "serve", *arguments[arguments.index("taskd") + 1 :]]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A log that nobody reads, a reactor that is blocked, exceptions that stay in the log, stopped workers."""
 
+import json
 import os
 import re
 import select
@@ -197,6 +198,30 @@ def test_the_text_of_an_exception_stays_in_the_log_if_callers_should_get_its_typ
     }
     daemon.wait_for_log(f"boom #{number} failed after")
     daemon.wait_for_log("ValueError: a secret")
+
+
+def test_a_log_for_programs_has_an_object_on_each_line_with_what_a_task_printed_and_raised(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    options = ("--log-format", "json", "--log-file", str(path), "--workers", "1", "--listen", "unix:s")
+    daemon = start(*options, "--websocket", "none", "--app", str(APPS / "plain.py"))
+    client = None
+    while client is None:
+        assert daemon.process.poll() is None
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            client = connect_unix(tmp_path / "s")
+    client.ask(bare("say", "a line"))
+    client.ask(bare("boom", "so it is"))
+    daemon.stop()
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all({"time", "level", "namespace", "message"} <= each.keys() for each in events)
+    (said,) = [each for each in events if each["message"] == "a line"]
+    assert (said["level"], said["function"], said["task"], said["worker"]) == ("info", "say", 1, 1)
+    (failed,) = [each for each in events if each.get("function") == "boom"]
+    assert (failed["level"], failed["task"]) == ("warn", 2)
+    assert failed["traceback"].endswith("ValueError: so it is")
+    assert "Traceback" not in failed["message"]
 
 
 def test_idle_workers_that_are_stopped_are_replaced_and_their_tasks_run_elsewhere(start: Start) -> None:

@@ -112,17 +112,9 @@ def source(tracked, tmp_path_factory):
 
 
 def build(source, directory, *options):
-    run(
-        sys.executable,
-        "-m",
-        "build",
-        *options,
-        "--outdir",
-        directory,
-        source,
-        cwd=directory,
-        timeout=INSTALL_TIMEOUT,
-    )
+    # In this environment: the development install below has pip make one of its own.
+    command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", directory, source]
+    run(*command, cwd=directory, timeout=INSTALL_TIMEOUT)
     return directory
 
 

@@ -1,44 +1,37 @@
 """`taskd serve`: options from a file and the environment, reloads of changed files, and its end."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.support import BIN, TIMEOUT, Daemon, bare
-
-ROOT = Path(__file__).parents[2]
-TASKD = [str(BIN / "taskd")]
-if "COVERAGE_PROCESS_CONFIG" in os.environ:
-    TASKD = [sys.executable, "-m", "tests.live.taskd_command"]
+from tests.live.support import TASKD, TIMEOUT, Daemon, ServedDaemon, bare
 
 APP = "from taskd import task\n\n@task\ndef version():\n    return {}\n"
 
 
-class Server(Daemon):
-    """A `Daemon` that is started by `taskd serve`."""
-
-    def command(self, *arguments: str) -> list[str]:
-        return [*TASKD, "serve", *arguments[arguments.index("taskd") + 1 :]]
+def save(path: Path, text: str) -> None:
+    """Write a file in one step, so that no half of it is ever seen."""
+    half = path.with_suffix(".half")
+    half.write_text(text)
+    half.replace(path)
 
 
 def write(folder: Path, app: str, *options: str) -> None:
-    (folder / "tasks.py").write_text(app)
-    (folder / "taskd.toml").write_text("\n".join(('app = "tasks"', *options, "")))
+    save(folder / "tasks.py", app)
+    save(folder / "taskd.toml", "\n".join(('app = "tasks"', *options, "")))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
+def server(tmp_path_factory) -> Iterator[ServedDaemon]:
     """A server whose app is in the file, and whose number of workers is in the environment."""
     folder = tmp_path_factory.mktemp("served")
     write(folder, APP.format(1), "workers = 5", "reload = true")
-    env = {"TASKD_WORKERS": "2", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    served = Server(directory=folder, env=env)
+    env = {"TASKD_WORKERS": "2"}
+    served = ServedDaemon(directory=folder, env=env)
     served.folder = folder
     try:
         yield served.wait_until_ready()
@@ -46,7 +39,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         served.stop()
 
 
-def ask_version(server: Server) -> object:
+def ask_version(server: Daemon) -> object:
     connection = server.connect()
     try:
         return connection.ask(bare("version"))
@@ -54,31 +47,33 @@ def ask_version(server: Server) -> object:
         connection.close()
 
 
-def test_options_come_from_the_file_and_the_environment_counts_more(server: Server) -> None:
+def test_options_come_from_the_file_and_the_environment_counts_more(server: ServedDaemon) -> None:
     assert ask_version(server) == 1
     server.wait_for_workers(2)
 
 
-def test_a_changed_file_is_imported_again_and_code_that_fails_leaves_the_old_one(server: Server) -> None:
+def test_a_changed_file_is_imported_again_and_code_that_fails_leaves_the_old_one(
+    server: ServedDaemon,
+) -> None:
     tasks, helper = server.folder / "tasks.py", server.folder / "helper.py"
-    tasks.write_text(APP.format(22))
+    save(tasks, APP.format(22))
     server.wait_for_log("tasks.py changed: the app is imported again")
     server.wait_for_log(r"\] reloaded: ")
     assert ask_version(server) == 22
 
-    tasks.write_text("import helper\n" + APP.format("("))
+    save(tasks, "import helper\n" + APP.format("("))
     server.wait_for_log("The old code goes on")
     assert ask_version(server) == 22
 
-    tasks.write_text("import helper\n" + APP.format("helper.X"))
+    save(tasks, "import helper\n" + APP.format("helper.X"))
     server.wait_for_log("The old code goes on", 2)
-    helper.write_text("X = 333\n")
+    save(helper, "X = 333\n")
     server.wait_for_log(r"\] reloaded: ", 2)
     assert ask_version(server) == 333
 
 
 def test_the_server_stays_in_the_foreground_writes_no_other_files_and_ends_by_the_signal(
-    server: Server,
+    server: ServedDaemon,
 ) -> None:
     assert server.stop() == -signal.SIGTERM
     assert sorted(path.name for path in server.folder.iterdir()) == ["helper.py", "taskd.toml", "tasks.py"]
@@ -86,9 +81,8 @@ def test_the_server_stays_in_the_foreground_writes_no_other_files_and_ends_by_th
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*TASKD, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT
+        [*TASKD, *arguments], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
 
 

@@ -133,6 +133,11 @@ def test_a_daemon_serves_for_the_drain_time_and_a_second_signal_skips_the_rest_o
     status = daemon.status()  # over a new connection
     assert (status["unready"]["reason"], status["stopping"]) == ("draining", False)
     assert client.ask(bare("hello")) == "Hello, World!"
+    with socket.create_connection(("127.0.0.1", daemon.port(2)), TIMEOUT) as checking:
+        checking.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = checking.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"draining"' in answer
     daemon.process.send_signal(signal.SIGTERM)
     assert client.receive() is None
     assert daemon.wait_for_end() == -signal.SIGTERM

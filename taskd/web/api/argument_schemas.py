@@ -193,7 +193,6 @@ def options_schemas() -> dict[str, Schema]:
     _, components = msgspec.json.schema_components([SubmitOptions], ref_template="")
     every = components["SubmitOptions"]
     every["not"] = _AT_OR_DELAY
-    every["properties"]["at"] = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}
     once = {"retries": {"enum": [0, None]}}
     batch = {"key": {"type": "null"}}
     return {

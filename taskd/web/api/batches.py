@@ -10,7 +10,7 @@ from msgspec import Raw
 from taskd.errors import InvalidParams, TaskdError
 from taskd.model import NO_SUBMIT_OPTIONS
 from taskd.protocol.method_names import CANCEL, GET, LIST, SUBMIT_BATCH, WAIT
-from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
+from taskd.web.api.call import ANSWER_SECONDS, NOT_FOUND, ApiCall, Response, json_of
 from taskd.web.api.csv_batches import batch_of
 from taskd.web.api.table import ROOT, BatchQuery, CsvQuery, ListBatchesQuery, NewBatch
 from taskd.web.api.tasks import INVALID, NO_ANSWER, options_of, page_of, token_of
@@ -57,7 +57,10 @@ async def store(call: ApiCall, new: NewBatch) -> Response:
         params["then"] = new.then
     if (token := token_of(call)) is not None:
         params["token"] = token
-    stored = await call.ask(SUBMIT_BATCH, Raw(msgspec.json.encode(params)), INVALID)
+    await call.pause()
+    encoded = Raw(msgspec.json.encode(params))
+    await call.pause()
+    stored = await call.ask(SUBMIT_BATCH, encoded, INVALID)
     accepted = msgspec.json.decode(stored, type=_Accepted)
     return Response(202, stored, {"Location": f"{ROOT.decode()}batches/{accepted.batch}"})
 
@@ -76,7 +79,7 @@ async def show(call: ApiCall) -> Response:
     if query.wait is None:
         return Response(200, await call.ask(GET, {"batch": batch}, NOT_FOUND))
     params = {"batch": batch, "timeout": query.wait}
-    return Response(200, await call.ask(WAIT, params, NOT_FOUND, NO_ANSWER))
+    return Response(200, await call.ask(WAIT, params, NOT_FOUND, NO_ANSWER, query.wait + ANSWER_SECONDS))
 
 
 async def cancel(call: ApiCall) -> Response:

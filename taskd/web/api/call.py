@@ -11,15 +11,19 @@ import msgspec
 from msgspec import Raw
 from twisted.web.server import Request
 
-from taskd.errors import InvalidParams, InvalidRequest, TaskdError, quoted
+from taskd.errors import InvalidParams, InvalidRequest, TaskdError, TimedOut, quoted
 from taskd.model import NO_OPTIONS, Failure, Options
+from taskd.protocol.session import STEP
 from taskd.web.exchange import Exchange
 from taskd.web.problems import Problem, problem_of
 
-__all__ = ["NOT_FOUND", "ApiCall", "Response", "json_of", "query_of"]
+__all__ = ["ANSWER_SECONDS", "NOT_FOUND", "ApiCall", "Response", "json_of", "query_of"]
 
 NOT_FOUND: Mapping[int, int] = {InvalidParams.code: 404}
 """The status for parameters that are wrong, where the only one is an id."""
+
+ANSWER_SECONDS = 60.0
+"""Seconds in which a task server must answer, even if a task takes long to stop: proxies wait no longer."""
 
 MAX_SHOWN = 200
 """Characters of a decoder's error that are shown: it may repeat what the client has sent."""
@@ -57,15 +61,29 @@ class ApiCall:
         params: Mapping[str, Any] | Raw | None = None,
         statuses: Mapping[int, int] | None = None,
         options: Options = NO_OPTIONS,
+        seconds: float = ANSWER_SECONDS,
     ) -> Raw:
         """Call one of the server's own methods, and return its result.
 
-        Raises `Problem` if it fails; `statuses` are those for some codes.
+        Raises `Problem` if it fails, or if there is no answer in so many `seconds`; `statuses` are
+        those for some codes.
         """
-        outcome = await self.exchange.ask(method, params, options)
+        text = f"the task server has not answered in {seconds:g} s: what was asked may happen all the same"
+        late = Failure.of(TimedOut(text, seconds=seconds))
+        timer = self.exchange.clock.callLater(seconds, self.exchange.give_up, late)
+        try:
+            outcome = await self.exchange.ask(method, params, options)
+        finally:
+            if timer.active():
+                timer.cancel()
         if isinstance(outcome, Failure):
             raise problem_of(outcome, statuses)
         return outcome.value
+
+    async def pause(self) -> None:
+        """Let others have a turn between two steps that take long if the body is long."""
+        if len(self.body) > STEP:
+            await self.exchange.next_turn()
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, None if there is none."""
@@ -96,9 +114,14 @@ def query_of(request: Request, kind: type[Decoded]) -> Decoded:
         except UnicodeDecodeError:
             raise problem_of(_of_query(shown, "not UTF-8")) from None
     try:
-        return msgspec.convert(given, kind, strict=False)
+        query = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise problem_of(_invalid(error, "query")) from None
+    for member in given:
+        if getattr(query, member) is None:  # which msgspec makes of the text "null"
+            text = f"query.{member}: a query has no null: leave it out"
+            raise problem_of(InvalidRequest(text, member=f"query.{member}"))
+    return query
 
 
 def _of_query(name: str, what: str) -> InvalidRequest:

@@ -53,7 +53,7 @@ async def batch_of(call: ApiCall) -> tuple[NewBatch, BatchRows]:
     convert = TextConverter(named[0].parameters, cell_as_json)
     exchange = call.exchange
     batch = CsvBatch(call.body, convert, exchange.max_message, exchange.party)
-    args = await batch.convert(exchange.turns)
+    args = await exchange.awaiting(batch.convert(exchange.turns))
     return NewBatch(query.function, args, query.options, query.then), batch.rows
 
 

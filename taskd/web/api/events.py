@@ -18,6 +18,7 @@ from taskd.web.sse import ENDED_STATES, STREAM_HEADERS, EventStream
 __all__ = ["of_batch", "of_task"]
 
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+"""The number of an event, at most `MAX_SEQ`."""
 
 
 class _Attached(msgspec.Struct):
@@ -72,7 +73,7 @@ async def _list(call: ApiCall, params: dict[str, object], after: int) -> Respons
 def _last_event_id(call: ApiCall) -> int | None:
     """Return the number in the header Last-Event-ID, None if there is none. Raises `Problem`."""
     header = call.header("Last-Event-ID")
-    if not header:
+    if header is None:
         return None
     if not _NUMBER.fullmatch(header):
         text = "Last-Event-ID: the number of an event, as its id had it"

@@ -13,7 +13,16 @@ from taskd.model import Failure
 from taskd.protocol.stored_methods import STATES
 from taskd.web.api.answers import ANSWERS, ProblemView
 from taskd.web.api.argument_schemas import Schema, function_schemas, one_of_functions, options_schemas
-from taskd.web.api.table import OPERATIONS, ROOT, NewBatch, NewTask, NoQuery, Operation
+from taskd.web.api.table import (
+    IDEMPOTENCY_KEY,
+    MAX_SEQ,
+    OPERATIONS,
+    ROOT,
+    NewBatch,
+    NewTask,
+    NoQuery,
+    Operation,
+)
 from taskd.web.media import CSV, JSON
 from taskd.web.problems import PROBLEM_TYPE
 
@@ -27,7 +36,8 @@ _DESCRIPTION = """\
 Tasks that are stored before they are run, and outlive the connection that asked for them.
 
 Times are in seconds: since 1970 if they are points in time. Errors are problems (RFC 9457), whose `code` is
-that of the JSON-RPC protocol, and which have the members of its `data`.
+that of the JSON-RPC protocol, and which have the members of its `data`. Integers are written without a
+fraction: `5`, not `5.0`.
 """
 
 _STATE: Schema = {"enum": list(STATES)}
@@ -44,15 +54,16 @@ _REFINED: dict[tuple[str, str], Schema] = {
 _HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {
         "description": "A second request with the same key joins what the first has submitted.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
     },
     "traceparent": {
-        "description": "The trace that the tasks belong to (W3C Trace Context), passed to their function.",
-        "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        "description": "The place in a trace (W3C Trace Context) that the tasks belong to, unless an option "
+        "names one. One that is not valid is ignored.",
+        "schema": {"type": "string"},
     },
     "Last-Event-ID": {
         "description": "The `seq` of the last event that the client has; takes the place of `after`.",
-        "schema": {"type": "integer", "minimum": 0},
+        "schema": {"type": "integer", "minimum": 0, "maximum": MAX_SEQ},
     },
 }
 

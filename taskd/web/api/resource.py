@@ -104,9 +104,8 @@ class ApiResource:
         except Problem as problem:
             response = _refused(problem)
         if response is not None:
-            exchange.respond(
-                response.status, bytes(response.body), {"Content-Type": JSON, **response.headers}
-            )
+            types = {"Content-Type": JSON} if response.body else {}
+            exchange.respond(response.status, bytes(response.body), {**types, **response.headers})
 
 
 def _refused(problem: Problem) -> Response:
@@ -115,6 +114,7 @@ def _refused(problem: Problem) -> Response:
 
 def _broke(reason: Failure, exchange: Exchange) -> None:
     if reason.check(CancelledError):  # the client is gone
+        reason.cleanFailure()  # its frames refer to the connection
         return
     _log.failure("a bug in taskd", reason)
     problem = problem_of(InternalError("a bug in taskd; see the gateway's log"))

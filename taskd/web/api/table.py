@@ -17,6 +17,8 @@ from taskd.protocol.stored_methods import NOT_GIVEN, STATES
 from taskd.web.media import CSV, EVENT_STREAM, JSON
 
 __all__ = [
+    "IDEMPOTENCY_KEY",
+    "MAX_SEQ",
     "OPERATIONS",
     "ROOT",
     "BatchQuery",
@@ -40,6 +42,12 @@ ROOT = b"/api/v1/"
 
 MAX_WAIT = 60
 """Seconds for which a request may wait for the end of a task: proxies give up after about as many."""
+
+MAX_SEQ = 10**18 - 1
+"""A number that no event has: those of a batch are small, those of a task begin anew with each attempt."""
+
+IDEMPOTENCY_KEY = r'^(?:"([!#-~]{1,200})"|([!#-~]{1,200}))$'
+"""A header Idempotency-Key: a token (`taskd.model.Token`), in quotation marks or not."""
 
 Wait = Annotated[
     float, Meta(gt=0, le=MAX_WAIT, description="Seconds to wait for the end, before the answer is sent.")
@@ -86,7 +94,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListBatchesQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The query for a list of batches."""
+    """The query for a list of batches, which has fewer conditions than that for tasks."""
 
     like: Annotated[str, Meta(min_length=1, description="How their ids begin or end.")] | None = None
     after: Annotated[
@@ -98,7 +106,9 @@ class ListBatchesQuery(msgspec.Struct, forbid_unknown_fields=True):
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
     """The query for the events of a task or a batch."""
 
-    after: Annotated[int, Meta(ge=0, description="The number of the last event that is known.")] = 0
+    after: Annotated[
+        int, Meta(ge=0, le=MAX_SEQ, description="The number of the last event that is known.")
+    ] = 0
     limit: Limit = 1000
 
 
@@ -183,7 +193,7 @@ OPERATIONS = (
         WaitQuery,
         NewTask,
         (422,),
-        headers=("Idempotency-Key",),
+        headers=("Idempotency-Key", "traceparent"),
     ),
     Operation("listTasks", b"GET", "tasks", "List tasks.", {200: "Tasks, without results."}, ListQuery),
     Operation("getTask", b"GET", "tasks/{task}", "Show a task.", {200: "The task."}, TaskQuery),
@@ -223,7 +233,7 @@ OPERATIONS = (
         NewBatch,
         (422,),
         body_types=(JSON, CSV),
-        headers=("Idempotency-Key",),
+        headers=("Idempotency-Key", "traceparent"),
     ),
     Operation("listBatches", b"GET", "batches", "List batches.", {200: "Batches."}, ListBatchesQuery),
     Operation("getBatch", b"GET", "batches/{batch}", "Show a batch.", {200: "The batch."}, BatchQuery),

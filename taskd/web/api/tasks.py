@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
 from taskd.errors import InvalidParams, NotAllowed
-from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions, Traceparent
+from taskd.model import NO_SUBMIT_OPTIONS, Options, SubmitOptions
 from taskd.protocol.method_names import CANCEL, GET, LIST, RETRY, SUBMIT, WAIT, WHY
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.store.records import FINAL, State
-from taskd.web.api.call import NOT_FOUND, ApiCall, Response, json_of
-from taskd.web.api.table import ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
+from taskd.web.api.call import ANSWER_SECONDS, NOT_FOUND, ApiCall, Response, json_of
+from taskd.web.api.table import IDEMPOTENCY_KEY, ROOT, ListQuery, NewTask, TaskQuery, WaitQuery
 from taskd.web.problems import Problem, problem_of
+from taskd.web.tracing import traceparent_of
 
 __all__ = [
     "INVALID",
@@ -34,8 +37,7 @@ INVALID = {InvalidParams.code: 422}
 NO_ANSWER = Options(on_disconnect="cancel")
 """The options of a wait, which ends with its caller."""
 
-MAX_TOKEN = 200
-"""Characters of an Idempotency-Key: those of a token (`taskd.model.Token`)."""
+_NOT_GIVEN = bytes(NOT_GIVEN)
 
 _UNFINISHED = frozenset(state.name.lower() for state in State if state not in FINAL)
 
@@ -55,13 +57,16 @@ async def submit(call: ApiCall) -> Response:
     """Submit a task; with `wait`, answer when it has ended or the time is over."""
     query: WaitQuery = call.query
     new = json_of(call.body, NewTask)
+    await call.pause()
     members = {"function": new.function}
     raw = {
-        **({} if bytes(new.args) == bytes(NOT_GIVEN) else {"args": new.args}),
+        **({} if memoryview(new.args) == _NOT_GIVEN else {"args": new.args}),
         **({} if (options := options_of(call, new.options)) == NO_SUBMIT_OPTIONS else {"options": options}),
         **({} if (token := token_of(call)) is None else {"token": token}),
     }
-    stored = await call.ask(SUBMIT, Raw(msgspec.json.encode({**members, **raw})), INVALID)
+    params = Raw(msgspec.json.encode({**members, **raw}))
+    await call.pause()
+    stored = await call.ask(SUBMIT, params, INVALID)
     accepted = msgspec.json.decode(stored, type=_Accepted)
     headers = {"Location": f"{ROOT.decode()}tasks/{accepted.task}"}
     if query.wait is None:
@@ -78,13 +83,10 @@ def options_of(call: ApiCall, options: SubmitOptions) -> SubmitOptions:
 
     As W3C's Trace Context demands, a header that is not valid is ignored.
     """
-    header = call.header("traceparent")
-    if header is None or options.traceparent is not None:
+    traceparent = traceparent_of(call.request)
+    if traceparent is None or options.traceparent is not None:
         return options
-    try:
-        return replace(options, traceparent=msgspec.convert(header.strip(), Traceparent))
-    except msgspec.ValidationError:
-        return options
+    return replace(options, traceparent=traceparent)
 
 
 async def show(call: ApiCall) -> Response:
@@ -99,7 +101,8 @@ async def show(call: ApiCall) -> Response:
 
 
 async def _wait(call: ApiCall, task: str, seconds: float) -> Raw:
-    return await call.ask(WAIT, {"task": task, "timeout": seconds}, NOT_FOUND, NO_ANSWER)
+    params = {"task": task, "timeout": seconds}
+    return await call.ask(WAIT, params, NOT_FOUND, NO_ANSWER, seconds + ANSWER_SECONDS)
 
 
 def _has_ended(task: Raw) -> bool:
@@ -146,8 +149,8 @@ def token_of(call: ApiCall) -> str | None:
     header = call.header("Idempotency-Key")
     if header is None:
         return None
-    token = header.removeprefix('"').removesuffix('"') if header.startswith('"') else header
-    if not 0 < len(token) <= MAX_TOKEN:
-        text = f"Idempotency-Key: has 1 to {MAX_TOKEN} characters"
+    match = re.fullmatch(IDEMPOTENCY_KEY, header)
+    if match is None:
+        text = "Idempotency-Key: has 1 to 200 visible characters of ASCII, and may be in quotation marks"
         raise problem_of(InvalidParams(text, argument="Idempotency-Key"))
-    return token
+    return match[1] or match[2]

@@ -44,6 +44,28 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual([bytes(each.outcome.value) for each in (one, two)], [b'"one"', b'"two"'])
         self.assertEqual(len(self.conversation), 0)
 
+    def refuse(self, number):
+        error = {"code": -32005, "message": "the server is shutting down"}
+        line = json.dumps({"jsonrpc": "2.0", "id": number, "error": error}).encode() + b"\n"
+        self.conversation.receive(line, 101.0)
+
+    def test_a_server_that_is_about_to_stop_gets_no_more_calls_and_its_replies_are_awaited(self):
+        (_, one), (_, two) = self.add(), self.add()
+        self.sent()
+        self.refuse(1)
+        self.assertEqual((one.outcome.code, self.conversation.takes_calls), (-32005, False))
+        self.assertFalse(self.conversation.is_over)
+        self.conversation.receive(reply(2), 101.0)
+        self.assertTrue(two.is_done)
+        self.assertEqual(self.conversation.fault, "it is shutting down")
+
+    def test_a_gateway_gets_calls_although_one_of_its_task_servers_is_about_to_stop(self):
+        self.make(is_gateway=True)
+        self.add()
+        self.sent()
+        self.refuse(1)
+        self.assertTrue(self.conversation.takes_calls)
+
     def test_lines_may_be_cut_anywhere(self):
         _, waiter = self.add()
         for byte in reply(1):

@@ -78,7 +78,7 @@ class JsonTests(SynchronousTestCase):
         found = self.parsed(event)
         self.assertEqual((found["level"], found["namespace"], found["message"]), ("info", "-", "old"))
 
-    def test_what_a_terminal_must_not_see_is_escaped_as_in_the_text_log_and_letters_are_not(self):
+    def test_control_characters_are_escaped_as_in_the_text_log_and_letters_are_not(self):
         found = as_json({"log_format": "{x}", "x": "caf\u00e9 \x1b]0; \u202e \ud800", "log_time": 0.0})
         self.assertIn("caf\u00e9", found)
         self.assertEqual(json.loads(found)["message"], "caf\u00e9 \\x1b]0; \\u202e \\ud800")

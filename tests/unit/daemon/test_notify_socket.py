@@ -67,7 +67,7 @@ class NotifySocketTests(SynchronousTestCase):
         sender.send(STOPPING=1)
         self.assertEqual(self.lines, ["NOTIFY_SOCKET: nothing can be sent there: No such file or directory"])
 
-    def test_what_finds_no_room_is_sent_later_in_its_order_without_the_oldest(self):
+    def test_datagrams_without_room_are_sent_later_in_their_order_without_the_oldest(self):
         receiver, sender = self.connected()
         sent = 0
         while not self.clock.getDelayedCalls():

@@ -9,11 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from taskd.daemon.startup import (
     INTERRUPTED,
     Terminal,
+    check_log_file,
     check_twistd_options,
     interrupts_end_start,
     interrupts_stop_reactor,
 )
 from taskd.errors import StartError
+from taskd.settings.settings import on_command_line, settle
 
 TWISTD_SHOWS = 100
 """Bytes of an error that twistd in the background shows."""
@@ -118,6 +120,13 @@ class TwistdOptionsTests(SynchronousTestCase):
 
     def test_a_directory_to_run_in_that_does_not_exist_is_refused(self):
         self.assertRaises(StartError, check_twistd_options, {"rundir": str(self.folder / "nowhere")})
+
+    def test_two_log_files_on_one_command_line_are_refused(self):
+        given = settle({"log-file": on_command_line("log-file", ["a.log"])}, {}, str(self.folder))
+        error = self.assertRaises(StartError, check_log_file, {"logfile": "b.log"}, given)
+        self.assertEqual(str(error), "taskd: --log-file and twistd's own --logfile: leave out one")
+        check_log_file({}, given)
+        check_log_file({"logfile": "b.log"}, settle({}, {"TASKD_LOG_FILE": "a.log"}, str(self.folder)))
 
     def test_another_user_is_refused_without_the_privilege(self):
         self.patch(os, "geteuid", lambda: 1000)

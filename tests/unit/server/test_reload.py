@@ -57,7 +57,7 @@ class ReloadTests(SynchronousTestCase):
 
     # --- what must hold ---
 
-    def test_whoever_asks_for_a_reload_learns_how_it_has_ended(self):
+    def test_a_reload_returns_a_deferred_that_fires_with_how_it_has_ended(self):
         ended = self.start(1)
         self.assertNoResult(ended)
         self.reloader.worker_is_ready()

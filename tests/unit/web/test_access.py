@@ -70,7 +70,7 @@ class OriginTests(GatewayCase):
 
 
 class PreflightTests(GatewayCase):
-    def test_an_allowed_page_learns_what_it_may_send(self):
+    def test_an_allowed_page_gets_the_methods_and_headers_that_it_may_send(self):
         for path, methods in (("/rpc", "post, options"), ("/api/v1/tasks/a", "get, head, delete, options")):
             answer = self.asked(
                 "OPTIONS", path, None, "Origin: https://app.example", "Access-Control-Request-Method: POST"

@@ -1,5 +1,8 @@
 """The HTTP API: what each operation asks of the task server, and how it answers."""
 
+import gc
+import weakref
+
 from taskd.errors import (
     Busy,
     InternalError,
@@ -11,10 +14,12 @@ from taskd.errors import (
     Unreachable,
 )
 from taskd.model import Failure
+from taskd.web.api.call import ANSWER_SECONDS
 from taskd.web.api.resource import HANDLERS
 from taskd.web.api.table import OPERATIONS, methods_of, takes_body
 from tests.unit.web.gateways import LONGEST, GatewayCase, http
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ID = "01a21f98-f31d-7287-9310-be3e4baaffea"
 ENDED = {"task": ID, "function": "f", "state": "succeeded", "result": 5}
 RUNNING = {"task": ID, "function": "f", "state": "running"}
@@ -47,6 +52,22 @@ class SubmitTests(ApiCase):
         for header in ('""', "x" * 201):
             answer = self.asked("POST", "/api/v1/tasks", {"function": "f"}, f"Idempotency-Key: {header}")
             self.assertEqual((answer.status, answer.body["argument"]), (400, "Idempotency-Key"))
+
+    def test_the_header_traceparent_is_its_option(self):
+        header = f"Traceparent: {TRACE}"
+        self.ask("POST", "/api/v1/tasks", {"function": "f"}, header)
+        self.assert_asked("taskd.submit", {"function": "f", "options": {"traceparent": TRACE}})
+        self.backend.waiting.clear()
+        own = {"priority": 1, "traceparent": TRACE.replace("b7", "c8")}
+        self.ask("POST", "/api/v1/tasks", {"function": "f", "options": own}, header)
+        self.assert_asked("taskd.submit", {"function": "f", "options": own})
+        self.backend.waiting.clear()
+        self.ask("POST", "/api/v1/batches", {"function": "f", "args": [[]]}, header)
+        options = {"traceparent": TRACE}
+        self.assert_asked("taskd.submit_batch", {"function": "f", "args": [[]], "options": options})
+        self.backend.waiting.clear()
+        self.ask("POST", "/api/v1/tasks", {"function": "f"}, "Traceparent: 00-broken")
+        self.assert_asked("taskd.submit", {"function": "f"})
 
     def test_a_wait_is_answered_with_the_task_when_it_has_ended(self):
         client = self.ask("POST", "/api/v1/tasks?wait=10", {"function": "f"})
@@ -187,7 +208,7 @@ class TaskTests(ApiCase):
         self.backend.reply(NotAllowed("it is running", state="running"))
         self.assertEqual((client.answer.status, client.answer.body["state"]), (409, "running"))
 
-    def test_what_holds_a_task_is_explained(self):
+    def test_the_reason_why_a_task_waits_is_shown(self):
         client = self.ask("GET", f"/api/v1/tasks/{ID}/why")
         self.assert_asked("taskd.why", {"task": ID})
         self.backend.reply({"reason": "x"})
@@ -283,6 +304,7 @@ class AnswerTests(ApiCase):
             (MethodNotFound("no such function"), 501, None),
             (NotAllowed("no store"), 403, None),
             (TooLarge("too long", limit=5), 413, None),
+            (TooLarge("no room", limit=5, dropped=True), 503, "1"),
         ):
             client = self.ask("GET", "/api/v1/status")
             self.backend.reply(error)
@@ -290,6 +312,27 @@ class AnswerTests(ApiCase):
             self.assertEqual((answer.status, answer.headers.get("retry-after")), (status, after))
             self.assertEqual((answer.body["code"], answer.body["status"]), (error.code, status))
             self.assertEqual(answer.body["detail"], error.message)
+
+    def test_a_task_server_that_does_not_answer_is_a_gateway_timeout(self):
+        for path, seconds in (("status", ANSWER_SECONDS), ("tasks/a?wait=30", ANSWER_SECONDS + 30)):
+            client = self.ask("GET", f"/api/v1/{path}")
+            self.reactor.advance(seconds - 1)
+            self.assertEqual(client.answers, [])
+            self.reactor.advance(1)
+            self.assertEqual((client.answer.status, client.answer.body["code"]), (504, -32001))
+            self.backend.reply({})
+            client.send(http("GET", "/api/v1/nothing"))
+            self.assertEqual([answer.status for answer in client.answers], [504, 404])
+        self.assertEqual(list(self.peers), [])
+
+    def test_an_answer_in_time_leaves_no_timer(self):
+        client = self.ask("GET", "/api/v1/status")
+        self.backend.reply({})
+        client.leave()
+        self.ask("GET", "/api/v1/status").leave()
+        self.assertLess(
+            max([call.getTime() for call in self.reactor.getDelayedCalls()], default=0), ANSWER_SECONDS / 2
+        )
 
     def test_head_has_the_headers_of_get_and_no_body(self):
         self.client.send(http("HEAD", "/api/v1/status"))
@@ -303,7 +346,7 @@ class AnswerTests(ApiCase):
         self.backend.reply({"name": "x"})
         self.assertEqual(self.client.answer.body, {"name": "x"})
 
-    def test_what_does_not_exist_is_not_found(self):
+    def test_an_unknown_path_is_not_found(self):
         for path in ("", "nothing", "tasks/", "tasks/a/", "tasks/a/b", "TASKS", "tasks//why", "../rpc"):
             answer = self.asked("GET", f"/api/v1/{path}")
             self.assertEqual((answer.status, answer.body["title"]), (404, "Not Found"), path)
@@ -318,7 +361,7 @@ class AnswerTests(ApiCase):
             self.assertEqual((answer.status, answer.headers["allow"]), (405, allowed))
         self.assertEqual(self.asked("PUT", "/api/v1/tasks").status, 405)
 
-    def test_whoever_does_not_accept_json_is_told(self):
+    def test_a_client_that_does_not_accept_json_gets_406(self):
         for accept in ("text/html", "image/*, text/plain;q=0.5", "application/json;q=0", "*/*;q=0"):
             answer = self.asked("GET", "/api/v1/status", None, f"Accept: {accept}")
             self.assertEqual(answer.status, 406, accept)
@@ -350,12 +393,38 @@ class EndTests(ApiCase):
         self.client.send(request[-1:])
         self.assertEqual((self.client.answer.status, self.client.answer.body["code"]), (503, -32005))
 
-    def test_what_is_asked_is_answered_in_the_end(self):
+    def test_a_request_that_takes_too_long_is_given_up(self):
         client = self.ask("GET", "/api/v1/status")
         self.peers.stop_accepting()
         self.peers.give_up(Failure.of(ShuttingDown("too late")))
         self.assertEqual((client.answer.status, client.answer.headers["connection"]), (503, "close"))
         self.successResultOf(self.peers.close())
+
+
+class MemoryTests(ApiCase):
+    def test_a_connection_that_is_gone_is_freed_at_once(self):
+        requests = (
+            (http("GET", "/api/v1/status"), {}),
+            (http("GET", "/api/v1/tasks/a?wait=5"), None),
+            (http("POST", "/api/v1/tasks", {"function": "f"}), None),
+            (http("POST", "/rpc", {"jsonrpc": "2.0", "id": 1, "method": "a"}), 5),
+            (http("POST", "/rpc", {"jsonrpc": "2.0", "id": 1, "method": "a"}), None),
+            (http("POST", "/rpc", b"x" * 100_000)[:-1], None),
+            (http("GET", "/api/v1/nothing"), None),
+        )
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for request, answer in requests:
+            client = self.connect()
+            client.send(request)
+            if answer is not None:
+                self.backend.reply(answer)
+            client.leave()
+            self.backend.waiting.clear()
+            channel = weakref.ref(client.channel)
+            del client
+            self.assertIsNone(channel(), request)
 
 
 class TableTests(GatewayCase):

@@ -114,7 +114,7 @@ class CrowdTests(GatewayCase):
             if not rests[client]:
                 del rests[client]
 
-    def test_whoever_finds_no_room_waits_and_everybody_is_served_in_the_end(self):
+    def test_bodies_without_room_wait_and_all_are_served_in_the_end(self):
         rests = dict.fromkeys(self.crowd, self.request)
         self.send_all(rests)
         self.assertGreater(len(rests), 0, "some wait")
@@ -130,7 +130,7 @@ class CrowdTests(GatewayCase):
         self.assertEqual([client.answer.status for client in self.crowd], [200] * 20)
         self.assertEqual(self.budget.held, 0)
 
-    def test_whoever_waits_in_vain_is_refused_with_a_time_to_try_again(self):
+    def test_a_body_without_room_is_refused_after_a_time_with_retry_after(self):
         rests = dict.fromkeys(self.crowd, self.request[:-50])  # whoever has room does not make use of it
         for _ in range(int(STUCK_SECONDS / TICK) + 10):
             self.reactor.advance(TICK)

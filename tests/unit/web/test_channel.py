@@ -100,6 +100,17 @@ class RequestTests(ChannelCase):
             self.assertTrue(self.transport.value().startswith(b"HTTP/1.1 200 "))
             self.assertTrue(self.is_open)
 
+    def test_a_connection_ends_with_its_next_response_if_a_stop_is_near(self):
+        self.send(GET)
+        self.assertTrue(self.is_open)
+        self.channel.factory.announce_stop()
+        self.assertTrue(self.is_open)
+        self.transport.clear()
+        self.send(GET)
+        self.assertIn(b"connection: close\r\n", self.transport.value().lower())
+        self.assertTrue(self.transport.value().endswith(b"page"))
+        self.assertFalse(self.is_open)
+
     def test_a_body_is_refused_before_any_of_it_is_read(self):
         for line, status in (
             (b"Content-Length: 629145600", 413),

@@ -54,7 +54,7 @@ class MessageTests(GatewayCase):
         self.backend.reply(Busy("the queue is full", retry_after=2))
         self.assertEqual((self.client.answer.status, self.client.answer.body["error"]["code"]), (200, -32004))
 
-    def test_what_is_no_request_is_a_bad_request(self):
+    def test_a_body_that_is_no_request_is_a_bad_request(self):
         for body in (b"", b"{", b"5", b"[]", b"\xff", b'{"function": 5, "method": 6}'):
             answer = self.asked("POST", "/rpc", body)
             self.assertEqual(answer.status, 400, body)
@@ -74,7 +74,16 @@ class MessageTests(GatewayCase):
         self.client.send(http("POST", "/rpc", rpc(1, "a"), kind="Application/JSON; charset=utf-8"))
         self.assertEqual(self.backend.asked, [("a", [])])
 
-    def test_what_needs_more_than_one_answer_is_refused(self):
+    def test_the_header_traceparent_is_the_option_of_requests_that_have_none(self):
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        other = trace.replace("b7", "c8")
+        batch = [rpc(1, "a"), rpc(2, "b", options={"traceparent": other, "priority": 2})]
+        self.client.send(http("POST", "/rpc", batch, f"traceparent: {trace}"))
+        options = [request.options for request, _ in self.backend.waiting]
+        self.assertEqual([each.traceparent for each in options], [trace, other])
+        self.assertEqual(options[1].priority, 2)
+
+    def test_progress_and_events_are_refused(self):
         for message in (rpc(1, "taskd.attach", "x"), rpc(1, "a", options={"progress": True})):
             answer = self.asked("POST", "/rpc", message)
             self.assertEqual((answer.status, answer.body["error"]["code"]), (200, -32008))
@@ -173,7 +182,7 @@ class SlowReaderTests(GatewayCase):
 
 
 class StopTests(GatewayCase):
-    def test_what_is_in_flight_is_answered_and_is_the_last(self):
+    def test_requests_in_flight_are_answered_and_are_the_last(self):
         self.client.send(http("POST", "/rpc", rpc(1, "a")) + http("POST", "/rpc", rpc(2, "b")))
         self.peers.stop_accepting()
         drained = self.peers.drain()
@@ -206,7 +215,7 @@ class StopTests(GatewayCase):
         self.client.turns()
         self.assertEqual((silent.is_closed, served.is_closed, self.client.is_closed), (True, True, False))
 
-    def test_what_takes_too_long_is_given_up(self):
+    def test_a_request_that_takes_too_long_is_given_up(self):
         self.client.send(http("POST", "/rpc", rpc(1, "a")))
         self.peers.stop_accepting()
         self.peers.give_up(Failure.of(ShuttingDown("too long")))
