@@ -1,4 +1,4 @@
-"""The label of a task in the log: a text for its lines, and fields for programs."""
+"""The label of a task in the log: as text in its lines, and as fields for programs."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ class GatewayChannel(HTTPChannel):
     def checkPersistence(self, request: Request, version: bytes) -> bool:  # noqa: N802  # Twisted's name
         """Return whether the connection stays open after a response.
 
-        If a stop is near it does not, which the response announces: the client then asks over another
+        If a stop is near it does not, as the response announces: the client then asks over another
         connection, which may lead to another gateway.
         """
         stays = bool(super().checkPersistence(request, version))

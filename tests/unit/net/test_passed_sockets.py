@@ -1,16 +1,16 @@
 """Listening sockets that somebody else has opened, with real sockets."""
 
 import os
+import select
 import socket
 import stat
 import tempfile
 from pathlib import Path
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.net import passed_sockets
 from taskd.net.endpoints import server_endpoint
@@ -91,42 +91,48 @@ class DescriptionTests(SynchronousTestCase):
         self.assertIn("each for one endpoint", self.refusal("systemd:s1", passed))
 
 
-class ListeningTests(TestCase):
-    async def greeted(self, sock):
+class ListeningTests(SynchronousTestCase):
+    def setUp(self):
+        self.reactor = SelectReactor()
+        self.addCleanup(self.end_reactor)
+
+    def end_reactor(self):
+        for reader in self.reactor.removeAll():
+            reader.connectionLost(None)
+
+    def turn_until(self, is_over):
+        while not is_over():
+            self.reactor.iterate(0)
+
+    def greeted(self, sock):
         """Serve a socket, connect to it and close the port: the socket must still listen. Return its host."""
         passed = passing(self, sock)
         factory = Factory.forProtocol(Greeting)
-        port = await server_endpoint(reactor, "systemd:s0", None, None, passed).listen(factory)
+        port = self.successResultOf(
+            server_endpoint(self.reactor, "systemd:s0", None, None, passed).listen(factory)
+        )
+        host = port.getHost()
         with socket.socket(sock.family) as client:
             client.connect(sock.getsockname())
-            client.setblocking(False)
-            received = b""
-            while received != b"hello":
-                turn = Deferred()
-                reactor.callLater(0, turn.callback, None)
-                await turn
-                try:
-                    received += client.recv(100)
-                except BlockingIOError:
-                    continue
-        host = port.getHost()
-        await port.stopListening()
+            self.turn_until(lambda: select.select([client], [], [], 0)[0])
+            self.assertEqual(client.recv(100), b"hello")
+        closed = []
+        port.stopListening().addCallback(closed.append)
+        self.turn_until(lambda: closed)
         with socket.socket(sock.family) as client:
             client.connect(sock.getsockname())  # waits in the queue of the one that has passed the socket on
         return host
 
-    async def test_a_tcp_socket_is_served_and_goes_on_to_listen_after_the_port_is_closed(self):
+    def test_a_tcp_socket_is_served_and_goes_on_to_listen_after_the_port_is_closed(self):
         sock = listening_on_tcp()
-        host = await self.greeted(sock)
-        self.assertEqual(host.port, sock.getsockname()[1])
+        self.assertEqual(self.greeted(sock).port, sock.getsockname()[1])
 
-    async def test_a_unix_socket_keeps_its_file_and_the_mode_of_that(self):
+    def test_a_unix_socket_keeps_its_file_and_the_mode_of_that(self):
         with tempfile.TemporaryDirectory() as directory:
             path = f"{directory}/s"
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(path)
             os.chmod(path, 0o600)
             sock.listen(5)
-            host = await self.greeted(sock)
-            self.assertEqual(host.name, path.encode())
+            self.assertEqual(self.greeted(sock).name, path.encode())
             self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
