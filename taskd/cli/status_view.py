@@ -135,6 +135,8 @@ def summary(answer: dict[str, Any]) -> Iterator[str]:
     code = answer["code"]
     if code["state"] == "waiting":
         yield f"no worker can be started: {code['reason']}; the next try is in {duration(code['next_try'])}"
+    elif unready := answer.get("unready"):
+        yield f"not ready for tasks: {printable(unready['detail'])}"
     for heading, counts in ("", answer["counts"]), ("unanswered failures: ", answer["unanswered"]):
         shown = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count]
         if shown:

@@ -266,7 +266,6 @@ class Scheduler:
         lost = [task for task in begun_tasks if task.state is GIVEN]
         for task in lost:
             task.state = check_task(task.state, DONE)
-            task.stats.lost += 1
             task.stats.forget()
         for task in reversed(unbegun):
             if task.state is GIVEN and task.stop is None and task.losses < MAX_LOSSES:

@@ -128,6 +128,7 @@ class Completion:
             task.stats.cancelled += 1
         elif outcome.code == WorkerLost.code:
             self._counters.lost += 1
+            task.stats.lost += 1
         elif outcome.code == TimedOut.code and task.stop is None:
             self._counters.expired += 1
             task.stats.expired += 1

@@ -79,6 +79,11 @@ class PrintStatusTests(SynchronousTestCase):
         printed = self.printed(code=code)
         self.assertIn("no worker can be started: too many open files; the next try is in 1.6 s", printed)
 
+    def test_a_server_that_would_take_no_task_shows_why(self):
+        unready = {"reason": "store_down", "detail": "the store has failed: no space"}
+        self.assertIn("not ready for tasks: the store has failed: no space", self.printed(unready=unready))
+        self.assertNotIn("ready", self.printed(unready=None))
+
     def test_lines_that_the_log_has_lost_are_shown(self):
         self.assertIn("812 lines of the log were lost", self.printed(log_lines_lost=812))
         self.assertNotIn("log", self.printed(log_lines_lost=0))

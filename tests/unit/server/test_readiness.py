@@ -92,6 +92,24 @@ class FiguresTests(ServerCase):
         self.assertEqual(sum(stats["f"].waits.counts), 2)
         self.assertEqual(sum(stats["f"].runs), 1)
 
+    def test_a_task_whose_worker_dies_while_it_is_stopped_is_counted_once(self):
+        self.make()
+        client = self.connect()
+        client.call("f", timeout=1.0)
+        attempt = self.pool.begin(1)
+        self.turn(1.0)
+        self.pool.lose(1, code=-9)
+        self.turn()
+        client.call("g")
+        self.pool.ready()
+        self.turn()
+        self.pool.begin(2)
+        self.pool.lose(2, code=-9)
+        stats = {each.name: each for each in self.server.figures().functions}
+        self.assertEqual(attempt.function, "f")
+        self.assertEqual((stats["f"].timed_out, stats["f"].lost), (1, 0))
+        self.assertEqual((stats["g"].timed_out, stats["g"].lost), (0, 1))
+
     def test_workers_are_counted_by_state_and_their_ends_by_cause(self):
         self.make(2)
         client = self.connect()
