@@ -27,6 +27,7 @@ from typing import Generic
 
 from taskd.errors import ParseError, StateError, TaskdError
 from taskd.model import Failure, Outcome, Progress
+from taskd.protocol.backlog import MESSAGE_COST, STEP, Backlog, backlog_size
 from taskd.protocol.dialects import BARE, JSON_RPC
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import (
@@ -52,27 +53,17 @@ from taskd.protocol.requests import (
     parse_member,
 )
 
-__all__ = ["MAX_OUTSTANDING", "MESSAGE_COST", "SHORT", "STEP", "BareReply", "Session"]
+__all__ = ["MAX_OUTSTANDING", "SHORT", "BareReply", "Session"]
 
 MAX_OUTSTANDING = 1000
 """Requests of one connection in flight at once: enough to keep any pool busy, and
 few enough that one client cannot fill the server's queue of 10 000 alone."""
-
-STEP = 65536
-"""Bytes of messages read in one step, as many as one read of a socket brings; the last may go beyond."""
-
-MESSAGE_COST = 2048
-"""Bytes that any message counts as, besides its own: so a step is at most 32 messages (members of a
-batch one by one), which take a millisecond or two even if they are the costliest of their size."""
 
 SHORT = 2048
 """Bytes that every request counts for: what it takes while it waits. Longer messages count as they are."""
 
 _BLANK = b" \t\r\n"
 _CONTAINERS = (b"{", b"[")
-
-Backlog = deque[bytes | BatchMember | TaskdError]
-"""What has been received and not been read, and the errors in place of what cannot be read."""
 
 BareReply = Callable[[Outcome], bytes]
 Unclaimed = Callable[[str, Outcome], object]
@@ -290,7 +281,7 @@ class Session(Generic[Work]):
             self.backlog = None
             self.backlog_size = 0
         elif not self.backlog_size:
-            self.backlog_size = sum(map(_size, backlog))
+            self.backlog_size = backlog_size(backlog)
 
     def _parse_long(self, message: bytes | BatchMember, backlog: Backlog) -> Parsed | None:
         """Take the next step in reading a long message.
@@ -500,9 +491,3 @@ class Session(Generic[Work]):
     def finished(self) -> bool:
         """Whether nothing more will be received or sent, so that the connection may be closed."""
         return self.closing and self.is_idle
-
-
-def _size(message: bytes | BatchMember | TaskdError) -> int:
-    if isinstance(message, bytes):
-        return len(message)
-    return message.size if isinstance(message, BatchMember) else 0

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from taskd.errors import InvalidParams, InvalidRequest, TaskdError, TimedOut, quoted
 from taskd.model import NO_OPTIONS, Failure, Options
-from taskd.protocol.session import STEP
+from taskd.protocol.backlog import STEP
 from taskd.web.exchange import Exchange
 from taskd.web.problems import Problem, problem_of
 

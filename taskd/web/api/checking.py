@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from taskd.errors import InternalError, ParseError
 from taskd.net.turns import Turns
+from taskd.protocol.backlog import STEP
 from taskd.protocol.long_text import LongText, check_text
-from taskd.protocol.session import STEP
 
 __all__ = ["checked"]
 

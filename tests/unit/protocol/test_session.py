@@ -13,11 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import StateError, TaskFailed
 from taskd.model import NO_OPTIONS, Failure, Progress, Result
+from taskd.protocol.backlog import MESSAGE_COST, STEP
 from taskd.protocol.dialects import BARE, JSON_RPC
 from taskd.protocol.framing import MAX_MESSAGE
 from taskd.protocol.replies import task_complete, too_large
 from taskd.protocol.requests import Request
-from taskd.protocol.session import MAX_OUTSTANDING, MESSAGE_COST, SHORT, STEP, Session
+from taskd.protocol.session import MAX_OUTSTANDING, SHORT, Session
 
 GARBAGE = [
     b"garbage",

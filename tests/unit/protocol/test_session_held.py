@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.errors import ParseError, TooLarge
 from taskd.model import Failure, Progress, Result
-from taskd.protocol.session import SHORT, STEP, Session
+from taskd.protocol.backlog import STEP
+from taskd.protocol.session import SHORT, Session
 
 LONG = 100_000
 
