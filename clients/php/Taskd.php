@@ -686,12 +686,14 @@ final class Link
      * Send a request, and return its result.
      *
      * It is sent on another connection if it was not sent on the first, and if
-     * `$again` (it changes nothing, or can be sent twice) in any case.
+     * `$again` (it changes nothing, or can be sent twice) in any case, also if the
+     * server has refused it because it shuts down.
      */
     public function ask(Message $message, bool $again, ?float $wait = null, ?callable $onProgress = null): mixed
     {
         $ending = $wait === null ? INF : self::now() + $wait;
         $until = self::now() + $this->connectTimeout;
+        $refused = null;
         while (true) {
             $connection = $this->take(min($until, $ending));
             $id = $connection->send($message);
@@ -704,6 +706,14 @@ final class Link
                 } elseif ($sent || self::now() >= $until) {
                     throw $this->unreachable($lost->getMessage(), $sent);
                 }
+                self::pause(self::PAUSE);
+            } catch (ShuttingDown $error) {
+                // A server that stops answers so what can be asked again after its next start.
+                $refused ??= self::now();
+                if (!$again || self::now() >= $refused + $this->connectTimeout) {
+                    throw $error;
+                }
+                $until = $refused + $this->connectTimeout;
                 self::pause(self::PAUSE);
             }
         }

@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.lifecycle import UnstartedDaemon
 from taskd.daemon.options import DaemonOptions
+from taskd.daemon.supervisor import Supervisor
 
 APP = Path(__file__).with_name("apps") / "plain.py"
 
@@ -99,7 +100,7 @@ def main(kind: str, certificate: str, key: str) -> None:
     options.parseOptions([f"--app={APP}", "--workers=1", *listen, f"--websocket=tcp:{websocket}"])
     daemon = UnstartedDaemon(reactor, ServiceConfig.of(options.settings, "."), int)  # type: ignore[arg-type]
     daemon.bind()
-    running = daemon.start()
+    running = daemon.start(Supervisor(reactor, None))  # type: ignore[arg-type]
 
     def stop() -> None:
         running.close().addBoth(lambda _: reactor.stop())

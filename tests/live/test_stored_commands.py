@@ -108,13 +108,13 @@ def test_a_task_is_watched_to_its_end_and_shown_afterwards(taskd: Command) -> No
 
 def test_the_rows_of_a_file_are_a_batch(taskd: Command, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"number": 41}\n{"number": 42.5}\n{"number": 43}\n')
+    rows.write_text('{"number": 41}\n{"number": 42, "seconds": -1}\n{"number": 43}\n')
     failed, results = tmp_path / "failed.jsonl", tmp_path / "results.jsonl"
     ended = taskd("map", "mark", rows, "--submit", "--failed", failed, "--output", results)
     assert ended.returncode == FAILED
     assert "2 done, 1 failed, of 3" in ended.stderr
     assert [json.loads(line)["line"] for line in results.read_text().splitlines()] == [1, 3]
-    assert "line 2: invalid params" in failed.read_text()
+    assert "line 2: task failed: ValueError: sleep length" in failed.read_text()
     batch = ended.stdout.strip()
     for part in batch, batch[-12:]:
         assert "2 done, 1 failed, of 3" in done(taskd("show", part))
