@@ -58,9 +58,6 @@ _RESET = struct.pack("ii", 1, 0)
 _NOTHING = bytearray()
 """The unsent bytes of a socket that accepts no more writes. Nothing is ever appended to it."""
 
-UNCOUNTED = Traffic()
-"""The bytes of all connections that are not a port's."""
-
 Handle = socket.SocketType
 """The type of a transport's socket: the C type under `socket.socket`, created in half the time."""
 
@@ -150,7 +147,7 @@ class BufferedSocket:
         reactor: Reactor,
         sock: Handle,
         receive: Callable[[bytes], object],
-        traffic: Traffic = UNCOUNTED,
+        traffic: Traffic | None = None,
     ) -> None:
         self._traffic = traffic
         self._reactor = reactor
@@ -197,7 +194,8 @@ class BufferedSocket:
         if not data:
             self._peer_has_ended = True
             return CONNECTION_DONE
-        self._traffic.received += len(data)
+        if self._traffic is not None:
+            self._traffic.received += len(data)
         self._is_receiving = True
         self._receive(data)
         self._is_receiving = False
@@ -220,7 +218,8 @@ class BufferedSocket:
             if self._is_lost_when_sending_fails():
                 return CONNECTION_LOST
             sent = len(unsent)
-        self._traffic.sent += sent
+        if self._traffic is not None:
+            self._traffic.sent += sent
         del unsent[:sent]
         return None
 
@@ -265,7 +264,8 @@ class BufferedSocket:
                 if not self._is_lost_when_sending_fails():
                     return
                 sent = 0  # `doWrite` fails as well, and ends the connection
-            self._traffic.sent += sent
+            if self._traffic is not None:
+                self._traffic.sent += sent
             if sent == len(data):
                 return
             self._unsent = bytearray(memoryview(data)[sent:])

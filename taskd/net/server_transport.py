@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskd.net.buffered_socket import READ_SIZE, UNCOUNTED, BufferedSocket, Handle, socket_address
+from taskd.net.buffered_socket import READ_SIZE, BufferedSocket, Handle, socket_address
 from taskd.net.lingering import Lingering
 from taskd.net.reactor import Reactor
 from taskd.net.read_ahead import Ahead, AheadRoom
@@ -55,7 +55,7 @@ class ServerTransport(BufferedSocket):
         number: int,
         reactor: Reactor,
         lingering: Lingering | None = None,
-        traffic: Traffic = UNCOUNTED,
+        traffic: Traffic | None = None,
     ) -> None:
         sock.setblocking(False)
         self._client = client
