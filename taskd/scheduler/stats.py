@@ -6,9 +6,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from taskd.functions.stops import GRACE
-from taskd.scheduler.histograms import TASK_BOUNDS, Histogram
+from taskd.scheduler.histograms import TASK_BOUNDS
 
-__all__ = ["FunctionStats"]
+__all__ = ["SHORT_SECONDS", "FunctionStats"]
 
 SHORT_SECONDS = 0.0005
 """Seconds below which a run is short: so little that a task behind a few short ones
@@ -40,8 +40,9 @@ class FunctionStats:
     at most `SHORT_SECONDS`. `is_short` says whether the function is known to be
     short, so that a worker may be given several of its tasks; `points` says how
     certain that is. `waiting` counts its tasks in the queue; `invalid` those whose
-    arguments did not fit, and `expired` those that missed their deadline. `waits` has the
-    times from the acceptance of a task to each of its starts.
+    arguments did not fit, and `expired` those that missed their deadline. `waited` is the sum of
+    the times from the acceptance of a task to each of its starts; `short_waits` counts those below
+    `SHORT_SECONDS`, `long_waits` the others, in the ranges of `TASK_BOUNDS`.
     """
 
     name: str
@@ -61,7 +62,9 @@ class FunctionStats:
     points: int = 0
     is_short: bool = False
     waiting: int = 0
-    waits: Histogram = field(default_factory=lambda: Histogram(TASK_BOUNDS))
+    waited: float = 0.0
+    short_waits: int = 0
+    long_waits: list[int] = field(default_factory=lambda: [0] * (len(TASK_BOUNDS) + 1))
     _long_runs: list[int] = field(default_factory=lambda: [0] * (len(TASK_BOUNDS) + 1))
 
     def add(self, seconds: float, *, failed: bool, printed: bool) -> None:
@@ -93,6 +96,11 @@ class FunctionStats:
 
     def _count_long(self, seconds: float) -> None:
         self._long_runs[bisect_left(TASK_BOUNDS, seconds)] += 1
+
+    @property
+    def waits(self) -> list[int]:
+        """The numbers of waits by their time, in the ranges of `TASK_BOUNDS`."""
+        return [self.short_waits + self.long_waits[0], *self.long_waits[1:]]
 
     @property
     def runs(self) -> list[int]:

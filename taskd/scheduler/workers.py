@@ -26,6 +26,7 @@ from taskd.scheduler.states import (
     WorkerState,
     check_task,
 )
+from taskd.scheduler.stats import SHORT_SECONDS
 from taskd.scheduler.task import Task
 
 __all__ = ["OVERHEAD", "Fleet", "WorkerView"]
@@ -83,11 +84,12 @@ class WorkerView:
         task.started = now
         self.tasks[task.number] = task
         stats = task.stats
-        waits, waited = stats.waits, now - task.received
-        waits.counts[bisect_left(TASK_BOUNDS, waited)] += (
-            1  # as `Histogram.add`, of which a call takes longer
-        )
-        waits.total += waited
+        waited = now - task.received  # counted here, since a call would take as long as all of it
+        stats.waited += waited
+        if waited < SHORT_SECONDS:
+            stats.short_waits += 1
+        else:
+            stats.long_waits[bisect_left(TASK_BOUNDS, waited)] += 1
         self.load += stats.estimate + OVERHEAD
 
     def get(self, task_number: int) -> Task:

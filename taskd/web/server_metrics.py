@@ -68,8 +68,8 @@ class _Sum:
         self.waiting += stats.waiting
         self.runs = [mine + more for mine, more in zip(self.runs, stats.runs, strict=True)]
         self.run_seconds += stats.seconds
-        self.waits = [mine + more for mine, more in zip(self.waits, stats.waits.counts, strict=True)]
-        self.wait_seconds += stats.waits.total
+        self.waits = [mine + more for mine, more in zip(self.waits, stats.waits, strict=True)]
+        self.wait_seconds += stats.waited
 
 
 def _by_function(functions: Sequence[FunctionStats]) -> Mapping[str, _Sum]:

@@ -8,6 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.scheduler import FunctionStats
 from taskd.scheduler.histograms import TASK_BOUNDS, Histogram
+from taskd.scheduler.states import WAITING
+from taskd.scheduler.workers import WorkerView
+from tests.unit.tasks import make_task
 
 TIMES = st.floats(0, 1000)
 
@@ -33,3 +36,13 @@ class HistogramTests(SynchronousTestCase):
         for seconds, failed, printed in runs:
             stats.add(seconds, failed=failed, printed=printed)
         self.assertEqual(stats.runs, counted([seconds for seconds, _, _ in runs]))
+
+    @given(st.lists(TIMES | st.sampled_from(TASK_BOUNDS)))
+    def test_waits_are_counted_when_a_worker_gets_its_tasks(self, times):
+        worker, stats = WorkerView(1, 1, 0.0), FunctionStats("f")
+        for number, waited in enumerate(times):
+            task = make_task(number)
+            task.received, task.stats, task.state = 0.0, stats, WAITING
+            worker.give(task, waited)
+        self.assertEqual(stats.waits, counted(times))
+        self.assertAlmostEqual(stats.waited, sum(times))

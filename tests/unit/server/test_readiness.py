@@ -89,7 +89,7 @@ class FiguresTests(ServerCase):
         self.turn(1.0)
         stats = {each.name: each for each in self.server.figures().functions}
         self.assertEqual((stats["f"].done, stats["f"].invalid, stats["g"].expired), (1, 1, 1))
-        self.assertEqual(sum(stats["f"].waits.counts), 2)
+        self.assertEqual(sum(stats["f"].waits), 2)
         self.assertEqual(sum(stats["f"].runs), 1)
 
     def test_a_task_whose_worker_dies_while_it_is_stopped_is_counted_once(self):
