@@ -76,17 +76,22 @@ _REFUSALS = {
     409: "The task is in a state in which this is not possible.",
     411: "The body must have a length.",
     413: "The body is too long.",
+    414: "The request line is too long.",
     415: "The body has another type than those that are taken.",
     421: "The host is not known as a name of this server.",
     422: "There is no such function, or the arguments or options do not fit.",
     429: "The queue or the memory is full.",
+    431: "The head of the request is too long, or has too many lines.",
     500: "There is a bug in taskd; see the log.",
     502: "No task server can be reached, or it has gone before it answered.",
     503: "The server is stopping, or its store cannot be used.",
     504: "The task server has not answered in time.",
 }
 
-_REFUSALS_OF_ALL = (400, 403, 406, 421, 429, 500, 502, 503, 504)
+_REFUSALS_OF_ALL = (400, 403, 406, 414, 421, 429, 431, 500, 502, 503, 504)
+
+_REFUSALS_OF_HEADS = {414, 431}
+"""The refusals of heads that were not read to the end, whose answers are plain texts."""
 
 _REFUSALS_OF_BODIES = (408, 411, 413, 415)
 
@@ -194,10 +199,10 @@ def _answer(operation: Operation, status: int) -> Schema:
 
 
 def _refusal(status: int) -> Schema:
-    described: Schema = {
-        "description": _REFUSALS[status],
-        "content": {PROBLEM_TYPE: {"schema": {"$ref": _REFERENCE.format(name="ProblemView")}}},
-    }
+    content: Schema = {PROBLEM_TYPE: {"schema": {"$ref": _REFERENCE.format(name="ProblemView")}}}
+    if status in _REFUSALS_OF_HEADS:
+        content = {"text/plain": {"schema": {"type": "string"}}}
+    described: Schema = {"description": _REFUSALS[status], "content": content}
     if status in _RETRY:
         described["headers"] = {
             "Retry-After": {
