@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,21 @@ class Program:
 
     def end(self) -> list[Any]:
         """Wait for its end, and return what it shows until then."""
-        out, _ = self.process.communicate(timeout=TIMEOUT)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        out = self.process.stdout.read()  # `communicate` would lose what `line` has read ahead
+        status = self.process.wait(TIMEOUT)
         self._timer.cancel()
-        assert self.process.returncode == 0, out
+        assert status == 0, out
         return [json.loads(line) for line in out.splitlines()]
 
     def stop(self) -> None:
         """Kill it, if it has not ended."""
         self._timer.cancel()
         self.process.kill()
-        self.process.communicate(timeout=TIMEOUT)
+        self.process.wait(TIMEOUT)
+        for end in self.process.stdin, self.process.stdout:
+            assert end is not None
+            with suppress(BrokenPipeError):  # what it was sent and has not read
+                end.close()
