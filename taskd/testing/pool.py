@@ -83,8 +83,8 @@ class ThreadPool:
         self._reactor.callFromThread(self._take, worker, message)
 
     def _take(self, worker: ThreadWorker, message: Said | None) -> None:
-        if worker.number not in self._workers:
-            return  # it was left alone
+        if worker.is_alone or worker.number not in self._workers:
+            return
         if message is None:
             self._gone(worker, 0)
         elif isinstance(message, Ready):

@@ -94,6 +94,8 @@ class ThreadWorker:
         self._registry = registry
         self._config = config
         self._say = say
+        self.is_alone = False
+        """Whether the worker was left alone, so that nothing is known of its task any more."""
         self._changed = Condition()
         self._queue: deque[Attempt] = deque()
         self._running: Attempt | None = None
@@ -141,7 +143,7 @@ class ThreadWorker:
         """Begin nothing more, and interrupt what runs: nobody waits for it."""
         with self._changed:
             self._queue.clear()
-            self._is_leaving = True
+            self._is_leaving = self.is_alone = True
             self._changed.notify()
             running = self._running
         if running is not None:
