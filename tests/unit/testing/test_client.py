@@ -246,10 +246,12 @@ class CallTests(SynchronousTestCase):
         make()
         gc.collect()
         before = os.listdir("/proc/self/fd")
-        for _ in range(5):
+        servers = 10
+        for _ in range(servers):
             make()
         gc.collect()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
+        # The thread of the last server may not have closed everything yet.
+        self.assertLess(len(os.listdir("/proc/self/fd")), len(before) + servers)
 
     def test_a_server_that_nobody_can_use_is_refused(self):
         self.assertRaisesRegex(ValueError, "@task", MemoryServer, Registry())
