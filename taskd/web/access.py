@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.web.server import NOT_DONE_YET, Request
 
 from taskd.listeners.origins import Origins
 from taskd.web.problems import PHRASES, PROBLEM_TYPE, Problem
 
-__all__ = ["Access", "answer_empty", "answer_problem", "prepare"]
+__all__ = ["Access", "answer_empty", "guarded"]
 
 _ALLOWED_HEADERS = "Content-Type, Idempotency-Key, Last-Event-ID, Traceparent"
 _EXPOSED_HEADERS = "Location, Retry-After"
@@ -54,13 +54,25 @@ class Access:
         return answer_empty(request, 204)
 
 
-def prepare(request: Request, *, is_stopping: bool) -> None:
+def _prepare(request: Request, *, is_stopping: bool) -> None:
     """Set the headers that every answer of JSON-RPC and the API has; if the gateway stops, it is the last."""
     if is_stopping:
         request.channel.persistent = 0
         request.setHeader(b"connection", b"close")
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
+
+
+def guarded(
+    request: Request, access: Access, take: Callable[[Request], int], *, is_stopping: bool
+) -> bytes | int:
+    """Answer a request of JSON-RPC or the API by `take`, which may raise `Problem`, if it has access."""
+    _prepare(request, is_stopping=is_stopping)
+    try:
+        access.check(request)
+        return take(request)
+    except Problem as problem:
+        return _answer_problem(request, problem)
 
 
 def answer_empty(request: Request, status: int) -> int:
@@ -70,7 +82,7 @@ def answer_empty(request: Request, status: int) -> int:
     return NOT_DONE_YET
 
 
-def answer_problem(request: Request, problem: Problem) -> bytes:
+def _answer_problem(request: Request, problem: Problem) -> bytes:
     """Prepare an answer that is a problem, and return its body."""
     request.setResponseCode(problem.status, PHRASES[problem.status].encode())
     request.setHeader(b"content-type", PROBLEM_TYPE)

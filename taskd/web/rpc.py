@@ -9,7 +9,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from taskd.errors import ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.web.access import Access, answer_problem, prepare
+from taskd.web.access import Access, guarded
 from taskd.web.exchange import Exchange
 from taskd.web.media import JSON, body_of, check_type
 from taskd.web.problems import Problem, problem_of
@@ -35,20 +35,15 @@ class RpcResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        prepare(request, is_stopping=self._gateway.peers.is_stopping)
-        try:
-            self._access.check(request)
-            methods = RPC.methods if request.path == b"/" else _METHODS
-            if request.method == b"OPTIONS":
-                return self._access.answer_options(request, methods)
-            if request.method != b"POST":
-                allowed = b", ".join(methods).decode()
-                raise Problem(405, f"only {allowed} can be used here", headers={"Allow": allowed})
-            return self._take(request)
-        except Problem as problem:
-            return answer_problem(request, problem)
+        return guarded(request, self._access, self._take, is_stopping=self._gateway.peers.is_stopping)
 
     def _take(self, request: Request) -> int:
+        methods = RPC.methods if request.path == b"/" else _METHODS
+        if request.method == b"OPTIONS":
+            return self._access.answer_options(request, methods)
+        if request.method != b"POST":
+            allowed = b", ".join(methods).decode()
+            raise Problem(405, f"only {allowed} can be used here", headers={"Allow": allowed})
         check_type(request, JSON)
         if self._gateway.peers.is_stopping:
             raise problem_of(ShuttingDown("the gateway is shutting down"))

@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from taskd.errors import InternalError, ParseError, ShuttingDown
 from taskd.listeners.websocket import WebSocketFactory
-from taskd.web.access import Access, answer_problem, prepare
+from taskd.web.access import Access, guarded
 from taskd.web.api import batches, events, server, tasks
 from taskd.web.api.call import ApiCall, Response, query_of
 from taskd.web.api.checking import checked
@@ -57,12 +57,7 @@ class ApiResource:
 
     def render(self, request: Request) -> bytes | int:
         """Answer one HTTP request."""
-        prepare(request, is_stopping=self._gateway.peers.is_stopping)
-        try:
-            self._access.check(request)
-            return self._take(request)
-        except Problem as problem:
-            return answer_problem(request, problem)
+        return guarded(request, self._access, self._take, is_stopping=self._gateway.peers.is_stopping)
 
     def _take(self, request: Request) -> int:
         methods = methods_of(request.path)
