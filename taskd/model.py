@@ -17,16 +17,20 @@ from taskd.errors import TaskdError, exception_for
 
 __all__ = [
     "MAX_MESSAGE",
+    "ANONYMOUS",
     "NO_OPTIONS",
     "NO_SUBMIT_OPTIONS",
+    "OPERATOR",
     "PRIORITY",
     "Call",
     "Failure",
+    "Grant",
     "Options",
     "Outcome",
     "Progress",
     "Raised",
     "Result",
+    "Role",
     "StoredCall",
     "SubmitOptions",
     "Token",
@@ -34,8 +38,11 @@ __all__ = [
 ]
 
 
-MAX_CALLER = 100
-"""Characters of the name of a caller: more than any address and the number of a websocket need."""
+MAX_OWNER = 200
+"""Characters of the name of an owner: as many as those of an e-mail address, a UUID or a URL need."""
+
+MAX_CALLER = 300
+"""Characters of the name of a caller: more than any party and the number of a websocket need."""
 
 MAX_MESSAGE = 10 * 1024 * 1024
 """Bytes of the longest message, LF included: Workerman's default, on which its clients rely."""
@@ -50,6 +57,49 @@ Traceparent = Annotated[
 """A place in a trace, as W3C's Trace Context writes it: version, trace, span and flags."""
 
 
+Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER, pattern="^[^\\x00-\\x1f\\x7f]*$")]
+"""The name of whom tasks belong to: the `sub` of a signed token, or the name of a token of the file."""
+
+Role = Literal["watch", "submit", "operate"]
+"""What a caller may do: see its own tasks; and submit and cancel them; and do that with everybody's."""
+
+_RANKS: dict[Role, int] = {"watch": 0, "submit": 1, "operate": 2}
+
+
+class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a caller may do, as the task server needs to know it, and a gateway passes it on.
+
+    `owner` is whom its tasks belong to, "" for nobody in particular. At most so many of the
+    owner's tasks may be `waiting` or `running`, and so many `bytes` of their arguments may wait;
+    None stands for no limit.
+    """
+
+    owner: Annotated[str, Meta(max_length=MAX_OWNER)] = ""
+    role: Role = "submit"
+    waiting: Annotated[int, Meta(ge=0)] | None = None
+    running: Annotated[int, Meta(ge=1)] | None = None
+    bytes: Annotated[int, Meta(ge=0)] | None = None
+
+    def has(self, role: Role) -> bool:
+        """Return whether the caller may do what a role may."""
+        return _RANKS[self.role] >= _RANKS[role]
+
+    def sees(self, owner: str) -> bool:
+        """Return whether the caller may see the tasks of an owner."""
+        return owner == self.owner or self.has("operate")
+
+    def changes(self, owner: str) -> bool:
+        """Return whether the caller may cancel the tasks of an owner, or put them back."""
+        return self.has("submit") and self.sees(owner)
+
+
+ANONYMOUS = Grant()
+"""The grant of callers that nobody knows: websockets and HTTP clients, where no tokens are asked for."""
+
+OPERATOR = Grant(role="operate")
+"""The grant of callers that are trusted for where they are: on this machine, or with a client certificate."""
+
+
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a call: how to run it. An unknown option is an error, never ignored.
 
@@ -58,8 +108,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     to 9 (last). `progress` asks for progress notifications. `on_disconnect`
     says what happens to the task when its caller disconnects. `track` stores the
     task, and has its id for an answer, as `taskd.submit` does. `caller` is for
-    gateways: whose call it is that they pass on, as party, space, connection.
-    `traceparent` is the place in a trace that the task belongs to.
+    gateways: whose call it is that they pass on, as party, space, connection; and so is
+    `grant`: what that caller may do. `owner` is for those who may speak for others: whom a stored
+    task belongs to, if not to its caller. `traceparent` is the place in a trace that the task belongs to.
     """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
@@ -70,6 +121,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     track: bool = False
     caller: Annotated[str, Meta(min_length=1, max_length=MAX_CALLER)] | None = None
     traceparent: Traceparent | None = None
+    grant: Grant | None = None
+    owner: Owner | None = None
 
 
 NO_OPTIONS = Options()
@@ -82,7 +135,7 @@ MAX_AHEAD = 100 * 365 * 86400
 class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a task that is submitted: when and how to run it.
 
-    `timeout`, `priority` and `traceparent` are as for a call. The task is started `delay`
+    `timeout`, `priority`, `traceparent` and `owner` are as for a call. The task is started `delay`
     seconds after it was submitted at the earliest, or `at` a time (RFC 3339,
     with its zone), and not at all if it has not started `deadline` seconds after it
     could. Of the unfinished tasks of a function only one has the same `key`: a
@@ -98,6 +151,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     retries: Annotated[int, Meta(ge=0)] | None = None
     keep: Annotated[float, Meta(ge=0, le=MAX_AHEAD)] | None = None
     traceparent: Traceparent | None = None
+    owner: Owner | None = None
 
 
 NO_SUBMIT_OPTIONS = SubmitOptions()

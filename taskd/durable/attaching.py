@@ -87,7 +87,7 @@ class Attaching:
             else:
                 asker.answer(Result(Raw(b"[%b]" % b",".join(_some(kind, page.events)))))
 
-        self._read(kind, id_, after, limit, tracebacks=asker.is_trusted).addCallbacks(
+        self._read(kind, id_, after, limit, tracebacks=asker.grant.has("operate")).addCallbacks(
             answer, lambda reason: asker.answer(refused(reason.value))
         )
         return None

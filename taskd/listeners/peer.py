@@ -12,11 +12,12 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.caller import Caller
 from taskd.errors import Cancelled, TaskdError
 from taskd.listeners.budgeted_peer import FEW, LIGHT, BudgetedPeer
 from taskd.listeners.no_room import TOO_FAR_AHEAD
 from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
-from taskd.model import Failure, Outcome, Progress
+from taskd.model import ANONYMOUS, OPERATOR, Failure, Grant, Outcome, Progress
 from taskd.net.backpressure import ReplySender
 from taskd.net.buffered_socket import Handle, StreamTransport
 from taskd.net.paused import EndWatch, PausedConnections
@@ -54,6 +55,7 @@ class Peer(BudgetedPeer[Work]):
         "_paused",
         "_transport",
         "_turns",
+        "caller",
         "is_reading",
         "watches",
     )
@@ -105,6 +107,8 @@ class Peer(BudgetedPeer[Work]):
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
         self.is_reading = True
+        self.caller: Caller | None = None
+        """Whoever has shown a token on this connection."""
         self.watches = 0
         """How many stored tasks and batches the peer watches: kept by whoever pushes their events."""
         self.is_full = False
@@ -232,8 +236,17 @@ class Peer(BudgetedPeer[Work]):
 
     @property
     def may_name_callers(self) -> bool:
-        """Whether the option `caller` is believed on this connection."""
+        """Whether the options `caller` and `grant` are believed on this connection."""
+        if self.caller is not None:
+            return self.caller.grant.has("operate")
         return self._wire.may_name_callers
+
+    @property
+    def grant(self) -> Grant:
+        """What the connection may do, by its token, or without one by where it comes from."""
+        if self.caller is not None:
+            return self.caller.grant
+        return OPERATOR if self._wire.may_name_callers else ANONYMOUS
 
     @property
     def cancels_by_number(self) -> bool:

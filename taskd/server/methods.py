@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import NotAllowed
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Outcome, Result
+from taskd.model import ANONYMOUS, Grant, Options, Outcome, Result
 from taskd.protocol.methods import WAS_DONE, CancelTarget, how_cancelled
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN, StoredMethods
@@ -21,7 +21,7 @@ from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.figures import Commits
 from taskd.server.status import RecentStatus, ScheduleStatus, ServerStatus, StoreStatus
 
-__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work"]
+__all__ = ["Asker", "Requester", "ServerMethods", "StoredCalls", "StoredWork", "Work", "granted"]
 
 
 class Requester(Subscriber, Protocol):
@@ -30,6 +30,10 @@ class Requester(Subscriber, Protocol):
     @property
     def cancels_by_number(self) -> bool:
         """Whether it may cancel any task by its number."""
+
+    @property
+    def grant(self) -> Grant:
+        """What the connection may do, by its token or, where none are asked for, by where it comes from."""
 
     watches: int
     """How many stored tasks and batches the connection watches."""
@@ -65,9 +69,9 @@ class Asker:
         return not self.request.is_notification
 
     @property
-    def is_trusted(self) -> bool:
-        """Whether the asker is on this machine, or has a certificate, and does not ask for somebody else."""
-        return self.requester.may_name_callers and self.request.options.caller is None
+    def grant(self) -> Grant:
+        """What the asker may do: whoever a gateway asks for, else the connection itself."""
+        return granted(self.requester, self.request.options)
 
     def answer(self, outcome: Outcome) -> None:
         """Answer the request, after its handler has returned None."""
@@ -84,6 +88,15 @@ class Asker:
             return False
         batch.when_replied += (follow,)
         return True
+
+
+def granted(requester: Requester, options: Options) -> Grant:
+    """Return what the caller of a request may do; only a gateway's connection is believed about others."""
+    if not requester.may_name_callers:
+        return requester.grant
+    if options.grant is not None:
+        return options.grant
+    return requester.grant if options.caller is None else ANONYMOUS
 
 
 class _CancelWatch(Nobody):

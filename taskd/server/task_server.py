@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.auth.policy import check_role
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
@@ -251,7 +252,9 @@ class TaskServer:
         Raises `TaskdError` to refuse it.
         """
         if request.function.startswith(RESERVED):
-            answer = dispatch(self._methods, self.stored, Asker(requester, request), request)
+            asker = Asker(requester, request)
+            check_role(asker.grant, request.function)
+            answer = dispatch(self._methods, self.stored, asker, request)
             if answer is not None:
                 requester.task_ended(request, answer)
             return None

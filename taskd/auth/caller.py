@@ -1,0 +1,62 @@
+"""A caller that has shown a token: whom its tasks belong to, and what the token covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from msgspec import Raw
+
+from taskd.model import Grant
+
+__all__ = ["EXPIRED", "REFUSED", "Caller", "Rate", "Verifier"]
+
+EXPIRED = 4401
+"""The code with which a websocket is closed whose token has expired: its page may come again with a new one."""
+
+REFUSED = 4403
+"""The code with which a websocket is closed that has shown no token in time, or one that is not accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit on requests: at most `count` in any `seconds`."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller that has shown a token.
+
+    `name` is that of the token, for the log; never the token itself. `functions` are patterns
+    of the names that it may call, with ``*`` and ``?``. `args` are arguments that the token fixes, as
+    JSON text. `expires` is in seconds since 1970, None for never.
+    """
+
+    name: str
+    grant: Grant
+    functions: tuple[str, ...] = ("*",)
+    args: Mapping[str, Raw] = field(default_factory=dict)
+    rate: Rate | None = None
+    expires: float | None = None
+
+    def may_call(self, function: str) -> bool:
+        """Return whether the token covers a function."""
+        return any(fnmatchcase(function, pattern) for pattern in self.functions)
+
+
+class Verifier(Protocol):
+    """What knows tokens: those of a file, and signed ones."""
+
+    def verify(self, token: str, now: float) -> Caller:
+        """Return whoever has shown a token; `now` is in seconds since 1970.
+
+        Raises `taskd.errors.NotAllowed`, whose data has the ``reason``: "unknown", "expired", "malformed".
+        """
+
+    def is_valid(self, caller: Caller, now: float) -> bool:
+        """Return whether a caller that `verify` has returned would still be accepted: not if it was revoked."""

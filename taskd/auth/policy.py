@@ -1,0 +1,61 @@
+"""What each of the server's own methods needs: the role of a token, and whether anonymous callers may use it.
+
+Where no tokens are asked for, whoever is not trusted for where it is, is anonymous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskd.errors import NotAllowed
+from taskd.functions.wire_names import RESERVED
+from taskd.model import ANONYMOUS, Grant, Role
+
+__all__ = ["NEEDS", "Need", "check_role"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a method needs: at least a `role`; or nothing but that nobody asks for tokens, if `for_anybody`."""
+
+    role: Role
+    for_anybody: bool = True
+
+
+NEEDS = {
+    "ping": Need("watch"),
+    "whoami": Need("watch"),
+    "functions": Need("watch"),
+    "status": Need("operate"),
+    "submit": Need("submit"),
+    "submit_batch": Need("submit"),
+    "cancel": Need("submit"),
+    "retry": Need("submit"),
+    "get": Need("watch"),
+    "wait": Need("watch"),
+    "list": Need("watch"),
+    "attach": Need("watch"),
+    "detach": Need("watch"),
+    "events": Need("watch"),
+    "why": Need("watch"),
+    "queue": Need("operate"),
+    "history": Need("operate"),
+    "pause": Need("operate", for_anybody=False),
+    "resume": Need("operate", for_anybody=False),
+    "reload": Need("operate", for_anybody=False),
+    "drain": Need("operate", for_anybody=False),
+    "stacks": Need("operate", for_anybody=False),
+    "audit": Need("operate", for_anybody=False),
+}
+"""The needs of every method, without the namespace. Whose tasks they concern is checked where these are."""
+
+
+def check_role(grant: Grant, method: str) -> None:
+    """Raise `NotAllowed` unless a caller may use one of the server's own methods. Unknown ones are let pass."""
+    need = NEEDS.get(method.removeprefix(RESERVED))
+    if need is None or grant.has(need.role) or (need.for_anybody and grant == ANONYMOUS):
+        return
+    raise NotAllowed(
+        f"{method} needs a token with the role {need.role}; this caller has the role {grant.role}",
+        reason="role",
+    )
