@@ -16,8 +16,8 @@ from msgspec import Meta, Raw
 from taskd.errors import TaskdError, exception_for
 
 __all__ = [
-    "MAX_MESSAGE",
     "ANONYMOUS",
+    "MAX_MESSAGE",
     "NO_OPTIONS",
     "NO_SUBMIT_OPTIONS",
     "OPERATOR",

@@ -14,7 +14,7 @@ from taskd.model import Grant
 __all__ = ["EXPIRED", "REFUSED", "Caller", "Rate", "Verifier"]
 
 EXPIRED = 4401
-"""The code with which a websocket is closed whose token has expired: its page may come again with a new one."""
+"""The code with which a websocket is closed whose token has expired: its page may bring a new one."""
 
 REFUSED = 4403
 """The code with which a websocket is closed that has shown no token in time, or one that is not accepted."""
@@ -59,4 +59,4 @@ class Verifier(Protocol):
         """
 
     def is_valid(self, caller: Caller, now: float) -> bool:
-        """Return whether a caller that `verify` has returned would still be accepted: not if it was revoked."""
+        """Return whether a caller of `verify` would still be accepted: not if its token was revoked."""

@@ -16,7 +16,7 @@ __all__ = ["NEEDS", "Need", "check_role"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a method needs: at least a `role`; or nothing but that nobody asks for tokens, if `for_anybody`."""
+    """What a method needs: at least a `role`; where no tokens are asked for nothing, if `for_anybody`."""
 
     role: Role
     for_anybody: bool = True
