@@ -51,7 +51,7 @@ NEEDS = {
 
 
 def check_role(grant: Grant, method: str) -> None:
-    """Raise `NotAllowed` unless a caller may use one of the server's own methods. Unknown ones are let pass."""
+    """Raise `NotAllowed` unless a caller may use one of the server's own methods; unknown ones pass."""
     need = NEEDS.get(method.removeprefix(RESERVED))
     if need is None or grant.has(need.role) or (need.for_anybody and grant == ANONYMOUS):
         return
