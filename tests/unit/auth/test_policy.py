@@ -49,7 +49,7 @@ class GrantTests(TestCase):
         self.assertFalse(ANONYMOUS.sees("alice"))
         self.assertTrue(ANONYMOUS.sees(""))
 
-    def test_whoever_only_watches_changes_nothing(self):
+    def test_a_token_that_only_watches_changes_no_task(self):
         self.assertFalse(Grant("alice", "watch").changes("alice"))
         self.assertTrue(Grant("alice").changes("alice"))
         self.assertFalse(Grant("alice").changes("bob"))
