@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
+from taskd.daemon.access import PublicPorts, open_sealer, open_verifier, read_tokens_again
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
@@ -41,6 +42,8 @@ from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
+    from taskd.auth.sealing import Sealer
+    from taskd.auth.verifier import TokenVerifier
     from taskd.listeners.gateway import Gateway, GatewayConfig
 
 __all__ = ["RunningDaemon", "UnstartedDaemon"]
@@ -92,11 +95,16 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._verifier: TokenVerifier | None = None
+        self._sealer: Sealer | None = None
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
-        """Bind every port, while the process may still be privileged. Raises `StartError`."""
+        """Read tokens and keys and bind every port, while still privileged. Raises `StartError`."""
         config = self._config
+        self._verifier = open_verifier(config.access)
+        self._sealer = open_sealer(config.secret_key)
+        public = PublicPorts(asks_for_tokens=config.access.asks_for_tokens, is_insecure=config.is_insecure)
         if config.listen and config.is_default_app:
             for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
@@ -105,9 +113,11 @@ class UnstartedDaemon:
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             self._task_ports.append(self._bind(description, "task server", transport))
+            public.check("--listen", description, self._task_ports[-1].address)
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             self._gateway_ports.append(self._bind(description, "gateway", transport))
+            public.check("--websocket", description, self._gateway_ports[-1].address)
         if left := self._passed.left:
             _log.warn(
                 "sockets were passed on by systemd that nothing serves: {names}; use --listen systemd:NAME "
@@ -144,7 +154,10 @@ class UnstartedDaemon:
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
             gateway = self._start_gateway(
-                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
+                replace(
+                    config.gateway, max_connections=limits.links, own_ends=door.own, verifier=self._verifier
+                ),
+                server,
             )
             site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
@@ -162,6 +175,7 @@ class UnstartedDaemon:
             self._certificates,
             config.drain_time,
             watch,
+            self._verifier,
         )
 
     def _open_store(self, server: TaskServer) -> StorePart:
@@ -221,7 +235,7 @@ class RunningDaemon:
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
     `drain_time` seconds before the stop, everything goes on. The app's files are
-    under `watch`, if they are watched.
+    under `watch`, if they are watched. Tokens are judged by `verifier`, if they are asked for.
     """
 
     def __init__(
@@ -236,8 +250,10 @@ class RunningDaemon:
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
         watch: SourceWatch | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> None:
         self._watch = watch
+        self._verifier = verifier
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -255,15 +271,17 @@ class RunningDaemon:
         """Fires at the end of the time before the stop; None when that is not going on."""
 
     def reload(self) -> None:
-        """Read the certificates again, and import the app again."""
+        """Read the certificates and the tokens again, and import the app again."""
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
+        if self._verifier is not None:
+            read_tokens_again(self._verifier)
         if self._server is not None:
             self._server.reload().addCallback(self._reloaded)
             return
-        if not self._certificates:
-            _log.info("there is nothing to reload: a gateway without certificates and without an app")
+        if not self._certificates and self._verifier is None:
+            _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
         self._reloaded("ready")
 
     def _reloaded(self, how: str) -> None:

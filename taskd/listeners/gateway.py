@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.auth.caller import Verifier
 from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
 from taskd.client.per_call import PerCallLink
@@ -81,6 +82,7 @@ class GatewayConfig:
     of a pooled link, and `own_ends` has the addresses of their own ends.
     `max_buffered`, in bytes, is for a gateway without a task server.
     `calls_own_server` says that the one task server is that of this process.
+    With a `verifier`, callers must show tokens.
     """
 
     task_servers: Sequence[str]
@@ -93,6 +95,7 @@ class GatewayConfig:
     own_ends: set[object] = field(default_factory=set)
     max_buffered: int = MAX_BUFFERED
     calls_own_server: bool = False
+    verifier: Verifier | None = None
 
     def start(self, reactor: Reactor, local: TaskServer | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.

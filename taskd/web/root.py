@@ -11,6 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from taskd import __version__
+from taskd.auth.access_config import AccessConfig
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 from taskd.listeners.websocket import VERSION
@@ -155,4 +156,5 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
         hostnames=settings["hostname"],
         max_message=settings["max-message"],
         max_buffered=settings["max-buffered"],
+        verifier=AccessConfig(settings["tokens"], settings["jwt-key"], settings["jwt-audience"]).open(),
     )
