@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.auth.caller import Caller
-from taskd.errors import Cancelled, TaskdError
+from taskd.errors import Cancelled, NotAllowed, TaskdError
 from taskd.listeners.budgeted_peer import FEW, LIGHT, BudgetedPeer
 from taskd.listeners.no_room import TOO_FAR_AHEAD
 from taskd.listeners.wire import NO_WIRE, Backend, UnsentLimits, Wire, Work
@@ -248,11 +248,6 @@ class Peer(BudgetedPeer[Work]):
             return self.caller.grant
         return OPERATOR if self._wire.may_name_callers else ANONYMOUS
 
-    @property
-    def cancels_by_number(self) -> bool:
-        """Whether the peer may cancel any task by its number."""
-        return self._wire.cancels_by_number
-
     def task_ended(self, key: Request[Work], outcome: Outcome) -> None:
         """Answer a request, and those that asked to cancel it."""
         if self._is_gone or (self._has_given_up and key not in self.session.in_flight):
@@ -270,6 +265,16 @@ class Peer(BudgetedPeer[Work]):
     def is_congested(self) -> bool:
         """Whether the peer is slow to read, or is owed too much: no events should be pushed to it now."""
         return self.sender.congested or self.is_full
+
+    @property
+    def ends_with_token(self) -> bool:
+        """Whether a token that is refused ends the connection."""
+        return self._wire.ends_with_token
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the connection is there, and its token is accepted."""
+        return not self._is_gone and not self.session.refuses_rest
 
     def notify(self, line: bytes) -> None:
         """Send a notification."""
@@ -450,6 +455,12 @@ class Peer(BudgetedPeer[Work]):
             if work is not None:
                 self._backend.detach(work, heir, SHORT + request.held)
         self.flush()
+
+    def refuse(self, error: NotAllowed) -> None:
+        """Push nothing more, and close after what is owed: the caller's token is not accepted any more."""
+        if self.watches:
+            self._backend.gone(self)
+        self._wire.refuse(error)
 
     def close(self) -> None:
         """Close the connection in order, after everything that is owed."""

@@ -11,10 +11,14 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.auth.bearer import bearer_token
+from taskd.auth.caller import Caller
+from taskd.errors import NotAllowed
+from taskd.listeners.gate import Gate
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
-from taskd.listeners.websocket_closing import ClosingProtocol
+from taskd.listeners.websocket_closing import MAX_REASON, ClosingProtocol, close_code
 from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
@@ -31,6 +35,13 @@ SHORT_DATA = 512
 
 _log = Logger(namespace="taskd.gateway")
 
+SUBPROTOCOL = "taskd"
+"""The subprotocol of websockets, which a client may name: a browser demands that one of those that it names
+is accepted."""
+
+TOKEN = "taskd.token."  # noqa: S105
+"""The beginning of another one, which has a token: a page can send no headers."""
+
 VERSION = 13
 """The version of the websocket protocol: RFC 6455. An older one has its origin in another header."""
 
@@ -43,9 +54,15 @@ class WebSocketProtocol(ClosingProtocol):
 
     factory: WebSocketFactory
     _awaits_turn = False
+    _caller: Caller | NotAllowed | None = None
+    """Whoever has shown a token with the handshake, or why that is refused."""
 
-    def onConnect(self, request: ConnectionRequest) -> None:
-        """Accept or deny the websocket, by its origin."""
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """Accept or deny the websocket, by its origin, and take a token that comes with it.
+
+        A browser learns nothing of the status of an answer, only of a close: so a websocket
+        whose token is refused is accepted and closed.
+        """
         factory = self.factory
         if factory.peers.is_stopping:
             raise ConnectionDeny(503, "shutting down")
@@ -58,11 +75,33 @@ class WebSocketProtocol(ClosingProtocol):
                 host=host,
             )
             raise ConnectionDeny(403, factory.origins.refusal(origin, host))
+        if factory.gate is not None:
+            self._take_token(factory.gate, request)
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
+
+    def _take_token(self, gate: Gate, request: ConnectionRequest) -> None:
+        header = request.headers.get("authorization")
+        texts = [each.removeprefix(TOKEN) for each in request.protocols if each.startswith(TOKEN)]
+        try:
+            if header is not None:
+                texts.append(bearer_token(header))
+            if len(texts) > 1:
+                raise NotAllowed("a handshake with more than one token", reason="malformed")
+            if texts:
+                self._caller = gate.verify(texts[0], party_key(self.transport))
+        except NotAllowed as error:
+            self._caller = error
 
     def onOpen(self) -> None:
         """Begin to serve the open websocket."""
         factory = self.factory
         self.transport.unregisterProducer()  # the HTTP channel, which has handed over the transport
+        caller, self._caller = self._caller, None
+        # Autobahn would keep the handshake, with the token in it.
+        self.http_headers, self.http_request_data, self.websocket_protocols = {}, b"", []
+        if isinstance(caller, NotAllowed):
+            self.sendCloseFrame(close_code(caller), caller.message.encode()[:MAX_REASON])
+            return
         self.client = Peer(
             self,
             factory.backend,
@@ -84,6 +123,12 @@ class WebSocketProtocol(ClosingProtocol):
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
+        if factory.gate is None:
+            return
+        if caller is None:
+            factory.gate.await_token(self.client)
+        else:
+            factory.gate.let_in(self.client, caller, factory.backend.parties)
 
     # --- what comes in ---
 
@@ -146,14 +191,13 @@ class WebSocketProtocol(ClosingProtocol):
             client, self.client = self.client, None
             client.connection_lost()
             self.factory.peers.discard(client)
+            if self.factory.gate is not None:
+                self.factory.gate.forget(client)
 
     # --- `taskd.listeners.wire.Wire` ---
 
     may_name_callers = False
     """A browser speaks for itself, wherever it is."""
-
-    cancels_by_number = False
-    """Anybody may be at the other end, and the number may be that of somebody else's task."""
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
@@ -178,7 +222,8 @@ class WebSocketProtocol(ClosingProtocol):
 class WebSocketFactory(WebSocketServerFactory):
     """Makes a `WebSocketProtocol` for each websocket.
 
-    `max_message` is in bytes, `max_in_flight` in messages of one websocket.
+    `max_message` is in bytes, `max_in_flight` in messages of one websocket. With a `gate`, each needs
+    a token: with its handshake or as its first message.
     """
 
     noisy = False
@@ -193,8 +238,10 @@ class WebSocketFactory(WebSocketServerFactory):
         origins: Origins,
         max_message: int,
         max_in_flight: int,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(reactor=reactor)
+        self.gate = gate
         self.clock: IReactorTime = reactor
         self.log = RatedLog(reactor, _log)
         self.backend = backend

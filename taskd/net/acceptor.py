@@ -65,7 +65,7 @@ class AcceptedTransport(ITransport):
 class Door:
     """The connections of a process, through whichever port they come.
 
-    `limits` says how many there may be. Connections whose other end is in `own` are the process's own: their
+    `limits` says how many there may be. Connections whose two ends are in `own` are the process's own: their
     number is bounded where they are made, and they are always let in. If there is no room at a port, its
     `make_room` may close a connection that nobody uses, and returns whether it did.
     """
@@ -251,7 +251,9 @@ class Acceptor:
             key, process = user_key(sock)
             is_own = process == os.getpid()
         else:
-            key, is_own = address_key(name[0]), name in self._door.own  # type: ignore[index]
+            key = address_key(name[0])  # type: ignore[index]
+            own = self._door.own
+            is_own = bool(own) and (name, sock.getsockname()) in own
         return f"{key} ({self._name})", is_own
 
     # --- without descriptors ---

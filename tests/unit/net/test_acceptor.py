@@ -147,7 +147,7 @@ class AcceptorTests(AcceptorTestCase):
         self.assertEqual(len(self.port.transports), 4)
 
     def test_the_connections_of_the_process_itself_are_let_in_and_do_not_count(self):
-        self.door.own.add(("127.0.0.1", 7))
+        self.door.own.add((("127.0.0.1", 7), ""))
         for _ in range(9):
             self.arrive("127.0.0.1", 7)
         self.assertEqual((len(self.port.transports), self.door.admission.used), (9, 0))
