@@ -193,7 +193,8 @@ class Gate:
                 why = f"no token was shown within {TOKEN_SECONDS:g} s"
                 self.refuse(peer, NotAllowed(why, reason="no token"), at_once=True)
         for peer in _due(self._ending, seconds):
-            peer.give_up(Failure.of(expired()))
+            if peer.session.in_flight:
+                peer.give_up(Failure.of(expired()))
         if self._expires <= now:
             for peer in [peer for peer, caller in self._callers.items() if _expires(caller) <= now]:
                 self.refuse(peer, expired())
