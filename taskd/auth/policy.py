@@ -1,4 +1,4 @@
-"""What each of the server's own methods needs: the role of a token, and whether anonymous callers may use it.
+"""The needs of the server's own methods: the role of a token, and whether anonymous callers may use each.
 
 Where no tokens are asked for, whoever is not trusted for where it is, is anonymous.
 """
@@ -16,7 +16,7 @@ __all__ = ["NEEDS", "Need", "check_role"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a method needs: at least a `role`; where no tokens are asked for nothing, if `for_anybody`."""
+    """The needs of a method: at least a `role`; or nothing, if `for_anybody` and no tokens are asked for."""
 
     role: Role
     for_anybody: bool = True

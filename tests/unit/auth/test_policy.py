@@ -12,8 +12,7 @@ def may(grant: Grant, method: str) -> bool:
     try:
         check_role(grant, f"taskd.{method}")
     except NotAllowed as error:
-        assert error.data == {"reason": "role"}
-        return False
+        return error.data != {"reason": "role"}
     return True
 
 
@@ -50,7 +49,7 @@ class GrantTests(TestCase):
         self.assertFalse(ANONYMOUS.sees("alice"))
         self.assertTrue(ANONYMOUS.sees(""))
 
-    def test_whoever_only_watches_changes_nothing(self):
+    def test_a_token_that_only_watches_changes_no_task(self):
         self.assertFalse(Grant("alice", "watch").changes("alice"))
         self.assertTrue(Grant("alice").changes("alice"))
         self.assertFalse(Grant("alice").changes("bob"))
