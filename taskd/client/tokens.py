@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Coroutine
-from inspect import isawaitable
+from collections.abc import Callable
 from time import time
 from typing import Any
 
 import msgspec
 
-from taskd.auth.caller import EXPIRED, REFUSED
 from taskd.errors import MethodNotFound, NotAllowed
 from taskd.model import Call, Failure, Outcome
 from taskd.protocol.method_names import AUTH
@@ -101,9 +99,9 @@ class Credentials:
     def next(self) -> str:
         """Return the token to be shown next, for a program that blocks. Raises `NotAllowed`."""
         token = self.ask()
-        if isawaitable(token):
-            if isinstance(token, Coroutine):
-                token.close()
+        if hasattr(token, "__await__"):
+            if hasattr(token, "close"):
+                token.close()  # a coroutine, which would complain that nobody awaits it
             raise NotAllowed("there is no token: a client that blocks awaits no function", reason="no token")
         return checked(token)
 
@@ -126,6 +124,8 @@ def has_expired(outcome: Outcome) -> bool:
 
 def denial_of(code: int, why: str | None) -> Failure | None:
     """Return why a gateway has closed a websocket with this code, if that is because of its token."""
+    from taskd.auth.caller import EXPIRED, REFUSED  # which those without websockets need not import
+
     if code == EXPIRED:
         return Failure.of(NotAllowed(why or "the token has expired", reason="expired"))
     return Failure.of(NotAllowed(why or "the token is not accepted")) if code == REFUSED else None
