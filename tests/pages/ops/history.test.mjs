@@ -19,21 +19,25 @@ test("an hour has a step for each minute, with nothing where nothing happened", 
   assert.deepEqual(found.runMax.slice(-2), [null, 5]);
 });
 
-test("functions are summed, and their mean times weighted by their runs; percentiles are not for several", () => {
+test("the points of a step are summed, and their mean times weighted by their runs", () => {
   const found = columns([
     point(NOW - 30, { succeeded: 9, failed: 0, run_mean: 1, run_p95: 3, wait_max: 4, wait_mean: 0.5 }),
-    point(NOW - 30, { function: "other", failed: 1, lost: 1, timed_out: 1, run_mean: 5, run_p95: 6, wait_max: 2 }),
+    point(NOW - 29, { failed: 1, lost: 1, timed_out: 1, run_mean: 5, run_p95: 6, wait_max: 2 }),
   ], "hour", NOW);
   assert.equal(found.failures.at(-1), 3);
   assert.equal(found.runMean.at(-1), (9 * 1 + 3 * 5) / 12);
   assert.equal(found.waitMean.at(-1), 0.5);
   assert.equal(found.waitMax.at(-1), 4);
-  assert.equal(found.runP95, null);
+  assert.equal(found.runP95.at(-1), 6);
 });
 
 test("a step of several minutes has the greatest percentile of them", () => {
   const at = Math.floor(NOW / 300) * 300;
-  const found = columns([point(at, { run_p95: 3, run_p50: 1 }), point(at + 60, { run_p95: 2, run_p50: 1.5 })], "day", NOW);
+  const found = columns([
+    point(at, { succeeded: 1, run_p95: 3, run_p50: 1 }),
+    point(at + 60, { succeeded: 1, run_p95: 2, run_p50: 1.5 }),
+    point(at + 120, { cancelled: 1, run_p95: 0, run_p50: 9 }),
+  ], "day", NOW);
   assert.equal(found.runP95.at(-1), 3);
   assert.equal(found.runP50.at(-1), 1.5);
 });

@@ -1,4 +1,5 @@
 /** Numbers, times and texts as an operator reads them. Times are in seconds, as on the wire. */
+import { language, t } from "../shared/i18n.js";
 
 const MINUTE = 60;
 const HOUR = 3600;
@@ -94,12 +95,15 @@ function inZone(at, options) {
   return formatter(options).format(at * 1000);
 }
 
+/** English writes the day before the month here: a table of times has no room for two orders. */
+const LOCALE = language === "en" ? "en-GB" : language;
+
 const formatters = new Map();
 
 /** Return a formatter, made once: making one takes longer than a hundred uses. */
 function formatter(options) {
   const key = JSON.stringify(options);
-  if (!formatters.has(key)) formatters.set(key, new Intl.DateTimeFormat("en-GB", options));
+  if (!formatters.has(key)) formatters.set(key, new Intl.DateTimeFormat(LOCALE, options));
   return formatters.get(key);
 }
 
@@ -111,7 +115,7 @@ export function exact(at) {
 /** Write how far a moment is from now: "in 5 min", "3 s ago". */
 export function relative(at, now) {
   if (at === null || at === undefined) return NOTHING;
-  return at >= now ? `in ${age(at - now)}` : `${age(now - at)} ago`;
+  return at >= now ? t("ops.ahead", { time: age(at - now) }) : t("ops.ago", { time: age(now - at) });
 }
 
 /** Write the end of an id: those of neighbours begin alike. */

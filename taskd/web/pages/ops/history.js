@@ -16,23 +16,16 @@ export function asked(range, now, name = null) {
 /**
  * Return the columns of a range: `at` and, for each of its steps, what happened.
  *
- * Counts are summed over functions and points, and are 0 where nothing is known to have happened. Mean times are
+ * Counts are summed over the points of a step, and are 0 where nothing is known to have happened. Mean times are
  * weighted by the runs; they, and the greatest ones, are null where nothing ran. Percentiles cannot be
- * summed: a step has the greatest of its points, and none if there is more than one function.
+ * summed: a step has the greatest of its points.
  */
 export function columns(points, range, now) {
   const { seconds, step } = RANGES[range];
   const first = Math.floor((now - seconds) / step) * step;
   const length = Math.floor(now / step) - first / step + 1;
   const steps = Array.from({ length }, () => new Step());
-  const functions = new Set();
-  for (const point of points) {
-    const step_ = steps[Math.floor((point.at - first) / step)];
-    if (!step_) continue;
-    step_.add(point);
-    functions.add(point.function);
-  }
-  const hasPercentiles = functions.size === 1;
+  for (const point of points) steps[Math.floor((point.at - first) / step)]?.add(point);
   return {
     at: steps.map((_, index) => first + index * step),
     step,
@@ -44,10 +37,14 @@ export function columns(points, range, now) {
     waitMax: steps.map(each => each.wait_max),
     runMean: steps.map(each => each.mean("run")),
     runMax: steps.map(each => each.run_max),
-    runP50: hasPercentiles ? steps.map(each => each.run_p50) : null,
-    runP95: hasPercentiles ? steps.map(each => each.run_p95) : null,
+    waitP95: steps.map(each => each.wait_p95),
+    runP50: steps.map(each => each.run_p50),
+    runP95: steps.map(each => each.run_p95),
   };
 }
+
+/** The times of which a step has the greatest. */
+const TIMES = ["wait_max", "wait_p95", "run_max", "run_p50", "run_p95"];
 
 /** What has happened within one step of a chart. */
 class Step {
@@ -56,6 +53,7 @@ class Step {
   failures = 0;
   cancelled = 0;
   wait_max = null;
+  wait_p95 = null;
   run_max = null;
   run_p50 = null;
   run_p95 = null;
@@ -68,12 +66,11 @@ class Step {
     this.succeeded += point.succeeded;
     this.failures += failures;
     this.cancelled += point.cancelled;
-    for (const name of ["wait_max", "run_max", "run_p50", "run_p95"]) {
-      if (isNumber(point[name])) this[name] = Math.max(this[name] ?? 0, point[name]);
-    }
     const runs = point.succeeded + failures;
+    if (!runs) return; // its times are those of nothing
+    for (const name of TIMES) if (isNumber(point[name])) this[name] = Math.max(this[name] ?? 0, point[name]);
     for (const kind of ["wait", "run"]) {
-      if (!runs || !isNumber(point[`${kind}_mean`])) continue;
+      if (!isNumber(point[`${kind}_mean`])) continue;
       this.#weights[kind] += runs;
       this.#sums[kind] += runs * point[`${kind}_mean`];
     }
