@@ -67,7 +67,7 @@ _RANKS: dict[Role, int] = {"watch": 0, "submit": 1, "operate": 2}
 
 
 class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a caller may do, as the task server needs to know it, and a gateway passes it on.
+    """The rights of a caller, as far as a task server needs to know them and a gateway passes them on.
 
     `owner` is whom its tasks belong to, "" for nobody in particular. At most so many of the
     owner's tasks may be `waiting` or `running`, and so many `bytes` of their arguments may wait;

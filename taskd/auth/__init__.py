@@ -1,1 +1,1 @@
-"""Who a caller is, and what it may do: tokens, their owners and roles. No I/O but reading files."""
+"""Access: tokens, their owners, and the rights of those who show them. No I/O but reading files."""

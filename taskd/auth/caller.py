@@ -50,7 +50,7 @@ class Caller:
 
 
 class Verifier(Protocol):
-    """What knows tokens: those of a file, and signed ones."""
+    """The judge of tokens: of those in a file, and of signed ones."""
 
     def verify(self, token: str, now: float) -> Caller:
         """Return whoever has shown a token; `now` is in seconds since 1970.

@@ -1,4 +1,4 @@
-"""What each of the server's own methods needs: the role of a token, and whether anonymous callers may use it.
+"""The needs of the server's own methods: the role of a token, and whether anonymous callers may use each.
 
 Where no tokens are asked for, whoever is not trusted for where it is, is anonymous.
 """
@@ -16,7 +16,7 @@ __all__ = ["NEEDS", "Need", "check_role"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a method needs: at least a `role`; where no tokens are asked for nothing, if `for_anybody`."""
+    """The needs of a method: at least a `role`; or nothing, if `for_anybody` and no tokens are asked for."""
 
     role: Role
     for_anybody: bool = True
@@ -51,7 +51,7 @@ NEEDS = {
 
 
 def check_role(grant: Grant, method: str) -> None:
-    """Raise `NotAllowed` unless a caller may use one of the server's own methods. Unknown ones are let pass."""
+    """Raise `NotAllowed` unless a caller may use one of the server's own methods; unknown ones pass."""
     need = NEEDS.get(method.removeprefix(RESERVED))
     if need is None or grant.has(need.role) or (need.for_anybody and grant == ANONYMOUS):
         return

@@ -243,7 +243,7 @@ class Peer(BudgetedPeer[Work]):
 
     @property
     def grant(self) -> Grant:
-        """What the connection may do, by its token, or without one by where it comes from."""
+        """The rights of the connection, by its token, or without one by where it comes from."""
         if self.caller is not None:
             return self.caller.grant
         return OPERATOR if self._wire.may_name_callers else ANONYMOUS

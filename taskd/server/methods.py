@@ -33,7 +33,7 @@ class Requester(Subscriber, Protocol):
 
     @property
     def grant(self) -> Grant:
-        """What the connection may do, by its token or, where none are asked for, by where it comes from."""
+        """The rights of the connection, by its token or, where none are asked for, by where it comes from."""
 
     watches: int
     """How many stored tasks and batches the connection watches."""
@@ -70,7 +70,7 @@ class Asker:
 
     @property
     def grant(self) -> Grant:
-        """What the asker may do: whoever a gateway asks for, else the connection itself."""
+        """The rights of the asker: of whoever a gateway asks for, else of the connection itself."""
         return granted(self.requester, self.request.options)
 
     def answer(self, outcome: Outcome) -> None:

@@ -1,0 +1,55 @@
+"""Tests of what each method needs."""
+
+from twisted.trial.unittest import TestCase
+
+from taskd.auth.policy import NEEDS, check_role
+from taskd.errors import NotAllowed
+from taskd.model import ANONYMOUS, OPERATOR, Grant
+from taskd.protocol.methods import method_parameters
+
+
+def may(grant: Grant, method: str) -> bool:
+    try:
+        check_role(grant, f"taskd.{method}")
+    except NotAllowed as error:
+        return error.data != {"reason": "role"}
+    return True
+
+
+class PolicyTests(TestCase):
+    def test_every_method_of_a_server_has_its_needs(self):
+        for method in ("status", "submit", "cancel", "pause", "get", "list"):
+            self.assertIn(method, NEEDS)
+            method_parameters(f"taskd.{method}")
+
+    def test_an_operator_may_use_every_method(self):
+        self.assertTrue(all(may(OPERATOR, method) for method in NEEDS))
+
+    def test_a_token_that_watches_neither_submits_nor_cancels(self):
+        watcher = Grant("alice", "watch")
+        self.assertTrue(may(watcher, "get"))
+        for method in "submit", "submit_batch", "cancel", "retry", "status", "pause":
+            self.assertFalse(may(watcher, method), method)
+
+    def test_anonymous_callers_see_the_status_but_pause_nothing(self):
+        self.assertTrue(may(ANONYMOUS, "status"))
+        self.assertFalse(may(Grant("alice"), "status"))
+        self.assertFalse(may(ANONYMOUS, "pause"))
+
+    def test_unknown_methods_are_left_to_whoever_knows_them(self):
+        self.assertTrue(may(ANONYMOUS, "nothing"))
+
+
+class GrantTests(TestCase):
+    def test_an_owner_sees_its_own_tasks_and_an_operator_everybodys(self):
+        self.assertTrue(Grant("alice").sees("alice"))
+        self.assertFalse(Grant("alice").sees("bob"))
+        self.assertFalse(Grant("alice").sees(""))
+        self.assertTrue(OPERATOR.sees("alice"))
+        self.assertFalse(ANONYMOUS.sees("alice"))
+        self.assertTrue(ANONYMOUS.sees(""))
+
+    def test_a_token_that_only_watches_changes_no_task(self):
+        self.assertFalse(Grant("alice", "watch").changes("alice"))
+        self.assertTrue(Grant("alice").changes("alice"))
+        self.assertFalse(Grant("alice").changes("bob"))

@@ -1,0 +1,13 @@
+"""Tests of the audit log."""
+
+from twisted.trial.unittest import TestCase
+
+from taskd.model import Grant
+from taskd.server.audit import Audit, AuditEntry
+
+
+class AuditTests(TestCase):
+    def test_an_entry_has_who_did_what_and_when(self):
+        audit = Audit(lambda: 17.0)
+        audit.note(Grant("alice"), "cancel", task="abc")
+        self.assertEqual(list(audit.recent), [AuditEntry(17.0, "alice", "submit", "cancel", None, "abc")])
