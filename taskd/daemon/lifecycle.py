@@ -76,8 +76,7 @@ class AppServer(Protocol):
 class UnstartedDaemon:
     """A daemon that has not been started: `bind` binds its ports, `start` makes a `RunningDaemon`.
 
-    `log_lines_lost` is called for `taskd.status`. `passed` sockets are there already. With a
-    `verifier`, callers need tokens, which it knows.
+    `log_lines_lost` is called for `taskd.status`. `passed` sockets are there already.
     """
 
     def __init__(
@@ -86,9 +85,7 @@ class UnstartedDaemon:
         config: ServiceConfig,
         log_lines_lost: Callable[[], int],
         passed: PassedSockets = NO_SOCKETS,
-        verifier: Verifier | None = None,
     ) -> None:
-        self._verifier = verifier
         self._reactor = reactor
         self._config = config
         self._log_lines_lost = log_lines_lost
@@ -97,6 +94,7 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._verifier: Verifier | None = None
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
@@ -128,7 +126,7 @@ class UnstartedDaemon:
         reactor, config = self._reactor, self._config
         limits = self._connection_limits()
         self._lingering.most = limits.lingering
-        door = Door(reactor, limits)
+        door = Door(reactor, limits.at_most(config.max_connections), config.max_per_address)
         gate = self._gate()
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.auth.caller import Verifier
 from taskd.auth.whoami import Whoami
 from taskd.client.balanced import BalancedLink
 from taskd.client.link import ENVELOPE, Link, PendingCall
@@ -89,6 +90,8 @@ class GatewayConfig:
     of a pooled link, and `own_ends` has the addresses of their own ends.
     `max_buffered`, in bytes, is for a gateway without a task server.
     `calls_own_server` says that the one task server is that of this process.
+    With a `verifier`, callers must show tokens. Of each websocket, at most `message_rate` messages a
+    second are read; if the gateway `compresses`, its messages may be compressed.
     """
 
     task_servers: Sequence[str]
@@ -101,16 +104,22 @@ class GatewayConfig:
     own_ends: set[object] = field(default_factory=set)
     max_buffered: int = MAX_BUFFERED
     calls_own_server: bool = False
+    verifier: Verifier | None = None
+    message_rate: float | None = None
+    compresses: bool = False
 
     def start(self, reactor: Reactor, local: TaskServer | None = None, gate: Gate | None = None) -> Gateway:
         """Start a gateway; `local` is the task server of this process, for a local link.
 
-        With a `gate`, whoever connects needs a token, and task servers get what it grants.
+        Whoever connects needs a token if there is a `gate`, or else a verifier, for which one is made;
+        task servers then get what the token grants.
 
         Raises `ValueError` if one of `task_servers` is not a valid endpoint, if
         a pattern or a name is not valid, or if the link is local and `local` is None.
         """
         backend: Backend[Any]
+        if gate is None and self.verifier is not None:
+            gate = Gate(reactor, self.verifier)
         if local is None:
             unanswered, budget = Unanswered(reactor), Budget(self.max_buffered, self.max_message)
             watch_budget(reactor, budget)
@@ -444,6 +453,8 @@ class Gateway:
             max_message=config.max_message,
             max_in_flight=config.max_in_flight,
             gate=gate,
+            message_rate=config.message_rate,
+            compresses=config.compresses,
         )
 
     @property

@@ -51,6 +51,7 @@ class Peer(BudgetedPeer[Work]):
         "_has_ended",
         "_has_given_up",
         "_is_stepping",
+        "_is_throttled",
         "_on_drained",
         "_paused",
         "_transport",
@@ -102,7 +103,7 @@ class Peer(BudgetedPeer[Work]):
         """The bytes received of a message that is not complete."""
         self._turns = turns
         self._awaits_turn = False
-        self._is_stepping = False
+        self._is_stepping = self._is_throttled = False
         self._is_gone = False
         self._on_drained: Callable[[], None] | None = None
         self._cancelling: dict[Request[Work], list[Request[Work]]] | None = None
@@ -394,9 +395,7 @@ class Peer(BudgetedPeer[Work]):
             self._check_full()
         if session.finished and sender.empty:
             self._wire.finish()
-        elif self.is_reading is not (session.wants_data and self._may_receive and not sender.full) and (
-            session.refuses_rest or not session.closing
-        ):
+        elif self.is_reading is not self._wants_to_read and (session.refuses_rest or not session.closing):
             if not self.is_reading:
                 self.is_reading = True
                 self._forget_end()
@@ -405,6 +404,21 @@ class Peer(BudgetedPeer[Work]):
                 self._pause_reading()
         if self._on_drained is not None:
             self._check_drained()
+
+    @property
+    def _wants_to_read(self) -> bool:
+        is_free = self._may_receive and not self.sender.full and not self._is_throttled
+        return is_free and self.session.wants_data
+
+    def throttle(self, *, is_throttled: bool) -> None:
+        """Read nothing for a while, or read on: the peer has sent too many messages too fast."""
+        if self._is_gone:
+            return
+        self._is_throttled = is_throttled
+        if not is_throttled:
+            self._settle()
+        elif self.is_reading:
+            self._pause_reading()
 
     def _pause_reading(self) -> None:
         self.is_reading = False

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from taskd.errors import Busy, NotAllowed
 from taskd.listeners.gate import Gate, GatedBackend
+from taskd.listeners.message_rate import Throttle
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
 from taskd.listeners.wire import Backend, UnsentLimits
@@ -37,12 +38,14 @@ _log = Logger(namespace="taskd.tcp")
 class TcpLimits:
     """The limits of one connection.
 
-    `max_message` is in bytes, LF included; `max_outstanding` is in requests.
+    `max_message` is in bytes, LF included; `max_outstanding` is in requests, `message_rate` in
+    messages a second, None for as many as come.
     """
 
     max_message: int = MAX_MESSAGE
     max_outstanding: int = MAX_OUTSTANDING
     unsent: UnsentLimits = field(default_factory=UnsentLimits)
+    message_rate: float | None = None
 
 
 @implementer(IHalfCloseableProtocol)
@@ -80,6 +83,9 @@ class TaskProtocol(LinearLineReceiver):
             paused=factory.peers.paused,
         )
         self.lines_received = self.client.receive  # type: ignore[method-assign,assignment]  # saves a call per read
+        if limits.message_rate is not None:
+            throttle = Throttle(factory.clock, self.client, limits.message_rate)
+            self.lines_received = throttle.receive  # type: ignore[method-assign,assignment]
         self.line_grows = self.client.message_grows  # type: ignore[method-assign]
         factory.peers.add(self.client)
         factory.server.connections += 1

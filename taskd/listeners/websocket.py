@@ -15,6 +15,7 @@ from taskd.auth.bearer import bearer_token
 from taskd.auth.caller import Caller
 from taskd.errors import NotAllowed
 from taskd.listeners.gate import Gate
+from taskd.listeners.message_rate import Throttle
 from taskd.listeners.origins import Origins
 from taskd.listeners.peer import Peer
 from taskd.listeners.peers import Peers
@@ -23,6 +24,7 @@ from taskd.listeners.wire import Backend, UnsentLimits
 from taskd.net.log_rate import RatedLog
 from taskd.net.party_keys import party_key
 from taskd.net.reactor import Reactor
+from taskd.net.websocket_compression import accepted, compressed_frame
 from taskd.protocol.replies import task_complete
 from taskd.protocol.session import Session
 from taskd.protocol.websocket_frames import PING_INTERVAL
@@ -54,6 +56,9 @@ class WebSocketProtocol(ClosingProtocol):
 
     factory: WebSocketFactory
     _awaits_turn = False
+    _throttle: Throttle | None = None
+    _window_bits: int | None = None
+    """The window of messages that are compressed; None if none are."""
     _caller: Caller | NotAllowed | None = None
     """Whoever has shown a token with the handshake, or why that is refused."""
 
@@ -99,6 +104,9 @@ class WebSocketProtocol(ClosingProtocol):
         caller, self._caller = self._caller, None
         # Autobahn would keep the handshake, with the token in it.
         self.http_headers, self.http_request_data, self.websocket_protocols = {}, b"", []
+        if self.websocket_extensions_in_use:
+            [compression] = self.websocket_extensions_in_use
+            self._window_bits = compression.server_max_window_bits
         if isinstance(caller, NotAllowed):
             self.sendCloseFrame(close_code(caller), caller.message.encode()[:MAX_REASON])
             return
@@ -123,6 +131,8 @@ class WebSocketProtocol(ClosingProtocol):
             paused=factory.peers.paused,
         )
         factory.peers.add(self.client)
+        if factory.message_rate is not None:
+            self._throttle = Throttle(factory.clock, self.client, factory.message_rate)
         if factory.gate is None:
             return
         if caller is None:
@@ -135,7 +145,7 @@ class WebSocketProtocol(ClosingProtocol):
     def texts_received(self, texts: list[bytes]) -> None:
         """Pass on messages to the client's session."""
         if self.client is not None and not self.client.session.closing:
-            self.client.receive(texts)
+            (self._throttle or self.client).receive(texts)
 
     def message_grows(self, size: int, is_new: bool) -> None:  # noqa: FBT001
         """Count an incomplete message for the client."""
@@ -201,6 +211,8 @@ class WebSocketProtocol(ClosingProtocol):
 
     def framed(self, messages: list[bytes]) -> list[bytes]:
         """Return the frames of these messages."""
+        if self._window_bits is not None:
+            return [compressed_frame(message, self._window_bits) for message in messages]
         return self.frames(messages)
 
     def pause_reading(self) -> None:
@@ -223,7 +235,8 @@ class WebSocketFactory(WebSocketServerFactory):
     """Makes a `WebSocketProtocol` for each websocket.
 
     `max_message` is in bytes, `max_in_flight` in messages of one websocket. With a `gate`, each needs
-    a token: with its handshake or as its first message.
+    a token: with its handshake or as its first message. Of each, at most `message_rate` messages a
+    second are read. If the gateway `compresses`, clients may ask for messages that are compressed.
     """
 
     noisy = False
@@ -239,9 +252,12 @@ class WebSocketFactory(WebSocketServerFactory):
         max_message: int,
         max_in_flight: int,
         gate: Gate | None = None,
+        message_rate: float | None = None,
+        compresses: bool = False,
     ) -> None:
         super().__init__(reactor=reactor)
         self.gate = gate
+        self.message_rate = message_rate
         self.clock: IReactorTime = reactor
         self.log = RatedLog(reactor, _log)
         self.backend = backend
@@ -264,9 +280,15 @@ class WebSocketFactory(WebSocketServerFactory):
             autoPingTimeout=PING_INTERVAL,
             # Close with a code that gives the reason, instead of dropping the connection.
             failByDrop=False,
+            # Off unless it is wanted: it costs memory and time, and shows attackers the length of secrets.
+            perMessageCompressionAccept=partial(accepted, limit) if compresses else _none,
         )
 
     def next_name(self) -> str:
         """Return a name for one more websocket, which no other one has."""
         self._last_name += 1
         return f"{self._token}-{self._last_name}"
+
+
+def _none(offers: object) -> None:
+    """Accept no compression."""

@@ -132,4 +132,6 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
         hostnames=settings["hostname"],
         max_message=settings["max-message"],
         max_buffered=settings["max-buffered"],
+        message_rate=settings["message-rate"],
+        compresses=settings["compression"],
     )

@@ -185,6 +185,8 @@ class GatewayCase(SynchronousTestCase):
     verifier = None
     """What knows the tokens, if they are asked for; the time is that of the reactor."""
 
+    compresses = False
+
     def setUp(self):
         self.reactor = Reactor()
         self.budget = Budget(self.limit, LONGEST)
@@ -203,6 +205,7 @@ class GatewayCase(SynchronousTestCase):
             max_message=LONGEST,
             max_in_flight=100,
             gate=self.gate,
+            compresses=self.compresses,
         )
         root = Root(SimpleNamespace(factory=self.factory, readiness=None))
         self.site = GatewaySite(self.reactor, root, self.budget, LONGEST - 1)
