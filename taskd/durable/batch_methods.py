@@ -31,6 +31,9 @@ MAX_ROWS = 200_000
 ROWS_AT_ONCE = 1000
 """Rows that are checked in one step of the reactor, and stored in one transaction: each takes some 10 ms."""
 
+SEALED_AT_ONCE = 100
+"""Rows with secrets that are sealed and stored in one step: sealing one takes some 30 µs more."""
+
 
 class Follower(msgspec.Struct, frozen=True):
     """The function that is called when a batch has ended, and the id of its task."""
@@ -110,7 +113,10 @@ class BatchMethods:
         rows = RowCheck(self._parameters("function", function))
         now = self._tasks.now()
         batch = self._ids.make(now)
-        task = replace(self._tasks.new(function, None, options, now), id="", batch=batch)
+        vault = self._tasks.vault
+        task = vault.sealed(replace(self._tasks.new(function, None, options, now), id="", batch=batch))
+        is_sealed = vault.is_sealing and bool(vault.secrets(function))
+        at_once = SEALED_AT_ONCE if is_sealed else ROWS_AT_ONCE
         follower = None
         if then is not None:
             self._check_follower(then, batch)
@@ -126,17 +132,19 @@ class BatchMethods:
                 if first >= len(args):
                     store()
                     return
-                some = args[first : first + ROWS_AT_ONCE]
+                some = args[first : first + at_once]
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
                 keys = [self._tasks.limiter.key(function, each) for each in given]
                 ids = [self._ids.make(now) for _ in some]
+                if is_sealed:
+                    given = [vault.sealed_args(function, each) for each in given]
                 parts.append(Rows(ids, given, keys if keys[0] is not None else None))
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:
-                self._clock.callLater(0, step, first + ROWS_AT_ONCE)
+                self._clock.callLater(0, step, first + at_once)
 
         step(0)
         return None

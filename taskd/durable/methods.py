@@ -16,6 +16,7 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.vault import Vault
 from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.registry import FunctionInfo
@@ -78,10 +79,9 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     @classmethod
-    def with_args(cls, record: Record) -> TaskView:
-        """Return the view of a task that also has its arguments."""
-        args = _NO_ARGS if record.new.args is None else Raw(record.new.args)
-        return msgspec.structs.replace(cls.of(record), args=args)
+    def with_args(cls, record: Record, vault: Vault) -> TaskView:
+        """Return the view of a task that also has its arguments, but for the secrets among them."""
+        return msgspec.structs.replace(cls.of(record), args=vault.shown_args(record) or _NO_ARGS)
 
 
 class StoredMethods:
@@ -236,7 +236,7 @@ class StoredMethods:
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        view = TaskView.with_args if with_args else TaskView.of
+        view = partial(TaskView.with_args, vault=self._tasks.vault) if with_args else TaskView.of
         self._find(asker, task, lambda record: asker.answer(result(view(record))))
         return None
 

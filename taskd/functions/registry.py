@@ -127,7 +127,9 @@ class Function:
             self.durable.check_key(parameters)
         return FunctionInfo(
             name=self.name,
-            signature=encodable(f"{self.name}{signature_text(self.parameters.signature, self.parameters.secret)}"),
+            signature=encodable(
+                f"{self.name}{signature_text(self.parameters.signature, self.parameters.secret)}"
+            ),
             summary=encodable(_doc(self.callable).partition("\n")[0]),
             parameters=parameters,
             timeout=self.timeout,

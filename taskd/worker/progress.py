@@ -46,7 +46,9 @@ class ProgressReporter:
     `hider` returns what masks the secrets of the running task in the texts.
     """
 
-    def __init__(self, send: Callable[[Reported], None], hider: Callable[[], Hide] = lambda: unhidden) -> None:
+    def __init__(
+        self, send: Callable[[Reported], None], hider: Callable[[], Hide] = lambda: unhidden
+    ) -> None:
         self._send = send
         self._hider = hider
         self._hide: Hide | None = None
