@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
+from taskd.durable.ownership import owner_of
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
@@ -111,16 +112,17 @@ class BatchMethods:
                 argument="options.key",
             )
         rows = RowCheck(self._parameters("function", function))
+        owner = owner_of(asker.grant, options.owner)
         now = self._tasks.now()
         batch = self._ids.make(now)
         vault = self._tasks.vault
-        task = vault.sealed(replace(self._tasks.new(function, None, options, now), id="", batch=batch))
-        is_sealed = vault.is_sealing and bool(vault.secrets(function))
-        at_once = SEALED_AT_ONCE if is_sealed else ROWS_AT_ONCE
+        task = vault.sealed(self._tasks.new(function, None, options, now, owner=owner))
+        task = replace(task, id="", batch=batch)
+        at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
             self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now)
+            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, owner=owner)
         parts: list[Rows] = []
 
         def store() -> None:
@@ -138,9 +140,9 @@ class BatchMethods:
                 given = [bytes(row) for row in some]
                 keys = [self._tasks.limiter.key(function, each) for each in given]
                 ids = [self._ids.make(now) for _ in some]
-                if is_sealed:
-                    given = [vault.sealed_args(function, each) for each in given]
-                parts.append(Rows(ids, given, keys if keys[0] is not None else None))
+                parts.append(
+                    Rows(ids, vault.sealed_rows(function, given), keys if keys[0] is not None else None)
+                )
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:
@@ -213,9 +215,9 @@ class BatchMethods:
         """Answer with a batch."""
         self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
 
-    def list(self, asker: Asker, like: str | None, after: str, limit: int) -> None:
-        """Answer with batches in the order of their ids."""
-        self._batches.find(like, after, limit).addCallbacks(
+    def list(self, asker: Asker, like: str | None, after: str, limit: int, owner: str | None) -> None:
+        """Answer with batches in the order of their ids: those of an owner, None for everybody's."""
+        self._batches.find(like, after, limit, owner).addCallbacks(
             lambda found: asker.answer(result([BatchView.of(record) for record in found])),
             lambda reason: asker.answer(refused(reason.value)),
         )

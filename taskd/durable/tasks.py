@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
+from taskd.durable.clock_moves import move_clock
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
@@ -180,6 +181,7 @@ class DurableTasks:
         answer: Callable[[Accepted | StoreError], object],
         *,
         token: str | None = None,
+        owner: str = "",
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
 
@@ -188,7 +190,7 @@ class DurableTasks:
         if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = self.new(function, args, options, now, token=token)
+        new = self.new(function, args, options, now, token=token, owner=owner)
         is_due = new.due <= now
 
         def accepted(given: Accepted | StoreError) -> None:
@@ -211,12 +213,13 @@ class DurableTasks:
         now: float,
         *,
         token: str | None = None,
+        owner: str = "",
     ) -> New:
         """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
         durability = self._durability(function)
         secrets = self.vault.secrets(function)
         new = new_task(self._ids.make(now), function, args, options, durability, now, token, secrets)
-        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args))
+        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args), owner=owner)
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -466,21 +469,8 @@ class DurableTasks:
 
         So delays, back-off, deadlines and intervals take as long as ever.
         """
-
-        def moving() -> None:
-            names = self.schedules.clock_moved(seconds)
-            follow(seconds)
-            self._upkeep.clock_moved(seconds)
-            self._deadlines.hold()
-            self.writer.move(seconds, names)
-
-        def shifted() -> None:
-            self._upkeep.release()
-            self._deadlines.release()
-
-        self.writer.shifted = shifted
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
-        self.writer.between(moving)
+        move_clock(seconds, follow, self.schedules, self._upkeep, self._deadlines, self.writer)
 
     # --- the stop ---
 

@@ -98,10 +98,9 @@ class Vault:
 
     # --- in ---
 
-    @property
-    def is_sealing(self) -> bool:
-        """Whether there are keys."""
-        return self._sealing is not None
+    def seals(self, function: str) -> bool:
+        """Return whether arguments of a function are sealed."""
+        return self._sealing is not None and bool(self.secrets(function))
 
     @property
     def room(self) -> float:
@@ -125,16 +124,17 @@ class Vault:
         kept = _options.decode(new.options)
         if kept.is_sealed:
             return new
-        args = None if new.args is None else self.sealed_args(new.function, new.args)
+        args = None if new.args is None else self._sealed_args(self._sealing, new.function, new.args)
         options = _encode(msgspec.structs.replace(kept, is_sealed=True))
         return msgspec.structs.replace(new, args=args, options=options)
 
-    def sealed_args(self, function: str, args: bytes) -> bytes:
-        """Return the arguments of a function with its secrets sealed."""
-        sealing = self._sealing
-        if sealing is None:
-            return args
+    def sealed_rows(self, function: str, rows: list[bytes]) -> list[bytes]:
+        """Return the arguments of a function's tasks with the secrets sealed."""
+        if self._sealing is None or not self.secrets(function):
+            return rows
+        return [self._sealed_args(self._sealing, function, row) for row in rows]
 
+    def _sealed_args(self, sealing: Sealing, function: str, args: bytes) -> bytes:
         def seal(key: str | int, value: Raw) -> Raw:
             return Raw(_encode(sealing.seal(_place(function, key) + bytes(value)).decode()))
 
