@@ -425,7 +425,8 @@ class WorkerProcess:
             raise ImpossibleMessage(fault)
 
     def _condemn(self, fault: ImpossibleMessage) -> None:
-        self._fault = f"it sent what no worker sends: {fault}"
+        # It may quote what was sent.
+        self._fault = self._observer.hide(self.number, f"it sent what no worker sends: {fault}")
         self.signal()
         self._observer.worker_condemned(self.number)
 
@@ -443,7 +444,7 @@ class WorkerProcess:
             if unsent:
                 self._observer.worker_messages(self.number, unsent)
         except ImpossibleMessage as fault:
-            self._fault = f"it left what no worker leaves: {fault}"
+            self._fault = self._observer.hide(self.number, f"it left what no worker leaves: {fault}")
 
 
 def _decoded(lines: bytes) -> list[FromWorker]:
