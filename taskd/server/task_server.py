@@ -368,6 +368,7 @@ class TaskServer:
         """Accept calls of these functions from now on."""
         is_first = not self._functions
         self._functions = {function.name: function for function in functions}
+        self._dispatcher.feedback.secrets.use(functions)
         _log.info("functions: {names}", names=", ".join(sorted(self._functions)))
         scheduler = self._scheduler
         known = scheduler.functions
