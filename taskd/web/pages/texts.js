@@ -39,7 +39,7 @@ export default {
     verb: "Sign in",
     out: "Sign out",
     reasons: {
-      expired: "The token has expired. Please give a new one to go on.",
+      expired: "Your token ends, or has ended. Give a new one to go on.",
       unknown: "The server does not know this token. It may have been revoked.",
       malformed: "This is not a valid token.",
     },

@@ -4,6 +4,7 @@
  * An item has what `taskd.get` answers, and `kind` ("task" or "batch"), `id`, `label`, `events` (those that have come) and, of
  * a task, `progress`.
  */
+import { tokenReason } from "../shared/session.js";
 import * as memory from "./memory.js";
 
 /** Tasks, and batches, that are asked for at once. */
@@ -89,6 +90,7 @@ export class Work {
   async look() {
     if (this.#hasOwner) await this.#list();
     else await Promise.all(memory.remembered().map(entry => this.#meet(entry)));
+    for (const { id, state } of this.#items.values()) if (!ENDED.has(state)) this.#watch(id);
   }
 
   /** Load the next older tasks. */
@@ -147,7 +149,7 @@ export class Work {
       for await (const event of watched.events({ after: events.at(-1)?.seq ?? 0 })) this.#take(id, event);
       if (this.#items.has(id)) this.#show({ ...this.#items.get(id), ...(await this.#read("taskd.get", { [kind]: id })) });
     } catch (error) {
-      if (client !== this.#session.client) return; // closed by a sign-in
+      if (client !== this.#session.client || tokenReason(error)) return; // the next look begins again
       const item = this.#items.get(id);
       if (item && !ENDED.has(item.state)) this.#change(item, { state: "unknown", error: { message: error.message } });
       memory.forget([id]);
@@ -262,8 +264,10 @@ export class Work {
       try {
         return await this.#session.client.call(method, params);
       } catch (error) {
-        if (error.code !== UNREACHABLE && error.code !== SHUTTING_DOWN) throw error;
-        await pause(AGAIN);
+        const reason = tokenReason(error);
+        if (reason) await this.#session.open(reason);
+        else if (error.code === UNREACHABLE || error.code === SHUTTING_DOWN) await pause(AGAIN);
+        else throw error;
       }
     }
   }
