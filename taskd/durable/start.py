@@ -9,14 +9,17 @@ from typing import cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorThreads
 
+from taskd.durable.history import History
 from taskd.durable.methods import StoredMethods
 from taskd.durable.opening import Opening, StoreChoice
+from taskd.durable.operators import OperatorRecords
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.wall_clock import WallClock
 from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
 from taskd.server.task_server import TaskServer
 from taskd.store.base import StoreError
+from taskd.store.memory_history import MemoryHistory
 
 __all__ = ["StorePart"]
 
@@ -35,6 +38,12 @@ class StorePart:
         )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._wall_clock.start()
+        kept = MemoryHistory()
+        now, execute, read = self._wall_clock.now, opening.execute, opening.read
+        self._history = History(reactor, server.samples, lambda: kept, execute, read, now)
+        server.records = OperatorRecords(
+            reactor, self._history, server.audit, server.bare_tasks, opening.store, read, now
+        )
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 
     @property
@@ -64,6 +73,7 @@ class StorePart:
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
         self._wall_clock.stop()
+        self._history.close()
         return self._tasks.close().addBoth(lambda _: self._opening.end_threads())
 
 
