@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import refused, result, unknown_task
 from taskd.durable.ids import Ids
+from taskd.durable.ownership import owner_of
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
@@ -108,13 +109,14 @@ class BatchMethods:
                 argument="options.key",
             )
         rows = RowCheck(self._parameters("function", function))
+        owner = owner_of(asker.grant, options.owner)
         now = self._tasks.now()
         batch = self._ids.make(now)
-        task = replace(self._tasks.new(function, None, options, now), id="", batch=batch)
+        task = replace(self._tasks.new(function, None, options, now, owner=owner), id="", batch=batch)
         follower = None
         if then is not None:
             self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now)
+            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, owner=owner)
         parts: list[Rows] = []
 
         def store() -> None:
@@ -205,9 +207,9 @@ class BatchMethods:
         """Answer with a batch."""
         self._find(asker, batch, lambda record: asker.answer(result(BatchView.of(record))))
 
-    def list(self, asker: Asker, like: str | None, after: str, limit: int) -> None:
-        """Answer with batches in the order of their ids."""
-        self._batches.find(like, after, limit).addCallbacks(
+    def list(self, asker: Asker, like: str | None, after: str, limit: int, owner: str | None) -> None:
+        """Answer with batches in the order of their ids: those of an owner, None for everybody's."""
+        self._batches.find(like, after, limit, owner).addCallbacks(
             lambda found: asker.answer(result([BatchView.of(record) for record in found])),
             lambda reason: asker.answer(refused(reason.value)),
         )

@@ -23,11 +23,11 @@ class OrdinaryCall:
 
     __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
 
-    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester) -> None:
+    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester, owner: str) -> None:
         self._tasks = tasks
         self._request = request
         self._requester: Requester | None = requester
-        self._task = tasks.submit(request.function, request.args, request.options, self._stored)
+        self._task = tasks.submit(request.function, request.args, request.options, self._stored, owner=owner)
         self._stop = tasks.waiters.wait(self._task, self._ended)
         request.work = self
 

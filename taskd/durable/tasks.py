@@ -176,6 +176,7 @@ class DurableTasks:
         answer: Callable[[Accepted | StoreError], object],
         *,
         token: str | None = None,
+        owner: str = "",
     ) -> str:
         """Store a task, and return its id; the answer comes once it is stored, and may be another task's.
 
@@ -184,7 +185,7 @@ class DurableTasks:
         if self.is_stopping:
             raise ShuttingDown("the server is shutting down")
         now = self._now()
-        new = self.new(function, args, options, now, token=token)
+        new = self.new(function, args, options, now, token=token, owner=owner)
         is_due = new.due <= now
 
         def accepted(given: Accepted | StoreError) -> None:
@@ -207,11 +208,12 @@ class DurableTasks:
         now: float,
         *,
         token: str | None = None,
+        owner: str = "",
     ) -> New:
         """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
         durability = self._durability(function)
         new = new_task(self._ids.make(now), function, args, options, durability, now, token)
-        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args))
+        return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args), owner=owner)
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)

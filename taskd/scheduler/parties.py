@@ -125,15 +125,16 @@ one connection would come from many batches, and each would cost a system call."
 class Party:
     """One party: its lanes with waiting tasks.
 
-    `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000". `waiting`
+    `key` is for people: "192.0.2.7", "2001:db8::/64", "uid 1000", "owner alice". `waiting`
     counts its tasks that may be started, `left` what is left of its present
-    turn, in short tasks.
+    turn, in short tasks. `owner` is whom its tasks belong to, "" if to nobody in particular.
     """
 
-    __slots__ = ("__weakref__", "key", "lanes", "left", "waiting")
+    __slots__ = ("__weakref__", "key", "lanes", "left", "owner", "waiting")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, owner: str = "") -> None:
         self.key = key
+        self.owner = owner
         self.waiting = 0
         self.left = TURN_TASKS
         self.lanes: Rotation[Lane, Line] = Rotation()

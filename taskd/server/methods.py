@@ -149,7 +149,7 @@ class StoredCalls(StoredMethods[Asker], Protocol):
     def schedules(self) -> list[ScheduleStatus]:
         """The schedules of the functions."""
 
-    def call(self, request: Request[Work], requester: Requester | None, /) -> None:
+    def call(self, request: Request[Work], requester: Requester | None, grant: Grant, /) -> None:
         """Store the task of an ordinary call of a durable function, and answer when it has ended."""
 
     def cancel(self, asker: Asker, task: str, /) -> Outcome | None:

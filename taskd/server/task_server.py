@@ -15,7 +15,7 @@ from taskd.auth.policy import check_role
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
-from taskd.model import NO_OPTIONS, Call, Failure
+from taskd.model import NO_OPTIONS, Call, Failure, Grant
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
@@ -31,7 +31,7 @@ from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.figures import ServerFigures, workers_of
-from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work
+from taskd.server.methods import Asker, Requester, ServerMethods, StoredCalls, Work, granted
 from taskd.server.position import Position, position_of
 from taskd.server.readiness import DRAINING, Unready, unready
 from taskd.server.status import ServerStatus, server_status
@@ -259,7 +259,7 @@ class TaskServer:
                 requester.task_ended(request, answer)
             return None
         if self.stored is not None and request.function in self._durable:
-            self.stored.call(request, requester)
+            self.stored.call(request, requester, granted(requester, request.options))
             return None
         return self._unknown(request)
 
@@ -267,7 +267,7 @@ class TaskServer:
         """Store the task of a call with the option `track`, and answer with its id."""
         if self.stored is None:
             raise NotAllowed("options.track: this server has no store")
-        self.stored.call(request, requester)
+        self.stored.call(request, requester, granted(requester, request.options))
 
     def _unknown(self, call: Call) -> FunctionStats:
         """Return new statistics for an unknown function, or raise the reason to refuse the call."""
@@ -368,10 +368,13 @@ class TaskServer:
             for task in self._scheduler.queue.drop_waiting(unless=self._functions.keys() - self._durable):
                 if task.stats.name in self._durable:
                     del self._in_flight[task.number]
-                    requester = None if isinstance(task.subscriber, Nobody) else task.subscriber
+                    gone = isinstance(task.subscriber, Nobody)
+                    requester = None if gone else cast("Requester", task.subscriber)
                     request = cast("Request[Work]", task.call)
                     request.work = None
-                    self.stored.call(request, cast("Requester | None", requester))
+                    owner = Grant(task.lane.party.owner)
+                    grant = owner if requester is None else granted(requester, request.options)
+                    self.stored.call(request, requester, grant)
                 else:
                     self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
 

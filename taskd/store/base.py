@@ -123,7 +123,8 @@ class Overdue(msgspec.Struct, frozen=True):
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends.
 
-    With `is_brief` they have neither arguments nor results, which may be large.
+    `error` is JSON text that the outcome of a task has which did not succeed. With `is_brief` they have
+    neither arguments nor results, which may be large. With `newest`, the newest come first.
     """
 
     states: Collection[State] | None = None
@@ -132,6 +133,9 @@ class Filter(msgspec.Struct, frozen=True):
     key: str | None = None
     like: str | None = None
     is_brief: bool = False
+    owner: str | None = None
+    error: bytes | None = None
+    newest: bool = False
 
 
 class Store(Protocol):
@@ -192,7 +196,10 @@ class Store(Protocol):
         """Return a task, None if there is none with this id."""
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
-        """Return up to `limit` tasks whose ids follow `after`, in the order of their ids."""
+        """Return up to `limit` tasks whose ids follow `after`, in the order of their ids.
+
+        With `Filter.newest`, those whose ids come before `after`, "" for the last one, in reverse order.
+        """
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""

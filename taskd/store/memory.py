@@ -44,7 +44,7 @@ class MemoryStore:
         self._index = MemoryIndex(self._records)
         self._events: dict[str, list[Event]] = {}
         self._event_bytes = 0
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[tuple[str, str], str] = {}
         self._claimed: set[str] = set()
         self._ticks: dict[str, LastTick] = {}
         self._logged: list[Event] = []
@@ -105,14 +105,14 @@ class MemoryStore:
         self._put(Record(new, state, now, due=max(new.due, now)))
         self._events[new.id] = []
         if new.token is not None:
-            self._tokens[new.token] = new.id
+            self._tokens[new.owner, new.token] = new.id
         self._log(new.id, "queued", now)
         return Accepted(new.id)
 
     def _joined(self, new: New) -> str | None:
-        if new.token is not None and new.token in self._tokens:
-            return self._tokens[new.token]
-        return None if new.key is None else self._index.with_key(new.function, new.key)
+        if new.token is not None and (new.owner, new.token) in self._tokens:
+            return self._tokens[new.owner, new.token]
+        return self._index.like(new)
 
     def _start(self, start: Start, now: float) -> bool:
         record = self._records.get(start.id)
@@ -244,7 +244,7 @@ class MemoryStore:
         self._index.change(record, None)
         self._event_bytes -= sum(map(_size, self._events.pop(task)))
         if record.new.token is not None:
-            del self._tokens[record.new.token]
+            del self._tokens[record.new.owner, record.new.token]
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once."""
@@ -314,14 +314,16 @@ class MemoryStore:
         found = [
             record
             for record in self._records.values()
-            if record.new.id > after
+            if ((not after or record.new.id < after) if wanted.newest else record.new.id > after)
             and (wanted.states is None or record.state in wanted.states)
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
+            and wanted.owner in (None, record.new.owner)
+            and (wanted.error is None or wanted.error in _error(record))
             and is_like(record.new.id, wanted.like)
         ]
-        records = sorted(found, key=lambda record: record.new.id)[:limit]
+        records = sorted(found, key=lambda record: record.new.id, reverse=wanted.newest)[:limit]
         return [record.brief() for record in records] if wanted.is_brief else records
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
@@ -342,3 +344,7 @@ class MemoryStore:
 
 def _size(event: Event) -> int:
     return EVENT_BYTES + size_of(event.data)
+
+
+def _error(record: Record) -> bytes:
+    return b"" if record.state is State.SUCCEEDED else record.outcome or b""

@@ -30,6 +30,7 @@ from taskd.store.sqlite_batches import (
     SqliteBatches,
     close_batches,
     id_like,
+    owned_by,
     prune_batches,
     shift_batches,
 )
@@ -44,10 +45,14 @@ __all__ = ["SqliteStore"]
 WAL_BYTES = 64 * 1024 * 1024
 """Bytes to which the write-ahead log is cut after a checkpoint that was held up."""
 
-_NEW = "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key"
+_NEW = (
+    "id, function, args, options, priority, wanted, deadline, key, token, batch, keep, fixed, limit_key, "
+    "owner"
+)
 _COLUMNS = f"{_NEW}, state, created, attempt, errors, losses, due, ended, outcome, last_seq"
 _BRIEF = _COLUMNS.replace(" args,", " NULL,").replace(" outcome,", " iif(state = 3, NULL, outcome),")
 _NEW_COUNT = len(New.__struct_fields__)
+_LAST = "\U0010ffff"  # which no id comes after
 _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
@@ -233,16 +238,23 @@ class SqliteStore:
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
         """Return tasks in the order of their ids. Raises `StoreError`."""
-        query = f"SELECT {_BRIEF if wanted.is_brief else _COLUMNS} FROM task WHERE id > ?"
-        values: list[str | int] = [after]
+        query = f"SELECT {_BRIEF if wanted.is_brief else _COLUMNS} FROM task WHERE id"
+        query += " < ?" if wanted.newest else " > ?"
+        values: list[str | int | bytes] = [after or _LAST if wanted.newest else after]
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
             if (value := getattr(wanted, name)) is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
-        condition, like = id_like(wanted.like)
-        rows = self._read(f"{query}{condition} ORDER BY id LIMIT ?", *values, *like, limit)
+        if wanted.error is not None:
+            query += " AND state > 3 AND instr(outcome, ?)"
+            values.append(wanted.error)
+        for condition, found in (owned_by(wanted.owner), id_like(wanted.like)):
+            query += condition
+            values += found
+        order = "id DESC" if wanted.newest else "id"
+        rows = self._read(f"{query} ORDER BY {order} LIMIT ?", *values, limit)
         return [_record(row) for row in rows]
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
@@ -324,10 +336,10 @@ def _submit(
     record = Record(new, state, now, due=max(new.due, now), last_seq=1)
     cursor.execute(
         f"INSERT INTO task ({_COLUMNS}, claimed) "
-        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,?,NULL,NULL,1,?)",
         (
             *(new.id, new.function, new.args, new.options, new.priority, new.due, new.deadline),
-            *(new.key, new.token, new.batch, new.keep, new.is_fixed, new.limit_key),
+            *(new.key, new.token, new.batch, new.keep, new.is_fixed, new.limit_key, new.owner),
             *(int(state), now, record.due, is_claimed),
         ),
     )
@@ -373,12 +385,15 @@ def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
 
 def _joined(cursor: LoggingCursor, new: New) -> str | None:
     if new.token is not None:
-        row = cursor.execute("SELECT id FROM task WHERE token = ?", (new.token,)).fetchone()
+        row = cursor.execute(
+            "SELECT id FROM task WHERE token = ? AND owner = ?", (new.token, new.owner)
+        ).fetchone()
         if row is not None:
             return str(row[0])
     if new.key is not None:
         row = cursor.execute(
-            "SELECT id FROM task WHERE function = ? AND key = ? AND state <= 2", (new.function, new.key)
+            "SELECT id FROM task WHERE function = ? AND key = ? AND owner = ? AND state <= 2",
+            (new.function, new.key, new.owner),
         ).fetchone()
         if row is not None:
             return str(row[0])

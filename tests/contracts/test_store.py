@@ -16,6 +16,7 @@ from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_bulk import FEW
 
 FUNCTIONS = ("f", "g")
+OWNERS = ("", "ann", "bob")
 LIMIT_KEYS = (None, "", "1", "2")
 SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
 
@@ -54,7 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
-                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS),
+                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS), st.sampled_from(OWNERS),
             ),
             min_size=1, max_size=4,
         ),
@@ -67,9 +68,9 @@ class StoreMachine(RuleBasedStateMachine):
                 due=self.now + delay if delay else 0.0,
                 deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
-                is_fixed=token == "x", limit_key=limit_key,
+                is_fixed=token == "x", limit_key=limit_key, owner=owner,
             )
-            for function, delay, priority, key, token, late, limit_key in tasks
+            for function, delay, priority, key, token, late, limit_key, owner in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -77,9 +78,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
-        token=st.sampled_from((None, None, "x")), follows=st.booleans(),
+        token=st.sampled_from((None, None, "x")), follows=st.booleans(), owner=st.sampled_from(OWNERS),
     )  # fmt: skip
-    def submit_batch(self, sizes, delay, token, follows):
+    def submit_batch(self, sizes, delay, token, follows, owner):
         name, then = f"{next(self.numbers):08}", None
         parts = [
             Rows(
@@ -90,8 +91,9 @@ class StoreMachine(RuleBasedStateMachine):
             for size in sizes
         ]
         if follows:
-            then = New(f"{next(self.numbers):08}", "g", keep=20.0)
-        task = New("", "f", due=self.now + delay if delay else 0.0, batch=name, keep=20.0)
+            then = New(f"{next(self.numbers):08}", "g", keep=20.0, owner=owner)
+        due = self.now + delay if delay else 0.0
+        task = New("", "f", due=due, batch=name, keep=20.0, limit_key="2", owner=owner)
         new = NewBatch(name, task, parts, token, then, keep=20.0)
         if self.both(lambda store: store.batches.add(new, self.now)).id == name:
             self.batches.append(name)
@@ -273,10 +275,12 @@ class StoreMachine(RuleBasedStateMachine):
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
         batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
         like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")), is_brief=st.booleans(),
+        owner=st.sampled_from((None, *OWNERS)), error=st.sampled_from((None, b"on", b"los", b"%")),
+        newest=st.booleans(),
     )  # fmt: skip
-    def find(self, states, function, batch, key, limit, like, is_brief):
-        self.both(lambda store: store.batches.find(like, "", limit))
-        wanted = Filter(states, function, batch, key, like, is_brief)
+    def find(self, states, function, batch, key, limit, like, is_brief, owner, error, newest):
+        self.both(lambda store: store.batches.find(like, "", limit, owner))
+        wanted = Filter(states, function, batch, key, like, is_brief, owner, error, newest)
         first = self.both(lambda store: store.find(wanted, "", limit))
         if first:
             self.both(lambda store: store.find(wanted, first[-1].new.id, limit))

@@ -224,7 +224,7 @@ class CheckTests(SqliteCase):
         store.write(Changes([New(f"{number:09}", "f", b"x" * 100) for number in range(500)]), 1.0)
         store.close()
         content = bytearray(Path(self.path).read_bytes())
-        content[4096 * 12 : 4096 * 30] = os.urandom(4096 * 18)
+        content[4096 * 30 : 4096 * 40] = os.urandom(4096 * 10)
         Path(self.path).write_bytes(content)
         self.assertTrue(check_file(self.path).problems)
 

@@ -1,0 +1,71 @@
+"""Whose task something is about: who may see it, change it, and whom a new one belongs to."""
+
+from __future__ import annotations
+
+from taskd.errors import NotAllowed, quoted
+from taskd.model import ANONYMOUS, Grant
+
+__all__ = ["check_may_change", "check_may_see", "check_may_see_arguments", "listed_owner", "owner_of"]
+
+_REASON = "owner"
+"""The `reason` in the data of the errors: callers tell by it that the task is another's."""
+
+
+def owner_of(grant: Grant, asked: str | None) -> str:
+    """Return whom a new task belongs to: the owner that the caller asks for, else the caller itself.
+
+    Raises `NotAllowed` if the caller may not speak for others.
+    """
+    if asked is None or asked == grant.owner:
+        return grant.owner
+    if not grant.has("operate"):
+        raise NotAllowed(
+            f"options.owner: only an operator submits for others, here for {quoted(asked)}", reason=_REASON
+        )
+    return asked
+
+
+def listed_owner(grant: Grant, asked: str | None) -> str | None:
+    """Return whose tasks a caller gets that asks for those of an owner, None for everybody's.
+
+    Raises `NotAllowed` if these are others'.
+    """
+    if grant.has("operate"):
+        return asked
+    if asked is not None and asked != grant.owner:
+        raise NotAllowed(
+            f"taskd.list: the tasks of {quoted(asked)} are seen by their owner, and by operators",
+            reason=_REASON,
+        )
+    return grant.owner
+
+
+def check_may_see(grant: Grant, owner: str) -> None:
+    """Raise `NotAllowed` unless a caller may see the tasks of an owner."""
+    if not grant.sees(owner):
+        raise NotAllowed(
+            "the task belongs to somebody else: only its owner, or an operator, sees it", reason=_REASON
+        )
+
+
+def check_may_change(grant: Grant, owner: str) -> None:
+    """Raise `NotAllowed` unless a caller may cancel the tasks of an owner, or put them back."""
+    check_may_see(grant, owner)
+    if not grant.changes(owner):
+        raise NotAllowed(
+            f"this needs a token with the role submit; this caller has the role {grant.role}", reason="role"
+        )
+
+
+def check_may_see_arguments(grant: Grant, owner: str) -> None:
+    """Raise `NotAllowed` unless a caller may see the arguments of the tasks of an owner.
+
+    Those that belong to nobody in particular are shown to operators alone.
+    """
+    check_may_see(grant, owner)
+    if grant == ANONYMOUS:
+        raise NotAllowed(
+            "with_args: the arguments of a task are shown to its owner, and to operators; "
+            "this caller is known as neither",
+            reason=_REASON,
+        )
