@@ -21,7 +21,7 @@ from taskd.client.event_link import EventLink
 from taskd.durable.attaching import Attaching
 from taskd.durable.events import EventHub, Page
 from taskd.errors import InvalidParams, TaskdError, Unreachable
-from taskd.model import Failure, Outcome
+from taskd.model import ANONYMOUS, Failure, Grant, Outcome
 from taskd.net.reactor import Reactor
 from taskd.protocol.event_lines import Kind, parse_event
 from taskd.protocol.method_names import ATTACH, DETACH, EVENTS
@@ -119,7 +119,7 @@ class RemoteEvents:
         after: int,
         limit: int,
         *,
-        tracebacks: bool = False,  # a gateway gets none: it asks for others
+        grant: Grant = ANONYMOUS,
     ) -> Deferred[Page | None]:
         return Deferred.fromCoroutine(self._page(kind, id, after, limit))
 

@@ -91,6 +91,8 @@ class WorkerView:
         else:
             stats.long_waits[bisect_left(TASK_BOUNDS, waited)] += 1
         self.load += stats.estimate + OVERHEAD
+        if task.quota is not None:
+            task.quota.started(task, now)
 
     def get(self, task_number: int) -> Task:
         """Return a task of the worker. Raises `ImpossibleMessage` if the worker does not have it."""

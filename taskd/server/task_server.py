@@ -15,7 +15,7 @@ from taskd.auth.policy import check_role
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
-from taskd.model import NO_OPTIONS, Call, Failure, Grant
+from taskd.model import NO_OPTIONS, Call, Failure, Grant, Options
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
@@ -224,8 +224,8 @@ class TaskServer:
                 limit = _limit(request, stats)
             if options.deadline is not None:
                 deadline = now + options.deadline
-            if options.caller is not None and requester.may_name_callers:
-                lane = self.parties.named_lane(options.caller)
+            if (options.caller or options.grant) and requester.may_name_callers:
+                lane = self._named_lane(options) or lane
         task = Task(
             self._last_task,
             request,
@@ -237,6 +237,7 @@ class TaskServer:
             lane,
             limit,
             deadline,
+            lane.party.quota,
         )
         try:
             self._scheduler.submit(task)
@@ -245,6 +246,13 @@ class TaskServer:
             raise
         self._in_flight[task.number] = task
         request.work = task
+
+    def _named_lane(self, options: Options) -> Lane | None:
+        """Return the lane of a caller that a gateway has named, None if it is that of the connection."""
+        grant, caller = options.grant, options.caller
+        if grant is not None and grant.owner:
+            return self.parties.owned_lane(grant, caller)
+        return None if caller is None else self.parties.named_lane(caller)
 
     def _begin_otherwise(self, request: Request[Work], requester: Requester) -> FunctionStats | None:
         """Begin with a request that is no plain call; return statistics if it is one of an unknown function.
@@ -280,6 +288,10 @@ class TaskServer:
         self._scheduler.functions[call.function] = stats
         return stats
 
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+        return self.parties.stored_lane(owner, running)
+
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task of the store, however many wait. Raises `MethodNotFound`."""
         stats = self._scheduler.functions.get(call.function)
@@ -287,9 +299,9 @@ class TaskServer:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_task += 1
         now, priority = self._clock.seconds(), call.options.priority
-        limit, deadline = _limit(call, stats), call.options.deadline
+        limit, deadline, quota = _limit(call, stats), call.options.deadline, lane.party.quota
         ends = None if deadline is None else now + deadline
-        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends)
+        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends, quota)
         self._scheduler.enqueue(task)
         self._in_flight[task.number] = task
         self._dispatcher.submitted(now)

@@ -23,7 +23,7 @@ from taskd.errors import (
 )
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
-from taskd.model import Failure, Options, Raised, Result, SubmitOptions
+from taskd.model import OPERATOR, Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
 from taskd.server.position import Position
 from taskd.store.base import StoreError
@@ -447,7 +447,7 @@ class RetryTests(DurableCase):
             shown = json.loads(page.events[-1].data)
             self.assertEqual(shown.get("traceback"), "the trace" if wanted else None)
             self.assertEqual(shown["error"]["message"], "no")
-            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, tracebacks=True))
+            page = self.successResultOf(self.tasks.log.read("task", task, 0, 100, grant=OPERATOR))
             self.assertEqual(json.loads(page.events[-1].data)["traceback"], "the trace")
             self.assertEqual(self.data(task, "failed")["traceback"], "the trace")
 
