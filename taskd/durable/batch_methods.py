@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.ids import Ids
-from taskd.durable.ownership import check_may_change, check_may_see, owner_of
+from taskd.durable.ownership import check_may_change, check_may_see, for_whom
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
@@ -31,6 +31,9 @@ MAX_ROWS = 200_000
 
 ROWS_AT_ONCE = 1000
 """Rows that are checked in one step of the reactor, and stored in one transaction: each takes some 10 ms."""
+
+SEALED_AT_ONCE = 100
+"""Rows with secrets that are sealed and stored in one step: sealing one takes some 30 µs more."""
 
 
 class Follower(msgspec.Struct, frozen=True):
@@ -109,14 +112,17 @@ class BatchMethods:
                 argument="options.key",
             )
         rows = RowCheck(self._parameters("function", function))
-        owner = owner_of(asker.grant, options.owner)
+        grant = for_whom(asker.grant, options.owner)
         now = self._tasks.now()
         batch = self._ids.make(now)
-        task = replace(self._tasks.new(function, None, options, now, owner=owner), id="", batch=batch)
+        vault = self._tasks.vault
+        task = vault.sealed(self._tasks.new(function, None, options, now, grant=grant))
+        task = replace(task, id="", batch=batch)
+        at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
             self._check_follower(then, batch)
-            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, owner=owner)
+            follower = self._tasks.new(then, None, NO_SUBMIT_OPTIONS, now, grant=grant)
         parts: list[Rows] = []
 
         def store() -> None:
@@ -128,17 +134,19 @@ class BatchMethods:
                 if first >= len(args):
                     store()
                     return
-                some = args[first : first + ROWS_AT_ONCE]
+                some = args[first : first + at_once]
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
-                keys = [self._tasks.limiter.key(function, each) for each in given]
+                keys = [self._tasks.limiter.key(function, each, grant.owner) for each in given]
                 ids = [self._ids.make(now) for _ in some]
-                parts.append(Rows(ids, given, keys if keys[0] is not None else None))
+                parts.append(
+                    Rows(ids, vault.sealed_rows(function, given), keys if keys[0] is not None else None)
+                )
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:
-                self._clock.callLater(0, step, first + ROWS_AT_ONCE)
+                self._clock.callLater(0, step, first + at_once)
 
         step(0)
         return None

@@ -14,7 +14,7 @@ from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
-from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, owner_of
+from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
@@ -77,15 +77,15 @@ class StoredMethods:
     def call(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
-        owner = owner_of(grant, options.owner)
+        grant = for_whom(grant, options.owner)
         if options.track:
-            self._track(request, requester, owner)
+            self._track(request, requester, grant)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester, owner)
+            OrdinaryCall(self._tasks, request, requester, grant)
         else:
-            self._tasks.submit(request.function, request.args, options, lambda _: None, owner=owner)
+            self._tasks.submit(request.function, request.args, options, lambda _: None, grant=grant)
 
-    def _track(self, request: Request[Work], requester: Requester | None, owner: str) -> None:
+    def _track(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -99,7 +99,7 @@ class StoredMethods:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
 
-        self._tasks.submit(request.function, request.args, request.options, stored, owner=owner)
+        self._tasks.submit(request.function, request.args, request.options, stored, grant=grant)
 
     def submit(
         self,
@@ -112,7 +112,7 @@ class StoredMethods:
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
         self._check_function(function)
-        owner = owner_of(asker.grant, options.owner)
+        grant = for_whom(asker.grant, options.owner)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
@@ -122,7 +122,7 @@ class StoredMethods:
         def stored(accepted: Accepted | StoreError) -> None:
             asker.answer(_accepted(accepted))
 
-        self._tasks.submit(function, given, options, stored, token=token, owner=owner)
+        self._tasks.submit(function, given, options, stored, token=token, grant=grant)
         return None
 
     def _check_function(self, function: str) -> None:
@@ -217,7 +217,11 @@ class StoredMethods:
         def found(record: Record) -> None:
             if with_args:
                 check_may_see_arguments(asker.grant, record.new.owner)
-            asker.answer(result(TaskView.with_args(record) if with_args else TaskView.of(record)))
+            asker.answer(
+                result(
+                    TaskView.with_args(record, vault=self._tasks.vault) if with_args else TaskView.of(record)
+                )
+            )
 
         self._find(asker, task, found)
         return None

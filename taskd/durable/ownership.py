@@ -9,8 +9,8 @@ __all__ = [
     "check_may_change",
     "check_may_see",
     "check_may_see_arguments",
+    "for_whom",
     "listed_owner",
-    "owner_of",
     "shows_arguments",
 ]
 
@@ -18,18 +18,18 @@ _REASON = "owner"
 """The `reason` in the data of the errors: callers tell by it that the task is another's."""
 
 
-def owner_of(grant: Grant, asked: str | None) -> str:
-    """Return whom a new task belongs to: the owner that the caller asks for, else the caller itself.
+def for_whom(grant: Grant, asked: str | None) -> Grant:
+    """Return the grant of whom a new task belongs to: the owner that is asked for, else the caller.
 
     Raises `NotAllowed` if the caller may not speak for others.
     """
     if asked is None or asked == grant.owner:
-        return grant.owner
+        return grant
     if not grant.has("operate"):
         raise NotAllowed(
             f"options.owner: only an operator submits for others, here for {quoted(asked)}", reason=_REASON
         )
-    return asked
+    return Grant(asked)
 
 
 def listed_owner(grant: Grant, asked: str | None) -> str | None:

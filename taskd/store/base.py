@@ -204,6 +204,9 @@ class Store(Protocol):
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule, by its name."""
 

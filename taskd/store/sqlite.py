@@ -279,6 +279,10 @@ class SqliteStore:
         later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
         return Overdue([row[0] for row in rows], later[0][0])
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner. Raises `StoreError`."""
+        return bool(self._read("SELECT 1 FROM task WHERE owner <> '' LIMIT 1"))
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule. Raises `StoreError`."""
         return {name: LastTick(line, at) for name, line, at in self._read("SELECT * FROM schedule")}

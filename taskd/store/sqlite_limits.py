@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from taskd.store.base import KeyedWant
+from taskd.store.base import CLAIM_BYTES, KeyedWant
 from taskd.store.records import Record
 from taskd.store.sqlite_bulk import rows_text
 
@@ -35,13 +35,20 @@ def claim_by_key(
 ) -> list[Record]:
     """Claim waiting tasks of a function as `want` says, and return them."""
     claims: list[Record] = []
+    size = 0
 
     def claim(index: str, condition: str, values: tuple[object, ...], most: int) -> None:
-        rows = cursor.execute(
+        nonlocal size
+        rows = []
+        for row in cursor.execute(
             f"SELECT {columns} FROM task INDEXED BY {index} WHERE {_WAITING} AND limit_key {condition} "
             "ORDER BY priority, due, id LIMIT ?",
             (function, *values, min(most, want.count - len(claims))),
-        ).fetchall()
+        ):
+            rows.append(row)
+            size += len(row[2] or b"")  # the arguments
+            if size >= CLAIM_BYTES:
+                break
         mark_claimed(cursor, rows)
         claims.extend(map(record_of, rows))
 
@@ -49,7 +56,7 @@ def claim_by_key(
     for key, room in rooms:
         if room > 0:
             claim("task_limit_key", "= ?", (key,), room)
-        if len(claims) >= want.count:
+        if len(claims) >= want.count or size >= CLAIM_BYTES:
             return claims
     if want.with_unkeyed:
         claim("task_waiting", "IS NULL", (), want.room(None))

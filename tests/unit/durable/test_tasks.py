@@ -29,7 +29,7 @@ from taskd.server.position import Position
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import State, last_seq
-from tests.unit.tasks import make_task
+from tests.unit.tasks import make_lane, make_task
 
 
 class FakeRunner:
@@ -48,6 +48,9 @@ class FakeRunner:
         task.state = TaskState.WAITING
         self.queue.append(task)
         return task
+
+    def stored_lane(self, owner, running):
+        return make_lane(owner)
 
     def cancel(self, task):
         self.cancelled.append(task)

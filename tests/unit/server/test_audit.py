@@ -1,12 +1,12 @@
 """Tests of the audit log."""
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.model import Grant
 from taskd.server.audit import Audit, AuditEntry
 
 
-class AuditTests(TestCase):
+class AuditTests(SynchronousTestCase):
     def test_an_entry_has_who_did_what_and_when(self):
         audit = Audit(lambda: 17.0)
         audit.note(Grant("alice"), "cancel", task="abc")
