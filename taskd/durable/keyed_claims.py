@@ -38,6 +38,10 @@ class KeyedClaims:
         self._claimed: Counter[str | None] = Counter()
         self._open: set[str] = set()
 
+    def look_again(self) -> None:
+        """Note that any tasks may be in the store of which nothing is known."""
+        self.is_unscanned = self._has_unkeyed = True
+
     def count(self, key: str | None) -> None:
         """Count a task that was claimed before they were counted."""
         self._claimed[key] += 1
@@ -54,9 +58,9 @@ class KeyedClaims:
         if -SPARE < room <= 0 and not self._claimed[key]:
             if not isinstance(pending, KeyedWant):
                 return KeyedWant(1, {key: 1})
-            if pending.keys is not None:
+            if pending.keys is not None and key not in pending.keys:
                 pending.keys[key] = 1
-            pending.count += 1
+                pending.count += 1
             return None
         return self._ask(key, room, pending)
 
@@ -106,6 +110,7 @@ class KeyedClaims:
         """
         self._claimed[key] -= 1
         if key is None:
+            self._has_unkeyed |= waits
             if self._claimed[None] <= self.each // 2 and self._has_unkeyed:
                 self.is_unscanned = True
             return None

@@ -46,7 +46,7 @@ class Window:
             self._has_backlog.add(function)
             claims = self._limiter.claims(function)
             if claims is not None:
-                claims.is_unscanned = True
+                claims.look_again()
             self._refill(function)
 
     def stored(self, function: str) -> None:
@@ -58,7 +58,7 @@ class Window:
         claims, room = self._limiter.claims(function), self._room(function)
         if claims is None or key is None:
             if claims is not None:
-                claims.is_unscanned = True
+                claims.look_again()
             self._refill(function, new_too=True)
         elif claims.is_unscanned and room >= WINDOW // 2:
             self._refill(function)

@@ -54,7 +54,8 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`.
+Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
 class Changes(msgspec.Struct):
