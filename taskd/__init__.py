@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from taskd.functions.decorators import on_worker_start, on_worker_stop, task
     from taskd.functions.progress import progress
     from taskd.functions.retries import Retry
+    from taskd.functions.secrets import Secret
     from taskd.functions.stops import TaskCancelled, TaskStopped, TaskTimeout
 
 __all__ = [
     "CurrentTask",
     "Retry",
+    "Secret",
     "TaskCancelled",
     "TaskStopped",
     "TaskTimeout",
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "CurrentTask": "taskd.functions.current",
     "Retry": "taskd.functions.retries",
+    "Secret": "taskd.functions.secrets",
     "TaskCancelled": "taskd.functions.stops",
     "TaskStopped": "taskd.functions.stops",
     "TaskTimeout": "taskd.functions.stops",

@@ -18,9 +18,17 @@ export interface Progress {
   message?: string;
 }
 
+/** A token, or none, because nobody has signed in. */
+export type Token = string | null | undefined;
+
 export interface ConnectOptions {
   /** The class to make websockets with; by default the global one, else that of the package ws. */
-  WebSocket?: new (url: string) => unknown;
+  WebSocket?: new (url: string, protocols?: string[]) => unknown;
+  /**
+   * The token that shows the server who is calling, or a function that returns one. It is asked for each connection,
+   * again before a token expires, and when one has; undefined or null says that nobody has signed in.
+   */
+  token?: string | (() => Token | Promise<Token>);
   /** How long calls and submits wait for a connection before they are rejected: 30 by default, `Infinity` for ever. */
   connectTimeout?: number;
   /** Called when the connection is open, and when it is lost or cannot be made. */

@@ -50,6 +50,20 @@ const OPEN = 1;
 /** The close code for a message over the limit. */
 const TOO_BIG = 1009;
 
+/** The close codes for a token that has expired, and for one that is not accepted. */
+const EXPIRED = 4401;
+const REFUSED = 4403;
+
+/** Seconds before the end of a token at which a new one is asked for, or half of its time if that is less. */
+const RENEW_SECONDS = 30;
+
+/** The characters that a websocket's subprotocol may have: those of any token, signed or not, are among them. */
+const TOKEN = /^[\w.~+-]+$/;
+
+/** The ids of the requests by which a connection asks for its rights, and shows a new token. */
+const WHOAMI_ID = "whoami";
+const AUTH_ID = "auth";
+
 const FAILED = -32000;
 const TIMED_OUT = -32001;
 const CANCELLED = -32002;
@@ -57,6 +71,7 @@ const BUSY = -32004;
 const SHUTTING_DOWN = -32005;
 const TOO_LARGE = -32006;
 const UNREACHABLE = -32007;
+const NOT_ALLOWED = -32008;
 
 const NAMES = {
   [-32700]: "parse error",
@@ -72,7 +87,7 @@ const NAMES = {
   [SHUTTING_DOWN]: "shutting down",
   [TOO_LARGE]: "too large",
   [UNREACHABLE]: "unreachable",
-  [-32008]: "not allowed",
+  [NOT_ALLOWED]: "not allowed",
 };
 
 /** The codes of a server that is being restarted. */
@@ -184,6 +199,16 @@ function lost(why, sent) {
   return new TaskdError(UNREACHABLE, `${what}: ${why}`, { sent });
 }
 
+function notAllowed(message, data) {
+  return new TaskdError(NOT_ALLOWED, message, data);
+}
+
+/** Return a token if it is one. Throws a TypeError without it: it belongs into no log. */
+function checkToken(token) {
+  if (typeof token === "string" && TOKEN.test(token)) return token;
+  throw new TypeError("a token is a text of letters, digits and . _ ~ + -");
+}
+
 /** Return the class WebSocket of the package ws, for a Node that has none. */
 async function websocketOfNode() {
   const name = "ws"; // not a literal, so that no bundler looks for it
@@ -217,19 +242,89 @@ class Alarm {
   }
 }
 
+/** The token of a client, or the function that returns one, and what is known of the newest. */
+class Credentials {
+  #given;
+  #token;
+  #expires = null;
+
+  /** Whether a token of this connection has been accepted: what was sent behind it may have been run. */
+  wasAccepted = false;
+
+  /** Whether the last token had expired when it was shown, so that another such one is not worth a try. */
+  hasExpired = false;
+
+  constructor(given) {
+    this.#given = given;
+    if (typeof given !== "function") this.#token = checkToken(given);
+  }
+
+  get isRenewable() {
+    return typeof this.#given === "function";
+  }
+
+  /** The token if it is at hand; undefined if it must be asked for. */
+  get atHand() {
+    return this.#token;
+  }
+
+  /** Return the token to be shown next. Throws a TaskdError if there is none, because nobody has signed in. */
+  async next() {
+    const token = await this.#given();
+    if (token === undefined || token === null || token === "") {
+      throw notAllowed("there is no token: nobody has signed in", { reason: "no token" });
+    }
+    return checkToken(token);
+  }
+
+  /** Take the server's answer to a token; an older server has none. */
+  accepted({ expires = null } = {}) {
+    this.wasAccepted = true;
+    this.hasExpired = false;
+    this.#expires = expires;
+  }
+
+  /** The seconds until a new token is asked for; undefined if that is no use, or this clock differs from the server's. */
+  get renewsIn() {
+    if (!this.isRenewable || this.#expires === null) return undefined;
+    const left = this.#expires - Date.now() / 1000;
+    return left > 0 ? Math.max(left - RENEW_SECONDS, left / 2) : undefined;
+  }
+
+  /** Note that a connection has ended, and for which reason. Return the error if another try is no use. */
+  lost(code, why) {
+    const wasAccepted = this.wasAccepted;
+    this.wasAccepted = false;
+    this.#expires = null;
+    if (code === EXPIRED && this.isRenewable && !this.hasExpired) {
+      this.hasExpired = true;
+      return undefined;
+    }
+    if (code !== EXPIRED && code !== REFUSED) return undefined;
+    this.hasExpired = false;
+    const data = code === EXPIRED ? { reason: "expired" } : {};
+    return isSent => notAllowed(why, { ...data, sent: isSent && wasAccepted });
+  }
+}
+
 /**
  * The one websocket of a client. It is made when it is needed, and made again when it is lost.
  *
- * `owner` has `isNeeded`, and the methods `opened`, `received(message)`, `lost(why, code)`, called when a
- * websocket was lost or could not be opened, and `failed(error)`, when none can ever be made.
+ * `owner` has `isNeeded`, and the methods `opened`, `received(message)`, `lost(why, code, isUnread)`, called when
+ * a websocket was lost or could not be opened, `refused(why)`, when its token is not accepted (`why(isSent)` is the
+ * error of a request), and `failed(error)`, when none can ever be made. A server that `isUnread` has read nothing,
+ * since the token had expired. `credentials` may be undefined.
  */
 class Connection {
   #url;
+  #credentials;
   #WebSocket;
   #owner;
   #socket = null;
   #isOpen = false;
   #isLoading = false;
+  #asking;
+  #renewal = new Alarm();
   #failures = 0;
   #notBefore = 0;
   #opening = new Alarm();
@@ -239,8 +334,9 @@ class Connection {
   #isProbing = false;
   #online = () => this.#cameOnline();
 
-  constructor(url, WebSocket, owner) {
+  constructor(url, WebSocket, credentials, owner) {
     this.#url = url;
+    this.#credentials = credentials;
     this.#WebSocket = WebSocket ?? globalThis.WebSocket;
     this.#owner = owner;
     globalThis.addEventListener?.("online", this.#online);
@@ -255,7 +351,8 @@ class Connection {
   need() {
     if (this.#isOpen) {
       if (!this.#silence.isSet) this.#watchSilence();
-    } else if (!this.#socket && !this.#isLoading && !this.#pause.isSet) {
+      this.#renewInTime();
+    } else if (!this.#socket && !this.#isLoading && !this.#asking && !this.#pause.isSet) {
       const left = this.#notBefore - now();
       if (left <= 0) this.#connect();
       else this.#pause.set(left, () => this.#connect());
@@ -266,6 +363,7 @@ class Connection {
   rest() {
     this.#silence.clear();
     this.#pause.clear();
+    this.#renewal.clear();
     this.#isProbing = false;
     if (!this.#isOpen) this.#drop();
   }
@@ -282,13 +380,35 @@ class Connection {
 
   #connect() {
     this.#pause.clear();
-    if (!this.#WebSocket) {
-      this.#load();
-      return;
+    if (!this.#WebSocket) this.#load();
+    else if (!this.#credentials) this.#open();
+    else if (this.#credentials.atHand) this.#openWith(this.#credentials.atHand);
+    else this.#askForToken();
+  }
+
+  /** Ask the page for a token, and open the websocket with it. */
+  async #askForToken() {
+    const asking = (this.#asking = {});
+    this.#opening.set(OPEN_SECONDS, () => this.#lost(`there is no token after ${OPEN_SECONDS} s`));
+    try {
+      const token = await this.#credentials.next();
+      if (asking === this.#asking) this.#openWith(token);
+    } catch (error) {
+      if (asking !== this.#asking) return;
+      if (error instanceof TaskdError) this.#refused(() => error);
+      else this.#lost(`there is no token: ${error.message}`);
     }
+  }
+
+  #openWith(token) {
+    this.#asking = undefined;
+    this.#open(["taskd", `taskd.token.${token}`]);
+  }
+
+  #open(...protocols) {
     let socket;
     try {
-      socket = new this.#WebSocket(this.#url);
+      socket = new this.#WebSocket(this.#url, ...protocols);
     } catch (error) {
       this.#owner.failed(error);
       return;
@@ -318,6 +438,7 @@ class Connection {
   #opened() {
     this.#opening.clear();
     this.#isOpen = true;
+    if (this.#credentials) this.send(`{"jsonrpc":"2.0","id":"${WHOAMI_ID}","method":"taskd.whoami"}`);
     this.#owner.opened();
     if (this.#owner.isNeeded) this.need();
   }
@@ -332,7 +453,41 @@ class Connection {
     } catch {
       return; // the answer to nothing that was sent
     }
-    if (message) this.#owner.received(message);
+    if (!message) return;
+    if (this.#credentials && (message.id === WHOAMI_ID || message.id === AUTH_ID)) this.#accepted(message);
+    else this.#owner.received(message);
+  }
+
+  // --- tokens ---
+
+  #accepted({ id, result, error }) {
+    if (error && id === AUTH_ID) return; // the old token is shown once more when it has expired
+    this.#credentials.accepted(result);
+    if (this.#owner.isNeeded) this.#renewInTime();
+  }
+
+  /** Show a new token before this one expires: then the connection lives on. */
+  #renewInTime() {
+    const seconds = this.#credentials?.renewsIn;
+    if (seconds !== undefined && !this.#renewal.isSet) this.#renewal.set(seconds, () => this.#renew());
+  }
+
+  async #renew() {
+    const socket = this.#socket;
+    try {
+      const params = { token: await this.#credentials.next() };
+      if (socket !== this.#socket || !this.isOpen) return;
+      this.send(JSON.stringify({ jsonrpc: "2.0", id: AUTH_ID, method: "taskd.auth", params }));
+    } catch {
+      // The server closes the connection when the token expires; then there is another try.
+    }
+  }
+
+  /** End: no token that there is will be accepted. `why(isSent)` returns the error of a request. */
+  #refused(why) {
+    this.#drop();
+    this.rest();
+    this.#owner.refused(why);
   }
 
   /** Forget the websocket, and close it. */
@@ -340,6 +495,7 @@ class Connection {
     const socket = this.#socket;
     this.#socket = null;
     this.#isOpen = false;
+    this.#asking = undefined;
     this.#opening.clear();
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
@@ -348,11 +504,18 @@ class Connection {
   }
 
   #lost(why, code) {
+    const isUnread = code === EXPIRED && this.#credentials?.wasAccepted === false;
+    const refusal = this.#credentials?.lost(code, why);
+    if (refusal) {
+      this.#refused(refusal);
+      return;
+    }
     this.#drop();
     this.rest();
+    if (code === EXPIRED) this.#failures = 0;
     const most = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
-    this.#notBefore = now() + Math.random() * most;
-    this.#owner.lost(why, code);
+    this.#notBefore = code === EXPIRED ? 0 : now() + Math.random() * most;
+    this.#owner.lost(why, code, isUnread);
     if (this.#owner.isNeeded) this.need();
   }
 
@@ -559,8 +722,11 @@ class Requests {
     return true;
   }
 
-  /** Reject what was in flight, or put it back if it may be sent again. `wasOpen` says whether others could be sent. */
-  lost(why, code, wasOpen) {
+  /**
+   * Reject what was in flight, or put it back if it may be sent again: all if the server `isUnread`, and has read
+   * nothing. `wasOpen` says whether others could be sent.
+   */
+  lost(why, code, { wasOpen, isUnread }) {
     this.#why = why;
     this.rest();
     const inFlight = [...this.#inFlight.values()].filter(request => !request.isUnwanted && !request.isFleeting);
@@ -570,8 +736,8 @@ class Requests {
     for (const request of inFlight) {
       if (request.text.length === longest) {
         request.reject(new TaskdError(TOO_LARGE, "the message was longer than the server takes", { sent: true }));
-      } else if (request.isRepeatable) {
-        request.mayHaveRun = true;
+      } else if (request.isRepeatable || isUnread) {
+        request.mayHaveRun ||= !isUnread;
         again.push(request);
       } else {
         request.reject(lost(why, true));
@@ -588,16 +754,17 @@ class Requests {
     this.#restart.clear();
   }
 
-  /** Reject everything, with what `why` returns for a request. */
+  /** Reject everything, with what `why` returns for a request and whether it was sent. */
   fail(why) {
-    for (const request of [...this.#inFlight.values(), ...this.#unsent]) request.reject(why(request));
+    for (const request of this.#inFlight.values()) request.reject(why(true));
+    for (const request of this.#unsent) request.reject(why(request.mayHaveRun));
     this.#inFlight.clear();
     this.#unsent.clear();
   }
 
   close() {
     this.#isClosed = true;
-    this.fail(request => lost("the client was closed", request.mayHaveRun || this.#inFlight.has(request.id)));
+    this.fail(isSent => lost("the client was closed", isSent));
   }
 }
 
@@ -808,18 +975,20 @@ class Client {
   #isConnected;
   #isClosed = false;
 
-  constructor(url, { WebSocket, connectTimeout = CONNECT_SECONDS, onConnection = () => {}, ...unknown }) {
-    onWire(unknown, { WebSocket: "", connectTimeout: "", onConnection: "" }, "connect");
+  constructor(url, { WebSocket, connectTimeout = CONNECT_SECONDS, onConnection = () => {}, token, ...unknown }) {
+    onWire(unknown, { WebSocket: "", connectTimeout: "", onConnection: "", token: "" }, "connect");
+    const credentials = token === undefined ? undefined : new Credentials(token);
     const client = this;
     const settled = () => this.#settled();
     this.#onConnection = onConnection;
-    this.#connection = new Connection(websocketUrl(url), WebSocket, {
+    this.#connection = new Connection(websocketUrl(url), WebSocket, credentials, {
       get isNeeded() {
         return client.#isNeeded;
       },
       opened: () => this.#opened(),
       received: message => this.#received(message),
-      lost: (why, code) => this.#lost(why, code),
+      lost: (why, code, isUnread) => this.#lost(why, code, isUnread),
+      refused: why => this.#refused(why),
       failed: error => this.#failed(error),
     });
     this.#requests = new Requests(this.#connection, connectTimeout, settled);
@@ -909,10 +1078,18 @@ class Client {
     this.#settled();
   }
 
-  #lost(why, code) {
+  #lost(why, code, isUnread) {
     this.#watches.lost();
-    this.#requests.lost(why, code, this.#isConnected === true);
+    this.#requests.lost(why, code, { wasOpen: this.#isConnected === true, isUnread });
     this.#report(false);
+  }
+
+  #refused(why) {
+    this.#watches.lost();
+    this.#requests.fail(why);
+    this.#watches.fail(why(false));
+    this.#report(false);
+    this.#settled();
   }
 
   #failed(error) {

@@ -12,6 +12,7 @@ from taskd.client.addresses import TlsFiles, UnixAddress, server_address
 from taskd.client.answers import result_of
 from taskd.client.exchanges import Exchanges
 from taskd.client.handle import Batch, Task
+from taskd.client.tokens import credentials_of
 from taskd.client.words import (
     NO_WORDS,
     OnProgress,
@@ -46,19 +47,22 @@ class Client:
 
     `server` is an address, as the command line takes it: ``HOST:PORT``, ``unix:PATH``,
     ``tls:HOST:PORT``, a gateway's ``ws://HOST:PORT``; None is that of the environment variable
-    ``TASKD_SERVER``, or else port 12345 of this machine. `tls` takes the place of the files that an
-    address names, and makes a bare ``HOST:PORT`` one with TLS. `pool` is how many idle connections are
-    kept; each call has one for itself. A call that was not sent, as while the server restarts, is sent
-    again for up to `connect_timeout` seconds.
+    ``TASKD_SERVER``, or else port 12345 of this machine. `token` shows the server who is calling: a text,
+    or a function that returns one for each connection; None is that of the environment variable
+    ``TASKD_TOKEN``, if there is one. (A submit's option `token` is another thing.) `tls` takes the place
+    of the files that an address names, and makes a bare ``HOST:PORT`` one with TLS. `pool` is how many
+    idle connections are kept; each call has one for itself. A call that was not sent, as while the server
+    restarts, is sent again for up to `connect_timeout` seconds.
 
     It may be used by several threads at once, and after a fork. Nothing is connected before the first
-    call. Raises `ValueError` if `server` is no address.
+    call. Raises `ValueError` if `server` is no address, or `token` is none.
     """
 
     def __init__(
         self,
         server: str | None = None,
         *,
+        token: str | Callable[[], str] | None = None,
         tls: SSLContext | None = None,
         pool: int = 10,
         connect_timeout: float = 5.0,
@@ -73,7 +77,7 @@ class Client:
         if connect_timeout <= 0:
             raise ValueError(f"connect_timeout is a number of seconds above 0, not {connect_timeout!r}")
         self._words = NO_WORDS
-        self._exchanges = Exchanges(address, tls, pool, connect_timeout)
+        self._exchanges = Exchanges(*(address, tls, pool, connect_timeout), credentials=credentials_of(token))
 
     def with_options(
         self,
@@ -88,6 +92,7 @@ class Client:
         retries: int | UnsetType | None = UNSET,
         keep: float | UnsetType | None = UNSET,
         traceparent: str | UnsetType | None = UNSET,
+        owner: str | UnsetType | None = UNSET,
         token: str | UnsetType | None = UNSET,
         wait: float | UnsetType | None = UNSET,
         on_progress: OnProgress | UnsetType | None = UNSET,
@@ -111,6 +116,7 @@ class Client:
             retries=retries,
             keep=keep,
             traceparent=traceparent,
+            owner=owner,
             token=token,
             wait=wait,
             on_progress=on_progress,

@@ -8,6 +8,7 @@ Times are seconds of a clock that never goes back. The rules:
   for `PING_INTERVAL`, a ``taskd.ping`` is sent: so a proxy in between, which cuts
   silent connections, sees traffic in both directions;
 - if nothing arrives for `PING_TIMEOUT` after a ping, the connection is dead;
+- a token that expires is replaced before, if there is another one: `renew` is called for it;
 - once it `is_over` (dead, lost, or what arrived is no reply), every call has failed,
   and it takes no other.
 """
@@ -20,6 +21,7 @@ from msgspec import Raw
 
 from taskd.client.answers import lost
 from taskd.client.pending import PendingCalls, Waiter
+from taskd.client.tokens import ShownToken
 from taskd.errors import ParseError, Unreachable
 from taskd.model import Call, Failure
 from taskd.net.strangers import not_a_task_server
@@ -73,7 +75,8 @@ class Conversation:
     """The calls, the events and the heartbeat of one connection.
 
     `server` is its name in errors. `window` is the number of calls in flight; `on_event`
-    gets each event of the tasks that are attached, as JSON text.
+    gets each event of the tasks that are attached, as JSON text. `shown` and `renew` are for
+    a connection that shows a token; `renew` is called by `beat`, and should call `show` in time.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class Conversation:
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
         max_reply: int = MAX_REPLY,
+        shown: ShownToken | None = None,
+        renew: Callable[[], object] = bool,  # which does nothing
     ) -> None:
         self.fault = ""
         """Why the conversation is over, in words; "" if it is not."""
@@ -93,7 +98,7 @@ class Conversation:
         """Whether the other end has turned out to be no task server, which has run nothing."""
         self.is_watching = False
         """Whether events are awaited: then the connection is kept alive even if no call is in flight."""
-        self._server = server
+        self.server = server
         self._max_reply = max_reply
         self._interval = ping_interval
         self._timeout = ping_timeout
@@ -101,7 +106,10 @@ class Conversation:
         self._is_gateway = is_gateway
         self._lines: list[bytes] = []
         self._splitter = LineSplitter(max_reply)
-        self._calls = PendingCalls(self._lines_append, window, on_event)
+        self._calls = PendingCalls(self._lines_append, window, on_event, shown)
+        self._shown = shown
+        self._renew = renew
+        self._renews_at: float | None = None
         self._is_quiet = True  # since nothing is awaited
         self._sent_at = self._received_at = self._pinged_at = self._beaten_at = 0.0
         self._asked_at: float | None = None  # when the first ping went out that nothing has answered
@@ -118,7 +126,7 @@ class Conversation:
     @property
     def takes_calls(self) -> bool:
         """Whether other calls may be sent."""
-        return not (self.fault or self._calls.is_refused or self._is_leaving)
+        return self._calls.takes_more and not (self.fault or self._is_leaving)
 
     @property
     def _is_leaving(self) -> bool:
@@ -139,7 +147,7 @@ class Conversation:
         Its waiter is never called before this returns. Raises `Unreachable` if the conversation is over.
         """
         if self.fault or self._calls.is_refused:
-            raise lost(self._server, self.fault or _REFUSED, sent=False)
+            raise lost(self.server, self.fault or _REFUSED, sent=False)
         return self._calls.add(call, waiter)
 
     def cancel(self, request_id: bytes) -> None:
@@ -152,10 +160,21 @@ class Conversation:
 
     # --- the connection ---
 
-    def opened(self, now: float) -> None:
-        """Begin: the connection is made, and can be written to."""
+    def opened(self, now: float, token: str | None = None) -> None:
+        """Begin: the connection is made, and can be written to. The token goes ahead of all calls."""
         self._sent_at = self._received_at = self._beaten_at = now
-        self._calls.opened()
+        self._calls.opened(token)
+
+    def show(self, token: str) -> None:
+        """Show another token, before the one that was shown expires."""
+        if not self.fault:
+            self._calls.show(token)
+
+    def deny(self, failure: Failure) -> None:
+        """End: the server lets nobody in with this token, or there is none; no call has been run."""
+        if not self.fault:
+            self._calls.deny(failure)
+            self._end(failure.message)
 
     def data_to_send(self, now: float) -> bytes:
         """Return what must be sent now, and forget it: lines, each with its LF."""
@@ -214,11 +233,16 @@ class Conversation:
                 self._end(foreign or f"it is no task server: {error}")
                 return
         if self._calls.is_refused:
-            self._calls.fail_unread(lost(self._server, _REFUSED, sent=False))
+            self._calls.fail_unread(lost(self.server, _REFUSED, sent=False))
             if not len(self._calls):
                 self._end(_REFUSED)
         if self._is_leaving and not self._is_awaiting:
             self._end(_LEAVING)
+        if self._calls.denial is not None and not len(self._calls):
+            self._end(self._calls.denial.message)
+        if self._shown is not None and self._shown.renews_in is not None:
+            self._renews_at = self._received_at + self._shown.renews_in
+            self._shown.renews_in = None
         if not self._is_awaiting:
             self._is_quiet = True
 
@@ -226,6 +250,13 @@ class Conversation:
         """Take in that the server has refused a message, if it shows whose that is: one call is in flight."""
         if len(self._calls) == 1:
             self._calls.refuse_oldest(failure)
+
+    def turned_away(self, denial: Failure) -> None:
+        """End: the server has closed the connection because of its token."""
+        if self._shown is not None and self._shown.was_accepted:
+            self.lost(denial.message)  # calls may have been run before that
+        else:
+            self.deny(denial)
 
     def lost(self, why: str) -> None:
         """End: the connection could not be made, or is lost.
@@ -237,7 +268,8 @@ class Conversation:
         cut_off = self._splitter.receive(b"\n") if self._splitter.unfinished else []
         foreign = not_a_task_server(cut_off[0]) if cut_off else ""
         self.is_foreign = bool(foreign)
-        self._end(foreign or why)
+        denial = self._calls.denial
+        self._end(foreign or (why if denial is None else denial.message))
 
     def _end(self, why: str) -> None:
         if self.fault:
@@ -248,7 +280,7 @@ class Conversation:
 
     def unreachable(self, *, sent: bool) -> Unreachable:
         """Return the error of a call that was lost with the connection, for the reason that is known."""
-        return lost(self._server, self.fault, sent=sent)
+        return lost(self.server, self.fault, sent=sent)
 
     # --- the heartbeat ---
 
@@ -258,14 +290,24 @@ class Conversation:
 
     def next_beat(self) -> float | None:
         """Return when `beat` must be called next; None if nothing is awaited."""
+        ping = self._next_ping()
+        return ping if ping is None or self._renews_at is None else min(ping, self._renews_at)
+
+    def _next_ping(self) -> float | None:
         if self.fault or not self._is_awaiting:
             return None
         due = max(min(self._sent_at, self._received_at), self._pinged_at) + self._interval
         return due if self._asked_at is None else min(due, self._asked_at + self._timeout)
 
     def beat(self, now: float) -> None:
-        """Send a ping if one is due, or give the connection up. Pass on what has arrived before."""
-        due = self.next_beat()
+        """Send a ping if one is due, or give the connection up. Pass on what has arrived before.
+
+        Ask for another token if this one is about to expire.
+        """
+        due = self._next_ping()
+        if due is not None and self._renews_at is not None and now >= self._renews_at:
+            self._renews_at = None
+            self._renew()
         was_held_up = now - self._beaten_at > 2 * self._interval
         self._beaten_at = now
         if due is None or now < due:

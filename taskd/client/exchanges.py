@@ -5,6 +5,7 @@ The rules:
 - a call that may have been run is never sent again; one that was not sent is, for up to
   `connect_timeout` seconds, in which a server restarts;
 - a question, which changes nothing, is asked again in any case;
+- what is refused since the token has expired was not run, and is sent once more with a new token;
 - a connection that has ended or said something impossible while it was idle is not used again;
 - a forked process has a pool of its own: it never touches the connections of its parent.
 """
@@ -23,6 +24,7 @@ from taskd.client.conversation import PING_INTERVAL
 from taskd.client.flight import Ended, Flight
 from taskd.client.patience import Patience
 from taskd.client.sockets import ConnectFailed, Connection, connect
+from taskd.client.tokens import Credentials, has_expired
 from taskd.client.waiting import Reply
 from taskd.client.words import OnProgress
 from taskd.errors import TaskdError, Unreachable
@@ -86,8 +88,10 @@ class Exchanges:
         pool: int,
         connect_timeout: float,
         ping_interval: float = PING_INTERVAL,
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
+        self._credentials = credentials
         self._context = context
         self._size = pool
         self._connect_timeout = connect_timeout
@@ -108,6 +112,11 @@ class Exchanges:
         self._is_closed = True
         self._pool_here().close()
 
+    @property
+    def is_renewable(self) -> bool:
+        """Whether there is another token when one has expired."""
+        return self._credentials is not None and self._credentials.is_renewable
+
     # --- connections ---
 
     def _checkout(self, deadline: float) -> Connection:
@@ -122,7 +131,7 @@ class Exchanges:
         while True:
             left = max(deadline - monotonic(), PAUSE)
             try:
-                return connect(self.address, self._context, left, self._ping_interval)
+                return connect(self.address, self._context, left, self._ping_interval, self._credentials)
             except ConnectFailed as error:
                 if not error.may_pass or monotonic() + PAUSE >= deadline:
                     raise lost(self.address.text, error.why, sent=False) from None
@@ -147,6 +156,7 @@ class Exchanges:
         started = monotonic()
         until = None if wait is None else started + wait
         deadline = started + self._connect_timeout
+        may_renew = self.is_renewable
         while True:
             connection = self._checkout(deadline)
             reply = Reply(on_progress)
@@ -154,6 +164,9 @@ class Exchanges:
                 assert wait is not None
                 raise not_in_time(what, wait, _consequence(call))
             if reply.outcome is not None:
+                if may_renew and has_expired(reply.outcome):
+                    may_renew = False
+                    continue
                 return result_of(reply.outcome)
             assert reply.error is not None
             if not reply.was_not_sent:
@@ -220,7 +233,7 @@ class Exchanges:
             try:
                 connection = self._checkout(monotonic() + self._connect_timeout)
                 try:
-                    yield from _events(connection, following, patience)
+                    yield from _events(connection, following, patience, may_renew=self.is_renewable)
                 finally:
                     connection.close()  # with it ends the attachment
             except TaskdError as error:
@@ -239,7 +252,7 @@ class Exchanges:
 
         Up to `at_once` calls are in flight, on one connection. If the iterator is closed, they are cancelled.
         """
-        flight = Flight(calls, wait, on_progress)
+        flight = Flight(calls, wait, on_progress, is_renewable=self.is_renewable)
         deadline: float | None = None  # since nothing has failed
         while flight.has_more():
             if deadline is None:
@@ -279,8 +292,13 @@ def _endure(patience: Patience, error: TaskdError, until: float | None = None) -
     sleep(patience.pause_after(error))
 
 
-def _events(connection: Connection, following: Following, patience: Patience) -> Iterator[Event]:
-    """Yield the events that come on one connection. Raises `Unreachable` if it is lost."""
+def _events(
+    connection: Connection, following: Following, patience: Patience, *, may_renew: bool
+) -> Iterator[Event]:
+    """Yield the events that come on one connection. Raises `Unreachable` if it is lost.
+
+    If it `may_renew` its token, that has expired, it counts as lost.
+    """
     reply = Reply()
     connection.conversation.is_watching = True
     connection.conversation.call(following.attach(), reply)
@@ -290,6 +308,8 @@ def _events(connection: Connection, following: Following, patience: Patience) ->
     if reply.error is not None:
         raise reply.error
     assert reply.outcome is not None
+    if may_renew and has_expired(reply.outcome):
+        raise lost(connection.conversation.server, "its token had expired", sent=False)
     following.attached(reply.outcome)
     patience.found()
     while True:

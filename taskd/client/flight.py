@@ -9,6 +9,7 @@ from typing import Any
 
 from taskd.client.answers import not_in_time
 from taskd.client.sockets import Connection
+from taskd.client.tokens import has_expired
 from taskd.client.waiting import Reply
 from taskd.client.words import OnProgress
 from taskd.errors import TaskdError
@@ -50,11 +51,21 @@ class _RowReply(Reply):
 
 
 class Flight:
-    """Calls, each of a row, of which some are in flight. `wait` is in seconds, for each of them."""
+    """Calls, each of a row, of which some are in flight. `wait` is in seconds, for each of them.
+
+    If the token `is_renewable`, calls that are refused because it has expired are sent once more.
+    """
 
     def __init__(
-        self, calls: Iterable[tuple[Any, Call]], wait: float | None, on_progress: OnProgress | None
+        self,
+        calls: Iterable[tuple[Any, Call]],
+        wait: float | None,
+        on_progress: OnProgress | None,
+        *,
+        is_renewable: bool = False,
     ) -> None:
+        self._is_renewable = is_renewable
+        self._expired_on: Connection | None = None  # since then, no call has got an answer
         self._calls = iter(calls)
         self._wait = wait
         self._on_progress = on_progress
@@ -96,14 +107,24 @@ class Flight:
             for reply in ended:
                 self._in_flight.pop(reply.request_id, None)
                 reply.report()
-                if reply.outcome is not None:
+                if self._may_retry(reply, connection, deadline):
+                    self._again.append((reply.row, reply.call))
+                elif reply.outcome is not None:
                     yield reply.row, reply.outcome
                 elif reply.error is not None:
-                    may_retry = not connection.conversation.is_foreign and monotonic() < deadline
-                    if reply.was_not_sent and may_retry:
-                        self._again.append((reply.row, reply.call))
-                    else:
-                        yield reply.row, reply.error
+                    yield reply.row, reply.error
+
+    def _may_retry(self, reply: _RowReply, connection: Connection, deadline: float) -> bool:
+        """Return whether a call that was not run may be sent on another connection."""
+        if reply.outcome is None:
+            may_retry = not connection.conversation.is_foreign and monotonic() < deadline
+            return reply.was_not_sent and may_retry
+        if not (self._is_renewable and has_expired(reply.outcome)):
+            self._expired_on = None
+            return False
+        if self._expired_on is None:
+            self._expired_on = connection
+        return self._expired_on is connection
 
     def _fill(self, connection: Connection, at_once: int) -> None:
         added = []

@@ -17,7 +17,8 @@ from typing import Protocol
 
 from msgspec import Raw
 
-from taskd.errors import Busy, Cancelled, ShuttingDown, TooLarge, Unreachable
+from taskd.client.tokens import AUTH_ID, ShownToken, has_expired
+from taskd.errors import Busy, Cancelled, NotAllowed, ShuttingDown, TooLarge, Unreachable
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.protocol.replies import EventPushed, parse_reply
 from taskd.protocol.request_lines import cancel_line, request_line
@@ -56,12 +57,20 @@ class PendingCalls:
 
     `send` gets lines without their LF; it is called only between `opened` and
     `fail`. After `fail` another connection may be opened: the numbers go on.
-    `on_event` gets the events that are pushed on the connection.
+    `on_event` gets the events that are pushed on the connection; `shown` is for the tokens
+    that it shows. If the first is refused, every call ends with that failure, since none is run.
     """
 
-    def __init__(self, send: Callable[[bytes], None], window: int, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        window: int,
+        on_event: OnEvent | None = None,
+        shown: ShownToken | None = None,
+    ) -> None:
         self._send = send
         self._on_event = on_event
+        self._shown = shown
         self._window = window
         self._numbers = count(1)
         self._waiters: dict[bytes, Waiter | None] = {}
@@ -74,6 +83,8 @@ class PendingCalls:
         """Whether the server has refused a message: it reads nothing that was sent after that."""
         self.is_leaving = False
         """Whether the server has refused a call because it is about to stop."""
+        self.denial: Failure | None = None
+        """Why the server lets nobody in over this connection any more: its token."""
         self._sizes: dict[bytes, int] = {}  # of the lines that are long, with their LF
 
     def __len__(self) -> int:
@@ -126,15 +137,35 @@ class PendingCalls:
 
     # --- what the connection does ---
 
-    def opened(self) -> None:
-        """Send the calls that waited for the connection."""
+    def opened(self, token: str | None = None) -> None:
+        """Send the token, if there is one, and the calls that waited for the connection."""
         self.is_refused = self.is_leaving = False
+        self.denial = None
         self._is_open = True
+        if token is not None:
+            assert self._shown is not None
+            self._send(self._shown.first(token))
         self._send_more()
+
+    def show(self, token: str) -> None:
+        """Show a token, ahead of the calls that follow."""
+        assert self._shown is not None
+        self._send(self._shown.line(token))
+
+    def deny(self, failure: Failure) -> None:
+        """End every call: the server lets nobody in over this connection, and has run none of them."""
+        self.denial = failure
+        self._is_open = False  # for calls that are added before another connection is opened
+        self._end_all(failure)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the server reads what is sent from now on, as far as is known."""
+        return not self.is_refused and self.denial is None
 
     def _send_more(self) -> None:
         unsent = self._unsent
-        while unsent and not self.is_refused and len(self._waiters) - len(unsent) < self._window:
+        while unsent and self.takes_more and len(self._waiters) - len(unsent) < self._window:
             request_id = next(iter(unsent))
             self._send(unsent.pop(request_id))
             if request_id in self._detached:
@@ -168,16 +199,33 @@ class PendingCalls:
             self._failed(body)
         if waiter is not None:
             waiter.ended(body)
+        else:
+            self._unawaited(request_id, body)
+
+    def _unawaited(self, request_id: bytes, outcome: Outcome) -> None:
+        """Take in an outcome that no call awaits: the answer to a token, or one that is of no interest."""
+        if self._shown is not None and request_id == AUTH_ID:
+            denial = self._shown.answered(outcome)
+            if denial is not None:
+                self.deny(denial)
 
     def _failed(self, failure: Failure) -> None:
         """Note what the failure of a call says of the server."""
         if failure.code == ShuttingDown.code:
             self.is_leaving = True
+        elif self._shown is not None and has_expired(failure):
+            self.denial = failure
+            self._is_open = False
 
     def _refused(self, failure: Failure) -> None:
         """Take in an error about no call: the server could not read one, or has refused the connection."""
         if failure.code == Busy.code:
             self._end_all(failure)
+        elif failure.code == NotAllowed.code:
+            if self._shown is not None and self._shown.was_accepted:
+                self.denial = failure  # and calls that are in flight may have been run
+            else:
+                self.deny(failure)
         elif failure.code == TooLarge.code:
             self._refuse_longest(failure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from taskd.client.addresses import Address, UnixAddress, WebSocketAddress
 from taskd.client.conversation import MAX_CALLS, PING_INTERVAL, Conversation
+from taskd.client.tokens import Credentials, ShownToken
 from taskd.client.waiting import Reply
+from taskd.errors import NotAllowed
 
 if TYPE_CHECKING:
     from ssl import SSLContext, SSLSocket
@@ -42,6 +45,9 @@ that is closed before the server has read the cancel may take that away."""
 
 KEEPALIVE = 20
 """Seconds of silence after which the kernel probes a server, and between two of three probes."""
+
+
+_log = logging.getLogger("taskd.client")
 
 
 class ConnectFailed(Exception):
@@ -79,6 +85,7 @@ class Connection:
     """A connection to a task server that is open. Every wait is bounded by the heartbeat.
 
     `events` collects what is pushed. `pid` is the process that made it: no other may use it.
+    With `credentials`, it shows the `token` first, and others before that expires.
     """
 
     def __init__(
@@ -91,8 +98,11 @@ class Connection:
         window: int = MAX_CALLS,
         is_gateway: bool = False,
         ping_interval: float = PING_INTERVAL,
+        credentials: Credentials | None = None,
+        token: str | None = None,
     ) -> None:
         self.events: list[Raw] = []
+        self._credentials = credentials
         self.pid = os.getpid()
         self.idle_since = 0.0
         self.conversation = Conversation(
@@ -101,8 +111,10 @@ class Connection:
             is_gateway=is_gateway,
             on_event=self.events.append,
             ping_interval=ping_interval,
+            shown=None if credentials is None else ShownToken(is_renewable=credentials.is_renewable),
+            renew=self._renew,
         )
-        self.conversation.opened(monotonic())
+        self.conversation.opened(monotonic(), token)
         sock.settimeout(0)
         self._socket = sock
         self._is_secured = is_secured
@@ -110,6 +122,14 @@ class Connection:
         self._poller.register(sock, select.POLLIN)
         self._framing = framing
         self._is_midway = False  # in a message that is being sent
+
+    def _renew(self) -> None:
+        """Show another token. If there is none, the server closes the connection when this one expires."""
+        assert self._credentials is not None
+        try:
+            self.conversation.show(self._credentials.next())
+        except NotAllowed as error:
+            _log.warning("no new token for %s: %s", self.conversation.server, error, exc_info=error.__cause__)
 
     @property
     def is_usable(self) -> bool:
@@ -251,12 +271,17 @@ def why_lost(error: OSError) -> str:
 
 
 def connect(
-    address: Address, context: SSLContext | None, timeout: float, ping_interval: float = PING_INTERVAL
+    address: Address,
+    context: SSLContext | None,
+    timeout: float,
+    ping_interval: float = PING_INTERVAL,
+    credentials: Credentials | None = None,
 ) -> Connection:
-    """Open a connection within about `timeout` seconds. Raises `ConnectFailed`.
+    """Open a connection within about `timeout` seconds. Raises `ConnectFailed`, `NotAllowed`.
 
-    `context` is for TLS; without one there is none.
+    `context` is for TLS; without one there is none. The token is sent with the first call.
     """
+    token = None if credentials is None else credentials.next()
     sock = _connected(address, timeout)
     try:
         framing: Framing = LineFraming()
@@ -275,6 +300,8 @@ def connect(
             window=window,
             is_gateway=isinstance(address, WebSocketAddress),
             ping_interval=ping_interval,
+            credentials=credentials,
+            token=token,
         )
     except OSError as error:
         sock.close()

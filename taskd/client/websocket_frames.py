@@ -20,6 +20,7 @@ from wsproto.utilities import RemoteProtocolError
 from taskd.client.addresses import WebSocketAddress
 from taskd.client.conversation import MAX_REPLY, Conversation
 from taskd.client.sockets import READ_SIZE, ConnectFailed
+from taskd.client.tokens import denial_of
 from taskd.errors import TooLarge
 from taskd.model import Failure
 from taskd.net.strangers import not_a_task_server
@@ -110,6 +111,9 @@ class WebSocketFraming:
                 elif isinstance(event, Ping):
                     self._answers.append(self._connection.send(event.response()))
                 elif isinstance(event, CloseConnection):
+                    denial = denial_of(event.code, event.reason)
+                    if denial is not None:
+                        conversation.turned_away(denial)
                     if event.code == CloseReason.MESSAGE_TOO_BIG:
                         refused = TooLarge(f"the message is too long for the gateway: {event.reason}")
                         conversation.refused(Failure.of(refused))

@@ -256,9 +256,11 @@ class DurableBatches:
         """Read a batch."""
         return self._read(lambda: self._store.batches.get(batch))
 
-    def find(self, like: str | None, after: str, limit: int) -> Deferred[list[BatchRecord]]:
-        """Read batches, in the order of their ids."""
-        return self._read(lambda: self._store.batches.find(like, after, limit))
+    def find(
+        self, like: str | None, after: str, limit: int, owner: str | None
+    ) -> Deferred[list[BatchRecord]]:
+        """Read batches, in the order of their ids: those of an owner, None for everybody's."""
+        return self._read(lambda: self._store.batches.find(like, after, limit, owner))
 
     def tasks_of(self, batch: str) -> Deferred[list[str]]:
         """Read the ids of all tasks of a batch."""

@@ -5,83 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.durable.answers import refused, result, unknown_task
+from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.attaching import Attaching
 from taskd.durable.batch_methods import BatchMethods
 from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
+from taskd.durable.listing import Listed, Listing
+from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
-from taskd.durable.waiters import Waiting, call_in_time, left_for_next_start
-from taskd.errors import InvalidParams, quoted
+from taskd.durable.views import TaskView
+from taskd.durable.waiters import AnsweredWait, left_for_next_start
+from taskd.errors import InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
 from taskd.protocol.stored_methods import NOT_GIVEN
 from taskd.server.figures import Commits
 from taskd.server.methods import Asker, Requester, Work
 from taskd.server.status import ScheduleStatus, StoreStatus
-from taskd.store.base import Filter, StoreError
+from taskd.store.base import StoreError
 from taskd.store.records import ENDED, Accepted, Record, State
 
-__all__ = ["StoredMethods", "TaskView"]
-
-MAX_LISTED = 1000
-"""Tasks in one answer to ``taskd.list``."""
+__all__ = ["StoredMethods"]
 
 _NO_ARGS = Raw(b"[]")
-
-_STATES = {state.name.lower(): state for state in State}
-
-
-class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A stored task, as the methods show it. Times are in seconds since 1970."""
-
-    task: str
-    function: str
-    state: str
-    created: float
-    attempts: int
-    errors: int
-    losses: int
-    due: float
-    ended: float | None = None
-    key: str | None = None
-    batch: str | None = None
-    result: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-    args: Raw | UnsetType = UNSET
-
-    @classmethod
-    def of(cls, record: Record) -> TaskView:
-        """Return the view of a task."""
-        outcome = UNSET if record.outcome is None else Raw(record.outcome)
-        succeeded = record.state is State.SUCCEEDED
-        return cls(
-            record.new.id,
-            record.new.function,
-            record.state.name.lower(),
-            round(record.created, 3),
-            record.attempt,
-            record.errors,
-            record.losses,
-            round(record.due, 3),
-            None if record.ended is None else round(record.ended, 3),
-            record.new.key,
-            record.new.batch,
-            outcome if succeeded else UNSET,
-            UNSET if succeeded else outcome,
-        )
-
-    @classmethod
-    def with_args(cls, record: Record) -> TaskView:
-        """Return the view of a task that also has its arguments."""
-        args = _NO_ARGS if record.new.args is None else Raw(record.new.args)
-        return msgspec.structs.replace(cls.of(record), args=args)
 
 
 class StoredMethods:
@@ -97,6 +48,7 @@ class StoredMethods:
         self._attaching = Attaching(tasks.hub, tasks.log.read)
         self._batches = BatchMethods(clock, tasks, functions)
         self._holding = Holding(tasks, functions, self._batches.unknown_task)
+        self._listing = Listing(tasks, self._batches)
 
     def use(self, functions: list[FunctionInfo]) -> None:
         """Run the stored tasks of these functions from now on."""
@@ -122,16 +74,18 @@ class StoredMethods:
 
     # --- in ---
 
-    def call(self, request: Request[Work], requester: Requester | None) -> None:
+    def call(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
-        if request.options.track:
-            self._track(request, requester)
+        options = request.options
+        grant = for_whom(grant, options.owner)
+        if options.track:
+            self._track(request, requester, grant)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester)
+            OrdinaryCall(self._tasks, request, requester, grant)
         else:
-            self._tasks.submit(request.function, request.args, request.options, lambda _: None)
+            self._tasks.submit(request.function, request.args, options, lambda _: None, grant=grant)
 
-    def _track(self, request: Request[Work], requester: Requester | None) -> None:
+    def _track(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -145,7 +99,7 @@ class StoredMethods:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
 
-        self._tasks.submit(request.function, request.args, request.options, stored)
+        self._tasks.submit(request.function, request.args, request.options, stored, grant=grant)
 
     def submit(
         self,
@@ -158,6 +112,7 @@ class StoredMethods:
     ) -> Outcome | None:
         """Store a task, and answer with its id."""
         self._check_function(function)
+        grant = for_whom(asker.grant, options.owner)
         given = None if bytes(args) == bytes(NOT_GIVEN) else Raw(bytes(args))
         if given is not None and memoryview(given)[0] not in b"{[":
             raise InvalidParams("taskd.submit: args is an object or an array", argument="args")
@@ -167,7 +122,7 @@ class StoredMethods:
         def stored(accepted: Accepted | StoreError) -> None:
             asker.answer(_accepted(accepted))
 
-        self._tasks.submit(function, given, options, stored, token=token)
+        self._tasks.submit(function, given, options, stored, token=token, grant=grant)
         return None
 
     def _check_function(self, function: str) -> None:
@@ -199,14 +154,36 @@ class StoredMethods:
             else:
                 asker.answer(result({"was": "done" if state in ENDED else state.name.lower()}))
 
-        self._tasks.cancel(task, cancelled)
+        def found(record: Record | None) -> None:
+            if record is None:
+                cancelled(None)
+            else:
+                check_may_change(asker.grant, record.new.owner)
+                self._tasks.cancel(task, cancelled)
+
+        run = self._tasks.run_of(task)
+        if run is not None:
+            found(run.record)
+        elif asker.grant.has("operate"):  # who need not be asked whose it is
+            self._tasks.cancel(task, cancelled)
+        else:
+            self._read(asker, task, found)
         return None
 
     # --- held, and put back ---
 
     def retry(self, asker: Asker, /, task: str) -> Outcome | None:
         """Put back a task that failed or was set aside."""
-        return self._holding.retry(asker, task)
+
+        def found(record: Record) -> None:
+            check_may_change(asker.grant, record.new.owner)
+            self._holding.retry(asker, task)
+
+        if asker.grant.has("operate"):
+            self._holding.retry(asker, task)
+        else:
+            self._find(asker, task, found)
+        return None
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
@@ -236,23 +213,45 @@ class StoredMethods:
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        view = TaskView.with_args if with_args else TaskView.of
-        self._find(asker, task, lambda record: asker.answer(result(view(record))))
+
+        def found(record: Record) -> None:
+            if with_args:
+                check_may_see_arguments(asker.grant, record.new.owner)
+            asker.answer(
+                result(
+                    TaskView.with_args(record, vault=self._tasks.vault) if with_args else TaskView.of(record)
+                )
+            )
+
+        self._find(asker, task, found)
         return None
 
-    def _show(self, asker: Asker, task: str, answer: Callable[[Outcome], object]) -> None:
-        self._find(asker, task, lambda record: answer(result(TaskView.of(record))))
+    def _find(
+        self,
+        asker: Asker,
+        task: str,
+        found: Callable[[Record], object],
+        refusing: Callable[[], object] = bool,  # which does nothing
+    ) -> None:
+        """Call `found` with a task that the asker may see; if there is none, call `refusing`, and answer."""
 
-    def _find(self, asker: Asker, task: str, found: Callable[[Record], object]) -> None:
         def got(record: Record | None) -> None:
             if record is None:
+                refusing()
                 self._batches.unknown_task(asker, task)
-            else:
-                found(record)
+                return
+            try:
+                check_may_see(asker.grant, record.new.owner)
+            except NotAllowed:
+                refusing()
+                raise
+            found(record)
 
-        self._tasks.read(lambda: self._tasks.store.get(task)).addCallbacks(
-            got, lambda reason: asker.answer(refused(reason.value))
-        )
+        self._read(asker, task, got)
+
+    def _read(self, asker: Asker, task: str, got: Callable[[Record | None], object]) -> None:
+        """Call `got` with a task, None if there is none; what it raises is the answer."""
+        answer_by(self._tasks.get(task), got, asker.answer)
 
     def wait(
         self, asker: Asker, /, task: str | None = None, timeout: float | None = None, batch: str | None = None
@@ -263,16 +262,19 @@ class StoredMethods:
             self._batches.wait(asker, batch, timeout)
             return None
         # Waiting comes first, so that no end is missed.
-        over = call_in_time(
+        wait = AnsweredWait(
             self._clock,
             timeout,
             partial(self._tasks.waiters.wait, task),
             lambda: self._find(asker, task, partial(self._answer_wait, asker)),
         )
-        asker.request.work = Waiting(over)
-        self._find(
-            asker, task, lambda record: over() if record.state in ENDED or self._is_left(record) else None
-        )
+        asker.request.work = wait
+
+        def found(record: Record) -> None:
+            if record.state in ENDED or self._is_left(record):
+                wait.end()
+
+        self._find(asker, task, found, wait.give_up)
         return None
 
     def _is_left(self, record: Record) -> bool:
@@ -324,30 +326,14 @@ class StoredMethods:
         key: str | None = None,
         like: str | None = None,
         batches: bool = False,  # noqa: FBT001, FBT002
+        owner: str | None = None,
+        error: str | None = None,
+        newest: bool = False,  # noqa: FBT001, FBT002
+        before: str = "",
     ) -> Outcome | None:
         """Answer with stored tasks, or with batches."""
-        if state is not None and state not in _STATES:
-            raise InvalidParams(
-                f"taskd.list: a state is one of {', '.join(_STATES)}, not {quoted(state)}", argument="state"
-            )
-        if not 0 < limit <= MAX_LISTED:
-            raise InvalidParams(f"taskd.list: limit is 1 to {MAX_LISTED}, not {limit}", argument="limit")
-        if like == "":
-            raise InvalidParams("taskd.list: like is the beginning or the end of an id", argument="like")
-        if batches:
-            if (state, function, batch, key) != (None, None, None, None):
-                raise InvalidParams(
-                    "taskd.list: batches are found by after, limit and like alone", argument="batches"
-                )
-            self._batches.list(asker, like, after, limit)
-            return None
-        states = None if state is None else [_STATES[state]]
-        wanted = Filter(states, function, batch, key, like, is_brief=True)
-        self._tasks.read(lambda: self._tasks.store.find(wanted, after, limit)).addCallbacks(
-            lambda records: asker.answer(result([TaskView.of(record) for record in records])),
-            lambda reason: asker.answer(refused(reason.value)),
-        )
-        return None
+        listed = Listed(state, function, batch, key, like, owner, error, newest)
+        return self._listing.list(asker, listed, before if newest else after, limit, batches=batches)
 
 
 def _task_of(method: str, task: str | None, batch: str | None) -> str:

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from taskd.errors import InvalidParams, quoted
 from taskd.functions.descriptions import ParameterInfo
+from taskd.functions.hiding import MASK
 from taskd.functions.kinds import Kind, KindName
 
 __all__ = ["RowCheck"]
@@ -48,15 +49,19 @@ _PYTHON: dict[KindName, Any] = {
     "object": dict,
 }
 
+_MASK = msgspec.json.encode(MASK)
+
 _WITH_ARTICLE = {"null": "null", "array": "an array", "object": "an object"}
 
 
 class _Values:
-    """The values of one parameter: those of its `kinds`, or any if there are none."""
+    """The values of one parameter: those of its kinds, or any if there are none."""
 
-    __slots__ = ("_exact", "_types", "expected")
+    __slots__ = ("_exact", "_is_secret", "_types", "expected")
 
-    def __init__(self, kinds: Sequence[Kind]) -> None:
+    def __init__(self, parameter: ParameterInfo) -> None:
+        kinds = parameter.kinds
+        self._is_secret = parameter.secret
         types: set[KindName] = {"number" if kind.type == "integer" else kind.type for kind in kinds}
         self._types = types or set(_PYTHON)
         self._exact = _exact(kinds)
@@ -65,6 +70,8 @@ class _Values:
     def check(self, value: Raw) -> None:
         """Raise `ValueError` with what the value is, if it is none of these."""
         text = memoryview(value)
+        if self._is_secret and text == _MASK:
+            raise ValueError(f"{MASK}, which is shown in the place of the real value")
         got = _TYPES[text[0]]
         if got not in self._types:
             raise ValueError(got)
@@ -73,7 +80,8 @@ class _Values:
         try:
             self._exact.decode(value)
         except msgspec.ValidationError:
-            raise ValueError(quoted(bytes(value).decode())) from None
+            another = "another value, which is secret"
+            raise ValueError(another if self._is_secret else quoted(bytes(value).decode())) from None
 
 
 def _texts(kinds: Iterable[Kind]) -> Iterable[str]:
@@ -117,7 +125,7 @@ class RowCheck:
         given = parameters or {}
         self._places = [name for name, each in given.items() if each.passed == "either"]
         named = {name: each for name, each in given.items() if each.passed in ("either", "by_name")}
-        self._values = {name: _Values(each.kinds) for name, each in named.items()}
+        self._values = {name: _Values(each) for name, each in named.items()}
         self._required = {name for name, each in named.items() if each.required}
         self._more_positions = _more(given, "more_positions")
         self._more_names = _more(given, "more_names")
@@ -174,7 +182,7 @@ class RowCheck:
 
 
 def _more(parameters: dict[str, ParameterInfo], passed: str) -> _Values | None:
-    return next((_Values(each.kinds) for each in parameters.values() if each.passed == passed), None)
+    return next((_Values(each) for each in parameters.values() if each.passed == passed), None)
 
 
 def _check_value(values: _Values, value: Raw, where: str, name: str) -> None:

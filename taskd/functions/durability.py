@@ -113,9 +113,20 @@ class Durability(msgspec.Struct, frozen=True):
         return chosen
 
     def check_key(self, parameters: Mapping[str, ParameterInfo]) -> None:
-        """Raise `TypeError` if `concurrency_key` is no argument of a function with these parameters."""
+        """Raise `TypeError` if `concurrency_key` is no argument of a function with these parameters.
+
+        Nor may it be a secret one: a key is stored and shown as it is.
+        """
         name = self.concurrency_key
-        if name is None or any(each.passed == "more_names" for each in parameters.values()):
+        if name is None:
+            return
+        more = [each for each in parameters.values() if each.passed == "more_names"]
+        if any(each.secret for each in ([parameters[name]] if name in parameters else more)):
+            raise TypeError(
+                f"concurrency_key {name!r} is a secret argument, and a key is stored and shown as it is: "
+                "name another, such as that of the account"
+            )
+        if more:
             return
         names = [each for each, parameter in parameters.items() if parameter.passed != "more_positions"]
         if name not in names:

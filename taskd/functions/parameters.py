@@ -13,7 +13,8 @@ from msgspec import UNSET, Raw
 from msgspec.structs import astuple
 
 from taskd.errors import InvalidParams, quoted
-from taskd.functions.raised import one_line
+from taskd.functions.raised import one_line, type_name
+from taskd.functions.secrets import has_secret
 from taskd.functions.signatures import NEEDED_AT_RUN_TIME, resolve, signature, takes_signature_of_another
 from taskd.functions.wire_names import wire_name
 
@@ -125,26 +126,48 @@ def _without_end(given: tuple[Any, ...]) -> tuple[Any, ...]:
     return given[:end]
 
 
+def _convert_secret(name: str, decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:
+    """Convert a secret argument. Raises `InvalidParams`, which has nothing of the value but its type."""
+    name = quoted(name)
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        why, data = "its value does not fit", {}
+        match = _EXPECTED.match(str(error))
+        if match is not None and error.__cause__ is None:
+            data = {key: value for key in ("expected", "got") if (value := match[key])}
+            data["expected"] += match["bound"] or ""
+            why = ", ".join(f"{key} {value}" for key, value in data.items())
+    except Exception as error:  # a type of the app may run checks that raise anything
+        why, data = f"its check has raised {type_name(type(error))}", {}
+    # Without the cause, whose text and traceback may have the value.
+    raise InvalidParams(f"argument {name!r}, which is secret: {why}", argument=name, **data) from None
+
+
 class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
     `signature` has the annotations as they are written, `resolved` the
-    parameters with types. Raises `TypeError`, which names the parameter, if an
-    annotation cannot be resolved or is not a type that JSON can be converted
-    to, or if there is no signature.
+    parameters with types, `secret` the names of those that are shown nowhere.
+    Raises `TypeError`, which names the parameter, if an annotation cannot be
+    resolved or is not a type that JSON can be converted to, or if there is no signature.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.signature = signature(function)
         self.resolved = resolve(self.signature, function)
+        self.secret = frozenset(each.name for each in self.resolved if has_secret(each.annotation))
         self._is_wrapper = takes_signature_of_another(function)
         self._positional: list[inspect.Parameter] = []
         self._named: dict[str, inspect.Parameter] = {}
         self._more_positional: msgspec.json.Decoder[Any] | None = None
         self._more_named: msgspec.json.Decoder[Any] | None = None
+        self._secret_decoders: list[msgspec.json.Decoder[Any]] = []
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
         for parameter in self.resolved:
             decoder = _decoder(parameter)
+            if parameter.name in self.secret:
+                self._secret_decoders.append(decoder)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self._more_positional = decoder
             elif parameter.kind is parameter.VAR_KEYWORD:
@@ -295,8 +318,9 @@ class Parameters:
             )
             raise InvalidParams(f"argument {name!r} is missing{hint}", argument=name, got="nothing")
 
-    @staticmethod
-    def _convert(name: str, decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:
+    def _convert(self, name: str, decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:
+        if any(each is decoder for each in self._secret_decoders):
+            return _convert_secret(name, decoder, raw)
         try:
             return decoder.decode(raw)
         except msgspec.ValidationError as error:

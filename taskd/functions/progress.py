@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import isfinite
 from numbers import Integral
 
+from taskd.functions.hiding import Hide, unhidden
 from taskd.functions.raised import MAX_TEXT, encodable, type_name
 
 __all__ = ["check_report", "progress", "report_progress_to"]
@@ -45,14 +46,17 @@ def report_progress_to(sink: _Sink | None) -> _Sink:
 
 
 def check_report(
-    done: float, total: float | None, message: str | None
+    done: float, total: float | None, message: str | None, hide: Hide = unhidden
 ) -> tuple[int | float, int | float | None, str | None]:
-    """Return a report as plain numbers and a text that can be encoded. Raises what `progress` raises."""
+    """Return a report as plain numbers and a text that can be encoded. Raises what `progress` raises.
+
+    `hide` masks the secrets in the text.
+    """
     if message is not None:
         if not issubclass(type(message), str):
             raise TypeError(f"progress takes a str for its message, not {type_name(type(message))}")
         # Without the methods of a subclass, which are the app's code.
-        message = encodable(str.__str__(message)[:MAX_TEXT])
+        message = encodable(hide(str.__str__(message))[:MAX_TEXT])
     return _number(done), None if total is None else _number(total), message
 
 

@@ -7,6 +7,8 @@ here never raise because of that, and return plain strings that UTF-8 can encode
 
 from __future__ import annotations
 
+from taskd.functions.hiding import Hide, unhidden
+
 __all__ = ["MAX_TEXT", "MAX_TYPE_NAME", "encodable", "one_line", "text_of", "type_name"]
 
 MAX_TEXT = 16_384
@@ -38,31 +40,32 @@ def type_name(kind: type) -> str:
     return encodable(name[:MAX_TYPE_NAME])
 
 
-def text_of(error: BaseException) -> str:
+def text_of(error: BaseException, hide: Hide = unhidden) -> str:
     """Return the message of an exception, at most `MAX_TEXT` characters; "" if it has none.
 
-    If it cannot be formatted, the text explains why.
+    `hide` masks the secrets in it. If it cannot be formatted, the text explains why.
     """
-    text, broken = _formatted(error)
+    text, broken = _formatted(error, hide)
     if broken is None:
         return text
-    why, more = _formatted(broken)
+    why, more = _formatted(broken, hide)
     reason = type_name(type(broken))
     if why and more is None:
         reason = f"{reason}: {why}"
     return f"its message could not be formatted: {reason}"[:MAX_TEXT]
 
 
-def one_line(error: BaseException) -> str:
-    """Return an exception's type and its message."""
-    name, text = type_name(type(error)), text_of(error)
+def one_line(error: BaseException, hide: Hide = unhidden) -> str:
+    """Return an exception's type and its message, in which `hide` masks the secrets."""
+    name, text = type_name(type(error)), text_of(error, hide)
     return f"{name}: {text}" if text else name
 
 
-def _formatted(error: BaseException) -> tuple[str, BaseException | None]:
+def _formatted(error: BaseException, hide: Hide) -> tuple[str, BaseException | None]:
     """Return what `str` makes of an exception, and the exception that it raised, if any."""
     try:
         # `str` may return an instance of a subclass, whose methods are the app's too.
-        return encodable(str.__str__(str(error))[:MAX_TEXT])[:MAX_TEXT], None
+        text = hide(str.__str__(str(error)))  # before it is cut, perhaps inside a secret
+        return encodable(text[:MAX_TEXT])[:MAX_TEXT], None
     except BaseException as broken:  # SystemExit too, since it is the app's code that raises it
         return "", broken

@@ -31,6 +31,7 @@ from taskd.functions.parameters import Parameters
 from taskd.functions.raised import encodable
 from taskd.functions.retries import RETRY_FOR, RetryFor
 from taskd.functions.schedule import Schedule
+from taskd.functions.secret_arguments import SecretArguments
 from taskd.functions.signatures import innermost, place, require_function
 from taskd.functions.stops import GRACE
 from taskd.functions.wire_names import RESERVED
@@ -105,6 +106,11 @@ class Function:
         """
         return Parameters(self.callable)
 
+    @cached_property
+    def secrets(self) -> SecretArguments:
+        """The arguments that are shown nowhere. Raises as `Parameters` does."""
+        return SecretArguments.of(describe_parameters(self.parameters))
+
     @property
     def where(self) -> str:
         """The file and line of the function (``app.py:12``), or its `repr` if Python does not know them."""
@@ -121,7 +127,9 @@ class Function:
             self.durable.check_key(parameters)
         return FunctionInfo(
             name=self.name,
-            signature=encodable(f"{self.name}{signature_text(self.parameters.signature)}"),
+            signature=encodable(
+                f"{self.name}{signature_text(self.parameters.signature, self.parameters.secret)}"
+            ),
             summary=encodable(_doc(self.callable).partition("\n")[0]),
             parameters=parameters,
             timeout=self.timeout,

@@ -116,11 +116,17 @@ class StoredMethods(Protocol[Asker]):
         key: str | None = None,
         like: str | None = None,
         batches: bool = False,  # noqa: FBT001, FBT002
+        owner: str | None = None,
+        error: str | None = None,
+        newest: bool = False,  # noqa: FBT001, FBT002
+        before: str = "",
     ) -> Answer:
         """Answer with stored tasks as `get` does but without results, in the order of their submits.
 
-        Those of a `batch`, with a `key`, or whose ids begin or end `like` that, if given.
-        With `batches` the answer has batches instead, and only `after`, `limit` and `like` count.
+        Those of a `batch`, of an `owner`, with a `key`, with a text in their `error`, or whose ids begin or
+        end `like` that, if given; and of all these only the caller's own, unless it is an operator.
+        With `newest` the order is reversed, and the next page is what comes `before` an id.
+        With `batches` the answer has batches instead, and only `after`, `limit`, `like` and `owner` count.
         """
 
     def retry(self, asker: Asker, /, task: str) -> Answer:

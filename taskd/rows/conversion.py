@@ -56,6 +56,8 @@ class TextConverter:
     def __init__(self, parameters: Mapping[str, ParameterInfo], as_json: Callable[[str, str], str]) -> None:
         more = [each for each in parameters.values() if each.passed == "more_names"]
         self._more = more[0].kinds if more else []
+        self._secret = {name for name, each in parameters.items() if each.secret}
+        self._more_are_secret = any(each.secret for each in more)
         self._kinds = {
             name: each.kinds for name, each in parameters.items() if not each.passed.startswith("more_")
         }
@@ -67,6 +69,9 @@ class TextConverter:
         try:
             return convert_text(text, kinds)
         except ValueError as error:
+            if name in self._secret or (name not in self._kinds and self._more_are_secret):
+                what = f"argument {quoted(name)!r}, which is secret, is not {_expected(kinds)}"
+                raise ValueError(what) from None
             hint = _json_instead(text, kinds)
             suggestion = f"; write {self._as_json(name, hint)}" if hint else ""
             raise ValueError(f"argument {quoted(name)!r}: {error}{suggestion}") from None

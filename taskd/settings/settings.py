@@ -19,8 +19,17 @@ CONFIG = "config"
 """The option that names the configuration file, on the command line alone."""
 
 GATEWAY = (
-    *("task-server", "link", "allow-origin", "hostname", "max-message", "max-buffered"),
-    *("tokens", "jwt-key", "jwt-audience"),
+    "task-server",
+    "link",
+    "allow-origin",
+    "hostname",
+    "max-message",
+    "max-buffered",
+    "message-rate",
+    "compression",
+    "tokens",
+    "jwt-key",
+    "jwt-audience",
 )
 """The options that concern a gateway that somebody else's server serves, as `twistd web` does."""
 

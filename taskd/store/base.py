@@ -7,7 +7,10 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
+from taskd.store.history import HistoryStore
+from taskd.store.queued import Queued
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = [
@@ -54,7 +57,8 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`.
+Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
 class Changes(msgspec.Struct):
@@ -123,7 +127,8 @@ class Overdue(msgspec.Struct, frozen=True):
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends.
 
-    With `is_brief` they have neither arguments nor results, which may be large.
+    `error` is JSON text that the outcome of a task has which did not succeed. With `is_brief` they have
+    neither arguments nor results, which may be large. With `newest`, the newest come first.
     """
 
     states: Collection[State] | None = None
@@ -132,6 +137,9 @@ class Filter(msgspec.Struct, frozen=True):
     key: str | None = None
     like: str | None = None
     is_brief: bool = False
+    owner: str | None = None
+    error: bytes | None = None
+    newest: bool = False
 
 
 class Store(Protocol):
@@ -147,6 +155,14 @@ class Store(Protocol):
     @property
     def batches(self) -> BatchStore:
         """The batches that it keeps."""
+
+    @property
+    def history(self) -> HistoryStore:
+        """What was done in each minute and hour."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """Who has done what."""
 
     @property
     def room(self) -> float:
@@ -192,16 +208,25 @@ class Store(Protocol):
         """Return a task, None if there is none with this id."""
 
     def find(self, wanted: Filter, after: str, limit: int) -> list[Record]:
-        """Return up to `limit` tasks whose ids follow `after`, in the order of their ids."""
+        """Return up to `limit` tasks whose ids follow `after`, in the order of their ids.
+
+        With `Filter.newest`, those whose ids come before `after`, "" for the last one, in reverse order.
+        """
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
+
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
 
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule, by its name."""
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Count the unfinished tasks by function and owner: the `limit` largest numbers, the rest as one."""
 
     def close(self) -> None:
         """Close the store. Idempotent."""

@@ -34,7 +34,7 @@ FAILED = frozenset({State.FAILED, State.EXPIRED, State.SET_ASIDE})
 class Rows(msgspec.Struct, frozen=True):
     """A part of a batch: the ids of its next tasks, and the arguments of each as JSON text.
 
-    `limit_keys` has the limit key of each, None if they have none.
+    `limit_keys` has the limit key of each, None if they have that of the batch's task.
     """
 
     ids: list[str]
@@ -44,7 +44,7 @@ class Rows(msgspec.Struct, frozen=True):
     def tasks(self, task: New) -> Iterator[New]:
         """Yield the tasks, which but for this part are like `task`."""
         for place, (name, args) in enumerate(zip(self.ids, self.args, strict=True)):
-            key = None if self.limit_keys is None else self.limit_keys[place]
+            key = task.limit_key if self.limit_keys is None else self.limit_keys[place]
             yield msgspec.structs.replace(task, id=name, args=args, limit_key=key)
 
 
@@ -52,8 +52,8 @@ class NewBatch(msgspec.Struct, frozen=True):
     """A batch to be stored.
 
     Each of its tasks is `task` with an id and arguments from `parts`, in which
-    the ids grow; every part is stored in one transaction. Of all batches, only
-    one has the same `token`. `then` is a task that is stored when all others
+    the ids grow; every part is stored in one transaction. Of all batches of an owner,
+    which is that of `task`, only one has the same `token`. `then` is a task that is stored when all others
     have ended; it gets their counts as its arguments. `keep` is for how many
     seconds the batch is kept after its end.
     """
@@ -160,8 +160,11 @@ class BatchStore(Protocol):
     def unended(self) -> list[BatchRecord]:
         """Return the batches that have not ended."""
 
-    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
-        """Return up to `limit` batches whose ids follow `after`, in their order; `like` is as for tasks."""
+    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
+        """Return up to `limit` batches whose ids follow `after`, in their order.
+
+        `like` and `owner` are as for tasks.
+        """
 
 
 def follower(batch: BatchRecord) -> New | None:

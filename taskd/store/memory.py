@@ -9,9 +9,12 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Own, Want, Written
+from taskd.store.memory_audit import MemoryAudit
 from taskd.store.memory_batches import MemoryBatches, is_like
+from taskd.store.memory_history import MemoryHistory
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
+from taskd.store.queued import Queued, largest
 from taskd.store.records import (
     CANCELLABLE,
     UNFINISHED,
@@ -44,12 +47,14 @@ class MemoryStore:
         self._index = MemoryIndex(self._records)
         self._events: dict[str, list[Event]] = {}
         self._event_bytes = 0
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[tuple[str, str], str] = {}
         self._claimed: set[str] = set()
         self._ticks: dict[str, LastTick] = {}
         self._logged: list[Event] = []
         self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
         self._paused: set[str] = set()
+        self.history = MemoryHistory()
+        self.audit = MemoryAudit()
 
     @property
     def room(self) -> float:
@@ -105,14 +110,14 @@ class MemoryStore:
         self._put(Record(new, state, now, due=max(new.due, now)))
         self._events[new.id] = []
         if new.token is not None:
-            self._tokens[new.token] = new.id
+            self._tokens[new.owner, new.token] = new.id
         self._log(new.id, "queued", now)
         return Accepted(new.id)
 
     def _joined(self, new: New) -> str | None:
-        if new.token is not None and new.token in self._tokens:
-            return self._tokens[new.token]
-        return None if new.key is None else self._index.with_key(new.function, new.key)
+        if new.token is not None and (new.owner, new.token) in self._tokens:
+            return self._tokens[new.owner, new.token]
+        return self._index.like(new)
 
     def _start(self, start: Start, now: float) -> bool:
         record = self._records.get(start.id)
@@ -244,7 +249,7 @@ class MemoryStore:
         self._index.change(record, None)
         self._event_bytes -= sum(map(_size, self._events.pop(task)))
         if record.new.token is not None:
-            del self._tokens[record.new.token]
+            del self._tokens[record.new.owner, record.new.token]
 
     def rescue(self, now: float, once: Collection[str] = (), error: bytes | None = None) -> int:
         """Make running tasks wait again, or fail if they are to run once."""
@@ -314,23 +319,47 @@ class MemoryStore:
         found = [
             record
             for record in self._records.values()
-            if record.new.id > after
+            if ((not after or record.new.id < after) if wanted.newest else record.new.id > after)
             and (wanted.states is None or record.state in wanted.states)
             and (wanted.function is None or record.new.function == wanted.function)
             and (wanted.batch is None or record.new.batch == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
+            and wanted.owner in (None, record.new.owner)
+            and (wanted.error is None or wanted.error in _error(record))
             and is_like(record.new.id, wanted.like)
         ]
-        records = sorted(found, key=lambda record: record.new.id)[:limit]
+        records = sorted(found, key=lambda record: record.new.id, reverse=wanted.newest)[:limit]
         return [record.brief() for record in records] if wanted.is_brief else records
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return events of a task."""
         return [event for event in self._events.get(task, ()) if event.seq > after][:limit]
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+        return any(record.new.owner for record in self._records.values())
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule."""
         return dict(self._ticks)
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Return how many unfinished tasks there are."""
+        found: dict[tuple[str, str], Queued] = {}
+        for record in self._records.values():
+            if (state := record.state) in UNFINISHED:
+                new, waits = record.new, state is State.WAITING
+                found[new.function, new.owner] = found.get(
+                    (new.function, new.owner), Queued(new.function, new.owner)
+                ) + Queued(
+                    None,
+                    None,
+                    int(state is State.SCHEDULED),
+                    int(waits),
+                    int(state is State.RUNNING),
+                    record.due if waits else None,
+                )
+        return largest(found.values(), limit)
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are."""
@@ -342,3 +371,7 @@ class MemoryStore:
 
 def _size(event: Event) -> int:
     return EVENT_BYTES + size_of(event.data)
+
+
+def _error(record: Record) -> bytes:
+    return b"" if record.state is State.SUCCEEDED else record.outcome or b""

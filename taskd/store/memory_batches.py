@@ -39,17 +39,18 @@ class MemoryBatches:
         self._submit = submit
         self._cancel = cancel
         self._batches: dict[str, _Kept] = {}
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[tuple[str, str], str] = {}
         self._changed: dict[str, None] = {}
 
     def add(self, new: NewBatch, now: float) -> BatchRecord:
         """Accept a batch."""
-        if new.token is not None and new.token in self._tokens:
-            return self._batches[self._tokens[new.token]].record
+        token = None if new.token is None else (new.task.owner, new.token)
+        if token is not None and token in self._tokens:
+            return self._batches[self._tokens[token]].record
         record = BatchRecord(new.id, new.task, new.total, now, len(new.parts), new.keep, new.token, new.then)
         self._batches[new.id] = _Kept(record, new.parts, [each for part in new.parts for each in part.ids])
-        if new.token is not None:
-            self._tokens[new.token] = new.id
+        if token is not None:
+            self._tokens[token] = new.id
         self._changed[new.id] = None
         self.close(now)
         return self._batches[new.id].record
@@ -112,10 +113,14 @@ class MemoryBatches:
         """Return the batches that have not ended."""
         return [kept.record for kept in self._batches.values() if kept.record.ended is None]
 
-    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
         """Return batches in the order of their ids."""
-        found = [each for each in sorted(self._batches) if each > after and is_like(each, like)]
-        return [self._batches[each].record for each in found[:limit]]
+        found = [
+            kept.record
+            for each, kept in sorted(self._batches.items())
+            if each > after and is_like(each, like) and owner in (None, kept.record.task.owner)
+        ]
+        return found[:limit]
 
     # --- what happens to tasks ---
 
@@ -157,7 +162,7 @@ class MemoryBatches:
             del self._batches[record.id]
             self._changed.pop(record.id, None)
             if record.token is not None:
-                del self._tokens[record.token]
+                del self._tokens[record.task.owner, record.token]
         return len(over)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 
 from taskd.store.memory_limits import RECORD_BYTES, size_of
-from taskd.store.records import ENDED, UNFINISHED, Record, State
+from taskd.store.records import ENDED, UNFINISHED, New, Record, State
 
 __all__ = ["MemoryIndex"]
 
@@ -23,7 +23,7 @@ class MemoryIndex:
         self._waiting: dict[str, dict[str | None, list[tuple[int, float, str]]]] = {}
         self._scheduled: list[tuple[float, str]] = []
         self._deadlines: list[tuple[float, str]] = []
-        self._keys: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, str, str], str] = {}
         self.running: dict[str, None] = {}
         self.ended: dict[str, None] = {}
         """The ended tasks, in the order of their ends."""
@@ -53,8 +53,9 @@ class MemoryIndex:
         task = record.new.id
         self.running.pop(task, None)
         self.ended.pop(task, None)
-        if record.new.key is not None and self._keys.get((record.new.function, record.new.key)) == task:
-            del self._keys[record.new.function, record.new.key]
+        key = _key(record.new)
+        if key is not None and self._keys.get(key) == task:
+            del self._keys[key]
 
     def _enter(self, record: Record) -> None:
         task, state = record.new.id, record.state
@@ -66,17 +67,19 @@ class MemoryIndex:
             self.running[task] = None
         elif state in ENDED:
             self.ended[task] = None
-        if record.new.key is not None and state in UNFINISHED:
-            self._keys[record.new.function, record.new.key] = task
+        key = _key(record.new)
+        if key is not None and state in UNFINISHED:
+            self._keys[key] = task
 
     def wait(self, record: Record) -> None:
         """Put a waiting task into the queue of its function, from which `next_waiting` had taken it."""
         queues = self._waiting.setdefault(record.new.function, {})
         heappush(queues.setdefault(record.new.limit_key, []), record.turn())
 
-    def with_key(self, function: str, key: str) -> str | None:
-        """Return the unfinished task of a function that has this key."""
-        return self._keys.get((function, key))
+    def like(self, new: New) -> str | None:
+        """Return the unfinished task that has the key of a new one, None if none has, or that has no key."""
+        key = _key(new)
+        return None if key is None else self._keys.get(key)
 
     def limit_keys(self, function: str) -> list[str | None]:
         """Return the limit keys of which tasks of a function may wait."""
@@ -89,15 +92,10 @@ class MemoryIndex:
             yield record
 
     def next_waiting(self, function: str, claimed: Collection[str]) -> Iterator[Record]:
-        """Take waiting tasks from the queue, in their order, but for those that are claimed."""
-        while True:
-            keys = self.limit_keys(function)
-            heads = [head for key in keys if (head := self._first(function, key, claimed)) is not None]
-            if not heads:
-                return
-            record = min(heads, key=Record.turn)
-            heappop(self._waiting[function][record.new.limit_key])
-            yield record
+        """Take waiting tasks from the queues, but for those that are claimed; those without a key first."""
+        keys = self.limit_keys(function)
+        for key in sorted(keys, key=lambda key: (key is not None, key or "")):
+            yield from self.next_of_key(function, key, claimed)
 
     def _first(self, function: str, key: str | None, claimed: Collection[str]) -> Record | None:
         queues = self._waiting.get(function, {})
@@ -138,3 +136,8 @@ class MemoryIndex:
                 return record
             heappop(self._scheduled)
         return None
+
+
+def _key(new: New) -> tuple[str, str, str] | None:
+    """Return what no two unfinished tasks have in common."""
+    return None if new.key is None else (new.owner, new.function, new.key)

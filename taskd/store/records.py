@@ -120,12 +120,13 @@ class New(msgspec.Struct, frozen=True):
 
     `args` is JSON text, None for no arguments. `options` is JSON text, which
     stores pass on unread. The task waits from `due` on. Of the unfinished tasks
-    of a function, only one has the same `key`; of all tasks, only one has the
-    same `token`. `keep` is for how many seconds it is kept after its end. It is not
+    of a function and an owner, only one has the same `key`; of all tasks of an owner, only one
+    has the same `token`. `keep` is for how many seconds it is kept after its end. It is not
     started for the first time after its `deadline`. What `is_fixed` is due by the
     calendar; other times are distances, and are moved when the clock is set.
     `limit_key` is the value of its function's concurrency key, "" if it leaves that
-    out, None if the function had no such key when the task was submitted.
+    out, None if the function had no such key when the task was submitted. `owner` is whom it
+    belongs to, "" for nobody in particular; keys and tokens are those of one owner.
     """
 
     id: str
@@ -141,6 +142,7 @@ class New(msgspec.Struct, frozen=True):
     keep: float = 0.0
     is_fixed: bool = False
     limit_key: str | None = None
+    owner: str = ""
 
     def moved(self, seconds: float) -> New:
         """Return the task after the clock has been set by `seconds`."""
@@ -187,6 +189,10 @@ class Record(msgspec.Struct, frozen=True):
     def turn(self) -> tuple[int, float, str]:
         """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
         return self.new.priority, self.due, self.new.id
+
+    def turn_of_any(self) -> tuple[str, tuple[int, float, str]]:
+        """Return the key by which they are claimed whatever their limit keys: those without one first."""
+        return "" if self.new.limit_key is None else f" {self.new.limit_key}", self.turn()
 
     def takes_by_hand(self, state: State) -> bool:
         """Return whether a cancel, or putting it back, may bring the task to `state` now."""

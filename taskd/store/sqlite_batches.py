@@ -17,7 +17,15 @@ from taskd.store.batches import BatchRecord, CancelledRows, NewBatch, Rows, foll
 from taskd.store.records import Event, New
 from taskd.store.sqlite_log import LoggingCursor
 
-__all__ = ["BATCH_TABLES", "SqliteBatches", "close_batches", "id_like", "prune_batches", "shift_batches"]
+__all__ = [
+    "BATCH_TABLES",
+    "SqliteBatches",
+    "close_batches",
+    "id_like",
+    "owned_by",
+    "prune_batches",
+    "shift_batches",
+]
 
 BATCH_TABLES = """
 CREATE TABLE batch (
@@ -68,6 +76,11 @@ _new = msgspec.msgpack.Decoder(New)
 _rows = msgspec.msgpack.Decoder(Rows)
 _encoded = msgspec.msgpack.Encoder().encode
 
+_OF_OWNER = "\x1f"
+"""Before and after the owner of a token, whose name has no such character."""
+
+_SOMEBODY = " AND owner <> ''"
+
 Submit = Callable[[LoggingCursor, New, float], object]
 Cancel = Callable[[LoggingCursor, str, float], Event]
 Read = Callable[..., list[Any]]
@@ -95,15 +108,16 @@ class SqliteBatches:
     def add(self, new: NewBatch, now: float) -> BatchRecord:
         """Accept a batch. Raises `StoreError`."""
         with self._transaction() as cursor:
-            if new.token is not None and (known := _one(cursor, "token", new.token)) is not None:
+            token = None if new.token is None else _scoped(new.task.owner, new.token)
+            if token is not None and (known := _one(cursor, "token", token)) is not None:
                 return known
             follower = None if new.then is None else msgspec.msgpack.encode(new.then)
             cursor.execute(
-                "INSERT INTO batch (id, task, total, created, parts, keep, token, follower) "
-                "VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO batch (id, task, total, created, parts, keep, token, follower, owner) "
+                "VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     *(new.id, msgspec.msgpack.encode(new.task), new.total, now),
-                    *(len(new.parts), new.keep, new.token, follower),
+                    *(len(new.parts), new.keep, token, follower, new.task.owner),
                 ),
             )
             cursor.executemany(
@@ -172,11 +186,12 @@ class SqliteBatches:
         rows = self._read(f"SELECT {_COLUMNS} FROM batch WHERE ended IS NULL ORDER BY id")
         return [_record(row) for row in rows]
 
-    def find(self, like: str | None, after: str, limit: int) -> list[BatchRecord]:
+    def find(self, like: str | None, after: str, limit: int, owner: str | None = None) -> list[BatchRecord]:
         """Return batches in the order of their ids. Raises `StoreError`."""
         condition, values = id_like(like)
-        query = f"SELECT {_COLUMNS} FROM batch WHERE id > ?{condition} ORDER BY id LIMIT ?"
-        return [_record(row) for row in self._read(query, after, *values, limit)]
+        of_owner, owners = owned_by(owner)
+        query = f"SELECT {_COLUMNS} FROM batch WHERE id > ?{condition}{of_owner} ORDER BY id LIMIT ?"
+        return [_record(row) for row in self._read(query, after, *values, *owners, limit)]
 
 
 def id_like(like: str | None) -> tuple[str, list[str | int]]:
@@ -185,6 +200,20 @@ def id_like(like: str | None) -> tuple[str, list[str | int]]:
         return "", []
     condition = " AND (id >= ? AND id < ? OR substr(id, ?) = ?)"
     return condition, [like, f"{like}\U0010ffff", -len(like), like]
+
+
+def owned_by(owner: str | None) -> tuple[str, list[str]]:
+    """Return the condition that something belongs to an owner, after others, and its values; None for any."""
+    if owner is None:
+        return "", []
+    # The index of owners leaves out what belongs to nobody.
+    return f" AND owner = ?{_SOMEBODY if owner else ''}", [owner]
+
+
+def _scoped(owner: str, token: str) -> str:
+    """Return what the file has for the token of a batch, since tokens are those of one owner."""
+    is_plain = not owner and not token.startswith(_OF_OWNER)
+    return token if is_plain else f"{_OF_OWNER}{owner}{_OF_OWNER}{token}"
 
 
 def close_batches(cursor: LoggingCursor, now: float, submit: Submit) -> list[BatchRecord]:
@@ -228,9 +257,11 @@ def _one(cursor: LoggingCursor, column: str, value: str) -> BatchRecord | None:
 
 
 def _record(row: Any) -> BatchRecord:
-    batch, task, total, created, parts, keep, token, then, stored, done, failed, cancelled, asked, ended = row
+    batch, new, total, created, parts, keep, token, then, stored, done, failed, cancelled, asked, ended = row
+    task = _new.decode(new)
     return BatchRecord(
-        batch, _new.decode(task), total, created, parts, keep, token,
+        batch, task, total, created, parts, keep,
+        None if token is None else token.removeprefix(f"{_OF_OWNER}{task.owner}{_OF_OWNER}"),
         None if then is None else _new.decode(then),
         stored, done, failed, cancelled, bool(asked), ended,
     )  # fmt: skip

@@ -155,7 +155,7 @@ class ThreadWorker:
         interrupter = ThreadInterrupter()
         clean_start = _ThreadStart()
         self._invoker = Invoker(self._registry, self._config, interrupter, clean_start, self._send)
-        self._progress = ProgressReporter(self._send)
+        self._progress = ProgressReporter(self._send, self._invoker.hider_of_running)
         self._current = CurrentTasks(interrupter)
         self._spans = Spans()
         self._interrupter = interrupter

@@ -1,4 +1,4 @@
-"""The root resource of the gateway's port: upgrades to websockets, the JavaScript client, and a page."""
+"""The root resource of the gateway's port: upgrades to websockets, HTTP requests, and pages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import os
 from collections.abc import Mapping
 
 from autobahn.twisted.resource import WebSocketResource
-from twisted.web.http import NOT_FOUND
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from taskd import __version__
 from taskd.auth.access_config import AccessConfig
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
@@ -18,43 +16,24 @@ from taskd.listeners.websocket import VERSION
 from taskd.net.reactor import installed_reactor
 from taskd.settings.kinds import LOCAL
 from taskd.settings.settings import settle_gateway
-from taskd.web.access import Access
+from taskd.web.access import Access, answer_problem
 from taskd.web.api.resource import ApiResource
 from taskd.web.api.table import ROOT
-from taskd.web.client_module import MODULE_PATH, ClientModule
 from taskd.web.health import HEALTH_PATH, READY_PATH, render_health, render_readiness
 from taskd.web.metrics import METRICS_PATH, Measured, MetricsPage
+from taskd.web.pages import Pages
+from taskd.web.problems import Problem
 from taskd.web.routes import RPC_PATHS
 from taskd.web.rpc import RpcResource
 
 __all__ = ["Root", "config_from_environment"]
 
-_PAGE = f"""<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>taskd</title>
-<style>body {{ font: 1rem/1.5 sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }}</style>
-<h1>taskd {__version__}</h1>
-<p>This is the gateway of a task server. It speaks websocket, on any path of this address:
-send it a request, and the result is pushed back when the work is done. A client for pages
-is at <a href="/taskd.js">/taskd.js</a>; this works in the console of this page, too:</p>
-<pre><code>const {{connect}} = await import("/taskd.js");
-const taskd = connect(location.href);
-console.log(await taskd.call("taskd.functions"));
-</code></pre>
-</html>
-""".encode()
-
-
 UPGRADE_REQUIRED = 426
 """The HTTP status for which twisted.web has no name."""
 
-_POLICY = b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:"
-
 
 class Root(Resource):
-    """The websocket port's resource: upgrades on any path go to `gateway`; others get the client or a page.
+    """The websocket port's resource: upgrades on any path go to `gateway`; others get an answer or a page.
 
     ``twistd -n web --port tcp:8080:interface=127.0.0.1 --class taskd.web.Root``
     makes one without arguments; it then makes a gateway of its own, with its
@@ -73,8 +52,8 @@ class Root(Resource):
         self._readiness = gateway.readiness
         self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)
-        self._client_module = ClientModule()
-        access = Access(gateway.factory.origins)
+        self._pages = Pages()
+        access = self._access = Access(gateway.factory.origins, gateway.factory.gate)
         self._rpc = RpcResource(gateway.factory, access)
         self._api = ApiResource(gateway.factory, access)
 
@@ -102,20 +81,18 @@ class Root(Resource):
         return page
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Return the client, or the page that describes what runs here, with status 404 on unknown paths."""
-        if request.path == MODULE_PATH:
-            return self._client_module.render(request)
+        """Answer with a page, a file for pages, or what those who monitor the gateway ask for."""
         if request.path == HEALTH_PATH:
             return render_health(request)
         if request.path == READY_PATH:
             return render_readiness(request, self._readiness)
         if request.path == METRICS_PATH:
+            try:
+                self._access.check_operator(request)
+            except Problem as problem:
+                return answer_problem(request, problem)
             return self._metrics.render(request)
-        if request.path != b"/":
-            request.setResponseCode(NOT_FOUND)
-        request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"content-security-policy", _POLICY)
-        return _PAGE
+        return self._pages.render(request)
 
 
 def _has_known_version(request: Request) -> bool:
@@ -156,5 +133,7 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
         hostnames=settings["hostname"],
         max_message=settings["max-message"],
         max_buffered=settings["max-buffered"],
+        message_rate=settings["message-rate"],
+        compresses=settings["compression"],
         verifier=AccessConfig(settings["tokens"], settings["jwt-key"], settings["jwt-audience"]).open(),
     )

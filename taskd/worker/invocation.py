@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from taskd.errors import InvalidParams, TaskdError, TaskFailed, TooLarge
 from taskd.functions.awaitables import NEVER_AWAITABLE, must_await, settled
+from taskd.functions.hiding import Hide, hider, unhidden
 from taskd.functions.raised import encodable, text_of, type_name
 from taskd.functions.registry import Function, Registry
 from taskd.functions.retries import Verdict, verdict_on
@@ -22,6 +23,7 @@ from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.generators import UnfitValue, Yields, consume, consume_async
 from taskd.worker.interrupts import Interrupter
+from taskd.worker.memory import peak_kib
 from taskd.worker.messages import (
     IS_SHORT,
     NULL,
@@ -37,6 +39,8 @@ from taskd.worker.results import NotJSON, encode_result
 from taskd.worker.tracebacks import traceback_of
 
 __all__ = ["Invoker"]
+
+Refusal = TypeVar("Refusal", bound=TaskdError)
 
 _ABOVE_THE_FUNCTION = (os.path.dirname(__file__), os.path.join(os.path.dirname(os.__file__), "asyncio"))
 """The folders of the code that calls functions, whose frames are left out of tracebacks."""
@@ -76,9 +80,10 @@ class Invoker:
         try:
             args, kwargs = function.parameters.bind(attempt.args)
         except InvalidParams as misfit:
-            return self._misfit(attempt, misfit)
+            return self._misfit(attempt, misfit, self._hider(attempt))
         except BaseException as raised:  # a type of the app, whose checks may even call sys.exit()
-            return self._raised(attempt.task, time.perf_counter() - started, raised, None)
+            seconds = time.perf_counter() - started
+            return self._raised(attempt.task, seconds, raised, None, self._hider(attempt))
         interrupter = self._interrupter
         error: BaseException | None = None
         stop = result = None
@@ -103,11 +108,24 @@ class Invoker:
             if self._event_loop.has_run:
                 self._event_loop.settle(is_short=True)
         if stop is not None:
-            trace = None if error is None or _is_only_a_stop(error) else traceback_of(error, _is_above)
-            return Stopped(attempt.task, seconds, self._has_output(), trace)
+            trace = None
+            if error is not None and not _is_only_a_stop(error):
+                trace = traceback_of(error, _is_above, self._hider(attempt))
+            return Stopped(attempt.task, seconds, self._has_output(), trace, peak_kib())
         if error is not None:
-            return self._raised(attempt.task, seconds, error, verdict_on(error, function.retry_for))
-        return self._returned(attempt.task, seconds, result)
+            verdict = verdict_on(error, function.retry_for)
+            return self._raised(attempt.task, seconds, error, verdict, self._hider(attempt))
+        return self._returned(attempt, seconds, result)
+
+    def _hider(self, attempt: Attempt) -> Hide:
+        """Return what masks the secret arguments of an attempt in texts."""
+        secrets = self._registry[attempt.function].secrets
+        return hider(secrets.values(attempt.args)) if secrets else unhidden
+
+    def hider_of_running(self) -> Hide:
+        """Return what masks the secret arguments of the attempt that runs in texts."""
+        running = self._interrupter.running
+        return unhidden if running is None else self._hider(running)
 
     def _call(self, attempt: Attempt, function: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         context = copy_context()
@@ -162,30 +180,33 @@ class Invoker:
         self._process.leave_if_forked()
         return value
 
-    def _returned(self, task: int, seconds: float, result: Any) -> Done | Failed:
-        has_output = self._has_output()
+    def _returned(self, attempt: Attempt, seconds: float, result: Any) -> Done | Failed:
+        task, has_output = attempt.task, self._has_output()
         try:
             value = encode_result(result)
         except NotJSON as error:
-            return self._unfit(task, seconds, error, output=has_output)
+            return self._unfit(task, seconds, error, self._hider(attempt), output=has_output)
         limit = self._config.max_result
         if len(value) >= limit:
             size = f"the result is {len(value)} bytes of JSON; the limit is {limit}, with its LF"
             return _refused(task, seconds, TooLarge(size, limit=limit), output=has_output)
         return Done(task, seconds, has_output, Raw(value))
 
-    def _unfit(self, task: int, seconds: float, reason: NotJSON | TooLarge, *, output: bool) -> Failed:
+    def _unfit(
+        self, task: int, seconds: float, reason: NotJSON | TooLarge, hide: Hide, *, output: bool
+    ) -> Failed:
         """Return the failure for a result, or a value that was yielded, which cannot be sent."""
         if isinstance(reason, TooLarge):
             return _refused(task, seconds, reason, output=output)
-        failure = reason.failure()
+        failure = _without_secrets(reason.failure(), hide)
         if self._config.error_details == "type":
             return _hidden(task, seconds, failure, "the result is not JSON", output=output)
         return _refused(task, seconds, failure, output=output)
 
-    def _misfit(self, attempt: Attempt, misfit: InvalidParams) -> Failed:
+    def _misfit(self, attempt: Attempt, misfit: InvalidParams, hide: Hide) -> Failed:
         """Return the failure for arguments that do not fit."""
         raised = misfit.__cause__
+        misfit = _without_secrets(misfit, hide)
         message = f"{attempt.function}: {misfit.message}"
         if raised is None or self._config.error_details != "type":
             return _refused(attempt.task, 0.0, misfit, message)
@@ -194,11 +215,13 @@ class Invoker:
         hidden = InvalidParams(message, argument=argument, type=name)
         return _hidden(attempt.task, 0.0, hidden, f"{attempt.function}: argument {argument!r} does not fit")
 
-    def _raised(self, task: int, seconds: float, error: BaseException, verdict: Verdict | None) -> Failed:
+    def _raised(
+        self, task: int, seconds: float, error: BaseException, verdict: Verdict | None, hide: Hide
+    ) -> Failed:
         if type(error) is UnfitValue:
-            return self._unfit(task, seconds, error.reason, output=self._has_output())
-        name, text = type_name(type(error)), text_of(error)
-        trace = traceback_of(error, _is_above)
+            return self._unfit(task, seconds, error.reason, hide, output=self._has_output())
+        name, text = type_name(type(error)), text_of(error, hide)
+        trace = traceback_of(error, _is_above, hide)
         limit = self._config.hard_memory
         over_limit = limit is not None and issubclass(type(error), MemoryError)
         if over_limit:
@@ -223,6 +246,7 @@ class Invoker:
             trace,
             leaving=over_limit,  # the remaining memory is fragmented: another process should go on
             verdict=verdict,
+            peak_kib=peak_kib(),
         )
 
 
@@ -241,14 +265,25 @@ def _refused(
 ) -> Failed:
     """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
-    return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
+    text = encodable(message or error.message)
+    return Failed(task, seconds, output, error.code, text, data, None, peak_kib=peak_kib())
 
 
 def _hidden(task: int, seconds: float, error: TaskdError, what: str, *, output: bool = False) -> Failed:
     """Return a failure of which the caller learns `what` it is and the type; the log gets its message."""
     data = {key: value for key, value in error.data.items() if key != "message"} | {"task": task}
     message = encodable(f"{what}: {data['type']}: {_in_log(task)}")
-    return Failed(task, seconds, output, error.code, message, Raw(_encode(data)), encodable(error.message))
+    reason = encodable(error.message)
+    encoded = Raw(_encode(data))
+    return Failed(task, seconds, output, error.code, message, encoded, reason, peak_kib=peak_kib())
+
+
+def _without_secrets(error: Refusal, hide: Hide) -> Refusal:
+    """Return an error with the secrets in its texts masked."""
+    if hide is unhidden:
+        return error
+    data = {key: hide(value) if isinstance(value, str) else value for key, value in error.data.items()}
+    return type(error)(hide(error.message), **data)
 
 
 def _in_log(task: int) -> str:

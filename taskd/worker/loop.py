@@ -100,7 +100,7 @@ class WorkerLoop:
         self._process = self._clean_start.process
         self._memory = MemoryWatch(config.max_memory) if config.max_memory is not None else None
         self._invoker = Invoker(registry, config, self._interrupter, self._clean_start, self._send)
-        self._progress = ProgressReporter(self._send)
+        self._progress = ProgressReporter(self._send, self._invoker.hider_of_running)
         self._current = CurrentTasks(self._interrupter)
         self._spans = Spans()
         self._idle_title = title(config.name, _IDLE)

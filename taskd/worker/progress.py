@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from taskd.functions.hiding import Hide, unhidden
 from taskd.functions.progress import check_report
 from taskd.worker.messages import Reported
 from taskd.worker.older_threads import OlderThreads
@@ -41,10 +42,16 @@ class ProgressReporter:
     A report that comes too soon is kept, and the next one replaces it. A
     thread, started when first needed, sends the kept report when it is due,
     since the task itself may not report again for minutes.
+
+    `hider` returns what masks the secrets of the running task in the texts.
     """
 
-    def __init__(self, send: Callable[[Reported], None]) -> None:
+    def __init__(
+        self, send: Callable[[Reported], None], hider: Callable[[], Hide] = lambda: unhidden
+    ) -> None:
         self._send = send
+        self._hider = hider
+        self._hide: Hide | None = None
         self._lock = allocate_lock()
         self._wake: Condition | None = None
         self._task: int | None = None
@@ -59,17 +66,20 @@ class ProgressReporter:
             self._threads = threads
             self._task = task
             self._next_at = 0.0
+            self._hide = None
 
     def end(self) -> None:
         """Send the kept report, if any: the task has ended, and nothing is sent for it afterwards."""
         with self._lock:
             if self._kept is not None:
                 self._send(self._kept)
-            self._kept = self._task = None
+            self._kept = self._task = self._hide = None
 
     def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Send a report, now or later, as `taskd.progress` does in a worker; raises as that does."""
-        done, total, message = check_report(done, total, message)
+        if message is not None and self._hide is None:
+            self._hide = self._hider()
+        done, total, message = check_report(done, total, message, self._hide or unhidden)
         with self._lock:
             if self._task is None or not self._is_of_task():
                 return

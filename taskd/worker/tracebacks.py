@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 
+from taskd.functions.hiding import Hide, unhidden
 from taskd.functions.raised import MAX_TEXT, encodable, one_line
 
 __all__ = ["traceback_of"]
@@ -14,11 +15,11 @@ __all__ = ["traceback_of"]
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
 
 
-def traceback_of(error: BaseException, is_above: Callable[[str], bool]) -> str:
+def traceback_of(error: BaseException, is_above: Callable[[str], bool], hide: Hide = unhidden) -> str:
     """Return the traceback of an exception: the last `MAX_TEXT` characters, which UTF-8 can encode.
 
     The outermost frames are left out while `is_above` is true of the name of
-    their file: those that have called the app. If the exception or one of its
+    their file: those that have called the app. `hide` masks the secrets in it. If the exception or one of its
     causes cannot be formatted, the text has the frames and explains the rest.
     """
     frame: TracebackType | None = _traceback_of(error)
@@ -32,6 +33,7 @@ def traceback_of(error: BaseException, is_above: Callable[[str], bool]) -> str:
             f"Traceback (most recent call last):\n{_frames(frame)}{one_line(error)}\n"
             f"(its causes and notes could not be formatted: {one_line(broken)})\n"
         )
+    text = hide(text)  # before it is cut, perhaps inside a secret
     return encodable(text[-MAX_TEXT:])[-MAX_TEXT:]
 
 

@@ -8,14 +8,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from taskd.store.audit import AuditEntry
 from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
+from taskd.store.history import Figures, HistoryRow
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
 from taskd.store.sqlite import SqliteStore
 from taskd.store.sqlite_bulk import FEW
 
 FUNCTIONS = ("f", "g")
+OWNERS = ("", "ann", "bob")
 LIMIT_KEYS = (None, "", "1", "2")
 SETTLED = (State.WAITING, State.SCHEDULED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SET_ASIDE)
 
@@ -54,7 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
             st.tuples(
                 st.sampled_from(FUNCTIONS), st.sampled_from((0.0, 5.0)), st.integers(0, 2),
                 st.sampled_from((None, "a", "b")), st.sampled_from((None, "x", "y")),
-                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS),
+                st.sampled_from((None, 2.0, 8.0)), st.sampled_from(LIMIT_KEYS), st.sampled_from(OWNERS),
             ),
             min_size=1, max_size=4,
         ),
@@ -67,9 +70,9 @@ class StoreMachine(RuleBasedStateMachine):
                 due=self.now + delay if delay else 0.0,
                 deadline=None if late is None else self.now + delay + late,
                 key=key, token=token, batch="many" if len(tasks) > 2 else None, keep=20.0,
-                is_fixed=token == "x", limit_key=limit_key,
+                is_fixed=token == "x", limit_key=limit_key, owner=owner,
             )
-            for function, delay, priority, key, token, late, limit_key in tasks
+            for function, delay, priority, key, token, late, limit_key, owner in tasks
         ]  # fmt: skip
         written = self.write(submits=news, want=want)
         self.ids += [each.id for each in written.accepted if not each.joined]
@@ -77,9 +80,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         sizes=st.lists(st.integers(1, 3), max_size=3), delay=st.sampled_from((0.0, 5.0)),
-        token=st.sampled_from((None, None, "x")), follows=st.booleans(),
+        token=st.sampled_from((None, None, "x")), follows=st.booleans(), owner=st.sampled_from(OWNERS),
     )  # fmt: skip
-    def submit_batch(self, sizes, delay, token, follows):
+    def submit_batch(self, sizes, delay, token, follows, owner):
         name, then = f"{next(self.numbers):08}", None
         parts = [
             Rows(
@@ -90,8 +93,9 @@ class StoreMachine(RuleBasedStateMachine):
             for size in sizes
         ]
         if follows:
-            then = New(f"{next(self.numbers):08}", "g", keep=20.0)
-        task = New("", "f", due=self.now + delay if delay else 0.0, batch=name, keep=20.0)
+            then = New(f"{next(self.numbers):08}", "g", keep=20.0, owner=owner)
+        due = self.now + delay if delay else 0.0
+        task = New("", "f", due=due, batch=name, keep=20.0, limit_key="2", owner=owner)
         new = NewBatch(name, task, parts, token, then, keep=20.0)
         if self.both(lambda store: store.batches.add(new, self.now)).id == name:
             self.batches.append(name)
@@ -273,10 +277,12 @@ class StoreMachine(RuleBasedStateMachine):
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
         batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
         like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")), is_brief=st.booleans(),
+        owner=st.sampled_from((None, *OWNERS)), error=st.sampled_from((None, b"on", b"los", b"%")),
+        newest=st.booleans(),
     )  # fmt: skip
-    def find(self, states, function, batch, key, limit, like, is_brief):
-        self.both(lambda store: store.batches.find(like, "", limit))
-        wanted = Filter(states, function, batch, key, like, is_brief)
+    def find(self, states, function, batch, key, limit, like, is_brief, owner, error, newest):
+        self.both(lambda store: store.batches.find(like, "", limit, owner))
+        wanted = Filter(states, function, batch, key, like, is_brief, owner, error, newest)
         first = self.both(lambda store: store.find(wanted, "", limit))
         if first:
             self.both(lambda store: store.find(wanted, first[-1].new.id, limit))
@@ -285,6 +291,8 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.queued(100))
+        self.both(lambda store: store.queued(2))
         self.both(lambda store: store.last_ticks())
         self.both(lambda store: store.batches.unended())
         for batch in self.batches[-3:]:
@@ -302,6 +310,35 @@ class StoreMachine(RuleBasedStateMachine):
             record = self.model.get(task)
             if record is not None and record.attempt:
                 assert record.last_seq >= first_seq(record.attempt)
+
+    @rule(
+        rows=st.lists(
+            st.tuples(st.sampled_from((60, 3600)), st.integers(0, 3), st.sampled_from(("", "f", "g")))
+        ),
+        ages=st.sampled_from((0, 86400, 90 * 86400)),
+    )
+    def keep_history(self, rows, ages):
+        self.now += ages / 3
+        figures = Figures(2, 1, longest_run=3.0, runs=[1, 0, 2])
+        at = int(self.now)
+        given = [
+            HistoryRow(seconds, (at - ago * seconds) // seconds * seconds, function, figures)
+            for seconds, ago, function in rows
+        ]
+        self.both(lambda store: store.history.add(given, self.now))
+        for seconds, function in itertools.product((60, 3600), (None, "", "f")):
+            self.both(lambda store: store.history.read(seconds, function, 0.0, 1000))  # noqa: B023
+            self.both(lambda store: store.history.read(seconds, function, self.now - 3600, 2))  # noqa: B023
+
+    @rule(
+        given=st.lists(st.tuples(st.sampled_from(OWNERS), st.sampled_from(("cancel", "retry")))),
+        before=st.integers(1, 9), owner=st.sampled_from((None, *OWNERS)),
+    )  # fmt: skip
+    def audit(self, given, before, owner):
+        entries = [AuditEntry(self.now, name, "submit", action) for name, action in given]
+        self.both(lambda store: store.audit.add(entries, self.now))
+        self.both(lambda store: store.audit.read(None, 5, owner))
+        self.both(lambda store: store.audit.read(before, 3, owner, "retry"))
 
     def teardown(self):
         self.store.close()

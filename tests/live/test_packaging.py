@@ -203,6 +203,12 @@ def test_the_wheel_contains_the_javascript_client(wheel):
     assert packed == (ROOT / "clients" / "js" / "taskd.js").read_bytes()
 
 
+def test_the_wheel_contains_the_pages(wheel):
+    packed = zipfile.ZipFile(wheel)
+    for path in (ROOT / "taskd" / "web" / "pages").rglob("*.*"):
+        assert packed.read(str(path.relative_to(ROOT))) == path.read_bytes()
+
+
 def test_the_wheel_installs_the_manual_page_and_the_completions_of_shells(venv):
     prefix = venv.directory / "venv"
     for path in ("share/man/man1/taskd.1", *INSTALLED.values()):

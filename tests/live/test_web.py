@@ -1,4 +1,4 @@
-"""The page on the websocket port, and the gateway as a resource of `twistd web`."""
+"""The pages on the websocket port, and the gateway as a resource of `twistd web`."""
 
 from __future__ import annotations
 
@@ -120,14 +120,31 @@ async def test_twistd_web_stops_at_sigterm_with_a_websocket_open(web, shared, we
 # --- over HTTP, for either kind of gateway -----------------------------------
 
 
-def test_the_websocket_port_serves_a_plain_page(port):
-    response, page = request(port, "GET", "/")
+@pytest.mark.parametrize("path", ["/", "/ops"])
+def test_the_websocket_port_serves_the_pages(port, path):
+    response, page = request(port, "GET", path)
     assert response.status == 200
-    assert response.getheader("content-type") == "text/html; charset=utf-8"
     assert page.startswith("<!DOCTYPE html>")
-    assert f"taskd {__version__}" in page
-    head, body = request(port, "HEAD", "/")
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in headers
+    assert __version__ not in page, "a stranger need not know it"
+    head, body = request(port, "HEAD", path)
     assert (head.status, body) == (200, "")
+
+
+def test_the_policy_of_the_pages_allows_nothing_inline_and_nothing_from_elsewhere(port):
+    for path in ("/", "/ops", "/no/such/page"):
+        policy = request(port, "GET", path)[0].getheader("content-security-policy").split("; ")
+        assert {"default-src 'none'", "script-src 'self'", "style-src 'self'"} <= set(policy)
+        assert {"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+        assert not any(word in rule for rule in policy for word in ("unsafe", "http", "*"))
+
+
+def test_no_address_leads_out_of_the_folder_of_the_pages(port):
+    for path in ("/pages/../root.py", "/pages/%2e%2e/root.py", "/pages/", "/pages", "/pages//index.html"):
+        assert request(port, "GET", path)[0].status == 404
 
 
 def test_the_javascript_client_is_served_to_pages_of_any_origin(port):

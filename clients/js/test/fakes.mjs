@@ -60,8 +60,8 @@ export class Network {
   constructor() {
     const network = this;
     this.WebSocket = class extends FakeWebSocket {
-      constructor(url) {
-        super(url);
+      constructor(url, protocols) {
+        super(url, protocols);
         network.sockets.push(this);
       }
     };
@@ -89,8 +89,9 @@ export class FakeWebSocket {
   isClosed = false;
   texts = [];
 
-  constructor(url) {
+  constructor(url, protocols) {
     this.url = url;
+    this.protocols = protocols;
   }
 
   send(text) {

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from taskd.durable.batch_methods import BatchView
-from taskd.durable.methods import TaskView
 from taskd.durable.reasons import Why
+from taskd.durable.views import TaskView
 from taskd.functions.registry import FunctionInfo
 from taskd.server.status import ServerStatus
 

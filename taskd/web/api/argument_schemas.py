@@ -107,6 +107,10 @@ def _only(parameters: dict[str, ParameterInfo], passed: str) -> ParameterInfo | 
 
 def _described(parameter: ParameterInfo) -> Schema:
     schema = value_schema(parameter.kinds)
+    if parameter.secret:
+        schema |= {"writeOnly": True}
+        if schema.get("type") == "string":
+            schema |= {"format": "password"}
     return schema | {"description": parameter.annotation} if parameter.annotation else schema
 
 

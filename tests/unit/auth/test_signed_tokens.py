@@ -25,8 +25,7 @@ class SignedTokenTests(TestCase):
 
     def reason(self, token: str, judge_=None, now: float = NOW) -> str:
         error = self.assertRaises(NotAllowed, (judge_ or self.judge).verify, token, now)
-        if len(token) > 20:
-            self.assertNotIn(token, error.message)
+        self.assertNotIn(token, error.message)
         return error.data["reason"]
 
     def test_a_token_with_only_the_needed_claims_submits_and_covers_every_function(self) -> None:
@@ -175,8 +174,8 @@ class SignedTokenTests(TestCase):
     def test_any_text_is_refused_as_one_that_is_not_allowed(self, text: str) -> None:
         self.reason(text)
 
-    @given(st.tuples(st.binary(), st.binary(), st.binary()))
-    def test_any_three_parts_are_refused_as_not_allowed(self, parts: tuple[bytes, bytes, bytes]) -> None:
+    @given(st.binary(), st.binary(), st.binary())
+    def test_any_three_parts_are_refused_as_not_allowed(self, *parts: bytes) -> None:
         self.reason(".".join(map(encoded, parts)))
 
     @given(

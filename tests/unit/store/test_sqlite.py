@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from taskd.durable.opening import open_store
-from taskd.store import sqlite as sqlite_module
+from taskd.store import sqlite_claims as claims_module
 from taskd.store.base import Changes, Filter, StoreError
 from taskd.store.memory import MemoryStore
 from taskd.store.records import New, Start, State
@@ -112,7 +112,7 @@ class FailureTests(SqliteCase):
 
 class ClaimTests(SqliteCase):
     def test_a_claim_ends_with_the_task_whose_arguments_reach_its_limit(self):
-        self.patch(sqlite_module, "CLAIM_BYTES", 20)
+        self.patch(claims_module, "CLAIM_BYTES", 20)
         store = self.open()
         store.write(Changes([New(str(number), "f", b"x" * 9) for number in range(5)]), 1.0)
         for expected in (["0", "1", "2"], ["3", "4"], []):
@@ -224,7 +224,7 @@ class CheckTests(SqliteCase):
         store.write(Changes([New(f"{number:09}", "f", b"x" * 100) for number in range(500)]), 1.0)
         store.close()
         content = bytearray(Path(self.path).read_bytes())
-        content[4096 * 12 : 4096 * 30] = os.urandom(4096 * 18)
+        content[4096 * 30 : 4096 * 40] = os.urandom(4096 * 10)
         Path(self.path).write_bytes(content)
         self.assertTrue(check_file(self.path).problems)
 

@@ -1,0 +1,1 @@
+/** `<taskd-progress task="…">`: the progress of a task, in any page. */
