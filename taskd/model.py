@@ -82,6 +82,11 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     bytes: Annotated[int, Meta(ge=0)] | None = None
     args: dict[str, Raw] | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.waiting is not None or self.running is not None or self.bytes is not None
+
     def has(self, role: Role) -> bool:
         """Return whether the caller may do what a role may."""
         return _RANKS[self.role] >= _RANKS[role]
@@ -184,12 +189,16 @@ class Raised(msgspec.Struct, frozen=True):
 
     `traceback` is None if there is none. `may_retry` is False if nothing will
     change by trying again, or the function does not want it. `after` is the number of
-    seconds that the function has asked for, None if it has not.
+    seconds that the function has asked for, None if it has not. `printed` is the tail of the
+    attempt's output, and `peak_kib` the memory, in KiB, of which its process has had most resident
+    since that began, 0 if that is not known.
     """
 
     traceback: str | None
     may_retry: bool = True
     after: float | None = None
+    printed: str = ""
+    peak_kib: int = 0
 
 
 class StoredCall(Call, frozen=True, eq=False, gc=False):

@@ -9,7 +9,8 @@ from msgspec import Raw
 
 from taskd.durable.moments import RunOptions
 from taskd.durable.reports import Reports
-from taskd.model import Call, Options, Outcome, Progress, Raised, StoredCall
+from taskd.durable.vault import UNREADABLE
+from taskd.model import Call, Failure, Options, Outcome, Progress, Raised, StoredCall
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
@@ -40,6 +41,9 @@ class Runner(Protocol):
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task. Raises `TaskdError` if there is no such function."""
 
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+
     def withdraw(self, task: Task) -> bool:
         """Take back a task that waits, without an outcome; return whether it did."""
 
@@ -61,6 +65,7 @@ class Run:
         "is_marked",
         "is_start_committed",
         "lane",
+        "owner_running",
         "raised",
         "record",
         "result",
@@ -85,13 +90,20 @@ class Run:
         """The result, if it has ended with one."""
         self._reports: Reports | None = None
         self.raised: Raised | None = None
+        self.owner_running: int | None = None
+        """How many tasks of its owner might run when it was submitted; None for no limit."""
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
 
-    def call(self, deadline: float | None) -> StoredCall:
-        """Return the call of the next attempt, which must start in `deadline` seconds (None: whenever)."""
+    def call(self, deadline: float | None) -> StoredCall | None:
+        """Return the call of the next attempt, which must start in `deadline` seconds (None: whenever).
+
+        Returns None if its secret arguments could not be opened.
+        """
         new, kept = self.record.new, _options.decode(self.record.new.options)
-        self.retries = kept.retries
+        self.retries, self.owner_running = kept.retries, kept.owner_running
+        if kept.is_sealed:
+            return None
         return StoredCall(
             new.function,
             None if new.args is None else Raw(new.args),
@@ -105,6 +117,12 @@ class Run:
             # An end that is no error of the function, and after which it goes on, is an interruption.
             self.record.attempt > self.record.errors,
         )
+
+    def begin_unreadable(self) -> Failure:
+        """Begin an attempt that ends at once, with the failure that is returned, and is not repeated."""
+        self.started()
+        self.failed(Raised(None, may_retry=False))
+        return UNREADABLE
 
     @property
     def attempt(self) -> int:

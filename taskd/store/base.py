@@ -7,7 +7,10 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
+from taskd.store.history import HistoryStore
+from taskd.store.queued import Queued
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = [
@@ -54,7 +57,8 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`.
+Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
 class Changes(msgspec.Struct):
@@ -153,6 +157,14 @@ class Store(Protocol):
         """The batches that it keeps."""
 
     @property
+    def history(self) -> HistoryStore:
+        """What was done in each minute and hour."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """Who has done what."""
+
+    @property
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
@@ -204,11 +216,17 @@ class Store(Protocol):
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule, by its name."""
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Count the unfinished tasks by function and owner: the `limit` largest numbers, the rest as one."""
 
     def close(self) -> None:
         """Close the store. Idempotent."""

@@ -52,6 +52,8 @@ class FakePool:
         """All orders except tasks: (what, worker, …)."""
         self.is_closing = False
         self.closed = Deferred()
+        self.output = {}
+        """The tail of what a task has printed, by the numbers of its worker and its own."""
 
     # --- `Pool` ---
 
@@ -75,6 +77,9 @@ class FakePool:
 
     def begun(self, number):
         return self.workers[number].begun
+
+    def printed(self, number, task):
+        return self.output.get((number, task), "")
 
     def retire(self, number):
         assert number in self.workers
