@@ -45,9 +45,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     rate: str | None = None
-    waiting: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
-    running: Annotated[int, Meta(ge=1, lt=2**63)] | None = None
-    bytes: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    waiting: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    running: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
     def grant(self, owner: str, role: Role) -> Grant:
         """Return what a task server needs to know of a caller with these limits."""

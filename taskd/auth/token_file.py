@@ -49,9 +49,9 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     role: Role = "submit"
     functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=1000)] = ("*",)
     rate: str | None = None
-    waiting: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
-    running: Annotated[int, Meta(ge=1, lt=2**63)] | None = None
-    bytes: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    waiting: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    running: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     expires: datetime | None = None
 
     def caller(self, name: str) -> Caller:
