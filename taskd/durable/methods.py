@@ -189,7 +189,9 @@ class StoredMethods:
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
         self._find(
-            asker, task, lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now())))
+            asker,
+            task,
+            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
         )
         return None
 
