@@ -16,6 +16,7 @@ from taskd.functions.parameters import Parameters
 from taskd.functions.wire_names import RESERVED
 from taskd.model import Call, Failure, Outcome, Result
 from taskd.protocol.method_names import CANCEL, SUBMIT, SUBMIT_BATCH
+from taskd.protocol.operator_methods import OperatorMethods
 from taskd.protocol.stored_methods import NOT_GIVEN, Answer, StoredMethods
 
 __all__ = [
@@ -49,7 +50,7 @@ _NAMED_ID_STARTS = b'"-0123456789'
 Asker = TypeVar("Asker", contravariant=True)
 
 
-class Methods(Protocol[Asker]):
+class Methods(OperatorMethods[Asker], Protocol[Asker]):
     """The table of the server's own methods: the function ``cancel`` is the method ``taskd.cancel``.
 
     `asker` is whoever the answer goes to. The parameters after it are the
@@ -102,7 +103,7 @@ def _methods_of(table: type) -> dict[str, Parameters]:
     }
 
 
-_OWN, _STORED = _methods_of(Methods), _methods_of(StoredMethods)
+_OWN, _STORED = _methods_of(Methods) | _methods_of(OperatorMethods), _methods_of(StoredMethods)
 _PARAMETERS = {**_OWN, **_STORED}
 
 
