@@ -1,4 +1,4 @@
-"""What of each owner waits in a store's SQLite file: counted by triggers, whatever changes a task."""
+"""What of each owner waits in a store's SQLite file: counted by a trigger, whatever changes a task."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ CREATE TABLE owner_use (
     waiting INTEGER NOT NULL,
     bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TRIGGER owner_use_less AFTER UPDATE OF state ON task
-WHEN NEW.owner <> '' AND OLD.state <= 1 AND NEW.state > 1
+CREATE TRIGGER owner_use_count AFTER UPDATE OF state ON task
+WHEN NEW.owner <> '' AND (OLD.state <= 1) <> (NEW.state <= 1)
 BEGIN
-    UPDATE owner_use SET waiting = waiting - 1, bytes = bytes - ifnull(length(NEW.args), 0)
-    WHERE owner = NEW.owner;
+    INSERT INTO owner_use VALUES (
+        NEW.owner,
+        iif(NEW.state <= 1, 1, -1),
+        iif(NEW.state <= 1, 1, -1) * ifnull(length(NEW.args), 0)
+    ) ON CONFLICT (owner) DO UPDATE SET
+        waiting = waiting + excluded.waiting, bytes = bytes + excluded.bytes;
     DELETE FROM owner_use WHERE owner = NEW.owner AND waiting <= 0;
-END;
-CREATE TRIGGER owner_use_more AFTER UPDATE OF state ON task
-WHEN NEW.owner <> '' AND OLD.state > 1 AND NEW.state <= 1
-BEGIN
-    INSERT INTO owner_use VALUES (NEW.owner, 1, ifnull(length(NEW.args), 0))
-    ON CONFLICT (owner) DO UPDATE SET waiting = waiting + 1, bytes = bytes + excluded.bytes;
 END;
 """
 """The table of owners of whom tasks wait. New tasks are added to it when they are stored."""
