@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a caller looks for; None stands for any."""
+    """The tasks that a caller looks for; None stands for any."""
 
     state: str | None = None
     function: str | None = None

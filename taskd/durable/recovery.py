@@ -1,4 +1,4 @@
-"""What the last process has left in a store: put right before anything is claimed."""
+"""The recovery of a store from the end of the last process, before anything is claimed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = Logger(namespace="taskd.store")
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What was found: how many tasks were running, which functions are paused, and if tasks have owners."""
+    """The state of a store: how many tasks were running, which functions are paused, if tasks have owners."""
 
     running: int
     paused: frozenset[str]

@@ -18,7 +18,7 @@ _SMOOTHING = 0.25
 
 
 class Quota:
-    """What one owner has in the scheduler, and its limits, which are those of `grant`.
+    """The limits of one owner, which are those of `grant`, and its tasks in the scheduler.
 
     `waiting` and `bytes` count its calls that wait, `running` its tasks that workers have.
     Stored tasks that wait are counted by the store.

@@ -1,4 +1,4 @@
-"""What of each owner waits in the store in memory."""
+"""The waiting tasks of each owner in the store in memory, as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of each owner waits in a store's SQLite file: counted by a trigger, whatever changes a task."""
+"""The waiting tasks of each owner in a store's SQLite file: counted by a trigger, whatever changes a task."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class OwnTaskTests(OwnerCase):
         self.load()
         self.assertEqual([each["owner"] for each in self.by(OPERATOR, "list")], ["ann"])
 
-    def test_nobody_else_sees_it_or_changes_it_but_an_operator(self):
+    def test_a_task_is_seen_and_changed_by_its_owner_and_operators_alone(self):
         task = self.submit(ANN, delay=60)["task"]
         for method, params in (
             ("get", {"task": task}),
@@ -99,7 +99,7 @@ class OwnTaskTests(OwnerCase):
         self.turns(6.0)
         self.assertEqual([client.reply()["code"] for client in clients], [-32008, -32602])
 
-    def test_whoever_is_refused_an_attach_gets_no_events(self):
+    def test_a_connection_whose_attach_is_refused_gets_no_events(self):
         task = self.submit(ANN, delay=60)["task"]
         client = self.connect()
         client.call("taskd.attach", params=[task], grant=BOB)
@@ -120,7 +120,7 @@ class OwnTaskTests(OwnerCase):
         self.assertIn("tasks of others of h have the places", shown["reason"])
         self.assertEqual(self.by(OPERATOR, "why", second)["concurrency"]["running"], [first])
 
-    def test_who_may_only_watch_changes_nothing(self):
+    def test_a_watcher_changes_nothing(self):
         task = self.submit(ANN)["task"]
         self.assertEqual(self.by(WATCHER, "get", task)["task"], task)
         for method in "cancel", "retry":
