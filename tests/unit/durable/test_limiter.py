@@ -409,10 +409,13 @@ class OwnerTests(LimitCase):
         self.assertGreaterEqual(self.claimed().total(), 1000)
         self.submit_for("bob")
         self.submit_for("bob")
-        self.assertEqual(self.claimed()["bob"], 1)
+        for owner in "cid", "dan", "cid":  # in one transaction
+            self.tasks.submit("f", Raw(b"[1]"), Options(), bool, grant=Grant(owner))
+        self.turns()
+        self.assertEqual([self.claimed()[owner] for owner in ("bob", "cid", "dan")], [1, 1, 1])
         while self.runner.queue:
             self.finish()
-        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 9 * 210 + 2})
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 9 * 210 + 5})
 
     def test_tasks_of_nobody_are_claimed_beside_those_of_owners(self):
         self.open(("", 700))
