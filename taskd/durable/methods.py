@@ -79,13 +79,14 @@ class StoredMethods:
         options = request.options
         owner = owner_of(grant, options.owner)
         if options.track:
-            self._track(request, requester, owner)
+            self._track(request, requester, owner, grant)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester, owner)
+            OrdinaryCall(self._tasks, request, requester, owner, grant)
         else:
-            self._tasks.submit(request.function, request.args, options, lambda _: None, owner=owner)
+            submit = self._tasks.submit
+            submit(request.function, request.args, options, lambda _: None, owner=owner, grant=grant)
 
-    def _track(self, request: Request[Work], requester: Requester | None, owner: str) -> None:
+    def _track(self, request: Request[Work], requester: Requester | None, owner: str, grant: Grant) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -99,7 +100,8 @@ class StoredMethods:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
 
-        self._tasks.submit(request.function, request.args, request.options, stored, owner=owner)
+        submit = self._tasks.submit
+        submit(request.function, request.args, request.options, stored, owner=owner, grant=grant)
 
     def submit(
         self,
@@ -122,7 +124,7 @@ class StoredMethods:
         def stored(accepted: Accepted | StoreError) -> None:
             asker.answer(_accepted(accepted))
 
-        self._tasks.submit(function, given, options, stored, token=token, owner=owner)
+        self._tasks.submit(function, given, options, stored, token=token, owner=owner, grant=asker.grant)
         return None
 
     def _check_function(self, function: str) -> None:
@@ -191,7 +193,7 @@ class StoredMethods:
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        view = TaskView.with_args if with_args else TaskView.of
+        view = partial(TaskView.with_args, vault=self._tasks.vault) if with_args else TaskView.of
         self._find(asker, task, lambda record: asker.answer(result(view(record))))
         return None
 
