@@ -137,6 +137,8 @@ class UnstartedDaemon:
             if watch is not None:
                 watch.start(server.reload)
             server.log_lines_lost = self._log_lines_lost
+            if gate is not None:
+                gate.audit = server.operation.audit
             store = self._open_store(server)
             parts = replace(parts, store=[store])
             loaded = server.loaded
@@ -156,7 +158,7 @@ class UnstartedDaemon:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
             self._certificates.extend(gateway.certificates)
-        return RunningDaemon(
+        daemon = RunningDaemon(
             reactor,
             [*self._task_ports, *self._gateway_ports],
             parts,
@@ -169,6 +171,9 @@ class UnstartedDaemon:
             watch,
             gate,
         )
+        if server is not None:
+            server.operation.reload_all = daemon.reload
+        return daemon
 
     def _gate(self) -> Gate | None:
         if self._verifier is None:
@@ -268,22 +273,22 @@ class RunningDaemon:
         self._drained: Deferred[None] | None = None
         """Fires at the end of the time before the stop; None when that is not going on."""
 
-    def reload(self) -> None:
-        """Read the certificates again, and import the app again."""
+    def reload(self) -> Deferred[str]:
+        """Read the certificates again, and import the app again; fires with the result in words."""
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
         if self._server is not None:
-            self._server.reload().addCallback(self._reloaded)
-            return
+            return self._server.reload().addCallback(self._reloaded)
         if not self._certificates:
             _log.info("there is nothing to reload: a gateway without certificates and without an app")
-        self._reloaded("ready")
+        return succeed(self._reloaded("ready"))
 
-    def _reloaded(self, how: str) -> None:
+    def _reloaded(self, how: str) -> str:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
+        return how
 
     def tokens_changed(self) -> None:
         """Close the connections of tokens that were revoked, after the tokens were read again."""
