@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from taskd.errors import InvalidParams
 from taskd.model import Grant, StoredCall
 from taskd.scheduler.task import Task
 from taskd.server.audit import Audit
@@ -17,6 +18,7 @@ from taskd.server.dispatcher import Dispatcher
 from taskd.server.operating import Records
 from taskd.server.sampling import Sampler
 from taskd.server.stacks import WorkerStack
+from taskd.server.status import worker_status
 
 __all__ = ["Operation"]
 
@@ -86,5 +88,25 @@ class Operation:
     # --- workers ---
 
     def stacks(self, worker: int | None) -> Deferred[list[WorkerStack]]:
-        """Return what a worker does right now, or each of them."""
-        return succeed([])
+        """Return what a worker does right now, or each of them. Raises `InvalidParams` if there is none."""
+        pool, workers = self._dispatcher.pool, self._dispatcher.scheduler.fleet.workers
+        if worker is not None and worker not in workers:
+            raise InvalidParams(f"taskd.stacks: there is no worker {worker}", argument="worker")
+        wanted = sorted(workers) if worker is None else [worker]
+        now = self._clock.seconds()
+        shown = [worker_status(workers[number], pool, now) for number in wanted]
+
+        def together(stacks: list[str | None]) -> list[WorkerStack]:
+            return [
+                WorkerStack(
+                    each.number,
+                    each.pid,
+                    each.function,
+                    each.task,
+                    None if each.function is None else each.seconds,
+                    stack,
+                )
+                for each, stack in zip(shown, stacks, strict=True)
+            ]
+
+        return gatherResults([pool.stacks(number) for number in wanted]).addCallback(together)
