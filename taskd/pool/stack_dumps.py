@@ -14,7 +14,7 @@ from taskd.worker import messages
 __all__ = ["StackDump"]
 
 WAIT_SECONDS = 1.0
-"""Seconds in which a worker must have printed its stacks: it takes milliseconds if the machine is not busy."""
+"""Seconds in which a worker must have printed its stacks: it takes a millisecond if the machine is idle."""
 
 QUIET_SECONDS = 0.1
 """Seconds after which stacks are whole if nothing follows: mostly it is seen where they end."""
