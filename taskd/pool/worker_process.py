@@ -246,7 +246,10 @@ class WorkerProcess:
         self.generation.signal(self.number, signal_number, group=True)
 
     def dump_stacks(self, done: Callable[[str | None], object]) -> None:
-        """Have the worker print what its threads do; see `StackDump`."""
+        """Have the worker print what its threads do; see `StackDump`. Before its fork it can print nothing."""
+        if self._stage is WorkerStage.FORKING:
+            done(None)
+            return
         self._output.dump(StackDump(self._clock, done))
         self.generation.signal(self.number, STACKS, group=False)
 
