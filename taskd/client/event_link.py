@@ -14,7 +14,9 @@ from taskd.client.answers import lost
 from taskd.client.link import Connection
 from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
-from taskd.model import Call, Grant, Options, Outcome
+from taskd.client.tokens import Credentials
+from taskd.client.twisted_tokens import TokenKeeper
+from taskd.model import Call, Failure, Grant, Options, Outcome
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
 from taskd.net.party_keys import ends_of
@@ -29,9 +31,12 @@ MAX_CALLS = 500
 class _EventConnection(Connection):
     """The connection of an `EventLink`."""
 
-    def __init__(self, link: EventLink) -> None:
+    def __init__(self, link: EventLink, keeper: TokenKeeper | None = None) -> None:
         self._link = link
-        self.calls = PendingCalls(self._send_line, MAX_CALLS, link.on_event)
+        self._keeper = keeper
+        self.token: str | None = None
+        shown = None if keeper is None else keeper.shown
+        self.calls = PendingCalls(self._send_line, MAX_CALLS, link.on_event, shown)
         self.connecting: Connecting | None = None
         self._own_end: object = None
 
@@ -42,7 +47,7 @@ class _EventConnection(Connection):
                 self.transport.setTcpNoDelay(True)
         if self._own_end:
             self._link.own_ends.add(self._own_end)
-        self.calls.opened()
+        self.calls.opened(self.token)
 
     def _send_line(self, line: bytes) -> None:
         self.transport.write(line + b"\n")
@@ -53,16 +58,30 @@ class _EventConnection(Connection):
         if self.heartbeat is not None:
             self.heartbeat.received()
         self.read(lines, self.calls.received)
+        if self.calls.denial is not None and not len(self.calls):
+            self.close()  # the server lets nobody in over it
+            self._link.is_lost(self)
+
+    def denied(self, failure: Failure) -> None:
+        """End all calls: there is no token."""
+        self.calls.deny(failure)
+        self._link.is_lost(self)
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the calls: the connection could not be made, or is lost."""
+        self._stop_keeper()
         self._link.own_ends.discard(self._own_end)
         why = self.why(reason)
         self.calls.fail(lambda sent: lost(self._link.server, why, sent=sent))
         self._link.is_lost(self)
 
+    def _stop_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+
     def close(self) -> None:
         """Close the connection."""
+        self._stop_keeper()
         if self.transport is not None:
             self.transport.loseConnection()
         elif self.connecting is not None:
@@ -75,6 +94,7 @@ class EventLink:
     `on_lost` is called when it could not be made, or is lost; the next call makes another. `server`
     is a client endpoint string; raises `ValueError` if it is not valid. The addresses of its two ends
     are kept in `own_ends`, for a server in the same process. With `beats`, it is pinged when it is silent.
+    With `credentials`, it shows a token ahead of all calls.
     """
 
     def __init__(
@@ -87,8 +107,10 @@ class EventLink:
         on_lost: Callable[[], object],
         *,
         beats: bool = False,
+        credentials: Credentials | None = None,
     ) -> None:
         self._beats = beats
+        self._credentials = credentials
         self.server = server
         self.own_ends = own_ends
         self.on_event = on_event
@@ -111,12 +133,28 @@ class EventLink:
         """Send a call; fails with `Unreachable` if the connection cannot be made, or is lost."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = _EventConnection(self)
-            connection.MAX_LENGTH = self._max_reply
-            if self._beats:
-                connection.beats(self._reactor, lambda: True)
-            connection.connecting = self._connector.connect(connection)
+            connection = self._connection = self._new()
         return SharedCall(connection.calls, call, None).outcome
+
+    def _new(self) -> _EventConnection:
+        """Make a connection, once there is a token if one is needed."""
+
+        def connect_with(token: str | None) -> None:
+            connection.token = token
+            connection.connecting = self._connector.connect(connection)
+
+        keeper = None
+        if self._credentials is not None:
+            keeper = TokenKeeper(self._reactor, self._credentials, lambda token: connection.calls.show(token))
+        connection = _EventConnection(self, keeper)
+        connection.MAX_LENGTH = self._max_reply
+        if self._beats:
+            connection.beats(self._reactor, lambda: True)
+        if keeper is None:
+            connect_with(None)
+        else:
+            keeper.first(connect_with, connection.denied)
+        return connection
 
     def is_lost(self, connection: _EventConnection) -> None:
         """Note that a connection is gone."""

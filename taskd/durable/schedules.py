@@ -19,7 +19,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from taskd.durable.writer import Execute, StoreWriter
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.schedule import Schedule
-from taskd.model import Grant, SubmitOptions
+from taskd.model import SubmitOptions
 from taskd.net.timers import Alarm
 from taskd.server.status import ScheduleStatus
 from taskd.store.base import Store, StoreError
@@ -55,10 +55,6 @@ class _Tasks(Protocol):
 
     def new(self, function: str, args: Raw | None, options: SubmitOptions, now: float) -> New:
         """Return a new task, which is still to be stored."""
-
-    @property
-    def taken_on(self) -> Callable[[str, int, Grant | None, str], object]:
-        """Note new tasks of a function."""
 
     def look(self, function: str) -> None:
         """Claim the waiting tasks of a function, with the next transaction."""
@@ -211,7 +207,7 @@ class Schedules:
                 entry.last = at
             is_behind = accepted is not None and accepted.joined
             if accepted is not None and not is_behind:
-                self._tasks.taken_on(entry.name, 1, None, "")
+                self._tasks.writer.taken_on(entry.name, 1, None, "")
             if is_behind and not entry.is_behind:
                 _log.warn(
                     "{function} is due again ({line}): its last task has not ended, so there is no other",

@@ -40,7 +40,7 @@ class StorePart:
             reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read, sealing
         )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
-        self._tasks.taken_on = server.operation.stored
+        self._tasks.writer.taken_on = server.operation.stored
         self._wall_clock.start()
         self._records = server.operation.records = OperatorRecords(
             reactor, server.operation, opening.store, opening.execute, opening.read, self._wall_clock.now

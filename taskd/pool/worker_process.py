@@ -246,7 +246,7 @@ class WorkerProcess:
         self.generation.signal(self.number, signal_number, group=True)
 
     def dump_stacks(self, done: Callable[[str | None], object]) -> None:
-        """Have the worker print what its threads do; see `StackDump`. Before its fork it can print nothing."""
+        """Have the worker print what its threads do; see `StackDump`. Before its fork it prints nothing."""
         if self._stage is WorkerStage.FORKING:
             done(None)
             return
