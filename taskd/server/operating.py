@@ -107,7 +107,7 @@ def _times(counts: list[int], total: float, longest: float) -> tuple[float | Non
 
 
 class Records(Protocol):
-    """What is kept about the work of the server: for those who operate it."""
+    """The records of the work of the server, for those who operate it."""
 
     def history(self, seconds: int, function: str | None, since: float) -> Deferred[list[HistoryRow]]:
         """Return the history of a function, or of `ALL`; None stands for each function."""

@@ -92,7 +92,7 @@ class HistoryTests(RecordsCase):
         self.assertEqual(self.history(), [(0, "", 3)])
         self.assertEqual(self.history(HOUR), [(0, "", 3)])
 
-    def test_what_a_store_does_not_take_comes_with_the_next_minute(self):
+    def test_a_minute_that_a_store_does_not_take_comes_with_the_next_one(self):
         self.samples.done, self.fails = {"f": Figures(succeeded=1)}, True
         self.clock.advance(60)
         self.assertEqual(self.history(), [(0, "", 1)])
@@ -124,7 +124,7 @@ class AuditLogTests(RecordsCase):
         self.assertEqual([entry.task for entry in self.store.audit.read(None, 10)], ["x"])
         self.assertEqual(list(self.audit.unwritten), [])
 
-    def test_whoever_asks_gets_all_entries_the_newest_first(self):
+    def test_all_entries_are_in_the_answer_the_newest_first(self):
         for task in "abc":
             self.audit.note(Grant("ann"), "cancel", task=task)
         self.audit.submitted(Grant("bob"), "f", 2, "bob")
@@ -144,7 +144,7 @@ class AuditLogTests(RecordsCase):
         self.clock.advance(10)
         self.assertEqual([entry.action for entry in self.store.audit.read(None, 10)], ["resume", "pause"])
 
-    def test_what_was_noted_before_is_written_at_the_end(self):
+    def test_unwritten_entries_are_written_at_the_end(self):
         self.audit.submitted(Grant("ann"), "f", 1, "ann")
         self.successResultOf(self.records.close())
         self.assertEqual([entry.owner for entry in self.store.audit.read(None, 10)], ["ann"])
@@ -180,7 +180,7 @@ class QueueTests(RecordsCase):
         self.store.write(Changes(submits=news), self.now() - 2)
         self.assertEqual(self.queue(), [(name, "", 1, 3, 1, 6.0), (name, "ann", 0, 1, 0, 2.0)])
 
-    def test_what_is_counted_again_and_again_is_counted_once_in_a_while(self):
+    def test_many_who_ask_get_the_counts_of_one_look_at_the_store(self):
         asked = []
         self.records = OperatorRecords(
             self.clock,

@@ -49,7 +49,7 @@ class StackDumpTests(SynchronousTestCase):
         self.clock.pump([QUIET_SECONDS] * 2 + [WAIT_SECONDS])
         self.assertEqual(self.dumps, ["\n".join([*INNERMOST, "  ...", "", *THREAD])])
 
-    def test_it_ends_with_a_line_of_something_else(self):
+    def test_a_dump_ends_with_a_line_of_something_else(self):
         self.print(*THREAD, "printed")
         self.assertEqual((self.dumps, self.logged), (["\n".join(THREAD)], ["printed"]))
 
@@ -60,7 +60,7 @@ class StackDumpTests(SynchronousTestCase):
         self.print(*INNERMOST)
         self.assertEqual(len(self.logged), 3)
 
-    def test_it_has_no_more_than_so_many_lines(self):
+    def test_a_dump_has_no_more_than_so_many_lines(self):
         self.print(*INNERMOST, *[INNERMOST[1]] * 2 * MAX_LINES)
         self.assertEqual(self.dumps[0].count("\n"), MAX_LINES - 1)
 

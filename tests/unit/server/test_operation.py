@@ -42,7 +42,7 @@ class DrainTests(OperationCase):
             self.turn()
         self.assertEqual(["result" in reply for reply in client.received()], [True, True])
 
-    def test_it_takes_tasks_again_when_that_is_undone(self):
+    def test_a_server_takes_tasks_again_when_draining_is_undone(self):
         self.make()
         self.ask("drain")
         self.assertEqual(self.ask("drain", {"drained": False}), {"draining": False})
@@ -102,7 +102,7 @@ class OtherMethodsTests(OperationCase):
         self.assertEqual(self.ask("audit"), {"entries": [], "next": None})
         self.assertEqual(self.ask("audit", {"limit": 0})["data"], {"argument": "limit"})
 
-    def test_whoever_is_on_this_machine_is_an_operator_without_a_name(self):
+    def test_a_client_on_this_machine_is_an_operator_without_a_name(self):
         self.make()
         answer = self.ask("whoami")
         self.assertEqual((answer["owner"], answer["role"], answer["expires"]), ("", "operate", None))
@@ -151,7 +151,7 @@ class AuditTests(OperationCase):
 
 
 class SamplerTests(ServerCase):
-    def test_it_has_what_was_done_since_the_last_time(self):
+    def test_a_sample_has_the_work_since_the_last_one(self):
         self.make()
         client, samples = self.connect(), self.server.operation.samples
         for seconds in 1.0, 3.0:
@@ -178,7 +178,7 @@ class SamplerTests(ServerCase):
         operation.queued("f", -1)
         self.assertEqual(operation.samples.take(), {})
 
-    def test_what_a_function_did_before_it_was_replaced_counts(self):
+    def test_the_work_of_a_function_that_was_replaced_counts(self):
         old, new = FunctionStats("f"), FunctionStats("f")
         functions = {"f": old}
         samples = Sampler(lambda: functions, dict)
