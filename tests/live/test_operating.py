@@ -78,7 +78,7 @@ def test_a_reload_is_over_when_it_is_answered(daemon: Daemon) -> None:
     assert ask(client, "taskd.status")["generation"] == before + 1
 
 
-def test_anonymous_clients_read_the_queue_and_the_history_and_do_nothing_else_of_an_operators(daemon: Daemon) -> None:
+def test_anonymous_clients_read_the_queue_and_the_history_and_operate_nothing(daemon: Daemon) -> None:
     url = daemon.ws.replace("ws://", "http://") + "/rpc"
 
     def post(method: str) -> Any:
