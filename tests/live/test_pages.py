@@ -335,7 +335,7 @@ def test_the_page_is_small_and_shows_something_soon(browser, site, page):
         visit.locator("details.function").first.wait_for()
         found = visit.evaluate(
             """({
-                bytes: [..."resource navigation".split(" ").flatMap(type => performance.getEntriesByType(type))]
+                bytes: ["resource", "navigation"].flatMap(type => performance.getEntriesByType(type))
                     .reduce((sum, {decodedBodySize}) => sum + decodedBodySize, 0),
                 paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
             })"""
