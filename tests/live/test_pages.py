@@ -5,9 +5,14 @@ Runs where the program `chromium` is installed.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import os
 import signal
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,11 +30,27 @@ FIRST_PAINT = 0.5
 """Seconds to the first paint, which the fastest of a few loads must keep to."""
 
 
+SECRET = "a secret of the web application, with which it signs tokens"
+
+
+def token_for(owner, seconds=3600.0, **claims):
+    """Return a token as a web application would sign it."""
+
+    def text(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    body = {"sub": owner, "exp": time.time() + seconds, **claims}
+    signed = b".".join(text(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, body))
+    signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
+    return (signed + b"." + text(signature)).decode()
+
+
 class Site:
     """A daemon with the app `visited.py`, which may be restarted on the same ports."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *options):
         self.directory = directory
+        self._options = options
         self._ports = ("tcp:0:interface=127.0.0.1",) * 2
         self.start()
 
@@ -38,6 +59,7 @@ class Site:
         self.daemon = Daemon(
             *("--app", str(APPS / "visited.py"), "--workers", "2", "--store", "sqlite:tasks.db"),
             *("--listen", listen, "--websocket", websocket, "--stop-timeout", "0.1"),
+            *self._options,
             directory=self.directory,
         ).wait_until_ready()
         self._ports = tuple(f"tcp:{self.daemon.port(nth)}:interface=127.0.0.1" for nth in (1, 2))
@@ -76,6 +98,17 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("site"))
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A site whose visitors need a signed token."""
+    directory = tmp_path_factory.mktemp("guarded")
+    (directory / "key").write_text(SECRET)
+    (directory / "key").chmod(0o600)
+    site = Site(directory, "--jwt-key", "key")
     yield site
     site.stop()
 
@@ -346,6 +379,103 @@ def test_the_page_is_small_and_shows_something_soon(browser, site, page):
     print("bytes:", sizes[0], "first paint in ms:", paints)
     assert sizes[0] < MOST_BYTES
     assert min(paint for paint in paints if paint is not None) < FIRST_PAINT * 1000
+
+
+# --- tokens ------------------------------------------------------------------
+
+
+def sign_in(page, token):
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Token").fill(token)
+    dialog.get_by_role("button", name="Sign in").click()
+    dialog.wait_for(state="detached")
+
+
+@in_browser
+def test_a_visitor_signs_in_and_finds_the_tasks_on_another_device_but_nobody_else_does(
+    browser, guarded, gate
+):
+    first = browser.new_profile().new_page()
+    first.goto(guarded.url)
+    assert axe(first) == []
+    first.get_by_label("Token").fill("no such token")
+    first.get_by_role("button", name="Sign in").click()
+    first.get_by_text("This is no token").wait_for()
+    first.get_by_label("Token").fill("taskd_" + 43 * "x")
+    first.get_by_role("button", name="Sign in").click()
+    first.get_by_text("does not know this token").wait_for()
+    sign_in(first, token_for("ann", functions=["count_*", "add"]))
+    first.locator("details.function").first.wait_for()
+    assert first.locator(".function-name").all_text_contents() == ["count_to", "add"]
+    card = start_counting(first, gate, 5, "of Ann")
+    state_of(card, "running")
+    assert token_for("")[:10] not in first.url
+    assert first.evaluate("Object.keys(localStorage)") == []
+    second = browser.new_profile().new_page()
+    second.goto(guarded.url)
+    sign_in(second, token_for("ann", role="watch"))
+    gate.open_to(3)
+    again = second.locator(".card", has_text="of Ann")
+    again.get_by_text("3 of 5").wait_for()
+    assert second.locator("details.function").count() == 0
+    other = browser.new_profile().new_page()
+    other.goto(guarded.url)
+    sign_in(other, token_for("bob"))
+    other.locator("details.function").first.wait_for()
+    other.get_by_text("There are none yet").wait_for()
+    gate.open_to(5)
+    for seen in (card, again):
+        state_of(seen, "succeeded")
+    for page in (first, second, other):
+        page.context.close()
+
+
+@in_browser
+def test_another_owners_task_is_refused(browser, guarded):
+    page = browser.new_profile().new_page()
+    page.goto(guarded.url)
+    sign_in(page, token_for("ann"))
+    form = form_of(page, "Add")
+    form.get_by_label("First").fill("1")
+    form.get_by_label("Second").fill("2")
+    form.get_by_role("button", name="Start", exact=True).click()
+    card = page.locator(".card", has_text="1 · 2")
+    state_of(card, "succeeded")
+    card.locator("summary").click()
+    task = card.locator("code.id").text_content()
+    code = """async ([task, token]) => {
+        const { connect } = await import("/taskd.js");
+        const client = connect(location.href, { token });
+        try {
+            return await client.call("taskd.get", { task });
+        } catch (error) {
+            return [error.code, error.data.reason];
+        } finally {
+            client.close();
+        }
+    }"""
+    assert page.evaluate(code, [task, token_for("bob")]) == [-32008, "owner"]
+    assert page.evaluate(code, [task, token_for("ann")])["result"] == 3
+    page.context.close()
+
+
+@in_browser
+def test_a_token_that_expires_is_asked_for_again_and_the_page_goes_on(browser, guarded, gate):
+    page = browser.new_profile().new_page()
+    page.goto(guarded.url)
+    sign_in(page, token_for("cid", seconds=4))
+    card = start_counting(page, gate, 4, "of Cid")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("has ended").wait_for()
+    gate.open_to(2)
+    sign_in(page, token_for("cid"))
+    card.get_by_text("2 of 4").wait_for()
+    gate.open_to(4)
+    state_of(card, "succeeded")
+    page.get_by_role("button", name="Sign out").click()
+    dialog.wait_for()
+    assert page.evaluate("sessionStorage.getItem('taskd.token')") is None
+    page.context.close()
 
 
 # --- the element -------------------------------------------------------------

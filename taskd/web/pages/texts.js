@@ -41,7 +41,7 @@ export default {
     reasons: {
       expired: "Your token ends, or has ended. Give a new one to go on.",
       unknown: "The server does not know this token. It may have been revoked.",
-      malformed: "This is not a valid token.",
+      malformed: "This is no token: it has other characters, or is cut off.",
     },
   },
 
