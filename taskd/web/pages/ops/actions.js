@@ -99,7 +99,7 @@ export class Actions {
     let stacks;
     if (!(await report(async () => (stacks = await this.#call("taskd.stacks", params)), () => null))) return;
     const shown = stacks.map(each => [
-      h("h3", {}, t("ops.stacks.of", { ...each, function: each.function ?? t("ops.stacks.nothing"), time: age(each.seconds) })),
+      h("h3", {}, each.function ? t("ops.stacks.of", { ...each, time: age(each.seconds) }) : t("ops.stacks.ofIdle", each)),
       h("pre", { tabindex: 0, "aria-label": t("ops.stacks.label", { worker: each.worker }) }, each.stack || t("ops.stacks.none")),
     ]);
     const content = stacks.length ? shown.flat() : [h("p", {}, t("ops.stacks.none"))];

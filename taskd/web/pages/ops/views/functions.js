@@ -60,7 +60,7 @@ export class Functions {
       number("wait_p95", duration),
       number("running", count, { isMinor: true }),
       number("waiting", count),
-      { name: "act", heading: "", show: (cell, row) => cells.buttons(cell, this.#app.canOperate && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
+      { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => cells.buttons(cell, this.#app.canOperate && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
     ];
   }
 

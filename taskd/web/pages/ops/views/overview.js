@@ -42,7 +42,8 @@ export class Overview {
       series: [
         { name: "wait", label: t("ops.charts.waitMean"), kind: "line" },
         { name: "run", label: t("ops.charts.runMean"), kind: "line" },
-        { name: "p95", label: t("ops.charts.runP95"), kind: "line" },
+        { name: "wait95", label: t("ops.charts.waitP95"), kind: "line" },
+        { name: "run95", label: t("ops.charts.runP95"), kind: "line" },
       ],
       write: duration,
     });
@@ -148,7 +149,7 @@ export class Overview {
       t("ops.charts.throughputSummary", { range: t(`ops.ranges.${this.#range}`), succeeded, failures }),
     );
     this.#times.show(
-      [found.at, found.waitMean, found.runMean, found.runP95],
+      [found.at, found.waitMean, found.runMean, found.waitP95, found.runP95],
       t("ops.charts.timesSummary", { range: t(`ops.ranges.${this.#range}`), wait: duration(waitMax), run: duration(runMax) }),
     );
   }
@@ -238,7 +239,8 @@ function runningTable(app) {
       { name: "seconds", heading: t("ops.columns.runs"), isNumber: true, show: (cell, row) => cells.text(cell, age(row.seconds)) },
       {
         name: "act",
-        heading: "",
+        heading: t("ops.columns.act"),
+        isBare: true,
         show: (cell, row) => cells.buttons(cell, app.canOperate ? [stackButton(app, row)] : []),
       },
     ],

@@ -36,7 +36,7 @@ export class Schedules {
         time("next", true),
         time("next", false),
         time("last", true),
-        { name: "act", heading: "", show: (cell, row) => this.#showPause(cell, row) },
+        { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => this.#showPause(cell, row) },
       ],
     });
     this.element = h("section", {}, h("h1", { class: "visually-hidden", tabindex: -1 }, t("ops.sections.schedules")), this.#table.element);

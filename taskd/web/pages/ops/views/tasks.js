@@ -288,9 +288,8 @@ function errorOf({ error }) {
   return error ? oneLine(error.message) : "";
 }
 
-/** Return how long a task took, from when it was due; how long it has taken so far if it has not ended. */
+/** Return how long a task took from when it was accepted to its end; and one that has not ended, since it was due. */
 function tookOf({ due, created, ended }, now) {
-  const from = Math.max(due ?? created, created);
-  if (ended) return duration(Math.max(0, ended - from));
-  return now > from ? age(now - from) : "–";
+  if (ended) return duration(ended - created);
+  return now > due ? age(now - due) : "–";
 }
