@@ -28,7 +28,7 @@ export class Header {
     setText(this.#reload, t("ops.reload.button"));
     document.getElementById("server").append(this.#name, this.#state, this.#up);
     document.getElementById("server-actions").append(this.#drain, this.#reload, keys);
-    for (const section of SECTIONS) this.#links.set(section, h("a", { href: hashOf({ section }) }, t(`ops.sections.${section}`)));
+    for (const section of SECTIONS) this.#links.set(section, h("a", { href: location.pathname + hashOf({ section }) }, t(`ops.sections.${section}`)));
     const sections = document.getElementById("sections");
     setAttribute(sections, "aria-label", t("ops.navigation"));
     sections.append(h("ul", {}, ...[...this.#links.values()].map(link => h("li", {}, link))));
