@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from taskd.auth.policy import check_role
+from taskd.auth.policy import check_role, check_urgent
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
-from taskd.model import NO_OPTIONS, Call, Failure, Grant, StoredCall
+from taskd.model import NO_OPTIONS, PRIORITY, Call, Failure, Grant, StoredCall
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
@@ -34,6 +34,7 @@ from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.figures import ServerFigures, workers_of
+from taskd.server.fixed_arguments import fix_arguments
 from taskd.server.methods import Asker, Requester, StoredCalls, Work, granted
 from taskd.server.operating import AllMethods, Records
 from taskd.server.position import Position, position_of
@@ -130,6 +131,10 @@ class TaskServer:
     def functions(self) -> list[FunctionInfo]:
         """The functions that can be called; empty before the app is imported."""
         return list(self._functions.values())
+
+    def known_functions(self) -> Mapping[str, FunctionInfo]:
+        """Return the functions that can be called, by name; none before the app is imported."""
+        return self._functions
 
     def find(self, number: int) -> Task | None:
         """Return the task with this number, None if it has ended or never existed."""
@@ -237,6 +242,8 @@ class TaskServer:
         options = request.options
         lane, limit, deadline = requester.lane, stats.limit, None
         if options is not NO_OPTIONS:
+            if options.caller is not None or options.grant is not None or options.owner is not None:
+                lane = self._lane_of(request, requester)
             if options.track:
                 self._track(request, requester)
                 return
@@ -244,8 +251,6 @@ class TaskServer:
                 limit = _limit(request, stats)
             if options.deadline is not None:
                 deadline = now + options.deadline
-            if options.caller is not None and requester.may_name_callers:
-                lane = self.parties.named_lane(options.caller)
         task = Task(
             self._last_task,
             request,
@@ -271,6 +276,7 @@ class TaskServer:
 
         Raises `TaskdError` to refuse it.
         """
+        self._hold_to_grant(request, requester)
         if request.function.startswith(RESERVED):
             asker = Asker(requester, request)
             check_role(asker.grant, request.function)
@@ -286,6 +292,31 @@ class TaskServer:
             self.stored.call(request, requester, granted(requester, request.options))
             return None
         return self._unknown(request)
+
+    def _lane_of(self, request: Request[Work], requester: Requester) -> Lane:
+        """Return where a call waits that is of another caller, or for another owner, if that is allowed."""
+        self._hold_to_grant(request, requester)
+        caller = request.options.caller
+        if caller is None or not requester.may_name_callers:
+            return requester.lane
+        return self.parties.named_lane(caller)
+
+    def _hold_to_grant(self, request: Request[Work], requester: Requester) -> None:
+        """Hold a call to what its caller may do, as a gateway says. Raises `NotAllowed` or `Busy`."""
+        options = request.options
+        if options is NO_OPTIONS:
+            return
+        grant = granted(requester, options)
+        if options.owner is not None and options.owner != grant.owner and not grant.has("operate"):
+            raise NotAllowed("options.owner: only operators speak for others", reason="role")
+        if options.grant is not grant:
+            return
+        if not request.function.startswith(RESERVED) and not grant.has("submit"):
+            raise NotAllowed("a call needs a token with the role submit", reason="role")
+        if self._config.scheduler.shared_priorities and options.priority < PRIORITY:
+            check_urgent(grant)
+        if grant.args:
+            fix_arguments(request, grant.args, self.known_functions)
 
     def _track(self, request: Request[Work], requester: Requester) -> None:
         """Store the task of a call with the option `track`, and answer with its id."""
@@ -363,6 +394,7 @@ class TaskServer:
         """Accept calls of these functions from now on."""
         is_first = not self._functions
         self._functions = {function.name: function for function in functions}
+        self._dispatcher.feedback.secrets.use(functions)
         _log.info("functions: {names}", names=", ".join(sorted(self._functions)))
         scheduler = self._scheduler
         known = scheduler.functions
