@@ -306,6 +306,7 @@ export default {
 
     columns: {
       function: "Function",
+      summary: "What it does",
       owner: "Owner",
       worker: "Worker",
       runs: "For",
@@ -359,6 +360,8 @@ export default {
       key: "Key",
       id: "Id, its beginning or end",
       follow: "Follow",
+      more: "More fields",
+      fewer: "Fewer fields",
       searching: "Searching …",
       nothing: "No task matches.",
       found: { one: "{count} task", other: "{count} tasks" },
@@ -543,7 +546,8 @@ export default {
     },
 
     events: {
-      queued: "Accepted, or put back",
+      accepted: "Accepted",
+      queued: "Put back",
       gap: "Some partial results are no longer in the log",
       returned: "Given back by a server that stopped",
       progress: "Progress",

@@ -75,7 +75,7 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(tickTime), space: 70 },
+        { ...axis, values: (_, ticks) => ticks.map(tickTime), space: 70, size: 26 },
         { ...axis, values: (_, ticks) => ticks.map(this.#write), size: 56 },
       ],
       series: [{}, ...this.#series.map(each => drawn(each, color(`--chart-${each.name}`)))],

@@ -25,6 +25,7 @@ export class Header {
     this.#reload = button(() => app.actions.reload());
     const keys = button(() => app.showKeys());
     setText(keys, t("ops.keys.button"));
+    keys.classList.add("for-keyboards");
     setText(this.#reload, t("ops.reload.button"));
     document.getElementById("server").append(this.#name, this.#state, this.#up);
     document.getElementById("server-actions").append(this.#drain, this.#reload, keys);

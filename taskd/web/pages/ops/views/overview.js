@@ -143,7 +143,7 @@ export class Overview {
     if (!live.history) return;
     const found = columns(live.history, this.#range, live.at);
     const { succeeded, failures, waitMax, runMax } = totals(found);
-    const perSecond = values => values.map(value => value / found.step);
+    const perSecond = values => values.map((value, index) => value / found.seconds[index]);
     this.#throughput.show(
       [found.at, perSecond(found.succeeded.map((value, index) => value + found.failures[index])), perSecond(found.failures)],
       t("ops.charts.throughputSummary", { range: t(`ops.ranges.${this.#range}`), succeeded, failures }),
@@ -280,7 +280,12 @@ function failingTable() {
   });
 }
 
+/** Return the place with the tasks of a function. */
+export function tasksOf(name, more = {}) {
+  return hashOf({ section: "tasks", query: new URLSearchParams({ ...more, function: name }).toString() });
+}
+
 /** Return the place with the failed tasks of a function. */
 export function failedTasksOf(name) {
-  return hashOf({ section: "tasks", query: new URLSearchParams({ state: "failed", function: name }).toString() });
+  return tasksOf(name, { state: "failed" });
 }

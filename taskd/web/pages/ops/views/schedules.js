@@ -2,9 +2,9 @@
 import { h } from "../../shared/dom.js";
 import { t } from "../../shared/i18n.js";
 import * as cells from "../cells.js";
-import { hashOf } from "../route.js";
 import { Table } from "../table.js";
 import { pauseButton } from "./functions.js";
+import { tasksOf } from "./overview.js";
 
 export class Schedules {
   #app;
@@ -30,7 +30,7 @@ export class Schedules {
           heading: t("ops.columns.function"),
           isWide: true,
           sortBy: row => row.function,
-          show: (cell, row) => cells.link(cell, row.function, hashOf({ section: "tasks", query: new URLSearchParams({ function: row.function }).toString() })),
+          show: (cell, row) => cells.link(cell, row.function, tasksOf(row.function)),
         },
         { name: "schedule", heading: t("ops.columns.schedule"), show: (cell, row) => cells.text(cell, row.schedule) },
         time("next", true),

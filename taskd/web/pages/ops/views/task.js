@@ -195,7 +195,7 @@ export class TaskDrawer {
     ].filter(([, value]) => value);
     showEach(this.#parts.facts, facts, {
       key: ([name]) => name,
-      create: ([name]) => h("div", { class: name }, h("dt", {}, t(`ops.facts.${name}`)), h("dd")),
+      create: ([name]) => h("div", { "data-fact": name }, h("dt", {}, t(`ops.facts.${name}`)), h("dd")),
       update: (element, [, value]) => setText(element.lastElementChild, value),
     });
   }
