@@ -4,7 +4,7 @@ import { t } from "../shared/i18n.js";
 import * as cells from "./cells.js";
 import { age, duration } from "./format.js";
 import { SECTIONS, hashOf } from "./route.js";
-import { alarms } from "./shape.js";
+import { alarms, isDraining } from "./shape.js";
 
 /** The commands that let one act, as an operator types them. */
 const COMMANDS = ["taskd token new operator --role operate --tokens tokens.toml", "taskd serve APP --tokens tokens.toml"];
@@ -73,9 +73,4 @@ export class Header {
     }
     return shown;
   }
-}
-
-/** Return whether a server takes no new tasks until it is to take them again. */
-function isDraining(status) {
-  return status?.unready?.reason === "draining";
 }
