@@ -444,6 +444,7 @@ export default {
       ofIdle: "Worker {worker}: idle",
       label: "Stack of worker {worker}",
       none: "There is no stack: the worker has ended, or has not answered in time.",
+      waits: "It waits for a task.",
     },
 
     functions: {
