@@ -84,6 +84,7 @@ SECONDS = {
     "test_objects.py": 3,
     "test_output.py": 15,
     "test_packaging.py": 120,
+    "test_pages.py": 45,
     "test_php_client.py": 30,
     "test_pool.py": 182,
     "test_pools.py": 8,

@@ -41,7 +41,7 @@ export default {
     reasons: {
       expired: "Your token ends, or has ended. Give a new one to go on.",
       unknown: "The server does not know this token. It may have been revoked.",
-      malformed: "This is not a valid token.",
+      malformed: "This is no token: it has other characters, or is cut off.",
     },
   },
 
@@ -59,7 +59,7 @@ export default {
 
   form: {
     one: "One task",
-    many: "Many, from a table",
+    many: "From a table",
     howMany: "How many tasks",
     start: "Start",
     optional: "optional",
@@ -127,7 +127,7 @@ export default {
     column: "There is no “{name}” to fill in. The columns may be called: {names}.",
     twice: "The column “{name}” is there twice.",
     noColumn: "The column “{name}” is missing.",
-    cells: "{count} cells, and not {wanted}.",
+    cells: { one: "{count} cell, and not {wanted}.", other: "{count} cells, and not {wanted}." },
     tooMany: "{count} rows are too many: {most} can be sent at once.",
   },
 
@@ -141,6 +141,10 @@ export default {
     news: "{name}: {state}",
     title: "taskd",
     titleRunning: "({count}) taskd",
+  },
+
+  progress: {
+    label: "Progress of the task",
   },
 
   card: {
@@ -157,7 +161,6 @@ export default {
       other: "{count} tasks will not be run to their ends. What has ended stays as it is.",
     },
     cancelBatchVerb: "Cancel them",
-    rows: { one: "{count} task", other: "{count} tasks" },
     counts: "{done} of {total}",
     failed: { one: "{count} failed", other: "{count} failed" },
     cancelled: { one: "{count} cancelled", other: "{count} cancelled" },
@@ -165,7 +168,7 @@ export default {
     function: "Function",
     taskId: "Task",
     batchId: "Batch",
-    created: "Started by you",
+    created: "Begun",
     due: "Not before",
     ended: "Ended",
     endedAfter: "{at}, after {duration}",
