@@ -8,21 +8,17 @@ import json
 import re
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
+from tests.live.browser import CHROMIUM, Browser, in_browser
 from tests.live.support import APPS, TIMEOUT, Daemon, rpc
-
-playwright = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-expect = playwright.expect
 
 ROOT = Path(__file__).parents[2]
 UNIT_TESTS = ROOT / "tests" / "pages" / "ops"
-CHROMIUM = shutil.which("chromium")
 NODE = shutil.which("node")
 
 SECTIONS = ("overview", "tasks", "queue", "workers", "functions", "schedules", "audit")
@@ -40,10 +36,8 @@ def token(name):
 
 def token_file(**roles):
     """Return the text of a file with a token for each name, of that role."""
-    tables = [
-        f'[tokens.{name}]\nhash = "sha256:{hashlib.sha256(token(name).encode()).hexdigest()}"\nrole = "{role}"\n'
-        for name, role in roles.items()
-    ]
+    hashes = {name: hashlib.sha256(token(name).encode()).hexdigest() for name in roles}
+    tables = [f'[tokens.{name}]\nhash = "sha256:{hashes[name]}"\nrole = "{roles[name]}"\n' for name in roles]
     return "\n".join(tables)
 
 
@@ -80,49 +74,39 @@ def daemon(tmp_path_factory):
     tokens = directory / "tokens.toml"
     tokens.write_text(token_file(operator="operate", watcher="watch"))
     tokens.chmod(0o600)
-    options = ["--app", str(APPS / "operated.py"), "--workers", "2", "--tokens", str(tokens), "--store", "memory"]
-    daemon = Operated(*options, directory=directory)
+    options = [
+        "--app",
+        str(APPS / "operated.py"),
+        "--workers",
+        "2",
+        "--tokens",
+        str(tokens),
+        "--store",
+        "memory",
+    ]
+    daemon = Operated(*options, "--tokens", str(tokens), directory=directory)
     daemon.wait_until_ready()
     yield daemon
     daemon.stop()
 
 
-BROWSING = ThreadPoolExecutor(1, "browsing")
-"""The thread of the browser and of the tests that drive it: Playwright has an event loop of its own
-there, and pytest-twisted has one in the main thread."""
-
-
-def browses(test):
-    """Run a test in the thread of the browser."""
-
-    @wraps(test)
-    def run(**fixtures):
-        BROWSING.submit(test, **fixtures).result()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def browser():
-    """A browser."""
-    started = BROWSING.submit(lambda: playwright.sync_playwright().start()).result()
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-    browser = BROWSING.submit(started.chromium.launch, executable_path=CHROMIUM, args=arguments).result()
+    """The browser of all tests."""
+    browser = Browser()
     yield browser
-    BROWSING.submit(browser.close).result()
-    BROWSING.submit(started.stop).result()
+    browser.close()
 
 
 @pytest.fixture
 def open_page(browser, daemon):
-    """Return a function that opens the page with a token, at a section; at the end nothing may have gone wrong in it."""
-    contexts, wrong = [], []
+    """Return a function that opens the page at a section with a token. Nothing may go wrong in them."""
+    profiles, wrong = [], []
 
     def open_one(hash_="overview", name="operator", **options):
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
-        context.set_default_timeout(TIMEOUT * 1000)
-        contexts.append(context)
-        page = context.new_page()
+        profile = browser.new_profile(viewport={"width": 1280, "height": 800}, **options)
+        profiles.append(profile)
+        page = profile.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         if name is not None:
@@ -132,8 +116,8 @@ def open_page(browser, daemon):
 
     expect.set_options(timeout=TIMEOUT * 1000)
     yield open_one
-    for context in contexts:
-        BROWSING.submit(context.close).result()
+    for profile in profiles:
+        browser.run(profile.close)
     assert wrong == []
 
 
@@ -153,8 +137,8 @@ def drawer(page):
 # --- who may look ---
 
 
-@browses
-def test_without_a_token_the_page_asks_for_one_and_takes_only_one_that_is_known(open_page):
+@in_browser
+def test_without_a_token_the_page_asks_for_one_and_takes_only_one_that_is_known(browser, open_page):
     page = open_page(name=None)
     page.get_by_label("Token").fill("taskd_" + "A" * 43)
     page.get_by_role("button", name="Sign in").click()
@@ -165,8 +149,8 @@ def test_without_a_token_the_page_asks_for_one_and_takes_only_one_that_is_known(
     assert token("operator") not in page.url
 
 
-@browses
-def test_who_may_only_watch_is_shown_no_buttons_and_why(open_page):
+@in_browser
+def test_who_may_only_watch_is_shown_no_buttons_and_why(browser, open_page):
     page = open_page(name="watcher")
     expect(page.get_by_text("that takes one with the role operate")).to_be_visible()
     expect(page.get_by_role("button", name="Drain")).to_be_hidden()
@@ -176,24 +160,24 @@ def test_who_may_only_watch_is_shown_no_buttons_and_why(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@browses
-def test_axe_finds_nothing_in_any_section(open_page, daemon, gate, scheme):
+@in_browser
+def test_axe_finds_nothing_in_any_section(browser, open_page, daemon, gate, scheme):
     task = daemon.submit("deliver", "a parcel", str(gate), key="parcel")
     daemon.wait(task)
     page = open_page(color_scheme=scheme)
     for section in SECTIONS:
         page.goto(f"{daemon.page}#{section}")
         expect(page.locator("#content h1")).to_have_count(1)
-        found = axe.Axe().run(page)
+        found = Axe().run(page)
         assert found.violations_count == 0, f"{section}: {found.generate_report()}"
     page.goto(f"{daemon.page}#tasks?task={task}")
     expect(drawer(page).get_by_text("Attempt 2")).to_be_visible()
-    found = axe.Axe().run(page)
+    found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
 
-@browses
-def test_the_log_of_a_task_has_every_attempt_with_its_traceback_and_what_it_printed(open_page, daemon, gate):
+@in_browser
+def test_a_log_has_every_attempt_with_its_traceback_and_what_it_printed(browser, open_page, daemon, gate):
     task = daemon.submit("deliver", "a box", str(gate))
     assert daemon.wait(task) == "failed"
     page = open_page(f"tasks?function=deliver&task={task}")
@@ -209,8 +193,8 @@ def test_the_log_of_a_task_has_every_attempt_with_its_traceback_and_what_it_prin
     expect(drawer(page).locator(".args")).to_contain_text('"a box"')
 
 
-@browses
-def test_what_a_worker_does_is_shown_by_its_stack(open_page, daemon, gate):
+@in_browser
+def test_what_a_worker_does_is_shown_by_its_stack(browser, open_page, daemon, gate):
     task = daemon.submit("guard", str(gate))
     page = open_page("workers")
     row = page.get_by_role("row").filter(has_text="guard")
@@ -220,8 +204,8 @@ def test_what_a_worker_does_is_shown_by_its_stack(open_page, daemon, gate):
     assert daemon.wait(task) == "succeeded"
 
 
-@browses
-def test_a_running_task_is_followed_to_its_end(open_page, daemon, gate):
+@in_browser
+def test_a_running_task_is_followed_to_its_end(browser, open_page, daemon, gate):
     task = daemon.submit("guard", str(gate))
     page = open_page(f"tasks?task={task}")
     expect(drawer(page).get_by_role("progressbar")).to_be_visible()
@@ -233,8 +217,8 @@ def test_a_running_task_is_followed_to_its_end(open_page, daemon, gate):
 # --- what can be done ---
 
 
-@browses
-def test_failed_tasks_are_put_back_together(open_page, daemon, gate):
+@in_browser
+def test_failed_tasks_are_put_back_together(browser, open_page, daemon, gate):
     tasks = [daemon.submit("deliver", f"letter {number}", str(gate)) for number in range(MANY)]
     assert {daemon.wait(task) for task in tasks} == {"failed"}
     page = open_page("tasks")
@@ -250,8 +234,8 @@ def test_failed_tasks_are_put_back_together(open_page, daemon, gate):
     expect(page.get_by_text("No task matches.")).to_be_visible()
 
 
-@browses
-def test_a_function_is_paused_and_its_task_says_so_and_is_cancelled(open_page, daemon, gate):
+@in_browser
+def test_a_function_is_paused_and_its_task_says_so_and_is_cancelled(browser, open_page, daemon, gate):
     page = open_page("functions")
     page.get_by_role("button", name="Pause deliver").click()
     expect(page.get_by_role("button", name="Resume deliver")).to_be_visible()
@@ -268,8 +252,8 @@ def test_a_function_is_paused_and_its_task_says_so_and_is_cancelled(open_page, d
     assert daemon.call("taskd.status")["store"]["paused"] == []
 
 
-@browses
-def test_the_server_is_drained_and_takes_tasks_again(open_page, daemon):
+@in_browser
+def test_the_server_is_drained_and_takes_tasks_again(browser, open_page, daemon):
     page = open_page()
     page.get_by_role("button", name="Drain").click()
     page.get_by_role("dialog").get_by_role("button", name="Drain").click()
@@ -281,8 +265,8 @@ def test_the_server_is_drained_and_takes_tasks_again(open_page, daemon):
     expect(page.get_by_role("row").filter(has_text="Drain").first).to_contain_text("token:operator")
 
 
-@browses
-def test_everything_is_reached_by_keys(open_page, daemon, gate):
+@in_browser
+def test_everything_is_reached_by_keys(browser, open_page, daemon, gate):
     for number in range(3):
         daemon.wait(daemon.submit("deliver", f"key {number}", str(gate)))
     page = open_page()
@@ -308,6 +292,7 @@ def test_everything_is_reached_by_keys(open_page, daemon, gate):
 @pytest.mark.skipif(NODE is None, reason="node is not installed")
 def test_the_modules_of_the_page_pass_their_own_tests():
     files = sorted(str(path) for path in UNIT_TESTS.glob("*.test.mjs"))
-    ended = subprocess.run([NODE, "--test", *files], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    command = [NODE, "--test", *files]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert files
     assert ended.returncode == 0, ended.stdout
