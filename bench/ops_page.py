@@ -1,8 +1,8 @@
 """The operator's page while a thousand tasks a second begin and end: how long it keeps its browser busy.
 
-``python -m bench.ops_page [SECONDS]`` opens each section in turn, and prints for each the changes that the server
-went through, the longest task of the page's main thread, and what part of the time it was busy. It needs
-what the tests need: Playwright and the program ``chromium``.
+``python -m bench.ops_page [SECONDS]`` opens each section in turn. For each it prints the changes on the
+server, the longest task of the page's main thread, and the part of the time for which that was busy. It
+needs what the tests need: Playwright and the program ``chromium``.
 """
 
 from __future__ import annotations

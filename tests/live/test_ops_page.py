@@ -100,7 +100,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, daemon):
-    """Return a function that opens the page at a section with a token. Nothing may go wrong in them."""
+    """Return a function that opens the page at a section, with a token. An error in a page fails the test."""
     profiles, wrong = [], []
 
     def open_one(hash_="overview", name="operator", **options):
@@ -150,13 +150,13 @@ def test_without_a_token_the_page_asks_for_one_and_takes_only_one_that_is_known(
 
 
 @in_browser
-def test_who_may_only_watch_is_shown_no_buttons_and_why(browser, open_page):
+def test_a_token_that_may_only_watch_gets_no_buttons_but_the_reason(browser, open_page):
     page = open_page(name="watcher")
     expect(page.get_by_text("that takes one with the role operate")).to_be_visible()
     expect(page.get_by_role("button", name="Drain")).to_be_hidden()
 
 
-# --- what is to be seen ---
+# --- what the page shows ---
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -194,7 +194,7 @@ def test_a_log_has_every_attempt_with_its_traceback_and_what_it_printed(browser,
 
 
 @in_browser
-def test_what_a_worker_does_is_shown_by_its_stack(browser, open_page, daemon, gate):
+def test_the_stack_of_a_worker_shows_its_task(browser, open_page, daemon, gate):
     task = daemon.submit("guard", str(gate))
     page = open_page("workers")
     row = page.get_by_role("row").filter(has_text="guard")
@@ -214,7 +214,7 @@ def test_a_running_task_is_followed_to_its_end(browser, open_page, daemon, gate)
     expect(drawer(page).locator(".result")).to_be_visible()
 
 
-# --- what can be done ---
+# --- what operators do ---
 
 
 @in_browser
@@ -235,7 +235,7 @@ def test_failed_tasks_are_put_back_together(browser, open_page, daemon, gate):
 
 
 @in_browser
-def test_a_function_is_paused_and_its_task_says_so_and_is_cancelled(browser, open_page, daemon, gate):
+def test_a_task_of_a_paused_function_shows_why_it_waits_and_is_cancelled(browser, open_page, daemon, gate):
     page = open_page("functions")
     page.get_by_role("button", name="Pause deliver").click()
     expect(page.get_by_role("button", name="Resume deliver")).to_be_visible()
