@@ -239,7 +239,7 @@ def test_a_task_of_a_paused_function_shows_why_it_waits_and_is_cancelled(browser
     page = open_page("functions")
     page.get_by_role("button", name="Pause deliver").click()
     expect(page.get_by_role("button", name="Resume deliver")).to_be_visible()
-    expect(page.locator("#notices")).to_contain_text("deliver is paused.")
+    expect(page.locator("#notices")).to_contain_text("Paused: deliver")
     task = daemon.submit("deliver", "late", str(gate))
     page.goto(f"{daemon.page}#tasks?task={task}")
     expect(drawer(page).get_by_text("deliver is paused, until taskd.resume")).to_be_visible()

@@ -196,7 +196,6 @@ export default {
   },
 
   ops: {
-    heading: "Operations",
     title: "{name} – taskd",
     skip: "Skip to the content",
     navigation: "Sections",
@@ -205,11 +204,9 @@ export default {
     ago: "{time} ago",
     perSecond: "{rate}/s",
     notAnswered: "This server does not answer that.",
-    starting: "Asking the server …",
     up: "up {time}",
     ready: "Ready",
     notReady: "Not ready",
-    messages: "Messages",
 
     sections: {
       overview: "Overview",
@@ -236,7 +233,7 @@ export default {
       unready: "The server takes no tasks now: {reason}",
       queueFull: "The queue is full: {limit} tasks wait, and more are refused.",
       memoryFull: "Nearly all of the memory for clients is in use; slow ones are made to wait.",
-      paused: "{name} is paused.",
+      paused: "Paused: {names}",
       logLost: { one: "One line of the log was lost.", other: "{count} lines of the log were lost." },
     },
 
@@ -304,7 +301,6 @@ export default {
       idle: "Nothing runs.",
       failing: "Failing most",
       noFailures: "Nothing has failed since the start.",
-      next: "Next by schedule",
     },
 
     columns: {
@@ -466,7 +462,6 @@ export default {
       empty: "Nothing waits, runs or is scheduled.",
       no_function: "All others",
       no_owner: "Nobody in particular",
-      others: "All others",
       parties: "Calls that wait, by party",
       partiesHint: "Turns go round between parties: owners, addresses, users of this machine.",
       noParties: "Nobody waits.",

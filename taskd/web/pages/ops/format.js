@@ -54,10 +54,11 @@ export function compact(value) {
   return `${rounded(value / 1e6, 2)}M`;
 }
 
-/** Write a rate: "0", "0.4", "12", "1.2k". */
+/** Write a rate: "0", "0.25", "4.5", "12", "1.2k". */
 export function rate(value) {
   if (value === null || value === undefined) return NOTHING;
-  if (value > 0 && value < 0.1) return "<0.1";
+  if (value > 0 && value < 0.01) return "<0.01";
+  if (value < 1) return rounded(value, 2);
   return value < 10 ? String(Number(value.toFixed(1))) : compact(Math.round(value));
 }
 

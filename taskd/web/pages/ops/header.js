@@ -69,7 +69,7 @@ export class Header {
     for (const alarm of status ? alarms(status) : []) {
       const { kind, level, seconds, ...values } = alarm;
       const text = t(`ops.alarms.${kind}`, { ...values, seconds: duration(seconds) });
-      shown.push(notice(`${kind} ${values.name ?? ""}`, text, level === "bad" ? "error" : "warning"));
+      shown.push(notice(kind, text, level === "bad" ? "error" : "warning"));
     }
     return shown;
   }

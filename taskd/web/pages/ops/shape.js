@@ -109,7 +109,7 @@ export function alarms(status) {
   }
   if (status.waiting >= status.max_queue) add("bad", "queueFull", { limit: status.max_queue });
   if (status.budget.held > status.budget.limit * 0.9) add("warn", "memoryFull", { ...status.budget });
-  for (const name of store?.paused ?? []) add("warn", "paused", { name });
-  if (status.log_lines_lost) add("warn", "logLost", { number: status.log_lines_lost });
+  if (store?.paused.length) add("warn", "paused", { names: store.paused.join(", ") });
+  if (status.log_lines_lost) add("warn", "logLost", { count: status.log_lines_lost });
   return found.sort((a, b) => (a.level === b.level ? 0 : a.level === "bad" ? -1 : 1));
 }
