@@ -83,6 +83,7 @@ SECONDS = {
     "test_mail_tasks.py": 16,
     "test_objects.py": 3,
     "test_operating.py": 17,
+    "test_ops_page.py": 25,
     "test_output.py": 15,
     "test_packaging.py": 120,
     "test_pages.py": 45,

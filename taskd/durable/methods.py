@@ -361,7 +361,7 @@ def _task_of(method: str, task: str | None, batch: str | None) -> str:
     return task or ""
 
 
-def _noted(accepted: Accepted | StoreError, note: Callable[[], object]) -> None:
+def _noted(accepted: Accepted | StoreError | Busy, note: Callable[[], object]) -> None:
     """Note a task that was stored, unless it has joined another."""
     if isinstance(accepted, Accepted) and not accepted.joined:
         note()
