@@ -71,7 +71,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     `owner` is whom its tasks belong to, "" for nobody in particular. At most so many of the
     owner's tasks may be `waiting` or `running`, and so many `bytes` of their arguments may wait;
-    None stands for no limit.
+    None stands for no limit. `args` are arguments that every function which takes them gets, as JSON
+    text: the caller cannot give others.
     """
 
     owner: Annotated[str, Meta(max_length=MAX_OWNER)] = ""
@@ -79,6 +80,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     waiting: Annotated[int, Meta(ge=0)] | None = None
     running: Annotated[int, Meta(ge=1)] | None = None
     bytes: Annotated[int, Meta(ge=0)] | None = None
+    args: dict[str, Raw] | None = None
 
     def has(self, role: Role) -> bool:
         """Return whether the caller may do what a role may."""
@@ -182,12 +184,16 @@ class Raised(msgspec.Struct, frozen=True):
 
     `traceback` is None if there is none. `may_retry` is False if nothing will
     change by trying again, or the function does not want it. `after` is the number of
-    seconds that the function has asked for, None if it has not.
+    seconds that the function has asked for, None if it has not. `printed` is the tail of the
+    attempt's output, and `peak_kib` the memory, in KiB, of which its process has had most resident
+    since that began, 0 if that is not known.
     """
 
     traceback: str | None
     may_retry: bool = True
     after: float | None = None
+    printed: str = ""
+    peak_kib: int = 0
 
 
 class StoredCall(Call, frozen=True, eq=False, gc=False):

@@ -22,7 +22,10 @@ REFUSED = 4403
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit on requests: at most `count` in any `seconds`."""
+    """A limit on an owner's calls, submits and retries: at most `count` in any `seconds`.
+
+    Each task of a batch counts.
+    """
 
     count: int
     seconds: float

@@ -74,7 +74,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def event_lines(event: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of one event of a log: when, what, and the traceback if it has one."""
+    """Yield the lines of one event of a log: when, what, and what is known of an attempt that failed."""
     at = datetime.fromtimestamp(event["at"]).astimezone()
     details = _details(event)
     name = str(event["event"]).replace("_", " ")
@@ -82,6 +82,12 @@ def event_lines(event: dict[str, Any]) -> Iterator[str]:
     if isinstance(traceback := event.get("traceback"), str):
         for line in printable(traceback).rstrip().splitlines():
             yield INDENT + line
+    if isinstance(output := event.get("output"), str):
+        yield f"{INDENT}The last of its output:"
+        for line in printable(output).splitlines():
+            yield INDENT * 2 + line
+    if isinstance(memory := event.get("memory"), int):
+        yield f"{INDENT}Its process has had {memory / 1024:.0f} MiB resident at most."
 
 
 def _details(event: dict[str, Any]) -> str:

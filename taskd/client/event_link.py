@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -16,9 +16,10 @@ from taskd.client.pending import OnEvent, PendingCalls
 from taskd.client.shared_call import SharedCall
 from taskd.client.tokens import Credentials
 from taskd.client.twisted_tokens import TokenKeeper
-from taskd.model import Call, Failure, Options, Outcome
+from taskd.model import Call, Failure, Grant, Options, Outcome
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
+from taskd.net.party_keys import ends_of
 from taskd.net.reactor import Reactor
 
 __all__ = ["EventLink"]
@@ -41,8 +42,8 @@ class _EventConnection(Connection):
 
     def opened(self) -> None:
         if isinstance(self.transport, BufferedSocket):
-            with suppress(OSError):  # a unix socket, which has no name and knows no delay
-                self._own_end = self.transport.getHandle().getsockname()
+            with suppress(OSError):  # a unix socket, which has no names and knows no delay
+                self._own_end = ends_of(self.transport.getHandle())
                 self.transport.setTcpNoDelay(True)
         if self._own_end:
             self._link.own_ends.add(self._own_end)
@@ -105,8 +106,8 @@ class EventLink:
     """A connection that is made when it is first needed, and `on_event` gets its events.
 
     `on_lost` is called when it could not be made, or is lost; the next call makes another. `server`
-    is a client endpoint string; raises `ValueError` if it is not valid. The address of its own end
-    is kept in `own_ends`, for a server in the same process. With `beats`, it is pinged when it is silent.
+    is a client endpoint string; raises `ValueError` if it is not valid. The addresses of its two ends
+    are kept in `own_ends`, for a server in the same process. With `beats`, it is pinged when it is silent.
     With `credentials`, it shows a token ahead of all calls.
     """
 
@@ -137,9 +138,10 @@ class EventLink:
         """Use for new connections the certificates that are in their files now. Raises `ValueError`."""
         self._connector = connector(self._reactor, self.server)
 
-    def call(self, method: str, params: object) -> Deferred[Outcome]:
-        """Call one of the server's own methods for whoever watches. As `send`."""
-        return self.send(Call(method, Raw(msgspec.json.encode(params)), _FOR_OTHERS))
+    def call(self, method: str, params: object, grant: Grant | None = None) -> Deferred[Outcome]:
+        """Call one of the server's own methods for whoever watches, with what `grant` permits. As `send`."""
+        options = _FOR_OTHERS if grant is None else structs.replace(_FOR_OTHERS, grant=grant)
+        return self.send(Call(method, Raw(msgspec.json.encode(params)), options))
 
     def send(self, call: Call) -> Deferred[Outcome]:
         """Send a call; fails with `Unreachable` if the connection cannot be made, or is lost."""

@@ -18,6 +18,7 @@ from taskd.errors import Busy, ParseError, TimedOut
 from taskd.model import Call, Failure, Outcome, Progress, Result
 from taskd.net.buffered_socket import BufferedSocket
 from taskd.net.client_transport import Connecting, connector
+from taskd.net.party_keys import ends_of
 from taskd.net.reactor import Reactor
 from taskd.protocol.dialects import BARE, JSON_RPC, Dialect
 from taskd.protocol.replies import EventPushed, parse_bare_reply, parse_reply
@@ -254,7 +255,7 @@ class PerCallLink:
 
     `server` is a client endpoint string; raises `ValueError` if it is not
     valid. `max_reply` is in bytes. With `slots`, calls wait for one of these, and take turns by
-    the callers that their options name. The addresses of the connections' own ends are kept in
+    the callers that their options name. The addresses of the connections' two ends are kept in
     `own_ends`, for a server in the same process. With `beats`, silent connections are pinged.
     With `credentials`, each shows a token ahead of its call.
     Is a `taskd.client.link.Link`.
@@ -307,15 +308,14 @@ class PerCallLink:
         return self._connector.connect(exchange)
 
     def is_open(self, exchange: _Exchange) -> object:
-        """Note that a connection is made; returns the address of its own end, if that is of interest."""
+        """Note that a connection is made; returns its two ends, if these are of interest."""
         transport = exchange.transport
         if self._own_ends is None or not isinstance(transport, BufferedSocket):
             return None
-        end = transport.getHandle().getsockname()
-        if not end:
-            return None  # a unix socket, which has no name, but tells its server whose it is
-        self._own_ends.add(end)
-        return end
+        ends = ends_of(transport.getHandle())
+        if ends is not None:  # a unix socket has no names, but tells its server whose it is
+            self._own_ends.add(ends)
+        return ends
 
     def is_closed(self, own_end: object, caller: str | None) -> None:
         """Note that a connection for a call of `caller` is closed, or could not be made."""

@@ -17,7 +17,9 @@ from taskd.client.slots import ConnectionSlots
 from taskd.client.tokens import Credentials
 from taskd.client.twisted_tokens import TokenKeeper
 from taskd.model import Call, Failure
+from taskd.net.buffered_socket import BufferedSocket, StreamTransport
 from taskd.net.client_transport import Connecting, connector
+from taskd.net.party_keys import ends_of
 from taskd.net.reactor import Reactor
 from taskd.net.timers import TurnEnd
 from taskd.protocol.dialects import JSON_RPC, Dialect
@@ -44,8 +46,10 @@ class _Kept(Connection):
         self.calls = PendingCalls(self._send_line, MAX_CALLS_PER_CONNECTION, link.on_event, shown)
         self.connecting: Connecting | None = None
         self._unsent: list[bytes] = []
+        self._ends: object = None
 
     def opened(self) -> None:
+        self._ends = self._link.note_ends(self.transport)
         with suppress(OSError):  # a unix socket, which knows no delay
             self.transport.setTcpNoDelay(True)
         self.calls.opened(self._token)
@@ -108,7 +112,7 @@ class _Kept(Connection):
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the calls: the connection could not be made, or is lost."""
         self._stop_keeper()
-        self._link.forget(self)
+        self._link.forget(self, self._ends)
         self._fail(self.why(reason))
 
     def _fail(self, why: str) -> None:
@@ -121,7 +125,7 @@ class PooledLink:
     Calls are always sent as JSON-RPC; one of more than `alone` bytes gets a
     connection of its own, and is sent in its dialect. `server` is a client
     endpoint string; raises `ValueError` if it is not valid. `max_reply` is in
-    bytes. `slots` and `own_ends` are for those connections, as for `PerCallLink`;
+    bytes. `slots` is for those connections, `own_ends` for all, as for `PerCallLink`;
     `meters` makes a counter of replies for each shared connection; `on_event`
     gets the events that are pushed on those; with `beats`, silent connections are pinged.
     With `credentials`, each connection shows a token ahead of all calls.
@@ -148,6 +152,7 @@ class PooledLink:
         self.turn_end = TurnEnd(reactor)
         self._reactor = reactor
         self._connector = connector(reactor, server)
+        self._own_ends = own_ends
         self._per_call = PerCallLink(
             *(reactor, server, max_reply, slots, own_ends), beats=beats, credentials=credentials
         )
@@ -203,8 +208,20 @@ class PooledLink:
         """Have a connection made."""
         return self._connector.connect(connection)
 
-    def forget(self, connection: _Kept) -> None:
-        """Use a connection no more: it is gone."""
+    def note_ends(self, transport: StreamTransport) -> object:
+        """Keep the two ends of a new connection among `own_ends`, and return them."""
+        ends = None
+        if self._own_ends is not None and isinstance(transport, BufferedSocket):
+            with suppress(OSError):  # it is gone already
+                ends = ends_of(transport.getHandle())
+            if ends is not None:
+                self._own_ends.add(ends)
+        return ends
+
+    def forget(self, connection: _Kept, ends: object = None) -> None:
+        """Use a connection no more: it is gone, once it has no `ends` any more."""
+        if ends is not None and self._own_ends is not None:
+            self._own_ends.discard(ends)
         if connection in self._connections:
             self._connections.remove(connection)
 

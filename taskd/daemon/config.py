@@ -42,6 +42,7 @@ class ServiceConfig:
     None. `stop_timeout` and `drain_time` are in seconds. `is_default_app` says that no app was
     named, so that the default one is served; `uses_tracebacks`, that an option was
     given by its old name. `command` is what was typed to start the daemon, without options.
+    There are at most `max_connections`, and `max_per_address` from one address.
     """
 
     server: ServerConfig
@@ -55,6 +56,8 @@ class ServiceConfig:
     uses_tracebacks: bool
     store: StoreChoice
     command: str
+    max_connections: int | None = None
+    max_per_address: int | None = None
 
     @classmethod
     def of(cls, options: Settings, directory: str, command: str = TWISTD) -> ServiceConfig:
@@ -65,7 +68,10 @@ class ServiceConfig:
             websocket=options["websocket"],
             gateway=_gateway_config(options) if options["websocket"] else None,
             limits=TcpLimits(
-                options["max-message"], options["max-outstanding"], UnsentLimits(options["max-unsent"])
+                options["max-message"],
+                options["max-outstanding"],
+                UnsentLimits(options["max-unsent"]),
+                options["message-rate"],
             ),
             stop_timeout=options["stop-timeout"],
             drain_time=options["drain-time"],
@@ -73,6 +79,8 @@ class ServiceConfig:
             uses_tracebacks=_uses_tracebacks(options),
             store=_store(options["store"], directory),
             command=command,
+            max_connections=options["max-connections"],
+            max_per_address=options["max-per-address"],
         )
 
 
@@ -147,4 +155,6 @@ def _gateway_config(options: Settings) -> GatewayConfig:
         options["hostname"],
         options["max-message"],
         max_buffered=options["max-buffered"],
+        message_rate=options["message-rate"],
+        compresses=options["compression"],
     )

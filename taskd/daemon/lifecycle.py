@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
+from taskd.auth.caller import Verifier
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
@@ -22,6 +23,7 @@ from taskd.daemon.stop_report import StopReport
 from taskd.daemon.supervisor import Supervisor
 from taskd.durable.start import StorePart
 from taskd.errors import StartError
+from taskd.listeners.gate import Gate
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
@@ -92,6 +94,7 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
+        self._verifier: Verifier | None = None
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
@@ -123,7 +126,8 @@ class UnstartedDaemon:
         reactor, config = self._reactor, self._config
         limits = self._connection_limits()
         self._lingering.most = limits.lingering
-        door = Door(reactor, limits)
+        door = Door(reactor, limits.at_most(config.max_connections), config.max_per_address)
+        gate = self._gate()
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
@@ -137,14 +141,15 @@ class UnstartedDaemon:
             parts = replace(parts, store=[store])
             loaded = server.loaded
             loaded.addCallback(_check_open, store)
-            tcp = TaskFactory(reactor, server, config.limits, PausedConnections(reactor, server.budget))
+            paused = PausedConnections(reactor, server.budget)
+            tcp = TaskFactory(reactor, server, config.limits, paused, gate, door.own)
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
                 port.serve(tcp, door, BUSY_LINE, idle.close_one)
             parts = replace(parts, server=[server], connections=[tcp])
         if config.gateway is not None:
             gateway = self._start_gateway(
-                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server
+                replace(config.gateway, max_connections=limits.links, own_ends=door.own), server, gate
             )
             site = _site(reactor, gateway, server, door.admission, self._traffic)
             for port in self._gateway_ports:
@@ -162,7 +167,14 @@ class UnstartedDaemon:
             self._certificates,
             config.drain_time,
             watch,
+            gate,
         )
+
+    def _gate(self) -> Gate | None:
+        if self._verifier is None:
+            return None
+        shared = self._config.server.scheduler.shared_priorities
+        return Gate(self._reactor, self._verifier, shared_priorities=shared)
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:
@@ -189,11 +201,11 @@ class UnstartedDaemon:
             )
         return limits
 
-    def _start_gateway(self, config: GatewayConfig, server: TaskServer | None) -> Gateway:
+    def _start_gateway(self, config: GatewayConfig, server: TaskServer | None, gate: Gate | None) -> Gateway:
         if config.link != "local" and not config.task_servers:
             config = replace(config, task_servers=[self._own_task_server()], calls_own_server=True)
         try:
-            return config.start(self._reactor, server)
+            return config.start(self._reactor, server, gate)
         except ValueError as error:
             raise StartError(f"taskd: --task-server {error}") from error
 
@@ -221,7 +233,7 @@ class RunningDaemon:
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
     `drain_time` seconds before the stop, everything goes on. The app's files are
-    under `watch`, if they are watched.
+    under `watch`, if they are watched. With a `gate`, callers need tokens.
     """
 
     def __init__(
@@ -236,8 +248,10 @@ class RunningDaemon:
         certificates: Sequence[RenewableCertificates] = (),
         drain_time: float = 0.0,
         watch: SourceWatch | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._watch = watch
+        self._gate = gate
         self.loaded = loaded
         self._server = server
         self._certificates = certificates
@@ -270,6 +284,11 @@ class RunningDaemon:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
+
+    def tokens_changed(self) -> None:
+        """Close the connections of tokens that were revoked, after the tokens were read again."""
+        if self._gate is not None:
+            self._gate.tokens_changed()
 
     def announce_stop(self) -> None:
         """Have every health check report that a stop is near; everything is served as before."""

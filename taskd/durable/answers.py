@@ -6,32 +6,18 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
-from twisted.logger import Logger
-from twisted.python.failure import Failure as TwistedFailure
 
-from taskd.errors import Busy, InternalError, InvalidParams, TaskdError, quoted
-from taskd.model import Failure, Result
+from taskd.errors import InvalidParams, quoted
+from taskd.model import Result
 from taskd.protocol.event_lines import Kind
-from taskd.store.base import StoreError
+from taskd.server.failures import refused
 
 __all__ = ["refused", "result", "unknown", "unknown_task"]
-
-_log = Logger(namespace="taskd.store")
 
 
 def result(value: Any) -> Result:
     """Return the result with this value."""
     return Result(Raw(msgspec.json.encode(value)))
-
-
-def refused(error: Exception) -> Failure:
-    """Return the failure that reports an error, of the store or of the caller; any other one is logged."""
-    if isinstance(error, TaskdError):
-        return Failure.of(error)
-    if isinstance(error, StoreError):
-        return Failure.of(Busy(f"the store has failed: {error}", retry_after=1.0))
-    _log.failure("a bug in taskd", TwistedFailure(error))
-    return Failure.of(InternalError("a bug in taskd; see the server's log"))
 
 
 def unknown_task(task: str) -> InvalidParams:

@@ -17,7 +17,7 @@ from taskd.protocol.event_lines import Kind
 from taskd.server.methods import Asker
 from taskd.store.records import Event
 
-__all__ = ["Attaching"]
+__all__ = ["Attaching", "named_target"]
 
 MAX_WATCHES = 10_000
 """Tasks and batches that one connection watches at once: each takes some 500 bytes."""
@@ -108,6 +108,15 @@ def _named(method: str, task: str | None, batch: str | None) -> tuple[Kind, str]
     if (task is None) is (batch is None):
         raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
     return ("batch", batch) if batch is not None else ("task", task or "")
+
+
+def named_target(
+    task: str | None = None,
+    batch: str | None = None,
+    after: int = 0,  # noqa: ARG001  # the other parameter of an attach
+) -> tuple[Kind, str]:
+    """Return what an attach names. Raises `InvalidParams` unless it is one task or batch."""
+    return _named("attach", task, batch)
 
 
 def _check_after(method: str, after: int, least: int = 0) -> None:

@@ -32,6 +32,9 @@ MAX_ROWS = 200_000
 ROWS_AT_ONCE = 1000
 """Rows that are checked in one step of the reactor, and stored in one transaction: each takes some 10 ms."""
 
+SEALED_AT_ONCE = 100
+"""Rows with secrets that are sealed and stored in one step: sealing one takes some 30 µs more."""
+
 
 class Follower(msgspec.Struct, frozen=True):
     """The function that is called when a batch has ended, and the id of its task."""
@@ -112,7 +115,10 @@ class BatchMethods:
         owner = owner_of(asker.grant, options.owner)
         now = self._tasks.now()
         batch = self._ids.make(now)
-        task = replace(self._tasks.new(function, None, options, now, owner=owner), id="", batch=batch)
+        vault = self._tasks.vault
+        task = vault.sealed(self._tasks.new(function, None, options, now, owner=owner))
+        task = replace(task, id="", batch=batch)
+        at_once = SEALED_AT_ONCE if vault.seals(function) else ROWS_AT_ONCE
         follower = None
         if then is not None:
             self._check_follower(then, batch)
@@ -128,17 +134,19 @@ class BatchMethods:
                 if first >= len(args):
                     store()
                     return
-                some = args[first : first + ROWS_AT_ONCE]
+                some = args[first : first + at_once]
                 for place, row in enumerate(some, first):
                     rows.check(row, f"args[{place}]")
                 given = [bytes(row) for row in some]
                 keys = [self._tasks.limiter.key(function, each) for each in given]
                 ids = [self._ids.make(now) for _ in some]
-                parts.append(Rows(ids, given, keys if keys[0] is not None else None))
+                parts.append(
+                    Rows(ids, vault.sealed_rows(function, given), keys if keys[0] is not None else None)
+                )
             except TaskdError as error:
                 asker.answer(Failure.of(error))
             else:
-                self._clock.callLater(0, step, first + ROWS_AT_ONCE)
+                self._clock.callLater(0, step, first + at_once)
 
         step(0)
         return None

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from taskd.durable.batch_events import batch_page
 from taskd.durable.events import Page, with_result
 from taskd.durable.run import Run
-from taskd.durable.settling import without_traceback
+from taskd.durable.settling import without_internals
 from taskd.durable.writer import Execute
 from taskd.protocol.event_lines import Kind
 from taskd.store.base import Store
@@ -21,7 +21,8 @@ __all__ = ["TaskLog"]
 class TaskLog:
     """Reads the logs in a store; `runs` are the claimed tasks by their ids.
 
-    Tracebacks are left out, unless callers get those of their own calls too (`shows_tracebacks`).
+    Tracebacks, output and memory are left out, unless callers get the tracebacks of their own calls
+    too (`shows_tracebacks`).
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class TaskLog:
         return self._read(page)
 
     def _shown(self, event: Event) -> Event:
-        return event if self.shows_tracebacks else without_traceback(event)
+        return event if self.shows_tracebacks else without_internals(event)
 
     def completed(self, event: Event) -> Event:
         """Return an event that has just been stored as it is shown: the end of a task has its result."""

@@ -191,7 +191,7 @@ class StoredMethods:
         if batch is not None:
             self._batches.get(asker, batch)
             return None
-        view = TaskView.with_args if with_args else TaskView.of
+        view = partial(TaskView.with_args, vault=self._tasks.vault) if with_args else TaskView.of
         self._find(asker, task, lambda record: asker.answer(result(view(record))))
         return None
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from taskd.errors import InvalidParams, quoted
+from taskd.functions.secret_arguments import NOT_SECRET, SecretArguments
 from taskd.model import PRIORITY, Options, SubmitOptions
 
 __all__ = ["Moments", "RunOptions", "read_time"]
@@ -39,18 +40,24 @@ def read_time(text: str) -> float:
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The options that a stored task keeps until it is run. `retries` is None for the function's own."""
+    """The options that a stored task keeps until it is run. `retries` is None for the function's own.
+
+    `secrets` says which of its arguments are secret, None if none of them is; if `is_sealed`, these
+    are stored so that only a key of the daemon can open them.
+    """
 
     timeout: Annotated[float, Meta(gt=0)] | None = None
     priority: int = PRIORITY
     retries: int | None = None
     traceparent: str | None = None
+    secrets: SecretArguments | None = None
+    is_sealed: bool = False
 
     @classmethod
-    def of(cls, options: Options | SubmitOptions) -> RunOptions:
-        """Return what is kept of the options of a call or a submit."""
+    def of(cls, options: Options | SubmitOptions, secrets: SecretArguments = NOT_SECRET) -> RunOptions:
+        """Return what is kept of the options of a call or a submit, whose function has these secrets."""
         retries = options.retries if isinstance(options, SubmitOptions) else None
-        return cls(options.timeout, options.priority, retries, options.traceparent)
+        return cls(options.timeout, options.priority, retries, options.traceparent, secrets or None)
 
 
 class Moments(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from msgspec import Raw
 from taskd.durable.moments import Moments, RunOptions
 from taskd.errors import InvalidParams
 from taskd.functions.durability import Durability
+from taskd.functions.secret_arguments import NOT_SECRET, SecretArguments
 from taskd.model import Options, SubmitOptions
 from taskd.store.records import New
 
@@ -22,12 +23,15 @@ def new_task(
     durability: Durability,
     now: float,
     token: str | None,
+    secrets: SecretArguments = NOT_SECRET,
 ) -> New:
     """Return a new task, without its limit key; `now` is in seconds since 1970.
 
+    `secrets` are those of its function.
+
     Raises `TaskdError` for wrong options.
     """
-    moments, kept = Moments.of(options, now), RunOptions.of(options)
+    moments, kept = Moments.of(options, now), RunOptions.of(options, secrets)
     if kept.retries and durability.once:
         raise InvalidParams(
             f"{function} is run once (once=True), so that it has no retries", argument="options.retries"

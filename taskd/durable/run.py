@@ -9,7 +9,8 @@ from msgspec import Raw
 
 from taskd.durable.moments import RunOptions
 from taskd.durable.reports import Reports
-from taskd.model import Call, Options, Outcome, Progress, Raised, StoredCall
+from taskd.durable.vault import UNREADABLE
+from taskd.model import Call, Failure, Options, Outcome, Progress, Raised, StoredCall
 from taskd.scheduler.parties import Lane
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
@@ -88,10 +89,15 @@ class Run:
         self.retries: int | None = None
         """The retries that the task was submitted with, None for the function's own."""
 
-    def call(self, deadline: float | None) -> StoredCall:
-        """Return the call of the next attempt, which must start in `deadline` seconds (None: whenever)."""
+    def call(self, deadline: float | None) -> StoredCall | None:
+        """Return the call of the next attempt, which must start in `deadline` seconds (None: whenever).
+
+        Returns None if its secret arguments could not be opened.
+        """
         new, kept = self.record.new, _options.decode(self.record.new.options)
         self.retries = kept.retries
+        if kept.is_sealed:
+            return None
         return StoredCall(
             new.function,
             None if new.args is None else Raw(new.args),
@@ -105,6 +111,12 @@ class Run:
             # An end that is no error of the function, and after which it goes on, is an interruption.
             self.record.attempt > self.record.errors,
         )
+
+    def begin_unreadable(self) -> Failure:
+        """Begin an attempt that ends at once, with the failure that is returned, and is not repeated."""
+        self.started()
+        self.failed(Raised(None, may_retry=False))
+        return UNREADABLE
 
     @property
     def attempt(self) -> int:

@@ -13,7 +13,7 @@ from taskd.functions.durability import DAY, Durability
 from taskd.model import Failure, Outcome, Raised, Result
 from taskd.store.records import Event, Settle, State
 
-__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "is_loss", "settle_of", "without_traceback"]
+__all__ = ["CANCELLED_WAITING", "LOST_WITH_DAEMON", "STOPPING", "is_loss", "settle_of", "without_internals"]
 
 MAX_LOSSES = 2
 """Processes that may die under a task before it is set aside: the task itself probably kills them."""
@@ -47,8 +47,8 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
         return Settle(task, attempt, State.SUCCEEDED, "succeeded", outcome=bytes(outcome.value), seq=seq)
     error = msgspec.json.encode(outcome)
     raised = run.raised
-    trace = None if raised is None else raised.traceback
-    data = msgspec.json.encode(_Trouble(outcome, trace))
+    trouble = _Trouble.of(outcome, raised)
+    data = msgspec.json.encode(trouble)
     if outcome.code in _NOT_ITS_FAULT and not run.has_started:
         return None
     if outcome.code in _NOT_ITS_FAULT:
@@ -65,7 +65,7 @@ def settle_of(run: Run, outcome: Outcome, durability: Durability, now: float) ->
         return Settle(task, attempt, State.WAITING, "lost", data, is_loss=True, seq=seq)
     if run.has_started and record.errors < durability.retries and _may_retry(outcome, raised, durability):
         due = now + _delay(record.errors, raised, durability)
-        data = msgspec.json.encode(_Trouble(outcome, trace, round(due, 3)))
+        data = msgspec.json.encode(msgspec.structs.replace(trouble, due=round(due, 3)))
         return Settle(task, attempt, State.SCHEDULED, "retrying", data, due=due, is_error=True, seq=seq)
     return Settle(task, attempt, State.FAILED, "failed", data, error, is_error=run.has_started, seq=seq)
 
@@ -76,19 +76,35 @@ def is_loss(outcome: Outcome) -> bool:
 
 
 class _Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The data of an event about a failed attempt; `due` is when it is tried again, in seconds since 1970."""
+    """The data of an event about a failed attempt; `due` is when it is tried again, in seconds since 1970.
+
+    `output` is the tail of what it has printed; `memory` is in KiB.
+    """
 
     error: Failure
     traceback: str | None = None
     due: float | None = None
+    output: str | None = None
+    memory: int | None = None
+
+    @classmethod
+    def of(cls, outcome: Failure, raised: Raised | None) -> _Trouble:
+        if raised is None:
+            return cls(outcome)
+        return cls(outcome, raised.traceback, None, raised.printed or None, raised.peak_kib or None)
 
 
-def without_traceback(event: Event) -> Event:
-    """Return an event as callers get it who must not see tracebacks (``--error-details``)."""
-    if b'"traceback"' not in event.data or event.event == "partial":
+_INTERNAL = ("traceback", "output", "memory")
+"""The members of an event that are for whoever answers for the function."""
+
+
+def without_internals(event: Event) -> Event:
+    """Return an event as callers get it who must not see tracebacks (``--error-details``), nor output."""
+    if b'"error"' not in event.data or event.event == "partial":
         return event
     members = msgspec.json.decode(event.data, type=dict[str, Raw])
-    members.pop("traceback", None)
+    for name in _INTERNAL:
+        members.pop(name, None)
     return msgspec.structs.replace(event, data=msgspec.json.encode(members))
 
 

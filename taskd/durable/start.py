@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IReactorThreads
 
 from taskd.durable.methods import StoredMethods
 from taskd.durable.opening import Opening, StoreChoice
+from taskd.durable.operators import OperatorRecords
 from taskd.durable.tasks import DurableTasks
+from taskd.durable.vault import Sealing
 from taskd.durable.wall_clock import WallClock
 from taskd.functions.registry import FunctionInfo
 from taskd.net.reactor import Reactor
@@ -24,17 +26,24 @@ __all__ = ["StorePart"]
 class StorePart:
     """The store of a daemon, as a part that stops with it. Implements `taskd.daemon.parts.TaskPart`.
 
+    Secret arguments are stored as `sealing` makes them; without it, as they are.
+
     Raises `StoreError` if a store that was named cannot be opened.
     """
 
-    def __init__(self, reactor: Reactor, server: TaskServer, choice: StoreChoice) -> None:
+    def __init__(
+        self, reactor: Reactor, server: TaskServer, choice: StoreChoice, sealing: Sealing | None = None
+    ) -> None:
         self._opening = opening = Opening(cast(IReactorThreads, reactor), choice)
         self._wall_clock = WallClock(reactor, time.time, self._clock_moved)
         self._tasks = DurableTasks(
-            reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read
+            reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read, sealing
         )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
         self._wall_clock.start()
+        self._records = server.records = OperatorRecords(
+            reactor, server, opening.store, opening.execute, opening.read, self._wall_clock.now
+        )
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 
     @property
@@ -64,7 +73,11 @@ class StorePart:
     def close(self) -> Deferred[None]:
         """Write what is left, and close the store."""
         self._wall_clock.stop()
-        return self._tasks.close().addBoth(lambda _: self._opening.end_threads())
+        return (
+            self._records.close()
+            .addCallback(lambda _: self._tasks.close())
+            .addBoth(lambda _: self._opening.end_threads())
+        )
 
 
 class _OpenedMethods(StoredMethods):

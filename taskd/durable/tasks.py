@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.batches import DurableBatches
+from taskd.durable.clock_moves import move_clock
 from taskd.durable.deadlines import LATE, Deadlines
 from taskd.durable.events import EventHub
 from taskd.durable.ids import Ids
@@ -31,6 +32,7 @@ from taskd.durable.run import Run, Runner
 from taskd.durable.schedules import Schedules
 from taskd.durable.settling import CANCELLED_WAITING, LOST_WITH_DAEMON, STOPPING, is_loss, settle_of
 from taskd.durable.upkeep import Upkeep
+from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
@@ -60,7 +62,7 @@ class DurableTasks:
 
     `read` runs those that only read and are asked for from outside; by default, it is `execute`.
 
-    `now` returns the seconds since 1970.
+    `now` returns the seconds since 1970. Secret arguments are stored as `sealing` makes them.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class DurableTasks:
         execute: Execute,
         now: Callable[[], float],
         read: Execute | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         self.store = store
         self._clock = clock
@@ -82,7 +85,8 @@ class DurableTasks:
         self._runs: dict[str, Run] = {}
         self.log = TaskLog(store, read, now, self._runs)
         self.hub = EventHub(clock, self.log.read, now, self.log.completed)
-        self.writer = StoreWriter(store, execute, clock, now, self._claimed, self.hub.publish)
+        self.vault = Vault(store, sealing)
+        self.writer = StoreWriter(self.vault, execute, clock, now, self._claimed, self.hub.publish)
         self._once = OnceGate(self.writer, self._marked, partial(self._forget, waits=False))
         self.batches = DurableBatches(clock, self, store, execute, read, now, self.hub.publish)
         self.writer.batches_changed = self.batches.changed
@@ -114,6 +118,7 @@ class DurableTasks:
         """Run the stored tasks of these functions from now on."""
         self._functions = {each.name: each.durable or NO_DURABILITY for each in functions}
         self._app = functions
+        self.vault.use(functions)
         self.limiter.use(functions, list(self._runs.values()))
         for run in [each for each in self._runs.values() if each.record.new.function not in self._functions]:
             self._let_go(run)
@@ -212,7 +217,8 @@ class DurableTasks:
     ) -> New:
         """Return a new task, which is still to be stored. Raises `TaskdError` for wrong options."""
         durability = self._durability(function)
-        new = new_task(self._ids.make(now), function, args, options, durability, now, token)
+        secrets = self.vault.secrets(function)
+        new = new_task(self._ids.make(now), function, args, options, durability, now, token, secrets)
         return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args), owner=owner)
 
     def _durability(self, function: str) -> Durability:
@@ -256,6 +262,9 @@ class DurableTasks:
 
     def _run(self, run: Run) -> None:
         call = run.call(self._time_left(run.record))
+        if call is None:
+            self.ended(run, run.begin_unreadable())
+            return
         try:
             run.task = self._runner.run(call, run, self._lane)
         except TaskdError as error:
@@ -460,21 +469,8 @@ class DurableTasks:
 
         So delays, back-off, deadlines and intervals take as long as ever.
         """
-
-        def moving() -> None:
-            names = self.schedules.clock_moved(seconds)
-            follow(seconds)
-            self._upkeep.clock_moved(seconds)
-            self._deadlines.hold()
-            self.writer.move(seconds, names)
-
-        def shifted() -> None:
-            self._upkeep.release()
-            self._deadlines.release()
-
-        self.writer.shifted = shifted
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
-        self.writer.between(moving)
+        move_clock(seconds, follow, self.schedules, self._upkeep, self._deadlines, self.writer)
 
     # --- the stop ---
 

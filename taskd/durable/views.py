@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from taskd.durable.vault import Vault
 from taskd.store.records import Record, State
 
 __all__ = ["TaskView"]
@@ -54,7 +55,6 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     @classmethod
-    def with_args(cls, record: Record) -> TaskView:
-        """Return the view of a task that also has its arguments."""
-        args = _NO_ARGS if record.new.args is None else Raw(record.new.args)
-        return msgspec.structs.replace(cls.of(record), args=args)
+    def with_args(cls, record: Record, vault: Vault) -> TaskView:
+        """Return the view of a task that also has its arguments, with the secrets among them masked."""
+        return msgspec.structs.replace(cls.of(record), args=vault.shown_args(record) or _NO_ARGS)

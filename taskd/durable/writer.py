@@ -16,10 +16,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from taskd.durable.vault import Writes
 from taskd.errors import Busy
 from taskd.net.timers import TurnEnd
 from taskd.scheduler.histograms import Histogram
-from taskd.store.base import Changes, KeyedWant, Store, StoreError, Want, Written
+from taskd.store.base import Changes, KeyedWant, StoreError, Want, Written
 from taskd.store.batches import BatchRecord
 from taskd.store.records import Accepted, Event, New, Record, Settle, Shift, Start, State, Tick
 
@@ -128,7 +129,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        store: Store,
+        store: Writes,
         execute: Execute,
         clock: IReactorTime,
         now: Callable[[], float],

@@ -83,12 +83,15 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _forms(leaf: Any, forms: Iterable[Hide]) -> Iterator[str]:
     """Yield the ways in which a text may have a value."""
+    import json  # only here: workers have no other use for it
+
     text = leaf if isinstance(leaf, str) else repr(leaf)
     for each in (text, *_lines(text), *_as_bytes(text)):
         yield each
         yield repr(each)[1:-1]
         yield ascii(each)[1:-1]
         yield msgspec.json.encode(each).decode()[1:-1]
+        yield json.dumps(each)[1:-1]
         yield from (form(each) for form in forms)
     yield from _in_urls(text)
 

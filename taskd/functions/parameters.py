@@ -148,9 +148,9 @@ class Parameters:
     """The parameters of one function: how JSON arguments become Python ones.
 
     `signature` has the annotations as they are written, `resolved` the
-    parameters with types, `secret` the names of those that are shown nowhere. Raises `TypeError`, which names the parameter, if an
-    annotation cannot be resolved or is not a type that JSON can be converted
-    to, or if there is no signature.
+    parameters with types, `secret` the names of those that are shown nowhere.
+    Raises `TypeError`, which names the parameter, if an annotation cannot be
+    resolved or is not a type that JSON can be converted to, or if there is no signature.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -77,21 +77,19 @@ class SecretArguments(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         if args is None or not self:
             return args
+        first = bytes(memoryview(args)[:1])
         try:
-            first = bytes(memoryview(args)[:1])
-            if first == b"{":
-                named = _OBJECT.decode(args)
-                own = {name: replace(name, value) for name, value in named.items() if self.has_name(name)}
-                return _encode(named | own) if own else args
-            if first == b"[":
-                listed = _ARRAY.decode(args)
-                places = [place for place in range(len(listed)) if self.has_place(place)]
-                for place in places:
-                    listed[place] = replace(place, listed[place])
-                return _encode(listed) if places else args
+            members = _OBJECT.decode(args) if first == b"{" else None
+            items = _ARRAY.decode(args) if first == b"[" else []
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-        return args
+            return args
+        if members is not None:
+            own = {name: replace(name, value) for name, value in members.items() if self.has_name(name)}
+            return _encode(members | own) if own else args
+        places = [place for place in range(len(items)) if self.has_place(place)]
+        for place in places:
+            items[place] = replace(place, items[place])
+        return _encode(items) if places else args
 
 
 NOT_SECRET = SecretArguments()

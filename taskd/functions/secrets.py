@@ -18,6 +18,7 @@ stores it knows its place among the arguments, and nothing of its type.
 from __future__ import annotations
 
 import typing
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Secret", "has_secret"]
@@ -53,8 +54,6 @@ def _parts(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and "__annotations__" in {
         name for each in annotation.__mro__ for name in vars(each)
     }:
-        try:
+        with suppress(Exception):  # whoever converts to this type reports what is wrong with it
             parts += typing.get_type_hints(annotation, include_extras=True).values()
-        except Exception:  # noqa: S110  # whoever converts to this type reports what is wrong with it
-            pass
     return parts

@@ -23,6 +23,7 @@ class WorkerExit:
       None if unknown.
     - `stack`: the stack that a crash printed, innermost frame first.
     - `was_ready`: whether the worker's start hooks had run.
+    - `printed`: the tail of what the task that was begun last has printed.
     """
 
     code: int | None
@@ -32,6 +33,7 @@ class WorkerExit:
     out_of_memory: bool | None = None
     stack: tuple[str, ...] = ()
     was_ready: bool = False
+    printed: str = ""
 
     def describe(self) -> str:
         """Return a phrase for the log: ``killed by SIGSEGV`` or ``exit status 1``."""

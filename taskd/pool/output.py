@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from twisted.internet import fdesc, main
@@ -26,12 +27,14 @@ PIPE_READS = 9
 class OutputReader(FileDescriptor):
     """The reader of one worker's stdout and stderr, which come through one pipe.
 
-    `deliver` is called with each line; see `OutputLines`. The reader owns
+    `deliver` and `see` are called with each line; see `OutputLines`. The reader owns
     `descriptor`, the read end, and closes it when the output ends, or at once if
     the constructor raises: `OSError`, if the reactor cannot watch it.
     """
 
-    def __init__(self, reactor: Reactor, descriptor: int, deliver: Deliver) -> None:
+    def __init__(
+        self, reactor: Reactor, descriptor: int, deliver: Deliver, see: Callable[[str], object] = bool
+    ) -> None:
         with ExitStack() as undo:
             undo.callback(os.close, descriptor)
             super().__init__(reactor)
@@ -40,7 +43,7 @@ class OutputReader(FileDescriptor):
             self._clock: IReactorTime = reactor
             self._count = 0
             self._resting = False
-            self._lines = OutputLines(self._clock.seconds, deliver)
+            self._lines = OutputLines(self._clock.seconds, deliver, see)
             self.connected = 1
             self.startReading()
             undo.pop_all()

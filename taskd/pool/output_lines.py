@@ -70,12 +70,15 @@ class OutputLines:
     with CR, as progress bars are, the last state counts. Lines above the rate
     are left out, and a line then says how many; warnings and errors have a rate
     of their own, so that a flood of other lines does not hide them. `seconds`
-    is the clock.
+    is the clock. `see` is called with every line, also with those that are left out.
     """
 
-    def __init__(self, seconds: Callable[[], float], deliver: Deliver) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], deliver: Deliver, see: Callable[[str], object] = bool
+    ) -> None:
         self._seconds = seconds
         self._deliver = deliver
+        self._see = see
         self._rest = b""
         self._rate = LineRate(seconds())
         self._severe_rate = LineRate(seconds())
@@ -140,6 +143,7 @@ class OutputLines:
             self._log("info", text, 1)
 
     def _log(self, level: str, text: str, lines: int) -> None:
+        self._see(text)
         rate = self._severe_rate if level in _SEVERE else self._rate
         if rate.allows(self._seconds(), lines):
             if rate.left_out:

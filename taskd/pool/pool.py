@@ -188,6 +188,10 @@ class Pool:
         """Return the number of the task that a worker began last, 0 for none."""
         return self._workers[number].begun()
 
+    def printed(self, number: int, task: int) -> str:
+        """Return the tail of what a task of a worker has printed so far."""
+        return self._workers[number].printed(task)
+
     # --- code ---
 
     def reload(self) -> int | None:

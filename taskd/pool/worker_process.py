@@ -13,17 +13,16 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from taskd.errors import ImpossibleMessage, StateError
 from taskd.net.backpressure import ReplySender
 from taskd.net.reactor import Reactor
 from taskd.pool.exits import WorkerExit
 from taskd.pool.fork_server_process import EXIT_TIMEOUT
-from taskd.pool.output import OutputReader
 from taskd.pool.suspension import SUSPENDED_SECONDS, Suspension
-from taskd.pool.task_label import TaskLabel
 from taskd.pool.timer import Timer
+from taskd.pool.worker_output import OutputObserver, WorkerOutput
 from taskd.pool.worker_socket import WorkerSocket
 from taskd.worker.messages import (
     LOGGED_BYTES,
@@ -59,7 +58,6 @@ __all__ = [
 ]
 
 _log = Logger(namespace="taskd.pool")
-_task_log = Logger(namespace="taskd.task")
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -72,7 +70,7 @@ LONG_ARGUMENTS = 128 * 1024
 fewer go into the socket at once."""
 
 
-class WorkerObserver(Protocol):
+class WorkerObserver(OutputObserver, Protocol):
     """The receiver of workers' reports. Workers are named by numbers, which are never used twice."""
 
     def worker_ready(self, number: int) -> None:
@@ -99,9 +97,6 @@ class WorkerObserver(Protocol):
 
     def task_count(self, number: int) -> int:
         """Return how many tasks the worker has, begun or not."""
-
-    def task_label(self, number: int, task: int) -> TaskLabel | None:
-        """Return what the log says of a task that the worker has; None if the task has ended."""
 
 
 class WorkerHome(Protocol):
@@ -179,7 +174,6 @@ class WorkerProcess:
         self.pid: int | None = None
         self._observer = observer
         self._owner = owner
-        self._name = name
         self._stage = WorkerStage.FORKING
         self._was_ready = False
         self._was_retired = False
@@ -197,7 +191,7 @@ class WorkerProcess:
             undo.callback(worker_end.close)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, write_end)
-            self._output = OutputReader(reactor, read_end, self._log_output)
+            self._output = WorkerOutput(reactor, read_end, number, observer, self.begun, name)
             undo.callback(self._output.close)
             self._channel = WorkerSocket(
                 reactor,
@@ -259,6 +253,10 @@ class WorkerProcess:
         """Return the number of the task that the worker began last, 0 for none."""
         return self.generation.begun(self.number)
 
+    def printed(self, task: int) -> str:
+        """Return the tail of what a task has printed, if the worker has begun no other since."""
+        return self._output.tail(task)
+
     def memory_kib(self) -> int | None:
         """Return the worker's resident memory, in KiB; None if that cannot be read."""
         try:
@@ -272,7 +270,7 @@ class WorkerProcess:
     def forked(self, pid: int | None, reason: str) -> None:
         """Note the process id or, if `pid` is None, that the worker could not be forked."""
         self._close_descriptors()  # the fork server has copies of its own
-        self.pid = pid
+        self.pid = self._output.pid = pid
         if pid is None:
             _log.error("a worker cannot be started: {reason}", reason=reason)
             self._process_ended(WorkerExit(None, reason=f"fork: {reason}"))
@@ -340,7 +338,11 @@ class WorkerProcess:
         self._suspension.end()
         self._report_kept()
         ending = replace(
-            self._exit, begun=self.begun(), stack=tuple(self._output.stack), was_ready=self._was_ready
+            self._exit,
+            begun=self.begun(),
+            stack=tuple(self._output.stack),
+            was_ready=self._was_ready,
+            printed=self.printed(self.begun()),
         )
         if reason := self._fault or self._why_killed:
             ending = replace(ending, reason=reason)
@@ -404,6 +406,8 @@ class WorkerProcess:
         for message in decoded:
             if isinstance(message, _OUTCOMES):  # first, since most of them are
                 self._output.finish_task(more=message.output)
+                if isinstance(message, Failed | Stopped) and (printed := self.printed(message.task)):
+                    message = msgspec.structs.replace(message, printed=printed)
             elif isinstance(message, Ready):
                 if self._was_ready:
                     fault = "that it is ready, for the second time"
@@ -421,7 +425,8 @@ class WorkerProcess:
             raise ImpossibleMessage(fault)
 
     def _condemn(self, fault: ImpossibleMessage) -> None:
-        self._fault = f"it sent what no worker sends: {fault}"
+        # It may quote what was sent.
+        self._fault = self._observer.hide(self.number, f"it sent what no worker sends: {fault}")
         self.signal()
         self._observer.worker_condemned(self.number)
 
@@ -439,20 +444,7 @@ class WorkerProcess:
             if unsent:
                 self._observer.worker_messages(self.number, unsent)
         except ImpossibleMessage as fault:
-            self._fault = f"it left what no worker leaves: {fault}"
-
-    def _log_output(self, level: str, line: str) -> None:
-        label = self._observer.task_label(self.number, self.begun())
-        _task_log.emit(
-            LogLevel.lookupByName(level),
-            "{name}[{pid}] {label}: {line}",
-            name=self._name,
-            pid=self.pid,
-            label="no task" if label is None else label,
-            line=line,
-            worker=self.number,
-            **({} if label is None else label.fields()),
-        )
+            self._fault = self._observer.hide(self.number, f"it left what no worker leaves: {fault}")
 
 
 def _decoded(lines: bytes) -> list[FromWorker]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Raw
 
 from taskd.errors import Cancelled, TimedOut, WorkerLost
+from taskd.functions.retries import Verdict
 from taskd.model import Failure, Outcome, Progress, Raised, Result, StoredCall
 from taskd.net.log_rate import RatedLog
 from taskd.pool.exits import WorkerExit
@@ -19,6 +20,11 @@ from taskd.server.unanswered import Unanswered
 from taskd.worker.messages import NULL, ErrorDetails, Failed, Stopped
 
 __all__ = ["Completion", "flush"]
+
+NO_REPORT = Raised(None)
+
+NO_VERDICT = Verdict(may_retry=False)
+"""On failures that nothing will change: of arguments, and of results."""
 
 
 class Completion:
@@ -87,11 +93,9 @@ class Completion:
         self._counters.failed += 1
         self._log_failure(task, message.seconds, message.traceback)
         if type(task.call) is StoredCall:
-            verdict = message.verdict
+            verdict = message.verdict or NO_VERDICT
             task.call.raised(
-                Raised(message.traceback, may_retry=False)
-                if verdict is None
-                else Raised(message.traceback, verdict.may_retry, verdict.after)
+                Raised(message.traceback, verdict.may_retry, verdict.after, message.printed, message.peak_kib)
             )
         data = None if message.data == NULL else message.data
         self.complete(task, Failure(message.code, message.message, data))
@@ -99,16 +103,21 @@ class Completion:
     def stopped(self, task: Task, message: Stopped, now: float) -> None:
         """Complete a task whose function ended after it was interrupted."""
         self._log_failure(task, message.seconds, message.traceback)
-        if type(task.call) is StoredCall and message.traceback is not None:
-            task.call.raised(Raised(message.traceback))
+        report = Raised(message.traceback, printed=message.printed, peak_kib=message.peak_kib)
+        if type(task.call) is StoredCall and report != NO_REPORT:
+            task.call.raised(report)
         self.complete(task, stopped(task, now, killed=False))
 
-    def terminated(self, task: Task, now: float) -> None:
+    def terminated(self, task: Task, now: float, printed: str) -> None:
         """Complete a task that did not end within its grace, and whose process is being killed."""
+        if type(task.call) is StoredCall and printed:
+            task.call.raised(Raised(None, printed=printed))
         self.complete(task, stopped(task, now, killed=True))
 
     def lost(self, task: Task, exit_: WorkerExit, now: float) -> None:
         """Complete a task whose worker ended, or whose workers all ended before they began it."""
+        if type(task.call) is StoredCall and exit_.begun == task.number:
+            task.call.raised(Raised(None, printed=exit_.printed, peak_kib=exit_.peak_kib or 0))
         if task.stop is None:
             self._log.warn(
                 f"{task.stats.name} lost",

@@ -201,7 +201,7 @@ class Dispatcher:
                         **label_of(task).fields(),
                     )
                     self.pool.signal(worker, SIGTERM)
-                    self.completion.terminated(task, now)
+                    self.completion.terminated(task, now, self.pool.printed(worker, task.number))
                     ended.append(task)
                 case KillWorker(worker):
                     self.pool.signal(worker, SIGKILL)

@@ -23,6 +23,7 @@ from taskd.server.completion import Completion, flush
 from taskd.server.counters import Counters
 from taskd.server.failures import cancelled_waiting
 from taskd.server.long_results import LongResults, ResultSource
+from taskd.server.output_secrets import OutputSecrets
 from taskd.server.reload import Reloader
 from taskd.server.worker_ends import CAUSES, Cause, cause_of
 from taskd.worker.messages import Done, Dropped, Failed, Reported, Returned, Stopped, Yielded
@@ -75,6 +76,7 @@ class Feedback:
         self._log = log
         self._use = use
         self._long_results = LongResults()
+        self.secrets = OutputSecrets()
         self.worker_ends: Counter[Cause] = Counter(dict.fromkeys(CAUSES, 0))
         """How many workers have ended, by cause."""
 
@@ -110,6 +112,8 @@ class Feedback:
         rights; those before it have been processed, and nothing of it has.
         """
         now = self._clock.seconds()
+        if self.secrets.is_used:
+            self._remember_secrets(number, messages)
         subscribers: dict[Subscriber, None] = {}
         try:
             for message in messages:
@@ -188,6 +192,14 @@ class Feedback:
                 self._completion.stopped(task, message, now)
         return task
 
+    def _remember_secrets(self, number: int, messages: list[WorkerMessage]) -> None:
+        worker = self._scheduler.fleet.workers.get(number)
+        for message in messages:
+            if isinstance(message, _OUTCOMES) and worker is not None:
+                task = worker.tasks.get(message.task)
+                if task is not None:
+                    self.secrets.ended(number, task)
+
     def worker_exited(self, number: int, ending: WorkerExit) -> None:
         """Complete the task that an ended worker had begun; those that it had not begun wait again."""
         now = self._clock.seconds()
@@ -202,6 +214,7 @@ class Feedback:
                 "stacks", "worker {worker} was at: {stack}", worker=number, stack=", ".join(ending.stack)
             )
         flush(tasks)
+        self.secrets.forget(number)
         if not self._turns.is_stopping and not worker.dismissed:
             self._counters.workers_replaced += 1
         if self._turns.reloader.is_loading(worker.generation) and not ending.was_ready:
@@ -214,6 +227,13 @@ class Feedback:
         """Return how many tasks a worker has."""
         worker = self._scheduler.fleet.workers.get(number)
         return len(worker.tasks) if worker is not None else 0
+
+    def hide(self, number: int, text: str) -> str:
+        """Return a text of a worker with the secret arguments of its tasks masked."""
+        if not self.secrets.is_used:
+            return text
+        worker = self._scheduler.fleet.workers.get(number)
+        return self.secrets.hide(number, () if worker is None else worker.tasks.values(), text)
 
     def task_label(self, number: int, task: int) -> TaskLabel | None:
         """Return what the log says of a task that a worker has; None if the task has ended."""

@@ -201,6 +201,27 @@ SETTINGS = (
         MAX_UNSENT,
     ),
     Setting(
+        "max-connections",
+        at_least(1, int, "NUMBER"),
+        "Connections that may be open at once, in all. Default: as many as ulimit -n permits.",
+    ),
+    Setting(
+        "max-per-address",
+        at_least(1, int, "NUMBER"),
+        "Connections from one address, or /64 network, to one port; not behind a proxy, which has one.",
+    ),
+    Setting(
+        "message-rate",
+        at_least(0.1, float, "NUMBER"),
+        "Messages a second that are read from one connection; what comes faster waits.",
+    ),
+    Setting(
+        "compression",
+        FLAG,
+        "Compress long messages on websockets whose clients want it, at some cost of time.",
+        False,
+    ),
+    Setting(
         "error-details",
         one_of(*ERROR_DETAILS),
         "What callers get of an exception: type, message (the default) or traceback. The log has all.",

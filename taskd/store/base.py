@@ -7,7 +7,10 @@ from typing import Protocol
 
 import msgspec
 
+from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
+from taskd.store.history import HistoryStore
+from taskd.store.queued import Queued
 from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
 
 __all__ = [
@@ -153,6 +156,14 @@ class Store(Protocol):
         """The batches that it keeps."""
 
     @property
+    def history(self) -> HistoryStore:
+        """What was done in each minute and hour."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """Who has done what."""
+
+    @property
     def room(self) -> float:
         """The number of bytes of new tasks that there is room for; infinite if only the disk limits them."""
 
@@ -209,6 +220,9 @@ class Store(Protocol):
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks of each function are in each state."""
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Count the unfinished tasks by function and owner: the `limit` largest numbers, the rest as one."""
 
     def close(self) -> None:
         """Close the store. Idempotent."""

@@ -9,9 +9,12 @@ from itertools import islice
 import msgspec
 
 from taskd.store.base import Changes, Filter, KeyedWant, Overdue, Own, Want, Written
+from taskd.store.memory_audit import MemoryAudit
 from taskd.store.memory_batches import MemoryBatches, is_like
+from taskd.store.memory_history import MemoryHistory
 from taskd.store.memory_index import MemoryIndex
 from taskd.store.memory_limits import EVENT_BYTES, MemoryLimits, size_of
+from taskd.store.queued import Queued, largest
 from taskd.store.records import (
     CANCELLABLE,
     UNFINISHED,
@@ -50,6 +53,8 @@ class MemoryStore:
         self._logged: list[Event] = []
         self.batches = MemoryBatches(self._records, self._submit, self._cancel_unclaimed)
         self._paused: set[str] = set()
+        self.history = MemoryHistory()
+        self.audit = MemoryAudit()
 
     @property
     def room(self) -> float:
@@ -333,6 +338,24 @@ class MemoryStore:
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule."""
         return dict(self._ticks)
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Return how many unfinished tasks there are."""
+        found: dict[tuple[str, str], Queued] = {}
+        for record in self._records.values():
+            if (state := record.state) in UNFINISHED:
+                new, waits = record.new, state is State.WAITING
+                found[new.function, new.owner] = found.get(
+                    (new.function, new.owner), Queued(new.function, new.owner)
+                ) + Queued(
+                    None,
+                    None,
+                    int(state is State.SCHEDULED),
+                    int(waits),
+                    int(state is State.RUNNING),
+                    record.due if waits else None,
+                )
+        return largest(found.values(), limit)
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many tasks there are."""

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 from taskd.store.base import CLAIM_BYTES, Changes, Filter, Overdue, StoreError, Written
+from taskd.store.queued import Queued
 from taskd.store.records import (
     Accepted,
     Event,
@@ -38,6 +39,7 @@ from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_limits import claim_by_key, mark_claimed
 from taskd.store.sqlite_log import LoggingCursor
+from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
 from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["SqliteStore"]
@@ -86,6 +88,8 @@ class SqliteStore:
         self._readers = Lock()
         self._reader: sqlite3.Connection | None = None
         self.batches = SqliteBatches(self._transaction, self._read, _submit, _cancel)
+        self.history = SqliteHistory(self._transaction, self._read)
+        self.audit = SqliteAudit(self._transaction, self._read)
 
     def _open(self) -> sqlite3.Connection:
         with self._errors("opened"):
@@ -287,6 +291,10 @@ class SqliteStore:
         """Return how many tasks there are. Raises `StoreError`."""
         rows = self._read("SELECT function, state, count(*) FROM task GROUP BY function, state")
         return {(function, State(state)): count for function, state, count in rows}
+
+    def queued(self, limit: int) -> list[Queued]:
+        """Return how many unfinished tasks there are. Raises `StoreError`."""
+        return count_queued(self._read, limit)
 
     def close(self) -> None:
         """Close the file, and let others use it."""

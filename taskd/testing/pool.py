@@ -141,6 +141,10 @@ class ThreadPool:
         """Return the number of the task that a worker began last. As `Pool.begun`."""
         return self._workers[number].begun
 
+    def printed(self, number: int, task: int) -> str:
+        """Return nothing: what a thread prints is not collected."""
+        return ""
+
     # --- code ---
 
     def reload(self) -> int | None:

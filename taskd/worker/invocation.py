@@ -23,6 +23,7 @@ from taskd.functions.stops import TaskStopped
 from taskd.worker.clean_start import CleanStart
 from taskd.worker.generators import UnfitValue, Yields, consume, consume_async
 from taskd.worker.interrupts import Interrupter
+from taskd.worker.memory import peak_kib
 from taskd.worker.messages import (
     IS_SHORT,
     NULL,
@@ -110,7 +111,7 @@ class Invoker:
             trace = None
             if error is not None and not _is_only_a_stop(error):
                 trace = traceback_of(error, _is_above, self._hider(attempt))
-            return Stopped(attempt.task, seconds, self._has_output(), trace)
+            return Stopped(attempt.task, seconds, self._has_output(), trace, peak_kib())
         if error is not None:
             verdict = verdict_on(error, function.retry_for)
             return self._raised(attempt.task, seconds, error, verdict, self._hider(attempt))
@@ -245,6 +246,7 @@ class Invoker:
             trace,
             leaving=over_limit,  # the remaining memory is fragmented: another process should go on
             verdict=verdict,
+            peak_kib=peak_kib(),
         )
 
 
@@ -263,14 +265,17 @@ def _refused(
 ) -> Failed:
     """Return a failure without a traceback, which would not help here."""
     data = Raw(_encode(error.data)) if error.data else NULL
-    return Failed(task, seconds, output, error.code, encodable(message or error.message), data, None)
+    text = encodable(message or error.message)
+    return Failed(task, seconds, output, error.code, text, data, None, peak_kib=peak_kib())
 
 
 def _hidden(task: int, seconds: float, error: TaskdError, what: str, *, output: bool = False) -> Failed:
     """Return a failure of which the caller learns `what` it is and the type; the log gets its message."""
     data = {key: value for key, value in error.data.items() if key != "message"} | {"task": task}
     message = encodable(f"{what}: {data['type']}: {_in_log(task)}")
-    return Failed(task, seconds, output, error.code, message, Raw(_encode(data)), encodable(error.message))
+    reason = encodable(error.message)
+    encoded = Raw(_encode(data))
+    return Failed(task, seconds, output, error.code, message, encoded, reason, peak_kib=peak_kib())
 
 
 def _without_secrets(error: Refusal, hide: Hide) -> Refusal:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from resource import RUSAGE_SELF, getrusage
 
-__all__ = ["MemoryWatch"]
+__all__ = ["MemoryWatch", "peak_kib"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_kib() -> int:
+    """Return the memory, in KiB, of which this process has had most resident."""
+    return getrusage(RUSAGE_SELF).ru_maxrss
 
 
 class MemoryWatch:
@@ -23,7 +28,7 @@ class MemoryWatch:
 
     def excess(self) -> int | None:
         """Return the resident memory, in KiB, if it exceeds the limit; otherwise None."""
-        if getrusage(RUSAGE_SELF).ru_maxrss * 1024 <= self._limit:
+        if peak_kib() * 1024 <= self._limit:
             return None
         try:
             with open("/proc/self/statm", "rb") as statm:

@@ -167,7 +167,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     fault. `output` is as for `Done`. `leaving` says that the worker must get no
     further task. `verdict` is for stored tasks: whether what the function raised
     is a reason to try again; None if it was not the function that failed, but its
-    arguments or its result, which nothing will change.
+    arguments or its result, which nothing will change. `peak_kib` is the memory, in KiB, of
+    which the process has had most resident so far. The daemon adds the tail of what the task has `printed`.
     """
 
     task: int
@@ -179,6 +180,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     traceback: str | None
     leaving: bool = False
     verdict: Verdict | None = None
+    peak_kib: int = 0
+    printed: str = ""
 
 
 class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
@@ -192,13 +195,16 @@ class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     """The report that the function has ended after an interrupt.
 
-    `traceback` is set if its cleaning up raised. `output` is as for `Done`.
+    `traceback` is set if its cleaning up raised. `output` is as for `Done`, `peak_kib` and
+    `printed` are as for `Failed`.
     """
 
     task: int
     seconds: float
     output: bool
     traceback: str | None
+    peak_kib: int = 0
+    printed: str = ""
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):

@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from taskd.store.audit import AuditEntry
 from taskd.store.base import Changes, Filter, KeyedWant
 from taskd.store.batches import NewBatch, Rows
+from taskd.store.history import Figures, HistoryRow
 from taskd.store.memory import MemoryStore
 from taskd.store.records import UNFINISHED, Event, New, Settle, Shift, Start, State, Tick, first_seq
 from taskd.store.sqlite import SqliteStore
@@ -289,6 +291,8 @@ class StoreMachine(RuleBasedStateMachine):
     def both_are_alike(self):
         self.both(lambda store: store.find(Filter(), "", 10_000))
         self.both(lambda store: store.counts())
+        self.both(lambda store: store.queued(100))
+        self.both(lambda store: store.queued(2))
         self.both(lambda store: store.last_ticks())
         self.both(lambda store: store.batches.unended())
         for batch in self.batches[-3:]:
@@ -306,6 +310,35 @@ class StoreMachine(RuleBasedStateMachine):
             record = self.model.get(task)
             if record is not None and record.attempt:
                 assert record.last_seq >= first_seq(record.attempt)
+
+    @rule(
+        rows=st.lists(
+            st.tuples(st.sampled_from((60, 3600)), st.integers(0, 3), st.sampled_from(("", "f", "g")))
+        ),
+        ages=st.sampled_from((0, 86400, 90 * 86400)),
+    )
+    def keep_history(self, rows, ages):
+        self.now += ages / 3
+        figures = Figures(2, 1, longest_run=3.0, runs=[1, 0, 2])
+        at = int(self.now)
+        given = [
+            HistoryRow(seconds, (at - ago * seconds) // seconds * seconds, function, figures)
+            for seconds, ago, function in rows
+        ]
+        self.both(lambda store: store.history.add(given, self.now))
+        for seconds, function in itertools.product((60, 3600), (None, "", "f")):
+            self.both(lambda store: store.history.read(seconds, function, 0.0, 1000))  # noqa: B023
+            self.both(lambda store: store.history.read(seconds, function, self.now - 3600, 2))  # noqa: B023
+
+    @rule(
+        given=st.lists(st.tuples(st.sampled_from(OWNERS), st.sampled_from(("cancel", "retry")))),
+        before=st.integers(1, 9), owner=st.sampled_from((None, *OWNERS)),
+    )  # fmt: skip
+    def audit(self, given, before, owner):
+        entries = [AuditEntry(self.now, name, "submit", action) for name, action in given]
+        self.both(lambda store: store.audit.add(entries, self.now))
+        self.both(lambda store: store.audit.read(None, 5, owner))
+        self.both(lambda store: store.audit.read(before, 3, owner, "retry"))
 
     def teardown(self):
         self.store.close()

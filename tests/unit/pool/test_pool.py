@@ -62,6 +62,9 @@ class PoolTests(SynchronousTestCase):
     def worker_exited(self, number, ending):
         self.events.append(("exited", number, ending.code))
 
+    def hide(self, number, text):
+        return text
+
     def task_label(self, number, task):
         return None
 

@@ -46,10 +46,11 @@ class Home:
         self.signals = []
         self.kept_lines = b""
         self.forgotten = []
+        self.task = 3
 
     def begun(self, number):
         assert number not in self.forgotten
-        return 3
+        return self.task
 
     def kept(self, number):
         return self.kept_lines
@@ -61,7 +62,9 @@ class Home:
         self.forgotten.append(number)
 
 
-class WorkerProcessTests(SynchronousTestCase):
+class WorkerCase(SynchronousTestCase):
+    """A worker of whose process the tests play the part."""
+
     def setUp(self):
         self.reactor = FakeReactor()
         self.home = Home()
@@ -98,6 +101,9 @@ class WorkerProcessTests(SynchronousTestCase):
         if self.impossible:
             raise ImpossibleMessage(self.impossible)
         self.events.append(("messages", number, messages))
+
+    def hide(self, number, text):
+        return text.replace("hunter2", "[secret]")
 
     def task_label(self, number, task):
         return self.known.get(task)
@@ -140,6 +146,8 @@ class WorkerProcessTests(SynchronousTestCase):
         self.worker.reaped(Exited(7, code, 1000, **more))
         self.reactor.turn()
 
+
+class WorkerProcessTests(WorkerCase):
     # --- messages ---
 
     def test_messages_of_a_worker_are_passed_on_in_order(self):

@@ -200,7 +200,7 @@ function tilesOf(status, live) {
     {
       name: "workers",
       value: t("ops.tiles.busy", { busy, all: status.workers.length }),
-      more: parts.map(([state, number]) => t("ops.tiles.inState", { number, state: t(`ops.states.${state}`) })).join(", ") || t("ops.tiles.allBusy"),
+      more: parts.map(([state, number]) => t("ops.tiles.inState", { number, state: t(`ops.workerStates.${state}`) })).join(", ") || t("ops.tiles.allBusy"),
       href: hashOf({ section: "workers" }),
     },
     {
