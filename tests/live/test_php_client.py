@@ -607,7 +607,7 @@ def refusal(request_id, reason):
 
 
 class Tokens:
-    """Handles the connections of a `Scripted` server that takes the token "good"; it answers with the call."""
+    """Handles the connections of a `Scripted` server that takes the token "good"."""
 
     def __init__(self, count):
         self.shown = []
