@@ -82,6 +82,11 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     bytes: Annotated[int, Meta(ge=0)] | None = None
     args: dict[str, Raw] | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether there is any limit."""
+        return self.waiting is not None or self.running is not None or self.bytes is not None
+
     def has(self, role: Role) -> bool:
         """Return whether the caller may do what a role may."""
         return _RANKS[self.role] >= _RANKS[role]

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.errors import InvalidParams, quoted
-from taskd.model import Result
+from taskd.model import Outcome, Result
 from taskd.protocol.event_lines import Kind
 from taskd.server.failures import refused
 
-__all__ = ["refused", "result", "unknown", "unknown_task"]
+Value = TypeVar("Value")
+
+__all__ = ["answer_by", "refused", "result", "unknown", "unknown_task"]
 
 
 def result(value: Any) -> Result:
     """Return the result with this value."""
     return Result(Raw(msgspec.json.encode(value)))
+
+
+def answer_by(
+    reading: Deferred[Value], got: Callable[[Value], object], answer: Callable[[Outcome], object]
+) -> None:
+    """Call `got` with what is read; what it raises is answered, and so is why nothing can be read."""
+
+    def cannot(reason: TwistedFailure) -> None:
+        answer(refused(reason.value))
+
+    reading.addCallback(got).addErrback(cannot)
 
 
 def unknown_task(task: str) -> InvalidParams:

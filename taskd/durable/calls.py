@@ -9,7 +9,7 @@ from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import left_for_next_start
 from taskd.errors import Cancelled, InternalError
-from taskd.model import Failure, Outcome, Progress, Result
+from taskd.model import Failure, Grant, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
 from taskd.store.base import StoreError
@@ -23,11 +23,13 @@ class OrdinaryCall:
 
     __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
 
-    def __init__(self, tasks: DurableTasks, request: Request[Work], requester: Requester, owner: str) -> None:
+    def __init__(
+        self, tasks: DurableTasks, request: Request[Work], requester: Requester, grant: Grant
+    ) -> None:
         self._tasks = tasks
         self._request = request
         self._requester: Requester | None = requester
-        self._task = tasks.submit(request.function, request.args, request.options, self._stored, owner=owner)
+        self._task = tasks.submit(request.function, request.args, request.options, self._stored, grant=grant)
         self._stop = tasks.waiters.wait(self._task, self._ended)
         request.work = self
 

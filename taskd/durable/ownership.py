@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from taskd.errors import NotAllowed, quoted
-from taskd.model import ANONYMOUS, Grant
+from taskd.model import Grant
 
-__all__ = ["check_may_change", "check_may_see", "check_may_see_arguments", "listed_owner", "owner_of"]
+__all__ = [
+    "check_may_change",
+    "check_may_see",
+    "check_may_see_arguments",
+    "for_whom",
+    "listed_owner",
+    "shows_arguments",
+]
 
 _REASON = "owner"
 """The `reason` in the data of the errors: callers tell by it that the task is another's."""
 
 
-def owner_of(grant: Grant, asked: str | None) -> str:
-    """Return whom a new task belongs to: the owner that the caller asks for, else the caller itself.
+def for_whom(grant: Grant, asked: str | None) -> Grant:
+    """Return the grant of whom a new task belongs to: the owner that is asked for, else the caller.
 
     Raises `NotAllowed` if the caller may not speak for others.
     """
     if asked is None or asked == grant.owner:
-        return grant.owner
+        return grant
     if not grant.has("operate"):
         raise NotAllowed(
             f"options.owner: only an operator submits for others, here for {quoted(asked)}", reason=_REASON
         )
-    return asked
+    return Grant(asked)
 
 
 def listed_owner(grant: Grant, asked: str | None) -> str | None:
@@ -57,13 +64,18 @@ def check_may_change(grant: Grant, owner: str) -> None:
         )
 
 
-def check_may_see_arguments(grant: Grant, owner: str) -> None:
-    """Raise `NotAllowed` unless a caller may see the arguments of the tasks of an owner.
+def shows_arguments(grant: Grant, owner: str) -> bool:
+    """Return whether a caller may see the arguments and the tracebacks of the tasks of an owner.
 
     Those that belong to nobody in particular are shown to operators alone.
     """
+    return grant.has("operate") or (bool(owner) and grant.owner == owner)
+
+
+def check_may_see_arguments(grant: Grant, owner: str) -> None:
+    """Raise `NotAllowed` unless a caller may see the arguments of the tasks of an owner."""
     check_may_see(grant, owner)
-    if grant == ANONYMOUS:
+    if not shows_arguments(grant, owner):
         raise NotAllowed(
             "with_args: the arguments of a task are shown to its owner, and to operators; "
             "this caller is known as neither",

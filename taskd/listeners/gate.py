@@ -39,7 +39,7 @@ from taskd.server.fixed_arguments import FindFunctions, fix_arguments, submit_pa
 from taskd.server.methods import Requester
 from taskd.server.unanswered import Unanswered
 
-__all__ = ["ENDING_SECONDS", "TOKEN_SECONDS", "Gate", "GatedBackend", "owner_party"]
+__all__ = ["ENDING_SECONDS", "TOKEN_SECONDS", "Gate", "GatedBackend"]
 
 _log = Logger(namespace="taskd.gate")
 
@@ -55,11 +55,6 @@ LOOK_SECONDS = 60.0
 LEAST_SECONDS = 0.25
 """Seconds between two looks at all connections, which take a tenth of a microsecond each. Requests are
 held to the very moment at which a token expires."""
-
-
-def owner_party(owner: str) -> str:
-    """Return the key of the party that an owner's connections belong to."""
-    return f"owner {owner}"
 
 
 def no_token() -> NotAllowed:
@@ -139,7 +134,9 @@ class Gate:
         self._awaited.pop(peer, None)
         peer.caller = caller
         if before is None:
-            peer.lane = Lane(parties.party(owner_party(caller.grant.owner)), peer.lane.name)
+            peer.lane = Lane(parties.of_owner(caller.grant), peer.lane.name)
+        else:
+            parties.of_owner(caller.grant)  # whose limits may have changed
         self._callers[peer] = caller
         if _expires(caller) < self._expires:
             self._expires = _expires(caller)

@@ -23,7 +23,7 @@ from taskd.client.event_link import EventLink
 from taskd.durable.attaching import Attaching, named_target
 from taskd.durable.events import EventHub, Page
 from taskd.errors import InternalError, InvalidParams, TaskdError, Unreachable
-from taskd.model import OPERATOR, Failure, Grant, Outcome
+from taskd.model import ANONYMOUS, OPERATOR, Failure, Grant, Outcome
 from taskd.net.reactor import Reactor
 from taskd.protocol.event_lines import Kind, parse_event
 from taskd.protocol.method_names import ATTACH, DETACH, EVENTS, GET
@@ -172,7 +172,7 @@ class RemoteEvents:
         after: int,
         limit: int,
         *,
-        tracebacks: bool = False,  # a gateway gets none: it asks for others
+        grant: Grant = ANONYMOUS,
     ) -> Deferred[Page | None]:
         return Deferred.fromCoroutine(self._page(kind, id, after, limit))
 

@@ -93,6 +93,8 @@ class WorkerView:
             if waited > stats.peak_wait:
                 stats.peak_wait = waited
         self.load += stats.estimate + OVERHEAD
+        if task.quota is not None:
+            task.quota.started(task, now)
 
     def get(self, task_number: int) -> Task:
         """Return a task of the worker. Raises `ImpossibleMessage` if the worker does not have it."""

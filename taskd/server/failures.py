@@ -41,7 +41,7 @@ def no_memory(budget: Budget) -> Busy:
     )
 
 
-def refused(error: Exception) -> Failure:
+def refused(error: BaseException | None) -> Failure:
     """Return the failure that reports an error, of the store or of the caller; any other one is logged."""
     if isinstance(error, TaskdError):
         return Failure.of(error)

@@ -262,6 +262,7 @@ class TaskServer:
             lane,
             limit,
             deadline,
+            lane.party.quota,
         )
         try:
             self._scheduler.submit(task)
@@ -296,10 +297,12 @@ class TaskServer:
     def _lane_of(self, request: Request[Work], requester: Requester) -> Lane:
         """Return where a call waits that is of another caller, or for another owner, if that is allowed."""
         self._hold_to_grant(request, requester)
-        caller = request.options.caller
-        if caller is None or not requester.may_name_callers:
+        grant, caller = request.options.grant, request.options.caller
+        if not requester.may_name_callers:
             return requester.lane
-        return self.parties.named_lane(caller)
+        if grant is not None and grant.owner:
+            return self.parties.owned_lane(grant, caller)
+        return requester.lane if caller is None else self.parties.named_lane(caller)
 
     def _hold_to_grant(self, request: Request[Work], requester: Requester) -> None:
         """Hold a call to what its caller may do, as a gateway says. Raises `NotAllowed` or `Busy`."""
@@ -335,6 +338,10 @@ class TaskServer:
         self._scheduler.functions[call.function] = stats
         return stats
 
+    def stored_lane(self, owner: str, running: int | None) -> Lane:
+        """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""
+        return self.parties.stored_lane(owner, running)
+
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task of the store, however many wait. Raises `MethodNotFound`."""
         stats = self._scheduler.functions.get(call.function)
@@ -342,9 +349,9 @@ class TaskServer:
             raise MethodNotFound(f"no such function: {quoted(call.function)}")
         self._last_task += 1
         now, priority = self._clock.seconds(), call.options.priority
-        limit, deadline = _limit(call, stats), call.options.deadline
+        limit, deadline, quota = _limit(call, stats), call.options.deadline, lane.party.quota
         ends = None if deadline is None else now + deadline
-        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends)
+        task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends, quota)
         self._scheduler.enqueue(task)
         self._in_flight[task.number] = task
         self.stored_ahead[call.function] -= 1

@@ -57,7 +57,8 @@ class KeyedWant(msgspec.Struct):
 
 
 Want = int | KeyedWant
-"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`."""
+"""How many waiting tasks of a function may be claimed; fewer are, if their arguments reach `CLAIM_BYTES`.
+Those without a limit key come first; for functions that have such keys, or owners, there is `KeyedWant`."""
 
 
 class Changes(msgspec.Struct):
@@ -214,6 +215,9 @@ class Store(Protocol):
 
     def events(self, task: str, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events of a task whose sequence numbers follow `after`, in their order."""
+
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
 
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule, by its name."""

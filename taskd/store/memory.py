@@ -335,6 +335,10 @@ class MemoryStore:
         """Return events of a task."""
         return [event for event in self._events.get(task, ()) if event.seq > after][:limit]
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner."""
+        return any(record.new.owner for record in self._records.values())
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule."""
         return dict(self._ticks)

@@ -190,6 +190,10 @@ class Record(msgspec.Struct, frozen=True):
         """Return the key by which waiting tasks are claimed: priority, then since when, then age."""
         return self.new.priority, self.due, self.new.id
 
+    def turn_of_any(self) -> tuple[str, tuple[int, float, str]]:
+        """Return the key by which they are claimed whatever their limit keys: those without one first."""
+        return "" if self.new.limit_key is None else f" {self.new.limit_key}", self.turn()
+
     def takes_by_hand(self, state: State) -> bool:
         """Return whether a cancel, or putting it back, may bring the task to `state` now."""
         return state in _BY_HAND.get(self.state, ())

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from taskd.store.base import CLAIM_BYTES, Changes, Filter, Overdue, StoreError, Written
+from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
 from taskd.store.queued import Queued
 from taskd.store.records import (
     Accepted,
@@ -35,9 +35,9 @@ from taskd.store.sqlite_batches import (
     prune_batches,
     shift_batches,
 )
+from taskd.store.sqlite_claims import claim_any, claim_by_key
 from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
-from taskd.store.sqlite_limits import claim_by_key, mark_claimed
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
 from taskd.store.sqlite_schema import VERSION
@@ -59,7 +59,8 @@ _BY_HAND = {
     State.CANCELLED: "ended = ?",
     State.WAITING: "ended = NULL, errors = 0, losses = 0, due = ?",
 }
-_BACKLOG = "SELECT 1 FROM task WHERE state = 1 AND claimed = 0 AND function = ? LIMIT 1"
+_WAITING = "FROM task WHERE state = 1 AND claimed = 0 AND function = ?1 AND limit_key"
+_BACKLOG = f"SELECT 1 {_WAITING} IS NULL UNION ALL SELECT 1 {_WAITING} IS NOT NULL LIMIT 1"
 _TRIAL = f"PRAGMA user_version = {VERSION}"  # writes a page, though nothing is changed
 _NONE_AT_ONCE: Mapping[str, list[Record]] = {}
 
@@ -159,9 +160,9 @@ class SqliteStore:
             changed = close_batches(cursor, now, _submit)
             for function, want in batch.want.items():
                 if function in at_once:
-                    claims += sorted(at_once[function], key=Record.turn)
+                    claims += sorted(at_once[function], key=Record.turn_of_any)
                 elif isinstance(want, int):
-                    claims += _claim(cursor, function, want)
+                    claims += claim_any(cursor, function, want, _COLUMNS, _record)
                 else:
                     claims += claim_by_key(cursor, function, want, _COLUMNS, _record)
         return Written(accepted, own, cancelled, put_back, claims, cursor.logged, changed, ticked)
@@ -283,6 +284,10 @@ class SqliteStore:
         later = self._read(f"SELECT min(deadline) FROM task WHERE {unstarted} > ?", now)
         return Overdue([row[0] for row in rows], later[0][0])
 
+    def has_owners(self) -> bool:
+        """Return whether any task has an owner. Raises `StoreError`."""
+        return bool(self._read("SELECT 1 FROM task WHERE owner <> '' LIMIT 1"))
+
     def last_ticks(self) -> dict[str, LastTick]:
         """Return the last tick of each schedule. Raises `StoreError`."""
         return {name: LastTick(line, at) for name, line, at in self._read("SELECT * FROM schedule")}
@@ -374,21 +379,6 @@ def _shift(cursor: LoggingCursor, shift: Shift) -> None:
     )
     names = [(shift.seconds, name) for name in shift.names]
     cursor.executemany("UPDATE schedule SET last = last + ? WHERE name = ?", names)
-
-
-def _claim(cursor: LoggingCursor, function: str, count: int) -> list[Record]:
-    rows, size = [], 0
-    for row in cursor.execute(
-        f"SELECT {_COLUMNS} FROM task WHERE state = 1 AND claimed = 0 AND function = ? "
-        "ORDER BY priority, due, id LIMIT ?",
-        (function, count),
-    ):
-        rows.append(row)
-        size += len(row[2] or b"")  # the arguments
-        if size >= CLAIM_BYTES:
-            break
-    mark_claimed(cursor, rows)
-    return [_record(row) for row in rows]
 
 
 def _joined(cursor: LoggingCursor, new: New) -> str | None:

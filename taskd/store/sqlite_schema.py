@@ -76,6 +76,9 @@ CREATE INDEX task_limit_key ON task (function, limit_key, priority, due, id)
 
 _OWNERS = """
 ALTER TABLE task ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+DROP INDEX task_waiting;
+CREATE INDEX task_waiting ON task (function, priority, due, id)
+    WHERE state = 1 AND claimed = 0 AND limit_key IS NULL;
 CREATE INDEX task_owner ON task (owner, id) WHERE owner <> '';
 DROP INDEX task_key;
 CREATE UNIQUE INDEX task_key ON task (function, key, owner) WHERE key IS NOT NULL AND state <= 2;

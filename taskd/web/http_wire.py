@@ -11,7 +11,6 @@ from twisted.web.server import Request as HttpRequest
 
 from taskd.auth.caller import Caller
 from taskd.errors import Busy, NotAllowed
-from taskd.listeners.gate import owner_party
 from taskd.listeners.peer import Peer
 from taskd.listeners.websocket import WebSocketFactory
 from taskd.listeners.wire import Backend, UnsentLimits
@@ -52,10 +51,14 @@ class HttpWire:
         self._waiting: Deferred[Any] | None = None
         self._is_lost = False
         self._stalling: IDelayedCall | None = None
-        party = party_key(self._transport) if caller is None else owner_party(caller.grant.owner)
+        parties = backend.parties
+        if caller is None:
+            party = parties.party(party_key(self._transport))
+        else:
+            party = parties.of_owner(caller.grant)
         lane = channel.lane if isinstance(channel, GatewayChannel) else None
-        if lane is None or lane.party.key != party:  # each request on a connection has a token of its own
-            lane = Lane(backend.parties.party(party), gateway.next_name())
+        if lane is None or lane.party is not party:  # each request on a connection has a token of its own
+            lane = Lane(party, gateway.next_name())
         self._transport.unregisterProducer()  # the channel, until the end of the exchange
         self._peer: Peer[Any] = Peer(
             self,
