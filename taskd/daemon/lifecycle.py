@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactor
 from twisted.logger import Logger
 
 from taskd.auth.caller import Verifier
+from taskd.daemon.access import PublicPorts, open_sealer, open_verifier, read_tokens_again
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
 from taskd.daemon.default_app import announcement
@@ -43,6 +44,8 @@ from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
 if TYPE_CHECKING:
+    from taskd.auth.sealing import Sealer
+    from taskd.auth.verifier import TokenVerifier
     from taskd.listeners.gateway import Gateway, GatewayConfig
 
 __all__ = ["RunningDaemon", "UnstartedDaemon"]
@@ -94,12 +97,16 @@ class UnstartedDaemon:
         self._certificates: list[RenewableCertificates] = []
         self._task_ports: list[BoundPort] = []
         self._gateway_ports: list[BoundPort] = []
-        self._verifier: Verifier | None = None
+        self._verifier: TokenVerifier | None = None
+        self._sealer: Sealer | None = None
         self._traffic = {"task_server": Traffic(), "gateway": Traffic()}
 
     def bind(self) -> None:
-        """Bind every port, while the process may still be privileged. Raises `StartError`."""
+        """Read tokens and keys and bind every port, while still privileged. Raises `StartError`."""
         config = self._config
+        self._verifier = open_verifier(config.access)
+        self._sealer = open_sealer(config.secret_key)
+        public = PublicPorts(asks_for_tokens=config.access.asks_for_tokens, is_insecure=config.is_insecure)
         if config.listen and config.is_default_app:
             for line in announcement(os.environ, config.command):
                 _log.info("{line}", line=line)
@@ -108,9 +115,11 @@ class UnstartedDaemon:
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["task_server"])
         for description in config.listen:
             self._task_ports.append(self._bind(description, "task server", transport))
+            public.check("--listen", description, self._task_ports[-1].address)
         transport = partial(ServerTransport, lingering=self._lingering, traffic=self._traffic["gateway"])
         for description in config.websocket:
             self._gateway_ports.append(self._bind(description, "gateway", transport))
+            public.check("--websocket", description, self._gateway_ports[-1].address)
         if left := self._passed.left:
             _log.warn(
                 "sockets were passed on by systemd that nothing serves: {names}; use --listen systemd:NAME "
@@ -269,15 +278,17 @@ class RunningDaemon:
         """Fires at the end of the time before the stop; None when that is not going on."""
 
     def reload(self) -> None:
-        """Read the certificates again, and import the app again."""
+        """Read the certificates and the tokens again, and import the app again."""
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
+        if self._verifier is not None:
+            read_tokens_again(self._verifier)
         if self._server is not None:
             self._server.reload().addCallback(self._reloaded)
             return
-        if not self._certificates:
-            _log.info("there is nothing to reload: a gateway without certificates and without an app")
+        if not self._certificates and self._verifier is None:
+            _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
         self._reloaded("ready")
 
     def _reloaded(self, how: str) -> None:
