@@ -34,7 +34,8 @@ class Caller:
 
     `name` is that of the token, for the log; never the token itself. `functions` are patterns
     of the names that it may call, with ``*`` and ``?``. `expires` is in seconds since 1970, None for
-    never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the fingerprint of the key that signed it.
+    never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the
+    fingerprint of the key that signed it.
     """
 
     name: str
