@@ -16,7 +16,6 @@ import pytest
 import pytest_twisted
 
 from taskd.errors import NotAllowed
-from tests.contracts.test_clients_with_tokens import Tokens
 from tests.contracts.test_clients import (
     Tried,
     _in_a_task,
@@ -25,6 +24,7 @@ from tests.contracts.test_clients import (
     _listed_in_a_thread,
     failure,
 )
+from tests.contracts.test_clients_with_tokens import Tokens
 from tests.live import php
 from tests.live.peers import within
 from tests.live.support import APPS, TASKD, TIMEOUT, Daemon, kept_daemon
