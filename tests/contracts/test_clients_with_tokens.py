@@ -212,7 +212,7 @@ async def test_events_are_watched_with_the_new_token_after_one_has_expired(clien
 
 
 @pytest.mark.parametrize("wrong", ["a b", "ä", "", 7])
-def test_what_is_no_token_is_reported_when_the_client_is_made_and_not_quoted(client, wrong):
+def test_a_wrong_token_is_reported_when_the_client_is_made_and_not_quoted(client, wrong):
     with pytest.raises(ValueError, match=r"a token is a text of letters, digits and") as caught:
         client(wrong)
     assert "a b" not in str(caught.value)

@@ -65,11 +65,7 @@ def reader(tmp_path):
 
 
 def test_every_page_is_followed():
-    found = {
-        f"{folder}/{path.name}"
-        for folder in FOLDERS
-        for path in (pages.DOCS / folder).glob("*.md")
-    }
+    found = {f"{folder}/{path.name}" for folder in FOLDERS for path in (pages.DOCS / folder).glob("*.md")}
     indexes = {f"{folder}/index.md" for folder in FOLDERS}
     assert (found - indexes) | {"../README.md"} == NEEDS.keys()
 

@@ -239,7 +239,7 @@ class TokenKeeperTests(SynchronousTestCase):
         self.assertEqual(failure.data, {"reason": "no token"})
         self.assertIn("LookupError: nobody", failure.message)
 
-    def test_what_comes_after_the_end_is_dropped(self):
+    def test_a_token_that_comes_after_the_end_is_dropped(self):
         token = Deferred()
         self.keep(lambda: token).stop()
         self.assertEqual((self.connected, self.denied), ([], []))
