@@ -33,6 +33,8 @@ class KeyedClaims:
         self.each = each
         self.is_unscanned = True
         """Whether there may be keys in the store of which nothing is known."""
+        self.is_unscouted = False
+        """Whether that is so since the last look at keys of which nothing is claimed."""
         self._has_unkeyed = True
         self._after = NO_KEY
         self._claimed: Counter[str | None] = Counter()
@@ -40,7 +42,7 @@ class KeyedClaims:
 
     def look_again(self) -> None:
         """Note that any tasks may be in the store of which nothing is known."""
-        self.is_unscanned = self._has_unkeyed = True
+        self.is_unscanned = self.is_unscouted = self._has_unkeyed = True
 
     def count(self, key: str | None) -> None:
         """Count a task that was claimed before they were counted."""
@@ -55,6 +57,9 @@ class KeyedClaims:
         if self._claimed[key] >= self.each:
             self._open.add(key)
             return None
+        return self._ask(key, room, pending)
+
+    def _ask(self, key: str, room: int, pending: object) -> KeyedWant | None:
         if -SPARE < room <= 0 and not self._claimed[key]:
             if not isinstance(pending, KeyedWant):
                 return KeyedWant(1, {key: 1})
@@ -62,9 +67,6 @@ class KeyedClaims:
                 pending.keys[key] = 1
                 pending.count += 1
             return None
-        return self._ask(key, room, pending)
-
-    def _ask(self, key: str, room: int, pending: object) -> KeyedWant | None:
         if room <= 0:
             self.is_unscanned = True
             return None
@@ -78,9 +80,14 @@ class KeyedClaims:
             return None  # else all keys are wanted, and this one with them
         return KeyedWant(room, {key: wanted})
 
+    def scout(self, room: int) -> KeyedWant:
+        """Return the want for one task of each key of which nothing is claimed, though there is little room."""
+        self.is_unscouted = False
+        return KeyedWant(room + SPARE, None, 1, dict(self._claimed), self._after, self._has_unkeyed)
+
     def scan(self, room: int) -> KeyedWant:
         """Return the want for all keys."""
-        self.is_unscanned = False
+        self.is_unscanned = self.is_unscouted = False
         self._open.update(
             key for key, count in self._claimed.items() if key is not None and count >= self.each
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from taskd.durable.keyed_claims import SPARE
 from taskd.durable.limiter import Limiter
 from taskd.durable.writer import StoreWriter
 from taskd.store.base import CLAIM_BYTES, KeyedWant, Want
@@ -73,6 +74,8 @@ class Window:
         if claims is not None:
             if claims.is_unscanned and room >= WINDOW // 2:
                 self._writer.want(function, claims.scan(room))
+            elif claims.is_unscouted and room > -SPARE and function not in self._writer.wants:
+                self._writer.want(function, claims.scout(room))
         elif room > 0 and (new_too or (function in self._has_backlog and self._has_much_room(function))):
             self._writer.want(function, room if function in self._claimed else FIRST_WINDOW)
 

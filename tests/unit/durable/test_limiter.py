@@ -413,9 +413,12 @@ class OwnerTests(LimitCase):
             self.tasks.submit("f", Raw(b"[1]"), Options(), bool, grant=Grant(owner))
         self.turns()
         self.assertEqual([self.claimed()[owner] for owner in ("bob", "cid", "dan")], [1, 1, 1])
+        self.tasks.submit("f", Raw(b"[1]"), SubmitOptions(delay=1), bool, grant=Grant("eve"))
+        self.turns(2.0)
+        self.assertEqual(self.claimed()["eve"], 1)
         while self.runner.queue:
             self.finish()
-        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 9 * 210 + 5})
+        self.assertEqual(self.store.counts(), {("f", State.SUCCEEDED): 9 * 210 + 6})
 
     def test_tasks_of_nobody_are_claimed_beside_those_of_owners(self):
         self.open(("", 700))
