@@ -81,7 +81,7 @@ class KeyedClaims:
         return KeyedWant(room, {key: wanted})
 
     def scout(self, room: int) -> KeyedWant:
-        """Return the want for one task of each key of which nothing is claimed, though there is little room."""
+        """Return the want for one task of each key of which none is claimed, though there is little room."""
         self.is_unscouted = False
         return KeyedWant(room + SPARE, None, 1, dict(self._claimed), self._after, self._has_unkeyed)
 
