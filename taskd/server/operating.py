@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from taskd.errors import InvalidParams
-from taskd.model import ANONYMOUS, Outcome, Result
+from taskd.model import Outcome, Result
 from taskd.protocol.operator_methods import MAX_ENTRIES, Period
 from taskd.scheduler.histograms import quantile
 from taskd.server.audit import Audit
@@ -145,22 +145,6 @@ class AllMethods(ServerMethods):
     def __init__(self, server: OperatedServer, clock: IReactorTime) -> None:
         super().__init__(server, clock)
         self._operated = server
-
-    def whoami(self, asker: Asker, /) -> Outcome:
-        """Answer with who the asker is, where nobody asks for tokens."""
-        grant = asker.grant
-        limits = {name: getattr(grant, name) for name in ("waiting", "running", "bytes")}
-        return _result(
-            {
-                "owner": grant.owner,
-                "role": grant.role,
-                "functions": ["*"],
-                "args": {},
-                "expires": None,
-                "limits": {name: value for name, value in limits.items() if value is not None},
-                "anonymous": grant == ANONYMOUS,
-            }
-        )
 
     def reload(self, asker: Asker, /) -> Outcome | None:
         """Do what SIGHUP does, and answer when it is over."""

@@ -99,6 +99,7 @@ class TokenTests(GateCase):
             "args": {},
             "expires": SOON,
             "limits": {},
+            "anonymous": False,
         }
         self.assertEqual(client.reply(), expected)
         client.call("taskd.whoami")
@@ -529,7 +530,7 @@ class AnonymousTests(LoggingCase):
                     "args": {},
                     "expires": None,
                     "limits": {},
-                    "anonymous": True,
+                    "anonymous": role == "submit",
                 }
                 self.assertEqual(client.reply(), expected)
 
