@@ -25,6 +25,7 @@ from taskd.cli.show import show
 from taskd.cli.status_view import status
 from taskd.cli.store import store
 from taskd.cli.submit import submit
+from taskd.cli.token import token
 from taskd.cli.top import top
 from taskd.cli.wait import wait
 from taskd.cli.why import why
@@ -59,7 +60,7 @@ def main() -> None:
 
 _COMMANDS = (
     *(serve, config, call, map_, functions, status, cancel),
-    *(submit, attach, wait, list_, show, why, retry, pause, resume, store),
+    *(submit, attach, wait, list_, show, why, retry, pause, resume, store, token),
     *(reload, drain, stacks, audit),
     *(top, completion),
 )

@@ -10,7 +10,7 @@ from msgspec import Raw
 from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import left_for_next_start
-from taskd.errors import Cancelled, InternalError
+from taskd.errors import Busy, Cancelled, InternalError
 from taskd.model import Failure, Grant, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
@@ -53,9 +53,9 @@ class OrdinaryCall:
         self._requester = None
         self._stop()
 
-    def _stored(self, accepted: Accepted | StoreError) -> None:
+    def _stored(self, accepted: Accepted | StoreError | Busy) -> None:
         note, self._note = self._note, None
-        if isinstance(accepted, StoreError):
+        if not isinstance(accepted, Accepted):
             self._stop()
             self._answer(refused(accepted))
             return
