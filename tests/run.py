@@ -82,6 +82,7 @@ SECONDS = {
     "test_monitoring.py": 10,
     "test_mail_tasks.py": 16,
     "test_objects.py": 3,
+    "test_operating.py": 17,
     "test_output.py": 15,
     "test_packaging.py": 120,
     "test_php_client.py": 30,

@@ -11,9 +11,12 @@ from msgspec import Meta
 from taskd.auth.caller import Rate
 from taskd.model import Grant, Role
 
-__all__ = ["RATE_FORMS", "Limits", "Pattern", "parse_rate", "show_rate"]
+__all__ = ["MOST", "RATE_FORMS", "Limits", "Pattern", "parse_rate", "show_rate"]
 
 RATE_FORMS = "NUMBER/s, NUMBER/min or NUMBER/h, as in 100/min"
+
+MOST: Final = 10**15
+"""The largest limit: more than a server ever has of anything, and a number that JavaScript has, too."""
 
 _SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -45,9 +48,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     rate: str | None = None
-    waiting: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    running: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
-    bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    waiting: Annotated[int, Meta(ge=0, le=MOST)] | None = None
+    running: Annotated[int, Meta(ge=1, le=MOST)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=MOST)] | None = None
 
     def grant(self, owner: str, role: Role) -> Grant:
         """Return what a task server needs to know of a caller with these limits."""

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from taskd.auth.caller import Caller
 from taskd.auth.files import AccessFileError, read_access_file
-from taskd.auth.limits import Limits, Pattern
+from taskd.auth.limits import MOST, Limits, Pattern
 from taskd.auth.tokens import hash_of, is_hash
 from taskd.errors import NotAllowed
 from taskd.model import Role
@@ -49,9 +49,9 @@ class TokenEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     role: Role = "submit"
     functions: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=1000)] = ("*",)
     rate: str | None = None
-    waiting: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    running: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
-    bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    waiting: Annotated[int, Meta(ge=0, le=MOST)] | None = None
+    running: Annotated[int, Meta(ge=1, le=MOST)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=MOST)] | None = None
     expires: datetime | None = None
 
     def caller(self, name: str) -> Caller:

