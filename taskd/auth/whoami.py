@@ -1,4 +1,4 @@
-"""The answer to ``taskd.whoami``: who is asking, and what it may do."""
+"""The answer to ``taskd.whoami``: the caller, its rights and its limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Whoami(msgspec.Struct, frozen=True):
-    """Who is asking. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
+    """The caller and its rights. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
 
     `anonymous` callers have shown no token, and are not trusted for where they are.
     """
