@@ -1,4 +1,4 @@
-"""The answer to ``taskd.whoami``: who is asking, and what it may do."""
+"""The answer to ``taskd.whoami``: the caller, its rights and its limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from taskd.auth.caller import Caller, Rate
-from taskd.model import Grant, Role
+from taskd.model import ANONYMOUS, Grant, Role
 
 __all__ = ["Limits", "Whoami", "rate_text"]
 
@@ -22,18 +22,18 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes: int | None = None
 
 
-class Whoami(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who is asking. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
+class Whoami(msgspec.Struct, frozen=True):
+    """The caller and its rights. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
 
-    `anonymous` says that no token was shown.
+    `anonymous` callers have shown no token, and are not trusted for where they are.
     """
 
-    owner: str = msgspec.field()
-    role: Role = msgspec.field()
-    functions: list[str] = msgspec.field()
-    args: dict[str, Raw] = msgspec.field()
-    expires: float | None = msgspec.field()
-    limits: Limits = msgspec.field()
+    owner: str
+    role: Role
+    functions: list[str]
+    args: dict[str, Raw]
+    expires: float | None
+    limits: Limits
     anonymous: bool = False
 
     @classmethod
@@ -48,7 +48,7 @@ class Whoami(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def without_token(cls, grant: Grant) -> Whoami:
         """Return the answer to whoever has shown no token."""
-        return cls(grant.owner, grant.role, ["*"], {}, None, Limits(), anonymous=True)
+        return cls(grant.owner, grant.role, ["*"], {}, None, Limits(), grant == ANONYMOUS)
 
 
 def rate_text(rate: Rate) -> str:

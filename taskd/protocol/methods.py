@@ -63,10 +63,10 @@ class Methods(OperatorMethods[Asker], Protocol[Asker]):
         """Answer ``"pong"``."""
 
     def auth(self, asker: Asker, /, token: str) -> Answer:
-        """Let in whoever shows a token, and answer as `whoami` does."""
+        """Let in the owner of a token, and answer as `whoami` does."""
 
     def whoami(self, asker: Asker, /) -> Answer:
-        """Answer with who is asking and what it may do: a `taskd.auth.whoami.Whoami`."""
+        """Answer with the caller and its rights: a `taskd.auth.whoami.Whoami`."""
 
     def functions(self, asker: Asker, /) -> Answer:
         """Answer with a `FunctionInfo` for each function that can be called, once the app is imported."""

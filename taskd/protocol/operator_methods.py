@@ -20,13 +20,6 @@ Period = Literal["minute", "hour"]
 class OperatorMethods(Protocol[Asker]):
     """The table of the methods for operators, like `taskd.protocol.methods.Methods`."""
 
-    def whoami(self, asker: Asker, /) -> Answer:
-        """Answer with the name and the rights of the asker.
-
-        These are ``owner``, ``role``, ``functions`` (patterns), ``args`` (fixed ones), ``expires``
-        (seconds since 1970, or null), ``limits``; and ``anonymous``: true where nobody asks for tokens.
-        """
-
     def reload(self, asker: Asker, /) -> Answer:
         """Do what SIGHUP has done, and answer with ``{"result": text}`` when it is over."""
 

@@ -11,7 +11,6 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from taskd.auth.whoami import Whoami
 from taskd.errors import InvalidParams
 from taskd.model import Outcome, Result
 from taskd.protocol.operator_methods import MAX_ENTRIES, Period
@@ -145,10 +144,6 @@ class AllMethods(ServerMethods):
     def __init__(self, server: MethodServer, operated: Operated, clock: IReactorTime) -> None:
         super().__init__(server, clock)
         self._operated = operated
-
-    def whoami(self, asker: Asker, /) -> Outcome:
-        """Answer with who the asker is, where nobody asks for tokens."""
-        return _result(Whoami.without_token(asker.grant))
 
     def reload(self, asker: Asker, /) -> Outcome | None:
         """Do what SIGHUP does, and answer when it is over."""

@@ -437,7 +437,7 @@ async def test_a_websocket_cancels_its_own_requests_by_id_and_no_task_by_number(
     for refused in (cancel_task("c", task), cancel_task("c", 10**9), rpc("c", "taskd.cancel", None, task)):
         assert (await page.ask(refused))["error"]["code"] == NOT_ALLOWED
     reply = await page.send(bare("taskd.cancel", task=task)).receive()
-    assert reply.startswith("task failed: taskd.cancel: over a websocket")
+    assert reply.startswith("task failed: taskd.cancel: a task is named by its number only by operators")
     page.send(cancel_task(None, task))
     assert result_of(await page.ask(cancel("c", "nobody"))) == DONE
     told = await in_thread(run_taskd, "", "cancel", task, "--via", daemon.ws)

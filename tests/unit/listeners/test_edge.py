@@ -33,7 +33,7 @@ class MessageRateTests(ProtocolCase):
     def sent(self):
         return self.socket.sent.count(b"1\n")
 
-    def test_whoever_keeps_to_the_rate_is_always_read(self):
+    def test_a_client_that_keeps_to_the_rate_is_always_read(self):
         for _ in range(100):
             self.receive(CALL)
             self.assertTrue(self.reactor.reading)
@@ -175,7 +175,7 @@ class CompressionTests(GatewayCase):
         held = [each for each in vars(compression).values() if "compress" in type(each).__name__.lower()]
         self.assertEqual(held, [])
 
-    def test_what_is_no_compressed_text_closes_its_websocket(self):
+    def test_invalid_compressed_data_closes_its_websocket(self):
         client = self.websocket()
         client.send(client_frame(b"\xff" * 40, rsv=COMPRESSED))
         client.turns()

@@ -99,6 +99,7 @@ class TokenTests(GateCase):
             "args": {},
             "expires": SOON,
             "limits": {},
+            "anonymous": False,
         }
         self.assertEqual(client.reply(), expected)
         client.call("taskd.whoami")
@@ -107,20 +108,20 @@ class TokenTests(GateCase):
         rated.call("taskd.whoami")
         self.assertEqual(rated.reply()["limits"], {"rate": "3/min"})
 
-    def test_what_is_sent_behind_a_token_in_one_piece_is_run(self):
+    def test_a_call_sent_behind_a_token_in_one_piece_is_run(self):
         client = self.connect()
         client.send(rpc(1, "taskd.auth", ["alice"]), rpc(2, "f"))
         self.pool.finish(1)
         self.assertEqual([each["id"] for each in client.received() if "result" in each], [1, 2])
 
-    def test_what_is_sent_before_a_token_in_one_piece_is_not_run(self):
+    def test_a_call_sent_before_a_token_in_one_piece_is_not_run(self):
         client = self.connect()
         client.send(rpc(1, "f"), rpc(2, "taskd.auth", ["alice"]))
         codes = {each["id"]: each.get("error", {}).get("code") for each in client.received()}
         self.assertEqual(codes, {1: NOT_ALLOWED, 2: None})
         self.assertTrue(self.nothing_runs())
 
-    def test_what_is_sent_behind_a_token_that_is_refused_is_not_run(self):
+    def test_calls_sent_behind_a_refused_token_are_not_run(self):
         client = self.connect()
         client.send(rpc(1, "taskd.auth", ["mallory"]), rpc(2, "f"), [rpc(3, "f"), rpc(None, "f")])
         reasons = {}
@@ -175,7 +176,7 @@ class TokenTests(GateCase):
         client.call("f", caller="192.0.2.1 x", grant={"role": "operate"})
         self.assertEqual(self.reason(client), "no token")
 
-    def test_nobody_waits_with_a_timer_for_connections_that_are_gone(self):
+    def test_a_connection_that_is_gone_is_not_waited_for(self):
         client = self.connect()
         client.disconnect()
         self.turn(TOKEN_SECONDS)
@@ -219,7 +220,7 @@ class RenewalTests(GateCase):
         client.call("taskd.whoami")
         self.assertEqual(client.reply()["owner"], "alice")
 
-    def test_what_was_asked_before_a_token_expired_is_answered_if_it_ends_soon(self):
+    def test_a_request_from_before_the_expiry_of_its_token_is_answered_if_it_ends_soon(self):
         client, late = self.let_in("alice"), self.let_in("alice")
         client.call("f")
         late.call("f")
@@ -255,7 +256,7 @@ class CoverTests(GateCase):
         self.assertEqual(client.reply()["code"], -32601)
         self.assertTrue(self.nothing_runs())
 
-    def test_what_is_submitted_is_held_to_the_functions_too(self):
+    def test_submits_are_held_to_the_functions_too(self):
         client = self.let_in("alice")
         for method, params in (
             ("taskd.submit", {"function": "g"}),
@@ -278,7 +279,7 @@ class CoverTests(GateCase):
             # This server has no store: what comes through is refused for that.
             self.assertEqual("store" in error["message"], last == "f", error)
 
-    def test_who_only_watches_calls_submits_and_cancels_nothing(self):
+    def test_a_watcher_calls_submits_and_cancels_nothing(self):
         client = self.let_in("watcher")
         for method, params in (
             ("f", None),
@@ -324,7 +325,7 @@ class PretendingTests(GateCase):
     def tasks(self):
         return [task for number in range(1, 20) if (task := self.server.find(number)) is not None]
 
-    def test_nobody_but_an_operator_speaks_for_another_owner(self):
+    def test_only_an_operator_speaks_for_another_owner(self):
         client = self.let_in("alice")
         for method, params, options in (
             ("f", None, {"owner": "bob"}),
@@ -440,7 +441,7 @@ class FixedArgumentTests(GateCase):
 
 
 class RateTests(GateCase):
-    def test_what_is_over_the_rate_is_refused_with_the_exact_time_to_wait(self):
+    def test_calls_over_the_rate_are_refused_with_the_exact_time_to_wait(self):
         client, other = self.let_in("rated"), self.let_in("rated")
         for each in (client, other, client):
             each.call("f")
@@ -516,7 +517,7 @@ class UrgentTests(LoggingCase):
 
 
 class AnonymousTests(LoggingCase):
-    def test_where_no_tokens_are_asked_for_one_may_ask_who_one_is(self):
+    def test_without_tokens_a_caller_may_ask_who_it_is(self):
         self.make()
         for address, role in (("127.0.0.1", "operate"), ("192.0.2.1", "submit")):
             client = self.connect(address)
@@ -529,7 +530,7 @@ class AnonymousTests(LoggingCase):
                     "args": {},
                     "expires": None,
                     "limits": {},
-                    "anonymous": True,
+                    "anonymous": role == "submit",
                 }
                 self.assertEqual(client.reply(), expected)
 

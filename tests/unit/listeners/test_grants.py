@@ -99,7 +99,7 @@ class PassingTests(PassingCase):
             },
         )
 
-    def test_what_a_browser_puts_there_is_replaced(self):
+    def test_the_callers_and_grants_that_a_browser_sends_are_replaced(self):
         forged = {"caller": "owner root x", "grant": OPERATOR, "priority": 3}
         self.make(has_tokens=True)
         found = self.passed(Requester(ALICE, "owner alice"), forged)

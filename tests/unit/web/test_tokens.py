@@ -151,7 +151,7 @@ class WebSocketTests(TokenCase):
         self.reactor.advance(100)
         self.assertEqual(self.frames(client), [EXPIRED])
 
-    def test_what_was_asked_before_is_answered_before_the_close(self):
+    def test_requests_from_before_the_expiry_are_answered_before_the_close(self):
         client = self.with_protocols("taskd", "taskd.token.alice")
         self.ask(client, MESSAGE)
         self.reactor.advance(SOON)
@@ -247,7 +247,7 @@ class HttpTests(TokenCase):
         client.turns()
         self.assertEqual([each.status for each in client.answers], [200, 401])
 
-    def test_what_the_token_does_not_cover_is_forbidden(self):
+    def test_functions_and_methods_that_the_token_does_not_cover_are_forbidden(self):
         answer = self.rest("POST", "/api/v1/tasks", {"function": "g"}, bearer("alice"))
         self.assertEqual((answer.status, answer.body["reason"]), (403, "function"))
         answer = self.rest(
