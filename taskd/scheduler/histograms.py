@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 __all__ = ["FINE_BOUNDS", "TASK_BOUNDS", "Histogram", "coarse", "quantile"]
 
@@ -37,14 +37,12 @@ def quantile(counts: Sequence[int], part: float, longest: float) -> float | None
     total = sum(counts)
     if not total:
         return None
-    left = part * total
-    for number, count in enumerate(counts):
-        if count and left <= count:
-            lower = FINE_BOUNDS[number - 1] if number else 0.0
-            upper = min(FINE_BOUNDS[number], longest) if number < len(FINE_BOUNDS) else longest
-            return min(lower + (upper - lower) * left / count, longest)
-        left -= count
-    return longest
+    wanted = part * total
+    number, reached = next(each for each in enumerate(accumulate(counts)) if each[1] >= wanted)
+    lower = FINE_BOUNDS[number - 1] if number else 0.0
+    upper = min(FINE_BOUNDS[number], longest) if number < len(FINE_BOUNDS) else longest
+    into = 1 - (reached - wanted) / counts[number]
+    return min(lower + (upper - lower) * into, longest)
 
 
 class Histogram:

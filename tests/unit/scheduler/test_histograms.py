@@ -61,6 +61,9 @@ class HistogramTests(SynchronousTestCase):
         lower, upper = next(pair for pair in pairwise(bounds) if real <= pair[1])
         self.assertTrue(lower <= estimate <= min(upper, values[-1]), (estimate, real))
 
+    def test_values_above_all_ranges_are_between_the_last_bound_and_the_longest(self):
+        self.assertEqual(quantile(counted([4000.0, 5600.0], FINE_BOUNDS), 0.5, 5600.0), 4600.0)
+
     def test_nothing_has_no_percentile(self):
         self.assertIsNone(quantile([0] * (len(FINE_BOUNDS) + 1), 0.5, 0.0))
 
