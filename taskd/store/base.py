@@ -175,11 +175,11 @@ class Store(Protocol):
 
     @property
     def history(self) -> HistoryStore:
-        """What was done in each minute and hour."""
+        """The history: the work done in each minute and hour."""
 
     @property
     def audit(self) -> AuditStore:
-        """Who has done what."""
+        """The audit log."""
 
     @property
     def room(self) -> float:
