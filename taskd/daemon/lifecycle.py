@@ -27,6 +27,7 @@ from taskd.listeners.gate import Gate
 from taskd.listeners.idle_connections import IdleConnections
 from taskd.listeners.no_room import BUSY_LINE, UNAVAILABLE
 from taskd.listeners.tcp import TaskFactory
+from taskd.model import OPERATOR
 from taskd.net.acceptor import Door
 from taskd.net.admission import Admission
 from taskd.net.descriptors import NO_FILES, ConnectionLimits, connection_limits, open_files
@@ -292,6 +293,8 @@ class RunningDaemon:
         read_certificates_again(self._certificates)
         if self._verifier is not None and read_tokens_again(self._verifier) and self._gate is not None:
             self._gate.tokens_changed()
+            if self._gate.audit is not None:
+                self._gate.audit.note(OPERATOR, "tokens")
         if self._server is not None:
             return self._server.reload().addCallback(self._reloaded)
         if not self._certificates and self._verifier is None:

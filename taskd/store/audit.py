@@ -20,7 +20,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry: who did what, `at` seconds since 1970. An empty `owner` stands for nobody in particular.
 
     `action` is "submit", "cancel", "retry", "pause", "resume", "reload", "drain", "undrain", "stacks",
-    "tokens" (read again), "refused" (a token) or "revoked" (connections of a token were closed).
+    "tokens" (read again) or "revoked" (connections of a token were closed).
     `count` is how many tasks one entry is about. `number` is given by the store, later ones get higher ones.
     """
 

@@ -195,7 +195,7 @@ class QueueTests(RecordsCase):
         self.clock.advance(1.0)
         asked.pop().callback([])
         self.assertEqual((self.successResultOf(first), self.successResultOf(second)), ([], []))
-        self.clock.advance(9.0)  # it has taken a second
+        self.clock.advance(19.0)  # the look has taken a second
         self.assertEqual(self.successResultOf(self.records.queue()), [])
         self.clock.advance(1.5)
         third = self.records.queue()
