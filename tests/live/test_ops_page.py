@@ -196,7 +196,9 @@ def test_a_log_has_every_attempt_with_its_traceback_and_what_it_printed(browser,
 @in_browser
 def test_the_stack_of_a_worker_shows_its_task(browser, open_page, daemon, gate):
     task = daemon.submit("guard", str(gate))
-    page = open_page("workers")
+    page = open_page(f"tasks?task={task}")
+    expect(drawer(page).get_by_role("progressbar")).to_be_visible()  # it has begun
+    page.goto(f"{daemon.page}#workers")
     row = page.get_by_role("row").filter(has_text="guard")
     row.get_by_role("button", name=re.compile("right now")).click()
     expect(page.get_by_role("dialog")).to_contain_text("operated.py")

@@ -443,7 +443,7 @@ export default {
       ofIdle: "Worker {worker}: idle",
       label: "Stack of worker {worker}",
       none: "There is no stack: the worker has ended, or has not answered in time.",
-      waits: "It waits for a task.",
+      waits: "It runs nothing of the app.",
     },
 
     functions: {
@@ -460,8 +460,8 @@ export default {
       byFunction: "By function",
       byOwner: "By owner",
       empty: "Nothing waits, runs or is scheduled.",
-      no_function: "All others",
-      no_owner: "Nobody in particular",
+      nobody: "Nobody in particular",
+      others: "All others",
       parties: "Calls that wait, by party",
       partiesHint: "Turns go round between parties: owners, addresses, users of this machine.",
       noParties: "Nobody waits.",

@@ -46,12 +46,16 @@ test("the queue is summed by owner or function, the one with most waiting first"
     { function: "a", owner: "ann", scheduled: 1, waiting: 2, running: 0, oldest: 3 },
     { function: "b", owner: "ann", scheduled: 0, waiting: 1, running: 1, oldest: 9 },
     { function: "a", owner: "bob", scheduled: 0, waiting: 5, running: 0, oldest: null },
+    { function: "c", owner: "", scheduled: 0, waiting: 0, running: 1, oldest: null },
+    { function: null, owner: null, scheduled: 1, waiting: 0, running: 0, oldest: null },
   ];
   assert.deepEqual(queueBy("owner", rows), [
     { name: "bob", scheduled: 0, waiting: 5, running: 0, oldest: null },
     { name: "ann", scheduled: 1, waiting: 3, running: 1, oldest: 9 },
+    { name: "", scheduled: 0, waiting: 0, running: 1, oldest: null },
+    { name: null, scheduled: 1, waiting: 0, running: 0, oldest: null },
   ]);
-  assert.deepEqual(queueBy("function", rows).map(row => [row.name, row.waiting, row.oldest]), [["a", 7, 3], ["b", 1, 9]]);
+  assert.deepEqual(queueBy("function", rows).map(row => [row.name, row.waiting, row.oldest]), [["a", 7, 3], ["b", 1, 9], ["c", 0, null], [null, 0, null]]);
 });
 
 test("alarms: none for a healthy server, and what is bad before what is only to be known", () => {

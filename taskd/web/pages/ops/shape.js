@@ -68,11 +68,15 @@ export function workerCounts({ workers }) {
   );
 }
 
-/** Return the queue's rows summed by `member` ("function" or "owner"), the one with most waiting first. */
+/**
+ * Return the queue's rows summed by `member` ("function" or "owner"), the one with most waiting first.
+ *
+ * The `name` of an owner may be "", for nobody in particular; null stands for all that the server does not name.
+ */
 export function queueBy(member, rows) {
   const sums = new Map();
   for (const row of rows) {
-    const name = row[member] ?? "";
+    const name = row[member];
     const sum = sums.get(name) ?? { name, scheduled: 0, waiting: 0, running: 0, oldest: null };
     sum.scheduled += row.scheduled;
     sum.waiting += row.waiting;
@@ -81,7 +85,7 @@ export function queueBy(member, rows) {
     sums.set(name, sum);
   }
   return [...sums.values()].sort(
-    (a, b) => b.waiting - a.waiting || b.running - a.running || b.scheduled - a.scheduled || (a.name < b.name ? -1 : 1),
+    (a, b) => b.waiting - a.waiting || b.running - a.running || b.scheduled - a.scheduled || ((a.name ?? "") < (b.name ?? "") ? -1 : 1),
   );
 }
 

@@ -54,7 +54,7 @@ export class Queue {
     });
     return new Table({
       label: t(member === "owner" ? "ops.queue.byOwner" : "ops.queue.byFunction"),
-      key: row => row.name,
+      key: row => (row.name === null ? "others" : `of ${row.name}`),
       empty: t("ops.queue.empty"),
       kind: "short",
       columns: [
@@ -63,7 +63,7 @@ export class Queue {
           heading: t(`ops.columns.${member}`),
           isWide: true,
           sortBy: row => row.name,
-          show: (cell, row) => (row.name ? cells.link(cell, row.name, tasksOf(row, "waiting"), row.name) : cells.text(cell, t(`ops.queue.no_${member}`))),
+          show: (cell, row) => (row.name ? cells.link(cell, row.name, tasksOf(row, "waiting"), row.name) : cells.text(cell, t(row.name === "" ? "ops.queue.nobody" : "ops.queue.others"))),
         },
         number("waiting"),
         { ...number("oldest"), show: (cell, row) => cells.text(cell, row.oldest === null ? "–" : age(row.oldest)) },

@@ -92,7 +92,7 @@ export class TaskDrawer {
     clearTimeout(this.#whyTimer);
     this.#events = [];
     this.#args = undefined;
-    setText(this.#parts.why, "");
+    this.#showWhy("");
     for (const name of ["attempts", "notes", "args", "result"]) this.#parts[name].replaceChildren();
   }
 
@@ -134,7 +134,7 @@ export class TaskDrawer {
       this.#askWhy();
     } catch (error) {
       if (signal.aborted) return;
-      setText(this.#parts.why, error.message);
+      this.#showWhy(error.message);
       if (error.code === NOT_FOUND) this.#view = null;
     }
   }
@@ -149,15 +149,21 @@ export class TaskDrawer {
     }
   }
 
+  /** Show why the task waits, or why it cannot be shown; "" for neither. */
+  #showWhy(text) {
+    setText(this.#parts.why, text);
+    this.#parts.why.hidden = !text;
+  }
+
   async #askWhy() {
     clearTimeout(this.#whyTimer);
     const id = this.#id;
-    if (!WAITS.has(this.#view?.state)) return setText(this.#parts.why, "");
+    if (!WAITS.has(this.#view?.state)) return this.#showWhy("");
     try {
       const { reason } = await this.#app.client.call("taskd.why", { task: id });
-      if (id === this.#id) setText(this.#parts.why, t("ops.task.why", { reason }));
+      if (id === this.#id) this.#showWhy(t("ops.task.why", { reason }));
     } catch (error) {
-      if (id === this.#id) setText(this.#parts.why, error.message);
+      if (id === this.#id) this.#showWhy(error.message);
     }
     if (id === this.#id) this.#whyTimer = setTimeout(() => this.#askWhy(), WHY_SECONDS * 1000);
   }
@@ -165,10 +171,9 @@ export class TaskDrawer {
   // --- what is shown ---
 
   #show() {
-    const { heading, state, why } = this.#parts;
+    const { heading, state } = this.#parts;
     setText(heading, this.#view?.function ?? t("ops.task.heading"));
     state.hidden = !this.#view;
-    why.hidden = !why.textContent;
     if (!this.#view) return this.#parts.facts.replaceChildren(h("div", {}, h("dt", {}, t("ops.columns.id")), h("dd", { class: "mono" }, this.#id ?? "")));
     cells.badge(state, this.#view.state);
     this.#showFacts();
