@@ -37,7 +37,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_a_wrong_option_is_named_with_those_that_there_are(self):
         for options, reason in (
-            ({"sever": "x"}, "unknown field `sever`; there are: server, timeout, retries, keep, modules"),
+            ({"sever": "x"}, "unknown field `sever`; there are: server, token, timeout, retries, keep, modules"),
             ({"timeout": 0}, "`$.timeout`"),
             ({"modules": "tasks"}, "Expected `array`, got `str` - at `$.modules`"),
         ):
@@ -135,3 +135,5 @@ class ClientTests(SynchronousTestCase):
         self.assertIs(clients.client_for("127.0.0.1:1"), one)
         self.assertIsNot(clients.client_for("127.0.0.1:2"), one)
         self.assertRaises(ValueError, clients.client_for, "nowhere:at:all:")
+        self.assertIsNot(clients.client_for("127.0.0.1:1", "ann"), one)
+        self.assertRaises(ValueError, clients.client_for, "127.0.0.1:1", "no token")
