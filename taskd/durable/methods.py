@@ -15,11 +15,12 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
 from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
+from taskd.durable.reasons import why
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
-from taskd.errors import InvalidParams, NotAllowed, quoted
+from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
@@ -77,15 +78,24 @@ class StoredMethods:
     def call(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
-        grant = for_whom(grant, options.owner)
+        by, grant = grant, for_whom(grant, options.owner)
+        note = partial(self._tasks.writer.taken_on, request.function, 1, by, grant.owner)
         if options.track:
-            self._track(request, requester, grant)
+            self._track(request, requester, grant, note)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester, grant)
+            OrdinaryCall(self._tasks, request, requester, grant, note)
         else:
-            self._tasks.submit(request.function, request.args, options, lambda _: None, grant=grant)
+            self._tasks.submit(
+                request.function, request.args, options, lambda given: _noted(given, note), grant=grant
+            )
 
-    def _track(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
+    def _track(
+        self,
+        request: Request[Work],
+        requester: Requester | None,
+        grant: Grant,
+        note: Callable[[], object],
+    ) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -94,7 +104,8 @@ class StoredMethods:
                 argument="options.track",
             )
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             if requester is not None:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
@@ -119,7 +130,10 @@ class StoredMethods:
         if (check := self._checks.get(function)) is not None:
             check.check(_NO_ARGS if given is None else given, "args")
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        note = partial(self._tasks.writer.taken_on, function, 1, asker.grant, grant.owner)
+
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             asker.answer(_accepted(accepted))
 
         self._tasks.submit(function, given, options, stored, token=token, grant=grant)
@@ -187,7 +201,11 @@ class StoredMethods:
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
-        self._find(asker, task, lambda record: asker.answer(result(self._tasks.why(record))))
+        self._find(
+            asker,
+            task,
+            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
+        )
         return None
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
@@ -343,7 +361,13 @@ def _task_of(method: str, task: str | None, batch: str | None) -> str:
     return task or ""
 
 
-def _accepted(accepted: Accepted | StoreError) -> Outcome:
-    if isinstance(accepted, StoreError):
+def _noted(accepted: Accepted | StoreError | Busy, note: Callable[[], object]) -> None:
+    """Note a task that was stored, unless it has joined another."""
+    if isinstance(accepted, Accepted) and not accepted.joined:
+        note()
+
+
+def _accepted(accepted: Accepted | StoreError | Busy) -> Outcome:
+    if not isinstance(accepted, Accepted):
         return refused(accepted)
     return result({"task": accepted.id, "joined": accepted.joined})

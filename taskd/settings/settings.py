@@ -27,6 +27,9 @@ GATEWAY = (
     "max-buffered",
     "message-rate",
     "compression",
+    "tokens",
+    "jwt-key",
+    "jwt-audience",
 )
 """The options that concern a gateway that somebody else's server serves, as `twistd web` does."""
 

@@ -20,6 +20,7 @@ from taskd.settings.kinds import (
     APP,
     ENDPOINT,
     ERROR_DETAILS,
+    FILE,
     FLAG,
     HOSTNAME,
     LINK,
@@ -126,6 +127,29 @@ SETTINGS = (
         HOSTNAME,
         "A name by which browsers reach the gateway, whose pages may then connect; repeatable.",
         repeatable=True,
+    ),
+    Setting(
+        "tokens",
+        FILE,
+        "File of tokens (taskd token new): callers must then show one. Read again at SIGHUP.",
+    ),
+    Setting(
+        "jwt-key",
+        FILE,
+        "File with a secret, a public key (PEM) or a JWKS, which signs tokens; repeatable.",
+        repeatable=True,
+    ),
+    Setting("jwt-audience", TEXT, "The audience (aud) that signed tokens must name."),
+    Setting(
+        "insecure-public",
+        FLAG,
+        "Listen for other machines without tokens and client certificates: anybody there is let in.",
+        False,
+    ),
+    Setting(
+        "secret-key",
+        FILE,
+        "File with the keys, one a line, that seal stored secrets: the first seals, each opens.",
     ),
     Setting(
         "workers",

@@ -9,6 +9,7 @@ from autobahn.twisted.resource import WebSocketResource
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from taskd.auth.access_config import AccessConfig
 from taskd.errors import StartError
 from taskd.listeners.gateway import Gateway, GatewayConfig, link_kind
 from taskd.listeners.websocket import VERSION
@@ -134,4 +135,5 @@ def config_from_environment(environ: Mapping[str, str]) -> GatewayConfig:
         max_buffered=settings["max-buffered"],
         message_rate=settings["message-rate"],
         compresses=settings["compression"],
+        verifier=AccessConfig(settings["tokens"], settings["jwt-key"], settings["jwt-audience"]).open(),
     )
