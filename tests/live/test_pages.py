@@ -23,6 +23,39 @@ from tests.live.support import APPS, TIMEOUT, Daemon
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
+CELLS = [
+    ("007", "string", True, "007"),
+    ("", "string", False, ""),
+    ("5", "string integer", True, "5"),
+    (" 5 ", "integer", True, 5),
+    ("1e3", "number", True, 1000),
+    ("5.5", "integer", True, "problems.integer"),
+    ("0x10", "integer", True, "problems.integer"),
+    ("9007199254740993", "integer", True, "problems.large"),
+    ("", "integer", True, "problems.missing"),
+    ("", "integer", False, "omitted"),
+    ("", "integer null", True, None),
+    ("Yes", "boolean", True, True),
+    ("0", "boolean", True, False),
+    ("0", "boolean integer", True, 0),
+    ("maybe", "boolean", True, "problems.truth"),
+    ("[1, 2]", "array", True, [1, 2]),
+    ("[1, 2]", "object", True, "problems.kind"),
+    ("[1", "array", True, "problems.json"),
+]
+"""A text, the kinds that its parameter takes, whether that is required, and the argument or the problem."""
+
+TABLES = [
+    ("", []),
+    ("\ufeffa,b\r\n1,2\r\n", [[1, "a", "b"], [2, "1", "2"]]),
+    ("a;b\n1,5;2", [[1, "a", "b"], [2, "1,5", "2"]]),
+    ("a\tb\n\n1\t", [[1, "a", "b"], [3, "1", ""]]),
+    ('a,b\n"x\n""y""",2\n3,4', [[1, "a", "b"], [2, 'x\n"y"', "2"], [4, "3", "4"]]),
+    ('a\n"1', ["problems.quote", 2]),
+    ('a,b\n"1"x,2', ["problems.afterQuote", 2]),
+]
+"""A text, and its rows behind the numbers of their lines, or the problem and its line."""
+
 MOST_BYTES = 150 * 1024
 """Bytes of everything that the page loads."""
 
@@ -381,6 +414,43 @@ def test_the_page_is_small_and_shows_something_soon(browser, site, page):
     assert min(paint for paint in paints if paint is not None) < FIRST_PAINT * 1000
 
 
+@in_browser
+def test_cells_become_arguments_by_the_kinds_of_their_parameters(browser, page):
+    found = page.evaluate(
+        """async cases => {
+            const { describe, fromCell, OMITTED } = await import("/pages/visitor/values.js");
+            return cases.map(([text, kinds, required]) => {
+                try {
+                    const value = fromCell(text, describe({ kinds, required, passed: "either" }));
+                    return value === OMITTED ? "omitted" : value;
+                } catch (problem) {
+                    return problem.key;
+                }
+            });
+        }""",
+        [[text, [{"type": name} for name in kinds.split()], required] for text, kinds, required, _ in CELLS],
+    )
+    assert found == [expected for *_, expected in CELLS]
+
+
+@in_browser
+def test_tables_are_cut_into_cells_as_spreadsheets_write_them(browser, page):
+    found = page.evaluate(
+        """async texts => {
+            const { parse } = await import("/pages/visitor/csv.js");
+            return texts.map(text => {
+                try {
+                    return parse(text).rows.map(({ line, cells }) => [line, ...cells]);
+                } catch (problem) {
+                    return [problem.key, problem.values.line];
+                }
+            });
+        }""",
+        [text for text, _ in TABLES],
+    )
+    assert found == [rows for _, rows in TABLES]
+
+
 # --- tokens ------------------------------------------------------------------
 
 
@@ -517,6 +587,7 @@ def test_the_element_shows_a_task_in_a_page_of_somebody_else(browser, site, page
     task = page.evaluate("JSON.parse(localStorage.getItem('taskd.tasks'))[0].id")
     elsewhere = browser.new_profile().new_page()
     elsewhere.goto(f"{other_site}#{task}")
+    elsewhere.get_by_text("Running", exact=True).wait_for()
     gate.open_to(2)
     elsewhere.get_by_text("2 of 4 · at 2").wait_for()
     assert axe(elsewhere) == []

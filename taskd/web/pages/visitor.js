@@ -21,6 +21,7 @@ const session = new Session({
 fillTexts();
 await session.open();
 showCaller(session);
+document.querySelector(".wordmark").after(h("a", { class: "to-tasks", href: "#tasks" }, t("tasks.heading")));
 
 const { caller } = session;
 const main = document.getElementById("main");

@@ -54,10 +54,9 @@ export class Bulk {
       h(
         "div",
         { class: "field" },
-        h("label", { for: id }, t("bulk.label")),
+        h("div", { class: "field-head" }, h("label", { for: id }, t("bulk.label")), this.#filePicker()),
         h("p", { class: "hint", id: `${id}-hint` }, t("bulk.hint", { names: [...this.#parameters.keys()].join(", ") })),
         this.#area,
-        this.#filePicker(),
       ),
       this.#result,
       h("div", { class: "form-buttons" }, this.#button),

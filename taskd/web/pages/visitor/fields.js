@@ -40,15 +40,18 @@ export class Field {
       "div",
       { class: "field", "data-control": described.control },
       h(
-        "label",
-        { for: id },
-        title(name),
-        described.required ? null : h("span", { class: "optional" }, t("form.optional")),
+        "div",
+        { class: "field-head" },
+        h(
+          "label",
+          { for: id },
+          title(name),
+          described.required ? null : h("span", { class: "optional" }, t("form.optional")),
+        ),
+        TAKE_FILES.has(described.control) && this.#filePicker(),
       ),
-      described.description && h("p", { class: "hint" }, described.description),
       this.#control,
       hint && h("p", { class: "hint", id: `${id}-hint` }, hint),
-      TAKE_FILES.has(described.control) && this.#filePicker(),
       this.#error,
     );
   }

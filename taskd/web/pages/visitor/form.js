@@ -20,6 +20,7 @@ export class FunctionForm {
   #parameters;
   #error = h("p", { class: "notice error", role: "alert", hidden: true });
   #at;
+  #done = h("p", { class: "done", role: "status" });
   #button = h("button", { class: "button primary" }, t("form.start"));
   #isBusy = false;
 
@@ -33,7 +34,7 @@ export class FunctionForm {
     this.#at = h("input", { id: atId, type: "datetime-local", "aria-describedby": `${atId}-hint` });
     const form = h(
       "form",
-      { novalidate: true, class: "function-form", onsubmit: event => this.#submit(event) },
+      { novalidate: true, class: "function-form", onsubmit: event => this.#submit(event), oninput: () => this.#done.replaceChildren() },
       ...this.#fields.map(field => field.element),
       ...fixedNotice(info, fixed),
       h(
@@ -43,7 +44,7 @@ export class FunctionForm {
         h("div", { class: "field" }, h("label", { for: atId }, t("form.at")), this.#at, h("p", { class: "hint", id: `${atId}-hint` }, t("form.atHint"))),
       ),
       this.#error,
-      h("div", { class: "form-buttons" }, this.#button),
+      h("div", { class: "form-buttons" }, this.#button, this.#done),
     );
     const bulk = this.#parameters.size ? new Bulk(info, this.#parameters, startBatch) : null;
     this.element = bulk ? tabs([[t("form.one"), form], [t("form.many"), bulk.element]]) : form;
@@ -53,6 +54,7 @@ export class FunctionForm {
     event.preventDefault();
     if (this.#isBusy) return;
     this.#refuse("");
+    this.#done.replaceChildren();
     const args = this.#read();
     if (args === undefined) return;
     this.#isBusy = true;
@@ -62,6 +64,7 @@ export class FunctionForm {
       const secrets = [...this.#parameters].filter(([, { control }]) => control === "secret").map(([name]) => name);
       await this.#start(this.#info.name, args, { at, secrets });
       for (const field of this.#fields) field.forget();
+      this.#done.replaceChildren(...doneText());
     } catch (error) {
       this.#showError(error);
     }
@@ -105,6 +108,11 @@ export class FunctionForm {
     this.#error.hidden = !sentence;
     setText(this.#error, sentence);
   }
+}
+
+/** Return what a form says when it has been taken. */
+export function doneText() {
+  return [t("form.done"), " ", h("a", { href: "#tasks" }, t("form.see"))];
 }
 
 /** Return a parameter as a form asks for it: any number of arguments are a list, or an object. */

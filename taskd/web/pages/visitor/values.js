@@ -15,6 +15,9 @@ export class Problem extends Error {
 /** What an omitted argument is: it is left out, and the function uses its default. */
 export const OMITTED = Symbol("omitted");
 
+/** A number in decimal notation. */
+const NUMBER = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i;
+
 const TRUE = new Set(["true", "yes", "1"]);
 const FALSE = new Set(["false", "no", "0"]);
 
@@ -114,7 +117,7 @@ function hasNumbers(types) {
 function toNumber(text, { types }) {
   const value = Number(text.trim());
   const isWhole = !types.has("number");
-  if (!/^\s*[-+]?(\d|\.\d)/.test(text) || !Number.isFinite(value)) {
+  if (!NUMBER.test(text) || !Number.isFinite(value)) {
     throw new Problem(isWhole ? "problems.integer" : "problems.number", { text });
   }
   if (isWhole && !Number.isInteger(value)) throw new Problem("problems.integer", { text });
