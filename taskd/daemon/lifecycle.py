@@ -177,6 +177,7 @@ class UnstartedDaemon:
             config.drain_time,
             watch,
             gate,
+            self._verifier,
         )
 
     def _gate(self) -> Gate | None:
@@ -258,8 +259,10 @@ class RunningDaemon:
         drain_time: float = 0.0,
         watch: SourceWatch | None = None,
         gate: Gate | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> None:
         self._watch = watch
+        self._verifier = verifier
         self._gate = gate
         self.loaded = loaded
         self._server = server
@@ -282,8 +285,8 @@ class RunningDaemon:
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
-        if self._verifier is not None:
-            read_tokens_again(self._verifier)
+        if self._verifier is not None and read_tokens_again(self._verifier):
+            self.tokens_changed()
         if self._server is not None:
             self._server.reload().addCallback(self._reloaded)
             return
