@@ -104,6 +104,7 @@ SECONDS = {
     "test_task_server.py": 49,
     "test_testing.py": 25,
     "test_tls.py": 18,
+    "test_tokens.py": 8,
     "test_top.py": 5,
     "test_transports.py": 27,
     "test_typing.py": 10,

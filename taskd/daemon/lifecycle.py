@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.logger import Logger
 
-from taskd.auth.caller import Verifier
 from taskd.daemon.access import PublicPorts, open_sealer, open_verifier, read_tokens_again
 from taskd.daemon.certificates import read_certificates_again
 from taskd.daemon.config import ServiceConfig
@@ -243,7 +242,8 @@ class RunningDaemon:
     which has no app and no other processes. `supervisor` is kept informed.
     `certificates` are those of the ports and of the gateway's links. For
     `drain_time` seconds before the stop, everything goes on. The app's files are
-    under `watch`, if they are watched. With a `gate`, callers need tokens.
+    under `watch`, if they are watched. With a `gate`, callers need tokens,
+    which `verifier` knows.
     """
 
     def __init__(
@@ -285,8 +285,8 @@ class RunningDaemon:
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
-        if self._verifier is not None and read_tokens_again(self._verifier):
-            self.tokens_changed()
+        if self._verifier is not None and read_tokens_again(self._verifier) and self._gate is not None:
+            self._gate.tokens_changed()
         if self._server is not None:
             self._server.reload().addCallback(self._reloaded)
             return
@@ -298,11 +298,6 @@ class RunningDaemon:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
-
-    def tokens_changed(self) -> None:
-        """Close the connections of tokens that were revoked, after the tokens were read again."""
-        if self._gate is not None:
-            self._gate.tokens_changed()
 
     def announce_stop(self) -> None:
         """Have every health check report that a stop is near; everything is served as before."""

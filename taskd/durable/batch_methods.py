@@ -12,17 +12,18 @@ from twisted.internet.interfaces import IReactorTime
 
 from taskd.durable.answers import answer_by, refused, result, unknown_task
 from taskd.durable.ids import Ids
-from taskd.durable.ownership import check_may_change, check_may_see, for_whom
+from taskd.durable.ownership import allowed, check_may_change, check_may_see, for_whom
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
 from taskd.errors import InvalidParams, TaskdError, quoted
 from taskd.functions.descriptions import ParameterInfo
 from taskd.functions.registry import FunctionInfo
-from taskd.model import NO_SUBMIT_OPTIONS, Failure, Outcome, SubmitOptions
+from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.server.methods import Asker
 from taskd.store.base import StoreError
 from taskd.store.batches import BatchRecord, NewBatch, Rows, counts
+from taskd.store.records import Full
 
 __all__ = ["BatchMethods", "BatchView"]
 
@@ -127,7 +128,7 @@ class BatchMethods:
 
         def store() -> None:
             new = NewBatch(batch, task, parts, token, follower, task.keep)
-            self._batches.add(new, partial(self._added, asker, new))
+            self._batches.add(new, partial(self._added, asker, new, grant), allowed(grant, new))
 
         def step(first: int) -> None:
             try:
@@ -172,10 +173,15 @@ class BatchMethods:
             )
         return None  # the app is not imported yet
 
-    def _added(self, asker: Asker, new: NewBatch, batch: BatchRecord | TaskdError | StoreError) -> None:
+    def _added(
+        self, asker: Asker, new: NewBatch, grant: Grant, batch: BatchRecord | Full | TaskdError | StoreError
+    ) -> None:
         def answer(tasks: list[str], *, joined: bool) -> None:
             asker.answer(result({"batch": added, "tasks": tasks, "joined": joined}))
 
+        if isinstance(batch, Full):
+            asker.answer(refused(self._tasks.busy(grant, batch)))
+            return
         if isinstance(batch, TaskdError | StoreError):
             asker.answer(refused(batch))
             return

@@ -8,7 +8,7 @@ from msgspec import Raw
 from taskd.durable.answers import refused
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.waiters import left_for_next_start
-from taskd.errors import Cancelled, InternalError
+from taskd.errors import Busy, Cancelled, InternalError
 from taskd.model import Failure, Grant, Outcome, Progress, Result
 from taskd.protocol.requests import Request
 from taskd.server.methods import Requester, Work
@@ -42,8 +42,8 @@ class OrdinaryCall:
         self._requester = None
         self._stop()
 
-    def _stored(self, accepted: Accepted | StoreError) -> None:
-        if isinstance(accepted, StoreError):
+    def _stored(self, accepted: Accepted | StoreError | Busy) -> None:
+        if not isinstance(accepted, Accepted):
             self._stop()
             self._answer(refused(accepted))
         elif self._request.wants_progress and self._requester is not None:

@@ -15,11 +15,12 @@ from taskd.durable.calls import OrdinaryCall
 from taskd.durable.holding import Holding
 from taskd.durable.listing import Listed, Listing
 from taskd.durable.ownership import check_may_change, check_may_see, check_may_see_arguments, for_whom
+from taskd.durable.reasons import why
 from taskd.durable.rows import RowCheck
 from taskd.durable.tasks import DurableTasks
 from taskd.durable.views import TaskView
 from taskd.durable.waiters import AnsweredWait, left_for_next_start
-from taskd.errors import InvalidParams, NotAllowed, quoted
+from taskd.errors import Busy, InvalidParams, NotAllowed, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.model import NO_SUBMIT_OPTIONS, Failure, Grant, Outcome, SubmitOptions
 from taskd.protocol.requests import Request
@@ -94,7 +95,7 @@ class StoredMethods:
                 argument="options.track",
             )
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
             if requester is not None:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
@@ -119,7 +120,7 @@ class StoredMethods:
         if (check := self._checks.get(function)) is not None:
             check.check(_NO_ARGS if given is None else given, "args")
 
-        def stored(accepted: Accepted | StoreError) -> None:
+        def stored(accepted: Accepted | StoreError | Busy) -> None:
             asker.answer(_accepted(accepted))
 
         self._tasks.submit(function, given, options, stored, token=token, grant=grant)
@@ -187,7 +188,11 @@ class StoredMethods:
 
     def why(self, asker: Asker, /, task: str) -> Outcome | None:
         """Answer with what holds a task."""
-        self._find(asker, task, lambda record: asker.answer(result(self._tasks.why(record))))
+        self._find(
+            asker,
+            task,
+            lambda record: asker.answer(result(why(record, self._tasks, self._tasks.now(), asker.grant))),
+        )
         return None
 
     def pause(self, asker: Asker, /, function: str) -> Outcome | None:
@@ -343,7 +348,7 @@ def _task_of(method: str, task: str | None, batch: str | None) -> str:
     return task or ""
 
 
-def _accepted(accepted: Accepted | StoreError) -> Outcome:
-    if isinstance(accepted, StoreError):
+def _accepted(accepted: Accepted | StoreError | Busy) -> Outcome:
+    if not isinstance(accepted, Accepted):
         return refused(accepted)
     return result({"task": accepted.id, "joined": accepted.joined})

@@ -10,8 +10,9 @@ from msgspec import Raw
 from taskd.durable.moments import RunOptions
 from taskd.durable.reports import Reports
 from taskd.durable.vault import UNREADABLE
-from taskd.model import Call, Failure, Options, Outcome, Progress, Raised, StoredCall
+from taskd.model import Call, Failure, Grant, Options, Outcome, Progress, Raised, StoredCall
 from taskd.scheduler.parties import Lane
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.task import Subscriber, Task
 from taskd.server.position import Position
 from taskd.store.records import Record, first_seq
@@ -40,6 +41,9 @@ class Runner(Protocol):
 
     def run(self, call: Call, subscriber: Subscriber, lane: Lane) -> Task:
         """Queue a task. Raises `TaskdError` if there is no such function."""
+
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner, which are those of this grant from now on."""
 
     def stored_lane(self, owner: str, running: int | None) -> Lane:
         """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""

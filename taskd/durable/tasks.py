@@ -26,7 +26,7 @@ from taskd.durable.limiter import Limiter
 from taskd.durable.logs import TaskLog
 from taskd.durable.new_tasks import new_task
 from taskd.durable.once import OnceGate
-from taskd.durable.reasons import Why, why
+from taskd.durable.ownership import allowed, no_room
 from taskd.durable.recovery import Left, recover
 from taskd.durable.reports import Reports
 from taskd.durable.run import Run, Runner
@@ -37,14 +37,14 @@ from taskd.durable.vault import Sealing, Vault
 from taskd.durable.waiters import Waiters
 from taskd.durable.window import WINDOW, Window
 from taskd.durable.writer import RETRY_SECONDS, Execute, StoreWriter
-from taskd.errors import Cancelled, ShuttingDown, TaskdError, TimedOut
+from taskd.errors import Busy, Cancelled, ShuttingDown, TaskdError, TimedOut
 from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import ANONYMOUS, Failure, Grant, Options, Outcome, Progress, SubmitOptions
 from taskd.scheduler.parties import Lane, Party
 from taskd.server.position import Position
 from taskd.store.base import Store, StoreError, Want
-from taskd.store.records import ENDED, Accepted, Event, New, Record, Settle, Start, State
+from taskd.store.records import ENDED, Accepted, Event, Full, New, Record, Settle, Start, State
 
 __all__ = ["DurableTasks"]
 
@@ -135,8 +135,8 @@ class DurableTasks:
     def _open(self) -> None:
         """Put right what the last process has left, before anything is claimed, however often that fails."""
         once = {name for name, durability in self._functions.items() if durability.once}
-        store, now = self.store, self._now()
-        self._execute(lambda: recover(store, now, once)).addCallbacks(self._recovered, self._not_recovered)
+        opening = self._execute(partial(recover, self.store, self._now(), once))
+        opening.addCallbacks(self._recovered, self._not_recovered)
 
     def _not_recovered(self, reason: TwistedFailure) -> None:
         self._upkeep.log(reason)
@@ -146,8 +146,7 @@ class DurableTasks:
     def _recovered(self, left: Left) -> None:
         for function in self._functions if left.has_owners else ():
             self.limiter.share(function, ())
-        self._is_open = True
-        self.paused = left.paused
+        self._is_open, self.paused = True, left.paused
         left.log()
         self.batches.resume()
         self.hub.look_again()
@@ -172,7 +171,7 @@ class DurableTasks:
         function: str,
         args: Raw | None,
         options: Options | SubmitOptions,
-        answer: Callable[[Accepted | StoreError], object],
+        answer: Callable[[Accepted | StoreError | Busy], object],
         *,
         token: str | None = None,
         grant: Grant = ANONYMOUS,
@@ -187,14 +186,16 @@ class DurableTasks:
         new = self.new(function, args, options, now, token=token, grant=grant)
         is_due = new.due <= now
 
-        def accepted(given: Accepted | StoreError) -> None:
+        def accepted(given: Accepted | Full | StoreError) -> None:
             if isinstance(given, Accepted) and not given.joined:
                 if is_due and new.id not in self._runs:
                     self.window.stored(function)
                 self._watch(new)
-            answer(given)
+            answer(self.busy(grant, given) if isinstance(given, Full) else given)
 
-        self.writer.submit(new, accepted)
+        if grant.has_limits:
+            self._runner.limit(grant)
+        self.writer.submit(new, accepted, allowed(grant, new))
         self._share(new)
         if is_due:
             self.window.claim(function, new.limit_key)
@@ -215,6 +216,10 @@ class DurableTasks:
         secrets = self.vault.secrets(function)
         new = new_task(self._ids.make(now), function, args, options, durability, now, token, secrets, grant)
         return msgspec.structs.replace(new, limit_key=self.limiter.key(function, new.args, grant.owner))
+
+    def busy(self, grant: Grant, full: Full) -> Busy:
+        """Return the error for a task or a batch for which its owner has no room."""
+        return no_room(grant, full, self._runner.limit(grant).retry_after(self._clock.seconds()))
 
     def _durability(self, function: str) -> Durability:
         return self._functions.get(function, NO_DURABILITY)
@@ -277,9 +282,8 @@ class DurableTasks:
 
     def _time_left(self, record: Record) -> float | None:
         """Return the seconds in which a task must start, None if it may start at any time."""
-        if record.new.deadline is None or record.attempt:
-            return None
-        return max(record.new.deadline - self._now(), 0.0)
+        deadline = record.new.deadline
+        return None if deadline is None or record.attempt else max(deadline - self._now(), 0.0)
 
     # --- the attempt ---
 
@@ -369,10 +373,6 @@ class DurableTasks:
             return was
 
         return self._execute(lambda: self.store.pause(function, paused=paused)).addCallback(stored)
-
-    def why(self, record: Record) -> Why:
-        """Return what holds a task."""
-        return why(record, self, self._now())
 
     def durability(self, function: str) -> Durability | None:
         """Return how a function's tasks are stored; None for an unknown function."""
@@ -470,10 +470,7 @@ class DurableTasks:
     # --- time ---
 
     def clock_moved(self, seconds: float, follow: Callable[[float], object]) -> None:
-        """Let the clock that was set count, by `follow`, and move what is not due by the calendar with it.
-
-        So delays, back-off, deadlines and intervals take as long as ever.
-        """
+        """Let the clock that was set count, by `follow`; delays and intervals take as long as ever."""
         _log.warn("the machine's clock has been set by {seconds:+.1f} s", seconds=seconds)
         move_clock(seconds, follow, self.schedules, self._upkeep, self._deadlines, self.writer)
 

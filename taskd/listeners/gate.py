@@ -26,7 +26,7 @@ from taskd.functions.wire_names import RESERVED
 from taskd.listeners.peer import Peer
 from taskd.listeners.rates import Rates
 from taskd.listeners.wire import Backend, Work
-from taskd.model import PRIORITY, Failure, Grant, Result, SubmitOptions
+from taskd.model import PRIORITY, Failure, Grant, Options, Result, SubmitOptions
 from taskd.net.log_rate import RatedLog
 from taskd.net.timers import Alarm
 from taskd.protocol.method_names import AUTH, RETRY, SUBMIT, SUBMIT_BATCH, WHOAMI
@@ -294,6 +294,8 @@ class GatedBackend(Generic[Work]):
             peer.task_ended(request, Result(Raw(msgspec.json.encode(Whoami.of(caller)))))
             return False
         options = request.options
+        if caller.grant.has("operate"):
+            _check_passed_on(options)
         self._check_options(caller, options.priority, options.owner)
         if not function.startswith(RESERVED):
             self._check_function(caller, function)
@@ -328,13 +330,7 @@ class GatedBackend(Generic[Work]):
         """Let a connection pass that is trusted for where it comes from; not for those who show no token."""
         if not peer.may_name_callers:
             raise no_token()
-        options = request.options
-        if options.caller is not None and options.grant is None:
-            raise NotAllowed(
-                "a token is needed here, and the gateway that has passed this on asks for none: "
-                "give it the same tokens",
-                reason="no token",
-            )
+        _check_passed_on(request.options)
 
     def _check_options(self, caller: Caller, priority: int, owner: str | None) -> None:
         if caller.grant.has("operate"):
@@ -372,3 +368,13 @@ class GatedBackend(Generic[Work]):
     def _take(self, caller: Caller, count: int, now: float) -> None:
         if caller.rate is not None:
             self._gate.rates.take(caller.grant.owner, caller.rate, count, now)
+
+
+def _check_passed_on(options: Options) -> None:
+    """Raise `NotAllowed` for a call that a gateway passes on which has asked its caller for no token."""
+    if options.caller is not None and options.grant is None:
+        raise NotAllowed(
+            "a token is needed here, and the gateway that has passed this on asks for none: "
+            "give it the same tokens",
+            reason="no token",
+        )

@@ -224,6 +224,14 @@ class Parties:
             party.quota = Quota(grant)
         return party
 
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner of stored tasks, which are those of this grant from now on."""
+        party = self.of_owner(grant)
+        if party.quota is None:
+            party.quota = Quota(grant)
+        self.stored_lane(grant.owner, None)  # which is remembered, and the party with it
+        return party.quota
+
     def owned_lane(self, grant: Grant, caller: str | None) -> Lane:
         """Return the lane of a connection of an owner, which a gateway has named as in `named_lane`."""
         party = self.of_owner(grant)

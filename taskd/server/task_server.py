@@ -27,6 +27,7 @@ from taskd.scheduler import FunctionStats
 from taskd.scheduler.budget import MAX_BUFFERED, Account, Budget
 from taskd.scheduler.config import SchedulerConfig
 from taskd.scheduler.parties import Lane, Parties
+from taskd.scheduler.quotas import Quota
 from taskd.scheduler.states import GIVEN, WAITING
 from taskd.scheduler.task import Nobody, Subscriber, Task
 from taskd.server.audit import Audit
@@ -337,6 +338,10 @@ class TaskServer:
         stats = self._stats[call.function] = FunctionStats(call.function)
         self._scheduler.functions[call.function] = stats
         return stats
+
+    def limit(self, grant: Grant) -> Quota:
+        """Return the limits of an owner, which are those of this grant from now on."""
+        return self.parties.limit(grant)
 
     def stored_lane(self, owner: str, running: int | None) -> Lane:
         """Return the lane of an owner's stored tasks; `running` may run, unless more is known of that."""

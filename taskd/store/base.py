@@ -11,7 +11,20 @@ from taskd.store.audit import AuditStore
 from taskd.store.batches import BatchRecord, BatchStore
 from taskd.store.history import HistoryStore
 from taskd.store.queued import Queued
-from taskd.store.records import Accepted, Event, LastTick, New, Record, Settle, Shift, Start, State, Tick
+from taskd.store.records import (
+    Accepted,
+    Allowance,
+    Event,
+    Full,
+    LastTick,
+    New,
+    Record,
+    Settle,
+    Shift,
+    Start,
+    State,
+    Tick,
+)
 
 __all__ = [
     "CLAIM_BYTES",
@@ -66,6 +79,7 @@ class Changes(msgspec.Struct):
 
     `releases` are tasks that were claimed and will not be started: others may
     claim them. `want` says how many waiting tasks of each function may be claimed.
+    `allowances` are those of new tasks, by their ids: with less room than these need, they are not accepted.
     `ticks` come after the submits. A `shift` comes before everything else: it moves
     the times of unfinished tasks that are not fixed, and the last ticks of the
     schedules that it names. With `is_trial` something is written in any case, so
@@ -83,6 +97,7 @@ class Changes(msgspec.Struct):
     ticks: Sequence[Tick] = ()
     shift: Shift | None = None
     is_trial: bool = False
+    allowances: Mapping[str, Allowance] = {}
 
 
 class Own(msgspec.Struct):
@@ -107,7 +122,7 @@ class Written(msgspec.Struct):
     `ticked` has the task of each tick, None for one that was there already, or has none.
     """
 
-    accepted: list[Accepted]
+    accepted: list[Accepted | Full]
     own: Own
     cancelled: list[State | None]
     put_back: list[State | None]

@@ -17,8 +17,10 @@ __all__ = [
     "STEPS",
     "UNFINISHED",
     "Accepted",
+    "Allowance",
     "Claim",
     "Event",
+    "Full",
     "LastTick",
     "New",
     "Record",
@@ -160,6 +162,29 @@ class Accepted(msgspec.Struct, frozen=True):
 
     id: str
     joined: bool = False
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """How many tasks of one owner may wait or be scheduled, the new ones included; None for any number.
+
+    Their arguments may take so many `bytes`.
+    """
+
+    waiting: int | None = None
+    bytes: int | None = None
+
+    def permits(self, waiting: int, size: int) -> bool:
+        """Return whether so many tasks with so many bytes may wait."""
+        return (self.waiting is None or waiting <= self.waiting) and (
+            self.bytes is None or size <= self.bytes
+        )
+
+
+class Full(msgspec.Struct, frozen=True):
+    """The answer to what an owner has no room for: how many of its tasks wait, and their bytes."""
+
+    waiting: int
+    bytes: int
 
 
 class Record(msgspec.Struct, frozen=True):

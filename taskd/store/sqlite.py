@@ -17,7 +17,9 @@ from taskd.store.base import Changes, Filter, Overdue, StoreError, Written
 from taskd.store.queued import Queued
 from taskd.store.records import (
     Accepted,
+    Allowance,
     Event,
+    Full,
     LastTick,
     New,
     Record,
@@ -40,6 +42,7 @@ from taskd.store.sqlite_errors import explained
 from taskd.store.sqlite_file import bring_up_to_date, version_of
 from taskd.store.sqlite_log import LoggingCursor
 from taskd.store.sqlite_operators import SqliteAudit, SqliteHistory, count_queued
+from taskd.store.sqlite_owners import note_waiting, refusal
 from taskd.store.sqlite_schema import VERSION
 
 __all__ = ["SqliteStore"]
@@ -150,7 +153,9 @@ class SqliteStore:
             if batch.shift is not None:
                 _shift(cursor, batch.shift)
                 shift_batches(cursor, batch.shift.seconds)
-            accepted = [_submit(cursor, new, now, at_once) for new in batch.submits]
+            accepted = [
+                _accept(cursor, new, now, at_once, batch.allowances.get(new.id)) for new in batch.submits
+            ]
             ticked = [_tick(cursor, tick, now) for tick in batch.ticks]
             own = write_attempts(cursor, batch, now)
             cancelled = [_by_hand(cursor, task, State.CANCELLED, "cancelled", now) for task in batch.cancels]
@@ -338,6 +343,20 @@ def _claimed_at_once(cursor: LoggingCursor, batch: Changes) -> dict[str, list[Re
     }
 
 
+def _accept(
+    cursor: LoggingCursor,
+    new: New,
+    now: float,
+    at_once: Mapping[str, list[Record]],
+    allowance: Allowance | None,
+) -> Accepted | Full:
+    if allowance is not None and _joined(cursor, new) is None:
+        full = refusal(cursor, new.owner, allowance, 1, len(new.args or b""))
+        if full is not None:
+            return full
+    return _submit(cursor, new, now, at_once)
+
+
 def _submit(
     cursor: LoggingCursor, new: New, now: float, at_once: Mapping[str, list[Record]] = _NONE_AT_ONCE
 ) -> Accepted:
@@ -356,6 +375,8 @@ def _submit(
             *(int(state), now, record.due, is_claimed),
         ),
     )
+    if new.owner:
+        note_waiting(cursor, new.owner, 1, len(new.args or b""))
     if is_claimed:
         at_once[new.function].append(record)
     cursor.log(new.id, 1, "queued", now, b"{}")

@@ -6,6 +6,7 @@ import sqlite3
 
 from taskd.store.sqlite_batches import BATCH_TABLES
 from taskd.store.sqlite_operators import OPERATOR_TABLES
+from taskd.store.sqlite_owners import OWNER_TABLES
 
 __all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
@@ -88,7 +89,7 @@ ALTER TABLE batch ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 CREATE INDEX batch_owner ON batch (owner, id) WHERE owner <> '';
 """
 
-_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES, _OWNERS, OPERATOR_TABLES]
+_MIGRATIONS = [_FIRST, _PAUSED, _TIME, _LIMITS, BATCH_TABLES, _OWNERS + OWNER_TABLES, OPERATOR_TABLES]
 """The script at place n makes version n + 1 of version n."""
 
 VERSION = len(_MIGRATIONS)

@@ -3,7 +3,9 @@
 import msgspec
 
 from taskd.functions.descriptions import ParameterInfo
+from taskd.functions.durability import Durability
 from taskd.functions.kinds import Kind
+from tests.unit.durable import test_methods
 from tests.unit.durable.test_methods import StoredCase, durable
 from tests.unit.pools import function
 
@@ -107,6 +109,17 @@ class OwnTaskTests(OwnerCase):
         self.assertEqual(client.received(), [])
         self.assertEqual(self.tasks.hub.watched, 0)
 
+    def test_whose_tasks_have_the_places_is_shown_to_operators_alone(self):
+        limits = msgspec.structs.replace(function("h"), durable=Durability(concurrency=1))
+        self.pool.load(limits)
+        self.turns()
+        first = self.submit(ANN, "h")["task"]
+        second = self.submit(BOB, "h")["task"]
+        shown = self.by(BOB, "why", second)
+        self.assertEqual(shown["concurrency"]["running"], [])
+        self.assertIn("tasks of others of h have the places", shown["reason"])
+        self.assertEqual(self.by(OPERATOR, "why", second)["concurrency"]["running"], [first])
+
     def test_who_may_only_watch_changes_nothing(self):
         task = self.submit(ANN)["task"]
         self.assertEqual(self.by(WATCHER, "get", task)["task"], task)
@@ -207,6 +220,61 @@ class BatchTests(OwnerCase):
         self.by(ANN, "submit_batch", function="g", args=[], then="f")
         self.turns()
         self.assertEqual([each["owner"] for each in self.by(ANN, "list")], ["ann"])
+
+
+class LimitTests(OwnerCase):
+    def assert_busy(self, answer, text):
+        self.assertEqual(answer["code"], -32004, answer)
+        self.assertIn(text, answer["message"])
+        self.assertEqual(answer["data"], {"retry_after": 1.0})
+
+    def test_no_more_stored_tasks_wait_than_may(self):
+        two = {**ANN, "waiting": 2}
+        first = self.submit(two, delay=60)
+        self.submit(two, delay=60, key="k")
+        self.assert_busy(self.submit(two), "2 tasks of ann are waiting, with 4 bytes")
+        self.assertEqual(self.submit(two, delay=60, key="k")["joined"], True)
+        self.assertEqual(self.submit(BOB, delay=60)["joined"], False)
+        self.by(two, "cancel", task=first["task"])
+        self.submit(two)
+        self.assertEqual(len(self.by(ANN, "list", state="scheduled")), 1)
+
+    def test_the_tasks_of_a_batch_wait_all_together(self):
+        three = {**ANN, "waiting": 3}
+        self.submit_batch(three, rows=2, delay=60)
+        self.assert_busy(self.submit_batch(three, rows=2), "there is no room for what was asked for")
+        self.submit_batch(three, rows=1, delay=60)
+        error = self.submit_batch(three, rows=4)
+        self.assertEqual((error["code"], error["data"]["limit"]), (-32602, 3))
+
+    def test_no_more_bytes_wait_than_may(self):
+        ten = {**ANN, "bytes": 10}
+        self.submit(ten, args=["1234"], delay=60)
+        self.assert_busy(self.submit(ten, args=[123]), "of 10 bytes that may")
+        self.assertEqual(self.submit(ten, args=["123456789"])["code"], -32602)
+        both = {**ten, "waiting": 1}
+        self.assert_busy(self.submit(both), "of 1 tasks with 10 bytes that may")
+
+    def test_calls_of_durable_functions_are_limited_too(self):
+        one = {**ANN, "waiting": 1}
+        self.submit(one, delay=60)
+        client = self.connect()
+        client.call("f", grant=one)
+        self.turns()
+        self.assert_busy(client.reply(), "1 tasks of ann are waiting")
+
+    def test_no_more_stored_tasks_run_than_may_and_a_new_start_knows_that(self):
+        self.make(least=3)
+        self.load()
+        one = {**ANN, "running": 1}
+        tasks = [self.submit(one)["task"] for _ in range(2)]
+        self.assertEqual([self.by(ANN, "get", task)["state"] for task in tasks], ["running", "waiting"])
+        self.assertIn("1 tasks of ann are running, as many as may", self.by(ANN, "why", tasks[1])["reason"])
+        store = self.store
+        self.patch(test_methods, "MemoryStore", lambda: store)
+        self.make(least=3)
+        self.load()
+        self.assertEqual(sorted(self.by(ANN, "get", task)["state"] for task in tasks), ["running", "waiting"])
 
 
 class JoinTests(OwnerCase):

@@ -25,6 +25,7 @@ from taskd.functions.durability import Durability
 from taskd.functions.registry import FunctionInfo
 from taskd.model import OPERATOR, Failure, Options, Raised, Result, SubmitOptions
 from taskd.scheduler import TaskState
+from taskd.scheduler.quotas import Quota
 from taskd.server.position import Position
 from taskd.store.base import StoreError
 from taskd.store.memory import MemoryStore
@@ -48,6 +49,9 @@ class FakeRunner:
         task.state = TaskState.WAITING
         self.queue.append(task)
         return task
+
+    def limit(self, grant):
+        return Quota(grant)
 
     def stored_lane(self, owner, running):
         return make_lane(owner)

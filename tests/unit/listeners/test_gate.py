@@ -356,6 +356,9 @@ class PretendingTests(GateCase):
         self.assertEqual(self.reason(client), "no token")
         client.call("taskd.auth", {"token": "root"}, caller="192.0.2.1 1")
         self.assertEqual(self.reason(client), "role")
+        root = self.let_in("root")
+        root.call("f", caller="192.0.2.1 1")
+        self.assertEqual(self.reason(root), "no token")
         self.assertTrue(self.nothing_runs())
 
     def test_the_tasks_of_an_owner_wait_together_whatever_their_connections_and_addresses(self):

@@ -85,7 +85,7 @@ class PassingCase(SynchronousTestCase):
         request = Request(function, args, Options(**(options or {})), JSON_RPC, Raw(b"1"))
         self.backend.submit([request], requester)
         calls, self.link.calls = self.link.calls, []
-        return msgspec.to_builtins(calls[0].options) if calls else None
+        return json.loads(msgspec.json.encode(calls[0].options)) if calls else None
 
 
 class PassingTests(PassingCase):
