@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
-
-from msgspec import Raw
 
 from taskd.model import Grant
 
@@ -36,15 +33,14 @@ class Caller:
     """A caller that has shown a token.
 
     `name` is that of the token, for the log; never the token itself. `functions` are patterns
-    of the names that it may call, with ``*`` and ``?``. `args` are arguments that the token fixes, as
-    JSON text. `expires` is in seconds since 1970, None for never. `accepted_by` is for the verifier
-    alone: the hash of the token in the file, or the fingerprint of the key that signed it.
+    of the names that it may call, with ``*`` and ``?``. `expires` is in seconds since 1970, None for
+    never. `accepted_by` is for the verifier alone: the hash of the token in the file, or the
+    fingerprint of the key that signed it.
     """
 
     name: str
     grant: Grant
     functions: tuple[str, ...] = ("*",)
-    args: Mapping[str, Raw] = field(default_factory=dict)
     rate: Rate | None = None
     expires: float | None = None
     accepted_by: str = field(default="", repr=False)

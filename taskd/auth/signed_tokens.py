@@ -10,7 +10,7 @@ from typing import Annotated
 
 import jwt
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Meta, Raw, structs
 
 from taskd.auth.caller import Caller
 from taskd.auth.limits import Limits, Pattern
@@ -146,11 +146,11 @@ def _caller(claims: _Claims, key: SigningKey) -> Caller:
         rate = claims.limits.parsed_rate()
     except ValueError as error:
         raise NotAllowed(f"the limits of this token are not right: {error}", reason="malformed") from None
+    fixed = {name: value.copy() for name, value in claims.args.items()}  # else they keep the whole token
     return Caller(
         name=claims.sub,
-        grant=claims.limits.grant(claims.sub, claims.role),
+        grant=structs.replace(claims.limits.grant(claims.sub, claims.role), args=fixed or None),
         functions=tuple(claims.functions),
-        args={name: value.copy() for name, value in claims.args.items()},
         rate=rate,
         expires=claims.exp,
         accepted_by=key.fingerprint,

@@ -42,7 +42,7 @@ class Whoami(msgspec.Struct, frozen=True, omit_defaults=True):
         grant = caller.grant
         rate = None if caller.rate is None else rate_text(caller.rate)
         limits = Limits(rate, grant.waiting, grant.running, grant.bytes)
-        functions, args = list(caller.functions), dict(caller.args)
+        functions, args = list(caller.functions), dict(grant.args or {})
         return cls(grant.owner, grant.role, functions, args, caller.expires, limits)
 
     @classmethod

@@ -34,7 +34,7 @@ class _EventConnection(Connection):
     def __init__(self, link: EventLink, keeper: TokenKeeper | None = None) -> None:
         self._link = link
         self._keeper = keeper
-        self.token: str | None = None
+        self._token: str | None = None
         shown = None if keeper is None else keeper.shown
         self.calls = PendingCalls(self._send_line, MAX_CALLS, link.on_event, shown)
         self.connecting: Connecting | None = None
@@ -47,7 +47,7 @@ class _EventConnection(Connection):
                 self.transport.setTcpNoDelay(True)
         if self._own_end:
             self._link.own_ends.add(self._own_end)
-        self.calls.opened(self.token)
+        self.calls.opened(self._token)
 
     def _send_line(self, line: bytes) -> None:
         self.transport.write(line + b"\n")
@@ -62,8 +62,22 @@ class _EventConnection(Connection):
             self.close()  # the server lets nobody in over it
             self._link.is_lost(self)
 
-    def denied(self, failure: Failure) -> None:
-        """End all calls: there is no token."""
+    def begin(self) -> None:
+        """Have the connection made, once there is a token if one is needed."""
+        if self._keeper is None:
+            self._connect()
+        else:
+            self._keeper.first(self._connect, self._denied)
+
+    def _connect(self, token: str | None = None) -> None:
+        self._token = token
+        self.connecting = self._link.connect(self)
+
+    def show(self, token: str) -> None:
+        """Show another token, before the one that was shown expires."""
+        self.calls.show(token)
+
+    def _denied(self, failure: Failure) -> None:
         self.calls.deny(failure)
         self._link.is_lost(self)
 
@@ -132,29 +146,28 @@ class EventLink:
     def send(self, call: Call) -> Deferred[Outcome]:
         """Send a call; fails with `Unreachable` if the connection cannot be made, or is lost."""
         connection = self._connection
-        if connection is None:
-            connection = self._connection = self._new()
-        return SharedCall(connection.calls, call, None).outcome
+        if connection is not None and connection.calls.denial is None:
+            return SharedCall(connection.calls, call, None).outcome
+        if connection is not None:
+            self.is_lost(connection)
+        connection = self._connection = self._new()
+        outcome = SharedCall(connection.calls, call, None).outcome
+        connection.begin()
+        return outcome
 
     def _new(self) -> _EventConnection:
-        """Make a connection, once there is a token if one is needed."""
-
-        def connect_with(token: str | None) -> None:
-            connection.token = token
-            connection.connecting = self._connector.connect(connection)
-
         keeper = None
         if self._credentials is not None:
-            keeper = TokenKeeper(self._reactor, self._credentials, lambda token: connection.calls.show(token))
+            keeper = TokenKeeper(self._reactor, self._credentials, lambda token: connection.show(token))
         connection = _EventConnection(self, keeper)
         connection.MAX_LENGTH = self._max_reply
         if self._beats:
             connection.beats(self._reactor, lambda: True)
-        if keeper is None:
-            connect_with(None)
-        else:
-            keeper.first(connect_with, connection.denied)
         return connection
+
+    def connect(self, connection: _EventConnection) -> Connecting:
+        """Have a connection made."""
+        return self._connector.connect(connection)
 
     def is_lost(self, connection: _EventConnection) -> None:
         """Note that a connection is gone."""

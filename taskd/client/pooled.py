@@ -54,17 +54,16 @@ class _Kept(Connection):
             self.transport.setTcpNoDelay(True)
         self.calls.opened(self._token)
 
-    def connect(self, make: Callable[[_Kept], Connecting]) -> None:
-        """Have the connection made, with a token if one is needed."""
+    def begin(self) -> None:
+        """Have the connection made, once there is a token if one is needed."""
         if self._keeper is None:
-            self.connecting = make(self)
-            return
+            self._connect()
+        else:
+            self._keeper.first(self._connect, self._denied)
 
-        def connect_with(token: str) -> None:
-            self._token = token
-            self.connecting = make(self)
-
-        self._keeper.first(connect_with, self._denied)
+    def _connect(self, token: str | None = None) -> None:
+        self._token = token
+        self.connecting = self._link.connect(self)
 
     def _denied(self, failure: Failure) -> None:
         self._link.forget(self)
@@ -112,6 +111,7 @@ class _Kept(Connection):
 
     def failed(self, reason: TwistedFailure) -> None:
         """Fail the calls: the connection could not be made, or is lost."""
+        self._stop_keeper()
         self._link.forget(self, self._ends)
         self._fail(self.why(reason))
 
@@ -177,28 +177,36 @@ class PooledLink:
         """Send over a kept connection, or a new one if all are full. As `Link.call`."""
         if call.size > self._alone:
             return self._per_call.call(call, on_progress, dialect, meter)
-        return SharedCall(self._with_room(), call, on_progress)
+        calls = self._with_room()
+        if calls is not None:
+            return SharedCall(calls, call, on_progress)
+        kept = self._new()
+        pending = SharedCall(kept.calls, call, on_progress)
+        kept.begin()
+        return pending
 
-    def _with_room(self) -> PendingCalls:
+    def _with_room(self) -> PendingCalls | None:
         """Return the calls of the first connection that is not full: the fewer, the less work."""
         for kept in self._connections:
             if len(kept.calls) < MAX_CALLS_PER_CONNECTION and kept.calls.takes_more:
                 return kept.calls
-        kept = self._new()
+        return None
+
+    def _new(self) -> _Kept:
+        keeper = None
+        if self._credentials is not None:
+            keeper = TokenKeeper(self._reactor, self._credentials, lambda token: kept.show(token))
+        kept = _Kept(self, keeper)
         kept.MAX_LENGTH = self._max_reply
         kept.meter = self._meters() if self._meters is not None else None
         if self._beats:
             kept.beats(self._reactor, lambda: len(kept.calls))
         self._connections.append(kept)
-        kept.connect(self._connector.connect)
-        return kept.calls
-
-    def _new(self) -> _Kept:
-        if self._credentials is None:
-            return _Kept(self)
-        keeper = TokenKeeper(self._reactor, self._credentials, lambda token: kept.show(token))
-        kept = _Kept(self, keeper)
         return kept
+
+    def connect(self, connection: _Kept) -> Connecting:
+        """Have a connection made."""
+        return self._connector.connect(connection)
 
     def note_ends(self, transport: StreamTransport) -> object:
         """Keep the two ends of a new connection among `own_ends`, and return them."""

@@ -146,7 +146,8 @@ class TwistedAsking:
             attached.addCallback(_begin, watch)
             outcome = await attached
             if self._is_renewable and has_expired(outcome):
-                raise lost(self._server, "its token had expired", sent=False)
+                watch.lose(lost(self._server, "its token had expired", sent=False))
+                await watch.next()
             following.attached(outcome)
             yield watch
         finally:

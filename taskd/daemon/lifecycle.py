@@ -145,6 +145,8 @@ class UnstartedDaemon:
             if watch is not None:
                 watch.start(server.reload)
             server.log_lines_lost = self._log_lines_lost
+            if gate is not None:
+                gate.audit = server.operation.audit
             store = self._open_store(server)
             parts = replace(parts, store=[store])
             loaded = server.loaded
@@ -167,7 +169,7 @@ class UnstartedDaemon:
                 port.serve(site, door, UNAVAILABLE, has_handshake=True)
             parts = replace(parts, gateway=[gateway])
             self._certificates.extend(gateway.certificates)
-        return RunningDaemon(
+        daemon = RunningDaemon(
             reactor,
             [*self._task_ports, *self._gateway_ports],
             parts,
@@ -181,6 +183,9 @@ class UnstartedDaemon:
             gate,
             self._verifier,
         )
+        if server is not None:
+            server.operation.reload_all = daemon.reload
+        return daemon
 
     def _gate(self, audit: Audit | None) -> Gate | None:
         if self._verifier is None:
@@ -283,24 +288,24 @@ class RunningDaemon:
         self._drained: Deferred[None] | None = None
         """Fires at the end of the time before the stop; None when that is not going on."""
 
-    def reload(self) -> None:
-        """Read the certificates and the tokens again, and import the app again."""
+    def reload(self) -> Deferred[str]:
+        """Read certificates and tokens again, and import the app again; fires with the result in words."""
         self._reloads += 1
         self._supervisor.reloading("reloading; meanwhile the old code serves")
         read_certificates_again(self._certificates)
         if self._verifier is not None and read_tokens_again(self._verifier) and self._gate is not None:
             self._gate.tokens_changed()
         if self._server is not None:
-            self._server.reload().addCallback(self._reloaded)
-            return
+            return self._server.reload().addCallback(self._reloaded)
         if not self._certificates and self._verifier is None:
             _log.info("there is nothing to reload: a gateway without certificates, tokens and an app")
-        self._reloaded("ready")
+        return succeed(self._reloaded("ready"))
 
-    def _reloaded(self, how: str) -> None:
+    def _reloaded(self, how: str) -> str:
         self._reloads -= 1
         if not self._reloads and not self._is_stopping:
             self._supervisor.ready(how)
+        return how
 
     def announce_stop(self) -> None:
         """Have every health check report that a stop is near; everything is served as before."""

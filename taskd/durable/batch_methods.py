@@ -187,6 +187,8 @@ class BatchMethods:
             return
         added = batch.id
         if added == new.id:
+            total = sum(len(part.ids) for part in new.parts)
+            self._tasks.writer.taken_on(new.task.function, total, asker.grant, new.task.owner)
             answer([task for part in new.parts for task in part.ids], joined=False)
         else:
             self._batches.tasks_of(added).addCallbacks(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import Raw
 
@@ -19,15 +21,24 @@ __all__ = ["OrdinaryCall"]
 
 
 class OrdinaryCall:
-    """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`."""
+    """The stored task of a call whose caller waits. Implements `taskd.server.methods.StoredWork`.
 
-    __slots__ = ("_request", "_requester", "_stop", "_task", "_tasks")
+    `note` is called once it is stored, unless it has joined another.
+    """
+
+    __slots__ = ("_note", "_request", "_requester", "_stop", "_task", "_tasks")
 
     def __init__(
-        self, tasks: DurableTasks, request: Request[Work], requester: Requester, grant: Grant
+        self,
+        tasks: DurableTasks,
+        request: Request[Work],
+        requester: Requester,
+        grant: Grant,
+        note: Callable[[], object],
     ) -> None:
         self._tasks = tasks
         self._request = request
+        self._note: Callable[[], object] | None = note
         self._requester: Requester | None = requester
         self._task = tasks.submit(request.function, request.args, request.options, self._stored, grant=grant)
         self._stop = tasks.waiters.wait(self._task, self._ended)
@@ -43,10 +54,14 @@ class OrdinaryCall:
         self._stop()
 
     def _stored(self, accepted: Accepted | StoreError | Busy) -> None:
+        note, self._note = self._note, None
         if not isinstance(accepted, Accepted):
             self._stop()
             self._answer(refused(accepted))
-        elif self._request.wants_progress and self._requester is not None:
+            return
+        if note is not None and not accepted.joined:
+            note()
+        if self._request.wants_progress and self._requester is not None:
             self._tasks.waiters.listen(self._task, self._progressed)
 
     def _cancelled(self, state: State | StoreError | None) -> None:

@@ -30,7 +30,7 @@ MAX_UNWRITTEN = 60
 
 
 class Samples(Protocol):
-    """What was done since the last time: `taskd.server.sampling.Sampler`."""
+    """The work done since the last time: `taskd.server.sampling.Sampler`."""
 
     def take(self) -> Mapping[str, Figures]:
         """Return what was done since the last time, by function."""

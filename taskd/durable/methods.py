@@ -78,15 +78,24 @@ class StoredMethods:
     def call(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
         """Store the task of an ordinary call, and answer when it has ended; None if the caller is gone."""
         options = request.options
-        grant = for_whom(grant, options.owner)
+        by, grant = grant, for_whom(grant, options.owner)
+        note = partial(self._tasks.writer.taken_on, request.function, 1, by, grant.owner)
         if options.track:
-            self._track(request, requester, grant)
+            self._track(request, requester, grant, note)
         elif requester is not None:
-            OrdinaryCall(self._tasks, request, requester, grant)
+            OrdinaryCall(self._tasks, request, requester, grant, note)
         else:
-            self._tasks.submit(request.function, request.args, options, lambda _: None, grant=grant)
+            self._tasks.submit(
+                request.function, request.args, options, lambda given: _noted(given, note), grant=grant
+            )
 
-    def _track(self, request: Request[Work], requester: Requester | None, grant: Grant) -> None:
+    def _track(
+        self,
+        request: Request[Work],
+        requester: Requester | None,
+        grant: Grant,
+        note: Callable[[], object],
+    ) -> None:
         """Store the task of a call, and answer with its id."""
         if request.options.progress or request.options.on_disconnect != "finish":
             raise InvalidParams(
@@ -96,6 +105,7 @@ class StoredMethods:
             )
 
         def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             if requester is not None:
                 requester.task_ended(request, _accepted(accepted))
                 requester.flush()
@@ -120,7 +130,10 @@ class StoredMethods:
         if (check := self._checks.get(function)) is not None:
             check.check(_NO_ARGS if given is None else given, "args")
 
+        note = partial(self._tasks.writer.taken_on, function, 1, asker.grant, grant.owner)
+
         def stored(accepted: Accepted | StoreError | Busy) -> None:
+            _noted(accepted, note)
             asker.answer(_accepted(accepted))
 
         self._tasks.submit(function, given, options, stored, token=token, grant=grant)
@@ -346,6 +359,12 @@ def _task_of(method: str, task: str | None, batch: str | None) -> str:
     if (task is None) is (batch is None):
         raise InvalidParams(f"taskd.{method}: takes either a task or a batch", argument="task")
     return task or ""
+
+
+def _noted(accepted: Accepted | StoreError | Busy, note: Callable[[], object]) -> None:
+    """Note a task that was stored, unless it has joined another."""
+    if isinstance(accepted, Accepted) and not accepted.joined:
+        note()
 
 
 def _accepted(accepted: Accepted | StoreError | Busy) -> Outcome:

@@ -1,4 +1,4 @@
-"""What is kept about the work of a server: its history, its audit log, and its queue."""
+"""Records of the work of a server: its history, its audit log, and its queue."""
 
 from __future__ import annotations
 

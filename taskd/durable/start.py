@@ -40,9 +40,10 @@ class StorePart:
             reactor, server, opening.store, opening.execute, self._wall_clock.now, opening.read, sealing
         )
         self._tasks.log.shows_tracebacks = server.shows_tracebacks
+        self._tasks.writer.taken_on = server.operation.stored
         self._wall_clock.start()
-        self._records = server.records = OperatorRecords(
-            reactor, server, opening.store, opening.execute, opening.read, self._wall_clock.now
+        self._records = server.operation.records = OperatorRecords(
+            reactor, server.operation, opening.store, opening.execute, opening.read, self._wall_clock.now
         )
         server.stored = _OpenedMethods(opening, reactor, self._tasks, server)
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure as TwistedFailure
 
 from taskd.durable.vault import Writes
 from taskd.errors import Busy
+from taskd.model import Grant
 from taskd.net.timers import TurnEnd
 from taskd.scheduler.histograms import Histogram
 from taskd.store.base import Changes, KeyedWant, StoreError, Want, Written
@@ -175,6 +176,8 @@ class StoreWriter:
         self._between: list[Callable[[], object]] = []
         self.pending_bytes = 0
         self.batches_changed: Callable[[list[BatchRecord]], object] = bool  # which does nothing
+        self.taken_on: Callable[[str, int, Grant | None, str], object] = lambda *_: None
+        """Called with the number of new tasks of a function, who has submitted them, and their owner."""
         self.shifted: Callable[[], object] = bool
         """Called when everything in the store has the times of a clock that was set."""
         self.commit_seconds = Histogram(COMMIT_BOUNDS)

@@ -46,7 +46,7 @@ _FORMATS: dict[type[types.Type], Format] = {
     types.TimeDeltaType: "duration",
     types.UUIDType: "uuid",
 }
-"""The types that are strings of a format of their own; the names are those of JSON Schema, but for "base64"."""
+"""Types that are strings of a format of their own, by the names of JSON Schema, but for "base64"."""
 
 _ARRAYS = (
     types.ListType, types.SetType, types.FrozenSetType, types.VarTupleType, types.TupleType,

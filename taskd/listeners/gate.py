@@ -85,7 +85,8 @@ class Gate:
         self._clock = clock
         self._verifier = verifier
         self._now = now
-        self._audit = audit
+        self.audit = audit
+        """Where it is noted that connections were closed."""
         self._log = RatedLog(clock, _log)
         self.shared_priorities = shared_priorities
         """Whether urgent calls overtake everybody's, so that they are for operators."""
@@ -160,8 +161,8 @@ class Gate:
         for name, callers in revoked.items():
             count = len(callers)
             _log.info("the token {name} was revoked: {count} connections closed", name=name, count=count)
-            if self._audit is not None:
-                self._audit.note(callers[0].grant, "revoked", count=count, text=name)
+            if self.audit is not None:
+                self.audit.note(callers[0].grant, "revoked", count=count, text=name)
 
     def refuse(self, peer: Peer[Any], error: NotAllowed, *, at_once: bool = False) -> None:
         """Close a connection; its requests in flight get `ENDING_SECONDS`, or fail at once."""

@@ -21,9 +21,9 @@ class OperatorMethods(Protocol[Asker]):
     """The table of the methods for operators, like `taskd.protocol.methods.Methods`."""
 
     def whoami(self, asker: Asker, /) -> Answer:
-        """Answer with who the asker is, and what it may do.
+        """Answer with the name and the rights of the asker.
 
-        That is ``owner``, ``role``, ``functions`` (patterns), ``args`` (fixed ones), ``expires``
+        These are ``owner``, ``role``, ``functions`` (patterns), ``args`` (fixed ones), ``expires``
         (seconds since 1970, or null), ``limits``; and ``anonymous``: true where nobody asks for tokens.
         """
 

@@ -63,6 +63,8 @@ class Asker:
 
     requester: Requester
     request: Request[Work]
+    on_answer: Callable[[Outcome], object] | None = None
+    """Called with the answer, before that goes out."""
 
     @property
     def wants_answer(self) -> bool:
@@ -76,6 +78,8 @@ class Asker:
 
     def answer(self, outcome: Outcome) -> None:
         """Answer the request, after its handler has returned None."""
+        if self.on_answer is not None:
+            self.on_answer(outcome)
         self.requester.task_ended(self.request, outcome)
         self.requester.flush()
 
@@ -108,7 +112,10 @@ class _CancelWatch(Nobody):
 
     def task_ended(self, key: Asker, outcome: Outcome) -> None:  # type: ignore[override]
         """Answer with how the task ended."""
-        key.requester.task_ended(key.request, how_cancelled(outcome))
+        answer = how_cancelled(outcome)
+        if key.on_answer is not None:
+            key.on_answer(answer)
+        key.requester.task_ended(key.request, answer)
         self._answered[key.requester] = None
 
     def flush(self) -> None:

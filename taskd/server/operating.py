@@ -11,8 +11,9 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from taskd.auth.whoami import Whoami
 from taskd.errors import InvalidParams
-from taskd.model import ANONYMOUS, Outcome, Result
+from taskd.model import Outcome, Result
 from taskd.protocol.operator_methods import MAX_ENTRIES, Period
 from taskd.scheduler.histograms import quantile
 from taskd.server.audit import Audit
@@ -22,7 +23,7 @@ from taskd.server.stacks import WorkerStack
 from taskd.store.audit import AuditEntry
 from taskd.store.history import ALL, HOUR, MINUTE, HistoryRow
 
-__all__ = ["AllMethods", "AuditPage", "HistoryView", "OperatedServer", "QueueRow", "Records"]
+__all__ = ["AllMethods", "AuditPage", "HistoryView", "Operated", "QueueRow", "Records"]
 
 _SECONDS: dict[Period, int] = {"minute": MINUTE, "hour": HOUR}
 
@@ -106,7 +107,7 @@ def _times(counts: list[int], total: float, longest: float) -> tuple[float | Non
 
 
 class Records(Protocol):
-    """What is kept about the work of the server: for those who operate it."""
+    """The records of the work of the server, for those who operate it."""
 
     def history(self, seconds: int, function: str | None, since: float) -> Deferred[list[HistoryRow]]:
         """Return the history of a function, or of `ALL`; None stands for each function."""
@@ -123,14 +124,13 @@ class Records(Protocol):
         """Return the seconds since 1970."""
 
 
-class OperatedServer(MethodServer, Protocol):
-    """The task server, as far as these handlers need it."""
+class Operated(Protocol):
+    """The operation of the task server, as far as these handlers need it."""
 
     audit: Audit
     records: Records | None
-
-    def reload_all(self) -> Deferred[str]:
-        """Do what SIGHUP does; fires with the result in words."""
+    reload_all: Callable[[], Deferred[str]]
+    """Does what SIGHUP does; fires with the result in words."""
 
     def take_new(self, *, new: bool) -> None:
         """Take new tasks, or take none."""
@@ -142,25 +142,13 @@ class OperatedServer(MethodServer, Protocol):
 class AllMethods(ServerMethods):
     """Handles the methods for operators, too. Implements `taskd.protocol.methods.Methods`."""
 
-    def __init__(self, server: OperatedServer, clock: IReactorTime) -> None:
+    def __init__(self, server: MethodServer, operated: Operated, clock: IReactorTime) -> None:
         super().__init__(server, clock)
-        self._operated = server
+        self._operated = operated
 
     def whoami(self, asker: Asker, /) -> Outcome:
         """Answer with who the asker is, where nobody asks for tokens."""
-        grant = asker.grant
-        limits = {name: getattr(grant, name) for name in ("waiting", "running", "bytes")}
-        return _result(
-            {
-                "owner": grant.owner,
-                "role": grant.role,
-                "functions": ["*"],
-                "args": {},
-                "expires": None,
-                "limits": {name: value for name, value in limits.items() if value is not None},
-                "anonymous": grant == ANONYMOUS,
-            }
-        )
+        return _result(Whoami.without_token(asker.grant))
 
     def reload(self, asker: Asker, /) -> Outcome | None:
         """Do what SIGHUP does, and answer when it is over."""

@@ -1,4 +1,4 @@
-"""What was done of each function since the last look: from the counters that the scheduler keeps anyway."""
+"""The work done of each function since the last look: from the counters that the scheduler keeps anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker does right now: its task, and the stacks of its threads."""
+"""The present work of a worker: its task, and the stacks of its threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["WorkerStack"]
 
 
 class WorkerStack(msgspec.Struct, frozen=True):
-    """What a worker does: its task, for how many `seconds`, and the `stack`, as text for people.
+    """The present work of a worker: its task, for how many `seconds`, and the `stack`, as text for people.
 
     `function`, `task` and `seconds` are None for a worker without a task. An empty `stack` is
     that of a worker which waits for one; None if it has printed none in time.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +15,7 @@ from taskd.auth.policy import check_role, check_urgent
 from taskd.errors import MethodNotFound, NotAllowed, ShuttingDown, TaskdError, quoted
 from taskd.functions.registry import FunctionInfo
 from taskd.functions.wire_names import RESERVED
-from taskd.model import NO_OPTIONS, PRIORITY, Call, Failure, Grant, StoredCall
+from taskd.model import NO_OPTIONS, PRIORITY, Call, Failure, Grant
 from taskd.net.pressure import watch_budget
 from taskd.net.reactor import Reactor
 from taskd.pool.pool import PoolConfig
@@ -30,18 +29,16 @@ from taskd.scheduler.parties import Lane, Parties
 from taskd.scheduler.quotas import Quota
 from taskd.scheduler.states import GIVEN, WAITING
 from taskd.scheduler.task import Nobody, Subscriber, Task
-from taskd.server.audit import Audit
 from taskd.server.counters import Counters
 from taskd.server.dispatcher import Dispatcher
 from taskd.server.failures import internal_error, no_memory
 from taskd.server.figures import ServerFigures, workers_of
 from taskd.server.fixed_arguments import fix_arguments
 from taskd.server.methods import Asker, Requester, StoredCalls, Work, granted
-from taskd.server.operating import AllMethods, Records
+from taskd.server.operating import AllMethods
+from taskd.server.operation import Operation
 from taskd.server.position import Position, position_of
 from taskd.server.readiness import DRAINED, DRAINING, Unready, unready
-from taskd.server.sampling import Sampler
-from taskd.server.stacks import WorkerStack
 from taskd.server.status import ServerStatus, server_status
 from taskd.server.unanswered import Unanswered
 
@@ -85,7 +82,6 @@ class TaskServer:
         self._last_task = 0
         self.counters = Counters()
         self._is_draining = False
-        self._is_drained = False
         self._is_closed = False  # to new tasks: it is drained, or stops
         self.connections = 0
         """The number of open connections, kept by those who accept them."""
@@ -93,15 +89,6 @@ class TaskServer:
         watch_budget(self._clock, self.budget)
         self.log_lines_lost: Callable[[], int] = int
         """Returns how many lines of the log were lost; set by whoever writes the log."""
-        self._methods = AllMethods(self, self._clock)
-        self.audit = Audit(self._clock, time.time)
-        """Who has done what."""
-        self.records: Records | None = None
-        """The history and the audit log; set by whoever has a store."""
-        self.reload_all: Callable[[], Deferred[str]] = self.reload
-        """Does what SIGHUP does; set by the daemon."""
-        self.stored_ahead: Counter[str] = Counter()
-        """How many tasks of each function were stored since the start, less those that were queued."""
         self.unanswered = Unanswered(reactor)
         self.parties = Parties()
         self._dispatcher = Dispatcher(
@@ -113,8 +100,8 @@ class TaskServer:
         """The tasks that are stored; set by whoever has a store."""
         self._durable: set[str] = set()
         self._in_flight = self._dispatcher.completion.in_flight
-        self.samples = Sampler(lambda: self._scheduler.functions, self._taken_on)
-        """What was done of each function, for the history."""
+        self.operation = Operation(self._clock, self._dispatcher, self.reload, self._drained)
+        self._methods = AllMethods(self, self.operation, self._clock)
 
     @property
     def loaded(self) -> Deferred[None]:
@@ -187,7 +174,7 @@ class TaskServer:
         """Return why the server would not take a task now; None if it would."""
         if self._is_draining or self._dispatcher.is_stopping:
             return DRAINING
-        if self._is_drained:
+        if self.operation.is_drained:
             return DRAINED
         fault = None if self.stored is None else self.stored.status.fault
         return unready(self._scheduler, self._dispatcher.pool, self.budget, fault)
@@ -280,15 +267,18 @@ class TaskServer:
         """
         self._hold_to_grant(request, requester)
         if request.function.startswith(RESERVED):
-            asker = Asker(requester, request)
-            check_role(asker.grant, request.function)
-            if self._is_drained and request.function in (SUBMIT, SUBMIT_BATCH):
+            grant = granted(requester, request.options)
+            check_role(grant, request.function)
+            asker = Asker(requester, request, self.operation.audit.noting(grant, request))
+            if self.operation.is_drained and request.function in (SUBMIT, SUBMIT_BATCH):
                 raise _no_new_tasks()
             answer = dispatch(self._methods, self.stored, asker, request)
             if answer is not None:
+                if asker.on_answer is not None:
+                    asker.on_answer(answer)
                 requester.task_ended(request, answer)
             return None
-        if self._is_drained:
+        if self.operation.is_drained:
             raise _no_new_tasks()
         if self.stored is not None and request.function in self._durable:
             self.stored.call(request, requester, granted(requester, request.options))
@@ -359,7 +349,7 @@ class TaskServer:
         task = Task(self._last_task, call, stats, subscriber, None, now, priority, lane, limit, ends, quota)
         self._scheduler.enqueue(task)
         self._in_flight[task.number] = task
-        self.stored_ahead[call.function] -= 1
+        self.operation.queued(call.function, 1)
         self._dispatcher.submitted(now)
         return task
 
@@ -369,7 +359,7 @@ class TaskServer:
             return False
         self._scheduler.queue.remove(task)
         del self._in_flight[task.number]
-        self.stored_ahead[task.stats.name] += 1
+        self.operation.queued(task.stats.name, -1)
         return True
 
     def position(self, task: Task) -> Position | None:
@@ -448,44 +438,10 @@ class TaskServer:
                 else:
                     self._dispatcher.refuse([task], MethodNotFound(f"no such function: {task.stats.name}"))
 
-    # --- for operators ---
-
-    def take_new(self, *, new: bool) -> None:
-        """Take new tasks, or take none; what was taken is run as ever."""
-        if self._is_drained == new:
-            _log.info("new tasks are {how}", how="taken again" if new else "refused: the server is drained")
-        self._is_drained = not new
-        self._is_closed = not new or self._dispatcher.is_stopping
-
-    def stacks(self, worker: int | None) -> Deferred[list[WorkerStack]]:
-        """Return what a worker does right now, or each of them."""
-        status = self.status()
-        return succeed(
-            [
-                WorkerStack(
-                    each.number,
-                    each.pid,
-                    each.function,
-                    each.task,
-                    each.seconds if each.function else None,
-                    "",
-                )
-                for each in status.workers
-                if worker in (None, each.number)
-            ]
-        )
-
-    def bare_tasks(self) -> Iterator[Task]:
-        """Return the tasks that wait or run, but for stored ones, the oldest first."""
-        return (task for task in self._in_flight.values() if type(task.call) is not StoredCall)
-
-    def _taken_on(self) -> Counter[str]:
-        """Count the tasks that were taken on since the start and have not ended, by function."""
-        counts = self.in_flight()
-        counts.update(self.stored_ahead)
-        return counts
-
     # --- the stop ---
+
+    def _drained(self) -> None:
+        self._is_closed = self.operation.is_drained or self._dispatcher.is_stopping
 
     def announce_stop(self) -> None:
         """Be unready from now on, so that health checks send nobody here; everything is served as before."""

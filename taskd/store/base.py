@@ -142,6 +142,8 @@ class Overdue(msgspec.Struct, frozen=True):
 class Filter(msgspec.Struct, frozen=True):
     """Which tasks `Store.find` returns: None stands for any. `like` is how an id begins, or how it ends.
 
+    The `batch` "" stands for none.
+
     `error` is JSON text that the outcome of a task has which did not succeed. With `is_brief` they have
     neither arguments nor results, which may be large. With `newest`, the newest come first.
     """
@@ -173,11 +175,11 @@ class Store(Protocol):
 
     @property
     def history(self) -> HistoryStore:
-        """What was done in each minute and hour."""
+        """The history: the work done in each minute and hour."""
 
     @property
     def audit(self) -> AuditStore:
-        """Who has done what."""
+        """The audit log."""
 
     @property
     def room(self) -> float:

@@ -20,7 +20,7 @@ ALL = ""
 
 
 class Figures(msgspec.Struct, omit_defaults=True):
-    """What was done in a period: numbers of tasks, and times in seconds.
+    """The work done in a period: numbers of tasks, and times in seconds.
 
     `waited` and `ran` are sums. `waits` and `runs` are counts by the ranges of
     `taskd.scheduler.histograms.FINE_BOUNDS`; empty stands for none.

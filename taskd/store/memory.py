@@ -336,7 +336,7 @@ class MemoryStore:
             if ((not after or record.new.id < after) if wanted.newest else record.new.id > after)
             and (wanted.states is None or record.state in wanted.states)
             and (wanted.function is None or record.new.function == wanted.function)
-            and (wanted.batch is None or record.new.batch == wanted.batch)
+            and (wanted.batch is None or (record.new.batch or "") == wanted.batch)
             and (wanted.key is None or record.new.key == wanted.key)
             and wanted.owner in (None, record.new.owner)
             and (wanted.error is None or wanted.error in _error(record))

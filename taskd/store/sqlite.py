@@ -254,7 +254,10 @@ class SqliteStore:
         if wanted.states is not None:
             query += f" AND state IN ({', '.join(str(int(state)) for state in wanted.states)})"
         for name in ("function", "batch", "key"):
-            if (value := getattr(wanted, name)) is not None:
+            value = getattr(wanted, name)
+            if name == "batch" and value == "":
+                query += " AND batch IS NULL"
+            elif value is not None:
                 query += f" AND {name} = ?"
                 values.append(value)
         if wanted.error is not None:

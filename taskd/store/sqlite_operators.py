@@ -1,4 +1,4 @@
-"""What operators ask for, in a store's SQLite file: the history, the audit log, and counts of the queue."""
+"""The records for operators in a store's SQLite file: history, audit log, and counts of the queue."""
 
 from __future__ import annotations
 

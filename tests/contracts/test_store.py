@@ -298,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         states=st.one_of(st.none(), st.sets(st.sampled_from(State))), function=st.sampled_from((None, "f")),
-        batch=st.sampled_from((None, "many")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
+        batch=st.sampled_from((None, "many", "")), key=st.sampled_from((None, "a")), limit=st.integers(1, 5),
         like=st.sampled_from((None, "0000000", "1", "00000002", "%", "_")), is_brief=st.booleans(),
         owner=st.sampled_from((None, *OWNERS)), error=st.sampled_from((None, b"on", b"los", b"%")),
         newest=st.booleans(),

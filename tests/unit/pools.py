@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from msgspec import Raw
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -52,6 +52,7 @@ class FakePool:
         """All orders except tasks: (what, worker, …)."""
         self.is_closing = False
         self.closed = Deferred()
+        self.printed_stacks = ""
         self.output = {}
         """The tail of what a task has printed, by the numbers of its worker and its own."""
 
@@ -77,6 +78,10 @@ class FakePool:
 
     def begun(self, number):
         return self.workers[number].begun
+
+    def stacks(self, number):
+        assert number in self.workers
+        return succeed(self.printed_stacks)
 
     def printed(self, number, task):
         return self.output.get((number, task), "")

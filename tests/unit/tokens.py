@@ -9,8 +9,7 @@ from taskd.model import Grant
 
 def caller(owner, role="submit", functions=("*",), rate=None, expires=None, name=None, **grant):
     """Make a caller; more arguments are limits of its grant, and the arguments that it fixes."""
-    args = grant.get("args") or {}
-    return Caller(name or owner, Grant(owner, role, **grant), tuple(functions), args, rate, expires)
+    return Caller(name or owner, Grant(owner, role, **grant), tuple(functions), rate, expires)
 
 
 class FakeVerifier:

@@ -61,7 +61,7 @@ class HistogramTests(SynchronousTestCase):
         lower, upper = next(pair for pair in pairwise(bounds) if real <= pair[1])
         self.assertTrue(lower <= estimate <= min(upper, values[-1]), (estimate, real))
 
-    def test_there_is_no_percentile_of_nothing(self):
+    def test_nothing_has_no_percentile(self):
         self.assertIsNone(quantile([0] * (len(FINE_BOUNDS) + 1), 0.5, 0.0))
 
     def test_the_peaks_are_those_since_they_were_taken(self):

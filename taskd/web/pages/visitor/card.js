@@ -71,7 +71,7 @@ export class Card {
     setAttribute(this.#state, "data-state", item.state);
     setText(this.#state, t(`states.${item.state}`));
     this.tick();
-    setText(this.#label, item.label || (item.total ? t("card.rows", { count: item.total }) : ""));
+    setText(this.#label, item.label ?? "");
     this.#showProgress(hasEnded);
     this.#showOutcome(hasEnded);
     this.#cancel.hidden = hasEnded;

@@ -10,6 +10,9 @@ import * as memory from "./memory.js";
 /** Tasks, and batches, that are asked for at once. */
 const PAGE = 50;
 
+/** Batches in one answer: as many as the server gives. */
+const BATCHES = 1000;
+
 /** Milliseconds between two looks at what has been started elsewhere. */
 const LOOK = 10_000;
 
@@ -53,6 +56,7 @@ export class Work {
   #items = new Map();
   #watched = new Set();
   #oldest = null;
+  #batchesAfter = "";
 
   /** Whether there are older tasks than those that are loaded. */
   hasMore = false;
@@ -99,20 +103,31 @@ export class Work {
   }
 
   async #list({ before } = {}) {
-    const paging = { newest: true, limit: PAGE, ...(before ? { before } : {}) };
+    const paging = { batch: "", newest: true, limit: PAGE, ...(before ? { before } : {}) };
     const asked = [this.#read("taskd.list", paging)];
-    if (!before) asked.push(this.#read("taskd.list", { ...paging, batches: true }));
+    if (!before) asked.push(this.#newBatches());
     const [tasks, batches = []] = await Promise.all(asked);
     if (tasks.length && (before || this.#oldest === null)) {
       this.#oldest = tasks.at(-1).task;
       this.hasMore = tasks.length === PAGE;
     }
-    const own = tasks.filter(({ batch }) => batch == null);
     const met = [
-      ...own.map(({ task, state }) => this.#meet({ kind: "task", id: task }, state)),
+      ...tasks.map(({ task, state }) => this.#meet({ kind: "task", id: task }, state)),
       ...batches.map(({ batch, state }) => this.#meet({ kind: "batch", id: batch }, state)),
     ];
     await Promise.all(met);
+  }
+
+  /** Return the newest batches: the server lists the oldest first. */
+  async #newBatches() {
+    const found = [];
+    for (let page; !page || page.length === BATCHES; ) {
+      const after = page?.at(-1).batch ?? this.#batchesAfter;
+      page = await this.#read("taskd.list", { batches: true, limit: BATCHES, after });
+      found.push(...page);
+    }
+    if (found.length > PAGE) this.#batchesAfter = found.at(-PAGE - 1).batch;
+    return found.slice(-PAGE);
   }
 
   /** Make an item of a task or a batch, unless it is known and in this state. */

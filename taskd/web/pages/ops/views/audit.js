@@ -1,13 +1,20 @@
 /** The section of the audit log: who has done what, newest first. */
 import { h, newId } from "../../shared/dom.js";
-import { t } from "../../shared/i18n.js";
+import { hasText, t } from "../../shared/i18n.js";
 import * as cells from "../cells.js";
+import { count } from "../format.js";
 import { Poll } from "../poll.js";
 import { hashOf } from "../route.js";
 import { Table } from "../table.js";
 
+/** The actions that the log is searched for. */
+const ACTIONS = ["submit", "cancel", "retry", "pause", "resume", "reload", "drain", "undrain", "stacks", "tokens", "refused", "revoked"];
+
+/** Entries that are asked for at once, and the most that the page holds. */
 const PAGE = 200;
 const MOST_ROWS = 5000;
+
+/** Seconds between two looks for newer entries, while the newest are in sight. */
 const FOLLOW_SECONDS = 5;
 
 /** Milliseconds without a key after which a search begins by itself. */
@@ -29,22 +36,25 @@ export class Audit {
     const now = () => app.live.at;
     this.#table = new Table({
       label: t("ops.sections.audit"),
-      key: row => row.id,
+      key: row => row.number,
       onEnd: () => this.#loadMore(),
       columns: [
         { name: "at", heading: t("ops.columns.at"), show: (cell, row) => cells.time(cell, row.at, now()) },
         { name: "owner", heading: t("ops.columns.who"), show: (cell, row) => cells.text(cell, row.owner || t("ops.audit.nobody"), row.owner) },
-        { name: "action", heading: t("ops.columns.action"), show: (cell, row) => cells.text(cell, row.action) },
+        { name: "action", heading: t("ops.columns.action"), show: (cell, row) => cells.text(cell, nameOf(row.action)) },
         { name: "function", heading: t("ops.columns.function"), show: (cell, row) => cells.text(cell, row.function ?? "") },
+        { name: "count", heading: t("ops.columns.count"), isNumber: true, show: (cell, row) => cells.text(cell, row.task || row.count > 1 ? count(row.count ?? 1) : "") },
         { name: "detail", heading: t("ops.columns.detail"), isWide: true, show: (cell, row) => showDetail(cell, row) },
       ],
     });
-    const field = name => {
-      const id = newId("field");
-      this.#fields[name] = h("input", { type: "search", id, autocomplete: "off", spellcheck: "false" });
-      return h("div", { class: "field" }, h("label", { for: id }, t(`ops.audit.${name}`)), this.#fields[name]);
+    const field = (name, control) => {
+      control.id = newId("field");
+      this.#fields[name] = control;
+      return h("div", { class: "field" }, h("label", { for: control.id }, t(`ops.audit.${name}`)), control);
     };
-    const form = h("form", { class: "search", role: "search", "aria-label": t("ops.audit.label") }, field("owner"), field("action"));
+    const owner = h("input", { type: "search", autocomplete: "off", spellcheck: "false" });
+    const actions = h("select", {}, ...["", ...ACTIONS].map(value => h("option", { value }, value ? nameOf(value) : t("ops.audit.any"))));
+    const form = h("form", { class: "search", role: "search", "aria-label": t("ops.audit.label") }, field("owner", owner), field("action", actions));
     form.addEventListener("submit", event => event.preventDefault());
     form.addEventListener("input", () => {
       clearTimeout(this.#typed);
@@ -74,18 +84,16 @@ export class Audit {
   }
 
   async #search() {
-    const number = ++this.#searches;
-    this.#rows = [];
-    this.#next = null;
-    await this.#load(number);
+    await this.#load(++this.#searches);
   }
 
+  /** Show the newest entries, or also those after the ones that are shown. */
   async #load(number, after) {
     this.#isLoading = true;
     try {
       const { entries, next } = await this.#ask(after);
       if (number !== this.#searches) return;
-      this.#rows.push(...entries);
+      this.#rows = after ? [...this.#rows, ...entries] : entries;
       this.#next = next;
       this.#table.show(this.#rows, t("ops.audit.none"));
     } catch (error) {
@@ -101,12 +109,17 @@ export class Audit {
 
   /** Look for newer entries, if the newest are in sight. */
   async #followNow() {
-    if (!this.#table.isAtTop || this.#isLoading || !this.#rows.length || this.#rows.length > PAGE) return;
+    if (!this.#table.isAtTop || this.#isLoading || this.#rows.length > PAGE) return;
     await this.#search();
   }
 }
 
-function showDetail(cell, row) {
-  if (row.task) return cells.link(cell, row.detail || row.task, hashOf({ section: "audit", task: row.task }), row.task);
-  cells.text(cell, row.detail ?? "", row.detail);
+function nameOf(action) {
+  const key = `ops.audit.actions.${action}`;
+  return hasText(key) ? t(key) : action;
+}
+
+function showDetail(cell, { task, text }) {
+  if (task) return cells.link(cell, text || task, hashOf({ section: "audit", task }), task);
+  cells.text(cell, text ?? "", text);
 }

@@ -5,7 +5,7 @@ import * as cells from "../cells.js";
 import { count, duration, percent } from "../format.js";
 import { functionRows } from "../shape.js";
 import { Table } from "../table.js";
-import { failedTasksOf } from "./overview.js";
+import { failedTasksOf, tasksOf } from "./overview.js";
 
 export class Functions {
   #app;
@@ -38,8 +38,9 @@ export class Functions {
         heading: t("ops.columns.function"),
         isWide: true,
         sortBy: row => row.name,
-        show: (cell, row) => cells.link(cell, row.name, failedTasksOf(row.name).replace("state=failed&", ""), row.summary || row.name),
+        show: (cell, row) => cells.link(cell, row.name, tasksOf(row.name), row.name),
       },
+      { name: "summary", heading: t("ops.columns.summary"), isWide: true, isMinor: true, show: (cell, row) => cells.text(cell, row.summary, row.summary) },
       {
         name: "status",
         heading: t("ops.columns.state"),
@@ -60,7 +61,7 @@ export class Functions {
       number("wait_p95", duration),
       number("running", count, { isMinor: true }),
       number("waiting", count),
-      { name: "act", heading: "", show: (cell, row) => cells.buttons(cell, this.#app.canOperate && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
+      { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => cells.buttons(cell, this.#app.canOperate && (row.isDurable || row.isPaused) ? [pauseButton(this.#app, row)] : []) },
     ];
   }
 

@@ -16,7 +16,7 @@ export class Queue {
 
   constructor(app) {
     this.#app = app;
-    this.#byFunction = this.#table("function", [{ name: "act", heading: "", show: (cell, row) => this.#showPause(cell, row) }]);
+    this.#byFunction = this.#table("function", [{ name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => this.#showPause(cell, row) }]);
     this.#byOwner = this.#table("owner");
     this.#parties = new Table({
       label: t("ops.queue.parties"),

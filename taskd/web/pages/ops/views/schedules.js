@@ -2,9 +2,9 @@
 import { h } from "../../shared/dom.js";
 import { t } from "../../shared/i18n.js";
 import * as cells from "../cells.js";
-import { hashOf } from "../route.js";
 import { Table } from "../table.js";
 import { pauseButton } from "./functions.js";
+import { tasksOf } from "./overview.js";
 
 export class Schedules {
   #app;
@@ -30,13 +30,13 @@ export class Schedules {
           heading: t("ops.columns.function"),
           isWide: true,
           sortBy: row => row.function,
-          show: (cell, row) => cells.link(cell, row.function, hashOf({ section: "tasks", query: new URLSearchParams({ function: row.function }).toString() })),
+          show: (cell, row) => cells.link(cell, row.function, tasksOf(row.function)),
         },
         { name: "schedule", heading: t("ops.columns.schedule"), show: (cell, row) => cells.text(cell, row.schedule) },
         time("next", true),
         time("next", false),
         time("last", true),
-        { name: "act", heading: "", show: (cell, row) => this.#showPause(cell, row) },
+        { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => this.#showPause(cell, row) },
       ],
     });
     this.element = h("section", {}, h("h1", { class: "visually-hidden", tabindex: -1 }, t("ops.sections.schedules")), this.#table.element);

@@ -186,16 +186,16 @@ export class TaskDrawer {
       ["id", view.task],
       ["owner", view.owner],
       ["created", exact(view.created)],
-      ["due", view.due > view.created ? exact(view.due) : null],
+      ["due", !view.ended && view.due > view.created ? exact(view.due) : null],
       ["ended", view.ended ? exact(view.ended) : null],
-      ["took", view.ended ? duration(view.ended - Math.max(view.due, view.created)) : null],
+      ["took", view.ended ? duration(view.ended - view.created) : null],
       ["attempts", t("ops.task.attempts", { count: view.attempts, errors: view.errors, losses: view.losses })],
       ["key", view.key],
       ["batch", view.batch],
     ].filter(([, value]) => value);
     showEach(this.#parts.facts, facts, {
       key: ([name]) => name,
-      create: ([name]) => h("div", { class: name }, h("dt", {}, t(`ops.facts.${name}`)), h("dd")),
+      create: ([name]) => h("div", { "data-fact": name }, h("dt", {}, t(`ops.facts.${name}`)), h("dd")),
       update: (element, [, value]) => setText(element.lastElementChild, value),
     });
   }

@@ -1,5 +1,5 @@
 /** The section of the stored tasks: a search, a long table of what it has found, and what can be done with many of them. */
-import { h, newId, setText } from "../../shared/dom.js";
+import { h, newId, setAttribute, setText } from "../../shared/dom.js";
 import { t } from "../../shared/i18n.js";
 import * as cells from "../cells.js";
 import { ACTIONS, STATES, fromQuery, listParams, toQuery } from "../filter.js";
@@ -74,18 +74,24 @@ export class Tasks {
     };
     const text = (name, more = {}) => h("input", { type: "search", autocomplete: "off", spellcheck: "false", name, ...more });
     const states = h("select", { name: "state" }, ...["", ...STATES].map(state => h("option", { value: state }, state ? t(`states.${state}`) : t("ops.search.any"))));
+    const more = h("button", { type: "button", class: "button quiet small more-fields", "aria-expanded": "false" }, t("ops.search.more"));
     const form = h(
       "form",
       { class: "search", role: "search", "aria-label": t("ops.search.label") },
       field("state", states),
       field("function", text("function", { list: this.#functions.id })),
-      field("owner", text("owner")),
-      field("error", text("error"), "wide"),
-      field("key", text("key")),
-      field("id", text("id")),
+      field("owner", text("owner"), "rare"),
+      field("error", text("error"), "rare"),
+      field("key", text("key"), "rare"),
+      field("id", text("id"), "rare"),
       this.#functions,
-      h("div", { class: "follow" }, h("label", { class: "inline" }, this.#follow, t("ops.search.follow")), this.#count),
+      h("div", { class: "follow" }, h("label", { class: "inline" }, this.#follow, t("ops.search.follow")), more, this.#count),
     );
+    more.addEventListener("click", () => {
+      const isFull = form.classList.toggle("is-full");
+      setAttribute(more, "aria-expanded", String(isFull));
+      setText(more, t(isFull ? "ops.search.fewer" : "ops.search.more"));
+    });
     form.addEventListener("input", event => event.target !== this.#follow && this.#edited(event.target));
     form.addEventListener("submit", event => {
       event.preventDefault();
@@ -288,9 +294,8 @@ function errorOf({ error }) {
   return error ? oneLine(error.message) : "";
 }
 
-/** Return how long a task took, from when it was due; how long it has taken so far if it has not ended. */
+/** Return how long a task took from when it was accepted to its end; and one that has not ended, since it was due. */
 function tookOf({ due, created, ended }, now) {
-  const from = Math.max(due ?? created, created);
-  if (ended) return duration(Math.max(0, ended - from));
-  return now > from ? age(now - from) : "–";
+  if (ended) return duration(ended - created);
+  return now > due ? age(now - due) : "–";
 }

@@ -43,7 +43,7 @@ export class Workers {
       text("ran", row => count(row.done), { isNumber: true, isMinor: true }),
       text("pid", row => String(row.pid ?? "–"), { isNumber: true, isMinor: true }),
       text("generation", row => String(row.generation), { isNumber: true, isMinor: true }),
-      { name: "act", heading: "", show: (cell, row) => cells.buttons(cell, this.#app.canOperate ? this.#buttons(row) : []) },
+      { name: "act", heading: t("ops.columns.act"), isBare: true, show: (cell, row) => cells.buttons(cell, this.#app.canOperate ? this.#buttons(row) : []) },
     ];
   }
 
