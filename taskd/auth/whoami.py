@@ -1,4 +1,4 @@
-"""The answer to ``taskd.whoami``: who is asking, and what it may do."""
+"""The answer to ``taskd.whoami``: the caller's owner and rights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Whoami(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who is asking. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
+    """The owner and the rights of a caller. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
 
     `anonymous` says that no token was shown.
     """

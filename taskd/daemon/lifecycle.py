@@ -39,7 +39,6 @@ from taskd.net.reactor import Reactor
 from taskd.net.server_transport import ServerTransport
 from taskd.net.tls_port import RenewableCertificates
 from taskd.net.traffic import Traffic
-from taskd.server.audit import Audit
 from taskd.server.task_server import ServerConfig, TaskServer
 from taskd.store.base import StoreError
 
@@ -136,6 +135,7 @@ class UnstartedDaemon:
         limits = self._connection_limits()
         self._lingering.most = limits.lingering
         door = Door(reactor, limits.at_most(config.max_connections), config.max_per_address)
+        gate = self._gate()
         parts = Parts(lingering=[self._lingering, door.lingering])
         server: TaskServer | None = None
         loaded: Deferred[None] = succeed(None)
@@ -152,14 +152,11 @@ class UnstartedDaemon:
             loaded = server.loaded
             loaded.addCallback(_check_open, store)
             paused = PausedConnections(reactor, server.budget)
-            gate = self._gate(server.audit)
             tcp = TaskFactory(reactor, server, config.limits, paused, gate, door.own)
             idle = IdleConnections(reactor, tcp.peers)
             for port in self._task_ports:
                 port.serve(tcp, door, BUSY_LINE, idle.close_one)
             parts = replace(parts, server=[server], connections=[tcp])
-        else:
-            gate = self._gate(None)
         if config.gateway is not None:
             gateway = self._start_gateway(
                 replace(config.gateway, max_connections=limits.links, own_ends=door.own), server, gate
@@ -187,11 +184,11 @@ class UnstartedDaemon:
             server.operation.reload_all = daemon.reload
         return daemon
 
-    def _gate(self, audit: Audit | None) -> Gate | None:
+    def _gate(self) -> Gate | None:
         if self._verifier is None:
             return None
         shared = self._config.server.scheduler.shared_priorities
-        return Gate(self._reactor, self._verifier, shared_priorities=shared, audit=audit)
+        return Gate(self._reactor, self._verifier, shared_priorities=shared)
 
     def _open_store(self, server: TaskServer) -> StorePart:
         try:

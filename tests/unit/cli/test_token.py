@@ -53,7 +53,7 @@ class TokenCommandTests(SynchronousTestCase):
         ends = {entry.expires.isoformat() for entry in read_tokens(self.path).entries.values()}
         self.assertEqual(ends, {"2999-01-31T00:00:00+00:00"})
 
-    def test_what_a_token_cannot_be_is_refused_and_nothing_is_written(self):
+    def test_an_impossible_token_is_refused_and_nothing_is_written(self):
         wrong = {
             ("a b",): "a token's name is 1 to 64 letters",
             ("ci", "--rate", "often"): "a rate is NUMBER/s",
