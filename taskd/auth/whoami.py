@@ -25,7 +25,8 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 class Whoami(msgspec.Struct, frozen=True, omit_defaults=True):
     """The owner and the rights of a caller.
 
-    `functions` are patterns, `args` the fixed arguments; `expires` is in seconds since 1970. `anonymous` says that no token was shown.
+    `functions` are patterns, `args` the fixed arguments; `expires` is in seconds since 1970.
+    `anonymous` says that no token was shown.
     """
 
     owner: str = msgspec.field()
