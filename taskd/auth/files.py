@@ -7,7 +7,7 @@ from pathlib import Path
 __all__ = ["MAX_FILE", "AccessFileError", "read_access_file"]
 
 MAX_FILE = 4 * 2**20
-"""Bytes of the longest file of tokens or keys: 10 000 tokens take a half of it."""
+"""Bytes of the longest file of tokens or keys: 10 000 tokens without limits take a quarter of it."""
 
 
 class AccessFileError(ValueError):

@@ -15,7 +15,7 @@ _NEW_KEY = "openssl rand -base64 32 | tr +/ -_"
 
 
 class SealBroken(ValueError):
-    """What was sealed cannot be opened: its key is no longer in the file, or it was changed."""
+    """A sealed secret cannot be opened: its key is no longer in the file, or it was changed."""
 
 
 class Sealer:

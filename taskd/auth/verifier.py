@@ -1,4 +1,4 @@
-"""The verifier of a daemon: tokens of a file and signed ones, read again when the operator says so."""
+"""The verifier of a daemon: tokens of a file and signed ones, whose files are read again at SIGHUP."""
 
 from __future__ import annotations
 

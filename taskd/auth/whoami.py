@@ -1,4 +1,4 @@
-"""The answer to ``taskd.whoami``: the caller, its rights and its limits."""
+"""The answer to ``taskd.whoami``: the caller's owner and rights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Whoami(msgspec.Struct, frozen=True):
-    """The caller and its rights. `functions` are patterns, `args` what the token fixes; `expires` in seconds since 1970.
+    """The owner and the rights of a caller.
 
-    `anonymous` callers have shown no token, and are not trusted for where they are.
+    `functions` are patterns, `args` the fixed arguments; `expires` is in seconds since 1970.
+    `anonymous` says that no token was shown.
     """
 
     owner: str

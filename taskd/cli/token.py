@@ -111,8 +111,8 @@ def new(
     text = new_token()
     try:
         patterns = msgspec.convert(functions or ("*",), tuple[Pattern, ...])
-    except msgspec.ValidationError as error:
-        fail(str(error), USAGE)
+    except msgspec.ValidationError:
+        fail("--for-function takes a name of functions, in which * and ? stand for others, as mail.*", USAGE)
     entry = TokenEntry(hash_of(text), role, patterns, rate, waiting, running, size, expires)
     with _errors():
         add_token(path, name, entry)

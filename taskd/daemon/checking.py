@@ -1,11 +1,15 @@
-"""A check of what options name, without starting anything: addresses, certificates, and the store."""
+"""A check of what options name, without starting anything: addresses, files of access, and the store."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
+from taskd.auth.access_config import AccessConfig
+from taskd.auth.files import AccessFileError
+from taskd.daemon.access import is_public, open_sealer, refusal, static_address
 from taskd.durable.opening import MEMORY, SQLITE
+from taskd.errors import StartError
 from taskd.net.endpoints import client_endpoint, server_endpoint
 from taskd.net.reactor import installed_reactor
 from taskd.settings.settings import Settings
@@ -16,9 +20,9 @@ __all__ = ["problems"]
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong with the endpoints and the store that the options name.
+    """Yield what is wrong with the endpoints, the files of access and the store that the options name.
 
-    Certificates are read. Whether a port is free, and whether the app can be
+    Certificates, tokens and keys are read. Whether a port is free, and whether the app can be
     imported, shows at the start alone.
     """
     reactor = installed_reactor()
@@ -28,6 +32,10 @@ def problems(settings: Settings) -> Iterator[str]:
                 server_endpoint(reactor, description)
             except ValueError as error:
                 yield f"{_where(settings, name)}: {error}"
+            else:
+                if _is_refused(settings, description):
+                    yield refusal(f"--{name}", description)
+    yield from _wrong_access(settings)
     for description in settings["task-server"]:
         try:
             client_endpoint(reactor, description)
@@ -42,6 +50,27 @@ def problems(settings: Settings) -> Iterator[str]:
 
 def _where(settings: Settings, name: str) -> str:
     return settings.given[name].where if name in settings.given else f"--{name}"
+
+
+def _is_refused(settings: Settings, description: str) -> bool:
+    """Return whether a port would be open to anybody; what a passed socket is bound to shows at the start."""
+    address = static_address(description)
+    asks = settings["tokens"] or settings["jwt-key"] or settings["insecure-public"]
+    return not asks and address is not None and is_public(description, address)
+
+
+def _wrong_access(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with the files of tokens and keys."""
+    tokens, keys = settings["tokens"], settings["jwt-key"]
+    for name, config in (("tokens", AccessConfig(tokens)), ("jwt-key", AccessConfig(None, keys))):
+        try:
+            config.open()
+        except AccessFileError as error:
+            yield f"{_where(settings, name)}: {error}"
+    try:
+        open_sealer(settings["secret-key"])
+    except StartError as error:
+        yield str(error).removeprefix("taskd: ")
 
 
 def _wrong_store(description: str) -> str | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from autobahn.twisted.resource import WebSocketResource
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -28,6 +29,8 @@ from taskd.web.rpc import RpcResource
 
 __all__ = ["Root", "config_from_environment"]
 
+_log = Logger(namespace="taskd.access")
+
 UPGRADE_REQUIRED = 426
 """The HTTP status for which twisted.web has no name."""
 
@@ -49,6 +52,11 @@ class Root(Resource):
                 gateway = config_from_environment(os.environ).start(installed_reactor())
             except ValueError as error:
                 raise StartError(f"taskd: {error}") from error
+            if gateway.factory.gate is None:
+                _log.warn(
+                    "callers need no token: whoever reaches this port may call every function, unless "
+                    "TASKD_TOKENS or TASKD_JWT_KEY names a file (docs/security.md)"
+                )
         self._readiness = gateway.readiness
         self._metrics = MetricsPage(gateway, measured or Measured())
         self._websocket = WebSocketResource(gateway.factory)

@@ -182,7 +182,14 @@ async def test_tls_verifies_the_name_of_the_server(start, tmp_path_factory):
     other.cert_pem.write_to_path(directory / "other.pem")
     ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(directory / "cert.pem")
     pem = f"privateKey={directory}/cert.pem:certKey={directory}/cert.pem:interface=127.0.0.1"
-    daemon = start("--listen", f"ssl:0:{pem}", "--websocket", f"ssl:0:{pem}", "--link", "local")
+    daemon = start(
+        "--listen",
+        f"ssl:0:interface=127.0.0.1:{pem}",
+        "--websocket",
+        f"ssl:0:interface=127.0.0.1:{pem}",
+        "--link",
+        "local",
+    )
     port = (await future(in_thread(daemon.wait_until_ready))).port(1)
     async with AsyncClient(f"tls:localhost:{port}:trustRoots={directory}/ca.pem") as client:
         assert await client.call("hello", "TLS") == "Hello, TLS!"

@@ -72,8 +72,13 @@ class Server:
         self.daemon = Daemon(
             *("--app", str(APP), "--workers", "3", "--store", "sqlite:tasks.db"),
             *("--listen", "tcp:0:interface=127.0.0.1", "--websocket", "tcp:0:interface=127.0.0.1"),
-            *("--listen", f"ssl:0:{tls}", "--listen", f"ssl:0:{tls}:clientCA={self.ca_file}"),
-            *("--listen", f"unix:{self.path}", "--websocket", f"ssl:0:{tls}"),
+            *(
+                "--listen",
+                f"ssl:0:interface=127.0.0.1:{tls}",
+                "--listen",
+                f"ssl:0:interface=127.0.0.1:{tls}:clientCA={self.ca_file}",
+            ),
+            *("--listen", f"unix:{self.path}", "--websocket", f"ssl:0:interface=127.0.0.1:{tls}"),
             directory=directory,
         ).wait_until_ready()
         ports = self.ports()

@@ -131,7 +131,7 @@ class VerifierTests(TestCase):
         self.assertTrue(self.verifier.is_valid(user, NOW))
         self.assertFalse(self.verifier.is_valid(user, NOW + 3600))
 
-    def test_a_token_that_gets_other_rights_is_to_be_shown_again(self) -> None:
+    def test_a_token_that_gets_other_rights_must_be_shown_again(self) -> None:
         caller = self.verifier.verify(self.token, NOW)
         self.write(self.token, 'role = "watch"')
         self.verifier.read_again()
@@ -165,7 +165,7 @@ class SealerTests(TestCase):
     def setUp(self) -> None:
         self.old, self.new = Fernet.generate_key(), Fernet.generate_key()
 
-    def test_what_was_sealed_is_opened_and_does_not_show_the_secret(self) -> None:
+    def test_a_sealed_secret_is_opened_and_is_not_visible_before(self) -> None:
         sealer = Sealer.parse(b"# ours\n\n" + self.new, "keys")
         sealed = sealer.seal(b"a password")
         self.assertNotIn(b"password", sealed)
@@ -184,7 +184,7 @@ class SealerTests(TestCase):
         self.assertEqual(Sealer.parse(self.new, "keys").open(again), b"x")
         self.assertRaises(SealBroken, Sealer.parse(self.new, "keys").seal_again, sealed)
 
-    def test_what_was_changed_is_not_opened(self) -> None:
+    def test_a_sealed_secret_that_was_changed_is_not_opened(self) -> None:
         sealer = Sealer.parse(self.new, "keys")
         for sealed in b"", b"gAAAA", sealer.seal(b"x")[:-4] + b"AAAA":
             self.assertRaises(SealBroken, sealer.open, sealed)

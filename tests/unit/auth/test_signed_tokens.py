@@ -133,7 +133,7 @@ class SignedTokenTests(TestCase):
     def test_a_token_that_needs_an_unknown_extension_is_refused(self) -> None:
         self.assertEqual(self.reason(signed(headers={"crit": ["b64"], "b64": True})), "malformed")
 
-    def test_what_is_no_token_is_malformed(self) -> None:
+    def test_a_text_that_is_no_token_is_malformed(self) -> None:
         deep = encoded(b"[" * 5000)
         texts = (
             "",

@@ -1,4 +1,4 @@
-"""Tests of the file of tokens: what it may say, how it is changed, and what is refused."""
+"""Tests of the file of tokens: its contents, its changes, and mistakes in it."""
 
 import os
 import stat
@@ -68,7 +68,7 @@ class TokenFileTests(TestCase):
     def test_an_empty_file_has_no_tokens(self) -> None:
         self.assertEqual(parsed("").entries, {})
 
-    def test_what_is_wrong_in_a_file_is_named_with_what_would_be_right(self) -> None:
+    def test_a_mistake_in_the_file_is_named_with_the_right_form(self) -> None:
         wrong = {
             "[tokens.ci]": "token ci: Object missing required field `hash`",
             "[token.ci]": "there is nothing called 'token'; write [tokens.NAME]",
